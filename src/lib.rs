@@ -1,1 +1,7 @@
-pub fn nothing() {}
+//! Rolecall, a self-hosted identity gateway.
+
+pub mod clock;
+pub mod connectors;
+pub mod error;
+pub mod model;
+pub mod outbound;

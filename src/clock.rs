@@ -1,0 +1,87 @@
+//! Time as a value. Everything that asks what time it is, or waits, does so through a [`Clock`],
+//! so that a test can stop time, move it, or let waits pass at once.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+/// Tells the time and waits.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    /// Milliseconds since the epoch. A wait moves it on at once.
+    Skipping(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub const fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still at `start` until it is moved, and that skips every wait by
+    /// moving itself to the wait's end. Clones share the time.
+    pub fn skipping(start: Timestamp) -> Self {
+        Self(Source::Skipping(Arc::new(AtomicI64::new(
+            start.as_millisecond(),
+        ))))
+    }
+
+    /// Now, in whole milliseconds: as it is stored.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place where time comes in"
+    )]
+    pub fn now(&self) -> Timestamp {
+        let millis = match &self.0 {
+            Source::System => Timestamp::now().as_millisecond(),
+            Source::Skipping(millis) => millis.load(Ordering::SeqCst),
+        };
+        Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
+    }
+
+    /// Waits for `wait`; on a skipping clock, only moves the time on and lets others run.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place where waits are made"
+    )]
+    pub async fn sleep(&self, wait: Duration) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(wait).await,
+            Source::Skipping(_) => {
+                let target = self.now().as_millisecond() + duration_millis(wait);
+                tokio::task::yield_now().await;
+                if let Source::Skipping(millis) = &self.0 {
+                    millis.fetch_max(target, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// Moves a skipping clock on. The system clock cannot be moved: there it does nothing.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Skipping(millis) = &self.0 {
+            millis.fetch_add(duration_millis(by), Ordering::SeqCst);
+        }
+    }
+}
+
+fn duration_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// How long ago `then` was at `now`; zero if it lies ahead.
+pub fn since(now: Timestamp, then: Timestamp) -> Duration {
+    let millis = now.as_millisecond().saturating_sub(then.as_millisecond());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}

@@ -1,0 +1,119 @@
+//! Connectors: the code that speaks to providers. One folder per provider behind one trait.
+//!
+//! A connector knows a provider's paths, JSON, words and quirks, and nothing else: it holds no
+//! state between calls, decides nothing about completeness or absence, retries nothing (that is
+//! [`crate::outbound`]'s), and knows neither store nor gateway. What it returns is already in
+//! the unified words of [`crate::model::observed`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    model::{
+        account::{Credential, Endpoint},
+        id::RemoteId,
+        observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser},
+    },
+    outbound::{CallError, Caller},
+};
+
+pub mod smartsheet;
+
+/// What a connector may call with: one account's credential at one endpoint, behind the budget,
+/// breaker and retries of [`crate::outbound`].
+#[derive(Clone)]
+pub struct Session {
+    pub endpoint: Endpoint,
+    pub credential: Credential,
+    pub caller: Caller,
+}
+
+/// One page of a provider's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage<T> {
+    /// The records that could be read, in the provider's order.
+    pub records: Vec<T>,
+    /// Rows that could not be read as a record, and are left out of `records`.
+    pub quarantined: Vec<QuarantinedRow>,
+    /// Rows of this page in which a field that every record must have was missing.
+    pub rows_lacking_required: u64,
+    /// The page number that the provider says this is.
+    pub number: Option<u64>,
+    /// How many records there are in all; None where the provider does not say (Smartsheet: -1).
+    pub total: Option<u64>,
+    pub total_pages: Option<u64>,
+}
+
+/// A row that could not be read: its id, as far as that could.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedRow {
+    pub remote_id: Option<RemoteId>,
+    /// What was wrong, without any value of the record.
+    pub fault: String,
+}
+
+/// The answer to "is this one still there?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence<T> {
+    Found(T),
+    /// The provider says 404 with its own code for "no such user", or group: a proof.
+    Departed,
+}
+
+/// A provider that Rolecall can read a directory from.
+///
+/// Errors are [`CallError`]s whose kind says what the provider's answer means: a 403 is
+/// `Forbidden`, a reply off its shape is `InvalidReply`, and so on.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// The word in `provider`, such as `smartsheet`.
+    fn key(&self) -> &'static str;
+
+    /// The name for people.
+    fn name(&self) -> &'static str;
+
+    /// How many records a list page holds.
+    fn page_size(&self) -> u64;
+
+    /// Every role that this connector may give a user.
+    fn roles(&self) -> Vec<ObservedRole>;
+
+    /// Who the credential belongs to, and what it may see. The cheapest proof that it works.
+    async fn identify(&self, session: &Session) -> Result<Identity, CallError>;
+
+    /// Page `number`, from 1, of the users.
+    async fn users(
+        &self,
+        session: &Session,
+        identity: &Identity,
+        number: u64,
+    ) -> Result<ListPage<ObservedUser>, CallError>;
+
+    /// Page `number`, from 1, of the groups, without members.
+    async fn groups(
+        &self,
+        session: &Session,
+        number: u64,
+    ) -> Result<ListPage<ObservedGroup>, CallError>;
+
+    /// One group with all its members, or the proof that it is gone.
+    async fn group(
+        &self,
+        session: &Session,
+        id: &RemoteId,
+    ) -> Result<Presence<(ObservedGroup, Vec<ObservedMember>)>, CallError>;
+
+    /// One user by id, or the proof that they are gone. What a single read does not show
+    /// (Smartsheet: the seat) is None.
+    async fn user(
+        &self,
+        session: &Session,
+        id: &RemoteId,
+    ) -> Result<Presence<ObservedUser>, CallError>;
+}
+
+/// Every connector there is, by key.
+pub fn registry() -> Vec<Arc<dyn Connector>> {
+    Vec::new()
+}

@@ -1,0 +1,334 @@
+//! The one error. A [`Kind`] says what went wrong in a stable word, the message says it to the
+//! caller, and the source, for the log alone, says what happened inside. Nothing here knows
+//! HTTP: `http/error.rs` has the one table from kinds to status codes.
+//!
+//! A message is for the outside: it never holds a secret, an e-mail address, an upstream body
+//! or a path of the machine.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for whoever must act on it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+    provider: Option<ProviderFault>,
+    progress: Option<Progress>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What the provider answered, as far as it is safe to repeat: never its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderFault {
+    /// The HTTP status; none where no answer came.
+    pub status: Option<u16>,
+    /// The provider's own error code, such as Smartsheet's `1002`.
+    pub code: Option<i64>,
+    /// The provider's reference for its support.
+    pub reference: Option<String>,
+}
+
+/// How far a first walk is, for whoever waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    pub pages: u64,
+    pub pages_total: Option<u64>,
+    pub records: u64,
+    pub eta_seconds: Option<u64>,
+}
+
+/// Each kind is declared once, with its stable code and the hint that says what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    InvalidParameter,
+    InvalidBody,
+    InvalidCursor,
+    AccountRequired,
+    BaseUrlNotAllowed,
+    Unauthorized,
+    KeyScopeMissing,
+    NotFound,
+    AccountNotFound,
+    WalkNotFound,
+    RouteNotFound,
+    MethodNotAllowed,
+    DirectoryNotReady,
+    WalkSuperseded,
+    WalkNotHeld,
+    AccountInactive,
+    GroupsNotPermitted,
+    CredentialRefused,
+    ScopeMissing,
+    RateLimited,
+    Internal,
+    ProxyNotOffered,
+    PoliciesNotOffered,
+    WritesNotOffered,
+    ProviderUnavailable,
+    ProviderThrottled,
+    StoreUnavailable,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 27] = [
+        Kind::InvalidParameter,
+        Kind::InvalidBody,
+        Kind::InvalidCursor,
+        Kind::AccountRequired,
+        Kind::BaseUrlNotAllowed,
+        Kind::Unauthorized,
+        Kind::KeyScopeMissing,
+        Kind::NotFound,
+        Kind::AccountNotFound,
+        Kind::WalkNotFound,
+        Kind::RouteNotFound,
+        Kind::MethodNotAllowed,
+        Kind::DirectoryNotReady,
+        Kind::WalkSuperseded,
+        Kind::WalkNotHeld,
+        Kind::AccountInactive,
+        Kind::GroupsNotPermitted,
+        Kind::CredentialRefused,
+        Kind::ScopeMissing,
+        Kind::RateLimited,
+        Kind::Internal,
+        Kind::ProxyNotOffered,
+        Kind::PoliciesNotOffered,
+        Kind::WritesNotOffered,
+        Kind::ProviderUnavailable,
+        Kind::ProviderThrottled,
+        Kind::StoreUnavailable,
+    ];
+
+    /// The stable word in the `code` of an error body, and what to do about it.
+    const fn entry(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::InvalidParameter => (
+                "invalid_parameter",
+                "Correct the parameter that the message names and send the request again.",
+            ),
+            Kind::InvalidBody => (
+                "invalid_body",
+                "Send a JSON object as the API document describes it, with content-type application/json.",
+            ),
+            Kind::InvalidCursor => (
+                "invalid_cursor",
+                "Start again without `next`; pass on cursors unchanged, with the same other parameters.",
+            ),
+            Kind::AccountRequired => (
+                "account_required",
+                "Name the linked account once, in the header x-account-id or the query parameter account_id.",
+            ),
+            Kind::BaseUrlNotAllowed => (
+                "base_url_not_allowed",
+                "Name a region instead, or have the operator allow this base URL.",
+            ),
+            Kind::Unauthorized => (
+                "unauthorized",
+                "Send a valid API key as `Authorization: Bearer KEY`, or as the user name of Basic authentication.",
+            ),
+            Kind::KeyScopeMissing => (
+                "key_scope_missing",
+                "Use a key that has the scope which the message names.",
+            ),
+            Kind::NotFound => (
+                "not_found",
+                "Check the id; both the unified id and the provider's own are taken.",
+            ),
+            Kind::AccountNotFound => (
+                "account_not_found",
+                "Check the account id; GET /accounts lists the accounts of this key's project.",
+            ),
+            Kind::WalkNotFound => (
+                "walk_not_found",
+                "Check the walk id; GET /accounts/{id}/walks lists the walks of an account.",
+            ),
+            Kind::RouteNotFound => (
+                "route_not_found",
+                "Check the path; GET /openapi.json lists every route.",
+            ),
+            Kind::MethodNotAllowed => (
+                "method_not_allowed",
+                "Use one of the methods in the Allow header.",
+            ),
+            Kind::DirectoryNotReady => (
+                "directory_not_ready",
+                "The first walk of this account is still running; try again after Retry-After.",
+            ),
+            Kind::WalkSuperseded => (
+                "walk_superseded",
+                "A later walk has sealed the directory; there is nothing left to decide.",
+            ),
+            Kind::WalkNotHeld => (
+                "walk_not_held",
+                "Only a held walk can be released or discarded.",
+            ),
+            Kind::AccountInactive => (
+                "account_inactive",
+                "Link the account again: the provider no longer takes its credential.",
+            ),
+            Kind::GroupsNotPermitted => (
+                "groups_not_permitted",
+                "Link the account with a token that may read groups.",
+            ),
+            Kind::CredentialRefused => (
+                "credential_refused",
+                "Check the token and its region: a token of one region is unknown in the others.",
+            ),
+            Kind::ScopeMissing => (
+                "scope_missing",
+                "Use a token that may read users (Smartsheet: READ_USERS).",
+            ),
+            Kind::RateLimited => ("rate_limited", "Wait for as long as Retry-After says."),
+            Kind::Internal => (
+                "internal",
+                "This is a fault of ours; report the request id.",
+            ),
+            Kind::ProxyNotOffered => (
+                "proxy_not_offered",
+                "Leave out proxy[...] parameters; Rolecall passes nothing through to the provider.",
+            ),
+            Kind::PoliciesNotOffered => (
+                "policies_not_offered",
+                "This provider has no policies; read roles instead.",
+            ),
+            Kind::WritesNotOffered => (
+                "writes_not_offered",
+                "Change users at the provider; Rolecall only reads.",
+            ),
+            Kind::ProviderUnavailable => (
+                "provider_unavailable",
+                "The provider did not give a usable answer; try again later.",
+            ),
+            Kind::ProviderThrottled => (
+                "provider_throttled",
+                "The provider's rate limit is spent; try again after Retry-After.",
+            ),
+            Kind::StoreUnavailable => (
+                "store_unavailable",
+                "Nothing was changed; try again after Retry-After.",
+            ),
+        }
+    }
+
+    pub const fn code(self) -> &'static str {
+        self.entry().0
+    }
+
+    pub const fn hint(self) -> &'static str {
+        self.entry().1
+    }
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            retry_after: None,
+            provider: None,
+            progress: None,
+            source: None,
+        }
+    }
+
+    /// A fault of ours: the caller learns no more than that, the log gets the source.
+    pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Internal, "something went wrong inside Rolecall").with_source(source)
+    }
+
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    #[must_use]
+    pub fn with_provider(mut self, fault: ProviderFault) -> Self {
+        self.provider = Some(fault);
+        self
+    }
+
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn hint(&self) -> &str {
+        self.hint.as_deref().unwrap_or(self.kind.hint())
+    }
+
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    pub const fn provider(&self) -> Option<&ProviderFault> {
+        self.provider.as_ref()
+    }
+
+    pub const fn progress(&self) -> Option<Progress> {
+        self.progress
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_code_of_its_own_and_a_hint() {
+        let codes: HashSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(kind.hint().ends_with('.'), "{kind:?}");
+            assert!(
+                kind.code()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_')
+            );
+        }
+    }
+}

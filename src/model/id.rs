@@ -1,0 +1,178 @@
+//! Identifiers. Ours are UUIDv7 (they sort by time of birth); a provider's are text, whatever
+//! they are at the provider, since a JSON number above 2^53 does not survive a JavaScript client.
+
+use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The id of a `T` of ours: a UUIDv7, shown hyphenated and in lower case.
+pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
+
+/// What an [`Id`] is of, when no record type of the model carries the name.
+pub enum Key {}
+
+pub type AccountId = Id<super::account::Account>;
+pub type WalkId = Id<super::walk::Walk>;
+pub type KeyId = Id<Key>;
+
+impl<T> Id<T> {
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid, PhantomData)
+    }
+
+    pub const fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl<T> Clone for Id<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Id<T> {}
+impl<T> PartialEq for Id<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<T> Eq for Id<T> {}
+impl<T> PartialOrd for Id<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Id<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+impl<T> std::hash::Hash for Id<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+impl<T> fmt::Display for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+impl<T> fmt::Debug for Id<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+impl<T> Serialize for Id<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Only the form that we print is read back: hyphenated, lower case. One id has one spelling,
+/// so a cache key, a log line and a URL never disagree about whose it is.
+impl<T> FromStr for Id<T> {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let uuid = Uuid::try_parse(text).map_err(|_| InvalidId)?;
+        let id = Self::from_uuid(uuid);
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(InvalidId)
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of ours")]
+pub struct InvalidId;
+
+/// A project's id: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter; chosen by the operator.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ProjectId(Arc<str>);
+
+impl ProjectId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ProjectId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let well_formed = (1..=63).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if well_formed {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId)
+        }
+    }
+}
+
+/// A record's id at its provider, as text. Records of a directory lie in this order (bytewise).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RemoteId(Box<str>);
+
+impl RemoteId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Into<Box<str>>> From<S> for RemoteId {
+    fn from(text: S) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Borrow<str> for RemoteId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RemoteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_exactly_one_spelling() {
+        let text = "01998ad6-3f35-7c58-9d37-9d27a1b1b8f0";
+        assert_eq!(text.parse::<AccountId>().unwrap().to_string(), text);
+        for other in [
+            text.to_uppercase(),
+            text.replace('-', ""),
+            format!("{{{text}}}"),
+        ] {
+            assert_eq!(other.parse::<AccountId>(), Err(InvalidId));
+        }
+    }
+
+    #[test]
+    fn a_project_id_is_a_short_plain_word() {
+        assert!("demo".parse::<ProjectId>().is_ok());
+        for bad in ["", "Demo", "1a", "a b", "a/b", &"a".repeat(64)] {
+            assert!(bad.parse::<ProjectId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The words of Rolecall as plain types: the unified schema that we serve, what a connector
+//! observes at a provider, and the things that a project owns. No I/O, no clock, no policy.
+//!
+//! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
+//! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
+//! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
+
+pub mod access;
+pub mod account;
+pub mod id;
+pub mod observed;
+pub mod schema;
+pub mod walk;

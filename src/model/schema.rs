@@ -1,0 +1,261 @@
+//! The unified IAM schema, as served. Every key is always present; what is unknown is null, and
+//! a field that this connector does serve but could not see for this record has a [`Warning`].
+//!
+//! Types are exact because StackOne's SDK drops a whole page over one wrong type: ids are
+//! strings, moments are RFC 3339 in UTC with `Z`, a word is always an object.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A word of ours beside the word that the provider used.
+///
+/// `value` is `unmapped_value` where the provider's word fits none of ours; `source_value` is
+/// then that word, or null where the provider sent none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EnumValue<T> {
+    pub value: T,
+    pub source_value: Option<String>,
+}
+
+/// Whether a user may sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UserStatus {
+    Enabled,
+    Disabled,
+    Pending,
+    UnmappedValue,
+}
+
+/// How far a role reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleType {
+    Admin,
+    Viewer,
+    Editor,
+    Basic,
+    Guest,
+    Unassigned,
+    Restricted,
+    UnmappedValue,
+}
+
+/// What a group stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupType {
+    Workspace,
+    Team,
+    Department,
+    Group,
+    Organization,
+    CostCenter,
+    UnmappedValue,
+}
+
+/// The kind of licence that a user occupies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SeatType {
+    Member,
+    ProvisionalMember,
+    Guest,
+    Contributor,
+    UnmappedValue,
+}
+
+/// A person, or a guest of the organisation, or an outsider whom one of its groups names.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct User {
+    /// `usr_` and the remote id: the same on every replica and after linking again.
+    pub id: String,
+    /// The provider's id, as text.
+    pub remote_id: String,
+    pub name: Option<String>,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    pub primary_email_address: Option<String>,
+    pub username: Option<String>,
+    pub is_bot_user: Option<bool>,
+    pub status: Option<EnumValue<UserStatus>>,
+    /// Null where roles may not be seen, with a warning; `[]` where the user holds none.
+    pub roles: Option<Vec<RoleEntry>>,
+    /// Null where groups may not be seen, with a warning; `[]` where the user is in none.
+    pub groups: Option<Vec<GroupEntry>>,
+    pub avatar: Option<File>,
+    pub multi_factor_enabled: Option<Vec<EnumValue<String>>>,
+    pub last_active_at: Option<Timestamp>,
+    pub last_login_at: Option<Timestamp>,
+    /// Null unless the provider says so; see `first_seen_at`.
+    pub created_at: Option<Timestamp>,
+    /// When Rolecall last saw a field of this user change.
+    pub updated_at: Option<Timestamp>,
+    pub unified_custom_fields: Option<std::collections::BTreeMap<String, String>>,
+    pub seat: Option<Seat>,
+    /// True for a guest and for a group member who is in no user list.
+    pub is_external: Option<bool>,
+    /// When Rolecall first saw this user.
+    pub first_seen_at: Option<Timestamp>,
+    /// False for somebody whom the provider confirms by id but has left out of its list in
+    /// three complete walks.
+    pub listed: bool,
+    /// True for somebody who is missing from the list and not yet proven gone.
+    pub suspected: bool,
+    /// Why a field is null here. Empty if every field that can be served is.
+    pub warnings: Vec<Warning>,
+}
+
+/// The licence that a user occupies.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Seat {
+    pub value: SeatType,
+    pub source_value: Option<String>,
+    /// Since when the user has had this seat.
+    pub since: Option<Timestamp>,
+    /// When a provisional seat ends.
+    pub provisional_until: Option<Timestamp>,
+}
+
+/// What a user may do in the organisation.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Role {
+    /// `rol_` and the remote id.
+    pub id: String,
+    /// The role's word, such as `system_admin`.
+    pub remote_id: String,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<EnumValue<RoleType>>,
+    /// Null: this provider has no policies.
+    pub policies: Option<Vec<String>>,
+    pub created_at: Option<Timestamp>,
+    pub updated_at: Option<Timestamp>,
+    /// How many users hold the role; null where roles may not be seen.
+    pub holder_count: Option<u64>,
+}
+
+/// A group of users.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Group {
+    /// `grp_` and the remote id.
+    pub id: String,
+    /// The provider's id, as text.
+    pub remote_id: String,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<EnumValue<GroupType>>,
+    /// Always empty for a provider whose groups hold no roles.
+    pub roles: Vec<RoleEntry>,
+    pub parent_id: Option<String>,
+    pub remote_parent_id: Option<String>,
+    pub created_at: Option<Timestamp>,
+    /// The later of the provider's own time and when Rolecall last saw a change.
+    pub updated_at: Option<Timestamp>,
+    pub member_count: u64,
+    pub owner: Option<GroupOwner>,
+    /// Only with `expand=members`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<GroupMember>>,
+    /// When this member list was last read from the provider.
+    pub members_read_at: Option<Timestamp>,
+    /// When Rolecall first saw this group.
+    pub first_seen_at: Option<Timestamp>,
+    /// False for a group that the provider confirms by id but has left out of its list in
+    /// three complete walks.
+    pub listed: bool,
+    /// True for a group that is missing from the list and not yet proven gone.
+    pub suspected: bool,
+}
+
+/// Who owns a group.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct GroupOwner {
+    pub id: String,
+    pub remote_id: String,
+    pub email: Option<String>,
+}
+
+/// One member in a group's member list.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct GroupMember {
+    pub id: String,
+    pub remote_id: String,
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// A record by its ids and name.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Reference {
+    pub id: String,
+    pub remote_id: String,
+    pub name: Option<String>,
+}
+
+/// A role as a user carries it: whole with `expand=roles`, else by reference.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum RoleEntry {
+    Whole(Box<Role>),
+    Reference(Reference),
+}
+
+/// A group as a user carries it: whole with `expand=groups`, else by reference.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum GroupEntry {
+    Whole(Box<Group>),
+    Reference(Reference),
+}
+
+/// A picture, named but not fetched.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct File {
+    pub id: Option<String>,
+    pub remote_id: Option<String>,
+    pub name: Option<String>,
+    pub remote_url: Option<String>,
+}
+
+/// A field that is null on this record, and why.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+pub struct Warning {
+    pub field: UserField,
+    pub reason: Reason,
+}
+
+/// The fields of a user that may be null for a reason.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum UserField {
+    Status,
+    Roles,
+    Groups,
+    Seat,
+    IsExternal,
+    LastLoginAt,
+}
+
+/// Why a field is null.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The account's token may not see it.
+    NotPermitted,
+    /// It can be had, but was not asked for.
+    NotFetched,
+    /// The provider, or this plan of it, has no such thing.
+    NotSupported,
+    /// It was asked for and the answer did not say.
+    Unknown,
+}

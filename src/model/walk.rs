@@ -1,0 +1,112 @@
+//! A walk: one whole read of a provider's directory, and what became of it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::id::{AccountId, WalkId};
+
+/// One walk of an account.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Walk {
+    #[schema(value_type = String)]
+    pub id: WalkId,
+    #[serde(skip)]
+    pub account: AccountId,
+    pub state: WalkState,
+    /// Why the walk was held or failed; null otherwise.
+    pub reason: Option<WalkReason>,
+    /// The version in force after this walk; null if there is none.
+    pub directory_version: Option<String>,
+    /// The `total`s of the three lists in the directory in force after this walk.
+    pub counts: Option<Counts>,
+    /// Every request sent to the provider for this walk, retries and look-ups included.
+    pub upstream_calls: u64,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    pub users: u64,
+    pub groups: u64,
+    pub roles: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WalkState {
+    Running,
+    /// The directory is whole and in force (or nothing had changed).
+    Sealed,
+    /// The walk was whole, but what it says is so unlikely that a person must look.
+    Held,
+    Failed,
+}
+
+/// Why a walk was held or failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WalkReason {
+    /// Held: more people are gone, disabled or without roles or groups than is likely.
+    MassDisappearance,
+    /// Held: the token sees less than at the last seal.
+    Degraded,
+    /// Failed: a person said no to a held walk.
+    Discarded,
+    /// Failed: two passes did not add up to the provider's own total.
+    Incomplete,
+    /// Failed: the provider served the same page twice, or pages without end.
+    RepeatedPage,
+    /// Failed: a reply was no readable answer to what was asked.
+    InvalidReply,
+    /// Failed: more records were unreadable than can be left out.
+    TooManyInvalidRecords,
+    /// Failed: the provider did not answer, or answered with an error of its own.
+    ProviderUnavailable,
+    /// Failed: the provider's rate limit left no room in time.
+    ProviderThrottled,
+    /// Failed: the provider no longer takes this credential.
+    CredentialRefused,
+    /// Failed: the credential lacks a permission that a walk needs.
+    ScopeMissing,
+    /// Failed: the credential belongs to another organisation than the account.
+    OrganisationChanged,
+    /// Failed: the process ended during the walk.
+    Interrupted,
+    /// Failed: the store did not take the result.
+    StoreUnavailable,
+    /// Failed by a fault of ours; the log has more.
+    Internal,
+}
+
+/// Somebody, or a group, for whose sake a walk was held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Suspect {
+    pub kind: SuspectKind,
+    pub id: String,
+    pub remote_id: String,
+    pub name: Option<String>,
+    pub why: SuspectReason,
+}
+
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SuspectKind {
+    User,
+    Group,
+}
+
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SuspectReason {
+    Missing,
+    Disabled,
+    RolesLost,
+    GroupsLost,
+    Degraded,
+}
