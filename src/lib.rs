@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod connectors;
+pub mod crypto;
 pub mod error;
 pub mod model;
 pub mod outbound;
+pub mod store;
