@@ -3,7 +3,9 @@
 pub mod clock;
 pub mod config;
 pub mod connectors;
+pub mod crypto;
 pub mod error;
 pub mod model;
 pub mod outbound;
+pub mod store;
 pub mod telemetry;
