@@ -1,0 +1,143 @@
+//! The control plane: what tests say to the simulator, and what they ask it about itself.
+//!
+//! Whatever is not understood is refused with 400 and a reason, and changes nothing: a test that
+//! asks for a fault and does not get it would prove nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::api;
+use crate::call::{Query, Reply};
+use crate::churn::{Churn, Order};
+use crate::faults::{Faults, Rule};
+use crate::mutate::Op;
+use crate::state::State;
+
+/// Where the control plane lies.
+pub const BASE: &str = "/__control";
+
+/// Answers a call to the control plane.
+pub fn serve(state: &mut State, method: &str, path: &str, query: &Query, body: &[u8]) -> Reply {
+    let answer = match (method, path) {
+        ("GET", "truth") => Ok(truth(state)),
+        ("GET", "log") => log(state, query),
+        ("GET", "tokens") => Ok(tokens(state)),
+        ("POST", "mutate") => parse(body).and_then(|ops| mutate(state, ops)),
+        ("POST", "churn") => parse(body).and_then(|order| churn(state, order)),
+        ("POST", "faults") => parse(body).and_then(|rules| faults(state, rules)),
+        ("DELETE", "faults") => faults(state, Vec::new()),
+        ("POST", "switches") => parse(body).and_then(|named: Value| switches(state, &named)),
+        ("POST", "clock") => parse(body).and_then(|by| clock(state, &by)),
+        ("POST", "reset") => {
+            state.reset();
+            Ok(Reply::json(200, &json!({"ok": true})))
+        }
+        (
+            _,
+            "truth" | "log" | "tokens" | "mutate" | "churn" | "faults" | "switches" | "clock"
+            | "reset",
+        ) => {
+            return Reply::json(405, &json!({"error": "method not allowed"}));
+        }
+        _ => return Reply::json(404, &json!({"error": "no such control"})),
+    };
+    answer.unwrap_or_else(|why| Reply::json(400, &json!({"error": why})))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+fn truth(state: &State) -> Reply {
+    #[derive(Serialize)]
+    struct Truth<U, G> {
+        users: U,
+        groups: G,
+    }
+    Reply::json(
+        200,
+        &Truth {
+            users: api::users::truth(state),
+            groups: api::groups::truth(state),
+        },
+    )
+}
+
+fn log(state: &State, query: &Query) -> Result<Reply, String> {
+    let since = query
+        .get("since")
+        .map_or(Ok(0), str::parse)
+        .map_err(|_| "since is a number".to_owned())?;
+    let entries: Vec<_> = state.log.since(since).collect();
+    Ok(Reply::json(200, &entries))
+}
+
+fn tokens(state: &State) -> Reply {
+    let people = &state.world.people;
+    let login = |id| {
+        let person = people.get(id).or_else(|| state.world.removed.get(&id));
+        person
+            .map(|person| person.email.clone())
+            .unwrap_or_default()
+    };
+    let rows: Vec<_> = state.tokens.rows(state.now(), login).collect();
+    Reply::json(200, &rows)
+}
+
+/// 200 if all was done; 422, with the same results, if something could not be.
+fn mutate(state: &mut State, ops: Vec<Op>) -> Result<Reply, String> {
+    for (index, op) in ops.iter().enumerate() {
+        op.check()
+            .map_err(|why| format!("operation {index}: {why}"))?;
+    }
+    let mut status = 200;
+    let results: Vec<Value> = ops
+        .iter()
+        .map(|op| match op.apply(state) {
+            Ok(mut result) => {
+                result["ok"] = true.into();
+                result
+            }
+            Err(why) => {
+                status = 422;
+                json!({"ok": false, "error": why})
+            }
+        })
+        .collect();
+    Ok(Reply::json(status, &results))
+}
+
+fn churn(state: &mut State, order: Order) -> Result<Reply, String> {
+    state.churn = Churn::new(order)?;
+    Ok(Reply::json(
+        200,
+        &json!({"churning": state.churn.is_some()}),
+    ))
+}
+
+fn faults(state: &mut State, rules: Vec<Rule>) -> Result<Reply, String> {
+    state.faults = Faults::new(rules)?;
+    Ok(Reply::json(200, &json!({"faults": state.faults.len()})))
+}
+
+fn switches(state: &mut State, named: &Value) -> Result<Reply, String> {
+    state.switches.turn(named)?;
+    Ok(Reply::json(200, &state.switches))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance_s: u64,
+}
+
+fn clock(state: &mut State, by: &Advance) -> Result<Reply, String> {
+    if !state.clock.advance(Duration::from_secs(by.advance_s)) {
+        return Err("the world does not go on for so long".to_owned());
+    }
+    let now = state.now();
+    state.world.end_provisional_seats(now);
+    Ok(Reply::json(200, &json!({"now_ms": now.as_millisecond()})))
+}

@@ -1,0 +1,389 @@
+//! Changes of the world from outside the API: the operations of `POST /__control/mutate`.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use jiff::Timestamp;
+
+use crate::state::State;
+use crate::world::people::{Person, Profile, Seat, Standing, Status, Text};
+use crate::world::{Id, Refused, World};
+
+/// One change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    AddUser(NewUser),
+    UpdateUser(UserChange),
+    RemoveUser(ById),
+    AddGroup(NewGroup),
+    UpdateGroup(GroupChange),
+    RemoveGroup(ById),
+    AddMember(Membership),
+    RemoveMember(Membership),
+    DemoteToken(ByToken),
+    RevokeToken(ByToken),
+    ExpireToken(ByToken),
+    MintToken(Login),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ById {
+    id: Id,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByToken {
+    /// The token's name.
+    token: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The person's address.
+    login: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    #[serde(alias = "groupId")]
+    group_id: Id,
+    #[serde(alias = "userId")]
+    user_id: Id,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewGroup {
+    name: String,
+    description: Option<String>,
+    #[serde(alias = "owner_id")]
+    owner_id: Option<Id>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GroupChange {
+    id: Id,
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    description: Option<Option<String>>,
+    #[serde(alias = "owner_id")]
+    owner_id: Option<Id>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewUser {
+    email: String,
+    #[serde(alias = "is_internal")]
+    is_internal: Option<bool>,
+    #[serde(flatten)]
+    fields: Value,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct UserChange {
+    id: Id,
+    #[serde(flatten)]
+    fields: Value,
+}
+
+/// What may be said of a user, in the names of the wire or in snake case. A text that is null or
+/// empty is taken away.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fields {
+    email: Option<String>,
+    #[serde(alias = "is_internal")]
+    is_internal: Option<bool>,
+    #[serde(default, deserialize_with = "given", alias = "first_name")]
+    first_name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given", alias = "last_name")]
+    last_name: Option<Option<String>>,
+    status: Option<Status>,
+    admin: Option<bool>,
+    #[serde(alias = "group_admin")]
+    group_admin: Option<bool>,
+    #[serde(alias = "licensed_sheet_creator")]
+    licensed_sheet_creator: Option<bool>,
+    #[serde(alias = "resource_viewer")]
+    resource_viewer: Option<bool>,
+    #[serde(alias = "seat_type")]
+    seat_type: Option<Seat>,
+    #[serde(
+        default,
+        deserialize_with = "given",
+        alias = "provisional_expiration_date"
+    )]
+    provisional_expiration_date: Option<Option<Timestamp>>,
+    #[serde(default, deserialize_with = "given", alias = "last_login")]
+    last_login: Option<Option<Timestamp>>,
+    #[serde(default, deserialize_with = "given")]
+    title: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    department: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    company: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    role: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given", alias = "work_phone")]
+    work_phone: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given", alias = "mobile_phone")]
+    mobile_phone: Option<Option<String>>,
+}
+
+/// Tells a null from an absence.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+impl Fields {
+    fn of(value: &Value) -> Result<Self, String> {
+        serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+    }
+
+    fn apply(self, person: &mut Person, now: Timestamp) {
+        let text = |to: &mut Option<Text>, from: Option<Option<String>>| {
+            if let Some(from) = from {
+                *to = from.filter(|text| !text.is_empty()).map(Text::from);
+            }
+        };
+        if let Some(email) = self.email {
+            person.email = email;
+        }
+        if let Some(is_internal) = self.is_internal {
+            person.standing = if is_internal {
+                Standing::Insider
+            } else {
+                Standing::Guest
+            };
+        }
+        text(&mut person.first_name, self.first_name);
+        text(&mut person.last_name, self.last_name);
+        if let Some(status) = self.status {
+            person.status_before_deactivation =
+                (status == Status::Deactivated).then_some(person.status);
+            person.status = status;
+        }
+        if let Some(seat) = self.seat_type {
+            person.take_seat(seat, now);
+        }
+        for (to, from) in [
+            (&mut person.admin, self.admin),
+            (&mut person.group_admin, self.group_admin),
+            (
+                &mut person.licensed_sheet_creator,
+                self.licensed_sheet_creator,
+            ),
+            (&mut person.resource_viewer, self.resource_viewer),
+        ] {
+            *to = from.unwrap_or(*to);
+        }
+        person.provisional_expires_at = self
+            .provisional_expiration_date
+            .unwrap_or(person.provisional_expires_at);
+        person.last_login_at = self.last_login.unwrap_or(person.last_login_at);
+        let Profile {
+            title,
+            department,
+            company,
+            role,
+            work_phone,
+            mobile_phone,
+            ..
+        } = &mut person.profile;
+        text(title, self.title);
+        text(department, self.department);
+        text(company, self.company);
+        text(role, self.role);
+        text(work_phone, self.work_phone);
+        text(mobile_phone, self.mobile_phone);
+        person.modified_at = now;
+    }
+}
+
+impl Op {
+    /// Refuses what cannot be meant, before anything of a list of operations is done.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Op::AddUser(user) => {
+                check_email(&user.email).and_then(|()| Fields::of(&user.fields).map(|_| ()))
+            }
+            Op::UpdateUser(change) => {
+                let fields = Fields::of(&change.fields)?;
+                fields.email.as_deref().map_or(Ok(()), check_email)
+            }
+            Op::AddGroup(NewGroup { name, .. })
+            | Op::UpdateGroup(GroupChange {
+                name: Some(name), ..
+            }) if name.is_empty() => Err("a group has a name".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does it, and says what came of it.
+    pub fn apply(&self, state: &mut State) -> Result<Value, String> {
+        let now = state.now();
+        let moves = state.switches.membership_moves_modified_at;
+        let world = &mut state.world;
+        let refused = |refused: Refused| refused.message().to_owned();
+        match self {
+            Op::AddUser(user) => add_user(world, user, now).map(|id| json!({"id": id})),
+            Op::UpdateUser(change) => {
+                update_user(world, change, now).map(|()| json!({"id": change.id}))
+            }
+            Op::RemoveUser(ById { id }) => world
+                .remove_user(*id, now, moves)
+                .map(|()| json!({"id": id}))
+                .map_err(refused),
+            Op::AddGroup(group) => {
+                let owner = group.owner_id.unwrap_or(world.cast.system_admin);
+                let id = world
+                    .add_group(&group.name, group.description.clone(), owner, now)
+                    .map_err(refused)?;
+                Ok(json!({"id": id}))
+            }
+            Op::UpdateGroup(change) => update_group(world, change, now)
+                .map(|()| json!({"id": change.id}))
+                .map_err(refused),
+            Op::RemoveGroup(ById { id }) => world
+                .groups
+                .remove(*id)
+                .map(|_| json!({"id": id}))
+                .ok_or_else(|| refused(Refused::NoSuchGroup)),
+            Op::AddMember(Membership { group_id, user_id }) => world
+                .add_member(*group_id, *user_id, now, moves)
+                .map(|()| json!({"id": group_id}))
+                .map_err(refused),
+            Op::RemoveMember(Membership { group_id, user_id }) => world
+                .remove_member(*group_id, *user_id, now, moves)
+                .map(|()| json!({"id": group_id}))
+                .map_err(refused),
+            Op::DemoteToken(ByToken { token }) => {
+                let person = state
+                    .tokens
+                    .person_of(token)
+                    .ok_or_else(|| no_token(token))?;
+                let demoted = world.people.change(person, |person| {
+                    person.admin = false;
+                    person.group_admin = false;
+                    person.modified_at = now;
+                });
+                demoted
+                    .map(|()| json!({"token": token, "id": person}))
+                    .ok_or_else(|| refused(Refused::NoSuchPerson))
+            }
+            Op::RevokeToken(ByToken { token }) => {
+                if state.tokens.revoke_named(token) {
+                    Ok(json!({"token": token}))
+                } else {
+                    Err(no_token(token))
+                }
+            }
+            Op::ExpireToken(ByToken { token }) => {
+                if state.tokens.expire_named(token, now) {
+                    Ok(json!({"token": token}))
+                } else {
+                    Err(no_token(token))
+                }
+            }
+            Op::MintToken(Login { login }) => {
+                let person = world
+                    .people
+                    .by_email(login)
+                    .map(|person| person.id)
+                    .ok_or_else(|| refused(Refused::NoSuchPerson))?;
+                let (token, value) = state.tokens.mint(person, now);
+                Ok(json!({"token": token, "value": value, "login": login}))
+            }
+        }
+    }
+}
+
+fn no_token(name: &str) -> String {
+    format!("there is no live token {name:?}")
+}
+
+pub fn check_email(email: &str) -> Result<(), String> {
+    let is_address = email.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && domain.contains('.') && !domain.contains('@')
+    });
+    let is_plain = !email
+        .chars()
+        .any(|letter| letter.is_whitespace() || letter.is_control() || letter == ',');
+    if is_address && is_plain {
+        Ok(())
+    } else {
+        Err(format!("{email:?} is no e-mail address"))
+    }
+}
+
+fn add_user(world: &mut World, user: &NewUser, now: Timestamp) -> Result<Id, String> {
+    let fields = Fields::of(&user.fields)?;
+    let standing = match user.is_internal {
+        Some(true) => Standing::Insider,
+        Some(false) => Standing::Guest,
+        None => World::standing_of(&user.email),
+    };
+    let dress = |person: &mut Person| {
+        // A user as most are: active, with the seat that people of this standing have.
+        person.take_seat(
+            if standing == Standing::Insider {
+                Seat::Member
+            } else {
+                Seat::Guest
+            },
+            now,
+        );
+        fields.apply(person, now);
+    };
+    world
+        .add_user(&user.email, standing, now, dress)
+        .map_err(|refused| refused.message().to_owned())
+}
+
+fn update_user(world: &mut World, change: &UserChange, now: Timestamp) -> Result<(), String> {
+    let fields = Fields::of(&change.fields)?;
+    if !world.people.get(change.id).is_some_and(Person::is_user) {
+        return Err(Refused::NoSuchPerson.message().to_owned());
+    }
+    if let Some(email) = &fields.email {
+        world
+            .check_email(email, Some(change.id))
+            .map_err(|refused| refused.message().to_owned())?;
+    }
+    world
+        .people
+        .change(change.id, |person| fields.apply(person, now));
+    Ok(())
+}
+
+fn update_group(world: &mut World, change: &GroupChange, now: Timestamp) -> Result<(), Refused> {
+    if let Some(name) = &change.name {
+        world.check_group_name(name, change.id)?;
+    }
+    if change
+        .owner_id
+        .is_some_and(|owner| world.people.get(owner).is_none())
+    {
+        return Err(Refused::NoSuchPerson);
+    }
+    let changed = world.groups.change(change.id, |group| {
+        if let Some(name) = &change.name {
+            group.name.clone_from(name);
+        }
+        if let Some(description) = &change.description {
+            group.description.clone_from(description);
+        }
+        group.owner_id = change.owner_id.unwrap_or(group.owner_id);
+        group.modified_at = now;
+    });
+    changed.ok_or(Refused::NoSuchGroup)
+}

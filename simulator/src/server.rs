@@ -1,0 +1,213 @@
+//! HTTP on loopback: requests in, replies out, and the breaking of connections on order.
+//!
+//! This is the only module that knows the web framework and sockets. The lock on the state is
+//! never held over a wait.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
+
+use crate::api;
+use crate::call::{Call, Query, Reply};
+use crate::control;
+use crate::state::{Delivery, Outcome, State};
+
+/// The state, shared by the threads that serve.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<State>>);
+
+impl Shared {
+    pub fn new(state: State) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A panic in one request must not take the others with it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The largest body that is taken: a long list of changes fits.
+const MOST_BODY: usize = 64 << 20;
+const PAGE_OF_CONSENT: &str = "/b/authorize";
+const LANDING: &str = "/b/callback";
+
+/// Serves on a bound socket. The server is to be awaited, by a task of its own.
+pub fn serve(listener: TcpListener, shared: Shared) -> io::Result<(Server, ServerHandle)> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(shared.clone()))
+            .app_data(web::PayloadConfig::new(MOST_BODY))
+            .route(PAGE_OF_CONSENT, web::route().to(authorize))
+            .route(LANDING, web::get().to(landing))
+            .route(
+                &format!("{}/{{call}}", control::BASE),
+                web::route().to(control_plane),
+            )
+            .default_service(web::route().to(api_call))
+    })
+    .workers(2)
+    .keep_alive(Duration::from_secs(75))
+    .disable_signals()
+    .on_connect(|connection, extensions| {
+        if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
+            && let Ok(socket) = socket2::SockRef::from(stream).try_clone()
+        {
+            extensions.insert(Connection(socket));
+        }
+    })
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    Ok((server, handle))
+}
+
+/// A second handle to a connection's socket, by which it can be told to end in a reset.
+struct Connection(socket2::Socket);
+
+async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
+    let call = call_of(&request, body);
+    let arrival = shared.lock().arrive(&call);
+    if !arrival.wait.is_zero() {
+        tokio::time::sleep(arrival.wait).await;
+    }
+    let Outcome { reply, delivery } = shared.lock().answer(arrival, &call);
+    deliver(&request, reply, delivery)
+}
+
+async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
+    let call = call_of(&request, body);
+    let reply = if matches!(call.method.as_str(), "GET" | "POST") {
+        api::oauth::authorize(&mut shared.lock(), &call)
+    } else {
+        Reply::empty(405)
+    };
+    deliver(&request, reply, Delivery::Whole)
+}
+
+async fn landing(request: HttpRequest) -> HttpResponse {
+    let reply = api::oauth::landing(&call_of(&request, Bytes::new()));
+    deliver(&request, reply, Delivery::Whole)
+}
+
+async fn control_plane(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: Bytes,
+    shared: web::Data<Shared>,
+) -> HttpResponse {
+    let is_near = request
+        .peer_addr()
+        .is_some_and(|peer| peer.ip().is_loopback());
+    let reply = if is_near {
+        let query = query_of(request.query_string());
+        control::serve(
+            &mut shared.lock(),
+            request.method().as_str(),
+            &path,
+            &query,
+            &body,
+        )
+    } else {
+        Reply::empty(403)
+    };
+    deliver(&request, reply, Delivery::Whole)
+}
+
+fn call_of(request: &HttpRequest, body: Bytes) -> Call {
+    let header = |name| header_text(request.headers(), name);
+    Call {
+        method: request.method().as_str().to_owned(),
+        path: request.path().to_owned(),
+        raw_query: request.query_string().to_owned(),
+        query: query_of(request.query_string()),
+        authorization: header("authorization"),
+        assume_user: header("assume-user"),
+        accept: header("accept"),
+        content_type: header("content-type"),
+        body,
+    }
+}
+
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+}
+
+fn query_of(raw: &str) -> Query {
+    web::Query::<Vec<(String, String)>>::from_query(raw)
+        .map(|query| Query(query.into_inner()))
+        .unwrap_or_default()
+}
+
+/// Sends a reply, or does to the connection what was ordered instead.
+fn deliver(request: &HttpRequest, reply: Reply, delivery: Delivery) -> HttpResponse {
+    let status = StatusCode::from_u16(reply.status)
+        .expect("codes are constants, and faults are checked when ordered");
+    let mut response = HttpResponse::build(status);
+    response.insert_header((header::CONTENT_TYPE, reply.content_type.as_ref()));
+    for (name, value) in &reply.headers {
+        response.insert_header((*name, value.as_str()));
+    }
+    let length = reply.body.len() as u64;
+    match delivery {
+        Delivery::Whole => response.body(reply.body),
+        Delivery::Trickle { bytes_per_s } => response
+            .no_chunking(length)
+            .streaming(trickle(reply.body, bytes_per_s)),
+        Delivery::Truncated { bytes } => response
+            .no_chunking(length)
+            .streaming(truncated(reply.body, bytes)),
+        Delivery::Dropped => response.streaming(broken()),
+        Delivery::Reset => {
+            if let Some(Connection(socket)) = request.conn_data::<Connection>() {
+                // Without lingering, the end of the connection is a reset. Were the option refused,
+                // the client would still see it end without a reply.
+                let _ = socket.set_linger(Some(Duration::ZERO));
+            }
+            response.streaming(broken())
+        }
+    }
+}
+
+/// A body that fails before its first byte: the framework then closes the connection, and the
+/// head of the reply, which it had not sent yet, is lost with it.
+fn broken() -> impl Stream<Item = Result<Bytes, io::Error>> {
+    stream::once(async { Err(io::Error::from(io::ErrorKind::ConnectionAborted)) })
+}
+
+/// The first bytes of a body, and then the end of the connection.
+fn truncated(body: Bytes, bytes: usize) -> impl Stream<Item = Result<Bytes, io::Error>> {
+    let sent = body.slice(..bytes.min(body.len()));
+    let cut = async {
+        // The framework drops what is still in its buffer when a body fails: let it leave first.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+    };
+    stream::iter([Ok(sent)]).chain(stream::once(cut))
+}
+
+/// A body in drops, twenty a second or fewer.
+fn trickle(body: Bytes, bytes_per_s: u64) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let drop_size = usize::try_from((bytes_per_s / 20).max(1)).unwrap_or(usize::MAX);
+    let pause = Duration::from_secs_f64(drop_size as f64 / bytes_per_s as f64);
+    stream::unfold(body, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        let drop = rest.split_to(drop_size.min(rest.len()));
+        Some((Ok(drop), rest))
+    })
+}

@@ -1,0 +1,203 @@
+//! Where the facts about Smartsheet are in doubt, a switch; the default is the answer that is
+//! harder on the client. `README.md` has them in a table.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverCap {
+    Clamp,
+    #[serde(rename = "refuse_1018")]
+    Refuse1018,
+    #[serde(rename = "refuse_1229")]
+    Refuse1229,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PastEnd {
+    RepeatLast,
+    Empty,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Totals {
+    Counted,
+    /// `totalCount` and `totalPages` are -1.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModifiedSince {
+    Ignored,
+    Honoured,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// A minute that begins with a token's first request.
+    Fixed,
+    /// Any sixty seconds.
+    Sliding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenErrorBody {
+    AllKeys,
+    /// `errorCode`, `error`, `error_description`.
+    Oauth,
+    /// `errorCode`, `message`, `refId`.
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthorizeErrors {
+    Redirect,
+    Page,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PutUserReply {
+    Result,
+    Data,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OmittedFlag {
+    /// VIEWER and CONTRIBUTOR side by side.
+    AsStored,
+    Viewer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanPages {
+    /// An empty page first, then one plan a page.
+    Sparse,
+    Dense,
+}
+
+/// All the switches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Switches {
+    pub page_size_cap: Option<u64>,
+    pub page_size_over_cap: OverCap,
+    pub page_past_end: PastEnd,
+    pub totals: Totals,
+    pub membership_moves_modified_at: bool,
+    pub users_modified_since: ModifiedSince,
+    pub rate_limit: u32,
+    pub rate_window: Window,
+    pub list_cost: u32,
+    pub retry_after: Option<String>,
+    pub rate_limit_headers: bool,
+    pub ref_id: bool,
+    pub refresh_life_s: Option<i64>,
+    pub refresh_grace_s: i64,
+    pub token_error_body: TokenErrorBody,
+    pub authorize_errors: AuthorizeErrors,
+    pub put_user_reply: PutUserReply,
+    pub oauth_may_assume_user: bool,
+    pub list_deactivated: bool,
+    pub list_declined: bool,
+    pub list_guests_without_plan_id: bool,
+    pub unknown_user_code: u32,
+    pub unknown_group_code: u32,
+    pub missing_scope_status: u16,
+    pub non_admin_reads_groups: bool,
+    pub seats_without_plan_id: bool,
+    pub contributor_flag_omitted: OmittedFlag,
+    pub plan_pages: PlanPages,
+    pub group_members_cap: Option<usize>,
+    pub removed_user_answers: bool,
+}
+
+impl Switches {
+    pub fn new(rate_limit: u32) -> Self {
+        Self {
+            page_size_cap: Some(1000),
+            page_size_over_cap: OverCap::Clamp,
+            page_past_end: PastEnd::RepeatLast,
+            totals: Totals::Counted,
+            membership_moves_modified_at: false,
+            users_modified_since: ModifiedSince::Ignored,
+            rate_limit,
+            rate_window: Window::Fixed,
+            list_cost: 1,
+            retry_after: None,
+            rate_limit_headers: false,
+            ref_id: true,
+            refresh_life_s: None,
+            refresh_grace_s: 0,
+            token_error_body: TokenErrorBody::AllKeys,
+            authorize_errors: AuthorizeErrors::Redirect,
+            put_user_reply: PutUserReply::Result,
+            oauth_may_assume_user: false,
+            list_deactivated: true,
+            list_declined: true,
+            list_guests_without_plan_id: false,
+            unknown_user_code: 1020,
+            unknown_group_code: 1106,
+            missing_scope_status: 403,
+            non_admin_reads_groups: true,
+            seats_without_plan_id: false,
+            contributor_flag_omitted: OmittedFlag::AsStored,
+            plan_pages: PlanPages::Sparse,
+            group_members_cap: None,
+            removed_user_answers: false,
+        }
+    }
+
+    /// Turns those that are named, and leaves the others. All or none: an unknown name or value
+    /// is said and changes nothing.
+    pub fn turn(&mut self, named: &Value) -> Result<(), String> {
+        let named = named
+            .as_object()
+            .ok_or("an object of switches is expected")?;
+        let mut all = serde_json::to_value(&*self).map_err(|error| error.to_string())?;
+        for (name, value) in named {
+            *all.get_mut(name)
+                .ok_or_else(|| format!("there is no switch {name:?}"))? = value.clone();
+        }
+        let turned: Self = serde_json::from_value(all).map_err(|error| error.to_string())?;
+        turned.check()?;
+        *self = turned;
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let code_is = |code: u32, of: &[u32]| of.contains(&code);
+        if self.page_size_cap == Some(0) {
+            return Err("page_size_cap is at least 1, or null".into());
+        }
+        if !code_is(self.unknown_user_code, &[1020, 1006]) {
+            return Err("unknown_user_code is 1020 or 1006".into());
+        }
+        if !code_is(self.unknown_group_code, &[1106, 1006]) {
+            return Err("unknown_group_code is 1106 or 1006".into());
+        }
+        if ![401, 403].contains(&self.missing_scope_status) {
+            return Err("missing_scope_status is 403 or 401".into());
+        }
+        if self.refresh_grace_s < 0 || self.refresh_life_s.is_some_and(|life| life < 0) {
+            return Err("seconds are not negative".into());
+        }
+        if self
+            .retry_after
+            .as_ref()
+            .is_some_and(|value| !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)))
+        {
+            return Err("retry_after is a header: printable ASCII".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,424 @@
+//! Tokens and codes: who holds them, what they allow, and what became of them.
+//!
+//! A personal token is one row. An OAuth grant is a row for each generation of its pair, all under
+//! the grant's name: a refresh ends a generation, its access token and its refresh token at once,
+//! and begins the next. Rows are kept for good, so that a test can ask what happened to each.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::chance::Chance;
+use crate::world::Id;
+
+/// Seconds that an OAuth access token lives.
+pub const ACCESS_LIFE_S: i64 = 604_799;
+/// Milliseconds that an authorisation code lives: the odd number is the documented one.
+pub const CODE_LIFE_MS: i64 = 599_135;
+
+/// What a token allows, out of all that its person may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scopes {
+    All,
+    Only(Vec<String>),
+}
+
+impl Scopes {
+    pub fn has(&self, scope: &str) -> bool {
+        match self {
+            Scopes::All => true,
+            Scopes::Only(scopes) => scopes.iter().any(|one| one == scope),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Personal,
+    Oauth,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Live,
+    /// Refreshed, into the row of this index.
+    Succeeded {
+        by: usize,
+        at: Timestamp,
+    },
+    Revoked,
+}
+
+/// One token, or one generation of a pair.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub name: String,
+    pub kind: Kind,
+    pub person: Id,
+    pub scopes: Scopes,
+    pub generation: u32,
+    pub access: String,
+    refresh: Option<String>,
+    expires_at: Option<Timestamp>,
+    issued_at: Timestamp,
+    fate: Fate,
+    redeemed: u32,
+    replays_refused: u32,
+}
+
+/// What is said of a token in `GET /__control/tokens`.
+#[derive(Debug, Serialize)]
+pub struct TokenRow<'a> {
+    pub token: &'a str,
+    pub kind: Kind,
+    pub login: String,
+    pub generation: u32,
+    pub live: bool,
+    pub redeemed: u32,
+    pub replays_refused: u32,
+}
+
+/// What a client is given for a code or for a refresh token.
+#[derive(Debug, Serialize)]
+pub struct Pair {
+    pub access_token: String,
+    pub token_type: &'static str,
+    pub expires_in: i64,
+    pub refresh_token: String,
+}
+
+/// Why an access token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    Unknown,
+    Revoked,
+    Expired,
+}
+
+/// Why a code or a refresh token is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRedeemable {
+    Invalid,
+    Expired,
+    Revoked,
+}
+
+/// How refresh tokens are treated where the facts are in doubt.
+#[derive(Clone, Copy, Debug)]
+pub struct RefreshRules {
+    pub life_s: Option<i64>,
+    pub grace_s: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Code {
+    person: Id,
+    scopes: Scopes,
+    issued_at: Timestamp,
+    is_used: bool,
+}
+
+/// Every token and code ever issued in this world.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    all: Vec<Token>,
+    by_access: HashMap<String, usize>,
+    by_refresh: HashMap<String, usize>,
+    codes: HashMap<String, Code>,
+    chance: Chance,
+    grants: u32,
+    minted: u32,
+}
+
+impl Tokens {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            all: Vec::new(),
+            by_access: HashMap::new(),
+            by_refresh: HashMap::new(),
+            codes: HashMap::new(),
+            chance: Chance::new(seed, "tokens"),
+            grants: 0,
+            minted: 0,
+        }
+    }
+
+    /// A personal token under a name of the caller's choice.
+    pub fn issue_personal(&mut self, name: &str, person: Id, now: Timestamp) -> String {
+        self.issue(name.to_owned(), Kind::Personal, person, Scopes::All, now)
+    }
+
+    /// An OAuth token without a refresh token and without an end, narrower than its person.
+    pub fn issue_narrow(
+        &mut self,
+        name: &str,
+        person: Id,
+        scopes: &[&str],
+        now: Timestamp,
+    ) -> String {
+        let scopes = Scopes::Only(scopes.iter().map(|scope| (*scope).to_owned()).collect());
+        self.issue(name.to_owned(), Kind::Oauth, person, scopes, now)
+    }
+
+    /// A new personal token; gives its name and its value.
+    pub fn mint(&mut self, person: Id, now: Timestamp) -> (String, String) {
+        self.minted += 1;
+        let name = format!("minted-{}", self.minted);
+        let value = self.issue_personal(&name, person, now);
+        (name, value)
+    }
+
+    fn issue(
+        &mut self,
+        name: String,
+        kind: Kind,
+        person: Id,
+        scopes: Scopes,
+        now: Timestamp,
+    ) -> String {
+        let access = self.chance.text(37);
+        self.insert(Token {
+            name,
+            kind,
+            person,
+            scopes,
+            generation: 1,
+            access: access.clone(),
+            refresh: None,
+            expires_at: None,
+            issued_at: now,
+            fate: Fate::Live,
+            redeemed: 0,
+            replays_refused: 0,
+        });
+        access
+    }
+
+    fn insert(&mut self, token: Token) -> usize {
+        let index = self.all.len();
+        self.by_access.insert(token.access.clone(), index);
+        if let Some(refresh) = &token.refresh {
+            self.by_refresh.insert(refresh.clone(), index);
+        }
+        self.all.push(token);
+        index
+    }
+
+    /// The token of this value, whatever its state.
+    pub fn find(&self, access: &str) -> Option<&Token> {
+        self.by_access.get(access).map(|index| &self.all[*index])
+    }
+
+    /// The token whose refresh token this is, whatever its state.
+    pub fn find_by_refresh(&self, refresh: &str) -> Option<&Token> {
+        self.by_refresh.get(refresh).map(|index| &self.all[*index])
+    }
+
+    /// The token of this value, if it is honoured now.
+    pub fn usable(&self, access: &str, now: Timestamp) -> Result<&Token, Unusable> {
+        let token = self.find(access).ok_or(Unusable::Unknown)?;
+        match token.fate {
+            Fate::Live if token.is_expired(now) => Err(Unusable::Expired),
+            Fate::Live => Ok(token),
+            Fate::Succeeded { .. } | Fate::Revoked => Err(Unusable::Revoked),
+        }
+    }
+
+    pub fn issue_code(&mut self, person: Id, scopes: Vec<String>, now: Timestamp) -> String {
+        let code = self.chance.text(17).to_lowercase();
+        self.codes.insert(
+            code.clone(),
+            Code {
+                person,
+                scopes: Scopes::Only(scopes),
+                issued_at: now,
+                is_used: false,
+            },
+        );
+        code
+    }
+
+    /// Whether a code can be redeemed, without doing so.
+    pub fn check_code(&self, code: &str, now: Timestamp) -> Result<(), NotRedeemable> {
+        let code = self.codes.get(code).ok_or(NotRedeemable::Invalid)?;
+        if code.is_used {
+            return Err(NotRedeemable::Invalid);
+        }
+        if now.duration_since(code.issued_at) > SignedDuration::from_millis(CODE_LIFE_MS) {
+            return Err(NotRedeemable::Expired);
+        }
+        Ok(())
+    }
+
+    /// Spends a code for the first pair of a new grant.
+    pub fn redeem_code(&mut self, code: &str, now: Timestamp) -> Result<Pair, NotRedeemable> {
+        self.check_code(code, now)?;
+        let code = self.codes.get_mut(code).ok_or(NotRedeemable::Invalid)?;
+        code.is_used = true;
+        let (person, scopes) = (code.person, code.scopes.clone());
+        self.grants += 1;
+        let name = format!("oauth-{}", self.grants);
+        let index = self.issue_pair(name, person, scopes, 1, now);
+        Ok(self.pair(index, now))
+    }
+
+    fn issue_pair(
+        &mut self,
+        name: String,
+        person: Id,
+        scopes: Scopes,
+        generation: u32,
+        now: Timestamp,
+    ) -> usize {
+        let token = Token {
+            name,
+            kind: Kind::Oauth,
+            person,
+            scopes,
+            generation,
+            access: self.chance.text(37),
+            refresh: Some(self.chance.text(37)),
+            expires_at: Some(now + SignedDuration::from_secs(ACCESS_LIFE_S)),
+            issued_at: now,
+            fate: Fate::Live,
+            redeemed: 0,
+            replays_refused: 0,
+        };
+        self.insert(token)
+    }
+
+    fn pair(&self, index: usize, now: Timestamp) -> Pair {
+        let token = &self.all[index];
+        let left = token
+            .expires_at
+            .map_or(ACCESS_LIFE_S, |end| end.duration_since(now).as_secs());
+        Pair {
+            access_token: token.access.clone(),
+            token_type: "bearer",
+            expires_in: left,
+            refresh_token: token.refresh.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Spends a refresh token: a new pair, and the end of the old one at once. A second try is
+    /// refused and counted, but within a grace (which the default does not have) it is given the
+    /// same pair again.
+    pub fn refresh(
+        &mut self,
+        refresh: &str,
+        now: Timestamp,
+        rules: RefreshRules,
+    ) -> Result<Pair, NotRedeemable> {
+        let index = *self.by_refresh.get(refresh).ok_or(NotRedeemable::Invalid)?;
+        let token = &mut self.all[index];
+        match token.fate {
+            Fate::Revoked => Err(NotRedeemable::Revoked),
+            Fate::Succeeded { by, at } => {
+                if now.duration_since(at) < SignedDuration::from_secs(rules.grace_s) {
+                    return Ok(self.pair(by, now));
+                }
+                token.replays_refused += 1;
+                Err(NotRedeemable::Invalid)
+            }
+            Fate::Live => {
+                let age = now.duration_since(token.issued_at);
+                if rules
+                    .life_s
+                    .is_some_and(|life| age > SignedDuration::from_secs(life))
+                {
+                    return Err(NotRedeemable::Invalid);
+                }
+                token.redeemed += 1;
+                let (name, person, scopes) =
+                    (token.name.clone(), token.person, token.scopes.clone());
+                let generation = token.generation + 1;
+                let by = self.issue_pair(name, person, scopes, generation, now);
+                self.all[index].fate = Fate::Succeeded { by, at: now };
+                Ok(self.pair(by, now))
+            }
+        }
+    }
+
+    /// Revokes the token of this value, and with `all_of_person` every OAuth token of its person.
+    pub fn revoke(&mut self, access: &str, all_of_person: bool) {
+        let Some(&index) = self.by_access.get(access) else {
+            return;
+        };
+        let person = self.all[index].person;
+        self.all[index].fate = Fate::Revoked;
+        if all_of_person {
+            self.revoke_where(|token| token.kind == Kind::Oauth && token.person == person);
+        }
+    }
+
+    /// Revokes whatever is live under a name. False if nothing was ever issued under it.
+    pub fn revoke_named(&mut self, name: &str) -> bool {
+        let exists = self.all.iter().any(|token| token.name == name);
+        self.revoke_where(|token| token.name == name);
+        exists
+    }
+
+    fn revoke_where(&mut self, which: impl Fn(&Token) -> bool) {
+        for token in self
+            .all
+            .iter_mut()
+            .filter(|token| token.fate == Fate::Live && which(token))
+        {
+            token.fate = Fate::Revoked;
+        }
+    }
+
+    /// Lets the access token that is live under a name expire now; its refresh token stays good.
+    pub fn expire_named(&mut self, name: &str, now: Timestamp) -> bool {
+        let live = self
+            .all
+            .iter_mut()
+            .rfind(|token| token.name == name && token.fate == Fate::Live);
+        live.is_some_and(|token| {
+            token.expires_at = Some(now);
+            true
+        })
+    }
+
+    /// The person behind a name.
+    pub fn person_of(&self, name: &str) -> Option<Id> {
+        self.all
+            .iter()
+            .find(|token| token.name == name)
+            .map(|token| token.person)
+    }
+
+    /// Whether anybody holds, or ever held, a token of this person.
+    pub fn is_behind_one(&self, person: Id) -> bool {
+        self.all.iter().any(|token| token.person == person)
+    }
+
+    pub fn rows<'a>(
+        &'a self,
+        now: Timestamp,
+        login: impl Fn(Id) -> String + 'a,
+    ) -> impl Iterator<Item = TokenRow<'a>> {
+        self.all.iter().map(move |token| TokenRow {
+            token: &token.name,
+            kind: token.kind,
+            login: login(token.person),
+            generation: token.generation,
+            live: token.is_live(now),
+            redeemed: token.redeemed,
+            replays_refused: token.replays_refused,
+        })
+    }
+}
+
+impl Token {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Still good for something: as an access token, or for a refresh.
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.fate == Fate::Live && (self.refresh.is_some() || !self.is_expired(now))
+    }
+}

@@ -1,0 +1,283 @@
+//! The organisation that the simulator plays: its people, its groups and its plan.
+//!
+//! This module keeps the rules that hold whoever asks (an address belongs to one person, who is
+//! removed leaves all groups); who may ask for what, and with which error, is the API's affair.
+//! [`genesis`] makes the world at the start, [`people`] and [`groups`] hold it.
+
+pub mod genesis;
+pub mod groups;
+pub mod people;
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use crate::chance::Chance;
+use groups::{Group, Groups};
+use people::{People, Person, Seat, Standing, Status};
+
+/// Ids have up to 17 digits and pass 2^53: a float does not hold them.
+pub type Id = u64;
+
+/// Whoever has such an address is an insider, unless said otherwise.
+pub const DOMAIN: &str = "example.org";
+
+/// A plan, or the organisation behind one.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub id: Id,
+    pub name: String,
+}
+
+/// Why the world cannot be changed as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    NoSuchPerson,
+    NoSuchGroup,
+    EmailTaken,
+    EmailIsAlternate,
+    NameTaken,
+    AlreadyMember,
+    NotMember,
+    OwnsGroups,
+}
+
+impl Refused {
+    pub fn message(self) -> &'static str {
+        match self {
+            Refused::NoSuchPerson => "no such person",
+            Refused::NoSuchGroup => "no such group",
+            Refused::EmailTaken => "the address is taken",
+            Refused::EmailIsAlternate => "the address is somebody's alternate address",
+            Refused::NameTaken => "the name is taken",
+            Refused::AlreadyMember => "already a member",
+            Refused::NotMember => "not a member",
+            Refused::OwnsGroups => "owns groups",
+        }
+    }
+}
+
+/// The people behind the tokens that the simulator starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    pub system_admin: Id,
+    pub group_admin: Id,
+    pub member: Id,
+    pub no_read_users: Id,
+    pub revoked: Id,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub people: People,
+    pub groups: Groups,
+    /// Those who are gone; some say that `GET /users/{id}` still answers for them.
+    pub removed: HashMap<Id, Person>,
+    pub account: Named,
+    pub plan: Named,
+    /// A plan of another organisation, in which the system admin is a guest.
+    pub foreign_plan: Named,
+    pub cast: Cast,
+    ids: Chance,
+}
+
+impl World {
+    /// An id that nobody has: below 2^53 in half of the cases, else above, and then odd in half of
+    /// them, where a float rounds it to a neighbour.
+    pub fn fresh_id(&mut self) -> Id {
+        loop {
+            let id = genesis::draw_id(&mut self.ids);
+            if !self.people.is_taken(id)
+                && !self.groups.is_taken(id)
+                && !self.removed.contains_key(&id)
+            {
+                return id;
+            }
+        }
+    }
+
+    pub fn standing_of(email: &str) -> Standing {
+        let is_ours = email
+            .rsplit_once('@')
+            .is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN));
+        if is_ours {
+            Standing::Insider
+        } else {
+            Standing::Guest
+        }
+    }
+
+    /// Whether an address may become somebody's: nobody else's, primary or alternate.
+    pub fn check_email(&self, email: &str, whose: Option<Id>) -> Result<(), Refused> {
+        let other = |person: Option<&Person>| person.is_some_and(|person| Some(person.id) != whose);
+        if other(self.people.by_email(email)) {
+            return Err(Refused::EmailTaken);
+        }
+        if other(self.people.by_alternate_email(email)) {
+            return Err(Refused::EmailIsAlternate);
+        }
+        Ok(())
+    }
+
+    /// Adds a user of the plan. An external member of that address becomes the user, with its id.
+    pub fn add_user(
+        &mut self,
+        email: &str,
+        standing: Standing,
+        now: Timestamp,
+        dress: impl FnOnce(&mut Person),
+    ) -> Result<Id, Refused> {
+        let known = self
+            .people
+            .by_email(email)
+            .map(|person| (person.id, person.standing));
+        if let Some((id, Standing::External)) = known {
+            self.people.change(id, |person| {
+                person.standing = standing;
+                person.modified_at = now;
+                dress(person);
+            });
+            return Ok(id);
+        }
+        self.check_email(email, None)?;
+        let id = self.fresh_id();
+        let mut person = Person::new(id, email.to_owned(), standing, now);
+        dress(&mut person);
+        self.people.add(person);
+        Ok(id)
+    }
+
+    /// Adds somebody who is in groups only.
+    pub fn add_external(&mut self, email: &str, now: Timestamp) -> Result<Id, Refused> {
+        self.add_user(email, Standing::External, now, |_| ())
+    }
+
+    /// Takes a user out of the organisation and of all groups.
+    pub fn remove_user(
+        &mut self,
+        id: Id,
+        now: Timestamp,
+        moves_modified_at: bool,
+    ) -> Result<(), Refused> {
+        if !self.people.get(id).is_some_and(Person::is_user) {
+            return Err(Refused::NoSuchPerson);
+        }
+        if self.groups.is_owner(id) {
+            return Err(Refused::OwnsGroups);
+        }
+        for group in self.groups.of_member(id) {
+            self.remove_member(group, id, now, moves_modified_at)?;
+        }
+        let person = self.people.remove(id).expect("looked up above");
+        self.removed.insert(id, person);
+        Ok(())
+    }
+
+    pub fn add_group(
+        &mut self,
+        name: &str,
+        description: Option<String>,
+        owner_id: Id,
+        now: Timestamp,
+    ) -> Result<Id, Refused> {
+        if self.groups.by_name(name).is_some() {
+            return Err(Refused::NameTaken);
+        }
+        if self.people.get(owner_id).is_none() {
+            return Err(Refused::NoSuchPerson);
+        }
+        let id = self.fresh_id();
+        self.groups.add(Group {
+            id,
+            name: name.to_owned(),
+            description,
+            owner_id,
+            created_at: now,
+            modified_at: now,
+            members: BTreeSet::new(),
+        });
+        Ok(id)
+    }
+
+    pub fn check_group_name(&self, name: &str, whose: Id) -> Result<(), Refused> {
+        match self.groups.by_name(name) {
+            Some(group) if group.id != whose => Err(Refused::NameTaken),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn add_member(
+        &mut self,
+        group: Id,
+        person: Id,
+        now: Timestamp,
+        moves_modified_at: bool,
+    ) -> Result<(), Refused> {
+        if self.people.get(person).is_none() {
+            return Err(Refused::NoSuchPerson);
+        }
+        let is_new = self.groups.change(group, |group| {
+            let is_new = group.members.insert(person);
+            if is_new && moves_modified_at {
+                group.modified_at = now;
+            }
+            is_new
+        });
+        match is_new {
+            Some(true) => Ok(()),
+            Some(false) => Err(Refused::AlreadyMember),
+            None => Err(Refused::NoSuchGroup),
+        }
+    }
+
+    pub fn remove_member(
+        &mut self,
+        group: Id,
+        person: Id,
+        now: Timestamp,
+        moves_modified_at: bool,
+    ) -> Result<(), Refused> {
+        let was_there = self.groups.change(group, |group| {
+            let was_there = group.members.remove(&person);
+            if was_there && moves_modified_at {
+                group.modified_at = now;
+            }
+            was_there
+        });
+        match was_there {
+            Some(true) => Ok(()),
+            Some(false) => Err(Refused::NotMember),
+            None => Err(Refused::NoSuchGroup),
+        }
+    }
+
+    /// Provisional seats whose time is over become contributors', or guests' for outsiders.
+    pub fn end_provisional_seats(&mut self, now: Timestamp) {
+        let over: Vec<Id> = self
+            .people
+            .roll(people::Roll::Seat(Seat::ProvisionalMember))
+            .iter()
+            .map(|slot| self.people.at(*slot))
+            .filter(|person| person.provisional_expires_at.is_some_and(|end| end <= now))
+            .map(|person| person.id)
+            .collect();
+        for id in over {
+            self.people.change(id, |person| {
+                let end = person.provisional_expires_at.unwrap_or(now);
+                let seat = if person.is_insider() {
+                    Seat::Contributor
+                } else {
+                    Seat::Guest
+                };
+                person.take_seat(seat, end);
+            });
+        }
+    }
+
+    /// Whether a token of this person is still honoured.
+    pub fn may_call(&self, id: Id) -> bool {
+        self.people
+            .get(id)
+            .is_some_and(|person| person.status != Status::Deactivated)
+    }
+}
