@@ -3,10 +3,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -48,6 +48,18 @@ impl Clock {
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
         };
         Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
+    }
+
+    /// A reading that never steps back, whatever is done to the machine's date. Only the
+    /// difference of two readings means anything: it is what limits and pauses are measured by.
+    pub fn monotonic(&self) -> Duration {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        match &self.0 {
+            Source::System => ORIGIN.get_or_init(Instant::now).elapsed(),
+            Source::Skipping(millis) => {
+                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
+            }
+        }
     }
 
     /// Waits for `wait`; on a skipping clock, only moves the time on and lets others run.

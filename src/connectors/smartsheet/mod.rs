@@ -1,4 +1,251 @@
-//! Smartsheet.
+//! Smartsheet, API 2.0.
+//!
+//! * [`api`]: paths, paging, error codes.
+//! * [`wire`]: its JSON as it comes.
+//! * [`map`]: from its words to ours.
+//!
+//! Its quirks, and what is made of them:
+//!
+//! * There is no list of roles: they are four flags and a seat type on each user.
+//! * Only a system admin's token is shown flags, status, seat and last login. To any other the
+//!   same call answers without them, and without an error. So whether the token is an admin's
+//!   is asked first, and it decides what a missing field means.
+//! * The seat comes only if a plan is named, so a system admin's plans are read first. A plan's
+//!   guests are in the list only then, too.
+//! * `lastLogin` comes only on pages of at most 100 users. That is the page size.
+//! * A list of groups never carries members: each group costs one call.
+//! * Members may come from outside the organisation and are then in no list of users.
+//! * `includeAll` is never asked for: one reply of unbounded size.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use crate::{
+    connectors::{Connector, ListPage, Presence, Session},
+    model::{
+        id::RemoteId,
+        observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Seats},
+        schema::Reason,
+    },
+    outbound::{Answer, CallError, CallErrorKind},
+};
+
+mod api;
+mod map;
+mod wire;
+
+use api::Path;
+use map::Mapped;
+
+const PAGE_SIZE: u64 = 100;
+
+/// More pages of one user's plans than anybody has: past this, a list does not end.
+const MOST_PLAN_PAGES: usize = 100;
 
 /// The connector for the Smartsheet API 2.0.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Smartsheet;
+
+#[async_trait]
+impl Connector for Smartsheet {
+    fn key(&self) -> &'static str {
+        "smartsheet"
+    }
+
+    fn name(&self) -> &'static str {
+        "Smartsheet"
+    }
+
+    fn page_size(&self) -> u64 {
+        PAGE_SIZE
+    }
+
+    fn roles(&self) -> Vec<ObservedRole> {
+        map::roles()
+    }
+
+    async fn identify(&self, session: &Session) -> Result<Identity, CallError> {
+        let path = Path {
+            template: "/users/me",
+            segments: &["users", "me"],
+        };
+        let answer = api::get(session, path, &[]).await?;
+        let me: wire::User = api::record(&answer)?;
+        let is_admin = map::is_admin(&me);
+        let mut identity = map::identity(me, Seats::Hidden(Reason::NotPermitted))
+            .map_err(|fault| api::off_shape(&answer, fault))?;
+        if is_admin {
+            identity.seats = seats(session, &identity.user).await?;
+        }
+        Ok(identity)
+    }
+
+    async fn users(
+        &self,
+        session: &Session,
+        identity: &Identity,
+        number: u64,
+    ) -> Result<ListPage<ObservedUser>, CallError> {
+        let path = Path {
+            template: "/users",
+            segments: &["users"],
+        };
+        let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
+        let mut query = vec![("page", number.as_str()), ("pageSize", size.as_str())];
+        if identity.is_admin {
+            query.push(("include", "lastLogin"));
+        }
+        if let Seats::Readable { plan } = &identity.seats {
+            query.push(("planId", plan.as_str()));
+        }
+        let answer = api::get(session, path, &query).await?;
+        list(&answer, |row| map::listed_user(row, identity))
+    }
+
+    async fn groups(
+        &self,
+        session: &Session,
+        number: u64,
+    ) -> Result<ListPage<ObservedGroup>, CallError> {
+        let path = Path {
+            template: "/groups",
+            segments: &["groups"],
+        };
+        let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
+        let query = [("page", number.as_str()), ("pageSize", size.as_str())];
+        let answer = api::get(session, path, &query).await?;
+        list(&answer, map::listed_group)
+    }
+
+    async fn group(
+        &self,
+        session: &Session,
+        id: &RemoteId,
+    ) -> Result<Presence<(ObservedGroup, Vec<ObservedMember>)>, CallError> {
+        let path = Path {
+            template: "/groups/{id}",
+            segments: &["groups", id.as_str()],
+        };
+        let answer = match api::get(session, path, &[]).await {
+            Err(error) if api::is_proof_of_absence(&error, &api::NO_SUCH_GROUP) => {
+                return Ok(Presence::Departed);
+            }
+            answer => answer?,
+        };
+        let off_shape = |fault| api::off_shape(&answer, fault);
+        let group = map::single_group(api::record(&answer)?).map_err(off_shape)?;
+        let members = map::members(&api::record(&answer)?).map_err(off_shape)?;
+        is_asked_for(&answer, id, &group.remote_id)?;
+        Ok(Presence::Found((group, members)))
+    }
+
+    async fn user(
+        &self,
+        session: &Session,
+        id: &RemoteId,
+    ) -> Result<Presence<ObservedUser>, CallError> {
+        let path = Path {
+            template: "/users/{id}",
+            segments: &["users", id.as_str()],
+        };
+        let answer = match api::get(session, path, &[]).await {
+            Err(error) if api::is_proof_of_absence(&error, &api::NO_SUCH_USER) => {
+                return Ok(Presence::Departed);
+            }
+            answer => answer?,
+        };
+        let user = map::single_user(api::record(&answer)?)
+            .map_err(|fault| api::off_shape(&answer, fault))?;
+        is_asked_for(&answer, id, &user.remote_id)?;
+        Ok(Presence::Found(user))
+    }
+}
+
+/// A record of somebody else is no answer about this one.
+fn is_asked_for(answer: &Answer, asked: &RemoteId, got: &RemoteId) -> Result<(), CallError> {
+    if asked == got {
+        Ok(())
+    } else {
+        Err(api::off_shape(answer, "the reply is about another record"))
+    }
+}
+
+/// Where a system admin's token reads seats from. That there is no plan to read is an answer,
+/// if Smartsheet itself gives it; that the list broke off is not.
+async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
+    match plans(session, user).await {
+        Ok(plans) => Ok(map::choose_plan(plans)
+            .map_or(Seats::Hidden(Reason::NotSupported), |plan| {
+                Seats::Readable { plan }
+            })),
+        Err(error)
+            if matches!(
+                error.kind,
+                CallErrorKind::Forbidden | CallErrorKind::NotFound
+            ) && error.code.is_some() =>
+        {
+            Ok(Seats::Hidden(Reason::NotSupported))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// All plans of a user. A page may be short, or empty, and the list still go on: it ends where
+/// no further key is given.
+async fn plans(session: &Session, user: &RemoteId) -> Result<Vec<map::Plan>, CallError> {
+    let mut plans = Vec::new();
+    let mut keys = HashSet::new();
+    let mut key: Option<String> = None;
+    loop {
+        let path = Path {
+            template: "/users/{id}/plans",
+            segments: &["users", user.as_str(), "plans"],
+        };
+        let mut query = vec![("maxItems", "100")];
+        query.extend(key.as_deref().map(|key| ("lastKey", key)));
+        let answer = api::get(session, path, &query).await?;
+        let page: wire::PlanPage<'_> = api::record(&answer)?;
+        for row in &page.data {
+            plans.push(map::plan(row).map_err(|fault| api::off_shape(&answer, fault))?);
+        }
+        let Some(next) = page.last_key.filter(|key| !key.is_empty()) else {
+            return Ok(plans);
+        };
+        if !keys.insert(next.clone()) || keys.len() >= MOST_PLAN_PAGES {
+            return Err(api::off_shape(&answer, "the list of plans does not end"));
+        }
+        key = Some(next);
+    }
+}
+
+/// A page of a list: its rows mapped one by one, its totals as far as they are known.
+fn list<'a, W, T>(
+    answer: &'a Answer,
+    map: impl Fn(&wire::Row<'a, W>) -> Mapped<T>,
+) -> Result<ListPage<T>, CallError> {
+    let page: wire::ListPage<'a, W> = api::record(answer)?;
+    let total = |count: i64| match count {
+        -1 => Ok(None),
+        _ => u64::try_from(count)
+            .map(Some)
+            .map_err(|_| api::off_shape(answer, "a total is negative")),
+    };
+    let mut list = ListPage {
+        records: Vec::with_capacity(page.data.len()),
+        quarantined: Vec::new(),
+        rows_lacking_required: 0,
+        number: page.page_number,
+        total: total(page.total_count)?,
+        total_pages: total(page.total_pages)?,
+    };
+    for row in &page.data {
+        let mapped = map(row);
+        list.rows_lacking_required += u64::from(mapped.lacks_required);
+        match mapped.record {
+            Ok(record) => list.records.push(record),
+            Err(row) => list.quarantined.push(row),
+        }
+    }
+    Ok(list)
+}

@@ -1,0 +1,149 @@
+//! Smartsheet's paths, paging and error codes.
+
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::wire;
+use crate::{
+    connectors::Session,
+    model::account::{Credential, Endpoint, Region},
+    outbound::{Answer, CallError, CallErrorKind, Complaint, Nature, Request},
+};
+
+/// "No such user": the user's own code and the general one, which of them comes is not known.
+pub(super) const NO_SUCH_USER: [i64; 2] = [1020, 1006];
+pub(super) const NO_SUCH_GROUP: [i64; 1] = [1106];
+
+/// Tells Smartsheet that this is an integration and not a person.
+const HEADERS: [(&str, &str); 1] = [(
+    "smartsheet-integration-source",
+    "APPLICATION,Rolecall,Rolecall",
+)];
+
+/// Where a path leads: the segments after the base, and the same with names for values, which
+/// is what is logged.
+pub(super) struct Path<'a> {
+    pub(super) template: &'static str,
+    pub(super) segments: &'a [&'a str],
+}
+
+pub(super) async fn get(
+    session: &Session,
+    path: Path<'_>,
+    query: &[(&str, &str)],
+) -> Result<Answer, CallError> {
+    let url = url(&session.endpoint, path.segments, query).ok_or_else(|| {
+        CallError::new(
+            CallErrorKind::Refused,
+            "the account's base URL cannot be called",
+        )
+    })?;
+    let request = Request {
+        url,
+        template: path.template,
+        token: token(&session.credential),
+        headers: &HEADERS,
+    };
+    session.caller.get(request, complaint).await
+}
+
+fn token(credential: &Credential) -> &SecretString {
+    match credential {
+        Credential::AccessToken(token) => token,
+    }
+}
+
+/// Data, tokens and apps of the regions are apart.
+fn base(endpoint: &Endpoint) -> &str {
+    match endpoint {
+        Endpoint::Region(Region::Us) => "https://api.smartsheet.com/2.0",
+        Endpoint::Region(Region::Eu) => "https://api.smartsheet.eu/2.0",
+        Endpoint::Region(Region::Au) => "https://api.smartsheet.au/2.0",
+        Endpoint::Region(Region::Gov) => "https://api.smartsheetgov.com/2.0",
+        Endpoint::BaseUrl(base) => base,
+    }
+}
+
+fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]) -> Option<Url> {
+    let mut url = Url::parse(base(endpoint)).ok()?;
+    url.path_segments_mut()
+        .ok()?
+        .pop_if_empty()
+        .extend(segments);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Some(url)
+}
+
+/// What Smartsheet's error codes say about trying again; the rest is as the status has it.
+fn complaint(answer: &Answer) -> Complaint {
+    let body: wire::ErrorBody = serde_json::from_slice(answer.body()).unwrap_or_default();
+    Complaint {
+        nature: match body.error_code {
+            Some(4000) => Nature::Lasting,
+            Some(4001) => Nature::PassingSlowly,
+            Some(4002 | 4004) => Nature::Passing,
+            Some(4003) => Nature::Throttled,
+            _ => Nature::ByStatus,
+        },
+        code: body.error_code,
+        reference: body.ref_id,
+    }
+}
+
+/// Whether this is a 404 that Smartsheet itself gives for what is not there, and not one of
+/// a proxy, or of a path that has moved.
+pub(super) fn is_proof_of_absence(error: &CallError, codes: &[i64]) -> bool {
+    error.kind == CallErrorKind::NotFound && error.code.is_some_and(|code| codes.contains(&code))
+}
+
+/// A record that was asked for by id: an object, which a derived reader does not insist on.
+pub(super) fn record<'a, T: serde::Deserialize<'a>>(answer: &'a Answer) -> Result<T, CallError> {
+    let raw: &RawValue = answer.json()?;
+    if !raw.get().starts_with('{') {
+        return Err(off_shape(answer, "the reply is no object"));
+    }
+    answer.json()
+}
+
+pub(super) fn off_shape(answer: &Answer, detail: impl Into<String>) -> CallError {
+    CallError {
+        status: Some(answer.status()),
+        ..CallError::invalid_reply(detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_region_has_its_host() {
+        let host = |region| {
+            let url = url(&Endpoint::Region(region), &["users", "me"], &[]).unwrap();
+            assert_eq!((url.scheme(), url.path()), ("https", "/2.0/users/me"));
+            url.host_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            Region::ALL.map(host),
+            [
+                "api.smartsheet.com",
+                "api.smartsheet.eu",
+                "api.smartsheet.au",
+                "api.smartsheetgov.com"
+            ]
+        );
+    }
+
+    #[test]
+    fn values_stay_within_their_segment_and_their_parameter() {
+        let base = Endpoint::BaseUrl("http://127.0.0.1:7070/2.0/".to_owned());
+        let url = url(&base, &["users", "../a?b"], &[("lastKey", "x&y=z")]).unwrap();
+        assert_eq!(
+            url.as_str(),
+            "http://127.0.0.1:7070/2.0/users/..%2Fa%3Fb?lastKey=x%26y%3Dz"
+        );
+    }
+}

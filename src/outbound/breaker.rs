@@ -1,0 +1,309 @@
+//! The breaker of one account at one provider: after enough failures it stops calls before
+//! they are made, so that a provider in trouble is left alone and nobody waits for it in vain.
+//!
+//! Closed, it counts; open, it refuses for a while; then it lets one call through and goes by
+//! how that one ends. What was under way when it opened is too old to count.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::BreakerSettings;
+use crate::clock::Clock;
+
+pub(super) struct Breaker {
+    clock: Clock,
+    settings: BreakerSettings,
+    state: Mutex<State>,
+    moved: Notify,
+}
+
+struct State {
+    position: Position,
+    /// How often it has opened. A call that was let through before the last time is not heard.
+    openings: u64,
+    failures_in_a_row: u32,
+    /// When calls ended, and whether they failed, within the window.
+    recent: VecDeque<(Duration, bool)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Closed,
+    Open { until: Duration },
+    Probing,
+}
+
+/// The breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IsOpen {
+    /// Until the next try; none while that is under way.
+    pub(super) wait: Option<Duration>,
+}
+
+impl Breaker {
+    pub(super) fn new(clock: Clock, settings: BreakerSettings) -> Self {
+        Self {
+            clock,
+            settings,
+            state: Mutex::new(State {
+                position: Position::Closed,
+                openings: 0,
+                failures_in_a_row: 0,
+                recent: VecDeque::new(),
+            }),
+            moved: Notify::new(),
+        }
+    }
+
+    /// Whether a call could go through now.
+    pub(super) fn check(&self) -> Result<(), IsOpen> {
+        self.state()
+            .refusal(self.clock.monotonic())
+            .map_or(Ok(()), Err)
+    }
+
+    /// Lets one call through, or refuses it.
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Pass, IsOpen> {
+        let mut state = self.state();
+        if let Some(refusal) = state.refusal(self.clock.monotonic()) {
+            return Err(refusal);
+        }
+        let is_probe = state.position != Position::Closed;
+        if is_probe {
+            state.position = Position::Probing;
+        }
+        Ok(Pass {
+            openings: state.openings,
+            is_probe,
+            is_settled: false,
+            breaker: Arc::clone(self),
+        })
+    }
+
+    /// Waits until a call may go through, or until a try that is under way has ended.
+    pub(super) async fn next_move(&self) {
+        let moved = self.moved.notified();
+        let refusal = self.check();
+        match refusal {
+            Err(IsOpen { wait: Some(wait) }) => self.clock.sleep(wait).await,
+            Err(IsOpen { wait: None }) => moved.await,
+            Ok(()) => {}
+        }
+    }
+
+    /// Whether the breaker holds nothing that a new one would not begin with.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state();
+        let oldest_that_counts = self.clock.monotonic().saturating_sub(self.settings.window);
+        state.position == Position::Closed
+            && state.failures_in_a_row == 0
+            && state
+                .recent
+                .back()
+                .is_none_or(|&(at, _)| at < oldest_that_counts)
+    }
+
+    fn settle(&self, pass: &Pass, ending: Option<Ending>) {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        if pass.openings != state.openings {
+            return;
+        }
+        match ending {
+            Some(Ending::Succeeded) if pass.is_probe => {
+                state.position = Position::Closed;
+                state.failures_in_a_row = 0;
+                state.recent.clear();
+            }
+            Some(Ending::Failed) if pass.is_probe => state.open(now, &self.settings),
+            None if pass.is_probe => state.position = Position::Open { until: now },
+            Some(ending) => {
+                state.count(now, ending == Ending::Failed, &self.settings);
+                return;
+            }
+            None => return,
+        }
+        self.moved.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a breaker")
+    }
+}
+
+impl State {
+    fn refusal(&self, now: Duration) -> Option<IsOpen> {
+        match self.position {
+            Position::Open { until } if now < until => Some(IsOpen {
+                wait: Some(until - now),
+            }),
+            Position::Probing => Some(IsOpen { wait: None }),
+            Position::Closed | Position::Open { .. } => None,
+        }
+    }
+
+    fn count(&mut self, now: Duration, is_failure: bool, settings: &BreakerSettings) {
+        self.failures_in_a_row = if is_failure {
+            self.failures_in_a_row.saturating_add(1)
+        } else {
+            0
+        };
+        self.recent.push_back((now, is_failure));
+        while self.recent.len() > settings.sample as usize
+            || self
+                .recent
+                .front()
+                .is_some_and(|&(at, _)| at + settings.window < now)
+        {
+            self.recent.pop_front();
+        }
+        let failures = self.recent.iter().filter(|(_, failed)| *failed).count();
+        let is_half_of_a_sample =
+            self.recent.len() >= settings.sample as usize && failures * 2 >= self.recent.len();
+        if self.failures_in_a_row >= settings.in_a_row || is_half_of_a_sample {
+            self.open(now, settings);
+        }
+    }
+
+    fn open(&mut self, now: Duration, settings: &BreakerSettings) {
+        self.position = Position::Open {
+            until: now + settings.open_for,
+        };
+        self.openings += 1;
+        self.failures_in_a_row = 0;
+        self.recent.clear();
+    }
+}
+
+/// One call that was let through. Dropped without a word, it counts as never made.
+pub(super) struct Pass {
+    breaker: Arc<Breaker>,
+    openings: u64,
+    is_probe: bool,
+    is_settled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Succeeded,
+    Failed,
+}
+
+impl Pass {
+    pub(super) fn succeeded(self) {
+        self.settle(Ending::Succeeded);
+    }
+
+    pub(super) fn failed(self) {
+        self.settle(Ending::Failed);
+    }
+
+    fn settle(mut self, ending: Ending) {
+        self.is_settled = true;
+        self.breaker.settle(&self, Some(ending));
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.breaker.settle(self, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> (Clock, Arc<Breaker>) {
+        let clock = Clock::skipping(jiff::Timestamp::UNIX_EPOCH);
+        let breaker = Breaker::new(clock.clone(), BreakerSettings::default());
+        (clock, Arc::new(breaker))
+    }
+
+    fn refused_for(breaker: &Arc<Breaker>) -> Option<Duration> {
+        breaker.enter().err().expect("the breaker is open").wait
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_for_thirty_seconds() {
+        let (clock, breaker) = breaker();
+        for _ in 0..4 {
+            breaker.enter().unwrap().failed();
+        }
+        breaker.enter().unwrap().succeeded();
+        for _ in 0..5 {
+            breaker.enter().unwrap().failed();
+        }
+        assert_eq!(refused_for(&breaker), Some(Duration::from_secs(30)));
+        clock.advance(Duration::from_secs(29));
+        assert_eq!(refused_for(&breaker), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn half_of_twenty_in_thirty_seconds_open_it() {
+        let (clock, breaker) = breaker();
+        for _ in 0..9 {
+            breaker.enter().unwrap().succeeded();
+            breaker.enter().unwrap().failed();
+        }
+        // Too long ago to count.
+        clock.advance(Duration::from_secs(31));
+        for _ in 0..10 {
+            breaker.check().unwrap();
+            breaker.enter().unwrap().succeeded();
+            breaker.enter().unwrap().failed();
+        }
+        assert!(breaker.check().is_err());
+    }
+
+    #[test]
+    fn one_probe_decides() {
+        let (clock, breaker) = breaker();
+        for _ in 0..5 {
+            breaker.enter().unwrap().failed();
+        }
+        clock.advance(Duration::from_secs(30));
+        let probe = breaker.enter().unwrap();
+        assert_eq!(refused_for(&breaker), None);
+        probe.failed();
+        assert_eq!(refused_for(&breaker), Some(Duration::from_secs(30)));
+
+        clock.advance(Duration::from_secs(30));
+        drop(breaker.enter().unwrap());
+        breaker.enter().unwrap().succeeded();
+        assert!(breaker.is_idle() && breaker.check().is_ok());
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_opened_is_not_heard() {
+        let (_, breaker) = breaker();
+        let late = breaker.enter().unwrap();
+        for _ in 0..5 {
+            breaker.enter().unwrap().failed();
+        }
+        late.succeeded();
+        assert!(breaker.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_when_the_probe_has_ended() {
+        let (clock, breaker) = breaker();
+        for _ in 0..5 {
+            breaker.enter().unwrap().failed();
+        }
+        breaker.next_move().await;
+        assert_eq!(clock.monotonic(), Duration::from_secs(30));
+        let probe = breaker.enter().unwrap();
+        let (_, ()) = tokio::join!(breaker.next_move(), async { probe.succeeded() });
+        assert!(breaker.check().is_ok());
+    }
+}

@@ -1,0 +1,166 @@
+//! One request and its reply: sent once, read whole, within its times and bounds.
+
+use std::error::Error as _;
+
+use bytes::Bytes;
+use reqwest::{
+    Client,
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use url::Url;
+
+use super::{Answer, CallErrorKind, Caps, Request, Timeouts, address::OutOfReach, body};
+
+/// A request as it goes out, as often as it has to.
+pub(super) struct Outgoing {
+    url: Url,
+    headers: HeaderMap,
+}
+
+/// Why there is no answer.
+pub(super) struct Broken {
+    pub(super) kind: CallErrorKind,
+    pub(super) detail: String,
+    /// The status, where the reply came that far.
+    pub(super) status: Option<u16>,
+    /// Whether the same request may get an answer when it is sent again.
+    pub(super) is_passing: bool,
+}
+
+impl Broken {
+    pub(super) fn passing(kind: CallErrorKind, detail: String) -> Self {
+        Self {
+            kind,
+            detail,
+            status: None,
+            is_passing: true,
+        }
+    }
+
+    pub(super) fn lasting(kind: CallErrorKind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            status: None,
+            is_passing: false,
+        }
+    }
+
+    pub(super) fn timeout(detail: &str) -> Self {
+        Self::passing(CallErrorKind::Unavailable, detail.to_owned())
+    }
+
+    /// The body broke off: the connection, or less than was declared.
+    pub(super) fn cut_short(error: &reqwest::Error) -> Self {
+        Self::passing(
+            CallErrorKind::InvalidReply,
+            format!("the reply was cut short: {}", causes(error)),
+        )
+    }
+
+    fn unsent(error: &reqwest::Error) -> Self {
+        if chain(error).any(|cause| cause.is::<OutOfReach>()) {
+            return Self::lasting(CallErrorKind::Refused, OutOfReach::NotPublic.to_string());
+        }
+        let detail = format!("no answer: {}", causes(error));
+        Self::passing(CallErrorKind::Unavailable, detail)
+    }
+}
+
+impl Outgoing {
+    /// None if the token or a header cannot be sent at all.
+    pub(super) fn new(request: &Request<'_>) -> Option<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(AUTHORIZATION, bearer(request.token)?);
+        for &(name, value) in request.headers {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        Some(Self {
+            url: request.url.clone(),
+            headers,
+        })
+    }
+
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        caps: &Caps,
+        timeouts: &Timeouts,
+    ) -> Result<Answer, Broken> {
+        timeout(timeouts.whole, self.exchange(client, caps, timeouts))
+            .await
+            .unwrap_or_else(|_| Err(Broken::timeout("the whole exchange took too long")))
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        caps: &Caps,
+        timeouts: &Timeouts,
+    ) -> Result<Answer, Broken> {
+        let sending = client
+            .get(self.url.clone())
+            .headers(self.headers.clone())
+            .send();
+        let response = match timeout(timeouts.first_byte, sending).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(Broken::unsent(&error.without_url())),
+            Err(_) => return Err(Broken::timeout("no answer in time")),
+        };
+        let status = response.status();
+        let header = |name| {
+            let value: Option<&HeaderValue> = response.headers().get(name);
+            value.map(|value| value.as_bytes().to_vec())
+        };
+        let (retry_after, date) = (header(RETRY_AFTER), header(DATE));
+        let body = match body::read(response, caps, timeouts).await {
+            Ok(body) if status.is_success() && body::is_deeper_than(&body, caps.depth) => {
+                Err(Broken::lasting(
+                    CallErrorKind::InvalidReply,
+                    "the reply nests deeper than the cap",
+                ))
+            }
+            // A refusal is one by its status, whatever became of its words.
+            Err(_) if !status.is_success() => Ok(Bytes::new()),
+            body => body,
+        };
+        let body = body.map_err(|broken| Broken {
+            status: Some(status.as_u16()),
+            ..broken
+        })?;
+        Ok(Answer {
+            status: status.as_u16(),
+            body,
+            retry_after,
+            date,
+        })
+    }
+}
+
+/// The header value is marked, so that nothing which prints headers prints this one.
+fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn chain<'a>(
+    error: &'a reqwest::Error,
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
+/// What lies beneath an error of the client, whose own words are always the same.
+fn causes(error: &reqwest::Error) -> String {
+    let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
+    if causes.is_empty() {
+        error.to_string()
+    } else {
+        causes.join(": ")
+    }
+}

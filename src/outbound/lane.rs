@@ -1,0 +1,458 @@
+//! A lane: what one access token may ask of its provider, and when.
+//!
+//! Providers count requests per access token, so that is what a lane belongs to: two accounts
+//! that were linked with one token share one. Everything that wants to call waits in the lane's
+//! queue, interactive calls before background ones, and only the head of the queue is ever
+//! considered. Three things hold it back:
+//!
+//! * **The rate**: nine tenths of the limit spread evenly, one tenth as burst (GCRA, by
+//!   `governor`), which together can never pass the limit within a minute. A lane behaves as
+//!   if its token had been in full use before this process began: what an earlier process
+//!   sent just before it died is not known, and may not be added to.
+//! * **The window**: the rate speaks of when requests leave, the provider of when they arrive;
+//!   a slow network can push many together. So besides the rate, requests on their way and
+//!   those answered within the last minute may never be more than the limit. Whenever a
+//!   request truly arrived, it was between its leaving and its answer.
+//! * **A pause**: the provider said to wait. Nobody calls until it is over, and then one call
+//!   goes first, to see: the others follow once it was answered.
+//!
+//! All time comes from [`Clock::monotonic`]: a step of the machine's date must not cut short
+//! what a provider asked for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter, clock::Clock as Ticker, middleware::NoOpMiddleware, state::InMemoryState,
+    state::NotKeyed,
+};
+use tokio::sync::Notify;
+
+use super::Priority;
+use crate::clock::Clock;
+
+/// What providers count requests over.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The longest wait that is taken at its word.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The shortest: a wait of nothing, after a refusal, is no advice.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to pause where the provider says that it is too much, but not until when.
+const UNSAID_PAUSE: Duration = Duration::from_secs(60);
+
+/// How much of the rate comes back with each minute after it was halved, and what is always
+/// left of it, in percent.
+const RECOVERY_PERCENT: u32 = 10;
+const LEAST_PERCENT: u32 = 5;
+
+pub(super) struct Lane {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None where the operator set no limit: pauses are kept even then.
+    budget: Option<Budget>,
+    pause: Option<Pause>,
+    queue: BTreeMap<Place, Arc<Notify>>,
+    next_place: u64,
+    /// When the rate was last halved. What was sent before that is no news.
+    halved_at: Option<Duration>,
+    last_used_at: Duration,
+}
+
+/// A place in the queue: by priority, then by arrival.
+type Place = (Priority, u64);
+
+struct Pause {
+    until: Duration,
+    /// Whether the one call that goes first is on its way.
+    is_probed: bool,
+}
+
+/// What the head of the queue is told.
+enum Turn {
+    Go {
+        is_probe: bool,
+    },
+    /// Not before this much time has passed.
+    In(Duration),
+    /// Not before something changes: the queue, or an answer that comes in.
+    Behind,
+}
+
+/// What the provider said about when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ComeBack {
+    After(Duration),
+    /// It said something that is no time.
+    Unreadable,
+    Unsaid,
+}
+
+impl ComeBack {
+    /// How long to pause on that word.
+    pub(super) fn pause(self) -> Duration {
+        match self {
+            Self::After(wait) => wait.clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+            Self::Unreadable => LONGEST_PAUSE,
+            Self::Unsaid => UNSAID_PAUSE,
+        }
+    }
+}
+
+impl Lane {
+    /// A lane for `limit` requests a minute, at most. `rested` is how long its token has
+    /// certainly not been used: None says that it never was.
+    pub(super) fn new(clock: Clock, limit: Option<NonZeroU32>, rested: Option<Duration>) -> Self {
+        let now = clock.monotonic();
+        Self {
+            state: Mutex::new(State {
+                budget: limit.map(|limit| Budget::new(clock.clone(), limit, rested)),
+                pause: None,
+                queue: BTreeMap::new(),
+                next_place: 0,
+                halved_at: None,
+                last_used_at: now,
+            }),
+            clock,
+        }
+    }
+
+    /// Waits for this call's turn. Fails, with the wait that is left, as soon as it is known
+    /// that the turn will not come within `patience`.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        priority: Priority,
+        patience: Option<Duration>,
+    ) -> Result<Permit, Duration> {
+        let deadline = patience.map(|patience| self.clock.monotonic() + patience);
+        let ticket = Ticket::draw(self, priority);
+        loop {
+            let now = self.clock.monotonic();
+            let turn = self.state().turn(ticket.place, now);
+            match turn {
+                Turn::Go { is_probe } => {
+                    return Ok(Permit {
+                        lane: Arc::clone(self),
+                        sent_at: now,
+                        is_probe,
+                        is_settled: false,
+                    });
+                }
+                Turn::In(wait) if deadline.is_some_and(|deadline| now + wait > deadline) => {
+                    return Err(wait);
+                }
+                Turn::In(wait) => tokio::select! {
+                    biased;
+                    () = ticket.bell.notified() => {}
+                    () = self.clock.sleep(wait) => {}
+                },
+                Turn::Behind => ticket.bell.notified().await,
+            }
+        }
+    }
+
+    /// Whether the lane holds nothing that a new one would not begin with.
+    pub(super) fn is_idle(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let is_slowed = state
+            .budget
+            .as_mut()
+            .is_some_and(|budget| budget.in_flight > 0 || budget.percent_at(now) < 100);
+        let is_paused = state.pause.as_ref().is_some_and(|pause| now < pause.until);
+        state.queue.is_empty()
+            && !is_slowed
+            && !is_paused
+            && now.saturating_sub(state.last_used_at) > WINDOW
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a lane")
+    }
+}
+
+impl State {
+    fn turn(&mut self, place: Place, now: Duration) -> Turn {
+        if self.queue.keys().next() != Some(&place) {
+            return Turn::Behind;
+        }
+        if let Some(pause) = &self.pause {
+            if now < pause.until {
+                return Turn::In(pause.until - now);
+            }
+            if pause.is_probed {
+                return Turn::Behind;
+            }
+        }
+        if let Some(budget) = &mut self.budget {
+            match budget.take(now) {
+                Turn::Go { .. } => {}
+                wait => return wait,
+            }
+        }
+        self.last_used_at = now;
+        let is_probe = match &mut self.pause {
+            Some(pause) => {
+                pause.is_probed = true;
+                true
+            }
+            None => false,
+        };
+        Turn::Go { is_probe }
+    }
+
+    fn ring_head(&self) {
+        if let Some(bell) = self.queue.values().next() {
+            bell.notify_one();
+        }
+    }
+
+    fn settle(&mut self, permit: &Permit, ending: Ending, now: Duration) {
+        if let Some(budget) = &mut self.budget {
+            budget.in_flight -= 1;
+            if ending != Ending::Unsent {
+                budget.answered_at.push_back(now);
+            }
+        }
+        self.last_used_at = now;
+        match ending {
+            Ending::Answered if permit.is_probe => self.pause = None,
+            Ending::Unsent | Ending::Unanswered if permit.is_probe => {
+                if let Some(pause) = &mut self.pause {
+                    pause.is_probed = false;
+                }
+            }
+            Ending::Throttled(come_back) => self.throttle(permit, come_back, now),
+            Ending::Answered | Ending::Unsent | Ending::Unanswered => {}
+        }
+        self.ring_head();
+    }
+
+    fn throttle(&mut self, permit: &Permit, come_back: ComeBack, now: Duration) {
+        let until = now + come_back.pause();
+        let pause = self.pause.get_or_insert(Pause {
+            until,
+            is_probed: false,
+        });
+        pause.until = pause.until.max(until);
+        if permit.is_probe {
+            pause.is_probed = false;
+        }
+        // Calls that were under way together are refused together: that halves the rate once.
+        let is_news = self.halved_at.is_none_or(|then| permit.sent_at >= then);
+        if come_back == ComeBack::Unsaid && is_news {
+            self.halved_at = Some(now);
+            let resumes_at = pause.until;
+            if let Some(budget) = &mut self.budget {
+                budget.halve(now, resumes_at);
+            }
+        }
+    }
+}
+
+/// The rate and the window of one lane.
+struct Budget {
+    clock: Clock,
+    limit: NonZeroU32,
+    rate: Rate,
+    /// What part of the full rate `rate` runs at.
+    percent: u32,
+    /// What part it ran at when it was last halved, and when it began to come back.
+    halved_to: u32,
+    recovers_from: Duration,
+    in_flight: u32,
+    answered_at: VecDeque<Duration>,
+}
+
+type Rate = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+
+impl Budget {
+    fn new(clock: Clock, limit: NonZeroU32, rested: Option<Duration>) -> Self {
+        Self {
+            rate: rate(&clock, limit, 100, rested),
+            percent: 100,
+            halved_to: 100,
+            recovers_from: Duration::ZERO,
+            in_flight: 0,
+            answered_at: VecDeque::new(),
+            clock,
+            limit,
+        }
+    }
+
+    /// Takes one request from the budget, or says when there is one to take.
+    fn take(&mut self, now: Duration) -> Turn {
+        let percent = self.percent_at(now);
+        if percent != self.percent {
+            self.percent = percent;
+            self.rate = rate(&self.clock, self.limit, percent, Some(Duration::ZERO));
+        }
+        while let Some(&oldest) = self.answered_at.front() {
+            if now <= oldest + WINDOW {
+                break;
+            }
+            self.answered_at.pop_front();
+        }
+        if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.limit.get().into() {
+            return match self.answered_at.front() {
+                Some(&oldest) => Turn::In(oldest + WINDOW + Duration::from_millis(1) - now),
+                None => Turn::Behind,
+            };
+        }
+        match self.rate.check() {
+            Ok(()) => {
+                self.in_flight += 1;
+                Turn::Go { is_probe: false }
+            }
+            // To the whole millisecond, so that a clock of milliseconds gets there in one go.
+            Err(not_until) => {
+                Turn::In(not_until.wait_time_from(now) + Duration::from_nanos(999_999))
+            }
+        }
+    }
+
+    fn percent_at(&self, now: Duration) -> u32 {
+        let minutes = now.saturating_sub(self.recovers_from).as_secs() / 60;
+        let regained = u32::try_from(minutes)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(RECOVERY_PERCENT);
+        self.halved_to.saturating_add(regained).min(100)
+    }
+
+    fn halve(&mut self, now: Duration, resumes_at: Duration) {
+        self.halved_to = (self.percent_at(now) / 2).max(LEAST_PERCENT);
+        self.recovers_from = resumes_at;
+    }
+}
+
+/// A limiter for `percent` of what `limit` allows, as it is after a token that was in full use
+/// has rested for a while.
+fn rate(clock: &Clock, limit: NonZeroU32, percent: u32, rested: Option<Duration>) -> Rate {
+    let part = |requests: u32| {
+        let scaled = u64::from(requests) * u64::from(percent) / 100;
+        u32::try_from(scaled)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MIN)
+    };
+    let steady = (u64::from(limit.get()) * 9 / 10).max(1);
+    let steady = u32::try_from(steady).expect("nine tenths of a u32 are a u32");
+    let burst = part(limit.get() - steady);
+    let quota = Quota::per_minute(part(steady)).allow_burst(burst);
+    let limiter = RateLimiter::direct_with_clock(quota, Ticks(clock.clone()));
+    if let Some(rested) = rested {
+        let refilled = rested.as_nanos() / quota.replenish_interval().as_nanos().max(1);
+        let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
+        if let Some(spent) = NonZeroU32::new(burst.get().saturating_sub(refilled)) {
+            let taken = limiter.check_n(spent);
+            debug_assert!(
+                matches!(taken, Ok(Ok(()))),
+                "a new limiter has its whole burst"
+            );
+        }
+    }
+    limiter
+}
+
+/// Our clock as governor wants it.
+#[derive(Debug, Clone)]
+struct Ticks(Clock);
+
+impl Ticker for Ticks {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+/// A place in the queue that is given up when its holder goes on, or goes away.
+struct Ticket<'a> {
+    lane: &'a Lane,
+    place: Place,
+    bell: Arc<Notify>,
+}
+
+impl<'a> Ticket<'a> {
+    fn draw(lane: &'a Lane, priority: Priority) -> Self {
+        let mut state = lane.state();
+        let place = (priority, state.next_place);
+        state.next_place += 1;
+        let bell = Arc::new(Notify::new());
+        state.queue.insert(place, Arc::clone(&bell));
+        Self { lane, place, bell }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lane.state();
+        state.queue.remove(&self.place);
+        state.ring_head();
+    }
+}
+
+/// Leave to send one request. How it ended is told back; one that is dropped untold counts as
+/// sent and never answered.
+pub(super) struct Permit {
+    lane: Arc<Lane>,
+    sent_at: Duration,
+    is_probe: bool,
+    is_settled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Unsent,
+    Answered,
+    Unanswered,
+    Throttled(ComeBack),
+}
+
+impl Permit {
+    /// The request was not sent after all.
+    pub(super) fn unsent(self) {
+        self.settle(Ending::Unsent);
+    }
+
+    /// The provider answered, whatever it said, but not that it was too much.
+    pub(super) fn answered(self) {
+        self.settle(Ending::Answered);
+    }
+
+    /// No answer came.
+    pub(super) fn unanswered(self) {
+        self.settle(Ending::Unanswered);
+    }
+
+    /// The provider said that it was too much: the whole lane pauses.
+    pub(super) fn throttled(self, come_back: ComeBack) {
+        self.settle(Ending::Throttled(come_back));
+    }
+
+    fn settle(mut self, ending: Ending) {
+        self.is_settled = true;
+        let now = self.lane.clock.monotonic();
+        self.lane.state().settle(&self, ending, now);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            let now = self.lane.clock.monotonic();
+            self.lane.state().settle(self, Ending::Unanswered, now);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Whether to try again, and when. This is the only layer that does: an error that leaves
+//! [`super::Caller::get`] has had every try that it will get.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+
+use super::lane::ComeBack;
+use crate::clock::Clock;
+
+/// The wait before try `number` (from 2) has this for its first bound, which doubles with each
+/// further try, up to the second.
+const SHORT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(240));
+
+/// What may be retried in any case, so that a quiet account can be retried at all.
+const FREE_RETRIES: u32 = 10;
+
+/// How long the calls are counted that retries are a part of.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// How long a provider's trouble takes to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Seconds,
+    Minutes,
+}
+
+/// The longest wait before try `number`; the wait itself is anything up to it ("full jitter"),
+/// so that those who failed together do not come back together.
+pub(super) fn backoff_bound(trouble: Trouble, number: u32) -> Duration {
+    let (first, most) = match trouble {
+        Trouble::Seconds => SHORT,
+        Trouble::Minutes => LONG,
+    };
+    let doublings = number.saturating_sub(2).min(16);
+    (first * 2_u32.pow(doublings)).min(most)
+}
+
+/// Keeps the retries of one account to a part of its calls: when everything fails, trying
+/// everything again makes it worse.
+pub(super) struct RetryBudget {
+    clock: Clock,
+    percent: u32,
+    counts: Mutex<Counts>,
+}
+
+/// Counted over this period and the one before.
+#[derive(Default)]
+struct Counts {
+    period: u64,
+    calls: [u32; 2],
+    retries: [u32; 2],
+}
+
+impl RetryBudget {
+    pub(super) fn new(clock: Clock, percent: u32) -> Self {
+        Self {
+            clock,
+            percent,
+            counts: Mutex::default(),
+        }
+    }
+
+    /// Counts a call: its first try.
+    pub(super) fn count_call(&self) {
+        self.with_counts(|counts| counts.calls[0] += 1);
+    }
+
+    /// Takes one retry, if there is one left.
+    pub(super) fn take(&self) -> bool {
+        self.with_counts(|counts| {
+            let calls = u64::from(counts.calls[0]) + u64::from(counts.calls[1]);
+            let retries = u64::from(counts.retries[0]) + u64::from(counts.retries[1]);
+            let allowed = u64::from(FREE_RETRIES) + calls * u64::from(self.percent) / 100;
+            let is_left = retries < allowed;
+            if is_left {
+                counts.retries[0] += 1;
+            }
+            is_left
+        })
+    }
+
+    fn with_counts<T>(&self, use_counts: impl FnOnce(&mut Counts) -> T) -> T {
+        let period = self.clock.monotonic().as_secs() / PERIOD.as_secs();
+        let mut counts = self
+            .counts
+            .lock()
+            .expect("nothing panics while it holds the counts");
+        match period.saturating_sub(counts.period) {
+            0 => {}
+            1 => {
+                counts.calls = [0, counts.calls[0]];
+                counts.retries = [0, counts.retries[0]];
+            }
+            _ => *counts = Counts::default(),
+        }
+        counts.period = period;
+        use_counts(&mut counts)
+    }
+}
+
+/// Reads `Retry-After`: seconds, or a date, which is measured against the provider's own `Date`
+/// where it sent one, so that neither clock has to be right.
+pub(super) fn come_back(
+    retry_after: Option<&[u8]>,
+    date: Option<&[u8]>,
+    now: Timestamp,
+) -> ComeBack {
+    let Some(value) = retry_after else {
+        return ComeBack::Unsaid;
+    };
+    let Ok(text) = std::str::from_utf8(value).map(str::trim) else {
+        return ComeBack::Unreadable;
+    };
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits that do not fit are a wait beyond any that is obeyed in full.
+        return ComeBack::After(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let Ok(then) = httpdate::parse_http_date(text) else {
+        return ComeBack::Unreadable;
+    };
+    let now = date
+        .and_then(|date| std::str::from_utf8(date).ok())
+        .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
+        .unwrap_or_else(|| SystemTime::from(now));
+    ComeBack::After(then.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: &str) -> ComeBack {
+        come_back(Some(value.as_bytes()), None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn retry_after_is_read_in_every_form() {
+        let after = |seconds| ComeBack::After(Duration::from_secs(seconds));
+        assert_eq!(read("7"), after(7));
+        assert_eq!(read(" 0 "), after(0));
+        assert_eq!(read("99999999999999999999999999"), after(u64::MAX));
+        assert_eq!(read("Thu, 01 Jan 1970 00:02:00 GMT"), after(120));
+        assert_eq!(read("Thursday, 01-Jan-70 00:02:00 GMT"), after(120));
+        assert_eq!(
+            come_back(
+                Some(b"Sat, 10 Oct 2026 10:00:30 GMT"),
+                Some(b"Sat, 10 Oct 2026 10:00:00 GMT"),
+                Timestamp::UNIX_EPOCH
+            ),
+            after(30)
+        );
+        let past = come_back(
+            Some(b"Thu, 01 Jan 1970 00:00:00 GMT"),
+            None,
+            Timestamp::from_second(60).unwrap(),
+        );
+        assert_eq!(past, after(0));
+        for unreadable in ["-5", "", "soon", "1.5", "1e3", "\u{7}"] {
+            assert_eq!(read(unreadable), ComeBack::Unreadable, "{unreadable:?}");
+        }
+        assert_eq!(
+            come_back(Some(&[0xff]), None, Timestamp::UNIX_EPOCH),
+            ComeBack::Unreadable
+        );
+        assert_eq!(
+            come_back(None, None, Timestamp::UNIX_EPOCH),
+            ComeBack::Unsaid
+        );
+    }
+
+    #[test]
+    fn the_bound_of_the_wait_doubles() {
+        let bounds = |trouble| [2, 3, 4, 40].map(|number| backoff_bound(trouble, number));
+        let millis = Duration::from_millis;
+        assert_eq!(
+            bounds(Trouble::Seconds),
+            [500, 1_000, 2_000, 20_000].map(millis)
+        );
+        assert_eq!(
+            bounds(Trouble::Minutes),
+            [60_000, 120_000, 240_000, 240_000].map(millis)
+        );
+    }
+
+    #[test]
+    fn retries_are_a_fifth_of_the_calls_and_a_few() {
+        let clock = Clock::skipping(Timestamp::UNIX_EPOCH);
+        let budget = RetryBudget::new(clock.clone(), 20);
+        for _ in 0..100 {
+            budget.count_call();
+        }
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 30);
+        clock.advance(Duration::from_secs(60));
+        assert!(!budget.take());
+        clock.advance(Duration::from_secs(60));
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 10);
+    }
+}
