@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod connectors;
+pub mod directory;
 pub mod error;
 pub mod model;
 pub mod outbound;
