@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod connectors;
 pub mod crypto;
+pub mod directory;
 pub mod error;
 pub mod model;
 pub mod outbound;
