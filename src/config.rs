@@ -3,13 +3,20 @@
 //! The default file is the reference: it names every key, so a key that is not in it is unknown,
 //! and a value must be of the kind that the default has. All faults are told in one answer.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment2::{
     Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Toml},
     value::{Dict, Map, Value},
 };
+use secrecy::SecretString;
 use serde::Deserialize;
 
 const DEFAULT: &str = include_str!("../config/default.toml");
@@ -18,6 +25,7 @@ const ENV_PREFIX: &str = "ROLECALL_";
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
     pub keys_file: PathBuf,
+    pub keys: SecretString,
     pub server: Server,
     pub store: StoreConfig,
     pub walk: Walk,
@@ -83,7 +91,9 @@ impl Server {
     /// # Panics
     /// Never for a loaded configuration: the address was checked.
     pub fn address(&self) -> SocketAddr {
-        self.listen.parse().expect("checked when the configuration was loaded")
+        self.listen
+            .parse()
+            .expect("checked when the configuration was loaded")
     }
 
     pub const fn read_wait(&self) -> Duration {
@@ -116,7 +126,12 @@ impl Config {
     /// Every unknown key, wrong type and impossible value, in one answer.
     pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
         // The test suite's own variable shares our prefix and is no setting.
-        Self::layered(file, Env::prefixed(ENV_PREFIX).ignore(&["test_postgres_url"]).split("__"))
+        Self::layered(
+            file,
+            Env::prefixed(ENV_PREFIX)
+                .ignore(&["test_postgres_url"])
+                .split("__"),
+        )
     }
 
     /// The defaults with `overrides` (key path, value in TOML) on top and no environment.
@@ -149,7 +164,11 @@ impl Config {
         }
         let config: Config = figment.extract().map_err(|error| Faults(lines(&error)))?;
         let faults = config.impossible();
-        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(Faults(faults))
+        }
     }
 
     fn impossible(&self) -> Vec<String> {
@@ -163,12 +182,18 @@ impl Config {
             self.server.listen.parse::<SocketAddr>().is_ok(),
             "server.listen must be an address and a port, such as 127.0.0.1:8080",
         );
-        demand(self.server.workers <= 1024, "server.workers must be 0 to 1024");
+        demand(
+            self.server.workers <= 1024,
+            "server.workers must be 0 to 1024",
+        );
         demand(
             (1..=60).contains(&self.server.read_wait_seconds),
             "server.read_wait_seconds must be 1 to 60",
         );
-        demand(self.server.drain_seconds <= 600, "server.drain_seconds must be 0 to 600");
+        demand(
+            self.server.drain_seconds <= 600,
+            "server.drain_seconds must be 0 to 600",
+        );
         demand(
             (1..=604_800).contains(&self.walk.every_seconds),
             "walk.every_seconds must be 1 to 604800 (a week)",
@@ -177,8 +202,14 @@ impl Config {
             (1..=604_800).contains(&self.walk.fresh_seconds),
             "walk.fresh_seconds must be 1 to 604800 (a week)",
         );
-        demand((1..=64).contains(&self.walk.parallel_reads), "walk.parallel_reads must be 1 to 64");
-        demand((1..=3650).contains(&self.directory.retain_days), "directory.retain_days must be 1 to 3650");
+        demand(
+            (1..=64).contains(&self.walk.parallel_reads),
+            "walk.parallel_reads must be 1 to 64",
+        );
+        demand(
+            (1..=3650).contains(&self.directory.retain_days),
+            "directory.retain_days must be 1 to 3650",
+        );
         demand(
             (900..=86_400).contains(&self.directory.keep_superseded_seconds),
             "directory.keep_superseded_seconds must be 900 to 86400",
@@ -191,19 +222,33 @@ impl Config {
             (1..=1_048_576).contains(&self.directory.pages_mib),
             "directory.pages_mib must be 1 to 1048576",
         );
-        demand(self.provider.rate_limit <= 1_000_000, "provider.rate_limit must be 0 to 1000000");
+        demand(
+            self.provider.rate_limit <= 1_000_000,
+            "provider.rate_limit must be 0 to 1000000",
+        );
         for base in &self.provider.base_urls {
             demand(
                 url::Url::parse(base).is_ok_and(|url| {
                     url.scheme() == "https" && url.has_host() && !base.ends_with('/')
                 }),
-                &format!("provider.base_urls: {base} must be an https URL without a trailing slash"),
+                &format!(
+                    "provider.base_urls: {base} must be an https URL without a trailing slash"
+                ),
             );
         }
         for (name, seconds) in [
-            ("connect_timeout_seconds", self.provider.connect_timeout_seconds),
-            ("first_byte_timeout_seconds", self.provider.first_byte_timeout_seconds),
-            ("read_gap_timeout_seconds", self.provider.read_gap_timeout_seconds),
+            (
+                "connect_timeout_seconds",
+                self.provider.connect_timeout_seconds,
+            ),
+            (
+                "first_byte_timeout_seconds",
+                self.provider.first_byte_timeout_seconds,
+            ),
+            (
+                "read_gap_timeout_seconds",
+                self.provider.read_gap_timeout_seconds,
+            ),
             ("whole_timeout_seconds", self.provider.whole_timeout_seconds),
         ] {
             demand(
@@ -222,7 +267,11 @@ impl Config {
 /// Compares what was given with the reference: unknown keys, and values of another kind.
 fn check_keys(path: &str, reference: &Dict, given: &Dict, faults: &mut Vec<String>) {
     for (key, value) in given {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         match (reference.get(key), value) {
             (None, _) => faults.push(format!("{path} is not a setting")),
             (Some(Value::Dict(_, reference)), Value::Dict(_, given)) => {
@@ -230,7 +279,8 @@ fn check_keys(path: &str, reference: &Dict, given: &Dict, faults: &mut Vec<Strin
             }
             (Some(wanted), given) => {
                 let (wanted, given) = (kind(wanted), kind(given));
-                let is_fitting = wanted == given || (wanted, given) == ("a number", "a whole number");
+                let is_fitting =
+                    wanted == given || (wanted, given) == ("a number", "a whole number");
                 if !is_fitting {
                     faults.push(format!("{path} must be {wanted}, not {given}"));
                 }
@@ -255,7 +305,11 @@ const fn kind(value: &Value) -> &'static str {
 }
 
 fn lines(error: &figment2::Error) -> Vec<String> {
-    error.clone().into_iter().map(|fault| fault.to_string()).collect()
+    error
+        .clone()
+        .into_iter()
+        .map(|fault| fault.to_string())
+        .collect()
 }
 
 /// Settings given one by one, as the environment gives them.
@@ -303,7 +357,13 @@ mod tests {
     #[test]
     fn the_example_file_is_a_valid_configuration() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml");
-        assert_eq!(Config::layered(Some(&path), Pairs(BTreeMap::new())).unwrap().log.format, LogFormat::Json);
+        assert_eq!(
+            Config::layered(Some(&path), Pairs(BTreeMap::new()))
+                .unwrap()
+                .log
+                .format,
+            LogFormat::Json
+        );
     }
 
     #[test]
@@ -326,12 +386,22 @@ mod tests {
         ])
         .unwrap_err()
         .to_string();
-        for part in ["stor is not", "walk.evry_seconds is not", "walk.fresh_seconds must be a whole number"] {
+        for part in [
+            "stor is not",
+            "walk.evry_seconds is not",
+            "walk.fresh_seconds must be a whole number",
+        ] {
             assert!(faults.contains(part), "{faults}");
         }
-        let faults = Config::with(&[("server.listen", "\"nowhere\""), ("walk.parallel_reads", "0")])
-            .unwrap_err()
-            .to_string();
-        assert!(faults.contains("server.listen") && faults.contains("walk.parallel_reads"), "{faults}");
+        let faults = Config::with(&[
+            ("server.listen", "\"nowhere\""),
+            ("walk.parallel_reads", "0"),
+        ])
+        .unwrap_err()
+        .to_string();
+        assert!(
+            faults.contains("server.listen") && faults.contains("walk.parallel_reads"),
+            "{faults}"
+        );
     }
 }

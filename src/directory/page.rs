@@ -13,6 +13,24 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// The word of the list, as in its path.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Resource::Users => "users",
+            Resource::Roles => "roles",
+            Resource::Groups => "groups",
+        }
+    }
+
+    /// The word of one record.
+    pub const fn singular(self) -> &'static str {
+        match self {
+            Resource::Users => "user",
+            Resource::Roles => "role",
+            Resource::Groups => "group",
+        }
+    }
+
     /// What stands before the remote id in the unified id.
     pub const fn prefix(self) -> &'static str {
         match self {
