@@ -4,8 +4,8 @@
 //!    keys that the ring does not hold, we stop, and not a byte has changed.
 //! 2. A file that is not there is created, for its owner alone.
 //! 3. In one immediate transaction: the keys are proven again (another process may have been
-//!    first), migrations run, and the encrypting key leaves its known answer. So a database
-//!    either has all of it or none, however many processes open it at once.
+//!    first), migrations run, and a new database gets its known answer. So it either has all
+//!    of this or nothing, however many processes open it at once.
 
 use std::{
     fs, io,
@@ -261,9 +261,12 @@ impl SqliteFile {
             .begin_with("begin immediate")
             .await
             .map_err(database)?;
-        prove_keys(ring, self.checks(&mut tx).await?)?;
+        let checks = self.checks(&mut tx).await?;
+        let is_new = checks.is_empty();
+        prove_keys(ring, checks)?;
+        // `run_direct`, since a future that holds `run` cannot be sent to another thread.
         migrations()
-            .run(&mut *tx)
+            .run_direct(None, &mut *tx, false)
             .await
             .map_err(|source| match source {
                 MigrateError::Execute(source) => self.database(source),
@@ -272,16 +275,17 @@ impl SqliteFile {
                     source,
                 },
             })?;
-        sqlx::query(
-            "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)
-             on conflict (key_id) do nothing",
-        )
-        .bind(ring.encrypting_id())
-        .bind(known_answer(ring, chance))
-        .bind(clock.now().as_millisecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(database)?;
+        // Later keys leave theirs when they first wrap something, so that a new key can be
+        // tried and taken back.
+        if is_new {
+            sqlx::query("insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)")
+                .bind(ring.encrypting_id())
+                .bind(known_answer(ring, chance))
+                .bind(clock.now().as_millisecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(database)?;
+        }
         tx.commit().await.map_err(database)
     }
 
