@@ -11,6 +11,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sqlx::{
@@ -19,7 +20,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::db::{Db, SqlitePools};
+use super::db::{Db, SqliteCode, SqlitePools};
 use crate::{
     clock::Clock,
     crypto::{Chance, KeyRing, OpenFault, Place},
@@ -50,6 +51,9 @@ pub enum OpenError {
     #[error("{} cannot be opened: {source}", path.display())]
     Database { path: PathBuf, source: sqlx::Error },
 }
+
+const ATTEMPTS: u32 = 50;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
 const CHECK_PLACE: Place<'static> = Place {
     project: "",
@@ -114,6 +118,25 @@ impl SqliteFile {
     }
 
     pub(super) async fn open(
+        &self,
+        ring: &KeyRing,
+        clock: &Clock,
+        chance: &Chance,
+    ) -> Result<Db, OpenError> {
+        // SQLite waits for locks, except for the one that it takes when a new file gets its
+        // write-ahead log: whoever comes second is told at once.
+        for _ in 0..ATTEMPTS {
+            match self.attempt(ring, clock, chance).await {
+                Err(OpenError::Database { source, .. }) if is_busy(&source) => {
+                    clock.sleep(BETWEEN_ATTEMPTS).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.attempt(ring, clock, chance).await
+    }
+
+    async fn attempt(
         &self,
         ring: &KeyRing,
         clock: &Clock,
@@ -297,13 +320,16 @@ impl SqliteFile {
     }
 
     fn database(&self, source: sqlx::Error) -> OpenError {
-        const NOT_A_DATABASE: &str = "26";
         let path = self.path.clone();
-        match source.as_database_error().and_then(|error| error.code()) {
-            Some(code) if code == NOT_A_DATABASE => OpenError::Foreign { path },
+        match SqliteCode::of(&source) {
+            Some(SqliteCode::NOT_A_DATABASE) => OpenError::Foreign { path },
             _ => OpenError::Database { path, source },
         }
     }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    SqliteCode::of(error) == Some(SqliteCode::BUSY)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
