@@ -2,7 +2,7 @@
 //! value is bound, what an error code means. The rest of the store writes one SQL text with
 //! `$1` marks and never names a backend.
 //!
-//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in [`each_backend`], a
+//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in `each_backend`, a
 //! second `Encode` of [`Arg`] and a second reading of error codes.
 
 use std::{path::Path, time::Duration};
@@ -199,7 +199,9 @@ impl SqlitePools {
                     .clone()
                     .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
-                    .pragma("journal_size_limit", WAL_KEPT),
+                    .pragma("journal_size_limit", WAL_KEPT)
+                    // A deleted credential is wiped from its page, sealed as it is.
+                    .pragma("secure_delete", "fast"),
             )
             .await?;
         let readers = pool()

@@ -35,7 +35,9 @@ pub enum OpenError {
     NotInThisVersion,
     /// Exit code 78. Nothing was written.
     #[error(
-        "the key ring does not fit this database: for key `{key_id}`, {fault}. Nothing was changed; give the key ring that this database was made with"
+        "the key ring does not fit this database, which is sealed with key `{key_id}`: {}. \
+         Nothing was changed; start again with the ring that it was sealed with",
+        in_plain_words(fault)
     )]
     WrongKeys { key_id: String, fault: OpenFault },
     #[error("{} is not a database of Rolecall's; nothing was changed", path.display())]
@@ -50,6 +52,13 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
     #[error("{} cannot be opened: {source}", path.display())]
     Database { path: PathBuf, source: sqlx::Error },
+}
+
+fn in_plain_words(fault: &OpenFault) -> &'static str {
+    match fault {
+        OpenFault::UnknownKey(_) => "the ring has no key of that name",
+        OpenFault::Refused(_) | OpenFault::Malformed => "the ring's key of that name is another",
+    }
 }
 
 const ATTEMPTS: u32 = 50;
@@ -108,7 +117,9 @@ pub(super) struct SqliteFile {
 
 impl SqliteFile {
     pub(super) fn new(path: &str) -> Result<Self, OpenError> {
-        if path.is_empty() || path.contains([':', '?', '\0']) {
+        // What SQLite, or a reader of the url, would take for something else than a path.
+        let is_special = path.starts_with(':') || path.starts_with("file:");
+        if path.is_empty() || is_special || path.contains(['?', '\0']) {
             return Err(OpenError::Url);
         }
         Ok(Self {

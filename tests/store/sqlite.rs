@@ -153,6 +153,34 @@ fn spellings(text: &str) -> Vec<String> {
     all
 }
 
+#[tokio::test]
+async fn a_deleted_credential_is_wiped_even_in_its_sealed_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let world = open(&path, &ring).await;
+    let account = furnish(&world, "own").await;
+    furnish(&world, "other").await;
+    world.store.close().await;
+    let mut raw = connect(&path).await;
+    let (sealed,): (Vec<u8>,) = sqlx::query_as("select sealed from credentials where account = $1")
+        .bind(account.id.to_string())
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    raw.close().await.unwrap();
+    let is_there = || {
+        let bytes = fs::read(&path).unwrap();
+        bytes.windows(sealed.len()).any(|at| at == sealed)
+    };
+    assert!(is_there());
+
+    let store = open(&path, &ring).await.store;
+    let deleted = store.delete_account(&account.project, account.id).await;
+    assert_eq!(deleted.unwrap(), Some(account));
+    store.close().await;
+    assert!(!is_there());
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn its_files_are_their_owners_alone() {
@@ -305,7 +333,8 @@ async fn with_the_wrong_keys_nothing_is_written() {
     for wrong in [ring("a"), ring("b")] {
         let error = try_open(&path, &wrong).await.err().unwrap();
         assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
-        assert!(error.to_string().contains("for key `a`"), "{error}");
+        let says = "which is sealed with key `a`: the ring";
+        assert!(error.to_string().contains(says), "{error}");
         assert!(files(&folder) == before);
 
         let error = try_open(&killed.path().join("store.db"), &wrong).await;
