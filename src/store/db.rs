@@ -2,16 +2,16 @@
 //! value is bound, what an error code means. The rest of the store writes one SQL text with
 //! `$1` marks and never names a backend.
 //!
-//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in [`each_backend`], a
+//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in `each_backend`, a
 //! second `Encode` of [`Arg`] and a second reading of error codes.
 
 use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
-    Encode, FromRow, Sqlite, SqlitePool, Transaction, Type,
+    Connection, Encode, FromRow, Sqlite, SqlitePool, Transaction, Type,
     encode::IsNull,
-    error::BoxDynError,
+    error::{BoxDynError, DatabaseError},
     sqlite::{
         SqliteArgumentsBuffer, SqliteConnectOptions, SqliteError, SqlitePoolOptions, SqliteRow,
         SqliteSynchronous, SqliteTypeInfo,
@@ -187,12 +187,21 @@ impl SqlitePools {
         };
         let writer = pool()
             .max_connections(1)
+            // A full disk or an I/O error makes SQLite roll back by itself. sqlx then counts a
+            // transaction that is gone, for ever, and every later BEGIN on the connection
+            // fails: such a connection is replaced. (Its roll-back has run by now: the pool
+            // pings first, and the ping waits behind it.)
+            .before_acquire(|connection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
             .connect_with(
                 options
                     .clone()
                     .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
-                    .pragma("journal_size_limit", WAL_KEPT),
+                    .pragma("journal_size_limit", WAL_KEPT)
+                    // A deleted credential is wiped from its page, sealed as it is.
+                    .pragma("secure_delete", "fast"),
             )
             .await?;
         let readers = pool()
@@ -302,10 +311,7 @@ fn fault(error: sqlx::Error) -> Error {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error
-            .try_downcast_ref::<SqliteError>()
-            .is_some_and(|error| is_passing_sqlite_code(sqlite_code(error))),
-        _ => false,
+        error => SqliteCode::of(error).is_some_and(SqliteCode::passes),
     };
     if passes {
         Error::new(
@@ -319,22 +325,100 @@ fn fault(error: sqlx::Error) -> Error {
     }
 }
 
-/// The primary result code (<https://sqlite.org/rescode.html>); 0 if there is none.
-fn sqlite_code(error: &dyn sqlx::error::DatabaseError) -> i32 {
-    let extended: i32 = error
-        .code()
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_default();
-    extended & 0xff
+/// SQLite's primary result code (<https://sqlite.org/rescode.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SqliteCode(i32);
+
+impl SqliteCode {
+    pub(super) const BUSY: Self = Self(5);
+    const LOCKED: Self = Self(6);
+    const NO_MEMORY: Self = Self(7);
+    const READ_ONLY: Self = Self(8);
+    const IO: Self = Self(10);
+    const FULL: Self = Self(13);
+    const CANNOT_OPEN: Self = Self(14);
+    pub(super) const NOT_A_DATABASE: Self = Self(26);
+
+    pub(super) fn of(error: &sqlx::Error) -> Option<Self> {
+        let error = error
+            .as_database_error()?
+            .try_downcast_ref::<SqliteError>()?;
+        let extended: i32 = error.code()?.parse().ok()?;
+        Some(Self(extended & 0xff))
+    }
+
+    /// True for what the machine around us does to a file, and may undo.
+    fn passes(self) -> bool {
+        [
+            Self::BUSY,
+            Self::LOCKED,
+            Self::NO_MEMORY,
+            Self::READ_ONLY,
+            Self::IO,
+            Self::FULL,
+            Self::CANNOT_OPEN,
+        ]
+        .contains(&self)
+    }
 }
 
-fn is_passing_sqlite_code(code: i32) -> bool {
-    const BUSY: i32 = 5;
-    const LOCKED: i32 = 6;
-    const NO_MEMORY: i32 = 7;
-    const READ_ONLY: i32 = 8;
-    const IO: i32 = 10;
-    const FULL: i32 = 13;
-    const CANNOT_OPEN: i32 = 14;
-    [BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO, FULL, CANNOT_OPEN].contains(&code)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        crypto::{Chance, KeyRing},
+        store::Store,
+    };
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_such_and_writes_come_back_with_the_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", folder.path().display());
+        let ring = KeyRing::generate("a", &Chance::system()).unwrap();
+        let clock = Clock::system();
+        let store = Store::open(&url, ring, clock.clone()).await.unwrap();
+        let Db::Sqlite(pools) = &store.db;
+        // Lowered to what the file has now.
+        sqlx::query("pragma max_page_count = 1")
+            .execute(&pools.writer)
+            .await
+            .unwrap();
+
+        let mut made = Vec::new();
+        let error = loop {
+            let project: ProjectId = format!("p{}", made.len()).parse().unwrap();
+            match store.create_project(&project, clock.now()).await {
+                Ok(_) => made.push(project),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), Kind::StoreUnavailable);
+        assert_eq!(error.retry_after(), Some(RETRY_AFTER));
+        assert_eq!(store.projects().await.unwrap().len(), made.len());
+
+        // The next writer is a new connection, and so without that limit.
+        let next: ProjectId = "next".parse().unwrap();
+        assert!(store.create_project(&next, clock.now()).await.unwrap());
+    }
+
+    #[test]
+    fn only_what_may_pass_is_worth_another_try() {
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
+        ] {
+            assert_eq!(fault(error).kind(), Kind::StoreUnavailable);
+        }
+        for error in [
+            sqlx::Error::RowNotFound,
+            sqlx::Error::ColumnNotFound("a".into()),
+        ] {
+            let error = fault(error);
+            assert_eq!(error.kind(), Kind::Internal);
+            assert_eq!(error.retry_after(), None);
+        }
+    }
 }

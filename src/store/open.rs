@@ -4,13 +4,14 @@
 //!    keys that the ring does not hold, we stop, and not a byte has changed.
 //! 2. A file that is not there is created, for its owner alone.
 //! 3. In one immediate transaction: the keys are proven again (another process may have been
-//!    first), migrations run, and the encrypting key leaves its known answer. So a database
-//!    either has all of it or none, however many processes open it at once.
+//!    first), migrations run, and a new database gets its known answer. So it either has all
+//!    of this or nothing, however many processes open it at once.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sqlx::{
@@ -19,7 +20,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::db::{Db, SqlitePools};
+use super::db::{Db, SqliteCode, SqlitePools};
 use crate::{
     clock::Clock,
     crypto::{Chance, KeyRing, OpenFault, Place},
@@ -34,7 +35,9 @@ pub enum OpenError {
     NotInThisVersion,
     /// Exit code 78. Nothing was written.
     #[error(
-        "the key ring does not fit this database: for key `{key_id}`, {fault}. Nothing was changed; give the key ring that this database was made with"
+        "the key ring does not fit this database, which is sealed with key `{key_id}`: {}. \
+         Nothing was changed; start again with the ring that it was sealed with",
+        in_plain_words(fault)
     )]
     WrongKeys { key_id: String, fault: OpenFault },
     #[error("{} is not a database of Rolecall's; nothing was changed", path.display())]
@@ -50,6 +53,16 @@ pub enum OpenError {
     #[error("{} cannot be opened: {source}", path.display())]
     Database { path: PathBuf, source: sqlx::Error },
 }
+
+fn in_plain_words(fault: &OpenFault) -> &'static str {
+    match fault {
+        OpenFault::UnknownKey(_) => "the ring has no key of that name",
+        OpenFault::Refused(_) | OpenFault::Malformed => "the ring's key of that name is another",
+    }
+}
+
+const ATTEMPTS: u32 = 50;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
 const CHECK_PLACE: Place<'static> = Place {
     project: "",
@@ -104,7 +117,9 @@ pub(super) struct SqliteFile {
 
 impl SqliteFile {
     pub(super) fn new(path: &str) -> Result<Self, OpenError> {
-        if path.is_empty() || path.contains([':', '?', '\0']) {
+        // What SQLite, or a reader of the url, would take for something else than a path.
+        let is_special = path.starts_with(':') || path.starts_with("file:");
+        if path.is_empty() || is_special || path.contains(['?', '\0']) {
             return Err(OpenError::Url);
         }
         Ok(Self {
@@ -114,6 +129,25 @@ impl SqliteFile {
     }
 
     pub(super) async fn open(
+        &self,
+        ring: &KeyRing,
+        clock: &Clock,
+        chance: &Chance,
+    ) -> Result<Db, OpenError> {
+        // SQLite waits for locks, except for the one that it takes when a new file gets its
+        // write-ahead log: whoever comes second is told at once.
+        for _ in 0..ATTEMPTS {
+            match self.attempt(ring, clock, chance).await {
+                Err(OpenError::Database { source, .. }) if is_busy(&source) => {
+                    clock.sleep(BETWEEN_ATTEMPTS).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.attempt(ring, clock, chance).await
+    }
+
+    async fn attempt(
         &self,
         ring: &KeyRing,
         clock: &Clock,
@@ -261,9 +295,12 @@ impl SqliteFile {
             .begin_with("begin immediate")
             .await
             .map_err(database)?;
-        prove_keys(ring, self.checks(&mut tx).await?)?;
+        let checks = self.checks(&mut tx).await?;
+        let is_new = checks.is_empty();
+        prove_keys(ring, checks)?;
+        // `run_direct`, since a future that holds `run` cannot be sent to another thread.
         migrations()
-            .run(&mut *tx)
+            .run_direct(None, &mut *tx, false)
             .await
             .map_err(|source| match source {
                 MigrateError::Execute(source) => self.database(source),
@@ -272,16 +309,17 @@ impl SqliteFile {
                     source,
                 },
             })?;
-        sqlx::query(
-            "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)
-             on conflict (key_id) do nothing",
-        )
-        .bind(ring.encrypting_id())
-        .bind(known_answer(ring, chance))
-        .bind(clock.now().as_millisecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(database)?;
+        // Later keys leave theirs when they first wrap something, so that a new key can be
+        // tried and taken back.
+        if is_new {
+            sqlx::query("insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)")
+                .bind(ring.encrypting_id())
+                .bind(known_answer(ring, chance))
+                .bind(clock.now().as_millisecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(database)?;
+        }
         tx.commit().await.map_err(database)
     }
 
@@ -293,13 +331,16 @@ impl SqliteFile {
     }
 
     fn database(&self, source: sqlx::Error) -> OpenError {
-        const NOT_A_DATABASE: &str = "26";
         let path = self.path.clone();
-        match source.as_database_error().and_then(|error| error.code()) {
-            Some(code) if code == NOT_A_DATABASE => OpenError::Foreign { path },
+        match SqliteCode::of(&source) {
+            Some(SqliteCode::NOT_A_DATABASE) => OpenError::Foreign { path },
             _ => OpenError::Database { path, source },
         }
     }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    SqliteCode::of(error) == Some(SqliteCode::BUSY)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -65,8 +65,8 @@ impl Store {
         rows.iter().map(|(id,)| project_in(id)).collect()
     }
 
-    /// How many data keys each ring key wraps, the encrypting one included. A key that is not
-    /// named, or stands at 0, may leave the ring.
+    /// How many data keys each ring key wraps, by key. The database opens only with a ring that
+    /// has all of them; a key that is not named may leave the ring.
     pub async fn key_usage(&self) -> Result<Vec<(String, u64)>> {
         let rows: Vec<(String, i64)> = self
             .db
@@ -117,8 +117,8 @@ impl Store {
         Ok(count)
     }
 
-    /// Leaves the encrypting key's known answer beside the first thing that it wraps. Opening
-    /// does too, but another process may have retired the key since.
+    /// Leaves the encrypting key's known answer beside the first thing that it wraps: from then
+    /// on, a ring without this key does not open the database.
     async fn mark_key_in_use(&self, tx: &mut super::Tx, now: Timestamp) -> Result<()> {
         tx.execute(
             "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)

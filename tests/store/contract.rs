@@ -725,7 +725,8 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         }
         attempt.abort();
         let _ = attempt.await;
-        // Whatever became of it, it is whole.
+        // Whatever became of it, it has ended once another writer has had a turn, and is whole.
+        world.project("own").await;
         let found = world.store.account(&own, account.id).await.unwrap();
         let credential = world.store.credential(&own, account.id).await.unwrap();
         assert_eq!(found.is_some(), credential.is_some(), "{n}");
