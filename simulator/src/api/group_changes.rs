@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::mutate::check_email;
 use crate::refusal::{self, Refusal};
 use crate::state::State;
-use crate::wire::{Dates, GroupRow, GroupWithMembers, Member};
+use crate::wire::{GroupRow, GroupWithMembers, Member};
 use crate::world::groups::Group;
 use crate::world::{Id, Refused};
 
@@ -67,6 +67,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 /// `POST /groups`: the caller owns it.
 pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
     need_group_admin(caller)?;
+    let dates = call.query.dates()?;
     let group: GroupIn = call.json()?;
     check_name(&group.name)?;
     check_new_members(state, &group.members)?;
@@ -88,7 +89,7 @@ pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
     Ok(done(GroupWithMembers::new(
         group,
         &state.world,
-        Dates::default(),
+        dates,
         None,
     )))
 }
@@ -96,6 +97,7 @@ pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
 /// `PUT /groups/{id}`
 pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
     own_group(state, caller, id)?;
+    let dates = call.query.dates()?;
     let patch: GroupPatch = call.json()?;
     if let Some(name) = &patch.name {
         check_name(name)?;
@@ -130,7 +132,7 @@ pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
         .groups
         .get(id)
         .ok_or_else(|| unknown_group(state))?;
-    Ok(done(GroupRow::new(group, &state.world, Dates::default())))
+    Ok(done(GroupRow::new(group, &state.world, dates)))
 }
 
 /// `DELETE /groups/{id}`
