@@ -21,6 +21,8 @@ enum Source {
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
     Skipping(Arc<AtomicI64>),
+    /// The machine's clock, so many milliseconds ahead.
+    Ahead(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -37,6 +39,12 @@ impl Clock {
         ))))
     }
 
+    /// The machine's clock until it is moved, from then on ahead of it. Waits are true waits, so
+    /// that what works in the background does not spin. Clones share the time.
+    pub fn movable() -> Self {
+        Self(Source::Ahead(Arc::default()))
+    }
+
     /// Now, in whole milliseconds: as it is stored.
     #[expect(
         clippy::disallowed_methods,
@@ -46,6 +54,7 @@ impl Clock {
         let millis = match &self.0 {
             Source::System => Timestamp::now().as_millisecond(),
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
+            Source::Ahead(by) => Timestamp::now().as_millisecond() + by.load(Ordering::SeqCst),
         };
         Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
     }
@@ -54,11 +63,14 @@ impl Clock {
     /// difference of two readings means anything: it is what limits and pauses are measured by.
     pub fn monotonic(&self) -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let elapsed = || ORIGIN.get_or_init(Instant::now).elapsed();
+        let millis = |millis: &AtomicI64| {
+            Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
+        };
         match &self.0 {
-            Source::System => ORIGIN.get_or_init(Instant::now).elapsed(),
-            Source::Skipping(millis) => {
-                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
-            }
+            Source::System => elapsed(),
+            Source::Skipping(now) => millis(now),
+            Source::Ahead(by) => elapsed() + millis(by),
         }
     }
 
@@ -69,7 +81,7 @@ impl Clock {
     )]
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
-            Source::System => tokio::time::sleep(wait).await,
+            Source::System | Source::Ahead(_) => tokio::time::sleep(wait).await,
             Source::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
@@ -80,9 +92,9 @@ impl Clock {
         }
     }
 
-    /// Moves a skipping clock on. The system clock cannot be moved: there it does nothing.
+    /// Moves a clock that can be moved on. With the machine's own it does nothing.
     pub fn advance(&self, by: Duration) {
-        if let Source::Skipping(millis) = &self.0 {
+        if let Source::Skipping(millis) | Source::Ahead(millis) = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
         }
     }

@@ -191,8 +191,8 @@ async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
     }
 }
 
-/// All plans of a user. A page may be short, or empty, and the list still go on: it ends where
-/// no further key is given.
+/// The plans of a user, up to the one that is read from: no page is asked for after that. A page
+/// may be short, or empty, and the list still go on: it ends where no further key is given.
 async fn plans(session: &Session, user: &RemoteId) -> Result<Vec<map::Plan>, CallError> {
     let mut plans = Vec::new();
     let mut keys = HashSet::new();
@@ -208,6 +208,9 @@ async fn plans(session: &Session, user: &RemoteId) -> Result<Vec<map::Plan>, Cal
         let page: wire::PlanPage<'_> = api::record(&answer)?;
         for row in &page.data {
             plans.push(map::plan(row).map_err(|fault| api::off_shape(&answer, fault))?);
+        }
+        if plans.iter().any(|plan: &map::Plan| plan.is_internal) {
+            return Ok(plans);
         }
         let Some(next) = page.last_key.filter(|key| !key.is_empty()) else {
             return Ok(plans);
