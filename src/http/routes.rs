@@ -56,6 +56,8 @@ fn methods(item: &PathItem) -> Vec<&'static str> {
     [
         ("DELETE", &item.delete),
         ("GET", &item.get),
+        // Whatever can be got can be asked for its head (RFC 9110, 9.3.2).
+        ("HEAD", &item.get),
         ("PATCH", &item.patch),
         ("POST", &item.post),
         ("PUT", &item.put),

@@ -4,5 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
 mod expected;
+mod openapi;
 mod truth;
 mod world;
