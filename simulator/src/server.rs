@@ -87,7 +87,7 @@ async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) 
 async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let call = call_of(&request, body);
     let reply = if matches!(call.method.as_str(), "GET" | "POST") {
-        api::oauth::authorize(&mut shared.lock(), &call)
+        api::consent::authorize(&mut shared.lock(), &call)
     } else {
         Reply::empty(405)
     };
@@ -95,7 +95,7 @@ async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>)
 }
 
 async fn landing(request: HttpRequest) -> HttpResponse {
-    let reply = api::oauth::landing(&call_of(&request, Bytes::new()));
+    let reply = api::consent::landing(&call_of(&request, Bytes::new()));
     deliver(&request, reply, Delivery::Whole)
 }
 
@@ -109,14 +109,7 @@ async fn control_plane(
         .peer_addr()
         .is_some_and(|peer| peer.ip().is_loopback());
     let reply = if is_near {
-        let query = query_of(request.query_string());
-        control::serve(
-            &mut shared.lock(),
-            request.method().as_str(),
-            &path,
-            &query,
-            &body,
-        )
+        control::serve(&mut shared.lock(), &path, &call_of(&request, body))
     } else {
         Reply::empty(403)
     };
