@@ -122,7 +122,7 @@ fn call_of(request: &HttpRequest, body: Bytes) -> Call {
         method: request.method().as_str().to_owned(),
         path: request.path().to_owned(),
         raw_query: request.query_string().to_owned(),
-        query: query_of(request.query_string()),
+        query: Query::parse(request.query_string().as_bytes()),
         authorization: header("authorization"),
         assume_user: header("assume-user"),
         accept: header("accept"),
@@ -136,12 +136,6 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned)
-}
-
-fn query_of(raw: &str) -> Query {
-    web::Query::<Vec<(String, String)>>::from_query(raw)
-        .map(|query| Query(query.into_inner()))
-        .unwrap_or_default()
 }
 
 /// Sends a reply, or does to the connection what was ordered instead.

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::oauth::decode_form;
+use super::oauth::parameters;
 use crate::call::{Call, Query, Reply};
 use crate::state::State;
 use crate::switches::AuthorizeErrors;
@@ -45,8 +45,7 @@ struct Consent {
 
 /// `GET` and `POST /b/authorize`: shows the page, or takes the decision that its form sends.
 pub fn authorize(state: &mut State, call: &Call) -> Reply {
-    let mut parameters = call.query.clone();
-    parameters.0.extend(decode_form(&call.body));
+    let parameters = parameters(call);
     if parameters.get("client_id") != Some(&state.client.id) {
         return error_page(
             400,
@@ -92,7 +91,7 @@ fn consent_of(state: &State, parameters: &Query) -> Result<Consent, &'static str
     let scopes: Vec<String> = parameters
         .get("scope")
         .unwrap_or_default()
-        .split([' ', ','])
+        .split(' ')
         .filter(|scope| !scope.is_empty())
         .map(str::to_owned)
         .collect();

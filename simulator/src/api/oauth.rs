@@ -24,20 +24,13 @@ pub fn token(state: &mut State, call: &Call) -> Reply {
 }
 
 /// The parameters of a token call: a form, the query, or both.
-fn parameters(call: &Call) -> Query {
-    let mut parameters = call.query.clone();
+pub fn parameters(call: &Call) -> Query {
     let content_type = call.content_type.as_deref().unwrap_or_default();
     if content_type.starts_with("application/x-www-form-urlencoded") {
-        parameters.0.extend(decode_form(&call.body));
+        call.query.clone().and(Query::parse(&call.body))
+    } else {
+        call.query.clone()
     }
-    parameters
-}
-
-pub fn decode_form(body: &[u8]) -> Vec<(String, String)> {
-    let text = String::from_utf8_lossy(body);
-    actix_web::web::Query::<Vec<(String, String)>>::from_query(&text)
-        .map(|query| query.into_inner())
-        .unwrap_or_default()
 }
 
 /// The refresh token that a call to the token endpoint brings.
