@@ -43,6 +43,8 @@ enum Position {
 pub(super) struct IsOpen {
     /// Until the next try; none while that is under way.
     pub(super) wait: Option<Duration>,
+    /// Which opening this is: the same until a try has failed.
+    pub(super) opening: u64,
 }
 
 impl Breaker {
@@ -89,9 +91,9 @@ impl Breaker {
     pub(super) async fn next_move(&self) {
         let moved = self.moved.notified();
         let refusal = self.check();
-        match refusal {
-            Err(IsOpen { wait: Some(wait) }) => self.clock.sleep(wait).await,
-            Err(IsOpen { wait: None }) => moved.await,
+        match refusal.map_err(|refusal| refusal.wait) {
+            Err(Some(wait)) => self.clock.sleep(wait).await,
+            Err(None) => moved.await,
             Ok(()) => {}
         }
     }
@@ -140,13 +142,15 @@ impl Breaker {
 
 impl State {
     fn refusal(&self, now: Duration) -> Option<IsOpen> {
-        match self.position {
-            Position::Open { until } if now < until => Some(IsOpen {
-                wait: Some(until - now),
-            }),
-            Position::Probing => Some(IsOpen { wait: None }),
-            Position::Closed | Position::Open { .. } => None,
-        }
+        let wait = match self.position {
+            Position::Open { until } if now < until => Some(until - now),
+            Position::Probing => None,
+            Position::Closed | Position::Open { .. } => return None,
+        };
+        Some(IsOpen {
+            wait,
+            opening: self.openings,
+        })
     }
 
     fn count(&mut self, now: Duration, is_failure: bool, settings: &BreakerSettings) {

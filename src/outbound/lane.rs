@@ -250,7 +250,7 @@ impl State {
             pause.is_probed = false;
         }
         // Calls that were under way together are refused together: that halves the rate once.
-        let is_news = self.halved_at.is_none_or(|then| permit.sent_at >= then);
+        let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
         if come_back == ComeBack::Unsaid && is_news {
             self.halved_at = Some(now);
             let resumes_at = pause.until;

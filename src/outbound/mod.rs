@@ -50,6 +50,9 @@ use breaker::{Breaker, Pass};
 use exchange::{Broken, Outgoing};
 use lane::{ComeBack, Lane, Permit};
 use retry::{RetryBudget, Trouble};
+#[cfg(test)]
+mod tests;
+
 pub use settings::{BreakerSettings, Caps, RetrySettings, Settings, Timeouts};
 
 /// What a provider call came to, when not to an answer.
@@ -467,7 +470,7 @@ impl Caller {
                     }
                 }
             };
-            if !tries.may_wait_for_breaker() {
+            if !tries.may_wait_out(refusal.opening) {
                 return Err(CallError {
                     retry_after: refusal.wait,
                     ..CallError::new(
@@ -628,7 +631,8 @@ struct Tries<'a> {
     caller: &'a Caller,
     began_at: Duration,
     made: u32,
-    has_waited_for_breaker: bool,
+    /// The opening of the breaker that this call has waited for.
+    waited_out: Option<u64>,
 }
 
 impl<'a> Tries<'a> {
@@ -637,7 +641,7 @@ impl<'a> Tries<'a> {
             caller,
             began_at: caller.shared.clock.monotonic(),
             made: 0,
-            has_waited_for_breaker: false,
+            waited_out: None,
         }
     }
 
@@ -674,10 +678,10 @@ impl<'a> Tries<'a> {
         (self.made < most && is_in_time && is_allowed()).then_some(wait)
     }
 
-    /// A background call waits once for an open breaker to move: a walk should outlive trouble
-    /// of half a minute. Nobody else does.
-    fn may_wait_for_breaker(&mut self) -> bool {
-        let is_background = self.caller.route.priority == Priority::Background;
-        is_background && !std::mem::replace(&mut self.has_waited_for_breaker, true)
+    /// A background call waits for an open breaker to move, and gives up if it opens again: a
+    /// walk should outlive trouble of half a minute. Nobody else waits for that.
+    fn may_wait_out(&mut self, opening: u64) -> bool {
+        self.caller.route.priority == Priority::Background
+            && *self.waited_out.get_or_insert(opening) == opening
     }
 }
