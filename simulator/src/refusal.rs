@@ -58,14 +58,14 @@ pub const TOKEN_REQUIRED: Code = code(401, 1001, "An Access Token is required.")
 pub const TOKEN_INVALID: Code = code(401, 1002, "Your Access Token is invalid.");
 pub const TOKEN_EXPIRED: Code = code(401, 1003, "Your Access Token has expired.");
 pub const NOT_AUTHORIZED: Code = code(403, 1004, "You are not authorized to perform this action.");
+/// The same to a client, but for a switch of its status.
+pub const SCOPE_MISSING: Code = code(
+    403,
+    1004,
+    "You are not authorized to perform this action: a scope is missing.",
+);
 pub const NOT_FOUND: Code = code(404, 1006, "Not Found");
 pub const VERSION_UNSUPPORTED: Code = code(404, 1007, "Version not supported.");
-pub const UNPARSABLE: Code = code(400, 1008, "Unable to parse request.");
-pub const PARAMETER_MISSING: Code = code(
-    400,
-    1009,
-    "A required parameter is missing from your request.",
-);
 pub const METHOD_NOT_ALLOWED: Code = code(405, 1010, "HTTP Method not supported.");
 pub const HEADER_INVALID: Code = code(400, 1011, "A required header was missing or invalid.");
 pub const ATTRIBUTE_MISSING: Code = code(
@@ -102,6 +102,11 @@ pub const ATTRIBUTE_VALUE: Code = code(
     400,
     1031,
     "The value specified for an attribute was not valid.",
+);
+pub const ATTRIBUTE_NOT_ALLOWED: Code = code(
+    400,
+    1032,
+    "The attribute is not allowed for this operation.",
 );
 pub const CANNOT_REMOVE_YOURSELF: Code =
     code(403, 1047, "You cannot remove yourself from the account.");
@@ -159,8 +164,6 @@ pub const ALTERNATE_EMAIL_USED: Code = code(
     1158,
     "The email address is an alternate address: use the primary one.",
 );
-pub const ALTERNATE_EMAIL_NOT_FOUND: Code =
-    code(400, 1160, "The alternate email address was not found.");
 pub const EMAIL_DOMAIN_NOT_VALIDATED: Code = code(
     403,
     1187,

@@ -247,7 +247,7 @@ impl State {
             message,
             detail,
         } = refusal;
-        let is_scope = code == refusal::NOT_AUTHORIZED;
+        let is_scope = code == refusal::SCOPE_MISSING;
         let status = if is_scope {
             self.switches.missing_scope_status
         } else {

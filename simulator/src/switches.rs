@@ -89,35 +89,65 @@ pub enum PlanPages {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Switches {
+    /// The most rows of a page, if there is a most.
     pub page_size_cap: Option<u64>,
+    /// What a larger `pageSize` gets.
     pub page_size_over_cap: OverCap,
+    /// What a page beyond the last is.
     pub page_past_end: PastEnd,
+    /// Whether lists say how long they are.
     pub totals: Totals,
+    /// Whether a change of members moves the group's `modifiedAt`.
     pub membership_moves_modified_at: bool,
+    /// Whether `modifiedSince` filters users.
     pub users_modified_since: ModifiedSince,
+    /// Requests a minute for each access token; 0 is no limit.
     pub rate_limit: u32,
+    /// What a minute is.
     pub rate_window: Window,
+    /// How many requests a list call counts for.
     pub list_cost: u32,
+    /// The `Retry-After` of a 429, as it is to be sent.
     pub retry_after: Option<String>,
+    /// Whether replies carry `X-RateLimit-*`.
     pub rate_limit_headers: bool,
+    /// Whether error bodies carry a `refId`.
     pub ref_id: bool,
+    /// How long a refresh token lives, if it ends.
     pub refresh_life_s: Option<i64>,
+    /// How long a spent refresh token is given the same pair again.
     pub refresh_grace_s: i64,
+    /// Which keys the errors of the token endpoint have.
     pub token_error_body: TokenErrorBody,
+    /// How errors of the page of consent are told.
     pub authorize_errors: AuthorizeErrors,
+    /// Under which key `PUT /users/{id}` replies.
     pub put_user_reply: PutUserReply,
+    /// Whether Assume-User works with an OAuth token.
     pub oauth_may_assume_user: bool,
+    /// Whether the list of users has those who are deactivated.
     pub list_deactivated: bool,
+    /// Whether the list of users has those who declined.
     pub list_declined: bool,
+    /// Whether the list of users has guests though no seats are asked for.
     pub list_guests_without_plan_id: bool,
+    /// The error code for a user that is not there: 1020 or 1006.
     pub unknown_user_code: u32,
+    /// The error code for a group that is not there: 1106 or 1006.
     pub unknown_group_code: u32,
+    /// The status of 1004 where a scope is missing: 403 or 401.
     pub missing_scope_status: u16,
+    /// Whether everybody may read groups.
     pub non_admin_reads_groups: bool,
+    /// Whether seats come though no plan is asked for.
     pub seats_without_plan_id: bool,
+    /// How contributors are named if the request does not say.
     pub contributor_flag_omitted: OmittedFlag,
+    /// How the plans of a user are paged.
     pub plan_pages: PlanPages,
+    /// Where the members of a group are cut off, if they are.
     pub group_members_cap: Option<usize>,
+    /// Whether `GET /users/{id}` answers for the removed.
     pub removed_user_answers: bool,
 }
 

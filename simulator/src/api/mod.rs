@@ -4,11 +4,14 @@
 //! of routes. [`users`] and [`groups`] read, [`user_changes`] and [`group_changes`] write,
 //! [`oauth`] is the token endpoint and the page on which people give their consent.
 
+mod group_changes;
 pub mod groups;
 pub mod oauth;
-pub mod page;
+mod page;
+mod user_changes;
 pub mod users;
 
+use serde::Serialize;
 use serde_json::json;
 
 use crate::call::{Call, Reply};
@@ -45,11 +48,30 @@ impl Caller {
 
     /// May read the organisation: it takes the scope, and belonging to it.
     fn need_read(&self) -> Result<(), Refusal> {
-        if self.scopes.has("READ_USERS") && self.is_insider {
+        self.need_scope("READ_USERS")?;
+        if self.is_insider {
             Ok(())
         } else {
             Err(refusal::NOT_AUTHORIZED.into())
         }
+    }
+
+    fn need_scope(&self, scope: &str) -> Result<(), Refusal> {
+        if self.scopes.has(scope) {
+            Ok(())
+        } else {
+            Err(refusal::SCOPE_MISSING.into())
+        }
+    }
+
+    fn need_write_scope(&self) -> Result<(), Refusal> {
+        self.need_scope("ADMIN_USERS")
+    }
+
+    /// May change users.
+    fn need_write(&self) -> Result<(), Refusal> {
+        self.need_write_scope()?;
+        self.need_system_admin()
     }
 
     fn need_system_admin(&self) -> Result<(), Refusal> {
@@ -207,20 +229,91 @@ fn route(state: &mut State, call: &Call, caller: Option<&Caller>, fault: Option<
     };
     match (call.method.as_str(), &segments[..]) {
         ("GET", ["users"]) => users::list(state, call, caller, fault),
+        ("POST", ["users"]) => user_changes::add(state, call, caller),
         ("GET", ["users", "me"]) => users::me(state, call, caller),
         ("GET", ["users", "sheets"]) => users::sheets(state, call, caller, fault),
         ("GET", ["users", user]) => users::get(state, call, caller, id(user)?),
+        ("PUT", ["users", user]) => user_changes::update(state, call, caller, id(user)?),
+        ("DELETE", ["users", user]) => user_changes::remove(state, call, caller, id(user)?),
+        ("POST", ["users", user, "deactivate"]) => {
+            user_changes::deactivate(state, caller, id(user)?)
+        }
+        ("POST", ["users", user, "reactivate"]) => {
+            user_changes::reactivate(state, caller, id(user)?)
+        }
+        ("POST", ["users", user, "profileimage"]) => {
+            user_changes::set_image(state, call, caller, id(user)?)
+        }
         ("GET", ["users", user, "plans"]) => users::plans(state, call, caller, id(user)?),
+        ("DELETE", ["users", user, "plans", plan]) => {
+            user_changes::leave_plan(state, caller, id(user)?, id(plan)?)
+        }
+        ("POST", ["users", user, "plans", plan, "upgrade"]) => {
+            user_changes::upgrade(state, call, caller, id(user)?, id(plan)?)
+        }
+        ("POST", ["users", user, "plans", plan, "downgrade"]) => {
+            user_changes::downgrade(state, call, caller, id(user)?, id(plan)?)
+        }
         ("GET", ["users", user, "alternateemails"]) => {
             users::alternate_emails(state, call, caller, id(user)?, fault)
+        }
+        ("POST", ["users", user, "alternateemails"]) => {
+            user_changes::add_alternate_emails(state, call, caller, id(user)?)
         }
         ("GET", ["users", user, "alternateemails", email]) => {
             users::alternate_email(state, caller, id(user)?, id(email)?)
         }
+        ("DELETE", ["users", user, "alternateemails", email]) => {
+            user_changes::remove_alternate_email(state, caller, id(user)?, id(email)?)
+        }
+        ("POST", ["users", user, "alternateemails", email, "makeprimary"]) => {
+            user_changes::make_primary(state, caller, id(user)?, id(email)?)
+        }
         ("GET", ["groups"]) => groups::list(state, call, caller, fault),
+        ("POST", ["groups"]) => group_changes::add(state, call, caller),
         ("GET", ["groups", group]) => groups::get(state, call, caller, id(group)?),
+        ("PUT", ["groups", group]) => group_changes::update(state, call, caller, id(group)?),
+        ("DELETE", ["groups", group]) => group_changes::remove(state, caller, id(group)?),
+        ("POST", ["groups", group, "members"]) => {
+            group_changes::add_members(state, call, caller, id(group)?)
+        }
+        ("DELETE", ["groups", group, "members", member]) => {
+            group_changes::remove_member(state, caller, id(group)?, id(member)?)
+        }
+        _ if is_path(&segments) => Err(refusal::METHOD_NOT_ALLOWED.into()),
         _ => Err(refusal::NOT_FOUND.into()),
     }
+}
+
+/// Whether the path exists, under whatever method.
+fn is_path(segments: &[&str]) -> bool {
+    matches!(
+        segments,
+        ["users"]
+            | ["users", _]
+            | [
+                "users",
+                _,
+                "deactivate" | "reactivate" | "profileimage" | "plans" | "alternateemails"
+            ]
+            | ["users", _, "plans" | "alternateemails", _]
+            | ["users", _, "plans", _, "upgrade" | "downgrade"]
+            | ["users", _, "alternateemails", _, "makeprimary"]
+            | ["groups"]
+            | ["groups", _]
+            | ["groups", _, "members"]
+            | ["groups", _, "members", _]
+    )
+}
+
+/// The reply to a write that was done, with what came of it.
+fn done(result: impl Serialize) -> Reply {
+    let result = serde_json::to_value(result).expect("what we write is always JSON");
+    let mut body = json!({"message": "SUCCESS", "resultCode": 0});
+    if !result.is_null() {
+        body["result"] = result;
+    }
+    Reply::json(200, &body)
 }
 
 /// An id in a path. Anything else leads nowhere.

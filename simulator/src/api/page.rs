@@ -32,7 +32,9 @@ impl Asked {
                     return Err(crate::call::bad_parameter("pageSize", &size.to_string()));
                 }
                 OverCap::Refuse1229 => {
-                    return Err(refusal::OUT_OF_RANGE.because(format!("pageSize is at most {cap}.")));
+                    return Err(
+                        refusal::OUT_OF_RANGE.because(format!("pageSize is at most {cap}."))
+                    );
                 }
             };
         }

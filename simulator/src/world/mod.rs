@@ -140,11 +140,22 @@ impl World {
             return Ok(id);
         }
         self.check_email(email, None)?;
-        let id = self.fresh_id();
+        let id = self.former_id(email).unwrap_or_else(|| self.fresh_id());
         let mut person = Person::new(id, email.to_owned(), standing, now);
         dress(&mut person);
         self.people.add(person);
         Ok(id)
+    }
+
+    /// The id of somebody who was removed and comes back: an account keeps its id.
+    fn former_id(&mut self, email: &str) -> Option<Id> {
+        let former = self
+            .removed
+            .values()
+            .find(|person| person.email.eq_ignore_ascii_case(email))?
+            .id;
+        self.removed.remove(&former);
+        Some(former)
     }
 
     /// Adds somebody who is in groups only.
@@ -171,6 +182,22 @@ impl World {
         let person = self.people.remove(id).expect("looked up above");
         self.removed.insert(id, person);
         Ok(())
+    }
+
+    /// Gives all groups of one owner to another.
+    pub fn transfer_groups(&mut self, from: Id, to: Id, now: Timestamp) {
+        let owned: Vec<Id> = self
+            .groups
+            .iter()
+            .filter(|group| group.owner_id == from)
+            .map(|group| group.id)
+            .collect();
+        for id in owned {
+            self.groups.change(id, |group| {
+                group.owner_id = to;
+                group.modified_at = now;
+            });
+        }
     }
 
     pub fn add_group(

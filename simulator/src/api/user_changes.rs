@@ -1,0 +1,506 @@
+//! Writes of users: adding, changing, removing, seats, alternate addresses and pictures.
+//!
+//! All but the own picture take a system admin and the scope ADMIN_USERS.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::users::{check_plan, written};
+use super::{Answer, Caller, done, unknown_user, user};
+use crate::call::{Call, Reply, bad_parameter};
+use crate::mutate::check_email;
+use crate::refusal::{self, Refusal};
+use crate::state::State;
+use crate::switches::PutUserReply;
+use crate::wire::AlternateEmailRow;
+use crate::world::people::{AlternateEmail, Person, ProfileImage, Seat, Standing, Status, Text};
+use crate::world::{DOMAIN, Id, Refused, World};
+
+/// Mail providers of the many: who has an address there cannot be deactivated.
+const CONSUMER_DOMAINS: &[&str] = &[
+    "aol.com",
+    "gmail.com",
+    "gmx.net",
+    "hotmail.com",
+    "icloud.com",
+    "outlook.com",
+    "yahoo.com",
+];
+const MOST_IMAGE: usize = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UserIn {
+    email: Option<String>,
+    admin: Option<bool>,
+    licensed_sheet_creator: Option<bool>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    group_admin: Option<bool>,
+    resource_viewer: Option<bool>,
+}
+
+impl UserIn {
+    /// The two flags that every write must say.
+    fn flags(&self) -> Result<(bool, bool), Refusal> {
+        Ok((
+            need(self.admin, "admin")?,
+            need(self.licensed_sheet_creator, "licensedSheetCreator")?,
+        ))
+    }
+}
+
+fn need<T>(value: Option<T>, name: &str) -> Result<T, Refusal> {
+    value.ok_or_else(|| {
+        refusal::ATTRIBUTE_MISSING.because(format!("The attribute {name} is required."))
+    })
+}
+
+fn text(value: Option<String>) -> Option<Text> {
+    value.filter(|text| !text.is_empty()).map(Text::from)
+}
+
+/// `POST /users`: whoever is added is invited.
+pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
+    caller.need_write()?;
+    call.query.flag("sendEmail")?;
+    let user: UserIn = call.json()?;
+    let email = need(user.email.clone(), "email")?;
+    let (admin, _) = user.flags()?;
+    check_email(&email).map_err(|why| refusal::ATTRIBUTE_VALUE.because(why))?;
+    let now = state.now();
+    let standing = World::standing_of(&email);
+    let dress = |person: &mut Person| {
+        person.first_name = text(user.first_name);
+        person.last_name = text(user.last_name);
+        person.status = Status::Pending;
+        // On plans with seats the licence comes with the seat, whatever was sent.
+        person.take_seat(
+            if standing == Standing::Insider {
+                Seat::Member
+            } else {
+                Seat::Guest
+            },
+            now,
+        );
+        person.admin = admin;
+        person.group_admin = user.group_admin.unwrap_or(false);
+        person.resource_viewer = user.resource_viewer.unwrap_or(false);
+    };
+    let added = state.world.add_user(&email, standing, now, dress);
+    let id = added.map_err(|refused| {
+        email_refusal(&state.world, refused, &email, refusal::ALREADY_YOURS.into())
+    })?;
+    Ok(done(written(super::user(state, &state.world, id)?)))
+}
+
+/// An address that is taken; of an alternate one it is said whose.
+fn email_refusal(world: &World, refused: Refused, email: &str, taken: Refusal) -> Refusal {
+    let holder = world
+        .people
+        .by_alternate_email(email)
+        .filter(|_| refused == Refused::EmailIsAlternate);
+    match holder {
+        Some(holder) => {
+            let detail =
+                json!([{"alternateEmailAddress": email, "primaryEmailAddress": holder.email}]);
+            Refusal {
+                detail: Some(detail),
+                ..refusal::ALTERNATE_EMAIL_USED.refuse()
+            }
+        }
+        None => taken,
+    }
+}
+
+/// `PUT /users/{id}`
+pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
+    caller.need_write()?;
+    let change: UserIn = call.json()?;
+    let (admin, licensed) = change.flags()?;
+    if change.email.is_some() {
+        return Err(refusal::ATTRIBUTE_NOT_ALLOWED
+            .because("The attribute email is not allowed for this operation."));
+    }
+    let person = user(state, &state.world, id)?;
+    if person.status == Status::Declined {
+        return Err(refusal::USER_DECLINED.into());
+    }
+    if id == caller.id && !admin {
+        return Err(refusal::CANNOT_DROP_OWN_ADMIN.into());
+    }
+    let group_admin = change.group_admin.unwrap_or(person.group_admin);
+    let resource_viewer = change.resource_viewer.unwrap_or(person.resource_viewer);
+    if group_admin && !licensed {
+        return Err(refusal::GROUP_ADMIN_NEEDS_LICENCE.into());
+    }
+    if resource_viewer && !licensed {
+        return Err(refusal::RESOURCE_VIEWER_NEEDS_LICENCE.into());
+    }
+    let now = state.now();
+    state.world.people.change(id, |person| {
+        person.admin = admin;
+        person.licensed_sheet_creator = licensed;
+        person.group_admin = group_admin;
+        person.resource_viewer = resource_viewer;
+        person.first_name = text(change.first_name).or(person.first_name.take());
+        person.last_name = text(change.last_name).or(person.last_name.take());
+        person.modified_at = now;
+    });
+    let person = user(state, &state.world, id)?;
+    Ok(match state.switches.put_user_reply {
+        PutUserReply::Result => done(written(person)),
+        PutUserReply::Data => {
+            let mut row = json!({"id": person.id, "email": person.email});
+            for (key, text) in [
+                ("firstName", person.first_name.clone()),
+                ("lastName", person.last_name.clone()),
+                ("name", person.name()),
+            ] {
+                row[key] = text.unwrap_or_default().into();
+            }
+            Reply::json(
+                200,
+                &json!({"message": "SUCCESS", "resultCode": 0, "data": [row]}),
+            )
+        }
+    })
+}
+
+/// `DELETE /users/{id}`: out of the organisation, and of its groups.
+pub fn remove(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
+    caller.need_write()?;
+    if id == caller.id {
+        return Err(refusal::CANNOT_REMOVE_YOURSELF.into());
+    }
+    let world = &state.world;
+    let person = world.people.get(id).ok_or_else(|| unknown_user(state))?;
+    if !person.is_user() {
+        return Err(refusal::USER_ELSEWHERE.into());
+    }
+    let transfers_sheets = call.query.flag("transferSheets")?.unwrap_or(false);
+    call.query.flag("removeFromSharing")?;
+    let transfer_to = call.query.id("transferTo")?;
+    if person.status == Status::Pending && (transfer_to.is_some() || transfers_sheets) {
+        return Err(bad_parameter(
+            "transferTo",
+            "for a user whose invitation is pending",
+        ));
+    }
+    if let Some(target) = transfer_to {
+        check_transfer_target(world, id, target)?;
+    }
+    leave(state, id, transfer_to)
+}
+
+fn check_transfer_target(world: &World, from: Id, target: Id) -> Result<(), Refusal> {
+    let person = world
+        .people
+        .get(target)
+        .filter(|_| target != from)
+        .ok_or(refusal::TRANSFER_TARGET_NOT_FOUND)?;
+    if !person.is_insider() {
+        return Err(refusal::TRANSFER_TARGET_ELSEWHERE.into());
+    }
+    if world.groups.is_owner(from) && !person.is_group_admin() {
+        return Err(refusal::TRANSFER_TARGET_NOT_GROUP_ADMIN.into());
+    }
+    Ok(())
+}
+
+fn leave(state: &mut State, id: Id, transfer_to: Option<Id>) -> Answer {
+    let now = state.now();
+    let moves = state.switches.membership_moves_modified_at;
+    if let Some(target) = transfer_to {
+        state.world.transfer_groups(id, target, now);
+    }
+    match state.world.remove_user(id, now, moves) {
+        Ok(()) => Ok(done(Value::Null)),
+        Err(Refused::OwnsGroups) => Err(refusal::TRANSFER_TARGET_MISSING.into()),
+        Err(_) => Err(unknown_user(state)),
+    }
+}
+
+/// `DELETE /users/{id}/plans/{plan}`
+pub fn leave_plan(state: &mut State, caller: &Caller, id: Id, plan: Id) -> Answer {
+    caller.need_write()?;
+    check_plan(state, caller, plan)?;
+    user(state, &state.world, id)?;
+    if id == caller.id {
+        return Err(refusal::CANNOT_REMOVE_YOURSELF.into());
+    }
+    leave(state, id, None)
+}
+
+/// `POST /users/{id}/deactivate`
+pub fn deactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
+    caller.need_write()?;
+    if id == caller.id {
+        return Err(refusal::DEACTIVATE_YOURSELF.into());
+    }
+    let person = state
+        .world
+        .people
+        .get(id)
+        .ok_or_else(|| unknown_user(state))?;
+    let domain = person
+        .email
+        .rsplit_once('@')
+        .map_or("", |(_, domain)| domain)
+        .to_lowercase();
+    if CONSUMER_DOMAINS.contains(&domain.as_str()) {
+        return Err(refusal::CONSUMER_DOMAIN.into());
+    }
+    if !person.is_insider() {
+        return Err(refusal::DEACTIVATE_ELSEWHERE.into());
+    }
+    let now = state.now();
+    state.world.people.change(id, |person| {
+        if person.status != Status::Deactivated {
+            person.status_before_deactivation = Some(person.status);
+            person.status = Status::Deactivated;
+            person.modified_at = now;
+        }
+    });
+    Ok(done(Value::Null))
+}
+
+/// `POST /users/{id}/reactivate`: with the roles of before.
+pub fn reactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
+    caller.need_write()?;
+    if id == caller.id {
+        return Err(refusal::REACTIVATE_YOURSELF.into());
+    }
+    let person = state
+        .world
+        .people
+        .get(id)
+        .ok_or_else(|| unknown_user(state))?;
+    if !person.is_insider() {
+        return Err(refusal::REACTIVATE_ELSEWHERE.into());
+    }
+    let now = state.now();
+    state.world.people.change(id, |person| {
+        if person.status == Status::Deactivated {
+            person.status = person
+                .status_before_deactivation
+                .take()
+                .unwrap_or(Status::Active);
+            person.modified_at = now;
+        }
+    });
+    Ok(done(Value::Null))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SeatIn {
+    seat_type: Option<Seat>,
+}
+
+/// `POST /users/{id}/plans/{plan}/upgrade`
+pub fn upgrade(state: &mut State, call: &Call, caller: &Caller, id: Id, plan: Id) -> Answer {
+    let seat = if call.body.is_empty() {
+        None
+    } else {
+        call.json::<SeatIn>()?.seat_type
+    };
+    change_seat(
+        state,
+        caller,
+        id,
+        plan,
+        seat.unwrap_or(Seat::Member),
+        &[Seat::Member, Seat::Guest],
+    )
+}
+
+/// `POST /users/{id}/plans/{plan}/downgrade`
+pub fn downgrade(state: &mut State, call: &Call, caller: &Caller, id: Id, plan: Id) -> Answer {
+    let seat = need(call.json::<SeatIn>()?.seat_type, "seatType")?;
+    change_seat(
+        state,
+        caller,
+        id,
+        plan,
+        seat,
+        &[Seat::Contributor, Seat::Guest],
+    )
+}
+
+fn change_seat(
+    state: &mut State,
+    caller: &Caller,
+    id: Id,
+    plan: Id,
+    seat: Seat,
+    allowed: &[Seat],
+) -> Answer {
+    caller.need_write()?;
+    check_plan(state, caller, plan)?;
+    let person = user(state, &state.world, id)?;
+    if !allowed.contains(&seat) {
+        return Err(refusal::ATTRIBUTE_VALUE
+            .because("The value of seatType is not allowed for this operation."));
+    }
+    // Outsiders are guests or members, insiders are members or contributors.
+    let fits = match seat {
+        Seat::Guest => !person.is_insider(),
+        Seat::Contributor => person.is_insider(),
+        _ => true,
+    };
+    if !fits {
+        return Err(
+            refusal::ATTRIBUTE_VALUE.because("The value of seatType does not fit the user.")
+        );
+    }
+    let now = state.now();
+    state
+        .world
+        .people
+        .change(id, |person| person.take_seat(seat, now));
+    Ok(done(Value::Null))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmailIn {
+    pub email: String,
+}
+
+/// One thing, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    Many(Vec<T>),
+    One(T),
+}
+
+/// `POST /users/{id}/alternateemails`: unconfirmed until their holder says otherwise.
+pub fn add_alternate_emails(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
+    caller.need_write()?;
+    user(state, &state.world, id)?;
+    let emails = match call.json()? {
+        OneOrMany::Many(emails) => emails,
+        OneOrMany::One(email) => vec![email],
+    };
+    let mut added: Vec<AlternateEmail> = Vec::new();
+    for EmailIn { email } in emails {
+        check_email(&email).map_err(|why| refusal::ATTRIBUTE_VALUE.because(why))?;
+        let is_taken = state.world.people.by_email(&email).is_some()
+            || state.world.people.by_alternate_email(&email).is_some()
+            || added
+                .iter()
+                .any(|one| one.email.eq_ignore_ascii_case(&email));
+        if is_taken {
+            return Err(refusal::ALTERNATE_EMAIL_IN_USE.into());
+        }
+        added.push(AlternateEmail {
+            id: state.world.fresh_id(),
+            email,
+            confirmed: false,
+        });
+    }
+    let reply = done(
+        added
+            .iter()
+            .map(AlternateEmailRow::from)
+            .collect::<Vec<_>>(),
+    );
+    state
+        .world
+        .people
+        .change(id, |person| person.alternate_emails.extend(added));
+    Ok(reply)
+}
+
+/// `DELETE /users/{id}/alternateemails/{id}`
+pub fn remove_alternate_email(state: &mut State, caller: &Caller, id: Id, email: Id) -> Answer {
+    caller.need_write()?;
+    find_alternate(state, id, email)?;
+    state.world.people.change(id, |person| {
+        person
+            .alternate_emails
+            .retain(|alternate| alternate.id != email)
+    });
+    Ok(done(Value::Null))
+}
+
+/// `POST /users/{id}/alternateemails/{id}/makeprimary`: the two addresses change places.
+pub fn make_primary(state: &mut State, caller: &Caller, id: Id, email: Id) -> Answer {
+    caller.need_write()?;
+    let alternate = find_alternate(state, id, email)?;
+    if !alternate.confirmed {
+        return Err(refusal::EMAIL_NOT_CONFIRMED.into());
+    }
+    if !alternate
+        .email
+        .rsplit_once('@')
+        .is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
+    {
+        return Err(refusal::EMAIL_DOMAIN_NOT_VALIDATED.into());
+    }
+    let now = state.now();
+    state.world.people.change(id, |person| {
+        if let Some(place) = person
+            .alternate_emails
+            .iter_mut()
+            .find(|one| one.id == email)
+        {
+            std::mem::swap(&mut place.email, &mut person.email);
+            person.modified_at = now;
+        }
+    });
+    Ok(done(AlternateEmailRow::from(&alternate)))
+}
+
+fn find_alternate(state: &State, id: Id, email: Id) -> Result<AlternateEmail, Refusal> {
+    let person = user(state, &state.world, id)?;
+    let found = person
+        .alternate_emails
+        .iter()
+        .find(|alternate| alternate.id == email);
+    found.cloned().ok_or_else(|| refusal::NOT_FOUND.into())
+}
+
+/// `POST /users/{id}/profileimage`: one's own, or as a system admin anybody's.
+pub fn set_image(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
+    if id != caller.id {
+        caller.need_write()?;
+    }
+    user(state, &state.world, id)?;
+    if !["image/png", "image/jpeg", "image/gif"]
+        .contains(&call.content_type.as_deref().unwrap_or_default())
+    {
+        return Err(refusal::CONTENT_TYPE_UNSUPPORTED.into());
+    }
+    if call.body.is_empty() {
+        return Err(refusal::BODY_REQUIRED.into());
+    }
+    if call.body.len() > MOST_IMAGE {
+        return Err(refusal::OUT_OF_RANGE.because("A profile image has 1 MB at the most."));
+    }
+    let image = ProfileImage {
+        image_id: format!("u!1!{}", state.world.fresh_id()),
+        height: 1050,
+        width: 1050,
+    };
+    state
+        .world
+        .people
+        .change(id, |person| person.image = Some(image));
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct WithImage<'a> {
+        id: Id,
+        email: &'a str,
+        profile_image: Option<&'a ProfileImage>,
+    }
+    let person = user(state, &state.world, id)?;
+    Ok(done(WithImage {
+        id,
+        email: &person.email,
+        profile_image: person.image.as_ref(),
+    }))
+}

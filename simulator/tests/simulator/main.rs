@@ -1,0 +1,15 @@
+//! The simulator over real HTTP: each test starts its own, on a free port.
+
+#![cfg(test)]
+
+mod binary;
+mod control;
+mod errors;
+mod faults;
+mod house;
+mod limits;
+mod oauth;
+mod reads;
+mod switches;
+mod world;
+mod writes;
