@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use super::BreakerSettings;
 use crate::clock::Clock;
 
+/// How long it remembers what was.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+
 pub(super) struct Breaker {
     clock: Clock,
     settings: BreakerSettings,
@@ -98,16 +101,16 @@ impl Breaker {
         }
     }
 
-    /// Whether the breaker holds nothing that a new one would not begin with.
+    /// Whether nothing has been heard of it for so long that it may begin anew.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        let oldest_that_counts = self.clock.monotonic().saturating_sub(self.settings.window);
-        state.position == Position::Closed
-            && state.failures_in_a_row == 0
-            && state
-                .recent
-                .back()
-                .is_none_or(|&(at, _)| at < oldest_that_counts)
+        let last_heard_at = match state.position {
+            Position::Closed => state.recent.back().map(|&(at, _)| at),
+            Position::Open { until } => Some(until),
+            Position::Probing => return false,
+        };
+        let now = self.clock.monotonic();
+        last_heard_at.is_none_or(|at| now.saturating_sub(at) > FORGET_AFTER)
     }
 
     fn settle(&self, pass: &Pass, ending: Option<Ending>) {

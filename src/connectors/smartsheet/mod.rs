@@ -1,8 +1,8 @@
 //! Smartsheet, API 2.0.
 //!
-//! * [`api`]: paths, paging, error codes.
-//! * [`wire`]: its JSON as it comes.
-//! * [`map`]: from its words to ours; [`roles`]: what it has for roles.
+//! * `api`: paths, paging, error codes.
+//! * `wire`: its JSON as it comes.
+//! * `map`: from its words to ours; `roles`: what it has for roles.
 //!
 //! Its quirks, and what is made of them:
 //!

@@ -100,9 +100,28 @@ async fn maintenance_is_waited_for_in_minutes_but_not_by_a_person() {
 
 #[tokio::test]
 async fn a_provider_that_is_busy_may_say_for_how_long() {
-    let provider = Provider::scripted(vec![answer(503, "retry-after: 10\r\n", "")]).await;
+    let busy = |wait| answer(503, &format!("retry-after: {wait}\r\n"), "");
+    let provider = Provider::scripted(vec![busy("100")]).await;
     provider.get(&provider.caller()).await.unwrap();
-    assert_eq!(provider.times()[1], Duration::from_secs(10));
+    assert_eq!(provider.times()[1], Duration::from_secs(100));
+    // No one is kept waiting for a word that is no time, where the backoff will do.
+    let provider = Provider::scripted(vec![busy("soon")]).await;
+    provider.get(&provider.caller()).await.unwrap();
+    assert!(provider.times()[1] <= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn a_call_that_the_breaker_cuts_off_tells_what_it_met() {
+    let provider = Provider::start(|_| answer(503, "", "")).await;
+    let caller = provider.caller().with_priority(Priority::Interactive);
+    for _ in 0..2 {
+        let error = provider.get(&caller).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.status),
+            (CallErrorKind::Unavailable, Some(503))
+        );
+    }
+    assert_eq!(caller.calls(), 5);
 }
 
 #[tokio::test]
@@ -141,7 +160,10 @@ async fn a_provider_in_trouble_is_left_alone_and_probed_once() {
         provider.get(&caller).await.unwrap_err();
     }
     let error = provider.get(&caller).await.unwrap_err();
-    assert_eq!(error.kind, CallErrorKind::Unavailable);
+    assert_eq!(
+        (error.kind, error.status),
+        (CallErrorKind::Unavailable, None)
+    );
     assert_eq!(error.retry_after, Some(Duration::from_secs(30)));
     assert_eq!(caller.calls(), 5);
 
