@@ -9,9 +9,13 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for whoever must act on it.
+/// What went wrong, for whoever must act on it. One pointer wide, so that the good case of a
+/// [`Result`] stays small.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Content>);
+
+#[derive(Debug)]
+struct Content {
     kind: Kind,
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
@@ -62,6 +66,7 @@ pub enum Kind {
     AccountInactive,
     GroupsNotPermitted,
     CredentialRefused,
+    CredentialLocked,
     ScopeMissing,
     RateLimited,
     Internal,
@@ -74,7 +79,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -93,6 +98,7 @@ impl Kind {
         Kind::AccountInactive,
         Kind::GroupsNotPermitted,
         Kind::CredentialRefused,
+        Kind::CredentialLocked,
         Kind::ScopeMissing,
         Kind::RateLimited,
         Kind::Internal,
@@ -179,6 +185,10 @@ impl Kind {
                 "credential_refused",
                 "Check the token and its region: a token of one region is unknown in the others.",
             ),
+            Kind::CredentialLocked => (
+                "credential_locked",
+                "Restore the key ring that this was stored with; nothing was changed or deleted.",
+            ),
             Kind::ScopeMissing => (
                 "scope_missing",
                 "Use a token that may read users (Smartsheet: READ_USERS).",
@@ -226,7 +236,7 @@ impl Kind {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Content {
             kind,
             message: message.into(),
             hint: None,
@@ -234,7 +244,7 @@ impl Error {
             provider: None,
             progress: None,
             source: None,
-        }
+        }))
     }
 
     /// A fault of ours: the caller learns no more than that, the log gets the source.
@@ -247,68 +257,68 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     #[must_use]
     pub fn with_provider(mut self, fault: ProviderFault) -> Self {
-        self.provider = Some(fault);
+        self.0.provider = Some(fault);
         self
     }
 
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
-        self.progress = Some(progress);
+        self.0.progress = Some(progress);
         self
     }
 
-    pub const fn kind(&self) -> Kind {
-        self.kind
+    pub fn kind(&self) -> Kind {
+        self.0.kind
     }
 
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     pub fn hint(&self) -> &str {
-        self.hint.as_deref().unwrap_or(self.kind.hint())
+        self.0.hint.as_deref().unwrap_or(self.0.kind.hint())
     }
 
-    pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
-    pub const fn provider(&self) -> Option<&ProviderFault> {
-        self.provider.as_ref()
+    pub fn provider(&self) -> Option<&ProviderFault> {
+        self.0.provider.as_ref()
     }
 
-    pub const fn progress(&self) -> Option<Progress> {
-        self.progress
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.progress
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -34,6 +34,18 @@ pub struct Account {
     pub updated_at: Timestamp,
 }
 
+impl Account {
+    /// The code of the status reason of a credential that the provider no longer takes.
+    pub const REAUTH_REQUIRED: &'static str = "reauth_required";
+
+    /// Whether the provider no longer takes this account's credential.
+    pub fn needs_reauth(&self) -> bool {
+        self.status_reasons
+            .iter()
+            .any(|reason| reason.code == Self::REAUTH_REQUIRED)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountKind {

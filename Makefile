@@ -1,0 +1,30 @@
+# Each target is a line or two that hide nothing. `make help` lists them.
+
+.PHONY: help demo test lint deny audit fmt openapi soak
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Start the simulator and the gateway, link two accounts, and say what to try (ARGS="--users 1000")
+	cargo run --locked --quiet -- demo $(ARGS)
+
+test: ## Run every test (PostgreSQL too, when ROLECALL_TEST_POSTGRES_URL is set)
+	cargo test --locked --workspace
+
+lint: ## rustfmt, clippy and rustdoc, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+deny: ## Licences, banned crates and sources (needs cargo-deny)
+	cargo deny --locked check licenses bans sources
+
+audit: ## Known vulnerabilities (needs cargo-deny and a network)
+	cargo deny --locked check advisories
+
+fmt: ## Format the code
+	cargo fmt --all
+
+openapi: ## Rewrite openapi/openapi.json from the route list
+	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json

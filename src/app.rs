@@ -1,0 +1,166 @@
+//! One running gateway: everything wired together, and nothing else.
+//!
+//! [`App::build`] opens the store and binds the port, so that port 0 works and a fault shows
+//! before anything runs; the command line and the tests call the very same function.
+
+use std::{net::TcpListener, time::Duration};
+
+use actix_web::{App as ActixApp, HttpServer, dev::Server, middleware::from_fn, web::Data};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    connectors,
+    crypto::{Chance, KeyRing},
+    gateway::{Gateway, Settings},
+    http,
+    outbound::{self, Outbound},
+    store::{OpenError, Store},
+};
+
+/// A gateway that is ready to run.
+pub struct App {
+    listener: TcpListener,
+    gateway: Gateway,
+    workers: usize,
+    drain: Duration,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: String,
+        source: std::io::Error,
+    },
+    #[error("cannot set up calls to providers: {0}")]
+    Outbound(String),
+    #[error("the store was opened but does not answer: {0}")]
+    Unready(crate::error::Error),
+}
+
+/// The settings of provider calls; what the configuration does not name keeps its default.
+fn outbound_settings(config: &Config) -> outbound::Settings {
+    let provider = &config.provider;
+    outbound::Settings {
+        rate_limit: provider.rate_limit,
+        timeouts: outbound::Timeouts {
+            connect: Duration::from_secs_f64(provider.connect_timeout_seconds),
+            first_byte: Duration::from_secs_f64(provider.first_byte_timeout_seconds),
+            read_gap: Duration::from_secs_f64(provider.read_gap_timeout_seconds),
+            whole: Duration::from_secs_f64(provider.whole_timeout_seconds),
+            ..outbound::Timeouts::default()
+        },
+        allow_private_addresses: provider.loopback_base_urls,
+        ..outbound::Settings::default()
+    }
+}
+
+impl App {
+    /// Opens the store, takes it for this process alone, and binds the port.
+    ///
+    /// # Errors
+    /// A store that does not open (or not with these keys), a port that is taken.
+    pub async fn build(
+        config: &Config,
+        ring: KeyRing,
+        clock: Clock,
+        chance: Chance,
+    ) -> Result<Self, BuildError> {
+        let store = Store::open(&config.store.url, ring.clone(), clock.clone())
+            .await?
+            .with_retention(crate::store::Retention {
+                superseded_directories: Duration::from_secs(
+                    config.directory.keep_superseded_seconds,
+                ),
+                ..crate::store::Retention::default()
+            });
+        store.claim()?;
+        let address = config.server.address();
+        let listener = TcpListener::bind(address).map_err(|source| BuildError::Listen {
+            address: address.to_string(),
+            source,
+        })?;
+        let outbound = Outbound::new(
+            outbound_settings(config),
+            clock.clone(),
+            u64::from_le_bytes(chance.bytes()),
+        )
+        .map_err(|error| BuildError::Outbound(error.to_string()))?;
+        let gateway = Gateway::new(
+            store,
+            ring,
+            outbound,
+            connectors::registry(),
+            clock,
+            chance,
+            Settings::from(config),
+        );
+        gateway.take_over().await.map_err(BuildError::Unready)?;
+        Ok(Self {
+            listener,
+            gateway,
+            workers: config.server.workers,
+            drain: Duration::from_secs(config.server.drain_seconds),
+        })
+    }
+
+    /// The port that is bound.
+    ///
+    /// # Panics
+    /// Never: a bound listener has an address.
+    pub fn port(&self) -> u16 {
+        self.listener
+            .local_addr()
+            .expect("the listener is bound")
+            .port()
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Serves until `shutdown` ends, then drains.
+    ///
+    /// # Errors
+    /// When the server cannot start its threads.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let gateway = self.gateway.clone();
+        let server = self.server()?;
+        let handle = server.handle();
+        let schedule = tokio::spawn(gateway.clone().keep_walking());
+        let served = tokio::spawn(server);
+        shutdown.await;
+        gateway.stop();
+        schedule.abort();
+        handle.stop(true).await;
+        served.await.map_err(std::io::Error::other)??;
+        gateway.close().await;
+        Ok(())
+    }
+
+    fn server(self) -> std::io::Result<Server> {
+        let document = http::document();
+        let gateway = Data::new(self.gateway);
+        let app = move || {
+            ActixApp::new()
+                .app_data(gateway.clone())
+                .configure(|config| http::mount(config, &document))
+                .wrap(from_fn(http::answer::finish))
+        };
+        let workers = match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let server = HttpServer::new(app)
+            .workers(workers)
+            .shutdown_timeout(self.drain.as_secs())
+            .tcp_nodelay(true)
+            .disable_signals()
+            .listen(self.listener)?;
+        Ok(server.run())
+    }
+}

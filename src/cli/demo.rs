@@ -1,0 +1,370 @@
+//! `rolecall demo`: the whole of it on one machine. The Smartsheet simulator and a gateway in one
+//! process on loopback, a project, a key, and two linked accounts: a system admin's token and a
+//! plain member's.
+//!
+//! With `--data-dir` everything outlives the process: started again there, the demo serves the
+//! same accounts from their last sealed directories.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use smartsheet_simulator::{Announcement, Options, Simulator};
+
+use super::{Failure, progress::Bar, say, shutdown_signal};
+use crate::{
+    app::App,
+    clock::Clock,
+    config::Config,
+    crypto::{Chance, KeyRing},
+    gateway::{Gateway, access::OwnAccount, accounts::Link},
+    model::{
+        access::Scope,
+        account::{AccountKind, Endpoint},
+        id::ProjectId,
+    },
+    telemetry,
+};
+
+/// The simulator's own default, kept by the demo unless it is asked for free ports.
+const SIMULATOR_PORT: u16 = 7070;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The gateway's port on loopback; 0 takes free ports for gateway and simulator
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Users in the simulated organisation
+    #[arg(long, default_value_t = 250)]
+    users: usize,
+    /// Groups in it
+    #[arg(long, default_value_t = 20)]
+    groups: usize,
+    /// The seed that the organisation is made from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Requests a minute and token: the simulator's limit and the gateway's budget; 0 is none
+    #[arg(long, default_value_t = 300)]
+    rate_limit: u32,
+    /// Where to keep everything; a temporary directory if absent
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print one line of JSON when all is ready, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a demo remembers of itself in its data directory.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    api_key: String,
+    simulator_port: u16,
+    accounts: Vec<DemoAccount>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct DemoAccount {
+    id: String,
+    #[serde(rename = "as")]
+    persona: String,
+}
+
+/// The one line of `--json`.
+#[derive(Serialize)]
+struct Ready<'a> {
+    base_url: String,
+    api_key: &'a str,
+    project: &'a str,
+    accounts: &'a [DemoAccount],
+    simulator: &'a Announcement,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let temporary;
+    let directory = match &arguments.data_dir {
+        Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(|error| {
+                Failure::Other(format!("cannot make {}: {error}", directory.display()))
+            })?;
+            directory.as_path()
+        }
+        None => {
+            temporary = tempfile::tempdir().map_err(Failure::other)?;
+            temporary.path()
+        }
+    };
+    let config = config(&arguments, directory)?;
+    let _guard = telemetry::start(&config.log);
+    let ring = ring(directory)?;
+    let known = Remembered::read(directory)?;
+
+    let simulator = start_simulator(&arguments, known.as_ref()).await?;
+    let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
+    let base_url = format!("http://127.0.0.1:{}", app.port());
+    let gateway = app.gateway().clone();
+
+    // From here on the gateway answers, and ends with the first of a signal and our own fault.
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(app.run(async move {
+        tokio::select! {
+            () = shutdown_signal() => {}
+            _ = stopped => {}
+        }
+    }));
+    let set_up = async {
+        let remembered = match known {
+            Some(known) => known,
+            None => link_accounts(&gateway, &simulator, directory).await?,
+        };
+        await_first_walks(&gateway, &remembered, !arguments.json).await?;
+        let ready = Ready {
+            base_url,
+            api_key: &remembered.api_key,
+            project: "demo",
+            accounts: &remembered.accounts,
+            simulator: simulator.announcement(),
+        };
+        if arguments.json {
+            say(serde_json::to_string(&ready).map_err(Failure::other)?)
+        } else {
+            introduce(&ready)
+        }
+    };
+    let outcome = set_up.await;
+    if outcome.is_err() {
+        // The server may have ended on its own already; then nobody listens.
+        let _ = stop.send(());
+    } else {
+        std::mem::forget(stop);
+    }
+    serving.await.map_err(Failure::other)??;
+    simulator.stop().await;
+    outcome
+}
+
+fn config(arguments: &Arguments, directory: &Path) -> Result<Config, Failure> {
+    let quoted = |text: String| serde_json::Value::String(text).to_string();
+    let listen = quoted(format!("127.0.0.1:{}", arguments.port));
+    let url = quoted(format!(
+        "sqlite://{}",
+        directory.join("rolecall.db").display()
+    ));
+    let rate_limit = arguments.rate_limit.to_string();
+    Ok(Config::with(&[
+        ("server.listen", &listen),
+        ("store.url", &url),
+        ("provider.rate_limit", &rate_limit),
+        ("provider.loopback_base_urls", "true"),
+        ("log.level", "\"warn\""),
+    ])?)
+}
+
+/// The demo's own key ring: made with the first start, never when there is a database already.
+fn ring(directory: &Path) -> Result<KeyRing, Failure> {
+    let path = directory.join("rolecall.keys");
+    if path.exists() {
+        return KeyRing::read_file(&path)
+            .map_err(|error| Failure::Config(format!("{}: {error}", path.display())));
+    }
+    let database = directory.join("rolecall.db");
+    if database.exists() {
+        return Err(Failure::Config(format!(
+            "{} is there, but its key ring {} is not; put it back, or take another --data-dir",
+            database.display(),
+            path.display()
+        )));
+    }
+    let ring = KeyRing::generate("demo", &Chance::system()).map_err(Failure::other)?;
+    ring.create_file(&path).map_err(Failure::other)?;
+    Ok(ring)
+}
+
+async fn start_simulator(
+    arguments: &Arguments,
+    known: Option<&Remembered>,
+) -> Result<Simulator, Failure> {
+    // Linked accounts name the simulator's port, so a demo that is started again needs the same.
+    let port = match known {
+        Some(known) => known.simulator_port,
+        None if arguments.port == 0 => 0,
+        None if is_free(SIMULATOR_PORT) => SIMULATOR_PORT,
+        None => 0,
+    };
+    let options = Options {
+        port,
+        users: arguments.users,
+        groups: arguments.groups,
+        seed: arguments.seed,
+        rate_limit: arguments.rate_limit,
+        ..Options::default()
+    };
+    Simulator::start(options).await.map_err(|error| {
+        Failure::Other(format!(
+            "the simulator cannot listen on 127.0.0.1:{port}: {error}"
+        ))
+    })
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+async fn link_accounts(
+    gateway: &Gateway,
+    simulator: &Simulator,
+    directory: &Path,
+) -> Result<Remembered, Failure> {
+    let project: ProjectId = "demo".parse().expect("a well-formed project id");
+    gateway.create_project(&project).await?;
+    let key = gateway.create_key(&project, "demo", &Scope::ALL).await?;
+    let caller = gateway.authenticate(key.expose()).await?;
+    let announcement = simulator.announcement();
+    let mut accounts = Vec::new();
+    for (persona, name, token) in [
+        (
+            "system_admin",
+            "Example Ltd",
+            &announcement.tokens.system_admin,
+        ),
+        (
+            "member",
+            "Example Ltd, seen by a member",
+            &announcement.tokens.member,
+        ),
+    ] {
+        let link = Link {
+            provider: "smartsheet".to_owned(),
+            origin_owner_id: format!("demo-{persona}"),
+            origin_owner_name: name.to_owned(),
+            origin_username: None,
+            label: None,
+            kind: AccountKind::Test,
+            endpoint: Endpoint::BaseUrl(announcement.api_base.clone()),
+            token: SecretString::from(token.as_str()),
+        };
+        let account = gateway.link(&caller, link).await?;
+        accounts.push(DemoAccount {
+            id: account.id.to_string(),
+            persona: persona.to_owned(),
+        });
+    }
+    let port = url::Url::parse(&announcement.api_base)
+        .ok()
+        .and_then(|url| url.port())
+        .ok_or_else(|| Failure::Other("the simulator has no port".to_owned()))?;
+    let remembered = Remembered {
+        api_key: key.expose().to_owned(),
+        simulator_port: port,
+        accounts,
+    };
+    remembered.write(directory)?;
+    Ok(remembered)
+}
+
+async fn await_first_walks(
+    gateway: &Gateway,
+    remembered: &Remembered,
+    is_shown: bool,
+) -> Result<(), Failure> {
+    let caller = gateway.authenticate(&remembered.api_key).await?;
+    for account in &remembered.accounts {
+        let own = gateway.own_account(&caller, &account.id).await?;
+        let bar = is_shown.then(|| Bar::new(&account.persona));
+        await_first_walk(gateway, &own, bar.as_ref()).await?;
+    }
+    Ok(())
+}
+
+async fn await_first_walk(
+    gateway: &Gateway,
+    own: &OwnAccount,
+    bar: Option<&Bar>,
+) -> Result<(), Failure> {
+    loop {
+        let walked = gateway
+            .await_directory(own, Duration::from_millis(250))
+            .await;
+        if let (Some(bar), Some(progress)) = (bar, gateway.walk_progress(&own.account)) {
+            bar.show(progress);
+        }
+        match walked {
+            Ok(counts) => {
+                if let Some(bar) = bar {
+                    bar.finish(&format!("{} users, {} groups", counts.users, counts.groups));
+                }
+                return Ok(());
+            }
+            Err(error) if error.kind() == crate::error::Kind::DirectoryNotReady => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn introduce(ready: &Ready<'_>) -> Result<(), Failure> {
+    let Ready {
+        base_url,
+        api_key,
+        simulator,
+        ..
+    } = ready;
+    let account = &ready.accounts[0].id;
+    say(format!(
+        "
+Rolecall serves {base_url}, the simulator {}.
+Project `demo`, API key {api_key}
+
+Read the directory (as a system admin; {} is the same organisation as a plain member sees it):
+
+  curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/users?page_size=3'
+  curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/groups?expand=members'
+  curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/roles'
+
+Change the organisation, walk again, and look:
+
+  curl -d '[{{\"op\":\"add_user\",\"email\":\"new.hire@example.org\"}}]' -H 'content-type: application/json' {}/mutate
+  curl -X POST -H 'Authorization: Bearer {api_key}' '{base_url}/accounts/{account}/walks?wait=30'
+
+Pages for people: {base_url}/swagger-ui/ (authorise with the key). Ctrl-C ends it all.",
+        simulator.api_base,
+        ready.accounts[1].id,
+        simulator.control_url,
+    ))
+}
+
+impl Remembered {
+    fn path(directory: &Path) -> PathBuf {
+        directory.join("demo.json")
+    }
+
+    fn read(directory: &Path) -> Result<Option<Self>, Failure> {
+        let path = Self::path(directory);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+                Failure::Other(format!("{} is no demo's memory: {error}", path.display()))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::Other(format!(
+                "cannot read {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Whole or not at all, and for the owner's eyes: it holds the demo's API key.
+    fn write(&self, directory: &Path) -> Result<(), Failure> {
+        use std::io::Write;
+
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        serde_json::to_writer(&mut file, self).map_err(Failure::other)?;
+        file.flush()?;
+        file.as_file().sync_all()?;
+        file.persist(Self::path(directory))
+            .map_err(|error| Failure::from(error.error))?;
+        Ok(())
+    }
+}

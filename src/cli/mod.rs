@@ -1,0 +1,195 @@
+//! The command line: for the operator and for whoever tries Rolecall out.
+//!
+//! Exit codes: 0 done; 1 it could not be done; 2 the command line was wrong (clap); 78 the
+//! configuration or the key ring is wrong (`EX_CONFIG` of sysexits.h), and nothing was written.
+//! A closed pipe on standard output is a quiet end.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    app::BuildError, config::Faults, crypto::KeyRingError, error::Error, store::OpenError,
+};
+
+mod demo;
+mod keyring;
+mod keys;
+mod openapi;
+mod progress;
+mod serve;
+
+/// A self-hosted identity gateway: the identity feed you may let delete things.
+#[derive(Parser)]
+#[command(name = "rolecall", version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the Smartsheet simulator and a gateway, link two accounts, and say what to try
+    Demo(demo::Arguments),
+    /// Serve
+    Serve(serve::Arguments),
+    /// Make a project, the boundary that keys and accounts belong to
+    #[command(subcommand)]
+    Projects(keys::ProjectsCommand),
+    /// Make an API key
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Make the key ring that everything stored is sealed with
+    #[command(subcommand)]
+    Keyring(keyring::Command),
+    /// Print the API document
+    Openapi,
+}
+
+/// Where the settings are.
+#[derive(Args)]
+struct ConfigFile {
+    /// A TOML file over the defaults; `config/default.toml` names every key
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs a command to its exit code.
+pub fn run(arguments: Arguments) -> ExitCode {
+    // The one TLS implementation of this process; a second call would find it there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let outcome = match arguments.command {
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Serve(arguments) => serve::run(&arguments, block_on),
+        Command::Projects(command) => block_on(keys::run_projects(command)),
+        Command::Keys(command) => block_on(keys::run_keys(command)),
+        Command::Keyring(command) => keyring::run(command),
+        Command::Openapi => openapi::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Config(message)) => {
+            eprintln!("rolecall: {message}");
+            ExitCode::from(78)
+        }
+        Err(Failure::Other(message)) => {
+            eprintln!("rolecall: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command ended without having done its work.
+enum Failure {
+    /// Whoever reads our output has gone.
+    ClosedPipe,
+    /// Exit code 78.
+    Config(String),
+    /// Exit code 1.
+    Other(String),
+}
+
+impl Failure {
+    fn other(message: impl std::fmt::Display) -> Self {
+        Self::Other(message.to_string())
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Config(faults.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::WrongKeys { .. } => Self::Config(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Store(error) => error.into(),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(format!("{error}. {}", error.hint()))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?
+        .block_on(work)
+}
+
+/// Writes a line to standard output.
+fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// The key ring that the settings name.
+fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Failure> {
+    use secrecy::ExposeSecret;
+
+    let given = config.keys.expose_secret();
+    let (ring, origin) = if given.is_empty() {
+        let path = &config.keys_file;
+        (
+            crate::crypto::KeyRing::read_file(path),
+            format!("the key ring {}", path.display()),
+        )
+    } else {
+        (
+            crate::crypto::KeyRing::parse(given),
+            "the key ring in `keys`".to_owned(),
+        )
+    };
+    ring.map_err(|error| {
+        let hint = match &error {
+            KeyRingError::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
+                "; `rolecall keyring init FILE` makes one for a new installation"
+            }
+            _ => "",
+        };
+        Failure::Config(format!("{origin} cannot be used: {error}{hint}"))
+    })
+}
+
+/// Ends when the process is asked to: SIGTERM or Ctrl-C.
+async fn shutdown_signal() {
+    let mut terminate =
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM cannot be waited for");
+                return std::future::pending().await;
+            }
+        };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,48 @@
+//! `rolecall serve`: the gateway, until it is told to stop.
+
+use clap::Args;
+
+use super::{ConfigFile, Failure, key_ring, shutdown_signal};
+use crate::{app::App, clock::Clock, config::Config, crypto::Chance, telemetry};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+pub fn run(
+    arguments: &Arguments,
+    block_on: fn(
+        std::pin::Pin<Box<dyn Future<Output = Result<(), Failure>>>>,
+    ) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let config = Config::load(arguments.file.config.as_deref())?;
+    let _guard = telemetry::start(&config.log);
+    harden();
+    let ring = key_ring(&config)?;
+    block_on(Box::pin(async move {
+        let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
+        tracing::info!(port = app.port(), "listening");
+        app.run(shutdown_signal()).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }))
+}
+
+/// Keys and tokens are in this process's memory: no core file of it, and no debugger of another
+/// user's.
+fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core files could not be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process could not be made undumpable");
+    }
+}

@@ -1,0 +1,407 @@
+//! Settings: `config/default.toml`, then a file, then the environment; checked as a whole.
+//!
+//! The default file is the reference: it names every key, so a key that is not in it is unknown,
+//! and a value must be of the kind that the default has. All faults are told in one answer.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment2::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format, Toml},
+    value::{Dict, Map, Value},
+};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+const DEFAULT: &str = include_str!("../config/default.toml");
+const ENV_PREFIX: &str = "ROLECALL_";
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    pub keys_file: PathBuf,
+    pub keys: SecretString,
+    pub server: Server,
+    pub store: StoreConfig,
+    pub walk: Walk,
+    pub directory: Directory,
+    pub provider: ProviderConfig,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Server {
+    pub listen: String,
+    pub workers: usize,
+    pub read_wait_seconds: u64,
+    pub drain_seconds: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct StoreConfig {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Walk {
+    pub every_seconds: u64,
+    pub fresh_seconds: u64,
+    pub parallel_reads: usize,
+    pub unlisted_departs_after: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Directory {
+    pub retain_days: u64,
+    pub keep_superseded_seconds: u64,
+    pub memory_mib: u64,
+    pub pages_mib: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ProviderConfig {
+    pub rate_limit: u32,
+    pub base_urls: Vec<String>,
+    pub loopback_base_urls: bool,
+    pub connect_timeout_seconds: f64,
+    pub first_byte_timeout_seconds: f64,
+    pub read_gap_timeout_seconds: f64,
+    pub whole_timeout_seconds: f64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Server {
+    /// # Panics
+    /// Never for a loaded configuration: the address was checked.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+            .parse()
+            .expect("checked when the configuration was loaded")
+    }
+
+    pub const fn read_wait(&self) -> Duration {
+        Duration::from_secs(self.read_wait_seconds)
+    }
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Faults(Vec<String>);
+
+impl std::error::Error for Faults {}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [fault] => write!(f, "the configuration has a fault: {fault}"),
+            faults => {
+                write!(f, "the configuration has {} faults:", faults.len())?;
+                faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Loads the defaults, then `file`, then the environment of this process.
+    ///
+    /// # Errors
+    /// Every unknown key, wrong type and impossible value, in one answer.
+    pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
+        // The test suite's own variable shares our prefix and is no setting.
+        Self::layered(
+            file,
+            Env::prefixed(ENV_PREFIX)
+                .ignore(&["test_postgres_url"])
+                .split("__"),
+        )
+    }
+
+    /// The defaults with `overrides` (key path, value in TOML) on top and no environment.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn with(overrides: &[(&str, &str)]) -> Result<Self, Faults> {
+        let vars: BTreeMap<_, _> = overrides.iter().copied().collect();
+        Self::layered(None, Pairs(vars))
+    }
+
+    fn layered(file: Option<&Path>, last: impl Provider) -> Result<Self, Faults> {
+        let mut figment = Figment::from(Toml::string(DEFAULT));
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(Faults(vec![format!("there is no file {}", path.display())]));
+            }
+            figment = figment.merge(Toml::file(path).search(false));
+        }
+        let figment = figment.merge(last);
+        let reference: Dict = Figment::from(Toml::string(DEFAULT))
+            .extract()
+            .expect("the default configuration is a table");
+        let given: Dict = figment.extract().map_err(|error| Faults(lines(&error)))?;
+
+        let mut faults = Vec::new();
+        check_keys("", &reference, &given, &mut faults);
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
+        let config: Config = figment.extract().map_err(|error| Faults(lines(&error)))?;
+        let faults = config.impossible();
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(Faults(faults))
+        }
+    }
+
+    fn impossible(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut demand = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_owned());
+            }
+        };
+        demand(
+            self.server.listen.parse::<SocketAddr>().is_ok(),
+            "server.listen must be an address and a port, such as 127.0.0.1:8080",
+        );
+        demand(
+            self.server.workers <= 1024,
+            "server.workers must be 0 to 1024",
+        );
+        demand(
+            (1..=60).contains(&self.server.read_wait_seconds),
+            "server.read_wait_seconds must be 1 to 60",
+        );
+        demand(
+            self.server.drain_seconds <= 600,
+            "server.drain_seconds must be 0 to 600",
+        );
+        demand(
+            (1..=604_800).contains(&self.walk.every_seconds),
+            "walk.every_seconds must be 1 to 604800 (a week)",
+        );
+        demand(
+            (1..=604_800).contains(&self.walk.fresh_seconds),
+            "walk.fresh_seconds must be 1 to 604800 (a week)",
+        );
+        demand(
+            (1..=64).contains(&self.walk.parallel_reads),
+            "walk.parallel_reads must be 1 to 64",
+        );
+        demand(
+            (1..=3650).contains(&self.directory.retain_days),
+            "directory.retain_days must be 1 to 3650",
+        );
+        demand(
+            (900..=86_400).contains(&self.directory.keep_superseded_seconds),
+            "directory.keep_superseded_seconds must be 900 to 86400",
+        );
+        demand(
+            (1..=1_048_576).contains(&self.directory.memory_mib),
+            "directory.memory_mib must be 1 to 1048576",
+        );
+        demand(
+            (1..=1_048_576).contains(&self.directory.pages_mib),
+            "directory.pages_mib must be 1 to 1048576",
+        );
+        demand(
+            self.provider.rate_limit <= 1_000_000,
+            "provider.rate_limit must be 0 to 1000000",
+        );
+        for base in &self.provider.base_urls {
+            demand(
+                url::Url::parse(base).is_ok_and(|url| {
+                    url.scheme() == "https" && url.has_host() && !base.ends_with('/')
+                }),
+                &format!(
+                    "provider.base_urls: {base} must be an https URL without a trailing slash"
+                ),
+            );
+        }
+        for (name, seconds) in [
+            (
+                "connect_timeout_seconds",
+                self.provider.connect_timeout_seconds,
+            ),
+            (
+                "first_byte_timeout_seconds",
+                self.provider.first_byte_timeout_seconds,
+            ),
+            (
+                "read_gap_timeout_seconds",
+                self.provider.read_gap_timeout_seconds,
+            ),
+            ("whole_timeout_seconds", self.provider.whole_timeout_seconds),
+        ] {
+            demand(
+                (0.001..=600.0).contains(&seconds),
+                &format!("provider.{name} must be 0.001 to 600"),
+            );
+        }
+        demand(
+            tracing_subscriber::EnvFilter::try_new(&self.log.level).is_ok(),
+            "log.level must be trace, debug, info, warn, error, off, or a filter",
+        );
+        faults
+    }
+}
+
+/// Compares what was given with the reference: unknown keys, and values of another kind.
+fn check_keys(path: &str, reference: &Dict, given: &Dict, faults: &mut Vec<String>) {
+    for (key, value) in given {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        match (reference.get(key), value) {
+            (None, _) => faults.push(format!("{path} is not a setting")),
+            (Some(Value::Dict(_, reference)), Value::Dict(_, given)) => {
+                check_keys(&path, reference, given, faults);
+            }
+            (Some(wanted), given) => {
+                let (wanted, given) = (kind(wanted), kind(given));
+                let is_fitting =
+                    wanted == given || (wanted, given) == ("a number", "a whole number");
+                if !is_fitting {
+                    faults.push(format!("{path} must be {wanted}, not {given}"));
+                }
+            }
+        }
+    }
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(..) => "a text",
+        Value::Char(..) => "a character",
+        Value::Bool(..) => "true or false",
+        Value::Num(_, number) => match number {
+            figment2::value::Num::F32(_) | figment2::value::Num::F64(_) => "a number",
+            _ => "a whole number",
+        },
+        Value::Empty(..) => "empty",
+        Value::Dict(..) => "a table",
+        Value::Array(..) => "a list",
+    }
+}
+
+fn lines(error: &figment2::Error) -> Vec<String> {
+    error
+        .clone()
+        .into_iter()
+        .map(|fault| fault.to_string())
+        .collect()
+}
+
+/// Settings given one by one, as the environment gives them.
+struct Pairs<'a>(BTreeMap<&'a str, &'a str>);
+
+impl Provider for Pairs<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("given settings")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment2::Error> {
+        let mut dict = Dict::new();
+        for (key, text) in &self.0 {
+            let value: Value = text.parse().unwrap_or_else(|never| match never {});
+            if let Some(nested) = figment2::util::nest(key, value).into_dict() {
+                merge(&mut dict, nested);
+            }
+        }
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+fn merge(into: &mut Dict, from: Dict) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Dict(_, into)), Value::Dict(_, from)) => merge(into, from),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_load() {
+        let config = Config::with(&[]).unwrap();
+        assert_eq!(config.walk.every_seconds, 900);
+        assert_eq!(config.provider.rate_limit, 300);
+    }
+
+    #[test]
+    fn the_example_file_is_a_valid_configuration() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml");
+        assert_eq!(
+            Config::layered(Some(&path), Pairs(BTreeMap::new()))
+                .unwrap()
+                .log
+                .format,
+            LogFormat::Json
+        );
+    }
+
+    #[test]
+    fn a_given_setting_overrides_the_default() {
+        let config = Config::with(&[
+            ("store.url", "\"sqlite://x.db\""),
+            ("provider.whole_timeout_seconds", "7"),
+        ])
+        .unwrap();
+        assert_eq!(config.store.url, "sqlite://x.db");
+        assert!((config.provider.whole_timeout_seconds - 7.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn every_fault_is_told_in_one_answer() {
+        let faults = Config::with(&[
+            ("stor.url", "\"x\""),
+            ("walk.evry_seconds", "3"),
+            ("walk.fresh_seconds", "\"soon\""),
+        ])
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "stor is not",
+            "walk.evry_seconds is not",
+            "walk.fresh_seconds must be a whole number",
+        ] {
+            assert!(faults.contains(part), "{faults}");
+        }
+        let faults = Config::with(&[
+            ("server.listen", "\"nowhere\""),
+            ("walk.parallel_reads", "0"),
+        ])
+        .unwrap_err()
+        .to_string();
+        assert!(
+            faults.contains("server.listen") && faults.contains("walk.parallel_reads"),
+            "{faults}"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! The text of an API key, as its owner holds it:
+//!
+//! ```text
+//! rc_<public id: 32 hex digits>_<secret: 43 of 0-9A-Za-z><checksum: 6 of 0-9A-Za-z>
+//! ```
+//!
+//! No character in it ends a word on a double click. The prefix lets secret scanners find a
+//! leaked key; the public id finds the row without a search by secret; the checksum tells a
+//! typing error from a wrong key before any database is asked. It is no security: the secret
+//! is 256 random bits, so what we store is its plain SHA-256.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::Chance;
+use crate::model::id::KeyId;
+
+const PREFIX: &str = "rc_";
+const ID_LEN: usize = 32;
+/// 62^43 > 2^256.
+const SECRET_LEN: usize = 43;
+const CHECKSUM_LEN: usize = 6;
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A whole API key. Shown once, when it is made; redacts itself ever after.
+#[derive(Clone)]
+pub struct ApiKeyText {
+    id: KeyId,
+    text: SecretString,
+}
+
+/// A text that cannot be an API key of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not an API key: part of it is missing or mistyped")]
+pub struct MalformedKey;
+
+impl ApiKeyText {
+    /// A new key with the public id `id`.
+    pub fn generate(id: KeyId, chance: &Chance) -> Self {
+        let mut text = String::with_capacity(PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN);
+        text.push_str(PREFIX);
+        text.push_str(id.as_uuid().simple().encode_lower(&mut [0; ID_LEN]));
+        text.push('_');
+        let secret_end = text.len() + SECRET_LEN;
+        while text.len() < secret_end {
+            // Six bits that name no letter are thrown away: every letter stays equally likely.
+            let [byte] = chance.bytes();
+            if let Some(&letter) = ALPHABET.get(usize::from(byte >> 2)) {
+                text.push(char::from(letter));
+            }
+        }
+        let checksum = checksum(&text);
+        text.extend(checksum.iter().copied().map(char::from));
+        Self {
+            id,
+            text: text.into(),
+        }
+    }
+
+    /// Takes a text that may be a key: its shape and checksum, not whether it is known.
+    pub fn parse(text: &str) -> Result<Self, MalformedKey> {
+        let (id, rest) = text
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once('_'))
+            .ok_or(MalformedKey)?;
+        let well_formed = id.len() == ID_LEN
+            && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            && rest.len() == SECRET_LEN + CHECKSUM_LEN
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !well_formed {
+            return Err(MalformedKey);
+        }
+        let (body, sum) = text.split_at(text.len() - CHECKSUM_LEN);
+        if checksum(body) != sum.as_bytes() {
+            return Err(MalformedKey);
+        }
+        let id = Uuid::try_parse(id).map_err(|_| MalformedKey)?;
+        Ok(Self {
+            id: KeyId::from_uuid(id),
+            text: text.into(),
+        })
+    }
+
+    /// The public part.
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// What is stored: SHA-256 of the whole text.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.text.expose_secret()).into()
+    }
+
+    /// True if this is the key with that digest. Compares in constant time.
+    pub fn matches(&self, digest: &[u8; 32]) -> bool {
+        self.digest().ct_eq(digest).into()
+    }
+
+    /// The key itself, for the one time that it is shown.
+    pub fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+impl fmt::Debug for ApiKeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeyText({}, [redacted])", self.id)
+    }
+}
+
+fn checksum(body: &str) -> [u8; CHECKSUM_LEN] {
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(body));
+    let mut rest = u32::from_be_bytes([a, b, c, d]);
+    [(); CHECKSUM_LEN].map(|()| {
+        let letter = ALPHABET[(rest % 62) as usize];
+        rest /= 62;
+        letter
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(seed: u64) -> ApiKeyText {
+        let chance = Chance::seeded(seed);
+        ApiKeyText::generate(chance.id(Timestamp::UNIX_EPOCH), &chance)
+    }
+
+    #[test]
+    fn a_key_reads_back_and_matches_its_own_digest_alone() {
+        let (one, two) = (key(1), key(2));
+        let again = ApiKeyText::parse(one.expose()).unwrap();
+        assert_eq!(again.id(), one.id());
+        assert!(again.matches(&one.digest()));
+        assert!(!again.matches(&two.digest()));
+        assert_eq!(one.expose().len(), 85);
+    }
+
+    #[test]
+    fn a_key_shows_its_public_id_and_nothing_else() {
+        let key = key(1);
+        assert_eq!(
+            format!("{key:?}"),
+            format!("ApiKeyText({}, [redacted])", key.id())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_character_is_noticed_offline(at in 0_usize..85, to in "[0-9A-Za-z_-]", seed: u64) {
+            let key = key(seed);
+            let mut text = key.expose().to_owned();
+            prop_assume!(text[at..=at] != to);
+            text.replace_range(at..=at, &to);
+            prop_assert_eq!(ApiKeyText::parse(&text).unwrap_err(), MalformedKey);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_fall_over(text: String) {
+            prop_assert!(ApiKeyText::parse(&text).is_err());
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Chance as a value, as [`crate::clock::Clock`] is time as a value: a test takes a seeded one
+//! and everything that is drawn from it is the same on each run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::model::id::Id;
+
+/// Draws random bytes and makes ids. Clones draw from the same source.
+#[derive(Debug, Clone, Default)]
+pub struct Chance {
+    source: Source,
+    last_id: Arc<Mutex<LastId>>,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    Seeded(Arc<Mutex<Seeded>>),
+}
+
+#[derive(Debug)]
+struct Seeded {
+    seed: u64,
+    drawn: u64,
+}
+
+/// The millisecond and the 74 other bits of the id that was made last.
+#[derive(Debug, Default)]
+struct LastId {
+    millis: u64,
+    tail: u128,
+}
+
+const TAIL_BITS: u32 = 74;
+const LOW_BITS: u32 = 62;
+
+impl Chance {
+    /// The operating system's source: the only one that secrets may come from.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The same draws for the same seed. For tests and examples: whoever knows the seed knows
+    /// every secret drawn.
+    pub fn seeded(seed: u64) -> Self {
+        let seeded = Seeded { seed, drawn: 0 };
+        Self {
+            source: Source::Seeded(Arc::new(Mutex::new(seeded))),
+            last_id: Arc::default(),
+        }
+    }
+
+    /// Fills `bytes`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place where chance comes in"
+    )]
+    pub fn fill(&self, bytes: &mut [u8]) {
+        match &self.source {
+            // Without random bytes nothing can be sealed, and a weaker source must never
+            // stand in; the kernel's does not fail once the machine has started.
+            Source::System => getrandom::fill(bytes).expect("the system has random bytes"),
+            Source::Seeded(seeded) => {
+                let mut seeded = seeded.lock().unwrap_or_else(PoisonError::into_inner);
+                for chunk in bytes.chunks_mut(32) {
+                    let block = Sha256::new()
+                        .chain_update(seeded.seed.to_be_bytes())
+                        .chain_update(seeded.drawn.to_be_bytes())
+                        .finalize();
+                    chunk.copy_from_slice(&block[..chunk.len()]);
+                    seeded.drawn += 1;
+                }
+            }
+        }
+    }
+
+    /// `N` bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// A new id of ours, born at `now`.
+    pub fn id<T>(&self, now: Timestamp) -> Id<T> {
+        Id::from_uuid(self.uuid(now))
+    }
+
+    /// A UUIDv7 born at `now` (RFC 9562, section 5.7).
+    ///
+    /// Ids made in the same millisecond ascend by a random step (section 6.2, method 2): lists
+    /// are ordered by id, and two walks that end in one millisecond must not trade places.
+    pub fn uuid(&self, now: Timestamp) -> Uuid {
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        let drawn = u128::from_be_bytes(self.bytes());
+        let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        last.tail = if last.millis == millis {
+            // The highest bit starts clear, so 2^41 steps of at most 2^32 fit in.
+            last.tail + 1 + (drawn & u128::from(u32::MAX))
+        } else {
+            drawn & ((1 << (TAIL_BITS - 1)) - 1)
+        };
+        last.millis = millis;
+
+        let high = u16::try_from(last.tail >> LOW_BITS).unwrap_or(u16::MAX);
+        let low = u64::try_from(last.tail & ((1 << LOW_BITS) - 1)).unwrap_or(u64::MAX);
+        let mut tail = [0; 10];
+        tail[..2].copy_from_slice(&high.to_be_bytes());
+        tail[2..].copy_from_slice(&low.to_be_bytes());
+        uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_draws_and_another_seed_gives_others() {
+        let draw = |seed| Chance::seeded(seed).bytes::<40>();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        assert_ne!(
+            Chance::system().bytes::<32>(),
+            Chance::system().bytes::<32>()
+        );
+    }
+
+    #[test]
+    fn ids_are_version_7_carry_their_time_and_ascend_within_a_millisecond() {
+        let chance = Chance::system();
+        let now = Timestamp::from_millisecond(1_763_800_000_123).unwrap();
+        let ids: Vec<Uuid> = (0..10_000).map(|_| chance.uuid(now)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        for id in ids {
+            assert_eq!(id.get_version_num(), 7);
+            assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+            assert_eq!(
+                id.as_u128() >> 80,
+                u128::from(now.as_millisecond().unsigned_abs())
+            );
+        }
+    }
+}

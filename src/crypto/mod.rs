@@ -1,0 +1,27 @@
+//! Chance and secrets: the one place where random bytes come in, where keys live and where
+//! plaintext becomes ciphertext. Pure but for the system's random source and the key file.
+//!
+//! Three layers of keys, so that each can be changed without touching what lies below it:
+//!
+//! 1. The **key ring** ([`KeyRing`]) belongs to the operator and lives outside the database. Its
+//!    first key encrypts, all of them decrypt.
+//! 2. One **data key** per project ([`DataKey`]) is made by us and stored wrapped by a ring key.
+//!    Changing the ring re-wraps a few data keys, never the data.
+//! 3. **Fields** are sealed by a data key, each bound to its [`Place`]: a ciphertext moved to
+//!    another row, field, generation or project does not open.
+//!
+//! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
+//! SHA-256 of them and the ring can change freely.
+//!
+//! What is not here: which rows exist, and what happens to one that does not open
+//! ([`crate::store`]). Read next: `seal` for the sealed form, `key_ring` for the file.
+
+mod api_key;
+mod chance;
+mod key_ring;
+mod seal;
+
+pub use api_key::{ApiKeyText, MalformedKey};
+pub use chance::Chance;
+pub use key_ring::{KeyRing, KeyRingError};
+pub use seal::{DataKey, OpenFault, Place};

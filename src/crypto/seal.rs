@@ -1,0 +1,296 @@
+//! The sealed form, and the data keys that seal.
+//!
+//! ```text
+//! version (1 byte) | length of key id (1 byte) | key id | nonce (24 bytes) | ciphertext and tag
+//! ```
+//!
+//! The cipher is XChaCha20-Poly1305: its nonce is long enough to be drawn at random for ever.
+//! What is authenticated beside the text is the form's name, the key id and the [`Place`], each
+//! with its length before it, so that no two places ever encode alike.
+
+use std::fmt;
+
+use chacha20poly1305::{
+    AeadInOut, Key, KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Chance, KeyRing};
+
+const VERSION: u8 = 1;
+const FORM: &str = "rolecall sealed 1";
+const NONCE_LEN: usize = 24;
+const TAG_LEN: usize = 16;
+
+/// Where a sealed field lives. It opens nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    pub project: &'a str,
+    /// Empty for what belongs to a project as a whole.
+    pub account: &'a str,
+    pub field: &'a str,
+    /// Which one of several in the same field: a credential's generation, a directory's
+    /// version, a walk's id. Empty where there is only one.
+    pub generation: &'a str,
+}
+
+impl Place<'_> {
+    fn associated_data(&self, key_id: &str) -> Vec<u8> {
+        let parts = [
+            FORM,
+            key_id,
+            self.project,
+            self.account,
+            self.field,
+            self.generation,
+        ];
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| 8 + part.len()).sum());
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
+}
+
+/// Why a sealed field did not open. Says nothing about its content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenFault {
+    #[error("it is not in the sealed form")]
+    Malformed,
+    #[error("it was sealed by key `{0}`, which is not at hand")]
+    UnknownKey(String),
+    #[error("key `{0}` does not open it: another key of that name, or a moved or changed row")]
+    Refused(String),
+}
+
+/// The parts of a sealed form, not yet opened.
+pub(super) struct Sealed<'a> {
+    pub(super) key_id: &'a str,
+    nonce: [u8; NONCE_LEN],
+    ciphertext: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, OpenFault> {
+        let parts = || {
+            let (&version, rest) = bytes.split_first()?;
+            let (&length, rest) = rest.split_first()?;
+            let (key_id, rest) = rest.split_at_checked(usize::from(length))?;
+            let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>()?;
+            let key_id = std::str::from_utf8(key_id).ok()?;
+            (version == VERSION && ciphertext.len() >= TAG_LEN).then_some(Self {
+                key_id,
+                nonce: *nonce,
+                ciphertext,
+            })
+        };
+        parts().ok_or(OpenFault::Malformed)
+    }
+
+    pub(super) fn open(
+        &self,
+        key: &[u8; 32],
+        place: Place<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let payload = Payload {
+            msg: self.ciphertext,
+            aad: &place.associated_data(self.key_id),
+        };
+        XChaCha20Poly1305::new(&Key::from(*key))
+            .decrypt(&XNonce::from(self.nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| OpenFault::Refused(self.key_id.to_owned()))
+    }
+}
+
+/// Seals `text` under `key`. The key id is at most 255 bytes long; ours are far shorter.
+pub(super) fn seal(
+    (key_id, key): (&str, &[u8; 32]),
+    place: Place<'_>,
+    text: &[u8],
+    chance: &Chance,
+) -> Vec<u8> {
+    let nonce: [u8; NONCE_LEN] = chance.bytes();
+    let id_length = u8::try_from(key_id.len()).expect("a key id is a short word");
+    let head = 2 + key_id.len() + NONCE_LEN;
+    let mut sealed = Vec::with_capacity(head + text.len() + TAG_LEN);
+    sealed.extend_from_slice(&[VERSION, id_length]);
+    sealed.extend_from_slice(key_id.as_bytes());
+    sealed.extend_from_slice(&nonce);
+    sealed.extend_from_slice(text);
+    let tag = XChaCha20Poly1305::new(&Key::from(*key))
+        .encrypt_inout_detached(
+            &XNonce::from(nonce),
+            &place.associated_data(key_id),
+            (&mut sealed[head..]).into(),
+        )
+        .expect("a text is shorter than the cipher's 256 GiB");
+    sealed.extend_from_slice(&tag);
+    sealed
+}
+
+/// The key that seals one project's fields. It never leaves memory unwrapped.
+pub struct DataKey {
+    id: String,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl DataKey {
+    const FIELD: &'static str = "data_key";
+
+    pub fn generate(chance: &Chance) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        chance.fill(&mut *key);
+        Self {
+            id: format!("{:016x}", u64::from_be_bytes(chance.bytes())),
+            key,
+        }
+    }
+
+    /// Names the key in all that it seals. Not a secret.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The form in which it is stored: sealed by the ring's first key, bound to the project.
+    pub fn wrap(&self, ring: &KeyRing, project: &str, chance: &Chance) -> Vec<u8> {
+        ring.seal(Self::place(project, &self.id), &*self.key, chance)
+    }
+
+    /// Takes back what [`wrap`](Self::wrap) gave.
+    pub fn unwrap(
+        ring: &KeyRing,
+        project: &str,
+        id: &str,
+        wrapped: &[u8],
+    ) -> Result<Self, OpenFault> {
+        let mut opened = ring.open(Self::place(project, id), wrapped)?;
+        let key = <[u8; 32]>::try_from(opened.as_slice()).map_err(|_| OpenFault::Malformed)?;
+        opened.zeroize();
+        Ok(Self {
+            id: id.to_owned(),
+            key: Zeroizing::new(key),
+        })
+    }
+
+    pub fn seal(&self, place: Place<'_>, text: &[u8], chance: &Chance) -> Vec<u8> {
+        seal((&self.id, &self.key), place, text, chance)
+    }
+
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        let sealed = Sealed::parse(sealed)?;
+        if sealed.key_id != self.id {
+            return Err(OpenFault::UnknownKey(sealed.key_id.to_owned()));
+        }
+        sealed.open(&self.key, place)
+    }
+
+    fn place<'a>(project: &'a str, id: &'a str) -> Place<'a> {
+        Place {
+            project,
+            account: "",
+            field: Self::FIELD,
+            generation: id,
+        }
+    }
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataKey({}, [redacted])", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> DataKey {
+        DataKey::generate(&Chance::seeded(7))
+    }
+
+    type Parts = (String, String, String, String);
+
+    fn place((project, account, field, generation): &Parts) -> Place<'_> {
+        Place {
+            project,
+            account,
+            field,
+            generation,
+        }
+    }
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        // Few letters, so that one part's end often looks like the next one's beginning.
+        ("[ab]{0,3}", "[ab]{0,3}", "[ab]{0,3}", "[ab]{0,3}")
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens_in_its_place(text: Vec<u8>, at in parts()) {
+            let sealed = key().seal(place(&at), &text, &Chance::system());
+            prop_assert_eq!(&**key().open(place(&at), &sealed).unwrap(), &text[..]);
+        }
+
+        #[test]
+        fn with_any_bit_flipped_it_does_not_open(text: Vec<u8>, at in parts(), bit: prop::sample::Index) {
+            let mut sealed = key().seal(place(&at), &text, &Chance::system());
+            let bit = bit.index(sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(key().open(place(&at), &sealed).is_err());
+        }
+
+        #[test]
+        fn cut_short_at_any_length_it_does_not_open(text: Vec<u8>, at in parts(), end: prop::sample::Index) {
+            let sealed = key().seal(place(&at), &text, &Chance::system());
+            prop_assert!(key().open(place(&at), &sealed[..end.index(sealed.len())]).is_err());
+        }
+
+        #[test]
+        fn in_any_other_place_it_does_not_open(text: Vec<u8>, here in parts(), there in parts()) {
+            prop_assume!(here != there);
+            let sealed = key().seal(place(&here), &text, &Chance::system());
+            prop_assert!(key().open(place(&there), &sealed).is_err());
+        }
+
+        #[test]
+        fn bytes_that_we_never_sealed_do_not_open(bytes: Vec<u8>, at in parts()) {
+            prop_assert!(key().open(place(&at), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_data_key_is_bound_to_its_project_and_its_id() {
+        let chance = Chance::system();
+        let ring = KeyRing::generate("a", &chance).unwrap();
+        let key = DataKey::generate(&chance);
+        let wrapped = key.wrap(&ring, "one", &chance);
+        let again = DataKey::unwrap(&ring, "one", key.id(), &wrapped).unwrap();
+        assert_eq!(again.key, key.key);
+        assert!(DataKey::unwrap(&ring, "two", key.id(), &wrapped).is_err());
+        assert!(DataKey::unwrap(&ring, "one", "other", &wrapped).is_err());
+    }
+
+    #[test]
+    fn two_seals_of_one_text_differ() {
+        let at = Parts::default();
+        let chance = Chance::system();
+        assert_ne!(
+            key().seal(place(&at), b"text", &chance),
+            key().seal(place(&at), b"text", &chance)
+        );
+    }
+
+    #[test]
+    fn a_data_key_shows_its_id_and_nothing_else() {
+        let key = key();
+        assert_eq!(
+            format!("{key:?}"),
+            format!("DataKey({}, [redacted])", key.id())
+        );
+    }
+}

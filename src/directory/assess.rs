@@ -1,0 +1,441 @@
+//! Judging a reading before anything is asked about it (a walk's rules 3 to 5): is it whole, who
+//! is missing from it, what would it take from whom, and is that likely enough to go on?
+//!
+//! Three ways lead on from here. The reading has *failed*; or it is *held*, because it would
+//! take too much from too many at once, or sees less than the last one did; or it is *open*: the
+//! absent are few, or missed for the third time, and are now asked for by id. Only then, in
+//! [`super::seal`], does anybody leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::model::{
+    id::RemoteId,
+    walk::{Suspect, SuspectKind, SuspectReason, WalkReason},
+};
+
+use super::{
+    Directory, Evidence, GroupRead, Listing, Lookups, Reading, Resource,
+    evidence::Loss,
+    pass::Listed,
+    record::Millis,
+    seal::Candidate,
+    serve::unified,
+    world::{Decisions, Sources, World},
+};
+
+/// In how many walks in a row the same people must be missed before a held walk may go on.
+const WALKS_UNTIL_BELIEVED: u32 = 3;
+
+/// What an operator may set about sealing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// After how many complete walks somebody who is found by id, but in no list, departs all
+    /// the same. None: never.
+    pub unlisted_departs_after: Option<u32>,
+}
+
+/// A reading, judged as far as it can be without asking the provider more.
+#[derive(Debug)]
+pub struct Assessment<'a> {
+    pub(super) prev: Option<&'a Directory>,
+    pub(super) reading: Reading,
+    pub(super) evidence: Evidence,
+    pub(super) policy: Policy,
+    pub(super) finding: Finding,
+}
+
+#[derive(Debug)]
+pub(super) enum Finding {
+    Failed(WalkReason),
+    Held {
+        reason: WalkReason,
+        suspects: Vec<Suspect>,
+        candidate: Box<Candidate>,
+    },
+    Open(Open),
+}
+
+/// Who must be accounted for before the reading can be sealed.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    /// Known or met in this walk, but not in the list at its end.
+    pub(super) users: Vec<RemoteId>,
+    pub(super) groups: Vec<RemoteId>,
+    /// In a walk that would be held but for its being the third: every loss, and in how many
+    /// walks in a row it was seen. Each then needs a proof of its own.
+    pub(super) disputes: Option<BTreeMap<Loss, u32>>,
+}
+
+impl Open {
+    /// Whether nothing is to be concluded about this one in this walk: it is among too many,
+    /// and has not been missed for long enough.
+    pub(super) fn is_unripe(&self, loss: &Loss) -> bool {
+        self.disputes.as_ref().is_some_and(|disputes| {
+            disputes
+                .get(loss)
+                .is_some_and(|walks| *walks < WALKS_UNTIL_BELIEVED)
+        })
+    }
+}
+
+/// Judges what a walk read against the directory in force and what earlier walks remember.
+pub fn assess(
+    prev: Option<&Directory>,
+    reading: Reading,
+    evidence: Evidence,
+    policy: Policy,
+    now: Timestamp,
+) -> Assessment<'_> {
+    let mut assessment = Assessment {
+        prev,
+        reading,
+        evidence,
+        policy,
+        finding: Finding::Open(Open::default()),
+    };
+    assessment.finding = assessment
+        .judge(Millis::at(now))
+        .unwrap_or_else(Finding::Failed);
+    assessment
+}
+
+impl Assessment<'_> {
+    fn judge(&mut self, now: Millis) -> Result<Finding, WalkReason> {
+        let Self { prev, reading, .. } = &*self;
+        if prev.is_some_and(|prev| *prev.organisation() != reading.identity.organisation) {
+            return Err(WalkReason::OrganisationChanged);
+        }
+        let users = absent(*prev, Resource::Users, &reading.users);
+        let groups = reading
+            .groups
+            .as_ref()
+            .map(|groups| absent(*prev, Resource::Groups, groups))
+            .unwrap_or_default();
+        can_be_whole(&reading.users, &users)?;
+        if let Some(listing) = &reading.groups {
+            can_be_whole(listing, &groups)?;
+        }
+
+        let as_seen = Decisions::default();
+        let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
+        let Some(prev) = *prev else {
+            return Ok(Finding::Open(Open {
+                users,
+                groups,
+                disputes: None,
+            }));
+        };
+        let losses = losses(prev, reading, &world, &users, &groups);
+        let hold = |reason, suspects| {
+            if self.falls_short() {
+                return Err(WalkReason::Incomplete);
+            }
+            Ok(Finding::Held {
+                reason,
+                suspects,
+                candidate: Box::new(Candidate::of(&world, &self.evidence, now)),
+            })
+        };
+        if reading.visibility().is_less_than(prev.visibility()) {
+            let finding = hold(WalkReason::Degraded, degraded_suspects(prev, &losses))?;
+            self.evidence.held.clear();
+            return Ok(finding);
+        }
+
+        // Who was missing before, and is kept, is not gone "at once" now.
+        let walks: BTreeMap<Loss, u32> = losses
+            .iter()
+            .filter(|loss| !self.is_known(loss))
+            .map(|loss| {
+                let before = self.evidence.held.get(loss).copied().unwrap_or(0);
+                (loss.clone(), before.saturating_add(1))
+            })
+            .collect();
+        let is_too_much = |least_walks: u32, most_walks: u32| {
+            [Resource::Users, Resource::Groups].into_iter().any(|of| {
+                let affected = walks
+                    .iter()
+                    .filter(|(loss, walks)| {
+                        resource_of(loss.kind) == of && (least_walks..=most_walks).contains(walks)
+                    })
+                    .count();
+                affected > limit(prev.len(of))
+            })
+        };
+        if !is_too_much(0, u32::MAX) {
+            return Ok(Finding::Open(Open {
+                users,
+                groups,
+                disputes: None,
+            }));
+        }
+        if is_too_much(0, WALKS_UNTIL_BELIEVED - 1) {
+            let suspects = losses.iter().map(|loss| suspect(prev, loss)).collect();
+            let finding = hold(WalkReason::MassDisappearance, suspects)?;
+            self.evidence.held = walks;
+            return Ok(finding);
+        }
+        Ok(Finding::Open(Open {
+            users,
+            groups,
+            disputes: Some(walks),
+        }))
+    }
+
+    pub(super) fn sources(&self, now: Millis) -> Sources<'_> {
+        Sources {
+            prev: self.prev,
+            reading: &self.reading,
+            evidence: &self.evidence,
+            now,
+        }
+    }
+
+    /// Whether fewer were seen than the provider's own totals say.
+    fn falls_short(&self) -> bool {
+        let groups = self.reading.groups.as_ref();
+        self.reading.users.falls_short_by(0) || groups.is_some_and(|list| list.falls_short_by(0))
+    }
+
+    fn is_known(&self, loss: &Loss) -> bool {
+        loss.why == SuspectReason::Missing
+            && match loss.kind {
+                SuspectKind::User => self.evidence.users.is_known(loss.id.as_str()),
+                SuspectKind::Group => self.evidence.groups.is_known(loss.id.as_str()),
+            }
+    }
+
+    /// Whom to ask the provider for by id before sealing: at most `cap`, the longest missing
+    /// first. Nobody where the walk failed or is held.
+    pub fn lookups(&self, cap: usize, now: Timestamp) -> Lookups {
+        let now = Millis::at(now);
+        let Finding::Open(open) = &self.finding else {
+            return Lookups::default();
+        };
+        let mut asked = BTreeSet::new();
+        for (kind, absent, absences) in [
+            (SuspectKind::User, &open.users, &self.evidence.users),
+            (SuspectKind::Group, &open.groups, &self.evidence.groups),
+        ] {
+            for id in absent {
+                let loss = missing(kind, id);
+                let is_settled = absences.departed_at(id.as_str(), now).is_some()
+                    || absences.is_found_of_late(id.as_str(), now);
+                if !is_settled && !open.is_unripe(&loss) {
+                    asked.insert((absences.since(id.as_str(), now), kind, id));
+                }
+            }
+        }
+        for (loss, _) in open.disputes.iter().flatten() {
+            let can_be_shown = [SuspectReason::Disabled, SuspectReason::RolesLost];
+            if can_be_shown.contains(&loss.why) && !open.is_unripe(loss) {
+                asked.insert((now, loss.kind, &loss.id));
+            }
+        }
+        let mut lookups = Lookups::default();
+        for (_, kind, id) in asked.into_iter().take(cap) {
+            match kind {
+                SuspectKind::User => lookups.users.push(id.clone()),
+                SuspectKind::Group => lookups.groups.push(id.clone()),
+            }
+        }
+        lookups
+    }
+}
+
+/// How many may lose something at once, of `former`.
+const fn limit(former: usize) -> usize {
+    let tenth = former / 10;
+    if tenth < 5 {
+        5
+    } else if tenth > 50 {
+        50
+    } else {
+        tenth
+    }
+}
+
+const fn resource_of(kind: SuspectKind) -> Resource {
+    match kind {
+        SuspectKind::User => Resource::Users,
+        SuspectKind::Group => Resource::Groups,
+    }
+}
+
+pub(super) fn missing(kind: SuspectKind, id: &RemoteId) -> Loss {
+    Loss {
+        kind,
+        id: id.clone(),
+        why: SuspectReason::Missing,
+    }
+}
+
+/// Who was in a list before, or in its first pass, and was not in it at the end.
+fn absent<T: Listed>(
+    prev: Option<&Directory>,
+    resource: Resource,
+    listing: &Listing<T>,
+) -> Vec<RemoteId> {
+    let mut absent: BTreeSet<RemoteId> = listing
+        .records()
+        .filter(|(_, in_last_pass)| !in_last_pass)
+        .map(|(record, _)| record.remote_id().clone())
+        .collect();
+    if let Some(prev) = prev {
+        let former = (0..prev.len(resource))
+            .filter(|place| resource != Resource::Users || !prev.user(*place).profile.is_outsider)
+            .map(|place| prev.id_at(resource, place))
+            .filter(|id| !listing.shows(id));
+        absent.extend(former.map(RemoteId::from));
+    }
+    absent.into_iter().collect()
+}
+
+/// Fails where the total could not be reached even if every absent one proved gone.
+fn can_be_whole<T: Listed>(listing: &Listing<T>, absent: &[RemoteId]) -> Result<(), WalkReason> {
+    let unseen = absent.iter().filter(|id| !listing.has_record(id.as_str()));
+    if listing.needs_second_pass() || listing.falls_short_by(unseen.count() as u64) {
+        return Err(WalkReason::Incomplete);
+    }
+    Ok(())
+}
+
+/// What the reading would take if everybody whom it does not show were gone: one loss a person.
+fn losses(
+    prev: &Directory,
+    reading: &Reading,
+    as_seen: &World<'_>,
+    users: &[RemoteId],
+    groups: &[RemoteId],
+) -> BTreeSet<Loss> {
+    let mut losses: BTreeSet<Loss> = groups
+        .iter()
+        .chain(
+            reading
+                .group_reads
+                .iter()
+                .filter(|(_, read)| **read == GroupRead::Departed)
+                .map(|(id, _)| id),
+        )
+        .filter(|id| prev.find(Resource::Groups, id.as_str()).is_some())
+        .map(|id| missing(SuspectKind::Group, id))
+        .collect();
+    let absent: BTreeSet<&str> = users.iter().map(RemoteId::as_str).collect();
+    let group_counts = as_seen.group_counts();
+    for place in 0..prev.len(Resource::Users) {
+        let before = prev.user(place);
+        let had_roles = before.profile.roles.as_ref().is_some_and(|r| !r.is_empty());
+        let knew_status = before.profile.status.is_some();
+        let why = match as_seen.place_of(before.id) {
+            _ if absent.contains(before.id) => SuspectReason::Missing,
+            None => SuspectReason::Missing,
+            Some(now) => {
+                let after = &as_seen.users[now].view;
+                if knew_status && !before.is_disabled() && after.is_disabled() {
+                    SuspectReason::Disabled
+                } else if had_roles && after.profile.roles.as_ref().is_some_and(Vec::is_empty) {
+                    SuspectReason::RolesLost
+                } else if group_counts[now] == 0 && !prev.groups_of(place).is_empty() {
+                    SuspectReason::GroupsLost
+                } else {
+                    continue;
+                }
+            }
+        };
+        losses.insert(Loss {
+            kind: SuspectKind::User,
+            id: RemoteId::from(before.id),
+            why,
+        });
+    }
+    losses
+}
+
+fn suspect(prev: &Directory, loss: &Loss) -> Suspect {
+    let of = resource_of(loss.kind);
+    let id = loss.id.as_str();
+    let name = prev.find(of, id).and_then(|place| match of {
+        Resource::Groups => prev.group(place).name,
+        _ => prev.user(place).name,
+    });
+    Suspect {
+        kind: loss.kind,
+        id: unified(of, id),
+        remote_id: id.to_owned(),
+        name: name.map(str::to_owned),
+        why: loss.why,
+    }
+}
+
+/// Everybody who would go, and everybody else of whom something would no longer be said.
+fn degraded_suspects(prev: &Directory, losses: &BTreeSet<Loss>) -> Vec<Suspect> {
+    let gone: BTreeSet<Loss> = losses
+        .iter()
+        .filter(|loss| loss.why == SuspectReason::Missing)
+        .cloned()
+        .collect();
+    let degraded = (0..prev.len(Resource::Users))
+        .map(|place| Loss {
+            kind: SuspectKind::User,
+            id: RemoteId::from(prev.user(place).id),
+            why: SuspectReason::Degraded,
+        })
+        .filter(|loss| !gone.contains(&missing(loss.kind, &loss.id)));
+    gone.iter()
+        .cloned()
+        .chain(degraded)
+        .map(|loss| suspect(prev, &loss))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        directory::{
+            Answers, Verdict,
+            testing::{at, disabled, first, reading_of, user},
+        },
+        model::observed::ObservedUser,
+    };
+
+    fn people(n: usize) -> Vec<ObservedUser> {
+        (0..n).map(|i| user(&format!("u{i}"))).collect()
+    }
+
+    fn judge(prev: &Directory, evidence: Evidence, users: &[ObservedUser]) -> Verdict {
+        assess(
+            Some(prev),
+            reading_of(users, &[], 60),
+            evidence,
+            Policy::default(),
+            at(60),
+        )
+        .seal(Answers::default(), 2, at(60))
+    }
+
+    #[test]
+    fn five_may_be_disabled_at_once_and_six_of_a_few_may_not() {
+        let mut people = people(20);
+        let (prev, evidence) = first(reading_of(&people, &[], 0));
+        for user in &mut people[..5] {
+            *user = disabled(user.clone());
+        }
+        let verdict = judge(&prev, evidence.clone(), &people);
+        assert!(matches!(verdict, Verdict::Sealed { .. }), "{verdict:?}");
+        people[5] = disabled(people[5].clone());
+        match judge(&prev, evidence, &people) {
+            Verdict::Held {
+                reason, suspects, ..
+            } => {
+                assert_eq!(reason, WalkReason::MassDisappearance);
+                assert_eq!(suspects.len(), 6);
+                assert_eq!(suspects[0].why, SuspectReason::Disabled);
+                assert_eq!(suspects[0].id, "usr_u0");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A directory, and what is remembered beside it, as bytes: postcard in zstd, behind one byte
+//! that names the format. What is read back may be cut short, altered or of another time; it
+//! is an error then, never a panic, and it never costs more memory than its length warrants.
+
+use std::io::Read;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Directory, columns::Columns};
+
+/// Changes whenever the meaning of the bytes does. An older format is not read: the next walk
+/// writes the new one.
+const FORMAT: u8 = 1;
+
+/// Directories compress to a fifth or so; nothing of ours comes near this.
+const LARGEST_RATIO: u64 = 200;
+
+/// What even short bytes may unfold to.
+const SMALLEST_BOUND: u64 = 1 << 20;
+
+/// No zstd frame may ask for a window above 2^this bytes. Ours ask for less.
+const LARGEST_WINDOW_LOG: u32 = 23;
+
+const LEVEL: i32 = 3;
+
+/// Stored bytes that are no directory, or none of this format.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("written in another format")]
+    Format,
+    #[error("not compressed as it should be, or larger than it may be")]
+    Compression(#[source] std::io::Error),
+    #[error("unfolds to more than its length warrants")]
+    TooLarge,
+    #[error("cut short or altered")]
+    Encoding(#[from] postcard::Error),
+    #[error("contradicts itself")]
+    Unsound,
+}
+
+impl Directory {
+    pub fn encode(&self) -> Vec<u8> {
+        encode(&self.columns)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_columns(decode::<Columns>(bytes)?).ok_or(DecodeError::Unsound)
+    }
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let plain = postcard::to_stdvec(value).expect("plain data of known length");
+    let mut bytes = vec![FORMAT];
+    bytes.extend(zstd::bulk::compress(&plain, LEVEL).expect("compressing into memory"));
+    bytes
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (&FORMAT, packed) = bytes.split_first().ok_or(DecodeError::Format)? else {
+        return Err(DecodeError::Format);
+    };
+    let bound = (packed.len() as u64)
+        .saturating_mul(LARGEST_RATIO)
+        .max(SMALLEST_BOUND);
+    let mut reader =
+        zstd::stream::read::Decoder::with_buffer(packed).map_err(DecodeError::Compression)?;
+    reader
+        .window_log_max(LARGEST_WINDOW_LOG)
+        .map_err(DecodeError::Compression)?;
+    let mut plain = Vec::new();
+    reader
+        .take(bound + 1)
+        .read_to_end(&mut plain)
+        .map_err(DecodeError::Compression)?;
+    if plain.len() as u64 > bound {
+        return Err(DecodeError::TooLarge);
+    }
+    let (value, rest) = postcard::take_from_bytes(&plain)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::Unsound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::{
+        Evidence,
+        testing::{first, reading},
+    };
+
+    fn small() -> (Directory, Evidence) {
+        first(reading(
+            &["u0", "u1", "u2"],
+            &[("g1", &["u0", "x9"]), ("g2", &[])],
+            0,
+        ))
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_the_same() {
+        let (directory, evidence) = small();
+        assert_eq!(Directory::decode(&directory.encode()).unwrap(), directory);
+        assert_eq!(Evidence::decode(&evidence.encode()).unwrap(), evidence);
+    }
+
+    #[test]
+    fn bytes_that_are_cut_short_or_of_another_format_are_an_error() {
+        let bytes = small().0.encode();
+        for end in 0..bytes.len() {
+            assert!(Directory::decode(&bytes[..end]).is_err(), "{end}");
+        }
+        let mut other = bytes;
+        other[0] = FORMAT + 1;
+        assert!(matches!(
+            Directory::decode(&other),
+            Err(DecodeError::Format)
+        ));
+    }
+
+    #[test]
+    fn an_altered_directory_is_an_error_or_another_sound_directory() {
+        let plain = postcard::to_stdvec(&small().0.columns).unwrap();
+        for place in 0..plain.len() {
+            for flip in [0x01, 0x10, 0x80, 0xff] {
+                let mut altered = plain.clone();
+                altered[place] ^= flip;
+                let mut bytes = vec![FORMAT];
+                bytes.extend(zstd::bulk::compress(&altered, LEVEL).unwrap());
+                if let Ok(directory) = Directory::decode(&bytes) {
+                    for resource in [
+                        crate::directory::Resource::Users,
+                        crate::directory::Resource::Groups,
+                        crate::directory::Resource::Roles,
+                    ] {
+                        directory.page(&crate::directory::PageQuery {
+                            resource,
+                            page_size: 100,
+                            after: None,
+                            fields: Default::default(),
+                            expand: Default::default(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_frame_cannot_unfold_to_gigabytes() {
+        let mut bytes = vec![FORMAT];
+        bytes.extend(zstd::bulk::compress(&vec![0; 64 << 20], LEVEL).unwrap());
+        assert!(bytes.len() < 10_000);
+        assert!(matches!(
+            Directory::decode(&bytes),
+            Err(DecodeError::TooLarge)
+        ));
+    }
+}

@@ -1,0 +1,466 @@
+//! The directory itself: rows in order of remote id, text in one arena, memberships as two
+//! adjacency lists. Everything that can be derived is derived here, when it is built and when
+//! it is decoded, so that it cannot disagree with what it was derived from.
+
+use std::{borrow::Cow, collections::HashMap, mem::size_of};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{id::RemoteId, observed::ObservedRole, walk::Counts};
+
+use super::{
+    page::Resource,
+    record::{Email, GroupView, Millis, OwnerView, Profile, UserView, Visibility},
+    text::{Arena, Span, size},
+    world::World,
+};
+
+/// The sealed result of a walk: who is in an organisation, at one version. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    pub(super) columns: Columns,
+    /// The other way round of `columns.members`: the groups of each user.
+    groups_of: Adjacency,
+    /// How many users hold each role of the catalogue.
+    holders: Vec<u32>,
+}
+
+/// What a directory is made of, and all that is stored of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Columns {
+    pub(super) version: u64,
+    pub(super) sealed_at: Millis,
+    pub(super) organisation: RemoteId,
+    pub(super) visibility: Visibility,
+    text: String,
+    profiles: Vec<Profile>,
+    pub(super) users: Vec<UserRow>,
+    pub(super) groups: Vec<GroupRow>,
+    pub(super) roles: Vec<ObservedRole>,
+    /// The members of each group, as places in `users`, ascending.
+    members: Adjacency,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct UserRow {
+    id: Span,
+    email_local: Span,
+    email_domain: Span,
+    name: Span,
+    first_name: Span,
+    last_name: Span,
+    avatar: Span,
+    profile: u32,
+    seat_since: Millis,
+    seat_until: Millis,
+    last_login_at: Millis,
+    pub(super) first_seen_at: Millis,
+    pub(super) updated_at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GroupRow {
+    id: Span,
+    name: Span,
+    description: Span,
+    owner: Span,
+    owner_email_local: Span,
+    owner_email_domain: Span,
+    created_at: Millis,
+    modified_at: Millis,
+    listed: bool,
+    suspected: bool,
+    pub(super) members_read_at: Millis,
+    pub(super) first_seen_at: Millis,
+    pub(super) updated_at: Millis,
+}
+
+/// For each of n sources its targets: `targets[starts[i]..starts[i + 1]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Adjacency {
+    starts: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl Adjacency {
+    fn of<'a>(lists: impl ExactSizeIterator<Item = &'a [u32]>) -> Self {
+        let mut starts = Vec::with_capacity(lists.len() + 1);
+        let mut targets = Vec::new();
+        starts.push(0);
+        for list in lists {
+            targets.extend_from_slice(list);
+            starts.push(size(targets.len()));
+        }
+        targets.shrink_to_fit();
+        Self { starts, targets }
+    }
+
+    fn at(&self, source: u32) -> &[u32] {
+        let source = source as usize;
+        &self.targets[self.starts[source] as usize..self.starts[source + 1] as usize]
+    }
+
+    /// The sources of each of `n` targets. Needs a sound adjacency.
+    fn reversed(&self, n: usize) -> Self {
+        let mut starts = vec![0_u32; n + 1];
+        for target in &self.targets {
+            starts[*target as usize + 1] += 1;
+        }
+        for i in 0..n {
+            starts[i + 1] += starts[i];
+        }
+        let mut free = starts.clone();
+        let mut targets = vec![0; self.targets.len()];
+        for source in 0..self.starts.len() - 1 {
+            for target in self.at(size(source)) {
+                let slot = &mut free[*target as usize];
+                targets[*slot as usize] = size(source);
+                *slot += 1;
+            }
+        }
+        Self { starts, targets }
+    }
+
+    /// Whether there are `sources` lists, each ascending and below `targets`.
+    fn is_sound(&self, sources: usize, targets: usize) -> bool {
+        self.starts.len() == sources + 1
+            && self.starts.first() == Some(&0)
+            && self.starts.is_sorted()
+            && self.starts.last().map(|end| *end as usize) == Some(self.targets.len())
+            && self
+                .targets
+                .iter()
+                .all(|target| (*target as usize) < targets)
+            && (0..sources).all(|source| self.at(size(source)).is_sorted_by(|a, b| a < b))
+    }
+
+    fn bytes(&self) -> usize {
+        (self.starts.capacity() + self.targets.capacity()) * size_of::<u32>()
+    }
+}
+
+impl Directory {
+    /// Lays a judged world down. Its users, groups and roles are in order already.
+    pub(super) fn lay_down(world: &World<'_>, version: u64, sealed_at: Millis) -> Self {
+        let mut arena = Arena::default();
+        let mut profiles = Vec::new();
+        let mut known: HashMap<&Profile, u32> = HashMap::new();
+        let users = world
+            .users
+            .iter()
+            .map(|user| {
+                let view = &user.view;
+                let profile = *known.entry(view.profile.as_ref()).or_insert_with(|| {
+                    profiles.push(view.profile.as_ref().clone());
+                    size(profiles.len() - 1)
+                });
+                let name = arena.keep_some(view.name);
+                let first_name = arena.keep_within(view.first_name, view.name, name);
+                let last_name = arena.keep_within(view.last_name, view.name, name);
+                let (email_local, email_domain) = keep_email(&mut arena, view.email);
+                UserRow {
+                    id: arena.append(view.id),
+                    email_local,
+                    email_domain,
+                    name,
+                    first_name,
+                    last_name,
+                    avatar: arena.keep_some(view.avatar),
+                    profile,
+                    seat_since: view.seat_since,
+                    seat_until: view.seat_until,
+                    last_login_at: view.last_login_at,
+                    first_seen_at: user.first_seen_at,
+                    updated_at: user.updated_at,
+                }
+            })
+            .collect();
+        let groups = world
+            .groups
+            .iter()
+            .map(|group| {
+                let view = &group.view;
+                let (owner_email_local, owner_email_domain) =
+                    keep_email(&mut arena, view.owner.and_then(|owner| owner.email));
+                GroupRow {
+                    id: arena.append(view.id),
+                    name: arena.keep_some(view.name),
+                    description: arena.keep_some(view.description),
+                    owner: arena.keep_some(view.owner.map(|owner| owner.id)),
+                    owner_email_local,
+                    owner_email_domain,
+                    created_at: view.created_at,
+                    modified_at: view.modified_at,
+                    listed: view.listed,
+                    suspected: view.suspected,
+                    members_read_at: group.members_read_at,
+                    first_seen_at: group.first_seen_at,
+                    updated_at: group.updated_at,
+                }
+            })
+            .collect();
+        profiles.shrink_to_fit();
+        let members = Adjacency::of(world.groups.iter().map(|group| &group.members[..]));
+        Self::derive(Columns {
+            version,
+            sealed_at,
+            organisation: world.organisation.clone(),
+            visibility: world.visibility,
+            text: arena.finish(),
+            profiles,
+            users,
+            groups,
+            roles: world.roles.to_vec(),
+            members,
+        })
+    }
+
+    fn derive(columns: Columns) -> Self {
+        let groups_of = columns.members.reversed(columns.users.len());
+        let mut users_with = vec![0_u32; columns.profiles.len()];
+        for user in &columns.users {
+            users_with[user.profile as usize] += 1;
+        }
+        let mut holders = vec![0_u32; columns.roles.len()];
+        for (profile, users) in columns.profiles.iter().zip(users_with) {
+            for word in profile.roles.iter().flatten() {
+                if let Ok(role) = columns
+                    .roles
+                    .binary_search_by(|role| role.remote_id.as_str().cmp(word))
+                {
+                    holders[role] += users;
+                }
+            }
+        }
+        Self {
+            columns,
+            groups_of,
+            holders,
+        }
+    }
+
+    /// The same directory as `version`, sealed now: what changed with it changed now, since
+    /// nobody could see the change before.
+    pub(super) fn restamped(mut self, version: u64, now: Millis) -> Self {
+        let columns = &mut self.columns;
+        let laid_down_at = std::mem::replace(&mut columns.sealed_at, now);
+        columns.version = version;
+        let users = columns.users.iter_mut().map(|row| &mut row.updated_at);
+        let groups = columns.groups.iter_mut().map(|row| &mut row.updated_at);
+        for updated_at in users.chain(groups).filter(|at| **at == laid_down_at) {
+            *updated_at = now;
+        }
+        self
+    }
+
+    /// A directory from columns that come from outside; None if they contradict themselves.
+    pub(super) fn from_columns(columns: Columns) -> Option<Self> {
+        columns.is_sound().then(|| Self::derive(columns))
+    }
+
+    pub const fn version(&self) -> u64 {
+        self.columns.version
+    }
+
+    /// When the walk that made this version was sealed.
+    pub fn sealed_at(&self) -> Timestamp {
+        self.columns.sealed_at.timestamp().unwrap_or_default()
+    }
+
+    /// The organisation at the provider whose directory this is.
+    pub const fn organisation(&self) -> &RemoteId {
+        &self.columns.organisation
+    }
+
+    pub const fn visibility(&self) -> Visibility {
+        self.columns.visibility
+    }
+
+    pub fn total(&self, resource: Resource) -> u64 {
+        self.len(resource) as u64
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            users: self.total(Resource::Users),
+            groups: self.total(Resource::Groups),
+            roles: self.total(Resource::Roles),
+        }
+    }
+
+    /// The bytes that this directory occupies, for a cache that holds by weight.
+    pub fn approximate_size(&self) -> usize {
+        let columns = &self.columns;
+        let profiles: usize = columns
+            .profiles
+            .iter()
+            .map(|profile| {
+                let words = profile.roles.iter().flatten();
+                size_of::<Profile>()
+                    + profile.warnings.len() * 2
+                    + words
+                        .map(|word| word.len() + size_of::<Box<str>>())
+                        .sum::<usize>()
+            })
+            .sum();
+        size_of::<Self>()
+            + columns.text.capacity()
+            + columns.users.capacity() * size_of::<UserRow>()
+            + columns.groups.capacity() * size_of::<GroupRow>()
+            + columns.roles.capacity() * size_of::<ObservedRole>()
+            + profiles
+            + columns.members.bytes()
+            + self.groups_of.bytes()
+    }
+
+    pub(super) fn len(&self, resource: Resource) -> usize {
+        match resource {
+            Resource::Users => self.columns.users.len(),
+            Resource::Roles => self.columns.roles.len(),
+            Resource::Groups => self.columns.groups.len(),
+        }
+    }
+
+    pub(super) fn id_at(&self, resource: Resource, place: usize) -> &str {
+        let columns = &self.columns;
+        match resource {
+            Resource::Users => columns.id_text(columns.users[place].id),
+            Resource::Roles => columns.roles[place].remote_id.as_str(),
+            Resource::Groups => columns.id_text(columns.groups[place].id),
+        }
+    }
+
+    /// The place of the first record whose id is above `id`.
+    pub(super) fn after(&self, resource: Resource, id: &str) -> usize {
+        self.first_place(resource, |at| at > id)
+    }
+
+    /// The place of the record with this remote id.
+    pub(super) fn find(&self, resource: Resource, id: &str) -> Option<usize> {
+        let place = self.first_place(resource, |at| at >= id);
+        (place < self.len(resource) && self.id_at(resource, place) == id).then_some(place)
+    }
+
+    fn first_place(&self, resource: Resource, is_past: impl Fn(&str) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len(resource));
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_past(self.id_at(resource, middle)) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        low
+    }
+
+    pub(super) fn user(&self, place: usize) -> UserView<'_> {
+        let columns = &self.columns;
+        let row = &columns.users[place];
+        UserView {
+            id: columns.id_text(row.id),
+            email: columns.email(row.email_local, row.email_domain),
+            name: columns.text_of(row.name),
+            first_name: columns.text_of(row.first_name),
+            last_name: columns.text_of(row.last_name),
+            avatar: columns.text_of(row.avatar),
+            seat_since: row.seat_since,
+            seat_until: row.seat_until,
+            last_login_at: row.last_login_at,
+            profile: Cow::Borrowed(&columns.profiles[row.profile as usize]),
+        }
+    }
+
+    pub(super) fn group(&self, place: usize) -> GroupView<'_> {
+        let columns = &self.columns;
+        let row = &columns.groups[place];
+        GroupView {
+            id: columns.id_text(row.id),
+            name: columns.text_of(row.name),
+            description: columns.text_of(row.description),
+            owner: columns.text_of(row.owner).map(|id| OwnerView {
+                id,
+                email: columns.email(row.owner_email_local, row.owner_email_domain),
+            }),
+            created_at: row.created_at,
+            modified_at: row.modified_at,
+            listed: row.listed,
+            suspected: row.suspected,
+        }
+    }
+
+    /// The role with this word, and how many users hold it, where that can be seen.
+    pub(super) fn role(&self, place: usize) -> (&ObservedRole, Option<u32>) {
+        let holders = self.columns.visibility.roles.then(|| self.holders[place]);
+        (&self.columns.roles[place], holders)
+    }
+
+    /// The members of a group, as places of users.
+    pub(super) fn members(&self, group: usize) -> &[u32] {
+        self.columns.members.at(size(group))
+    }
+
+    /// The groups of a user, as places of groups.
+    pub(super) fn groups_of(&self, user: usize) -> &[u32] {
+        self.groups_of.at(size(user))
+    }
+}
+
+fn keep_email<'a>(arena: &mut Arena<'a>, email: Option<Email<'a>>) -> (Span, Span) {
+    (
+        arena.keep_some(email.map(|email| email.local)),
+        arena.keep_some(email.and_then(|email| email.domain)),
+    )
+}
+
+impl Columns {
+    fn text_of(&self, span: Span) -> Option<&str> {
+        span.text(&self.text)
+    }
+
+    fn id_text(&self, id: Span) -> &str {
+        self.text_of(id).expect("every row has an id")
+    }
+
+    fn email(&self, local: Span, domain: Span) -> Option<Email<'_>> {
+        Some(Email {
+            local: self.text_of(local)?,
+            domain: self.text_of(domain),
+        })
+    }
+
+    /// Whether every place, span and moment lies where it should, and rows are in strict order.
+    fn is_sound(&self) -> bool {
+        let text = &self.text;
+        let spans = |spans: &[Span]| spans.iter().all(|span| span.is_sound(text));
+        let moments = |moments: &[Millis]| moments.iter().all(|moment| moment.is_sound());
+        let users_lie_well = self.users.iter().all(|row| {
+            row.id.text(text).is_some()
+                && spans(&[row.email_local, row.email_domain, row.name])
+                && spans(&[row.first_name, row.last_name, row.avatar])
+                && moments(&[row.seat_since, row.seat_until, row.last_login_at])
+                && moments(&[row.first_seen_at, row.updated_at])
+                && (row.profile as usize) < self.profiles.len()
+        });
+        let groups_lie_well = self.groups.iter().all(|row| {
+            row.id.text(text).is_some()
+                && spans(&[row.name, row.description, row.owner])
+                && spans(&[row.owner_email_local, row.owner_email_domain])
+                && moments(&[row.created_at, row.modified_at, row.members_read_at])
+                && moments(&[row.first_seen_at, row.updated_at])
+        });
+        users_lie_well
+            && groups_lie_well
+            && self.sealed_at.timestamp().is_some()
+            && self.users.len() < u32::MAX as usize
+            && self
+                .users
+                .is_sorted_by(|a, b| a.id.text(text) < b.id.text(text))
+            && self
+                .groups
+                .is_sorted_by(|a, b| a.id.text(text) < b.id.text(text))
+            && self.roles.is_sorted_by(|a, b| a.remote_id < b.remote_id)
+            && self.members.is_sound(self.groups.len(), self.users.len())
+    }
+}

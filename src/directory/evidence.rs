@@ -1,0 +1,153 @@
+//! What walks remember from one to the next beside the directory: when each group was last
+//! read, who is missing since when, whom the provider declared gone, and whom held walks missed.
+//!
+//! It is kept apart from the [`Directory`] because it changes with every walk, and a walk that
+//! finds nothing changed must leave the directory, its version and its ETags alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    id::RemoteId,
+    walk::{SuspectKind, SuspectReason},
+};
+
+use super::{DecodeError, Directory, Resource, codec, record::Millis};
+
+/// How long a proof keeps.
+const PROOF_KEEPS_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
+/// After how many complete walks without them somebody who is found by id is no longer `listed`.
+pub(super) const WALKS_UNTIL_UNLISTED: u32 = 3;
+
+/// The memory that walks of one account hand on. Empty before the first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    groups_read: BTreeMap<RemoteId, Millis>,
+    pub(super) users: Absences,
+    pub(super) groups: Absences,
+    /// For how many held walks in a row each of these was missed, in this very way.
+    pub(super) held: BTreeMap<Loss, u32>,
+}
+
+/// Something that a walk would take from somebody, or from everybody in a group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Loss {
+    pub(super) kind: SuspectKind,
+    pub(super) id: RemoteId,
+    pub(super) why: SuspectReason,
+}
+
+/// Who is missing from a list, and who is proven gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Absences {
+    missing: BTreeMap<RemoteId, Missing>,
+    departed: BTreeMap<RemoteId, Millis>,
+}
+
+/// Somebody who is kept although the list does not show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Missing {
+    since: Millis,
+    /// In how many complete walks they were found by id all the same.
+    found_in_walks: u32,
+    last_found_at: Millis,
+}
+
+impl Absences {
+    /// Since when they have been missing; `now` for somebody new among the missing.
+    pub(super) fn since(&self, id: &str, now: Millis) -> Millis {
+        self.missing.get(id).map_or(now, |missing| missing.since)
+    }
+
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        self.missing.contains_key(id)
+    }
+
+    /// Whether we know well enough that they are still there not to ask again in this walk.
+    /// Until three walks have found them we ask every time, so that somebody who truly left is
+    /// out by the third.
+    pub(super) fn is_found_of_late(&self, id: &str, now: Millis) -> bool {
+        self.missing.get(id).is_some_and(|missing| {
+            missing.found_in_walks >= WALKS_UNTIL_UNLISTED && keeps(missing.last_found_at, now)
+        })
+    }
+
+    /// When they were proven gone, if that was less than a day ago.
+    pub(super) fn departed_at(&self, id: &str, now: Millis) -> Option<Millis> {
+        self.departed.get(id).copied().filter(|at| keeps(*at, now))
+    }
+
+    pub(super) fn found_in_walks(&self, id: &str) -> u32 {
+        self.missing
+            .get(id)
+            .map_or(0, |missing| missing.found_in_walks)
+    }
+
+    /// They are missing, and the provider did (or did not) show them by id at `found_at`.
+    pub(super) fn note_missing(&mut self, id: &str, now: Millis, is_found: bool) {
+        let missing = self.missing.entry(RemoteId::from(id)).or_insert(Missing {
+            since: now,
+            found_in_walks: 0,
+            last_found_at: Millis::NONE,
+        });
+        if is_found {
+            missing.found_in_walks = missing.found_in_walks.saturating_add(1);
+            missing.last_found_at = now;
+        }
+    }
+
+    pub(super) fn note_departed(&mut self, id: &str, at: Millis) {
+        self.missing.remove(id);
+        self.departed.insert(RemoteId::from(id), at);
+    }
+
+    /// Forgets whom the list shows again, whoever is no longer kept, and proofs that are old.
+    pub(super) fn tidy(
+        &mut self,
+        now: Millis,
+        is_listed: impl Fn(&str) -> bool,
+        is_missing: impl Fn(&str) -> bool,
+    ) {
+        self.missing.retain(|id, _| is_missing(id.as_str()));
+        self.departed
+            .retain(|id, at| keeps(*at, now) && !is_listed(id.as_str()));
+    }
+}
+
+fn keeps(at: Millis, now: Millis) -> bool {
+    at != Millis::NONE && now.since(at) < PROOF_KEEPS_MILLIS
+}
+
+impl Evidence {
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+
+    /// When a group's members were last read; [`Millis::NONE`] if never.
+    pub(super) fn members_read_at(&self, group: &str) -> Millis {
+        self.groups_read.get(group).copied().unwrap_or(Millis::NONE)
+    }
+
+    /// Takes the read times of the groups that there are; others are forgotten.
+    pub(super) fn note_reads<'a>(&mut self, groups: impl Iterator<Item = (&'a str, Millis)>) {
+        self.groups_read = groups.map(|(id, at)| (RemoteId::from(id), at)).collect();
+    }
+
+    /// The groups that somebody whom held walks miss belongs to. They are read in every walk,
+    /// since only a third reading that says the same can settle it.
+    pub(super) fn implicated_groups<'a>(&self, prev: &'a Directory) -> BTreeSet<&'a str> {
+        self.held
+            .keys()
+            .filter(|loss| loss.kind == SuspectKind::User)
+            .filter_map(|loss| prev.find(Resource::Users, loss.id.as_str()))
+            .flat_map(|user| prev.groups_of(user))
+            .map(|group| prev.group(*group as usize).id)
+            .collect()
+    }
+}

@@ -1,0 +1,45 @@
+//! The directory: what a walk read, sealed. This is the heart of Rolecall, and pure: no I/O, no
+//! clock, no chance, so that every rule in it can be tried thousands of times in a second.
+//!
+//! Other systems delete people's access on its word, and that shapes both halves of it.
+//!
+//! **Sealing** decides what may be said. Lists are read in [`Pass`]es and united in a
+//! [`Listing`]; with the groups that [`plan_group_reads`] asks for, and who the credential
+//! belongs to, that is a [`Reading`]. [`assess`] judges it against the [`Directory`] in force
+//! and the [`Evidence`] that earlier walks left. Absence is suspicion, never fact: an
+//! [`Assessment`] names whom to look up by id, and only with those answers does
+//! [`Assessment::seal`] come to a [`Verdict`].
+//!
+//! **Serving** must cost nothing to speak of. A [`Directory`] is immutable and compact: rows in
+//! order of remote id, text in one arena, memberships as numbers. So a page is a slice, a
+//! cursor is a key, "go on after this one" holds across versions, and a look-up is a binary
+//! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, since
+//! nobody ever wants a record in any other form.
+//!
+//! Read next: `pass` for reading lists, `assess` and `seal` for the rules, `world` for how a
+//! directory is put together, `columns` for how it lies in memory, `serve` for how it is shown.
+
+mod assess;
+mod codec;
+mod columns;
+mod evidence;
+mod page;
+mod pass;
+mod reading;
+mod record;
+mod seal;
+mod serve;
+#[cfg(test)]
+mod testing;
+mod text;
+mod world;
+
+pub use assess::{Assessment, Policy, assess};
+pub use codec::DecodeError;
+pub use columns::Directory;
+pub use evidence::Evidence;
+pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
+pub use pass::{Listed, ListedPage, Listing, Pass};
+pub use reading::{Answers, GroupRead, Lookups, MemberList, Reading, UserAnswer, plan_group_reads};
+pub use record::Visibility;
+pub use seal::{Candidate, Verdict};

@@ -1,0 +1,333 @@
+//! One user or group, as sealing compares it and serving shows it: a view that borrows, be it
+//! from a directory's columns or from what a walk observed. That the two kinds of origin give
+//! equal views for equal people is what lets "nothing changed" be one comparison.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    observed::{ObservedGroup, ObservedMember, ObservedUser, Seats, Sourced},
+    schema::{Reason, SeatType, UserField, UserStatus, Warning},
+};
+
+/// A moment in whole milliseconds, or none. Providers' finer fractions are cut off, once, here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct Millis(i64);
+
+impl Millis {
+    /// No moment. Below every other, so that the later of a moment and none is the moment.
+    pub(super) const NONE: Millis = Millis(i64::MIN);
+
+    pub(super) fn at(moment: Timestamp) -> Self {
+        Millis(moment.as_millisecond())
+    }
+
+    pub(super) fn maybe(moment: Option<Timestamp>) -> Self {
+        moment.map_or(Millis::NONE, Millis::at)
+    }
+
+    pub(super) fn timestamp(self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.0).ok()
+    }
+
+    /// Whether this is none or a moment that can be shown.
+    pub(super) fn is_sound(self) -> bool {
+        self == Millis::NONE || self.timestamp().is_some()
+    }
+
+    /// Milliseconds from `earlier` to here.
+    pub(super) fn since(self, earlier: Millis) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What a credential may see, and so what a directory can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Visibility {
+    /// Status, roles and last sign-in: what only an administrator is shown.
+    pub roles: bool,
+    /// Why seats are not seen; None where they are.
+    pub seats_hidden: Option<Reason>,
+    pub groups: bool,
+}
+
+impl Visibility {
+    pub(super) fn of(is_admin: bool, seats: &Seats, groups: bool) -> Self {
+        Self {
+            roles: is_admin,
+            seats_hidden: match seats {
+                Seats::Readable { .. } => None,
+                Seats::Hidden(reason) => Some(*reason),
+            },
+            groups,
+        }
+    }
+
+    /// Whether `self` sees less than `former` did, in any respect.
+    pub(super) fn is_less_than(self, former: Visibility) -> bool {
+        (former.roles && !self.roles)
+            || (former.seats_hidden.is_none() && self.seats_hidden.is_some())
+            || (former.groups && !self.groups)
+    }
+}
+
+/// The part of a user that many share, held once for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Profile {
+    pub(super) status: Option<Sourced<UserStatus>>,
+    pub(super) roles: Option<Vec<Box<str>>>,
+    pub(super) seat: Option<Sourced<SeatType>>,
+    pub(super) is_external: Option<bool>,
+    pub(super) warnings: Vec<Warning>,
+    /// Known from a group's member list alone: in no user list, so never missing from one.
+    pub(super) is_outsider: bool,
+    pub(super) listed: bool,
+    pub(super) suspected: bool,
+}
+
+/// An address in the two halves that a directory holds; the domain is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Email<'a> {
+    pub(super) local: &'a str,
+    /// With its `@`; None where the text has none.
+    pub(super) domain: Option<&'a str>,
+}
+
+impl<'a> Email<'a> {
+    fn split(text: &'a str) -> Self {
+        match text.rfind('@') {
+            Some(at) => Self {
+                local: &text[..at],
+                domain: Some(&text[at..]),
+            },
+            None => Self {
+                local: text,
+                domain: None,
+            },
+        }
+    }
+
+    pub(super) fn whole(self) -> String {
+        [self.local, self.domain.unwrap_or_default()].concat()
+    }
+}
+
+/// One user, less the times that sealing itself keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserView<'a> {
+    pub(super) id: &'a str,
+    pub(super) email: Option<Email<'a>>,
+    pub(super) name: Option<&'a str>,
+    pub(super) first_name: Option<&'a str>,
+    pub(super) last_name: Option<&'a str>,
+    pub(super) avatar: Option<&'a str>,
+    pub(super) seat_since: Millis,
+    pub(super) seat_until: Millis,
+    pub(super) last_login_at: Millis,
+    pub(super) profile: Cow<'a, Profile>,
+}
+
+impl<'a> UserView<'a> {
+    /// A user whom the list showed.
+    pub(super) fn listed(user: &'a ObservedUser, sees: Visibility) -> Self {
+        let seat = user.seat.as_ref();
+        let mut warnings = user.warnings.clone();
+        if !sees.groups {
+            warnings.push(warning(UserField::Groups, Reason::NotPermitted));
+        }
+        warnings.sort_unstable();
+        warnings.dedup_by_key(|warning| warning.field);
+        Self {
+            id: user.remote_id.as_str(),
+            email: user.email.as_deref().map(Email::split),
+            name: user.name.as_deref(),
+            first_name: user.first_name.as_deref(),
+            last_name: user.last_name.as_deref(),
+            avatar: user.avatar.as_deref(),
+            seat_since: Millis::maybe(seat.and_then(|seat| seat.since)),
+            seat_until: Millis::maybe(seat.and_then(|seat| seat.provisional_until)),
+            last_login_at: Millis::maybe(user.last_login_at),
+            profile: Cow::Owned(Profile {
+                status: user.status.clone(),
+                roles: user.roles.clone(),
+                seat: seat.map(|seat| seat.kind.clone()),
+                is_external: user.is_external,
+                warnings,
+                is_outsider: false,
+                listed: true,
+                suspected: false,
+            }),
+        }
+    }
+
+    /// Somebody whom only a group names.
+    pub(super) fn outsider(member: &'a ObservedMember, sees: Visibility) -> Self {
+        Self {
+            id: member.remote_id.as_str(),
+            email: member.email.as_deref().map(Email::split),
+            name: member.name.as_deref(),
+            first_name: member.first_name.as_deref(),
+            last_name: member.last_name.as_deref(),
+            avatar: None,
+            seat_since: Millis::NONE,
+            seat_until: Millis::NONE,
+            last_login_at: Millis::NONE,
+            profile: Cow::Owned(outsider_profile(sees)),
+        }
+    }
+
+    /// A user from a former directory, cut down to what may be seen now.
+    pub(super) fn within(mut self, sees: Visibility) -> Self {
+        let profile = &self.profile;
+        let shows_too_much = (!sees.roles && profile.roles.is_some())
+            || (sees.seats_hidden.is_some() && profile.seat.is_some());
+        let warns_of_groups = |warning: &Warning| warning.field == UserField::Groups;
+        if !shows_too_much && profile.warnings.iter().any(warns_of_groups) != sees.groups {
+            return self;
+        }
+        let profile = self.profile.to_mut();
+        let mut hidden = Vec::new();
+        if !sees.groups {
+            hidden.push(warning(UserField::Groups, Reason::NotPermitted));
+        }
+        if !sees.roles {
+            profile.status = None;
+            profile.roles = None;
+            self.last_login_at = Millis::NONE;
+            for field in [UserField::Status, UserField::Roles, UserField::LastLoginAt] {
+                hidden.push(warning(field, Reason::NotPermitted));
+            }
+        }
+        if let Some(reason) = sees.seats_hidden {
+            profile.seat = None;
+            self.seat_since = Millis::NONE;
+            self.seat_until = Millis::NONE;
+            hidden.push(warning(UserField::Seat, reason));
+        }
+        profile.warnings.retain(|known| {
+            known.field != UserField::Groups && hidden.iter().all(|new| new.field != known.field)
+        });
+        profile.warnings.extend(hidden);
+        profile.warnings.sort_unstable();
+        self
+    }
+
+    /// The same user with what a walk concluded about their standing.
+    pub(super) fn with_standing(mut self, standing: Standing) -> Self {
+        let profile = &self.profile;
+        if (profile.listed, profile.suspected) != (standing.listed, standing.suspected) {
+            let profile = self.profile.to_mut();
+            profile.listed = standing.listed;
+            profile.suspected = standing.suspected;
+        }
+        self
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.profile
+            .status
+            .as_ref()
+            .is_some_and(|status| status.value == UserStatus::Disabled)
+    }
+}
+
+const fn warning(field: UserField, reason: Reason) -> Warning {
+    Warning { field, reason }
+}
+
+/// The profile of somebody whom only a group names. The group says who they are and no more, so
+/// the rest is null with a reason; but roles they have none, where roles can be seen at all.
+pub(super) fn outsider_profile(sees: Visibility) -> Profile {
+    let unseen = if sees.roles {
+        Reason::Unknown
+    } else {
+        Reason::NotPermitted
+    };
+    let mut warnings = vec![
+        warning(UserField::Status, unseen),
+        warning(
+            UserField::Seat,
+            sees.seats_hidden.unwrap_or(Reason::Unknown),
+        ),
+        warning(UserField::LastLoginAt, unseen),
+    ];
+    if !sees.roles {
+        warnings.push(warning(UserField::Roles, Reason::NotPermitted));
+    }
+    warnings.sort_unstable();
+    Profile {
+        status: None,
+        roles: sees.roles.then(Vec::new),
+        seat: None,
+        is_external: Some(true),
+        warnings,
+        is_outsider: true,
+        listed: true,
+        suspected: false,
+    }
+}
+
+/// How sure we are of somebody, or of a group, that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) listed: bool,
+    pub(super) suspected: bool,
+}
+
+impl Standing {
+    pub(super) const SEEN: Standing = Standing {
+        listed: true,
+        suspected: false,
+    };
+
+    /// Seen, but so changed that it is not believed yet.
+    pub(super) const DISPUTED: Standing = Standing {
+        listed: true,
+        suspected: true,
+    };
+}
+
+/// One group, less its members and the times that sealing itself keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupView<'a> {
+    pub(super) id: &'a str,
+    pub(super) name: Option<&'a str>,
+    pub(super) description: Option<&'a str>,
+    pub(super) owner: Option<OwnerView<'a>>,
+    pub(super) created_at: Millis,
+    pub(super) modified_at: Millis,
+    pub(super) listed: bool,
+    pub(super) suspected: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnerView<'a> {
+    pub(super) id: &'a str,
+    pub(super) email: Option<Email<'a>>,
+}
+
+impl<'a> GroupView<'a> {
+    pub(super) fn listed(group: &'a ObservedGroup) -> Self {
+        Self {
+            id: group.remote_id.as_str(),
+            name: group.name.as_deref(),
+            description: group.description.as_deref(),
+            owner: group.owner.as_ref().map(|owner| OwnerView {
+                id: owner.remote_id.as_str(),
+                email: owner.email.as_deref().map(Email::split),
+            }),
+            created_at: Millis::maybe(group.created_at),
+            modified_at: Millis::maybe(group.modified_at),
+            listed: true,
+            suspected: false,
+        }
+    }
+
+    pub(super) fn with_standing(mut self, standing: Standing) -> Self {
+        self.listed = standing.listed;
+        self.suspected = standing.suspected;
+        self
+    }
+}

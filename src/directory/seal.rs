@@ -1,0 +1,303 @@
+//! The last word on a reading (a walk's rules 3 to 7): with the answers to the look-ups in hand,
+//! decide about each absent one, and make the next directory, or find that nothing changed.
+//!
+//! Nobody leaves but by a proof: the provider's own "no such user". Somebody who is found is
+//! kept as they were; somebody of whom nothing was heard is kept too, and `suspected`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    id::RemoteId,
+    observed::ObservedUser,
+    schema::UserStatus,
+    walk::{Suspect, SuspectKind, SuspectReason, WalkReason},
+};
+
+use super::{
+    Answers, Assessment, DecodeError, Directory, Evidence, GroupRead, Listing, Policy, UserAnswer,
+    assess::{Finding, Open, missing},
+    codec,
+    columns::Columns,
+    evidence::{Absences, Loss, WALKS_UNTIL_UNLISTED},
+    pass::Listed,
+    record::{Millis, Standing},
+    world::{Decisions, KeptGroup, World},
+};
+
+/// What became of a reading. Evidence, where there is some, is to be stored in place of the old.
+#[derive(Debug)]
+pub enum Verdict {
+    Failed(WalkReason),
+    /// Whole, but so unlikely that a person must look; the directory in force stays.
+    Held {
+        reason: WalkReason,
+        suspects: Vec<Suspect>,
+        candidate: Box<Candidate>,
+        evidence: Evidence,
+    },
+    /// Nothing that is served changed: version and ETags stay.
+    Unchanged {
+        evidence: Evidence,
+    },
+    Sealed {
+        directory: Box<Directory>,
+        evidence: Evidence,
+    },
+}
+
+impl Assessment<'_> {
+    /// Seals the reading as `version`, if it can be.
+    pub fn seal(mut self, answers: Answers, version: u64, now: Timestamp) -> Verdict {
+        let open = match self.finding {
+            Finding::Failed(reason) => return Verdict::Failed(reason),
+            Finding::Held {
+                reason,
+                suspects,
+                candidate,
+            } => {
+                return Verdict::Held {
+                    reason,
+                    suspects,
+                    candidate,
+                    evidence: self.evidence,
+                };
+            }
+            Finding::Open(ref mut open) => std::mem::take(open),
+        };
+        let now = Millis::at(now);
+        let Some(decisions) = self.decide(&open, answers, now) else {
+            return Verdict::Failed(WalkReason::Incomplete);
+        };
+        let Some(world) = World::build(self.sources(now), &decisions) else {
+            return Verdict::Failed(WalkReason::Incomplete);
+        };
+        let directory = world
+            .is_changed
+            .then(|| Box::new(Directory::lay_down(&world, version, now)));
+        let mut evidence = self.evidence.clone();
+        evidence.note_reads(world.read_times());
+        match directory {
+            Some(directory) => Verdict::Sealed {
+                directory,
+                evidence,
+            },
+            None => Verdict::Unchanged { evidence },
+        }
+    }
+
+    /// Decides about everybody who is to be accounted for, and remembers what led to it. None
+    /// if, after that, the list does not add up to the provider's own total.
+    fn decide(&mut self, open: &Open, answers: Answers, now: Millis) -> Option<Decisions> {
+        let Self {
+            reading,
+            evidence,
+            policy,
+            ..
+        } = self;
+        let mut decisions = Decisions::default();
+
+        let mut trial = Trial {
+            absences: &mut evidence.users,
+            listing: &reading.users,
+            policy: *policy,
+            now,
+            kept_missing: BTreeSet::new(),
+            departed_unseen: 0,
+        };
+        for id in &open.users {
+            let word = match answers.users.get(id) {
+                _ if open.is_unripe(&missing(SuspectKind::User, id)) => Word::None,
+                Some(UserAnswer::Found(_)) => Word::Found,
+                Some(UserAnswer::Departed) => Word::Departed,
+                None => Word::None,
+            };
+            if let Some(standing) = trial.hear(id, word) {
+                decisions.users.insert(id.clone(), standing);
+            }
+        }
+        trial.close()?;
+
+        if let Some(listing) = &reading.groups {
+            let mut group_answers = answers.groups;
+            let mut trial = Trial {
+                absences: &mut evidence.groups,
+                listing,
+                policy: *policy,
+                now,
+                kept_missing: BTreeSet::new(),
+                departed_unseen: 0,
+            };
+            for id in &open.groups {
+                let (word, members) = match group_answers.remove(id) {
+                    _ if open.is_unripe(&missing(SuspectKind::Group, id)) => (Word::None, None),
+                    Some(GroupRead::Members(list)) => (Word::Found, Some(list)),
+                    Some(GroupRead::Departed) => (Word::Departed, None),
+                    None => (Word::None, None),
+                };
+                if let Some(standing) = trial.hear(id, word) {
+                    decisions
+                        .groups
+                        .insert(id.clone(), KeptGroup { standing, members });
+                }
+            }
+            trial.close()?;
+        }
+
+        evidence.held.clear();
+        for (loss, walks) in open.disputes.iter().flatten() {
+            let is_absent = decisions.users.contains_key(&loss.id)
+                || open.users.binary_search(&loss.id).is_ok();
+            if loss.kind == SuspectKind::User
+                && !is_absent
+                && (open.is_unripe(loss) || !is_confirmed(loss, answers.users.get(&loss.id)))
+            {
+                decisions.disputed.insert(loss.id.clone());
+                evidence.held.insert(loss.clone(), *walks);
+            }
+        }
+        Some(decisions)
+    }
+}
+
+/// What the provider said of an absent one in this walk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Found,
+    Departed,
+    None,
+}
+
+/// The absent of one list, heard one by one.
+struct Trial<'a, T> {
+    absences: &'a mut Absences,
+    listing: &'a Listing<T>,
+    policy: Policy,
+    now: Millis,
+    kept_missing: BTreeSet<RemoteId>,
+    /// Who is proven gone and was not seen by any pass, so that the total may count them.
+    departed_unseen: u64,
+}
+
+impl<T: Listed> Trial<'_, T> {
+    /// How somebody is kept; None if they are gone.
+    fn hear(&mut self, id: &RemoteId, word: Word) -> Option<Standing> {
+        let text = id.as_str();
+        let was_seen = self.listing.has_record(text);
+        let is_proven_gone = word == Word::Departed
+            || (word == Word::None && self.absences.departed_at(text, self.now).is_some());
+        if is_proven_gone {
+            self.absences.note_departed(text, self.now);
+            self.departed_unseen += u64::from(!was_seen);
+            return None;
+        }
+        // A first pass saw them and the second did not, but they are there: pages had shifted.
+        if was_seen && word == Word::Found {
+            return Some(Standing::SEEN);
+        }
+        let is_found = word == Word::Found || self.absences.is_found_of_late(text, self.now);
+        self.absences
+            .note_missing(text, self.now, word == Word::Found);
+        let walks = self.absences.found_in_walks(text);
+        if is_found
+            && self
+                .policy
+                .unlisted_departs_after
+                .is_some_and(|after| walks >= after)
+        {
+            self.absences.note_departed(text, self.now);
+            return None;
+        }
+        self.kept_missing.insert(id.clone());
+        Some(Standing {
+            listed: walks < WALKS_UNTIL_UNLISTED,
+            suspected: !is_found,
+        })
+    }
+
+    /// Tidies the memory; None if the list is not whole.
+    fn close(self) -> Option<()> {
+        let Self {
+            absences,
+            listing,
+            now,
+            kept_missing,
+            departed_unseen,
+            ..
+        } = self;
+        absences.tidy(now, |id| listing.shows(id), |id| kept_missing.contains(id));
+        (!listing.falls_short_by(departed_unseen)).then_some(())
+    }
+}
+
+/// Whether a loss that too many had at once has been shown by a reading of its own: a single
+/// read that says the same, or, of groups, the third full reading in a row, which this is.
+fn is_confirmed(loss: &Loss, answer: Option<&UserAnswer>) -> bool {
+    let shows = |holds: fn(&ObservedUser) -> bool| match answer {
+        Some(UserAnswer::Found(user)) => holds(user),
+        _ => false,
+    };
+    match loss.why {
+        SuspectReason::Disabled => shows(|user| {
+            user.status
+                .as_ref()
+                .is_some_and(|status| status.value == UserStatus::Disabled)
+        }),
+        SuspectReason::RolesLost => {
+            shows(|user| user.roles.as_ref().is_some_and(|roles| roles.is_empty()))
+        }
+        SuspectReason::GroupsLost | SuspectReason::Missing | SuspectReason::Degraded => true,
+    }
+}
+
+/// The directory that a held walk would have made, if a person takes the reading at its word:
+/// the missing gone, the changed changed, what is no longer seen null.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    directory: Directory,
+    evidence: Evidence,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCandidate<D> {
+    columns: D,
+    evidence: Evidence,
+}
+
+impl Candidate {
+    pub(super) fn of(as_seen: &World<'_>, evidence: &Evidence, now: Millis) -> Self {
+        let mut evidence = evidence.clone();
+        evidence.held = BTreeMap::new();
+        evidence.users.tidy(now, |_| false, |_| false);
+        evidence.groups.tidy(now, |_| false, |_| false);
+        evidence.note_reads(as_seen.read_times());
+        Self {
+            directory: Directory::lay_down(as_seen, 0, now),
+            evidence,
+        }
+    }
+
+    /// The directory that takes the held walk at its word, and the memory to go with it. It
+    /// replaces the directory that the walk was held against, and no other.
+    pub fn release(self, version: u64, now: Timestamp) -> (Directory, Evidence) {
+        let directory = self.directory.restamped(version, Millis::at(now));
+        (directory, self.evidence)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(&StoredCandidate {
+            columns: &self.directory.columns,
+            evidence: self.evidence.clone(),
+        })
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let stored: StoredCandidate<Columns> = codec::decode(bytes)?;
+        Ok(Self {
+            directory: Directory::from_columns(stored.columns).ok_or(DecodeError::Unsound)?,
+            evidence: stored.evidence,
+        })
+    }
+}

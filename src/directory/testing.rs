@@ -1,0 +1,205 @@
+//! People, groups and readings for the tests of this folder.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::model::{
+    id::RemoteId,
+    observed::{
+        Identity, ObservedGroup, ObservedMember, ObservedOwner, ObservedRole, ObservedSeat,
+        ObservedUser, Seats, Sourced,
+    },
+    schema::{Reason, RoleType, SeatType, UserStatus},
+};
+
+use super::{
+    Answers, Directory, Evidence, GroupRead, ListedPage, Listing, MemberList, Pass, Policy,
+    Reading, Verdict, assess,
+};
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + seconds).unwrap()
+}
+
+pub(super) fn id(text: &str) -> RemoteId {
+    RemoteId::from(text)
+}
+
+pub(super) fn identity() -> Identity {
+    Identity {
+        user: id("u0"),
+        email: Some("admin@example.org".to_owned()),
+        name: None,
+        organisation: id("org"),
+        organisation_name: None,
+        is_admin: true,
+        seats: Seats::Readable { plan: id("plan") },
+    }
+}
+
+/// The identity of a token that is shown no more than its own name.
+pub(super) fn plain_identity() -> Identity {
+    Identity {
+        is_admin: false,
+        seats: Seats::Hidden(Reason::NotPermitted),
+        ..identity()
+    }
+}
+
+pub(super) fn roles() -> Vec<ObservedRole> {
+    [
+        ("system_admin", RoleType::Admin),
+        ("licensed_user", RoleType::Editor),
+    ]
+    .map(|(word, kind)| ObservedRole {
+        remote_id: id(word),
+        name: word.replace('_', " ").into(),
+        description: None,
+        kind: Sourced {
+            value: kind,
+            source: None,
+        },
+    })
+    .to_vec()
+}
+
+pub(super) fn user(remote_id: &str) -> ObservedUser {
+    ObservedUser {
+        remote_id: id(remote_id),
+        email: Some(format!("{remote_id}@example.org").into()),
+        name: Some(format!("Ana {remote_id}").into()),
+        first_name: Some("Ana".into()),
+        last_name: Some(remote_id.into()),
+        status: Some(Sourced {
+            value: UserStatus::Enabled,
+            source: Some("ACTIVE".into()),
+        }),
+        roles: Some(vec!["licensed_user".into()]),
+        seat: Some(ObservedSeat {
+            kind: Sourced {
+                value: SeatType::Member,
+                source: Some("MEMBER".into()),
+            },
+            since: Some(at(-1000)),
+            provisional_until: None,
+        }),
+        is_external: Some(false),
+        avatar: None,
+        last_login_at: None,
+        warnings: Vec::new(),
+    }
+}
+
+pub(super) fn disabled(mut user: ObservedUser) -> ObservedUser {
+    user.status = Some(Sourced {
+        value: UserStatus::Disabled,
+        source: Some("DEACTIVATED".into()),
+    });
+    user
+}
+
+pub(super) fn group(remote_id: &str) -> ObservedGroup {
+    ObservedGroup {
+        remote_id: id(remote_id),
+        name: Some(format!("Group {remote_id}").into()),
+        description: None,
+        owner: Some(ObservedOwner {
+            remote_id: id("u0"),
+            email: Some("u0@example.org".into()),
+        }),
+        created_at: Some(at(-5000)),
+        modified_at: Some(at(-4000)),
+    }
+}
+
+pub(super) fn member(remote_id: &str) -> ObservedMember {
+    let user = user(remote_id);
+    ObservedMember {
+        remote_id: user.remote_id,
+        email: user.email,
+        name: user.name,
+        first_name: user.first_name,
+        last_name: user.last_name,
+    }
+}
+
+pub(super) fn members(ids: &[&str], read_at: Timestamp) -> GroupRead {
+    GroupRead::Members(MemberList {
+        members: ids.iter().map(|id| member(id)).collect(),
+        read_at,
+    })
+}
+
+/// A page as an exact provider gives it.
+pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) -> ListedPage<T> {
+    let start = (number as usize - 1) * page_size;
+    let end = (start + page_size).min(all.len());
+    ListedPage {
+        records: all.get(start..end).unwrap_or_default().to_vec(),
+        quarantined: Vec::new(),
+        rows_lacking_required: 0,
+        number: Some(number),
+        total: Some(all.len() as u64),
+        total_pages: Some(all.len().div_ceil(page_size) as u64),
+    }
+}
+
+/// What a pass over a list that stands still sees, confirmed by a second one where that is due.
+pub(super) fn listing<T: super::Listed + Clone>(all: &[T]) -> Listing<T> {
+    let pass = || {
+        let mut pass = Pass::new(100);
+        while let Some(page) = pass.wanted().first().copied() {
+            pass.take(page, listed_page(all, 100, page)).unwrap();
+        }
+        pass
+    };
+    let listing = Listing::of(pass()).unwrap();
+    if listing.needs_second_pass() {
+        listing.join(pass()).unwrap()
+    } else {
+        listing
+    }
+}
+
+/// A reading of an organisation that stands still, with every group read at `seconds`.
+pub(super) fn reading(users: &[&str], groups: &[(&str, &[&str])], seconds: i64) -> Reading {
+    let users: Vec<_> = users.iter().map(|id| user(id)).collect();
+    reading_of(&users, groups, seconds)
+}
+
+pub(super) fn reading_of(
+    users: &[ObservedUser],
+    groups: &[(&str, &[&str])],
+    seconds: i64,
+) -> Reading {
+    let listed: Vec<_> = groups.iter().map(|(id, _)| group(id)).collect();
+    Reading {
+        identity: identity(),
+        roles: roles(),
+        users: listing(users),
+        groups: Some(listing(&listed)),
+        group_reads: groups
+            .iter()
+            .map(|(group, ids)| (id(group), members(ids, at(seconds))))
+            .collect::<BTreeMap<_, _>>(),
+        started_at: at(seconds),
+    }
+}
+
+/// The directory that a first walk makes of a reading.
+pub(super) fn first(reading: Reading) -> (Directory, Evidence) {
+    let now = reading.started_at;
+    let verdict = assess(None, reading, Evidence::default(), Policy::default(), now).seal(
+        Answers::default(),
+        1,
+        now,
+    );
+    match verdict {
+        Verdict::Sealed {
+            directory,
+            evidence,
+        } => (*directory, evidence),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,449 @@
+//! A world: who would be in the directory if a given set of decisions about absent people were
+//! taken. Sealing makes two of them, one in which everybody who was not seen is gone (to know
+//! what the reading would cost, and to hold until a person releases it) and the one it seals.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
+
+use crate::model::{
+    id::RemoteId,
+    observed::{ObservedMember, ObservedRole},
+};
+
+use super::{
+    Directory, Evidence, GroupRead, MemberList, Reading, Resource, Visibility,
+    record::{GroupView, Millis, Standing, UserView, outsider_profile},
+    text::size,
+};
+
+/// What was decided about those whom the reading does not show, or shows unbelievably changed.
+/// Who is absent and not in here is gone.
+#[derive(Default)]
+pub(super) struct Decisions {
+    pub(super) users: BTreeMap<RemoteId, Standing>,
+    pub(super) groups: BTreeMap<RemoteId, KeptGroup>,
+    /// Whose losses are not believed yet: kept with the former record, in the former groups.
+    pub(super) disputed: HashSet<RemoteId>,
+}
+
+/// A group that is kept although the list does not show it.
+pub(super) struct KeptGroup {
+    pub(super) standing: Standing,
+    /// Its members, where the provider showed it by id.
+    pub(super) members: Option<MemberList>,
+}
+
+pub(super) struct World<'a> {
+    pub(super) organisation: RemoteId,
+    pub(super) visibility: Visibility,
+    /// In order of remote id.
+    pub(super) roles: Vec<ObservedRole>,
+    pub(super) users: Vec<UserDraft<'a>>,
+    pub(super) groups: Vec<GroupDraft<'a>>,
+    /// Whether anything that is served differs from the former directory.
+    pub(super) is_changed: bool,
+}
+
+pub(super) struct UserDraft<'a> {
+    pub(super) view: UserView<'a>,
+    pub(super) first_seen_at: Millis,
+    pub(super) updated_at: Millis,
+}
+
+pub(super) struct GroupDraft<'a> {
+    pub(super) view: GroupView<'a>,
+    /// Places in the world's users, ascending.
+    pub(super) members: Vec<u32>,
+    pub(super) members_read_at: Millis,
+    pub(super) first_seen_at: Millis,
+    pub(super) updated_at: Millis,
+}
+
+/// Where a group's members come from.
+#[derive(Clone, Copy)]
+enum Members<'a> {
+    Read(&'a MemberList),
+    /// From the former directory, where the group is at this place.
+    Carried(usize),
+}
+
+/// What a world is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) prev: Option<&'a Directory>,
+    pub(super) reading: &'a Reading,
+    pub(super) evidence: &'a Evidence,
+    pub(super) now: Millis,
+}
+
+/// No place.
+const NOWHERE: u32 = u32::MAX;
+
+impl<'a> World<'a> {
+    /// None if a group is listed whose members nobody ever read.
+    pub(super) fn build(from: Sources<'a>, decisions: &'a Decisions) -> Option<Self> {
+        let Sources { prev, reading, .. } = from;
+        let visibility = reading.visibility();
+        let groups = group_views(from, decisions)?;
+        let mut users = present_users(from, decisions, visibility);
+        let outsiders = outsiders(from, &users, &groups, visibility);
+        users.extend(outsiders);
+        users.sort_unstable_by(|a, b| a.id.cmp(b.id));
+        let members = member_places(from, decisions, &users, &groups);
+
+        let mut roles = reading.roles.clone();
+        roles.sort_by(|a, b| a.remote_id.cmp(&b.remote_id));
+        roles.dedup_by(|a, b| a.remote_id == b.remote_id);
+        let is_changed =
+            prev.is_none_or(|prev| prev.visibility() != visibility || prev.columns.roles != roles);
+        let mut world = World {
+            organisation: reading.identity.organisation.clone(),
+            visibility,
+            roles,
+            users: users
+                .into_iter()
+                .map(|view| UserDraft {
+                    view,
+                    first_seen_at: from.now,
+                    updated_at: from.now,
+                })
+                .collect(),
+            groups: groups
+                .into_iter()
+                .zip(members)
+                .map(|((view, source), members)| GroupDraft {
+                    members_read_at: from.read_at(view.id, source),
+                    view,
+                    members,
+                    first_seen_at: from.now,
+                    updated_at: from.now,
+                })
+                .collect(),
+            is_changed,
+        };
+        if let Some(prev) = prev {
+            world.date_from(prev);
+        }
+        Some(world)
+    }
+
+    /// Gives whoever was there before their times back: when they were first seen, and when
+    /// they last changed unless they did so now. A user's groups are a part of the user; a
+    /// group's new name is not.
+    fn date_from(&mut self, prev: &Directory) {
+        let mut place_now = vec![NOWHERE; prev.len(Resource::Users)];
+        let mut former_place = vec![None; self.users.len()];
+        for (place, user) in self.users.iter().enumerate() {
+            if let Some(former) = prev.find(Resource::Users, user.view.id) {
+                place_now[former] = size(place);
+                former_place[place] = Some(former);
+            }
+        }
+        self.is_changed |= place_now.contains(&NOWHERE);
+
+        let mut has_moved = vec![false; self.users.len()];
+        let mut move_all = |places: &mut dyn Iterator<Item = u32>| {
+            for place in places.filter(|place| *place != NOWHERE) {
+                has_moved[place as usize] = true;
+            }
+        };
+        let mut groups_kept = 0;
+        for group in &mut self.groups {
+            let Some(former) = prev.find(Resource::Groups, group.view.id) else {
+                self.is_changed = true;
+                move_all(&mut group.members.iter().copied());
+                continue;
+            };
+            groups_kept += 1;
+            let row = &prev.columns.groups[former];
+            group.first_seen_at = row.first_seen_at;
+            let members_before = prev.members(former);
+            let were_members = || members_before.iter().map(|user| place_now[*user as usize]);
+            let has_same_members = were_members().eq(group.members.iter().copied());
+            if has_same_members && prev.group(former) == group.view {
+                group.updated_at = row.updated_at;
+                continue;
+            }
+            self.is_changed = true;
+            let before: HashSet<u32> = were_members().collect();
+            let after: HashSet<u32> = group.members.iter().copied().collect();
+            move_all(&mut before.symmetric_difference(&after).copied());
+        }
+        if groups_kept < prev.len(Resource::Groups) {
+            self.is_changed = true;
+            for former in 0..prev.len(Resource::Groups) {
+                let id = prev.group(former).id;
+                if self
+                    .groups
+                    .binary_search_by(|group| group.view.id.cmp(id))
+                    .is_err()
+                {
+                    let members = prev.members(former).iter();
+                    move_all(&mut members.map(|user| place_now[*user as usize]));
+                }
+            }
+        }
+
+        for (place, user) in self.users.iter_mut().enumerate() {
+            let Some(former) = former_place[place] else {
+                self.is_changed = true;
+                continue;
+            };
+            let row = &prev.columns.users[former];
+            user.first_seen_at = row.first_seen_at;
+            if !has_moved[place] && prev.user(former) == user.view {
+                user.updated_at = row.updated_at;
+            } else {
+                self.is_changed = true;
+            }
+        }
+    }
+
+    pub(super) fn place_of(&self, id: &str) -> Option<usize> {
+        self.users
+            .binary_search_by(|user| user.view.id.cmp(id))
+            .ok()
+    }
+
+    /// When each group's members were read.
+    pub(super) fn read_times(&self) -> impl Iterator<Item = (&str, Millis)> {
+        self.groups
+            .iter()
+            .map(|group| (group.view.id, group.members_read_at))
+    }
+
+    /// How many groups each user is in.
+    pub(super) fn group_counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.users.len()];
+        for member in self.groups.iter().flat_map(|group| &group.members) {
+            counts[*member as usize] += 1;
+        }
+        counts
+    }
+}
+
+impl<'a> Sources<'a> {
+    fn read_at(&self, group: &str, members: Members<'_>) -> Millis {
+        match (members, self.prev) {
+            (Members::Read(list), _) => Millis::at(list.read_at),
+            (Members::Carried(place), Some(prev)) => self
+                .evidence
+                .members_read_at(group)
+                .max(prev.columns.groups[place].members_read_at),
+            (Members::Carried(_), None) => Millis::NONE,
+        }
+    }
+}
+
+/// The groups of the world in order of id, each with where its members come from.
+fn group_views<'a>(
+    from: Sources<'a>,
+    decisions: &'a Decisions,
+) -> Option<Vec<(GroupView<'a>, Members<'a>)>> {
+    let Sources { prev, reading, .. } = from;
+    let Some(listing) = &reading.groups else {
+        return Some(Vec::new());
+    };
+    let former = |id: &str| Some((prev?, prev?.find(Resource::Groups, id)?));
+    let mut views = Vec::new();
+    for (group, in_last_pass) in listing.records() {
+        let id = &group.remote_id;
+        let kept = decisions.groups.get(id);
+        let standing = match (in_last_pass, kept) {
+            (true, _) => Standing::SEEN,
+            (false, Some(kept)) => kept.standing,
+            (false, None) => continue,
+        };
+        let members = match (reading.group_reads.get(id), kept) {
+            (Some(GroupRead::Departed), _) => continue,
+            (Some(GroupRead::Members(list)), _) => Members::Read(list),
+            (
+                None,
+                Some(KeptGroup {
+                    members: Some(list),
+                    ..
+                }),
+            ) => Members::Read(list),
+            (None, _) => Members::Carried(former(id.as_str())?.1),
+        };
+        views.push((GroupView::listed(group).with_standing(standing), members));
+    }
+    let Some(prev) = prev else {
+        return Some(views);
+    };
+    for place in 0..prev.len(Resource::Groups) {
+        let view = prev.group(place);
+        if listing.has_record(view.id) {
+            continue;
+        }
+        let kept = decisions.groups.get(view.id);
+        let standing = match kept {
+            _ if listing.is_unreadable(view.id) => Standing::SEEN,
+            Some(kept) => kept.standing,
+            None => continue,
+        };
+        let members = match kept.and_then(|kept| kept.members.as_ref()) {
+            Some(list) => Members::Read(list),
+            None => Members::Carried(place),
+        };
+        views.push((view.with_standing(standing), members));
+    }
+    views.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(b.id));
+    Some(views)
+}
+
+/// Everybody but outsiders, in order of id: the listed, and those whom a decision keeps.
+fn present_users<'a>(
+    from: Sources<'a>,
+    decisions: &Decisions,
+    visibility: Visibility,
+) -> Vec<UserView<'a>> {
+    let Sources { prev, reading, .. } = from;
+    let listing = &reading.users;
+    let former = |id: &str| Some(prev?.user(prev?.find(Resource::Users, id)?));
+    let mut users = Vec::new();
+    for (user, in_last_pass) in listing.records() {
+        let id = user.remote_id.as_str();
+        let standing = match decisions.users.get(id) {
+            _ if in_last_pass => Standing::SEEN,
+            Some(standing) => *standing,
+            None => continue,
+        };
+        let disputed = decisions
+            .disputed
+            .contains(id)
+            .then(|| former(id))
+            .flatten();
+        users.push(match disputed {
+            Some(former) => former.with_standing(Standing::DISPUTED),
+            None => UserView::listed(user, visibility).with_standing(standing),
+        });
+    }
+    let kept = (0..prev.map_or(0, |prev| prev.len(Resource::Users)))
+        .filter_map(|place| Some(prev?.user(place)))
+        .filter(|user| !listing.has_record(user.id))
+        .filter_map(|user| {
+            let standing = if listing.is_unreadable(user.id) {
+                Standing::SEEN
+            } else if decisions.disputed.contains(user.id) {
+                Standing::DISPUTED
+            } else {
+                *decisions.users.get(user.id)?
+            };
+            Some(user.with_standing(standing).within(visibility))
+        });
+    users.extend(kept);
+    users.sort_unstable_by(|a, b| a.id.cmp(b.id));
+    users
+}
+
+/// Whom groups name and no list shows. Somebody who is gone is not among them, nor whoever was
+/// proven gone after the group was read: a list from before cannot bring them back.
+fn outsiders<'a>(
+    from: Sources<'a>,
+    present: &[UserView<'a>],
+    groups: &[(GroupView<'a>, Members<'a>)],
+    visibility: Visibility,
+) -> Vec<UserView<'a>> {
+    let Sources {
+        prev,
+        evidence,
+        now,
+        ..
+    } = from;
+    let present: HashSet<&str> = present.iter().map(|user| user.id).collect();
+    let former = |id: &str| Some(prev?.user(prev?.find(Resource::Users, id)?));
+    let is_gone = |id: &str, read_at: Millis| {
+        evidence
+            .users
+            .departed_at(id, now)
+            .is_some_and(|departed_at| departed_at >= read_at)
+            || former(id).is_some_and(|former| !former.profile.is_outsider)
+    };
+    let mut told: HashMap<&str, &ObservedMember> = HashMap::new();
+    let mut carried: HashMap<&str, UserView<'a>> = HashMap::new();
+    for (_, members) in groups {
+        match (*members, prev) {
+            (Members::Read(list), _) => {
+                let read_at = Millis::at(list.read_at);
+                for member in &list.members {
+                    let id = member.remote_id.as_str();
+                    if !present.contains(id) && !told.contains_key(id) && !is_gone(id, read_at) {
+                        told.insert(id, member);
+                    }
+                }
+            }
+            (Members::Carried(place), Some(prev)) => {
+                for user in prev.members(place) {
+                    let user = prev.user(*user as usize);
+                    if user.profile.is_outsider && !present.contains(user.id) {
+                        carried.insert(user.id, user);
+                    }
+                }
+            }
+            (Members::Carried(_), None) => {}
+        }
+    }
+    carried.retain(|id, _| !told.contains_key(id));
+    let told = told
+        .into_values()
+        .map(|member| UserView::outsider(member, visibility));
+    let carried = carried.into_values().map(|user| UserView {
+        profile: Cow::Owned(outsider_profile(visibility)),
+        ..user
+    });
+    told.chain(carried).collect()
+}
+
+/// The members of each group as places in `users`. Who is not there is struck.
+fn member_places(
+    from: Sources<'_>,
+    decisions: &Decisions,
+    users: &[UserView<'_>],
+    groups: &[(GroupView<'_>, Members<'_>)],
+) -> Vec<Vec<u32>> {
+    let places: HashMap<&str, u32> = users
+        .iter()
+        .enumerate()
+        .map(|(place, user)| (user.id, size(place)))
+        .collect();
+    let mut lists: Vec<Vec<u32>> = groups
+        .iter()
+        .map(|(_, members)| match (*members, from.prev) {
+            (Members::Read(list), _) => list
+                .members
+                .iter()
+                .filter_map(|member| places.get(member.remote_id.as_str()).copied())
+                .collect(),
+            (Members::Carried(place), Some(prev)) => prev
+                .members(place)
+                .iter()
+                .filter_map(|user| places.get(prev.user(*user as usize).id).copied())
+                .collect(),
+            (Members::Carried(_), None) => Vec::new(),
+        })
+        .collect();
+    if let Some(prev) = from.prev {
+        for id in &decisions.disputed {
+            let Some(former) = prev.find(Resource::Users, id.as_str()) else {
+                continue;
+            };
+            let Some(place) = places.get(id.as_str()) else {
+                continue;
+            };
+            for group in prev.groups_of(former) {
+                let group = prev.group(*group as usize).id;
+                if let Ok(group) = groups.binary_search_by(|(view, _)| view.id.cmp(group)) {
+                    lists[group].push(*place);
+                }
+            }
+        }
+    }
+    for list in &mut lists {
+        list.sort_unstable();
+        list.dedup();
+    }
+    lists
+}

@@ -1,0 +1,161 @@
+//! Whose key is this, and whose account is that: the only two doors to anything of a project.
+
+use std::sync::Arc;
+
+use super::Gateway;
+use crate::{
+    crypto::ApiKeyText,
+    error::{Error, Kind, Result},
+    model::{
+        access::{ApiKey, Scope},
+        account::Account,
+        id::{AccountId, KeyId, ProjectId},
+    },
+};
+
+/// A proven caller: a valid key, and so its project and scopes.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub key: Arc<ApiKey>,
+    /// Whether the key was recalled because the store did not answer.
+    pub is_store_down: bool,
+}
+
+impl Caller {
+    pub fn project(&self) -> &ProjectId {
+        &self.key.project
+    }
+
+    /// # Errors
+    /// `key_scope_missing`, naming the scope.
+    pub fn require(&self, scope: Scope) -> Result<()> {
+        if self.key.allows(scope) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::KeyScopeMissing,
+            format!("this API key lacks the scope {scope}"),
+        ))
+    }
+}
+
+/// An account that was proven to be of the caller's own project.
+#[derive(Debug, Clone)]
+pub struct OwnAccount {
+    pub account: Arc<Account>,
+    pub is_store_down: bool,
+}
+
+impl Gateway {
+    /// Proves an API key. Unknown, malformed, revoked and expired keys get the same answer.
+    ///
+    /// # Errors
+    /// `unauthorized`; `store_unavailable` where this key was never seen and the store is down.
+    pub async fn authenticate(&self, text: &str) -> Result<Caller> {
+        let refused = || {
+            Error::new(
+                Kind::Unauthorized,
+                "there is no valid API key in this request",
+            )
+        };
+        let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
+        let now = self.0.clock.now();
+        let id = presented.id();
+        let store = &self.0.store;
+        let recalled = self
+            .0
+            .keys
+            .get(id, now, || store.key(id))
+            .await?
+            .ok_or_else(refused)?;
+        if presented.matches(&recalled.value.digest) && recalled.value.is_valid_at(now) {
+            Ok(Caller {
+                key: recalled.value,
+                is_store_down: recalled.is_store_down,
+            })
+        } else {
+            Err(refused())
+        }
+    }
+
+    /// The caller's own account with this id.
+    ///
+    /// # Errors
+    /// `account_not_found`, the same for an unknown, a malformed and another project's id.
+    pub async fn own_account(&self, caller: &Caller, id: &str) -> Result<OwnAccount> {
+        let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
+        let id: AccountId = id.parse().map_err(|_| not_found())?;
+        let project = caller.project();
+        let store = &self.0.store;
+        let recalled = self
+            .0
+            .accounts
+            .get((project.clone(), id), self.0.clock.now(), || {
+                store.account(project, id)
+            })
+            .await?
+            .ok_or_else(not_found)?;
+        Ok(OwnAccount {
+            account: recalled.value,
+            is_store_down: recalled.is_store_down || caller.is_store_down,
+        })
+    }
+
+    /// Makes a project.
+    ///
+    /// # Errors
+    /// `invalid_parameter` if it is there already.
+    pub async fn create_project(&self, project: &ProjectId) -> Result<()> {
+        if self
+            .0
+            .store
+            .create_project(project, self.0.clock.now())
+            .await?
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::InvalidParameter,
+            format!("there is a project {project} already"),
+        ))
+    }
+
+    /// Makes an API key for `project`; its text is known to nobody else and never again.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn create_key(
+        &self,
+        project: &ProjectId,
+        label: &str,
+        scopes: &[Scope],
+    ) -> Result<ApiKeyText> {
+        let text = ApiKeyText::generate(self.new_id(), &self.0.chance);
+        let key = ApiKey {
+            id: text.id(),
+            project: project.clone(),
+            label: label.to_owned(),
+            scopes: scopes.to_vec(),
+            digest: text.digest(),
+            created_at: self.0.clock.now(),
+            expires_at: None,
+            revoked_at: None,
+        };
+        self.0.store.insert_key(&key).await?;
+        Ok(text)
+    }
+
+    /// Revokes a key of `project`: the next request on this node is refused.
+    ///
+    /// # Errors
+    /// `not_found` if the project has no such key.
+    pub async fn revoke_key(&self, project: &ProjectId, id: KeyId) -> Result<ApiKey> {
+        let revoked = self
+            .0
+            .store
+            .revoke_key(project, id, self.0.clock.now())
+            .await?;
+        self.0.keys.forget(&id);
+        revoked.ok_or_else(|| Error::new(Kind::NotFound, "this project has no such API key"))
+    }
+}

@@ -1,0 +1,305 @@
+//! Accounts: link one by token, list them, delete one.
+//!
+//! A token is tried before it is stored: the provider says whose it is, and whether it may read
+//! users, and only then is anything written.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::{
+    Gateway,
+    access::{Caller, OwnAccount},
+    walk::Join,
+};
+use crate::{
+    connectors::Session,
+    error::{Error, Kind, ProviderFault, Result},
+    model::{
+        account::{Account, AccountKind, AccountStatus, Credential, Endpoint},
+        id::AccountId,
+        observed::Seats,
+        schema::{Reason, UserField, Warning},
+    },
+    outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
+};
+
+/// Who asks to link what.
+pub struct Link {
+    pub provider: String,
+    pub origin_owner_id: String,
+    pub origin_owner_name: String,
+    pub origin_username: Option<String>,
+    pub label: Option<String>,
+    pub kind: AccountKind,
+    pub endpoint: Endpoint,
+    pub token: SecretString,
+}
+
+impl Gateway {
+    /// Tests the token with the provider, stores the account, and has its first walk begin.
+    ///
+    /// # Errors
+    /// `credential_refused`, `scope_missing`, `provider_unavailable`, `provider_throttled`,
+    /// `base_url_not_allowed`; nothing is stored then.
+    pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
+        let connector = self.connector(&link.provider)?;
+        self.check_endpoint(&link.endpoint)?;
+        let now = self.0.clock.now();
+        let id: AccountId = self.new_id();
+        let project = caller.project().clone();
+        let gateway = self.clone();
+        self.owned(async move {
+            let credential = Credential::AccessToken(link.token);
+            let route = Route {
+                provider: connector.key(),
+                account: id.to_string(),
+                token: token_key(&credential),
+                priority: Priority::Interactive,
+                is_newly_linked: true,
+            };
+            let session = Session {
+                endpoint: link.endpoint.clone(),
+                credential: credential.clone(),
+                caller: gateway.0.outbound.caller(route),
+            };
+            let tested = async {
+                let identity = connector.identify(&session).await?;
+                connector.users(&session, &identity, 1).await?;
+                Ok(identity)
+            };
+            let identity = tested
+                .await
+                .map_err(|error: CallError| link_error(&error, false))?;
+            let account = Account {
+                id,
+                project,
+                provider: link.provider,
+                origin_owner_id: link.origin_owner_id,
+                origin_owner_name: link.origin_owner_name,
+                origin_username: link.origin_username,
+                label: link.label,
+                kind: link.kind,
+                status: AccountStatus::Active,
+                status_reasons: Vec::new(),
+                endpoint: link.endpoint,
+                identity,
+                created_at: now,
+                updated_at: now,
+            };
+            gateway
+                .0
+                .store
+                .insert_account(&account, &credential)
+                .await?;
+            tracing::info!(account = %account.id, provider = account.provider, "account linked");
+            gateway.request_walk(&gateway.live(&account), Join::Any, false);
+            Ok(Arc::new(account))
+        })
+        .await
+    }
+
+    /// The accounts of the caller's project, oldest first.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn accounts(&self, caller: &Caller) -> Result<Vec<Account>> {
+        self.0.store.accounts(caller.project()).await
+    }
+
+    /// The fields that are null for everybody in this account's directory, and why.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn unavailable_fields(&self, account: &Account) -> Result<Vec<Warning>> {
+        let identity = &account.identity;
+        let live = self.live(account);
+        self.load(&live).await?;
+        let hidden = |field, reason| Warning { field, reason };
+        let mut fields = Vec::new();
+        if !identity.is_admin {
+            fields.push(hidden(UserField::Status, Reason::NotPermitted));
+            fields.push(hidden(UserField::Roles, Reason::NotPermitted));
+            fields.push(hidden(UserField::IsExternal, Reason::NotPermitted));
+            fields.push(hidden(UserField::LastLoginAt, Reason::NotPermitted));
+        }
+        if let Seats::Hidden(reason) = identity.seats {
+            fields.push(hidden(UserField::Seat, reason));
+        }
+        if live.head().is_some_and(|head| !head.are_groups_visible) {
+            fields.push(hidden(UserField::Groups, Reason::NotPermitted));
+        }
+        fields.sort_unstable();
+        Ok(fields)
+    }
+
+    /// Deletes the account with its credential, directories and walks. What it answered last is
+    /// returned; from the next request on it is unknown.
+    ///
+    /// # Errors
+    /// `account_not_found`, `store_unavailable`.
+    pub async fn unlink(&self, own: &OwnAccount) -> Result<Account> {
+        let account = &own.account;
+        let deleted = self
+            .0
+            .store
+            .delete_account(&account.project, account.id)
+            .await?;
+        self.0
+            .accounts
+            .forget(&(account.project.clone(), account.id));
+        self.0
+            .lives
+            .write()
+            .expect("no holder of this lock panics")
+            .remove(&account.id);
+        let id = account.id;
+        // Both caches were built to take these; a full queue only delays the forgetting.
+        let _ = self
+            .0
+            .directories
+            .invalidate_entries_if(move |(of, _), _| *of == id);
+        let _ = self
+            .0
+            .pages
+            .invalidate_entries_if(move |key, _| key.account == id);
+        deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+    }
+
+    /// A way to the provider with the account's stored credential, and its generation.
+    pub(super) async fn session(
+        &self,
+        account: &Account,
+        priority: Priority,
+        is_newly_linked: bool,
+    ) -> Result<(Session, u64)> {
+        let (credential, generation) = self
+            .0
+            .store
+            .credential(&account.project, account.id)
+            .await?
+            .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+        let connector = self.connector(&account.provider)?;
+        let route = Route {
+            provider: connector.key(),
+            account: account.id.to_string(),
+            token: token_key(&credential),
+            priority,
+            is_newly_linked,
+        };
+        let session = Session {
+            endpoint: account.endpoint.clone(),
+            credential,
+            caller: self.0.outbound.caller(route),
+        };
+        Ok((session, generation))
+    }
+
+    fn check_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
+        let Endpoint::BaseUrl(base) = endpoint else {
+            return Ok(());
+        };
+        let settings = &self.0.settings;
+        let is_listed = settings.base_urls.iter().any(|allowed| allowed == base);
+        if is_listed || (settings.is_loopback_base_url_allowed && is_loopback_base(base)) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::BaseUrlNotAllowed,
+            "this `base_url` is not among those that the operator allows",
+        ))
+    }
+}
+
+fn token_key(credential: &Credential) -> TokenKey {
+    match credential {
+        Credential::AccessToken(token) => TokenKey::of(token),
+    }
+}
+
+/// Whether `base` is plain http to a loopback address, and nothing but an API base.
+fn is_loopback_base(base: &str) -> bool {
+    let Ok(url) = url::Url::parse(base) else {
+        return false;
+    };
+    let is_loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(_)) | None => false,
+    };
+    is_loopback
+        && url.scheme() == "http"
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !base.ends_with('/')
+}
+
+/// What a failed try of a credential means to whoever brought it, or (`was_linked`) to whoever
+/// asks for a walk with one that was refused before.
+pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
+    let (kind, message) = match error.kind {
+        CallErrorKind::Unauthorized if was_linked => (
+            Kind::AccountInactive,
+            "the provider still does not take this account's credential",
+        ),
+        CallErrorKind::Unauthorized => (
+            Kind::CredentialRefused,
+            "the provider does not take this token in this region",
+        ),
+        CallErrorKind::Forbidden => (
+            Kind::ScopeMissing,
+            "the provider takes this token, but it may not read users",
+        ),
+        CallErrorKind::Throttled => (
+            Kind::ProviderThrottled,
+            "the provider's rate limit for this token is spent",
+        ),
+        CallErrorKind::NotFound
+        | CallErrorKind::Refused
+        | CallErrorKind::Unavailable
+        | CallErrorKind::InvalidReply => (
+            Kind::ProviderUnavailable,
+            "the provider did not give a usable answer",
+        ),
+    };
+    let mut answer = Error::new(kind, message)
+        .with_provider(ProviderFault {
+            status: error.status,
+            code: error.code,
+            reference: error.reference.clone(),
+        })
+        .with_source(error.clone());
+    if matches!(kind, Kind::ProviderThrottled | Kind::ProviderUnavailable) {
+        let wait = error
+            .retry_after
+            .unwrap_or(std::time::Duration::from_secs(30));
+        answer = answer.with_retry_after(wait);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback_base;
+
+    #[test]
+    fn a_loopback_base_is_plain_http_to_a_loopback_address() {
+        assert!(is_loopback_base("http://127.0.0.1:7070/2.0"));
+        assert!(is_loopback_base("http://[::1]:7070/2.0"));
+        for bad in [
+            "http://localhost:7070/2.0",
+            "http://127.0.0.1.example.org/2.0",
+            "http://10.0.0.1/2.0",
+            "https://127.0.0.1/2.0",
+            "http://u:p@127.0.0.1/2.0",
+            "http://127.0.0.1/2.0?x=1",
+            "http://127.0.0.1/2.0/",
+            "file:///etc/passwd",
+            "",
+        ] {
+            assert!(!is_loopback_base(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The use-cases: read a directory, walk an account, link and unlink it, decide on a held walk.
+//!
+//! A [`Gateway`] is the one thing that http, the command line and the tests speak to. It owns no
+//! thread: what must outlive a caller (a walk, a load from the store, a page being built) runs as
+//! a task of its own on the runtime that it was made on, and callers wait for the outcome; a
+//! caller that goes away takes nothing with it.
+//!
+//! * [`access`]: whose key is this, whose account is that.
+//! * [`accounts`]: link, list, delete.
+//! * [`reading`]: a directory, its pages, its freshness.
+//! * [`walk`]: one walk, who waits for it, and what becomes of it.
+//! * [`schedule`]: walks that nobody asked for.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::future::Cache;
+use tokio::runtime::Handle;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    connectors::Connector,
+    crypto::{Chance, KeyRing},
+    error::{Error, Kind, Result},
+    model::{
+        access::ApiKey,
+        account::Account,
+        id::{AccountId, Id, KeyId, ProjectId},
+    },
+    outbound::Outbound,
+    store::Store,
+};
+
+pub mod access;
+pub mod accounts;
+mod cursor;
+mod live;
+mod page;
+pub mod reading;
+mod remembered;
+pub mod schedule;
+pub mod walk;
+
+use live::{Held, Live};
+use page::{Page, PageKey};
+use remembered::Remembered;
+
+/// How the gateway behaves; see `config/default.toml` for what each means.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub walk_every: Duration,
+    pub fresh_for: Duration,
+    pub read_wait: Duration,
+    pub retain_for: Duration,
+    pub keep_superseded: Duration,
+    pub parallel_reads: usize,
+    pub unlisted_departs_after: Option<u32>,
+    /// Requests a minute and token that the provider allows; None is no limit.
+    pub rate_limit: Option<u32>,
+    pub base_urls: Vec<String>,
+    pub is_loopback_base_url_allowed: bool,
+    pub directory_bytes: u64,
+    pub page_bytes: u64,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            walk_every: Duration::from_secs(config.walk.every_seconds),
+            fresh_for: Duration::from_secs(config.walk.fresh_seconds),
+            read_wait: config.server.read_wait(),
+            retain_for: Duration::from_secs(config.directory.retain_days * 86_400),
+            keep_superseded: Duration::from_secs(config.directory.keep_superseded_seconds),
+            parallel_reads: config.walk.parallel_reads,
+            unlisted_departs_after: Some(config.walk.unlisted_departs_after).filter(|&n| n > 0),
+            rate_limit: Some(config.provider.rate_limit).filter(|&limit| limit > 0),
+            base_urls: config.provider.base_urls.clone(),
+            is_loopback_base_url_allowed: config.provider.loopback_base_urls,
+            directory_bytes: config.directory.memory_mib * MIB,
+            page_bytes: config.directory.pages_mib * MIB,
+        }
+    }
+}
+
+/// The use-cases over one store, one way out and one clock. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    ring: KeyRing,
+    outbound: Outbound,
+    connectors: HashMap<&'static str, Arc<dyn Connector>>,
+    clock: Clock,
+    chance: Chance,
+    settings: Settings,
+    is_stopping: AtomicBool,
+    runtime: Handle,
+    keys: Remembered<KeyId, ApiKey>,
+    accounts: Remembered<(ProjectId, AccountId), Account>,
+    lives: RwLock<HashMap<AccountId, Arc<Live>>>,
+    directories: Cache<(AccountId, u64), Arc<Held>>,
+    pages: moka::sync::Cache<PageKey, Arc<Page>>,
+}
+
+impl Gateway {
+    /// A gateway whose tasks run on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(
+        store: Store,
+        ring: KeyRing,
+        outbound: Outbound,
+        connectors: Vec<Arc<dyn Connector>>,
+        clock: Clock,
+        chance: Chance,
+        settings: Settings,
+    ) -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let directories = Cache::builder()
+            .max_capacity(settings.directory_bytes)
+            .weigher(move |_, held: &Arc<Held>| weight(held.directory.approximate_size()))
+            .support_invalidation_closures()
+            .build();
+        let pages = moka::sync::Cache::builder()
+            .max_capacity(settings.page_bytes)
+            .weigher(move |_, page: &Arc<Page>| weight(page.approximate_size()))
+            .support_invalidation_closures()
+            .build();
+        Self(Arc::new(Inner {
+            store,
+            ring,
+            outbound,
+            connectors: connectors
+                .into_iter()
+                .map(|each| (each.key(), each))
+                .collect(),
+            clock,
+            chance,
+            settings,
+            is_stopping: AtomicBool::new(false),
+            runtime: Handle::current(),
+            keys: Remembered::new(100_000),
+            accounts: Remembered::new(100_000),
+            lives: RwLock::default(),
+            directories,
+            pages,
+        }))
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// A new id of ours.
+    pub fn new_id<T>(&self) -> Id<T> {
+        self.0.chance.id(self.0.clock.now())
+    }
+
+    /// Takes over from a process that ended: its walks will not end by themselves.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn take_over(&self) -> Result<()> {
+        let interrupted = self
+            .0
+            .store
+            .fail_interrupted_walks(self.0.clock.now())
+            .await?;
+        if interrupted > 0 {
+            tracing::info!(
+                interrupted,
+                "walks of an earlier process were marked as failed"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether requests should be sent here.
+    ///
+    /// # Errors
+    /// `store_unavailable`: the store does not answer, or a stop has begun.
+    pub async fn ready(&self) -> Result<()> {
+        if self.0.is_stopping.load(Ordering::Relaxed) {
+            return Err(
+                Error::new(Kind::StoreUnavailable, "this process is stopping")
+                    .with_retry_after(Duration::from_secs(5)),
+            );
+        }
+        self.0.store.ping().await
+    }
+
+    /// From now on [`Gateway::ready`] says no.
+    pub fn stop(&self) {
+        self.0.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the store.
+    pub async fn close(&self) {
+        self.0.store.close().await;
+    }
+
+    /// The name for people of a connector.
+    pub fn provider_name(&self, provider: &str) -> Option<&'static str> {
+        self.0
+            .connectors
+            .get(provider)
+            .map(|connector| connector.name())
+    }
+
+    fn connector(&self, provider: &str) -> Result<Arc<dyn Connector>> {
+        self.0.connectors.get(provider).cloned().ok_or_else(|| {
+            let mut known: Vec<_> = self.0.connectors.keys().copied().collect();
+            known.sort_unstable();
+            Error::new(
+                Kind::InvalidBody,
+                format!("`provider` must be one of: {}", known.join(", ")),
+            )
+        })
+    }
+
+    /// Runs `work` to its end whether or not the caller stays to hear of it.
+    async fn owned<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.0.runtime.spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(failure) => Err(Error::internal(failure)),
+        }
+    }
+}

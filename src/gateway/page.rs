@@ -1,0 +1,113 @@
+//! A page: built once per directory version and query, then only handed out.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    directory::{ExpandSet, FieldSet, Resource},
+    model::id::{AccountId, RemoteId},
+};
+
+/// What a page is of. The version is part of it, so a new directory needs no invalidation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    pub account: AccountId,
+    pub version: u64,
+    pub resource: Resource,
+    pub fields: FieldSet,
+    pub expand: ExpandSet,
+    pub part: Part,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Part {
+    List {
+        page_size: u32,
+        after: Option<RemoteId>,
+    },
+    Record {
+        id: Box<str>,
+    },
+}
+
+impl PageKey {
+    /// The weak ETag (RFC 9110, 8.8.3): of what the page is of, not of its bytes, so that a 304
+    /// is answered before a page exists.
+    pub fn etag(&self) -> String {
+        use std::fmt::Write;
+
+        let digest = Sha256::digest(format!("{self:?}").as_bytes());
+        let mut etag = format!("W/\"{}-", self.version);
+        for byte in &digest[..12] {
+            write!(etag, "{byte:02x}").expect("writing to a String does not fail");
+        }
+        etag.push('"');
+        etag
+    }
+}
+
+/// One built answer: its bytes, and their compressed forms once somebody asked for them.
+#[derive(Debug)]
+pub struct Page {
+    body: Bytes,
+    zstd: OnceLock<Bytes>,
+    gzip: OnceLock<Bytes>,
+}
+
+/// How a body travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// Below this a compressed form saves nothing worth a header.
+const WORTH_COMPRESSING: usize = 860;
+
+impl Page {
+    pub fn new(body: Vec<u8>) -> Self {
+        Self {
+            body: body.into(),
+            zstd: OnceLock::new(),
+            gzip: OnceLock::new(),
+        }
+    }
+
+    /// The body in the wanted coding, and the coding that it is in.
+    pub fn body(&self, wanted: Coding) -> (Bytes, Coding) {
+        if self.body.len() < WORTH_COMPRESSING {
+            return (self.body.clone(), Coding::Identity);
+        }
+        let bytes = match wanted {
+            Coding::Identity => self.body.clone(),
+            Coding::Zstd => self.zstd.get_or_init(|| zstd(&self.body)).clone(),
+            Coding::Gzip => self.gzip.get_or_init(|| gzip(&self.body)).clone(),
+        };
+        (bytes, wanted)
+    }
+
+    /// Bytes of memory, counting the compressed forms as if they were there.
+    pub fn approximate_size(&self) -> usize {
+        self.body.len() + self.body.len() / 2 + 256
+    }
+}
+
+fn zstd(body: &[u8]) -> Bytes {
+    zstd::bulk::compress(body, 6)
+        .expect("compressing into memory does not fail")
+        .into()
+}
+
+fn gzip(body: &[u8]) -> Bytes {
+    use std::io::Write;
+
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    encoder
+        .write_all(body)
+        .and_then(|()| encoder.finish())
+        .expect("compressing into memory does not fail")
+        .into()
+}

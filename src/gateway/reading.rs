@@ -1,0 +1,456 @@
+//! Reading a directory: from memory, else from the store, else by a walk that all callers share.
+//!
+//! A read never shows anything but one sealed version, whole. On the hot path (the version in
+//! force is known, the page was built before) there is no serialisation, no database and no call
+//! to the provider: a look-up of the head and a look-up of the page.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Gateway,
+    access::OwnAccount,
+    cursor::Cursor,
+    live::{Head, Held, Live, Stale},
+    page::{Page, PageKey, Part},
+    walk::{self, Ticket},
+};
+pub use super::{live::Stale as StaleReason, page::Coding, page::Page as BuiltPage};
+use crate::{
+    clock::since,
+    directory::{Directory, ExpandSet, FieldSet, PageQuery, Resource},
+    error::{Error, Kind, Result},
+    model::{
+        account::Account,
+        id::RemoteId,
+        walk::{Counts, WalkReason},
+    },
+};
+
+/// After a walk that failed, a read waits this long before it has the next one made.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// Which records, and how much of each.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    pub resource: Resource,
+    pub fields: FieldSet,
+    pub expand: ExpandSet,
+}
+
+/// Which part of the selection.
+#[derive(Debug, Clone)]
+pub enum Want {
+    Page {
+        page_size: u32,
+        next: Option<String>,
+    },
+    Record {
+        id: String,
+    },
+}
+
+/// How old the directory may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxAge {
+    /// Whatever is in force; one older than fresh is refreshed behind the read.
+    Any,
+    /// At most this old, else a walk is awaited.
+    Seconds(u64),
+    /// Of a walk that begins after the question.
+    New,
+}
+
+/// An answer: what to send, and how good it is.
+pub struct Answer {
+    pub etag: String,
+    /// None if the caller has it already.
+    pub page: Option<Arc<Page>>,
+    pub version: u64,
+    pub age: Duration,
+    pub sealed_at: jiff::Timestamp,
+    pub stale: Option<Stale>,
+}
+
+impl Gateway {
+    /// One page, or one record, of the caller's own account.
+    ///
+    /// `is_known` tells whether the caller has the answer of an ETag already.
+    ///
+    /// # Errors
+    /// `directory_not_ready`, `account_inactive`, `invalid_cursor`, `not_found`,
+    /// `groups_not_permitted`, and what a failed first walk came to.
+    pub async fn read(
+        &self,
+        own: &OwnAccount,
+        selection: &Selection,
+        want: &Want,
+        max_age: MaxAge,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Answer> {
+        let account = &own.account;
+        let cursor = match want {
+            Want::Page {
+                next: Some(text), ..
+            } => Some(Cursor::from_text(
+                text,
+                &self.0.ring,
+                account,
+                selection.resource,
+            )?),
+            _ => None,
+        };
+        let live = self.live(account);
+        let head = self.head(own, &live, max_age).await?;
+        if selection.resource == Resource::Groups && !head.are_groups_visible {
+            return Err(Error::new(
+                Kind::GroupsNotPermitted,
+                "the account's token may not read groups",
+            ));
+        }
+
+        let mut verified_at = head.verified_at;
+        let mut sealed_at = head.sealed_at;
+        let mut version = head.version;
+        let part = match want {
+            Want::Record { id } => Part::Record {
+                id: id.as_str().into(),
+            },
+            Want::Page { page_size, .. } => {
+                if let Some(cursor) = &cursor
+                    && cursor.version != head.version
+                    && let Some(held) = self.version(account, cursor.version).await?
+                {
+                    // The pages began on this version and it is still held: stay on it.
+                    (version, verified_at, sealed_at) =
+                        (cursor.version, held.verified_at, held.sealed_at);
+                }
+                Part::List {
+                    page_size: *page_size,
+                    after: cursor.map(|cursor| cursor.after),
+                }
+            }
+        };
+        let key = PageKey {
+            account: account.id,
+            version,
+            resource: selection.resource,
+            fields: selection.fields,
+            expand: selection.expand,
+            part,
+        };
+        let etag = key.etag();
+        let page = if is_known(&etag) {
+            None
+        } else {
+            Some(self.page(account, key).await?)
+        };
+        Ok(Answer {
+            etag,
+            page,
+            version,
+            age: since(self.0.clock.now(), verified_at),
+            sealed_at,
+            stale: self.staleness(own, &head),
+        })
+    }
+
+    /// Waits up to `wait` for an account to have a directory, and counts it.
+    ///
+    /// # Errors
+    /// `directory_not_ready`, and what a failed first walk came to.
+    pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
+        let live = self.live(&own.account);
+        self.load(&live).await?;
+        let head = match live.head() {
+            Some(head) => head,
+            None => self.first_head(own, &live, wait).await?,
+        };
+        let held = self.version(&own.account, head.version).await?;
+        held.map(|held| held.directory.counts())
+            .ok_or_else(|| Error::internal("the version in force is not held"))
+    }
+
+    fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
+        if own.is_store_down {
+            Some(Stale::StoreUnavailable)
+        } else if own.account.needs_reauth() {
+            Some(Stale::ReauthRequired)
+        } else {
+            head.stale
+        }
+    }
+
+    pub(super) fn live(&self, account: &Account) -> Arc<Live> {
+        let lives = &self.0.lives;
+        if let Some(live) = lives
+            .read()
+            .expect("no holder of this lock panics")
+            .get(&account.id)
+        {
+            return Arc::clone(live);
+        }
+        let mut lives = lives.write().expect("no holder of this lock panics");
+        Arc::clone(
+            lives
+                .entry(account.id)
+                .or_insert_with(|| Arc::new(Live::new(account))),
+        )
+    }
+
+    /// The version in force, as good as the caller asked for and as it can be had.
+    async fn head(&self, own: &OwnAccount, live: &Arc<Live>, max_age: MaxAge) -> Result<Arc<Head>> {
+        self.load(live).await?;
+        let Some(head) = live.head() else {
+            return self.first_head(own, live, self.0.settings.read_wait).await;
+        };
+        let now = self.0.clock.now();
+        let age = since(now, head.verified_at);
+        if own.account.needs_reauth() {
+            if age > self.0.settings.retain_for {
+                return Err(inactive(&own.account));
+            }
+            return Ok(head);
+        }
+        let must_wait = match max_age {
+            MaxAge::Any => false,
+            MaxAge::Seconds(seconds) => age > Duration::from_secs(seconds),
+            MaxAge::New => true,
+        };
+        if must_wait {
+            let ticket = self.request_walk(live, walk::Join::NotYetCalling, false);
+            self.await_walk(&ticket, self.0.settings.read_wait).await;
+            return Ok(live.head().unwrap_or(head));
+        }
+        if age > self.0.settings.fresh_for && self.may_walk_again(live) {
+            self.request_walk(live, walk::Join::Any, false);
+        }
+        Ok(head)
+    }
+
+    /// Reads that find a directory old do not start walk after walk of a broken provider.
+    fn may_walk_again(&self, live: &Live) -> bool {
+        live.last_walk_ended_at()
+            .is_none_or(|ended_at| since(self.0.clock.now(), ended_at) >= AFTER_FAILURE)
+    }
+
+    /// Waits for the first walk of an account that has no directory yet.
+    async fn first_head(
+        &self,
+        own: &OwnAccount,
+        live: &Arc<Live>,
+        wait: Duration,
+    ) -> Result<Arc<Head>> {
+        if own.account.needs_reauth() {
+            return Err(inactive(&own.account));
+        }
+        let last = live
+            .slots
+            .lock()
+            .expect("no holder of this lock panics")
+            .last();
+        let ticket = match last {
+            Some(failed) if !self.may_walk_again(live) => failed,
+            _ => self.request_walk(live, walk::Join::Any, false),
+        };
+        let ended = self.await_walk(&ticket, wait).await;
+        if let Some(head) = live.head() {
+            return Ok(head);
+        }
+        match ended {
+            None => Err(not_ready(&ticket)),
+            Some(walk) => Err(failure(&own.account, walk.reason)),
+        }
+    }
+
+    /// Asks the store, once per process and account, for the version in force.
+    pub(super) async fn load(&self, live: &Arc<Live>) -> Result<()> {
+        if live.loaded.initialized() {
+            return Ok(());
+        }
+        let gateway = self.clone();
+        let live = Arc::clone(live);
+        self.owned(async move {
+            live.loaded
+                .get_or_try_init(|| gateway.load_from_store(&live))
+                .await
+                .map(|&()| ())
+        })
+        .await
+    }
+
+    async fn load_from_store(&self, live: &Live) -> Result<()> {
+        let store = &self.0.store;
+        let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
+            return Ok(());
+        };
+        let last = store.walks(&live.project, live.account, None, 1).await?;
+        let stale = last.first().and_then(walk::stale_after);
+        let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
+        live.set_head(Head {
+            version: stored.version,
+            sealed_at: stored.sealed_at,
+            verified_at: stored.verified_at,
+            stale,
+            are_groups_visible: directory.visibility().groups,
+        });
+        let held = Held {
+            directory,
+            sealed_at: stored.sealed_at,
+            verified_at: stored.verified_at,
+        };
+        self.0
+            .directories
+            .insert((live.account, stored.version), Arc::new(held))
+            .await;
+        Ok(())
+    }
+
+    /// A version of an account's directory, if it is still held: in memory or in the store.
+    pub(super) async fn version(
+        &self,
+        account: &Account,
+        version: u64,
+    ) -> Result<Option<Arc<Held>>> {
+        self.held(account.project.clone(), account.id, version)
+            .await
+    }
+
+    pub(super) async fn held(
+        &self,
+        project: crate::model::id::ProjectId,
+        account: crate::model::id::AccountId,
+        version: u64,
+    ) -> Result<Option<Arc<Held>>> {
+        if let Some(held) = self.0.directories.get(&(account, version)).await {
+            return Ok(Some(held));
+        }
+        let gateway = self.clone();
+        self.owned(async move {
+            let Some(stored) = gateway
+                .0
+                .store
+                .directory(&project, account, version)
+                .await?
+            else {
+                return Ok(None);
+            };
+            let held = Arc::new(Held {
+                directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
+                sealed_at: stored.sealed_at,
+                verified_at: stored.verified_at,
+            });
+            gateway
+                .0
+                .directories
+                .insert((account, version), Arc::clone(&held))
+                .await;
+            Ok(Some(held))
+        })
+        .await
+    }
+
+    async fn page(&self, account: &Account, key: PageKey) -> Result<Arc<Page>> {
+        if let Some(page) = self.0.pages.get(&key) {
+            return Ok(page);
+        }
+        let held = self.version(account, key.version).await?.ok_or_else(|| {
+            Error::internal(format!("version {} is in force but not held", key.version))
+        })?;
+        let page = Arc::new(Page::new(self.build(account, &held.directory, &key)?));
+        self.0.pages.insert(key, Arc::clone(&page));
+        Ok(page)
+    }
+
+    fn build(&self, account: &Account, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
+        match &key.part {
+            Part::Record { id } => {
+                let record = directory
+                    .record(key.resource, id, key.fields, key.expand)
+                    .ok_or_else(|| {
+                        Error::new(
+                            Kind::NotFound,
+                            format!("this account has no such {}", key.resource.singular()),
+                        )
+                    })?;
+                Ok([br#"{"data":"#.as_slice(), &record, b"}"].concat())
+            }
+            Part::List { page_size, after } => {
+                let page = directory.page(&PageQuery {
+                    resource: key.resource,
+                    page_size: *page_size,
+                    after: after.clone(),
+                    fields: key.fields,
+                    expand: key.expand,
+                });
+                let next = page.last.map(|after: RemoteId| {
+                    Cursor {
+                        version: key.version,
+                        after,
+                    }
+                    .to_text(&self.0.ring, account, key.resource)
+                });
+                let next = next.map_or_else(|| "null".to_owned(), |text| format!("\"{text}\""));
+                let mut body = Vec::with_capacity(page.data.len() + next.len() + 48);
+                body.extend_from_slice(br#"{"next":"#);
+                body.extend_from_slice(next.as_bytes());
+                body.extend_from_slice(br#","data":"#);
+                body.extend_from_slice(&page.data);
+                body.extend_from_slice(format!(r#","total":{}}}"#, page.total).as_bytes());
+                Ok(body)
+            }
+        }
+    }
+}
+
+fn inactive(account: &Account) -> Error {
+    let since = account
+        .status_reasons
+        .first()
+        .map(|reason| format!(", since {}", reason.timestamp))
+        .unwrap_or_default();
+    Error::new(
+        Kind::AccountInactive,
+        format!("the provider does not take this account's credential{since}"),
+    )
+}
+
+fn not_ready(ticket: &Ticket) -> Error {
+    let progress = ticket.progress();
+    let wait = progress.eta_seconds.unwrap_or(5).clamp(1, 60);
+    Error::new(
+        Kind::DirectoryNotReady,
+        "the first walk of this account has not ended yet",
+    )
+    .with_progress(progress)
+    .with_retry_after(Duration::from_secs(wait))
+}
+
+/// What a read says when the walk that it waited for failed and there is nothing older.
+fn failure(account: &Account, reason: Option<WalkReason>) -> Error {
+    let error = match reason {
+        Some(WalkReason::CredentialRefused) => return inactive(account),
+        Some(WalkReason::ScopeMissing) => {
+            return Error::new(
+                Kind::AccountInactive,
+                "the account's token may no longer read users",
+            );
+        }
+        Some(WalkReason::OrganisationChanged) => {
+            return Error::new(
+                Kind::AccountInactive,
+                "the account's token belongs to another organisation than before",
+            );
+        }
+        Some(WalkReason::ProviderThrottled) => Error::new(
+            Kind::ProviderThrottled,
+            "the provider's rate limit left no room for the first walk",
+        ),
+        Some(WalkReason::StoreUnavailable) => super::remembered::store_down(),
+        Some(WalkReason::Internal) => Error::internal("the first walk failed inside"),
+        _ => Error::new(
+            Kind::ProviderUnavailable,
+            "the first walk of this account failed, and there is no earlier directory",
+        ),
+    };
+    error.with_retry_after(AFTER_FAILURE)
+}

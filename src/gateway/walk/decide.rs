@@ -1,0 +1,145 @@
+//! What a person does with a held walk: look at it, release it, discard it.
+
+use super::{Gateway, OwnAccount, stale_after};
+use crate::{
+    directory::Candidate,
+    error::{Error, Kind, Result},
+    model::walk::{Suspect, Walk, WalkReason, WalkState},
+    store::{AccountState, NewDirectory, WalkCommit},
+};
+
+impl Gateway {
+    /// For whose sake a walk was held, users first, in order of id.
+    ///
+    /// # Errors
+    /// `walk_not_found`, `walk_not_held`, `walk_superseded`.
+    pub async fn suspects(&self, own: &OwnAccount, walk: &str) -> Result<Vec<Suspect>> {
+        let walk = self.walk(own, walk).await?;
+        let account = &own.account;
+        let suspects = self
+            .0
+            .store
+            .suspects(&account.project, account.id, walk.id)
+            .await?;
+        match suspects {
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(Error::internal),
+            None => Err(self.not_decidable(&walk)),
+        }
+    }
+
+    /// Accepts what a held walk saw: its candidate becomes the directory in force.
+    ///
+    /// # Errors
+    /// `walk_not_found`, `walk_not_held`, `walk_superseded`, `store_unavailable`.
+    pub async fn release(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+        let walk = self.walk(own, walk).await?;
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move { gateway.release_held(&own, walk).await })
+            .await
+    }
+
+    /// Rejects what a held walk saw: the directory in force stays.
+    ///
+    /// # Errors
+    /// As [`Gateway::release`].
+    pub async fn discard(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+        let walk = self.walk(own, walk).await?;
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move { gateway.discard_held(&own, walk).await })
+            .await
+    }
+
+    async fn release_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+        let account = &own.account;
+        let live = self.live(account);
+        self.load(&live).await?;
+        let _judgement = live.judgement.lock().await;
+        let held = self
+            .0
+            .store
+            .held(&account.project, account.id, walk.id)
+            .await?;
+        let held = held.ok_or_else(|| self.not_decidable(&walk))?;
+        let candidate = Candidate::decode(&held.candidate).map_err(Error::internal)?;
+        let version = live.head().map_or(0, |head| head.version) + 1;
+        let (directory, evidence) = candidate.release(version, self.0.clock.now());
+        let released = Walk {
+            state: WalkState::Sealed,
+            reason: None,
+            directory_version: Some(version.to_string()),
+            counts: Some(directory.counts()),
+            ..walk
+        };
+        let encoded = directory.encode();
+        self.0
+            .store
+            .commit_walk(WalkCommit {
+                project: &account.project,
+                walk: &released,
+                directory: Some(NewDirectory {
+                    version,
+                    encoded: &encoded,
+                    sealed_at: directory.sealed_at(),
+                }),
+                verified_at: Some(released.started_at),
+                evidence: Some(&evidence.encode()),
+                candidate: None,
+                suspects: None,
+                supersedes_held: true,
+                account_state: None::<AccountState<'_>>,
+            })
+            .await?;
+        self.put_in_force(&live, directory, released.started_at)
+            .await;
+        self.0
+            .accounts
+            .forget(&(account.project.clone(), account.id));
+        tracing::info!(account = %account.id, walk = %released.id, "held walk released");
+        Ok(released)
+    }
+
+    async fn discard_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+        let account = &own.account;
+        let live = self.live(account);
+        self.load(&live).await?;
+        let _judgement = live.judgement.lock().await;
+        let held = self
+            .0
+            .store
+            .held(&account.project, account.id, walk.id)
+            .await?;
+        held.ok_or_else(|| self.not_decidable(&walk))?;
+        let discarded = Walk {
+            state: WalkState::Failed,
+            reason: Some(WalkReason::Discarded),
+            ..walk
+        };
+        self.0
+            .store
+            .commit_walk(WalkCommit {
+                project: &account.project,
+                walk: &discarded,
+                directory: None,
+                verified_at: None,
+                evidence: None,
+                candidate: None,
+                suspects: None,
+                supersedes_held: false,
+                account_state: None,
+            })
+            .await?;
+        live.set_stale(stale_after(&discarded));
+        tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
+        Ok(discarded)
+    }
+
+    fn not_decidable(&self, walk: &Walk) -> Error {
+        match walk.state {
+            WalkState::Held => Error::new(
+                Kind::WalkSuperseded,
+                "a later walk has sealed the directory",
+            ),
+            _ => Error::new(Kind::WalkNotHeld, "this walk is not held"),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Reading a provider's lists and records for a walk: pages and look-ups side by side, as many
+//! at once as the settings allow, every one of them past the account's budget.
+
+use std::{collections::BTreeMap, pin::Pin, sync::atomic::Ordering};
+
+use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+
+use super::{Ticket, run::Stop};
+use crate::{
+    clock::Clock,
+    connectors::{Connector, ListPage, Presence, Session},
+    directory::{
+        Answers, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass, UserAnswer,
+    },
+    model::{
+        id::RemoteId,
+        observed::{ObservedGroup, ObservedMember},
+    },
+    outbound::{CallError, CallErrorKind},
+};
+
+/// A call under way, as a connector hands it out.
+type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
+
+type Fetched<'a, T> = Call<'a, ListPage<T>>;
+
+/// What a walk reads with.
+pub(super) struct Reader<'a> {
+    pub connector: &'a dyn Connector,
+    pub session: &'a Session,
+    pub ticket: &'a Ticket,
+    pub clock: &'a Clock,
+    pub parallel: usize,
+}
+
+impl Reader<'_> {
+    /// A list, read once or, where one pass proves nothing, twice.
+    pub async fn list<'f, T: Listed + Send + 'f>(
+        &self,
+        fetch: impl Fn(u64) -> Fetched<'f, T>,
+    ) -> Result<Listing<T>, Stop> {
+        let listing = Listing::of(self.pass(&fetch).await?)?;
+        if !listing.needs_second_pass() {
+            return Ok(listing);
+        }
+        Ok(listing.join(self.pass(&fetch).await?)?)
+    }
+
+    async fn pass<'f, T: Listed + Send + 'f>(
+        &self,
+        fetch: &impl Fn(u64) -> Fetched<'f, T>,
+    ) -> Result<Pass<T>, Stop> {
+        let mut pass = Pass::new(self.connector.page_size());
+        loop {
+            let wanted = pass.wanted();
+            if wanted.is_empty() {
+                return Ok(pass);
+            }
+            self.ticket.expect(wanted.len());
+            let mut replies =
+                self.side_by_side(wanted.into_iter().map(|number| (number, fetch(number))));
+            while let Some((number, reply)) = replies.next().await {
+                let page = reply?;
+                self.ticket.note(page.records.len(), self.clock);
+                pass.take(number, listed(page))?;
+            }
+        }
+    }
+
+    /// The members of these groups.
+    pub async fn groups(&self, ids: &[RemoteId]) -> Result<BTreeMap<RemoteId, GroupRead>, Stop> {
+        self.ticket.expect(ids.len());
+        let mut reads = self.side_by_side(
+            ids.iter()
+                .map(|id| (id, self.connector.group(self.session, id))),
+        );
+        let mut groups = BTreeMap::new();
+        while let Some((id, read)) = reads.next().await {
+            let read = self.group_read(read?);
+            self.ticket.note(1, self.clock);
+            groups.insert(id.clone(), read);
+        }
+        Ok(groups)
+    }
+
+    /// Whether these are still there. A look-up that fails proves nothing either way and ends
+    /// no walk; only a credential that is refused does.
+    pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, Stop> {
+        self.ticket
+            .expect(lookups.users.len() + lookups.groups.len());
+        let mut answers = Answers::default();
+        let mut users = self.side_by_side(
+            lookups
+                .users
+                .iter()
+                .map(|id| (id, self.connector.user(self.session, id))),
+        );
+        while let Some((id, answer)) = users.next().await {
+            self.ticket.note(0, self.clock);
+            if let Some(presence) = unless_refused(answer)? {
+                let answer = match presence {
+                    Presence::Found(user) => UserAnswer::Found(Box::new(user)),
+                    Presence::Departed => UserAnswer::Departed,
+                };
+                answers.users.insert(id.clone(), answer);
+            }
+        }
+        let mut groups = self.side_by_side(
+            lookups
+                .groups
+                .iter()
+                .map(|id| (id, self.connector.group(self.session, id))),
+        );
+        while let Some((id, answer)) = groups.next().await {
+            self.ticket.note(0, self.clock);
+            if let Some(presence) = unless_refused(answer)? {
+                answers.groups.insert(id.clone(), self.group_read(presence));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Calls, each with what it is about, so many at a time; outcomes as they come.
+    fn side_by_side<'f, K: Send + 'f, T: Send + 'f>(
+        &self,
+        calls: impl Iterator<Item = (K, Call<'f, T>)>,
+    ) -> Pin<Box<dyn Stream<Item = (K, Result<T, CallError>)> + Send + 'f>> {
+        let calls: Vec<BoxFuture<'f, _>> = calls
+            .map(|(about, call)| async move { (about, call.await) }.boxed())
+            .collect();
+        stream::iter(calls).buffer_unordered(self.parallel).boxed()
+    }
+
+    fn group_read(&self, read: Presence<(ObservedGroup, Vec<ObservedMember>)>) -> GroupRead {
+        match read {
+            Presence::Found((_, members)) => GroupRead::Members(MemberList {
+                members,
+                read_at: self.clock.now(),
+            }),
+            Presence::Departed => GroupRead::Departed,
+        }
+    }
+}
+
+fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, Stop> {
+    match answer {
+        Ok(presence) => Ok(Some(presence)),
+        Err(error) if error.kind == CallErrorKind::Unauthorized => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(%error, "a look-up gave no answer");
+            Ok(None)
+        }
+    }
+}
+
+fn listed<T>(page: ListPage<T>) -> ListedPage<T> {
+    ListedPage {
+        records: page.records,
+        quarantined: page
+            .quarantined
+            .into_iter()
+            .map(|row| row.remote_id)
+            .collect(),
+        rows_lacking_required: page.rows_lacking_required,
+        number: page.number,
+        total: page.total,
+        total_pages: page.total_pages,
+    }
+}
+
+impl Ticket {
+    /// So many more reads than were known of.
+    fn expect(&self, reads: usize) {
+        self.meter
+            .pages_total
+            .fetch_add(reads as u64, Ordering::Relaxed);
+    }
+
+    /// One read more is done, with so many records.
+    fn note(&self, records: usize, clock: &Clock) {
+        let done = self.meter.pages.fetch_add(1, Ordering::Relaxed) + 1;
+        self.meter
+            .records
+            .fetch_add(records as u64, Ordering::Relaxed);
+        let total = self.meter.pages_total.load(Ordering::Relaxed);
+        let elapsed = crate::clock::since(clock.now(), self.asked_at).as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX / 1_000_000);
+        let left = elapsed.saturating_mul(total.saturating_sub(done)) / done;
+        self.meter.eta_millis.store(left, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,274 @@
+//! `/accounts`: link an account, list them, delete one.
+
+use actix_web::{
+    HttpRequest, HttpResponse, delete, get, post,
+    web::{Data, Payload},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    body,
+    caller::{AccountsRead, AccountsWrite, Allowed, PathAccount},
+    error::ApiError,
+    errors::{AccountErrors, AccountsErrors, LinkErrors},
+    query::Query,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    gateway::{Gateway, accounts::Link},
+    model::account::{Account, AccountKind, AccountStatus, Endpoint, Region, StatusReason},
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(link_account)
+        .service(list_accounts)
+        .service(get_account)
+        .service(delete_account);
+}
+
+/// An account to link.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountIn {
+    /// The connector, such as `smartsheet`.
+    #[schema(example = "smartsheet")]
+    provider: String,
+    /// Your own id of the customer.
+    #[schema(example = "customer-17")]
+    origin_owner_id: String,
+    /// Your own name of the customer.
+    #[schema(example = "Example Ltd")]
+    origin_owner_name: String,
+    origin_username: Option<String>,
+    label: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<AccountKind>,
+    credential: CredentialIn,
+    /// Where the customer's data lives; this or `base_url`.
+    region: Option<Region>,
+    /// An API base such as `https://api.smartsheet.com/2.0`, where the operator allows it.
+    base_url: Option<String>,
+}
+
+/// What the account authenticates with.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CredentialIn {
+    /// A personal access token.
+    AccessToken {
+        #[schema(value_type = String, format = Password, write_only)]
+        access_token: SecretString,
+    },
+}
+
+/// A linked account. Its credential is never shown.
+#[derive(Serialize, ToSchema)]
+pub struct AccountOut {
+    pub id: String,
+    pub provider: String,
+    pub provider_name: Option<String>,
+    pub status: AccountStatus,
+    /// Why the status is not `active`.
+    pub status_reasons: Vec<StatusReason>,
+    pub origin_owner_id: String,
+    pub origin_owner_name: String,
+    pub origin_username: Option<String>,
+    pub label: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: AccountKind,
+    pub region: Option<Region>,
+    pub base_url: Option<String>,
+    /// The organisation that the token belongs to.
+    pub organization: OrganizationOut,
+    /// Whether the provider shows the token's person what only an administrator sees.
+    pub is_admin: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The organisation of an account.
+#[derive(Serialize, ToSchema)]
+pub struct OrganizationOut {
+    pub remote_id: String,
+    pub name: Option<String>,
+}
+
+impl AccountOut {
+    fn of(account: &Account, gateway: &Gateway) -> Self {
+        let (region, base_url) = match &account.endpoint {
+            Endpoint::Region(region) => (Some(*region), None),
+            Endpoint::BaseUrl(base) => (None, Some(base.clone())),
+        };
+        Self {
+            id: account.id.to_string(),
+            provider: account.provider.clone(),
+            provider_name: gateway.provider_name(&account.provider).map(str::to_owned),
+            status: account.status,
+            status_reasons: account.status_reasons.clone(),
+            origin_owner_id: account.origin_owner_id.clone(),
+            origin_owner_name: account.origin_owner_name.clone(),
+            origin_username: account.origin_username.clone(),
+            label: account.label.clone(),
+            kind: account.kind,
+            region,
+            base_url,
+            organization: OrganizationOut {
+                remote_id: account.identity.organisation.to_string(),
+                name: account.identity.organisation_name.clone(),
+            },
+            is_admin: account.identity.is_admin,
+            created_at: account.created_at,
+            updated_at: account.updated_at,
+        }
+    }
+}
+
+impl AccountIn {
+    /// Every field checked, in the words of the document.
+    fn into_link(self) -> Result<Link> {
+        let endpoint = match (self.region, self.base_url) {
+            (Some(region), None) => Endpoint::Region(region),
+            (None, Some(base)) => Endpoint::BaseUrl(base),
+            (None, None) => return Err(invalid("`region` or `base_url` is required")),
+            (Some(_), Some(_)) => {
+                return Err(invalid("`region` and `base_url` exclude each other"));
+            }
+        };
+        let CredentialIn::AccessToken { access_token } = self.credential;
+        let token = access_token.expose_secret();
+        if !(1..=4096).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(invalid(
+                "`credential.access_token` must be 1 to 4096 visible ASCII characters, without spaces",
+            ));
+        }
+        Ok(Link {
+            provider: self.provider,
+            origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
+            origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
+            origin_username: self
+                .origin_username
+                .map(|it| text("origin_username", it))
+                .transpose()?,
+            label: self.label.map(|it| text("label", it)).transpose()?,
+            kind: self.kind.unwrap_or(AccountKind::Production),
+            endpoint,
+            token: access_token,
+        })
+    }
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+fn text(name: &'static str, value: String) -> Result<String> {
+    let is_fitting = !value.trim().is_empty()
+        && value.chars().count() <= 255
+        && !value.chars().any(char::is_control);
+    if is_fitting {
+        return Ok(value);
+    }
+    Err(invalid(format!(
+        "`{name}` must be 1 to 255 characters, not all of them spaces, and without control characters"
+    )))
+}
+
+/// Link an account
+///
+/// Tries the token with the provider first. If the provider refuses it, or it may not read
+/// users, or the provider does not answer, nothing is stored. The first walk begins at once and
+/// is not waited for.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "link_account",
+    request_body = AccountIn,
+    responses((status = 201, description = "The account is linked", body = AccountOut), LinkErrors),
+)]
+#[post("/accounts")]
+pub async fn link_account(
+    caller: Allowed<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let link = body::read::<AccountIn>(&request, payload)
+        .await?
+        .into_link()?;
+    let account = gateway.link(&caller.0, link).await?;
+    Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
+}
+
+/// List accounts
+///
+/// The accounts of this key's project, oldest first, as a bare array.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "list_accounts",
+    params(
+        ("page" = Option<u64>, Query, minimum = 1, description = "From 1; past the end is an empty array."),
+        ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Accounts per page, 25 by default."),
+    ),
+    responses((status = 200, description = "The accounts", body = Vec<AccountOut>), AccountsErrors),
+)]
+#[get("/accounts")]
+pub async fn list_accounts(
+    caller: Allowed<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::parse(request.query_string())?;
+    let page = query.take_number("page", 1..=1_000_000)?.unwrap_or(1);
+    let page_size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
+    query.finish()?;
+    let accounts = gateway.accounts(&caller.0).await?;
+    let page: Vec<_> = accounts
+        .iter()
+        .skip(usize::try_from((page - 1) * page_size).unwrap_or(usize::MAX))
+        .take(usize::try_from(page_size).expect("at most a hundred"))
+        .map(|account| AccountOut::of(account, &gateway))
+        .collect();
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// Get an account
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "get_account",
+    params(("id" = String, Path, description = "The account's id")),
+    responses((status = 200, description = "The account", body = AccountOut), AccountErrors),
+)]
+#[get("/accounts/{id}")]
+pub async fn get_account(
+    account: PathAccount<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(AccountOut::of(&account.0.account, &gateway)))
+}
+
+/// Delete an account
+///
+/// Destroys its credential, directories and walks. Answers with the account as it was.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "delete_account",
+    params(("id" = String, Path, description = "The account's id")),
+    responses((status = 200, description = "The account as it was", body = AccountOut), AccountErrors),
+)]
+#[delete("/accounts/{id}")]
+pub async fn delete_account(
+    account: PathAccount<AccountsWrite>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let deleted = gateway.unlink(&account.0).await?;
+    Ok(HttpResponse::Ok().json(AccountOut::of(&deleted, &gateway)))
+}

@@ -1,0 +1,141 @@
+//! What every answer has in common, whatever the route: a request id, a body in the contract's
+//! shape when it is an error (also where actix itself refused), an answer even after a panic,
+//! and one line in the access log.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use actix_web::{
+    Error as ActixError, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    error::InternalError,
+    http::{StatusCode, header},
+    middleware::Next,
+    web::Data,
+};
+use futures_util::FutureExt;
+
+use super::{error::ApiError, routes::RouteTable};
+use crate::{
+    clock::since,
+    error::{Error, Kind},
+    gateway::Gateway,
+};
+
+const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
+
+/// What a request id is the id of.
+enum Request {}
+
+/// Wraps the whole app.
+///
+/// # Errors
+/// None: an error inside becomes an answer here.
+pub async fn finish(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, ActixError> {
+    let gateway = request
+        .app_data::<Data<Gateway>>()
+        .expect("the app was built with a gateway")
+        .clone();
+    let clock = gateway.clock();
+    let began_at = clock.now();
+    let id = gateway.new_id::<Request>().to_string();
+    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let mut response = match outcome {
+        Ok(Ok(response)) => response,
+        // Nothing of the request is left here: the error carries its answer out.
+        Ok(Err(error)) => {
+            let answer = refusal(&error, &id, clock);
+            return Err(InternalError::from_response(error, answer).into());
+        }
+        Err(_panic) => {
+            // The panic hook has logged it; the caller gets an answer and the worker lives on.
+            let error = ApiError(Error::internal("a handler panicked"));
+            let answer = error.answer(&id, clock.now());
+            return Err(InternalError::from_response(error, answer).into());
+        }
+    }
+    .map_into_boxed_body();
+
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let mut answer = match response.response().error() {
+            Some(error) => refusal(error, &id, clock),
+            None => bare(status, None).answer(&id, clock.now()),
+        };
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            answer
+                .headers_mut()
+                .insert(header::ALLOW, allowed(response.request()));
+        }
+        response = response.into_response(answer);
+    }
+    response.headers_mut().insert(REQUEST_ID, header_value(&id));
+    log(&response, &id, since(clock.now(), began_at));
+    Ok(response)
+}
+
+/// The methods of the request's path (RFC 9110, 10.2.1).
+fn allowed(request: &HttpRequest) -> header::HeaderValue {
+    let routes = request
+        .app_data::<Data<RouteTable>>()
+        .expect("the app was built with its route table");
+    header_value(&routes.methods(request.path()).join(", "))
+}
+
+fn header_value(text: &str) -> header::HeaderValue {
+    header::HeaderValue::from_str(text).expect("ids and methods are plain ASCII")
+}
+
+fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpResponse {
+    match error.as_error::<ApiError>() {
+        Some(known) => {
+            if let Some(source) = std::error::Error::source(&known.0) {
+                // Debug level for what the caller did wrong, error level for what we did.
+                match known.0.kind() {
+                    Kind::Internal | Kind::CredentialLocked => {
+                        tracing::error!(request_id = id, error = %source, "fault");
+                    }
+                    _ => tracing::debug!(request_id = id, error = %source, "refused"),
+                }
+            }
+            known.answer(id, clock.now())
+        }
+        // actix's own errors say in their text what part of the request they stumbled over.
+        None => {
+            let status = error.as_response_error().status_code();
+            bare(status, Some(error.to_string())).answer(id, clock.now())
+        }
+    }
+}
+
+/// An error that actix made, in our words.
+fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
+    let kind = match status {
+        StatusCode::NOT_FOUND => Kind::RouteNotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Kind::MethodNotAllowed,
+        status if status.is_server_error() => Kind::Internal,
+        _ => Kind::InvalidParameter,
+    };
+    let error = match (kind, detail) {
+        (Kind::Internal, detail) => Error::internal(detail.unwrap_or_else(|| status.to_string())),
+        (kind, Some(_)) => Error::new(kind, "the request could not be read"),
+        (kind, None) => Error::new(kind, "the request was refused"),
+    };
+    ApiError(error)
+}
+
+/// One line per request: the route's template, never its path or query.
+fn log(response: &ServiceResponse<BoxBody>, id: &str, took: Duration) {
+    tracing::info!(
+        target: "rolecall::access",
+        request_id = id,
+        method = response.request().method().as_str(),
+        route = response.request().match_pattern().as_deref().unwrap_or("-"),
+        status = response.status().as_u16(),
+        ms = took.as_millis(),
+        "request",
+    );
+}

@@ -1,0 +1,142 @@
+//! Which errors a route can answer with, for the API document: read off the one table, so the
+//! document names every code and no other.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    IntoResponses, PartialSchema, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
+
+use super::error::{ErrorBody, status};
+use crate::error::Kind;
+
+/// Refusals that any route with a key can answer.
+const ANY: [Kind; 7] = [
+    Kind::InvalidParameter,
+    Kind::Unauthorized,
+    Kind::KeyScopeMissing,
+    Kind::RouteNotFound,
+    Kind::RateLimited,
+    Kind::Internal,
+    Kind::StoreUnavailable,
+];
+
+/// Errors of a read under `/iam`.
+pub struct ReadErrors;
+/// Errors of the routes of the accounts as a whole.
+pub struct AccountsErrors;
+/// Errors of linking an account.
+pub struct LinkErrors;
+/// Errors of one account's routes.
+pub struct AccountErrors;
+/// Errors of asking for a walk.
+pub struct WalkNowErrors;
+/// Errors of one walk's routes.
+pub struct WalkErrors;
+/// Errors of a route without a key.
+pub struct HealthErrors;
+
+impl IntoResponses for ReadErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidCursor,
+            Kind::AccountRequired,
+            Kind::GroupsNotPermitted,
+            Kind::AccountNotFound,
+            Kind::NotFound,
+            Kind::DirectoryNotReady,
+            Kind::AccountInactive,
+            Kind::ProviderThrottled,
+            Kind::CredentialLocked,
+            Kind::ProxyNotOffered,
+            Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for AccountsErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[])
+    }
+}
+
+impl IntoResponses for LinkErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::BaseUrlNotAllowed,
+            Kind::CredentialRefused,
+            Kind::ScopeMissing,
+            Kind::ProviderThrottled,
+            Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for AccountErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::AccountNotFound])
+    }
+}
+
+impl IntoResponses for WalkNowErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::AccountNotFound,
+            Kind::AccountInactive,
+            Kind::ProviderThrottled,
+            Kind::CredentialLocked,
+            Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for WalkErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidCursor,
+            Kind::AccountNotFound,
+            Kind::WalkNotFound,
+            Kind::WalkSuperseded,
+            Kind::WalkNotHeld,
+        ])
+    }
+}
+
+impl IntoResponses for HealthErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        described(&[Kind::StoreUnavailable])
+    }
+}
+
+fn of(own: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
+    described(&[own, &ANY].concat())
+}
+
+fn described(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
+    let mut codes: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+    for kind in kinds {
+        codes.entry(status(*kind)).or_default().push(kind.code());
+    }
+    let content = || {
+        ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name(ErrorBody::name())))
+            .build()
+    };
+    codes
+        .into_iter()
+        .map(|(status, codes)| {
+            let response = ResponseBuilder::new()
+                .description(format!("`{}`", codes.join("`, `")))
+                .content("application/json", content())
+                .build();
+            (status.to_string(), RefOr::T(response))
+        })
+        .collect()
+}
+
+/// The schema that every error refers to, by name.
+pub fn error_schema() -> (String, RefOr<utoipa::openapi::Schema>) {
+    (ErrorBody::name().into_owned(), ErrorBody::schema())
+}

@@ -1,0 +1,77 @@
+//! `/iam/groups`.
+
+use actix_web::{HttpRequest, HttpResponse, get, web::Data};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{ListParams, ReadHeaders, RecordParams};
+use crate::{
+    directory::Resource,
+    gateway::Gateway,
+    http::{
+        caller::{IamRead, NamedAccount},
+        error::ApiError,
+        errors::ReadErrors,
+    },
+    model::schema::Group,
+};
+
+/// A page of groups.
+#[derive(Serialize, ToSchema)]
+pub struct GroupPage {
+    /// Pass this on as `next` for the page after; null on the last page.
+    pub next: Option<String>,
+    pub data: Vec<Group>,
+    /// The number of groups in the whole list.
+    pub total: u64,
+}
+
+/// One group.
+#[derive(Serialize, ToSchema)]
+pub struct GroupRecord {
+    pub data: Group,
+}
+
+/// List groups
+///
+/// Every group of the organisation. Add expand=members for their members.
+#[utoipa::path(
+    tag = "groups",
+    operation_id = "list_groups",
+    params(ReadHeaders, ListParams),
+    responses(
+        (status = 200, description = "A page of one sealed directory version", body = GroupPage),
+        (status = 304, description = "The caller has this page already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/groups")]
+pub async fn list_groups(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::list(Resource::Groups, account, &request, &gateway).await
+}
+
+/// Get a group
+///
+/// By its unified id or by the provider's own.
+#[utoipa::path(
+    tag = "groups",
+    operation_id = "get_group",
+    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    responses(
+        (status = 200, description = "The group", body = GroupRecord),
+        (status = 304, description = "The caller has this record already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/groups/{record}")]
+pub async fn get_group(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::record(Resource::Groups, account, &request, &gateway).await
+}

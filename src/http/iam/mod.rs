@@ -1,0 +1,280 @@
+//! `/iam`: the directory of one account, as pages and as single records.
+
+use actix_web::{HttpRequest, HttpResponse, http::header};
+use utoipa::IntoParams;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    caller::{IamRead, NamedAccount},
+    error::ApiError,
+    query::{Query, invalid, shown},
+};
+use crate::{
+    directory::{ExpandSet, FieldSet, Resource},
+    error::Result,
+    gateway::{
+        Gateway,
+        reading::{Answer, Coding, MaxAge, Selection, Want},
+    },
+};
+
+pub mod groups;
+pub mod me;
+pub mod roles;
+pub mod users;
+
+const PAGE_SIZE: u64 = 25;
+const LARGEST_PAGE: u64 = 100;
+
+/// The same list is mounted at the root and under `/unified`.
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(users::list_users)
+        .service(users::get_user)
+        .service(roles::list_roles)
+        .service(roles::get_role)
+        .service(groups::list_groups)
+        .service(groups::get_group)
+        .service(me::get_me);
+}
+
+/// Parameters of every list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParams {
+    /// The linked account; the header x-account-id does the same.
+    #[param(required = false)]
+    pub account_id: Option<String>,
+    /// Records per page.
+    #[param(minimum = 1, maximum = 100, default = 25, required = false)]
+    pub page_size: Option<u32>,
+    /// `next` of the page before, unchanged.
+    #[param(required = false)]
+    pub next: Option<String>,
+    /// Accepted and ignored: pages are walked by `next`.
+    #[param(required = false)]
+    pub page: Option<String>,
+    /// Only these top-level fields, separated by commas; all if empty.
+    #[param(required = false)]
+    pub fields: Option<String>,
+    /// Nested records to give whole, separated by commas.
+    #[param(required = false)]
+    pub expand: Option<String>,
+}
+
+/// Parameters of a single record.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RecordParams {
+    /// The linked account; the header x-account-id does the same.
+    #[param(required = false)]
+    pub account_id: Option<String>,
+    /// Only these top-level fields, separated by commas; all if empty.
+    #[param(required = false)]
+    pub fields: Option<String>,
+    /// Nested records to give whole, separated by commas.
+    #[param(required = false)]
+    pub expand: Option<String>,
+}
+
+/// Headers of every read.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct ReadHeaders {
+    /// The linked account; the query parameter account_id does the same.
+    #[param(rename = "x-account-id", required = false)]
+    pub account: Option<String>,
+    /// An ETag that the caller has: 304 if it still holds.
+    #[param(rename = "If-None-Match", required = false)]
+    pub if_none_match: Option<String>,
+    /// `no-cache`, or `max-age=SECONDS`: wait for a directory at most this old.
+    #[param(rename = "Cache-Control", required = false)]
+    pub cache_control: Option<String>,
+}
+
+async fn list(
+    resource: Resource,
+    account: NamedAccount<IamRead>,
+    request: &HttpRequest,
+    gateway: &Gateway,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::parse(request.query_string())?;
+    query.take("account_id");
+    query.take("page");
+    let page_size = query
+        .take_number("page_size", 1..=LARGEST_PAGE)?
+        .unwrap_or(PAGE_SIZE);
+    let next = query
+        .take("next")
+        .filter(|next| !next.is_empty())
+        .map(|next| next.into_owned());
+    let selection = selection(resource, &mut query)?;
+    query.finish()?;
+    let want = Want::Page {
+        page_size: u32::try_from(page_size).expect("at most a hundred"),
+        next,
+    };
+    read(&account, request, gateway, &selection, &want).await
+}
+
+async fn record(
+    resource: Resource,
+    account: NamedAccount<IamRead>,
+    request: &HttpRequest,
+    gateway: &Gateway,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::parse(request.query_string())?;
+    query.take("account_id");
+    let selection = selection(resource, &mut query)?;
+    query.finish()?;
+    let id = request.match_info().query("record");
+    let id = percent_encoding::percent_decode_str(id)
+        .decode_utf8()
+        .map_err(|_| invalid("the id in the path is not UTF-8 once percent-decoded"))?;
+    let want = Want::Record {
+        id: id.into_owned(),
+    };
+    read(&account, request, gateway, &selection, &want).await
+}
+
+fn selection(resource: Resource, query: &mut Query<'_>) -> Result<Selection> {
+    let unknown = |what: &str, name: &str| {
+        invalid(format!(
+            "{} is not a value of `{what}` for {}",
+            shown(name),
+            resource.as_str()
+        ))
+    };
+    let fields = query.take("fields").unwrap_or_default();
+    let expand = query.take("expand").unwrap_or_default();
+    Ok(Selection {
+        resource,
+        fields: FieldSet::parse(resource, &fields).map_err(|name| unknown("fields", &name))?,
+        expand: ExpandSet::parse(resource, &expand).map_err(|name| unknown("expand", &name))?,
+    })
+}
+
+async fn read(
+    account: &NamedAccount<IamRead>,
+    request: &HttpRequest,
+    gateway: &Gateway,
+    selection: &Selection,
+    want: &Want,
+) -> Result<HttpResponse, ApiError> {
+    let max_age = max_age(request)?;
+    let known = known_etags(request);
+    let answer = gateway
+        .read(&account.0, selection, want, max_age, |etag| {
+            known
+                .iter()
+                .any(|known| *known == "*" || weakly(known) == weakly(etag))
+        })
+        .await?;
+    Ok(respond(request, &answer))
+}
+
+fn respond(request: &HttpRequest, answer: &Answer) -> HttpResponse {
+    let mut response = match &answer.page {
+        None => HttpResponse::NotModified(),
+        Some(_) => HttpResponse::Ok(),
+    };
+    response
+        .insert_header((header::ETAG, answer.etag.as_str()))
+        .insert_header((header::VARY, "Authorization, x-account-id, Accept-Encoding"))
+        .insert_header((header::CACHE_CONTROL, "private, no-cache"))
+        .insert_header((header::AGE, answer.age.as_secs().to_string()))
+        .insert_header((header::LAST_MODIFIED, http_date(answer.sealed_at)))
+        .insert_header(("x-directory-version", answer.version.to_string()));
+    if let Some(stale) = answer.stale {
+        response.insert_header(("x-directory-stale", stale.as_str()));
+    }
+    let Some(page) = &answer.page else {
+        return response.finish();
+    };
+    let (body, coding) = page.body(accepted_coding(request));
+    match coding {
+        Coding::Identity => {}
+        Coding::Gzip => {
+            response.insert_header((header::CONTENT_ENCODING, "gzip"));
+        }
+        Coding::Zstd => {
+            response.insert_header((header::CONTENT_ENCODING, "zstd"));
+        }
+    }
+    response.content_type("application/json").body(body)
+}
+
+/// RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(moment: jiff::Timestamp) -> String {
+    jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&moment)
+        .unwrap_or_else(|_| moment.to_string())
+}
+
+/// The ETags of `If-None-Match` (RFC 9110, 13.1.2).
+fn known_etags(request: &HttpRequest) -> Vec<&str> {
+    request
+        .headers()
+        .get_all(header::IF_NONE_MATCH)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|etag| !etag.is_empty())
+        .collect()
+}
+
+/// Weak comparison (RFC 9110, 8.8.3.2) leaves the weakness mark out.
+fn weakly(etag: &str) -> &str {
+    etag.strip_prefix("W/").unwrap_or(etag)
+}
+
+/// The request's `Cache-Control` (RFC 9111, 5.2.1); other directives ask nothing of us.
+fn max_age(request: &HttpRequest) -> Result<MaxAge> {
+    let mut wanted = MaxAge::Any;
+    let directives = request
+        .headers()
+        .get_all(header::CACHE_CONTROL)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.trim().to_ascii_lowercase());
+    for directive in directives {
+        if directive == "no-cache" {
+            return Ok(MaxAge::New);
+        }
+        if let Some(seconds) = directive.strip_prefix("max-age=") {
+            let seconds = seconds.trim_matches('"').parse().map_err(|_| {
+                invalid("max-age in Cache-Control must be a whole number of seconds")
+            })?;
+            wanted = MaxAge::Seconds(seconds);
+        }
+    }
+    Ok(wanted)
+}
+
+/// The best coding that we have and the caller takes: zstd, then gzip.
+fn accepted_coding(request: &HttpRequest) -> Coding {
+    let mut best = Coding::Identity;
+    let offers = request
+        .headers()
+        .get_all(header::ACCEPT_ENCODING)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    for offer in offers {
+        let mut parts = offer.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let is_refused = parts.any(|part| {
+            part.strip_prefix("q=")
+                .is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0))
+        });
+        if is_refused {
+            continue;
+        }
+        if name.eq_ignore_ascii_case("zstd") {
+            return Coding::Zstd;
+        }
+        if name.eq_ignore_ascii_case("gzip") {
+            best = Coding::Gzip;
+        }
+    }
+    best
+}

@@ -1,0 +1,77 @@
+//! `/iam/roles`.
+
+use actix_web::{HttpRequest, HttpResponse, get, web::Data};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{ListParams, ReadHeaders, RecordParams};
+use crate::{
+    directory::Resource,
+    gateway::Gateway,
+    http::{
+        caller::{IamRead, NamedAccount},
+        error::ApiError,
+        errors::ReadErrors,
+    },
+    model::schema::Role,
+};
+
+/// A page of roles.
+#[derive(Serialize, ToSchema)]
+pub struct RolePage {
+    /// Pass this on as `next` for the page after; null on the last page.
+    pub next: Option<String>,
+    pub data: Vec<Role>,
+    /// The number of roles in the whole list.
+    pub total: u64,
+}
+
+/// One role.
+#[derive(Serialize, ToSchema)]
+pub struct RoleRecord {
+    pub data: Role,
+}
+
+/// List roles
+///
+/// Every role that this provider has, whether or not somebody holds it.
+#[utoipa::path(
+    tag = "roles",
+    operation_id = "list_roles",
+    params(ReadHeaders, ListParams),
+    responses(
+        (status = 200, description = "A page of one sealed directory version", body = RolePage),
+        (status = 304, description = "The caller has this page already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/roles")]
+pub async fn list_roles(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::list(Resource::Roles, account, &request, &gateway).await
+}
+
+/// Get a role
+///
+/// By its unified id or by the provider's own.
+#[utoipa::path(
+    tag = "roles",
+    operation_id = "get_role",
+    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    responses(
+        (status = 200, description = "The role", body = RoleRecord),
+        (status = 304, description = "The caller has this record already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/roles/{record}")]
+pub async fn get_role(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::record(Resource::Roles, account, &request, &gateway).await
+}

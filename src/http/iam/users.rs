@@ -1,0 +1,77 @@
+//! `/iam/users`.
+
+use actix_web::{HttpRequest, HttpResponse, get, web::Data};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{ListParams, ReadHeaders, RecordParams};
+use crate::{
+    directory::Resource,
+    gateway::Gateway,
+    http::{
+        caller::{IamRead, NamedAccount},
+        error::ApiError,
+        errors::ReadErrors,
+    },
+    model::schema::User,
+};
+
+/// A page of users.
+#[derive(Serialize, ToSchema)]
+pub struct UserPage {
+    /// Pass this on as `next` for the page after; null on the last page.
+    pub next: Option<String>,
+    pub data: Vec<User>,
+    /// The number of users in the whole list.
+    pub total: u64,
+}
+
+/// One user.
+#[derive(Serialize, ToSchema)]
+pub struct UserRecord {
+    pub data: User,
+}
+
+/// List users
+///
+/// Everybody whom the account shows: the organisation's users and guests, and outsiders whom its groups name.
+#[utoipa::path(
+    tag = "users",
+    operation_id = "list_users",
+    params(ReadHeaders, ListParams),
+    responses(
+        (status = 200, description = "A page of one sealed directory version", body = UserPage),
+        (status = 304, description = "The caller has this page already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/users")]
+pub async fn list_users(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::list(Resource::Users, account, &request, &gateway).await
+}
+
+/// Get a user
+///
+/// By its unified id or by the provider's own.
+#[utoipa::path(
+    tag = "users",
+    operation_id = "get_user",
+    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    responses(
+        (status = 200, description = "The user", body = UserRecord),
+        (status = 304, description = "The caller has this record already"),
+        ReadErrors,
+    ),
+)]
+#[get("/iam/users/{record}")]
+pub async fn get_user(
+    account: NamedAccount<IamRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    super::record(Resource::Users, account, &request, &gateway).await
+}

@@ -1,0 +1,189 @@
+//! Query strings, read strictly: a misspelt filter must not answer everybody.
+//!
+//! Names and values are percent-decoded first (clients send `filter%5Bupdated_after%5D`), a name
+//! that the route does not know, or a single-valued one given twice, is refused by name.
+
+use std::borrow::Cow;
+
+use crate::error::{Error, Kind, Result};
+
+/// The longest query string that is read; longer ones are refused.
+const LONGEST: usize = 8 * 1024;
+
+/// A query string's parameters, of which every one must be taken.
+pub struct Query<'a> {
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> Query<'a> {
+    pub fn parse(text: &'a str) -> Result<Self> {
+        if text.len() > LONGEST {
+            return Err(invalid(format!(
+                "the query string is longer than {LONGEST} bytes"
+            )));
+        }
+        let mut pairs: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
+        for part in text.split('&').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let name = decode(name)?;
+            if name == "proxy" || name.starts_with("proxy[") {
+                return Err(Error::new(
+                    Kind::ProxyNotOffered,
+                    "proxy parameters are not passed on to the provider",
+                ));
+            }
+            if pairs.iter().any(|(known, _)| *known == name) {
+                return Err(invalid(format!("{} is given more than once", shown(&name))));
+            }
+            pairs.push((name, decode(value)?));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// Takes the value of `name`, if it is there.
+    pub fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
+        let at = self.pairs.iter().position(|(known, _)| known == name)?;
+        Some(self.pairs.swap_remove(at).1)
+    }
+
+    /// Takes `name` as a whole number within `bounds`.
+    pub fn take_number(
+        &mut self,
+        name: &str,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>> {
+        let Some(text) = self.take(name) else {
+            return Ok(None);
+        };
+        // Digits alone: `u64::from_str` would also take a leading plus sign.
+        let number = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse().ok())
+            .flatten()
+            .filter(|number| bounds.contains(number));
+        number.map(Some).ok_or_else(|| {
+            invalid(format!(
+                "{name} must be a whole number from {} to {}",
+                bounds.start(),
+                bounds.end()
+            ))
+        })
+    }
+
+    /// Takes `name` as `true` or `false`.
+    pub fn take_bool(&mut self, name: &str) -> Result<Option<bool>> {
+        match self.take(name).as_deref() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(invalid(format!("{name} must be true or false"))),
+        }
+    }
+
+    /// Refuses whatever was not taken.
+    pub fn finish(self) -> Result<()> {
+        match self.pairs.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(invalid(format!(
+                "{} is not a parameter of this route",
+                shown(name)
+            ))),
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>> {
+    let text: Cow<'_, str> = if text.contains('+') {
+        text.replace('+', " ").into()
+    } else {
+        text.into()
+    };
+    let decoded = match text {
+        Cow::Borrowed(text) => percent_encoding::percent_decode_str(text).decode_utf8(),
+        Cow::Owned(text) => percent_encoding::percent_decode_str(&text)
+            .decode_utf8()
+            .map(|decoded| Cow::Owned(decoded.into_owned())),
+    };
+    decoded.map_err(|_| invalid("the query string is not UTF-8 once percent-decoded"))
+}
+
+/// A caller's word as a message may repeat it: short, and without control characters.
+pub fn shown(word: &str) -> String {
+    let short: String = word.chars().filter(|c| !c.is_control()).take(40).collect();
+    format!("`{short}`")
+}
+
+pub fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Kind::InvalidParameter, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_and_values_are_decoded() {
+        let mut query = Query::parse("filter%5Bemail%5D=a%40b.c&x=a+b").unwrap();
+        assert_eq!(query.take("filter[email]").as_deref(), Some("a@b.c"));
+        assert_eq!(query.take("x").as_deref(), Some("a b"));
+        assert!(query.finish().is_ok());
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named() {
+        let message = Query::parse("pagesize=3")
+            .unwrap()
+            .finish()
+            .unwrap_err()
+            .message()
+            .to_owned();
+        assert!(message.contains("`pagesize`"), "{message}");
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_refused() {
+        assert!(Query::parse("a=1&a=1").is_err());
+    }
+
+    #[test]
+    fn a_number_is_digits_within_its_bounds() {
+        for bad in [
+            "0",
+            "101",
+            "-1",
+            "+5",
+            "5.0",
+            "",
+            "1e1",
+            "99999999999999999999999",
+            "٣",
+        ] {
+            let text = format!("page_size={bad}");
+            let mut query = Query::parse(&text).unwrap();
+            let error = query.take_number("page_size", 1..=100).unwrap_err();
+            assert!(error.message().contains("1 to 100"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxy_parameters_are_not_offered() {
+        for text in ["proxy%5Ba%5D%5Bb%5D=1", "proxy=1", "proxy[a]=1"] {
+            assert_eq!(
+                Query::parse(text).err().unwrap().kind(),
+                Kind::ProxyNotOffered
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*") {
+            if let Ok(query) = Query::parse(&text) {
+                let _ = query.finish();
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `/accounts/{id}/walks`: walk now, look at walks, and decide on a held one.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, get, post, web::Data};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    caller::{AccountsRead, PathAccount, WalksWrite},
+    error::ApiError,
+    errors::{WalkErrors, WalkNowErrors},
+    query::Query,
+};
+use crate::{
+    error::{Error, Kind},
+    gateway::Gateway,
+    model::walk::{Suspect, Walk, WalkState},
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(walk_now)
+        .service(list_walks)
+        .service(get_walk)
+        .service(list_suspects)
+        .service(release_walk)
+        .service(discard_walk);
+}
+
+/// Walks, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct WalkPage {
+    pub data: Vec<Walk>,
+    pub next: Option<String>,
+}
+
+/// For whose sake a walk was held.
+#[derive(Serialize, ToSchema)]
+pub struct SuspectPage {
+    pub data: Vec<Suspect>,
+    pub next: Option<String>,
+}
+
+/// Walk now
+///
+/// Joins a walk that has not yet called the provider, else asks for the next one, so that the
+/// answer never predates the question. Any body is ignored.
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "walk_now",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("wait" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds to wait for the walk's end, 0 by default."),
+        ("full" = Option<bool>, Query, description = "Read the members of every group again."),
+    ),
+    responses(
+        (status = 200, description = "The walk has ended", body = Walk),
+        (status = 202, description = "The walk is still running", body = Walk),
+        WalkNowErrors,
+    ),
+)]
+#[post("/accounts/{id}/walks")]
+pub async fn walk_now(
+    account: PathAccount<WalksWrite>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::parse(request.query_string())?;
+    let wait = query.take_number("wait", 0..=60)?.unwrap_or(0);
+    let full = query.take_bool("full")?.unwrap_or(false);
+    query.finish()?;
+    let walk = gateway
+        .walk_now(&account.0, full, Duration::from_secs(wait))
+        .await?;
+    let mut answer = match walk.state {
+        WalkState::Running => HttpResponse::Accepted(),
+        WalkState::Sealed | WalkState::Held | WalkState::Failed => HttpResponse::Ok(),
+    };
+    Ok(answer.json(walk))
+}
+
+/// List walks
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "list_walks",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Walks per page, 25 by default."),
+        ("next" = Option<String>, Query, description = "`next` of the page before."),
+    ),
+    responses((status = 200, description = "Walks, newest first", body = WalkPage), WalkErrors),
+)]
+#[get("/accounts/{id}/walks")]
+pub async fn list_walks(
+    account: PathAccount<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let (page_size, next) = paging(&request)?;
+    let before = next
+        .map(|next| next.parse().map_err(|_| not_a_cursor()))
+        .transpose()?;
+    // One more than asked for tells whether there is a next page.
+    let mut data = gateway.walks(&account.0, before, page_size + 1).await?;
+    let has_more = data.len() > page_size as usize;
+    data.truncate(page_size as usize);
+    let next = data
+        .last()
+        .filter(|_| has_more)
+        .map(|walk| walk.id.to_string());
+    Ok(HttpResponse::Ok().json(WalkPage { data, next }))
+}
+
+/// Get a walk
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "get_walk",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("walk" = String, Path, description = "The walk's id"),
+    ),
+    responses((status = 200, description = "The walk", body = Walk), WalkErrors),
+)]
+#[get("/accounts/{id}/walks/{walk}")]
+pub async fn get_walk(
+    account: PathAccount<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(gateway.walk(&account.0, walk_id(&request)).await?))
+}
+
+/// List suspects
+///
+/// Everybody, and every group, for whose sake a held walk was held, and why.
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "list_suspects",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("walk" = String, Path, description = "The walk's id"),
+        ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Suspects per page, 25 by default."),
+        ("next" = Option<String>, Query, description = "`next` of the page before."),
+    ),
+    responses((status = 200, description = "Suspects", body = SuspectPage), WalkErrors),
+)]
+#[get("/accounts/{id}/walks/{walk}/suspects")]
+pub async fn list_suspects(
+    account: PathAccount<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let (page_size, next) = paging(&request)?;
+    let from: usize = match next {
+        Some(next) => next.parse().map_err(|_| not_a_cursor())?,
+        None => 0,
+    };
+    let suspects = gateway.suspects(&account.0, walk_id(&request)).await?;
+    let end = from.saturating_add(page_size as usize).min(suspects.len());
+    let data = suspects.get(from..end).ok_or_else(not_a_cursor)?.to_vec();
+    let next = (end < suspects.len()).then(|| end.to_string());
+    Ok(HttpResponse::Ok().json(SuspectPage { data, next }))
+}
+
+/// Release a held walk
+///
+/// Accepts what the walk saw: it becomes the directory in force.
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "release_walk",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("walk" = String, Path, description = "The walk's id"),
+    ),
+    responses((status = 200, description = "The walk, now sealed", body = Walk), WalkErrors),
+)]
+#[post("/accounts/{id}/walks/{walk}/release")]
+pub async fn release_walk(
+    account: PathAccount<WalksWrite>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(gateway.release(&account.0, walk_id(&request)).await?))
+}
+
+/// Discard a held walk
+///
+/// Rejects what the walk saw: the directory in force stays.
+#[utoipa::path(
+    tag = "walks",
+    operation_id = "discard_walk",
+    params(
+        ("id" = String, Path, description = "The account's id"),
+        ("walk" = String, Path, description = "The walk's id"),
+    ),
+    responses((status = 200, description = "The walk, now failed with reason `discarded`", body = Walk), WalkErrors),
+)]
+#[post("/accounts/{id}/walks/{walk}/discard")]
+pub async fn discard_walk(
+    account: PathAccount<WalksWrite>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(gateway.discard(&account.0, walk_id(&request)).await?))
+}
+
+fn walk_id(request: &HttpRequest) -> &str {
+    request.match_info().get("walk").unwrap_or_default()
+}
+
+fn paging(request: &HttpRequest) -> Result<(u32, Option<String>), Error> {
+    let mut query = Query::parse(request.query_string())?;
+    let page_size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
+    let next = query
+        .take("next")
+        .filter(|next| !next.is_empty())
+        .map(|next| next.into_owned());
+    query.finish()?;
+    Ok((u32::try_from(page_size).expect("at most a hundred"), next))
+}
+
+fn not_a_cursor() -> Error {
+    Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list")
+}

@@ -1,0 +1,320 @@
+//! Accounts and their credentials.
+//!
+//! What people are called is sealed; what the service needs to find, order and filter accounts
+//! (ids, provider, kind, status, endpoint, times) lies open.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    Field, Store, Vault, count_in, db::Tx, id_in, json, json_in, moment_in, no_such_account,
+    no_such_project, project_in, word, word_in,
+};
+use crate::{
+    error::{Error, Result},
+    model::{
+        account::{Account, AccountStatus, Credential, StatusReason},
+        id::{AccountId, ProjectId},
+        observed::Identity,
+    },
+};
+
+/// How an account is doing.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountState<'a> {
+    pub status: AccountStatus,
+    pub reasons: &'a [StatusReason],
+    /// Whose credential it is, where that was asked again; None leaves it as it was.
+    pub identity: Option<&'a Identity>,
+}
+
+type AccountRow = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    i64,
+);
+
+/// The sealed part of an account that stays as it was linked.
+#[derive(Serialize, Deserialize)]
+struct Profile {
+    origin_owner_name: String,
+    origin_username: Option<String>,
+    label: Option<String>,
+}
+
+const FIRST_GENERATION: u64 = 1;
+
+impl Store {
+    /// Stores a new account with its credential.
+    pub async fn insert_account(&self, account: &Account, credential: &Credential) -> Result<()> {
+        let vault = Vault::of(self, &account.project, account.id)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let profile = json(&Profile {
+            origin_owner_name: account.origin_owner_name.clone(),
+            origin_username: account.origin_username.clone(),
+            label: account.label.clone(),
+        })?;
+        let sealed_credential = vault.seal(
+            Field::Credential,
+            &FIRST_GENERATION.to_string(),
+            &credential_out(credential),
+        );
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "insert into accounts
+                 (id, project, provider, origin_owner_id, kind, status, status_reasons, endpoint,
+                  sealed_profile, sealed_identity, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            [
+                account.id.into(),
+                (&account.project).into(),
+                account.provider.as_str().into(),
+                account.origin_owner_id.as_str().into(),
+                word(&account.kind)?.into(),
+                word(&account.status)?.into(),
+                json(&account.status_reasons)?.into(),
+                json(&account.endpoint)?.into(),
+                vault.seal(Field::Profile, "", profile.as_bytes()).into(),
+                seal_identity(&vault, &account.identity)?.into(),
+                account.created_at.into(),
+                account.updated_at.into(),
+            ],
+        )
+        .await?;
+        tx.execute(
+            "insert into credentials (project, account, generation, sealed)
+             values ($1, $2, $3, $4)",
+            [
+                (&account.project).into(),
+                account.id.into(),
+                FIRST_GENERATION.into(),
+                sealed_credential.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    pub async fn account(&self, project: &ProjectId, id: AccountId) -> Result<Option<Account>> {
+        let row: Option<AccountRow> = self
+            .db
+            .fetch_one(
+                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
+                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
+                 from accounts where project = $1 and id = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let vault = Vault::of(self, project, id).await?;
+        vault.map(|vault| account_in(&vault, row)).transpose()
+    }
+
+    /// A project's accounts, the oldest first.
+    pub async fn accounts(&self, project: &ProjectId) -> Result<Vec<Account>> {
+        let rows: Vec<AccountRow> = self
+            .db
+            .fetch(
+                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
+                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
+                 from accounts where project = $1 order by created_at, id",
+                [project.into()],
+            )
+            .await?;
+        let Some(key) = self.data_key(project).await? else {
+            return Ok(Vec::new());
+        };
+        let mut vault = Vault {
+            key,
+            chance: &self.chance,
+            project,
+            account: String::new(),
+        };
+        rows.into_iter()
+            .map(|row| {
+                vault.account.clone_from(&row.0);
+                account_in(&vault, row)
+            })
+            .collect()
+    }
+
+    /// Every account of every project, for the scheduler.
+    pub async fn all_account_ids(&self) -> Result<Vec<(ProjectId, AccountId)>> {
+        let rows: Vec<(String, String)> = self
+            .db
+            .fetch("select project, id from accounts order by id", [])
+            .await?;
+        rows.iter()
+            .map(|(project, id)| Ok((project_in(project)?, id_in(id)?)))
+            .collect()
+    }
+
+    /// Removes an account with its credential, walks and directories, and gives what it was;
+    /// None if the project has no such account.
+    pub async fn delete_account(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+    ) -> Result<Option<Account>> {
+        let Some(vault) = Vault::of(self, project, id).await? else {
+            return Ok(None);
+        };
+        let mut tx = self.db.begin().await?;
+        let row: Option<AccountRow> = tx
+            .fetch_one(
+                "delete from accounts where project = $1 and id = $2
+                 returning id, project, provider, origin_owner_id, kind, status, status_reasons,
+                           endpoint, sealed_profile, sealed_identity, created_at, updated_at",
+                [project.into(), id.into()],
+            )
+            .await?;
+        // Opened before the commit: what is locked is not deleted.
+        let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        tx.commit().await?;
+        Ok(account)
+    }
+
+    /// Notes how an account is doing.
+    pub async fn set_account_state(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+        state: AccountState<'_>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let vault = Vault::of(self, project, id)
+            .await?
+            .ok_or_else(no_such_account)?;
+        let mut tx = self.db.begin().await?;
+        write_state(&mut tx, &vault, id, state, now).await?;
+        tx.commit().await
+    }
+
+    /// An account's credential and its generation, which counts the times it was replaced.
+    pub async fn credential(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+    ) -> Result<Option<(Credential, u64)>> {
+        let row: Option<(i64, Vec<u8>)> = self
+            .db
+            .fetch_one(
+                "select generation, sealed from credentials where project = $1 and account = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        let Some((generation, sealed)) = row else {
+            return Ok(None);
+        };
+        let Some(vault) = Vault::of(self, project, id).await? else {
+            return Ok(None);
+        };
+        let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
+        Ok(Some((credential_in(&text)?, count_in(generation)?)))
+    }
+}
+
+/// Writes an account's state inside a transaction; `AccountNotFound` if it is gone.
+pub(super) async fn write_state(
+    tx: &mut Tx,
+    vault: &Vault<'_>,
+    id: AccountId,
+    state: AccountState<'_>,
+    now: Timestamp,
+) -> Result<()> {
+    let identity = state
+        .identity
+        .map(|identity| seal_identity(vault, identity))
+        .transpose()?;
+    let changed = tx
+        .execute(
+            "update accounts set status = $3, status_reasons = $4,
+                    sealed_identity = coalesce($5, sealed_identity), updated_at = $6
+             where project = $1 and id = $2",
+            [
+                vault.project.into(),
+                id.into(),
+                word(&state.status)?.into(),
+                json(&state.reasons)?.into(),
+                identity.into(),
+                now.into(),
+            ],
+        )
+        .await?;
+    match changed {
+        0 => Err(no_such_account()),
+        _ => Ok(()),
+    }
+}
+
+fn seal_identity(vault: &Vault<'_>, identity: &Identity) -> Result<Vec<u8>> {
+    Ok(vault.seal(Field::Identity, "", json(identity)?.as_bytes()))
+}
+
+fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
+    let (
+        id,
+        project,
+        provider,
+        origin_owner_id,
+        kind,
+        status,
+        status_reasons,
+        endpoint,
+        sealed_profile,
+        sealed_identity,
+        created_at,
+        updated_at,
+    ) = row;
+    let profile: Profile = json_in(&vault.open(Field::Profile, "", &sealed_profile)?)?;
+    Ok(Account {
+        id: id_in(&id)?,
+        project: project_in(&project)?,
+        provider,
+        origin_owner_id,
+        origin_owner_name: profile.origin_owner_name,
+        origin_username: profile.origin_username,
+        label: profile.label,
+        kind: word_in(kind)?,
+        status: word_in(status)?,
+        status_reasons: json_in(status_reasons.as_bytes())?,
+        endpoint: json_in(endpoint.as_bytes())?,
+        identity: json_in(&vault.open(Field::Identity, "", &sealed_identity)?)?,
+        created_at: moment_in(created_at)?,
+        updated_at: moment_in(updated_at)?,
+    })
+}
+
+const ACCESS_TOKEN: u8 = b'a';
+
+/// A credential as it is sealed: a letter for its kind, then the token. By hand, since a
+/// serialiser would leave copies of it in buffers that nobody wipes.
+fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
+    let Credential::AccessToken(token) = credential;
+    let token = token.expose_secret().as_bytes();
+    let mut text = Zeroizing::new(Vec::with_capacity(1 + token.len()));
+    text.push(ACCESS_TOKEN);
+    text.extend_from_slice(token);
+    text
+}
+
+fn credential_in(text: &[u8]) -> Result<Credential> {
+    let token = text
+        .split_first()
+        .filter(|(kind, _)| **kind == ACCESS_TOKEN)
+        .and_then(|(_, token)| std::str::from_utf8(token).ok())
+        .ok_or_else(|| Error::internal("a stored credential is of no kind that is known"))?;
+    Ok(Credential::AccessToken(SecretString::from(token)))
+}

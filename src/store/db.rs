@@ -1,0 +1,424 @@
+//! What differs between databases, all of it: connections, how a transaction begins, how a
+//! value is bound, what an error code means. The rest of the store writes one SQL text with
+//! `$1` marks and never names a backend.
+//!
+//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in `each_backend`, a
+//! second `Encode` of [`Arg`] and a second reading of error codes.
+
+use std::{path::Path, time::Duration};
+
+use jiff::Timestamp;
+use sqlx::{
+    Connection, Encode, FromRow, Sqlite, SqlitePool, Transaction, Type,
+    encode::IsNull,
+    error::{BoxDynError, DatabaseError},
+    sqlite::{
+        SqliteArgumentsBuffer, SqliteConnectOptions, SqliteError, SqlitePoolOptions, SqliteRow,
+        SqliteSynchronous, SqliteTypeInfo,
+    },
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    model::id::{Id, ProjectId},
+};
+
+/// When a caller may come back after the store could not serve it.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long SQLite itself waits for the lock that another process holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const READERS: u32 = 4;
+/// What a write-ahead log is cut down to after a checkpoint, in bytes.
+const WAL_KEPT: &str = "67108864";
+
+/// Repeats an expression once per backend.
+macro_rules! each_backend {
+    ($inner:ident => $body:expr, $of:expr) => {
+        match $of {
+            Self::Sqlite($inner) => $body,
+        }
+    };
+}
+
+/// The pools of one database.
+#[derive(Debug, Clone)]
+pub(super) enum Db {
+    Sqlite(SqlitePools),
+}
+
+/// SQLite has one writer at a time whatever we do. So there is one connection that writes, and
+/// waiting for it is done in our own queue, in order, instead of in SQLite's busy loop.
+#[derive(Debug, Clone)]
+pub(super) struct SqlitePools {
+    pub(super) writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+}
+
+/// A transaction that may write. Dropped without [`commit`](Self::commit), it changes nothing.
+pub(super) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+/// What comes out of a query: tuples of text, integers and bytes.
+pub(super) trait Record: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<T> Record for T where T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+
+impl Db {
+    /// Begins a transaction that writes.
+    ///
+    /// In a task of its own, because a caller may vanish at any await (a client that hangs up
+    /// drops its future) and a `BEGIN` that nobody waits for would leave its connection in a
+    /// state that the pool does not see. For the same reason, no time-out and no `select!`
+    /// may ever go around the inside of this.
+    pub(super) async fn begin(&self) -> Result<Tx> {
+        let db = self.clone();
+        tokio::spawn(async move {
+            match db {
+                // IMMEDIATE, since a transaction that reads first and then writes is refused
+                // at once when somebody else wrote in between, whatever the busy time-out.
+                Self::Sqlite(pools) => pools
+                    .writer
+                    .begin_with("begin immediate")
+                    .await
+                    .map(Tx::Sqlite),
+            }
+        })
+        .await
+        .map_err(Error::internal)?
+        .map_err(fault)
+    }
+
+    /// Every row of a query that reads, outside of any transaction.
+    pub(super) async fn fetch<T: Record, const N: usize>(
+        &self,
+        sql: &'static str,
+        args: [Arg; N],
+    ) -> Result<Vec<T>> {
+        each_backend!(pools => {
+            args.into_iter()
+                .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                .fetch_all(&pools.readers)
+                .await
+        }, self)
+        .map_err(fault)
+    }
+
+    /// The row of a query that reads and finds at most one.
+    pub(super) async fn fetch_one<T: Record, const N: usize>(
+        &self,
+        sql: &'static str,
+        args: [Arg; N],
+    ) -> Result<Option<T>> {
+        Ok(self.fetch(sql, args).await?.pop())
+    }
+
+    /// Lets transactions under way end, then closes every connection.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(pools) => {
+                // The writer last: the last connection to close folds the log into the file,
+                // which a reader cannot.
+                pools.readers.close().await;
+                pools.writer.close().await;
+            }
+        }
+    }
+}
+
+impl Tx {
+    pub(super) async fn fetch<T: Record, const N: usize>(
+        &mut self,
+        sql: &'static str,
+        args: [Arg; N],
+    ) -> Result<Vec<T>> {
+        each_backend!(tx => {
+            args.into_iter()
+                .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                .fetch_all(&mut **tx)
+                .await
+        }, self)
+        .map_err(fault)
+    }
+
+    pub(super) async fn fetch_one<T: Record, const N: usize>(
+        &mut self,
+        sql: &'static str,
+        args: [Arg; N],
+    ) -> Result<Option<T>> {
+        Ok(self.fetch(sql, args).await?.pop())
+    }
+
+    /// How many rows the statement changed.
+    pub(super) async fn execute<const N: usize>(
+        &mut self,
+        sql: &'static str,
+        args: [Arg; N],
+    ) -> Result<u64> {
+        each_backend!(tx => {
+            args.into_iter()
+                .fold(sqlx::query(sql), |query, arg| query.bind(arg))
+                .execute(&mut **tx)
+                .await
+                .map(|done| done.rows_affected())
+        }, self)
+        .map_err(fault)
+    }
+
+    /// On return, what was written survives a power cut.
+    pub(super) async fn commit(self) -> Result<()> {
+        each_backend!(tx => tx.commit().await, self).map_err(fault)
+    }
+}
+
+impl SqlitePools {
+    /// Connects to a file that exists. Nothing is written by this alone, unless the file is
+    /// new and empty.
+    pub(super) async fn connect(path: &Path) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = || {
+            // A connection that comes and goes would give up its cache and its part of the
+            // write-ahead log's bookkeeping for nothing.
+            SqlitePoolOptions::new()
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool()
+            .max_connections(1)
+            // A full disk or an I/O error makes SQLite roll back by itself. sqlx then counts a
+            // transaction that is gone, for ever, and every later BEGIN on the connection
+            // fails: such a connection is replaced. (Its roll-back has run by now: the pool
+            // pings first, and the ping waits behind it.)
+            .before_acquire(|connection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
+            .connect_with(
+                options
+                    .clone()
+                    .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .pragma("journal_size_limit", WAL_KEPT)
+                    // A deleted credential is wiped from its page, sealed as it is.
+                    .pragma("secure_delete", "fast"),
+            )
+            .await?;
+        let readers = pool()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self { writer, readers })
+    }
+}
+
+/// A value for a `$1` mark.
+#[derive(Debug)]
+pub(super) enum Arg {
+    Text(Option<String>),
+    Int(Option<i64>),
+    Bytes(Option<Vec<u8>>),
+}
+
+impl Encode<'_, Sqlite> for Arg {
+    fn encode(self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        match self {
+            Self::Text(text) => Encode::<Sqlite>::encode(text, buffer),
+            Self::Int(int) => Encode::<Sqlite>::encode(int, buffer),
+            Self::Bytes(bytes) => Encode::<Sqlite>::encode(bytes, buffer),
+        }
+    }
+
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> Result<IsNull, BoxDynError> {
+        match self {
+            Self::Text(text) => Encode::<Sqlite>::encode_by_ref(text, buffer),
+            Self::Int(int) => Encode::<Sqlite>::encode_by_ref(int, buffer),
+            Self::Bytes(bytes) => Encode::<Sqlite>::encode_by_ref(bytes, buffer),
+        }
+    }
+}
+
+impl Type<Sqlite> for Arg {
+    /// SQLite's values carry their own type; this is asked of nobody.
+    fn type_info() -> SqliteTypeInfo {
+        <[u8] as Type<Sqlite>>::type_info()
+    }
+}
+
+impl From<String> for Arg {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+impl From<Option<String>> for Arg {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<&ProjectId> for Arg {
+    fn from(id: &ProjectId) -> Self {
+        id.as_str().into()
+    }
+}
+impl<T> From<Id<T>> for Arg {
+    fn from(id: Id<T>) -> Self {
+        id.to_string().into()
+    }
+}
+impl From<Timestamp> for Arg {
+    fn from(moment: Timestamp) -> Self {
+        Self::Int(Some(moment.as_millisecond()))
+    }
+}
+impl From<Option<Timestamp>> for Arg {
+    fn from(moment: Option<Timestamp>) -> Self {
+        Self::Int(moment.map(Timestamp::as_millisecond))
+    }
+}
+/// Counts and versions. None of ours gets near 2^63; one that did would stay the largest.
+impl From<u64> for Arg {
+    fn from(count: u64) -> Self {
+        Some(count).into()
+    }
+}
+impl From<Option<u64>> for Arg {
+    fn from(count: Option<u64>) -> Self {
+        Self::Int(count.map(|count| i64::try_from(count).unwrap_or(i64::MAX)))
+    }
+}
+impl From<Vec<u8>> for Arg {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(Some(bytes))
+    }
+}
+impl From<Option<Vec<u8>>> for Arg {
+    fn from(bytes: Option<Vec<u8>>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// The one reading of a database's errors: what may pass by itself is `StoreUnavailable`, and
+/// whatever else goes wrong in SQL of ours is our fault.
+fn fault(error: sqlx::Error) -> Error {
+    let passes = match &error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        error => SqliteCode::of(error).is_some_and(SqliteCode::passes),
+    };
+    if passes {
+        Error::new(
+            Kind::StoreUnavailable,
+            "the store cannot be reached at the moment",
+        )
+        .with_retry_after(RETRY_AFTER)
+        .with_source(error)
+    } else {
+        Error::internal(error)
+    }
+}
+
+/// SQLite's primary result code (<https://sqlite.org/rescode.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SqliteCode(i32);
+
+impl SqliteCode {
+    pub(super) const BUSY: Self = Self(5);
+    const LOCKED: Self = Self(6);
+    const NO_MEMORY: Self = Self(7);
+    const READ_ONLY: Self = Self(8);
+    const IO: Self = Self(10);
+    const FULL: Self = Self(13);
+    const CANNOT_OPEN: Self = Self(14);
+    pub(super) const NOT_A_DATABASE: Self = Self(26);
+
+    pub(super) fn of(error: &sqlx::Error) -> Option<Self> {
+        let error = error
+            .as_database_error()?
+            .try_downcast_ref::<SqliteError>()?;
+        let extended: i32 = error.code()?.parse().ok()?;
+        Some(Self(extended & 0xff))
+    }
+
+    /// True for what the machine around us does to a file, and may undo.
+    fn passes(self) -> bool {
+        [
+            Self::BUSY,
+            Self::LOCKED,
+            Self::NO_MEMORY,
+            Self::READ_ONLY,
+            Self::IO,
+            Self::FULL,
+            Self::CANNOT_OPEN,
+        ]
+        .contains(&self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        crypto::{Chance, KeyRing},
+        store::Store,
+    };
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_such_and_writes_come_back_with_the_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/store.db", folder.path().display());
+        let ring = KeyRing::generate("a", &Chance::system()).unwrap();
+        let clock = Clock::system();
+        let store = Store::open(&url, ring, clock.clone()).await.unwrap();
+        let Db::Sqlite(pools) = &store.db;
+        // Lowered to what the file has now.
+        sqlx::query("pragma max_page_count = 1")
+            .execute(&pools.writer)
+            .await
+            .unwrap();
+
+        let mut made = Vec::new();
+        let error = loop {
+            let project: ProjectId = format!("p{}", made.len()).parse().unwrap();
+            match store.create_project(&project, clock.now()).await {
+                Ok(_) => made.push(project),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), Kind::StoreUnavailable);
+        assert_eq!(error.retry_after(), Some(RETRY_AFTER));
+        assert_eq!(store.projects().await.unwrap().len(), made.len());
+
+        // The next writer is a new connection, and so without that limit.
+        let next: ProjectId = "next".parse().unwrap();
+        assert!(store.create_project(&next, clock.now()).await.unwrap());
+    }
+
+    #[test]
+    fn only_what_may_pass_is_worth_another_try() {
+        for error in [
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
+        ] {
+            assert_eq!(fault(error).kind(), Kind::StoreUnavailable);
+        }
+        for error in [
+            sqlx::Error::RowNotFound,
+            sqlx::Error::ColumnNotFound("a".into()),
+        ] {
+            let error = fault(error);
+            assert_eq!(error.kind(), Kind::Internal);
+            assert_eq!(error.retry_after(), None);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Directories, and the other large things that a walk leaves: evidence, candidates, suspects.
+//!
+//! They are opaque bytes here. Each lies sealed in `blobs`, bound to its account, field and name,
+//! beside small rows that may change often.
+
+use jiff::Timestamp;
+
+use super::{Field, Store, Vault, count_in, db::Tx, moment_in};
+use crate::{
+    error::Result,
+    model::id::{AccountId, ProjectId, WalkId},
+};
+
+/// A directory as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDirectory {
+    pub version: u64,
+    pub encoded: Vec<u8>,
+    pub sealed_at: Timestamp,
+    /// When a walk last found that this was still true.
+    pub verified_at: Timestamp,
+}
+
+/// A directory without its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryHead {
+    pub version: u64,
+    pub sealed_at: Timestamp,
+    pub verified_at: Timestamp,
+}
+
+type DirectoryRow = (i64, i64, i64, Vec<u8>);
+
+impl Store {
+    /// The directory in force; None before the first seal.
+    pub async fn latest_directory(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+    ) -> Result<Option<StoredDirectory>> {
+        // The version of the number 7 is named "7": joined by text, as blobs have other names too.
+        let row = self
+            .db
+            .fetch_one(
+                "select d.version, d.sealed_at, d.verified_at, b.sealed
+                 from directories d join blobs b
+                   on b.project = d.project and b.account = d.account
+                  and b.field = 'directory' and b.name = cast(d.version as text)
+                 where d.project = $1 and d.account = $2 and d.superseded_at is null",
+                [project.into(), account.into()],
+            )
+            .await?;
+        self.directory_in(project, account, row).await
+    }
+
+    /// One version, as long as it is kept.
+    pub async fn directory(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        version: u64,
+    ) -> Result<Option<StoredDirectory>> {
+        let row = self
+            .db
+            .fetch_one(
+                "select d.version, d.sealed_at, d.verified_at, b.sealed
+                 from directories d join blobs b
+                   on b.project = d.project and b.account = d.account
+                  and b.field = 'directory' and b.name = cast(d.version as text)
+                 where d.project = $1 and d.account = $2 and d.version = $3",
+                [project.into(), account.into(), version.into()],
+            )
+            .await?;
+        self.directory_in(project, account, row).await
+    }
+
+    /// Which version is in force and how old it is, without reading it.
+    pub async fn directory_head(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+    ) -> Result<Option<DirectoryHead>> {
+        let row: Option<(i64, i64, i64)> = self
+            .db
+            .fetch_one(
+                "select version, sealed_at, verified_at from directories
+                 where project = $1 and account = $2 and superseded_at is null",
+                [project.into(), account.into()],
+            )
+            .await?;
+        row.map(|(version, sealed_at, verified_at)| {
+            Ok(DirectoryHead {
+                version: count_in(version)?,
+                sealed_at: moment_in(sealed_at)?,
+                verified_at: moment_in(verified_at)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// What the last walks knew about who is missing.
+    pub async fn evidence(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+    ) -> Result<Option<Vec<u8>>> {
+        self.blob(project, account, Field::Evidence, "").await
+    }
+
+    /// For whose sake a walk was held. Kept as long as the walk itself.
+    pub async fn suspects(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        walk: WalkId,
+    ) -> Result<Option<Vec<u8>>> {
+        self.blob(project, account, Field::Suspects, &walk.to_string())
+            .await
+    }
+
+    pub(super) async fn blob(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        field: Field,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        let row: Option<(Vec<u8>,)> = self
+            .db
+            .fetch_one(
+                "select sealed from blobs
+                 where project = $1 and account = $2 and field = $3 and name = $4",
+                [
+                    project.into(),
+                    account.into(),
+                    field.as_str().into(),
+                    name.into(),
+                ],
+            )
+            .await?;
+        let Some((sealed,)) = row else {
+            return Ok(None);
+        };
+        let Some(vault) = Vault::of(self, project, account).await? else {
+            return Ok(None);
+        };
+        let mut text = vault.open(field, name, &sealed)?;
+        Ok(Some(std::mem::take(&mut *text)))
+    }
+
+    async fn directory_in(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        row: Option<DirectoryRow>,
+    ) -> Result<Option<StoredDirectory>> {
+        let Some((version, sealed_at, verified_at, sealed)) = row else {
+            return Ok(None);
+        };
+        let Some(vault) = Vault::of(self, project, account).await? else {
+            return Ok(None);
+        };
+        let mut encoded = vault.open(Field::Directory, &version.to_string(), &sealed)?;
+        Ok(Some(StoredDirectory {
+            version: count_in(version)?,
+            encoded: std::mem::take(&mut *encoded),
+            sealed_at: moment_in(sealed_at)?,
+            verified_at: moment_in(verified_at)?,
+        }))
+    }
+}
+
+/// A blob on its way into a transaction, sealed beforehand so that the one writer does not
+/// wait for a cipher.
+pub(super) struct SealedBlob {
+    field: Field,
+    name: String,
+    sealed: Vec<u8>,
+}
+
+impl SealedBlob {
+    pub(super) fn new(vault: &Vault<'_>, field: Field, name: String, text: &[u8]) -> Self {
+        let sealed = vault.seal(field, &name, text);
+        Self {
+            field,
+            name,
+            sealed,
+        }
+    }
+
+    /// Puts it in the place of what was there.
+    pub(super) async fn write(
+        self,
+        tx: &mut Tx,
+        project: &ProjectId,
+        account: AccountId,
+    ) -> Result<()> {
+        tx.execute(
+            "insert into blobs (project, account, field, name, sealed)
+             values ($1, $2, $3, $4, $5)
+             on conflict (project, account, field, name) do update set sealed = excluded.sealed",
+            [
+                project.into(),
+                account.into(),
+                self.field.as_str().into(),
+                self.name.into(),
+                self.sealed.into(),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+}

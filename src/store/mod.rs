@@ -1,0 +1,263 @@
+//! What outlives the process: projects, API keys, accounts with their credentials, walks and
+//! directories. The only place that knows SQL.
+//!
+//! * **Whose is it?** Everything that hangs on an account is asked for by project *and*
+//!   account; the row of another project is simply not found. Only the scheduler's list of all
+//!   accounts crosses projects, and it gives both.
+//! * **Nothing secret or personal lies open.** Credentials, names, e-mail addresses and all that
+//!   a walk brought are sealed in here, under the project's data key and bound to their row
+//!   ([`crate::crypto`]); callers pass and get plain values. What does not open answers
+//!   [`Kind::CredentialLocked`] and is left as it is, never overwritten and never deleted.
+//! * **Whole or not at all.** Each method that writes is one transaction; on return it survives
+//!   a power cut. A finished walk, its directory and the account's new state are one of them
+//!   ([`Store::commit_walk`]).
+//! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
+//!   come back; that another process holds a lock is waited out in here.
+//!
+//! Not here: when to walk, what to keep in memory, who may ask. Read next: `db` for what
+//! differs between databases, `open` for what happens before the first query.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+use self::{
+    db::{Db, Tx},
+    open::SqliteFile,
+};
+use crate::{
+    clock::Clock,
+    crypto::{Chance, DataKey, KeyRing, OpenFault, Place},
+    error::{Error, Kind, Result},
+    model::id::{AccountId, Id, ProjectId},
+};
+
+mod accounts;
+mod db;
+mod directories;
+mod open;
+mod projects;
+mod walks;
+
+pub use accounts::AccountState;
+pub use directories::{DirectoryHead, StoredDirectory};
+pub use open::OpenError;
+pub use walks::{Held, NewDirectory, Retention, WalkCommit};
+
+/// The database. Clones share its connections.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+    file: SqliteFile,
+    ring: KeyRing,
+    clock: Clock,
+    chance: Chance,
+    retention: Retention,
+}
+
+impl Store {
+    /// Opens the database at `url` (`sqlite://PATH`), and makes it if there is none.
+    ///
+    /// `ring` must be able to open what is stored: otherwise [`OpenError::WrongKeys`], and
+    /// nothing was written.
+    pub async fn open(url: &str, ring: KeyRing, clock: Clock) -> Result<Self, OpenError> {
+        let chance = Chance::system();
+        let file = match url.split_once("://") {
+            Some(("sqlite", path)) => SqliteFile::new(path)?,
+            Some(("postgres" | "postgresql", _)) => return Err(OpenError::NotInThisVersion),
+            _ => return Err(OpenError::Url),
+        };
+        let db = file.open(&ring, &clock, &chance).await?;
+        Ok(Self {
+            db,
+            file,
+            ring,
+            clock,
+            chance,
+            retention: Retention::default(),
+        })
+    }
+
+    /// Keeps other than the default amount of what is past.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Makes this the one process that serves the database: [`OpenError::InUse`] if there is
+    /// another. Opening it beside a server, as the command line does, needs no claim.
+    pub fn claim(&self) -> Result<(), OpenError> {
+        self.file.claim()
+    }
+
+    /// Lets writes under way end and closes all connections. Afterwards every method answers
+    /// [`Kind::StoreUnavailable`].
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+
+    /// Answers if the database does.
+    pub async fn ping(&self) -> Result<()> {
+        self.db.fetch::<(i64,), 0>("select 1", []).await.map(drop)
+    }
+
+    /// The key that seals a project's fields; None if there is no such project.
+    async fn data_key(&self, project: &ProjectId) -> Result<Option<DataKey>> {
+        let row: Option<(String, Vec<u8>)> = self
+            .db
+            .fetch_one(
+                "select data_key_id, sealed_data_key from projects where id = $1",
+                [project.into()],
+            )
+            .await?;
+        row.map(|(id, wrapped)| {
+            DataKey::unwrap(&self.ring, project.as_str(), &id, &wrapped)
+                .map_err(|fault| locked("data key", fault))
+        })
+        .transpose()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("db", &self.db).finish()
+    }
+}
+
+/// What is sealed, each by the name that binds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Credential,
+    Profile,
+    Identity,
+    Directory,
+    Evidence,
+    Candidate,
+    Suspects,
+}
+
+impl Field {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Profile => "profile",
+            Self::Identity => "identity",
+            Self::Directory => "directory",
+            Self::Evidence => "evidence",
+            Self::Candidate => "candidate",
+            Self::Suspects => "suspects",
+        }
+    }
+}
+
+/// An account's fields on their way into the database and out of it.
+struct Vault<'a> {
+    key: DataKey,
+    chance: &'a Chance,
+    project: &'a ProjectId,
+    account: String,
+}
+
+impl<'a> Vault<'a> {
+    /// None if there is no such project; whether there is such an account is not asked.
+    async fn of(
+        store: &'a Store,
+        project: &'a ProjectId,
+        account: AccountId,
+    ) -> Result<Option<Self>> {
+        Ok(store.data_key(project).await?.map(|key| Self {
+            key,
+            chance: &store.chance,
+            project,
+            account: account.to_string(),
+        }))
+    }
+
+    fn seal(&self, field: Field, generation: &str, text: &[u8]) -> Vec<u8> {
+        self.key
+            .seal(self.place(field, generation), text, self.chance)
+    }
+
+    fn open(&self, field: Field, generation: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        self.key
+            .open(self.place(field, generation), sealed)
+            .map_err(|fault| locked(field.as_str(), fault))
+    }
+
+    fn place<'b>(&'b self, field: Field, generation: &'b str) -> Place<'b> {
+        Place {
+            project: self.project.as_str(),
+            account: &self.account,
+            field: field.as_str(),
+            generation,
+        }
+    }
+}
+
+fn locked(field: &'static str, fault: OpenFault) -> Error {
+    Error::new(
+        Kind::CredentialLocked,
+        format!("the stored {field} does not open with the present keys"),
+    )
+    .with_source(fault)
+}
+
+fn no_such_project() -> Error {
+    Error::new(Kind::NotFound, "there is no such project")
+}
+
+fn no_such_account() -> Error {
+    Error::new(Kind::AccountNotFound, "there is no such account")
+}
+
+/// True if the project has that account. In a transaction, since it guards a write.
+async fn has_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> Result<bool> {
+    let row: Option<(String,)> = tx
+        .fetch_one(
+            "select id from accounts where project = $1 and id = $2",
+            [project.into(), account.into()],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+// A column that does not read back was not written by us: our fault, whatever the cause.
+
+fn id_in<T>(text: &str) -> Result<Id<T>> {
+    text.parse().map_err(Error::internal)
+}
+
+fn project_in(text: &str) -> Result<ProjectId> {
+    text.parse().map_err(Error::internal)
+}
+
+fn moment_in(millis: i64) -> Result<Timestamp> {
+    Timestamp::from_millisecond(millis).map_err(Error::internal)
+}
+
+fn count_in(count: i64) -> Result<u64> {
+    u64::try_from(count).map_err(Error::internal)
+}
+
+/// A word of the model as it is spelled everywhere else, without the quotes.
+fn word<T: Serialize>(value: &T) -> Result<String> {
+    match serde_json::to_value(value).map_err(Error::internal)? {
+        serde_json::Value::String(word) => Ok(word),
+        other => Err(Error::internal(format!("{other} is no word"))),
+    }
+}
+
+fn word_in<T: DeserializeOwned>(word: String) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(word)).map_err(Error::internal)
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(Error::internal)
+}
+
+fn json_in<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(Error::internal)
+}

@@ -1,0 +1,226 @@
+//! Projects with their data keys, and API keys.
+
+use jiff::Timestamp;
+
+use super::{Store, id_in, moment_in, no_such_project, open::known_answer, project_in};
+use crate::{
+    crypto::DataKey,
+    error::{Error, Result},
+    model::{
+        access::{ApiKey, Scope},
+        id::{KeyId, ProjectId},
+    },
+};
+
+type KeyRow = (
+    String,
+    String,
+    String,
+    String,
+    Vec<u8>,
+    i64,
+    Option<i64>,
+    Option<i64>,
+);
+
+impl Store {
+    /// Makes a project and its data key. False if there is one of that id already; it stays
+    /// as it is.
+    pub async fn create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
+        let key = DataKey::generate(&self.chance);
+        let wrapped = key.wrap(&self.ring, project.as_str(), &self.chance);
+        let mut tx = self.db.begin().await?;
+        self.mark_key_in_use(&mut tx, now).await?;
+        let created = tx
+            .execute(
+                "insert into projects (id, data_key_id, sealed_data_key, wrapped_by, created_at)
+                 values ($1, $2, $3, $4, $5) on conflict (id) do nothing",
+                [
+                    project.into(),
+                    key.id().into(),
+                    wrapped.into(),
+                    self.ring.encrypting_id().into(),
+                    now.into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(created == 1)
+    }
+
+    pub async fn project_exists(&self, project: &ProjectId) -> Result<bool> {
+        let row: Option<(String,)> = self
+            .db
+            .fetch_one("select id from projects where id = $1", [project.into()])
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// All projects, by id.
+    pub async fn projects(&self) -> Result<Vec<ProjectId>> {
+        let rows: Vec<(String,)> = self
+            .db
+            .fetch("select id from projects order by id", [])
+            .await?;
+        rows.iter().map(|(id,)| project_in(id)).collect()
+    }
+
+    /// How many data keys each ring key wraps, by key. The database opens only with a ring that
+    /// has all of them; a key that is not named may leave the ring.
+    pub async fn key_usage(&self) -> Result<Vec<(String, u64)>> {
+        let rows: Vec<(String, i64)> = self
+            .db
+            .fetch(
+                "select key_checks.key_id, count(projects.id)
+                 from key_checks left join projects on projects.wrapped_by = key_checks.key_id
+                 group by key_checks.key_id order by key_checks.key_id",
+                [],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|(key, count)| Ok((key, super::count_in(count)?)))
+            .collect()
+    }
+
+    /// Wraps every data key anew with the ring's first key, and gives how many were wrapped by
+    /// another. Afterwards the database no longer asks for the other keys. What the data keys
+    /// sealed is not touched.
+    pub async fn rewrap_data_keys(&self, now: Timestamp) -> Result<u64> {
+        let encrypting = self.ring.encrypting_id();
+        let mut tx = self.db.begin().await?;
+        self.mark_key_in_use(&mut tx, now).await?;
+        let rows: Vec<(String, String, Vec<u8>)> = tx
+            .fetch(
+                "select id, data_key_id, sealed_data_key from projects
+                 where wrapped_by <> $1 order by id",
+                [encrypting.into()],
+            )
+            .await?;
+        let mut count = 0;
+        for (project, id, wrapped) in rows {
+            let key = DataKey::unwrap(&self.ring, &project, &id, &wrapped)
+                .map_err(|fault| super::locked("data key", fault))?;
+            let wrapped = key.wrap(&self.ring, &project, &self.chance);
+            count += tx
+                .execute(
+                    "update projects set sealed_data_key = $1, wrapped_by = $2 where id = $3",
+                    [wrapped.into(), encrypting.into(), project.into()],
+                )
+                .await?;
+        }
+        tx.execute(
+            "delete from key_checks where key_id <> $1",
+            [encrypting.into()],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(count)
+    }
+
+    /// Leaves the encrypting key's known answer beside the first thing that it wraps: from then
+    /// on, a ring without this key does not open the database.
+    async fn mark_key_in_use(&self, tx: &mut super::Tx, now: Timestamp) -> Result<()> {
+        tx.execute(
+            "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)
+             on conflict (key_id) do nothing",
+            [
+                self.ring.encrypting_id().into(),
+                known_answer(&self.ring, &self.chance).into(),
+                now.into(),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Stores a new API key.
+    pub async fn insert_key(&self, key: &ApiKey) -> Result<()> {
+        if !self.project_exists(&key.project).await? {
+            return Err(no_such_project());
+        }
+        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "insert into api_keys
+                 (id, project, label, scopes, digest, created_at, expires_at, revoked_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            [
+                key.id.into(),
+                (&key.project).into(),
+                key.label.as_str().into(),
+                scopes.join(" ").into(),
+                key.digest.to_vec().into(),
+                key.created_at.into(),
+                key.expires_at.into(),
+                key.revoked_at.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    /// The key with this public id, valid or not. The one look-up without a project: it is
+    /// what says whose project a caller is in.
+    pub async fn key(&self, id: KeyId) -> Result<Option<ApiKey>> {
+        let row = self
+            .db
+            .fetch_one(
+                "select id, project, label, scopes, digest, created_at, expires_at, revoked_at
+                 from api_keys where id = $1",
+                [id.into()],
+            )
+            .await?;
+        row.map(key_in).transpose()
+    }
+
+    /// A project's keys, the oldest first; revoked and expired ones too.
+    pub async fn keys(&self, project: &ProjectId) -> Result<Vec<ApiKey>> {
+        let rows = self
+            .db
+            .fetch(
+                "select id, project, label, scopes, digest, created_at, expires_at, revoked_at
+                 from api_keys where project = $1 order by created_at, id",
+                [project.into()],
+            )
+            .await?;
+        rows.into_iter().map(key_in).collect()
+    }
+
+    /// Revokes a key and gives it as it is then; None if the project has no such key. The
+    /// first revocation's time stays.
+    pub async fn revoke_key(
+        &self,
+        project: &ProjectId,
+        id: KeyId,
+        now: Timestamp,
+    ) -> Result<Option<ApiKey>> {
+        let mut tx = self.db.begin().await?;
+        let row = tx
+            .fetch_one(
+                "update api_keys set revoked_at = coalesce(revoked_at, $3)
+                 where project = $1 and id = $2
+                 returning id, project, label, scopes, digest, created_at, expires_at, revoked_at",
+                [project.into(), id.into(), now.into()],
+            )
+            .await?;
+        tx.commit().await?;
+        row.map(key_in).transpose()
+    }
+}
+
+fn key_in(row: KeyRow) -> Result<ApiKey> {
+    let (id, project, label, scopes, digest, created_at, expires_at, revoked_at) = row;
+    let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(str::parse).collect();
+    Ok(ApiKey {
+        id: id_in(&id)?,
+        project: project_in(&project)?,
+        label,
+        scopes: scopes.map_err(Error::internal)?,
+        digest: digest
+            .try_into()
+            .map_err(|_| Error::internal("a key's digest is not 32 bytes long"))?,
+        created_at: moment_in(created_at)?,
+        expires_at: expires_at.map(moment_in).transpose()?,
+        revoked_at: revoked_at.map(moment_in).transpose()?,
+    })
+}

@@ -1,0 +1,456 @@
+//! Walks, and the one transaction that ends one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    Field, Store, Vault,
+    accounts::{AccountState, write_state},
+    count_in,
+    db::Tx,
+    directories::SealedBlob,
+    has_account, id_in, moment_in, no_such_account, word, word_in,
+};
+use crate::{
+    error::{Error, Result},
+    model::{
+        id::{AccountId, ProjectId, WalkId},
+        walk::{Counts, Walk, WalkReason, WalkState},
+    },
+};
+
+/// What a finished walk changes. All of it or, on an error, nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct WalkCommit<'a> {
+    pub project: &'a ProjectId,
+    /// As it ended. Its row may have been inserted as running, or not at all.
+    pub walk: &'a Walk,
+    /// A new version, if anything changed.
+    pub directory: Option<NewDirectory<'a>>,
+    /// Of a sealed walk, changed or not: the directory in force is true as of this moment.
+    pub verified_at: Option<Timestamp>,
+    /// Replaces the account's former evidence.
+    pub evidence: Option<&'a [u8]>,
+    /// Of a held walk: what to seal if a person releases it.
+    pub candidate: Option<&'a [u8]>,
+    /// Of a held walk: for whose sake it was held.
+    pub suspects: Option<&'a [u8]>,
+    /// Of a sealed walk: the candidates of all earlier walks are dropped.
+    pub supersedes_held: bool,
+    pub account_state: Option<AccountState<'a>>,
+}
+
+/// A directory to be stored: exactly one version after the latest.
+#[derive(Debug, Clone, Copy)]
+pub struct NewDirectory<'a> {
+    pub version: u64,
+    pub encoded: &'a [u8],
+    pub sealed_at: Timestamp,
+}
+
+/// A held walk that can still be released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub candidate: Vec<u8>,
+    pub suspects: Vec<u8>,
+}
+
+/// How much of what is past is kept for each account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a directory stays after a newer one, for cursors that still read it.
+    pub superseded_directories: Duration,
+    /// The last so many walks.
+    pub walks: u32,
+    /// The last so many held walks that can be released.
+    pub candidates: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            superseded_directories: Duration::from_secs(20 * 60),
+            walks: 200,
+            candidates: 10,
+        }
+    }
+}
+
+type WalkRow = (
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    i64,
+    Option<i64>,
+);
+
+impl Store {
+    /// Stores a walk that has begun.
+    pub async fn insert_walk(&self, project: &ProjectId, walk: &Walk) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        if !has_account(&mut tx, project, walk.account).await? {
+            return Err(no_such_account());
+        }
+        write_walk(&mut tx, project, walk).await?;
+        tx.commit().await
+    }
+
+    /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing
+    /// is written.
+    pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<()> {
+        let WalkCommit { project, walk, .. } = commit;
+        let account = walk.account;
+        let vault = Vault::of(self, project, account)
+            .await?
+            .ok_or_else(no_such_account)?;
+        let walk_name = || walk.id.to_string();
+        let blob = |field, name, text: Option<&[u8]>| {
+            text.map(|text| SealedBlob::new(&vault, field, name, text))
+        };
+        let directory = commit.directory.map(|new| {
+            let name = new.version.to_string();
+            (
+                new,
+                SealedBlob::new(&vault, Field::Directory, name, new.encoded),
+            )
+        });
+        let others = [
+            blob(Field::Evidence, String::new(), commit.evidence),
+            blob(Field::Candidate, walk_name(), commit.candidate),
+            blob(Field::Suspects, walk_name(), commit.suspects),
+        ];
+        let now = self.clock.now();
+
+        let mut tx = self.db.begin().await?;
+        if !has_account(&mut tx, project, account).await? {
+            return Err(no_such_account());
+        }
+        write_walk(&mut tx, project, walk).await?;
+        if let Some((new, blob)) = directory {
+            supersede(&mut tx, project, account, new).await?;
+            blob.write(&mut tx, project, account).await?;
+        }
+        if let Some(verified_at) = commit.verified_at {
+            verify(&mut tx, project, account, verified_at).await?;
+        }
+        for blob in others.into_iter().flatten() {
+            blob.write(&mut tx, project, account).await?;
+        }
+        if commit.supersedes_held {
+            drop_candidates_before(&mut tx, project, walk).await?;
+        }
+        if walk.state != WalkState::Held {
+            drop_candidate_of(&mut tx, project, walk).await?;
+        }
+        if let Some(state) = commit.account_state {
+            write_state(&mut tx, &vault, account, state, now).await?;
+        }
+        self.forget(&mut tx, project, account, now).await?;
+        tx.commit().await
+    }
+
+    pub async fn walk(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        id: WalkId,
+    ) -> Result<Option<Walk>> {
+        let row = self
+            .db
+            .fetch_one(
+                "select id, account, state, reason, directory_version, user_count, group_count,
+                        role_count, upstream_calls, started_at, ended_at
+                 from walks where project = $1 and account = $2 and id = $3",
+                [project.into(), account.into(), id.into()],
+            )
+            .await?;
+        row.map(walk_in).transpose()
+    }
+
+    /// An account's walks, the newest first: at most `limit`, older than `before`.
+    pub async fn walks(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        before: Option<WalkId>,
+        limit: u32,
+    ) -> Result<Vec<Walk>> {
+        let before = before.unwrap_or(WalkId::from_uuid(uuid::Uuid::max()));
+        let rows = self
+            .db
+            .fetch(
+                "select id, account, state, reason, directory_version, user_count, group_count,
+                        role_count, upstream_calls, started_at, ended_at
+                 from walks where project = $1 and account = $2 and id < $3
+                 order by id desc limit $4",
+                [
+                    project.into(),
+                    account.into(),
+                    before.into(),
+                    u64::from(limit).into(),
+                ],
+            )
+            .await?;
+        rows.into_iter().map(walk_in).collect()
+    }
+
+    /// What a held walk would seal; None if it was not held, or is decided, superseded or
+    /// forgotten.
+    pub async fn held(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        walk: WalkId,
+    ) -> Result<Option<Held>> {
+        let name = walk.to_string();
+        let Some(candidate) = self.blob(project, account, Field::Candidate, &name).await? else {
+            return Ok(None);
+        };
+        let suspects = self.suspects(project, account, walk).await?;
+        Ok(Some(Held {
+            candidate,
+            suspects: suspects.unwrap_or_default(),
+        }))
+    }
+
+    /// At start: what still runs in the books ended with the process that ran it. Gives how
+    /// many there were.
+    pub async fn fail_interrupted_walks(&self, now: Timestamp) -> Result<u64> {
+        let mut tx = self.db.begin().await?;
+        let failed = tx
+            .execute(
+                "update walks set state = $1, reason = $2, ended_at = $3 where state = 'running'",
+                [
+                    word(&WalkState::Failed)?.into(),
+                    word(&WalkReason::Interrupted)?.into(),
+                    now.into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(failed)
+    }
+
+    /// Drops what is past and no longer kept.
+    async fn forget(
+        &self,
+        tx: &mut Tx,
+        project: &ProjectId,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<()> {
+        let Retention {
+            superseded_directories,
+            walks,
+            candidates,
+        } = self.retention;
+        let versions: Vec<(i64,)> = tx
+            .fetch(
+                "delete from directories
+                 where project = $1 and account = $2 and superseded_at < $3
+                 returning version",
+                [
+                    project.into(),
+                    account.into(),
+                    now.saturating_sub(superseded_directories)
+                        .map_err(Error::internal)?
+                        .into(),
+                ],
+            )
+            .await?;
+        for (version,) in versions {
+            tx.execute(
+                "delete from blobs
+                 where project = $1 and account = $2 and field = 'directory' and name = $3",
+                [project.into(), account.into(), version.to_string().into()],
+            )
+            .await?;
+        }
+        let walks: Vec<(String,)> = tx
+            .fetch(
+                "delete from walks
+                 where project = $1 and account = $2 and id not in (
+                     select id from walks where project = $1 and account = $2
+                     order by id desc limit $3)
+                 returning id",
+                [project.into(), account.into(), u64::from(walks).into()],
+            )
+            .await?;
+        for (walk,) in walks {
+            tx.execute(
+                "delete from blobs
+                 where project = $1 and account = $2 and name = $3
+                   and field in ('candidate', 'suspects')",
+                [project.into(), account.into(), walk.into()],
+            )
+            .await?;
+        }
+        tx.execute(
+            "delete from blobs
+             where project = $1 and account = $2 and field = 'candidate' and name not in (
+                 select name from blobs
+                 where project = $1 and account = $2 and field = 'candidate'
+                 order by name desc limit $3)",
+            [project.into(), account.into(), u64::from(candidates).into()],
+        )
+        .await
+        .map(drop)
+    }
+}
+
+/// Inserts a walk's row, or brings it up to date.
+async fn write_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
+    let counts = walk.counts;
+    let written = tx
+        .execute(
+            "insert into walks
+                 (id, project, account, state, reason, directory_version, user_count,
+                  group_count, role_count, upstream_calls, started_at, ended_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             on conflict (id) do update set
+                 state = excluded.state, reason = excluded.reason,
+                 directory_version = excluded.directory_version,
+                 user_count = excluded.user_count, group_count = excluded.group_count,
+                 role_count = excluded.role_count, upstream_calls = excluded.upstream_calls,
+                 started_at = excluded.started_at, ended_at = excluded.ended_at
+             where walks.project = excluded.project and walks.account = excluded.account",
+            [
+                walk.id.into(),
+                project.into(),
+                walk.account.into(),
+                word(&walk.state)?.into(),
+                walk.reason.as_ref().map(word).transpose()?.into(),
+                walk.directory_version.clone().into(),
+                counts.map(|counts| counts.users).into(),
+                counts.map(|counts| counts.groups).into(),
+                counts.map(|counts| counts.roles).into(),
+                walk.upstream_calls.into(),
+                walk.started_at.into(),
+                walk.ended_at.into(),
+            ],
+        )
+        .await?;
+    match written {
+        0 => Err(Error::internal("a walk's id is that of another account's")),
+        _ => Ok(()),
+    }
+}
+
+/// Puts a new version in force. The version must follow the latest: two walks that both grew
+/// out of version 6 must not both become 7, and none may be skipped.
+async fn supersede(
+    tx: &mut Tx,
+    project: &ProjectId,
+    account: AccountId,
+    new: NewDirectory<'_>,
+) -> Result<()> {
+    let latest: Option<(i64,)> = tx
+        .fetch_one(
+            "update directories set superseded_at = $3
+             where project = $1 and account = $2 and superseded_at is null
+             returning version",
+            [project.into(), account.into(), new.sealed_at.into()],
+        )
+        .await?;
+    let latest = latest.map_or(Ok(0), |(version,)| count_in(version))?;
+    if latest.checked_add(1) != Some(new.version) {
+        return Err(Error::internal(format!(
+            "directory version {} does not follow version {latest}",
+            new.version
+        )));
+    }
+    tx.execute(
+        "insert into directories (project, account, version, sealed_at, verified_at)
+         values ($1, $2, $3, $4, $4)",
+        [
+            project.into(),
+            account.into(),
+            new.version.into(),
+            new.sealed_at.into(),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+async fn verify(
+    tx: &mut Tx,
+    project: &ProjectId,
+    account: AccountId,
+    verified_at: Timestamp,
+) -> Result<()> {
+    let verified = tx
+        .execute(
+            "update directories set verified_at = $3
+             where project = $1 and account = $2 and superseded_at is null",
+            [project.into(), account.into(), verified_at.into()],
+        )
+        .await?;
+    match verified {
+        0 => Err(Error::internal("there is no directory to be verified")),
+        _ => Ok(()),
+    }
+}
+
+async fn drop_candidates_before(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
+    tx.execute(
+        "delete from blobs
+         where project = $1 and account = $2 and field = 'candidate' and name < $3",
+        [project.into(), walk.account.into(), walk.id.into()],
+    )
+    .await
+    .map(drop)
+}
+
+/// A walk that is decided has nothing left to be released.
+async fn drop_candidate_of(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
+    tx.execute(
+        "delete from blobs
+         where project = $1 and account = $2 and field = 'candidate' and name = $3",
+        [project.into(), walk.account.into(), walk.id.into()],
+    )
+    .await
+    .map(drop)
+}
+
+fn walk_in(row: WalkRow) -> Result<Walk> {
+    let (
+        id,
+        account,
+        state,
+        reason,
+        directory_version,
+        users,
+        groups,
+        roles,
+        upstream_calls,
+        started_at,
+        ended_at,
+    ) = row;
+    let counts = match (users, groups, roles) {
+        (Some(users), Some(groups), Some(roles)) => Some(Counts {
+            users: count_in(users)?,
+            groups: count_in(groups)?,
+            roles: count_in(roles)?,
+        }),
+        _ => None,
+    };
+    Ok(Walk {
+        id: id_in(&id)?,
+        account: id_in(&account)?,
+        state: word_in(state)?,
+        reason: reason.map(word_in).transpose()?,
+        directory_version,
+        counts,
+        upstream_calls: count_in(upstream_calls)?,
+        started_at: moment_in(started_at)?,
+        ended_at: ended_at.map(moment_in).transpose()?,
+    })
+}

@@ -1,0 +1,7 @@
+//! What the API promises, asked through a real socket of a real gateway, over the real simulator.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+#![expect(clippy::disallowed_methods, reason = "a test is its own client")]
+
+mod iam;
+mod world;

@@ -1,0 +1,736 @@
+//! What every backend must do: plain functions over any store, and the list of them.
+
+use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
+
+use rolecall::{
+    error::Kind,
+    model::{
+        account::{AccountStatus, StatusReason},
+        walk::{WalkReason, WalkState},
+    },
+    store::{AccountState, Held, NewDirectory, Retention, WalkCommit},
+};
+
+use crate::world::{EMAIL, NAME, TOKEN, World, credential, ends, exposed, identity, project};
+
+pub type Contract = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// Each is run on a database of its own.
+pub const ALL: &[(&str, Contract)] = &[
+    ("a project is made once", |w| {
+        Box::pin(a_project_is_made_once(w))
+    }),
+    ("an API key reads back until and after it is revoked", |w| {
+        Box::pin(an_api_key_reads_back(w))
+    }),
+    ("an account reads back whole", |w| {
+        Box::pin(an_account_reads_back_whole(w))
+    }),
+    ("an account's state can be noted", |w| {
+        Box::pin(an_accounts_state_can_be_noted(w))
+    }),
+    ("a deleted account leaves nothing", |w| {
+        Box::pin(a_deleted_account_leaves_nothing(w))
+    }),
+    ("walks are listed newest first", |w| {
+        Box::pin(walks_are_listed_newest_first(w))
+    }),
+    ("interrupted walks fail", |w| {
+        Box::pin(interrupted_walks_fail(w))
+    }),
+    ("a sealed walk puts its directory in force", |w| {
+        Box::pin(a_sealed_walk_puts_its_directory_in_force(w))
+    }),
+    ("versions are neither skipped nor taken twice", |w| {
+        Box::pin(versions_are_neither_skipped_nor_taken_twice(w))
+    }),
+    ("a refused commit writes nothing", |w| {
+        Box::pin(a_refused_commit_writes_nothing(w))
+    }),
+    ("a held walk can be released until a later one seals", |w| {
+        Box::pin(a_held_walk_can_be_released(w))
+    }),
+    ("what is past is forgotten", |w| {
+        Box::pin(what_is_past_is_forgotten(w))
+    }),
+    ("no project sees another's rows", |w| {
+        Box::pin(no_project_sees_anothers_rows(w))
+    }),
+    ("all keys can be wrapped anew", |w| {
+        Box::pin(all_keys_can_be_wrapped_anew(w))
+    }),
+    ("writers in a crowd all succeed", |w| {
+        Box::pin(writers_in_a_crowd_all_succeed(w))
+    }),
+    ("callers that vanish leave nothing half done", |w| {
+        Box::pin(callers_that_vanish_leave_nothing_half_done(w))
+    }),
+];
+
+async fn a_project_is_made_once(World { store, clock, .. }: World) {
+    let (one, two) = (project("one"), project("two"));
+    assert!(!store.project_exists(&one).await.unwrap());
+    assert!(store.create_project(&two, clock.now()).await.unwrap());
+    assert!(store.create_project(&one, clock.now()).await.unwrap());
+    assert!(!store.create_project(&one, clock.now()).await.unwrap());
+    assert!(store.project_exists(&one).await.unwrap());
+    assert_eq!(store.projects().await.unwrap(), [one, two]);
+}
+
+async fn an_api_key_reads_back(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let (text, key) = world.new_key(&own);
+    store.insert_key(&key).await.unwrap();
+    assert_eq!(store.key(text.id()).await.unwrap(), Some(key.clone()));
+
+    world.tick();
+    let (_, later) = world.new_key(&own);
+    store.insert_key(&later).await.unwrap();
+    assert_eq!(
+        store.keys(&own).await.unwrap(),
+        [key.clone(), later.clone()]
+    );
+
+    let revoked_at = clock.now();
+    let revoked = store
+        .revoke_key(&own, key.id, revoked_at)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(revoked.revoked_at, Some(revoked_at));
+    assert!(!revoked.is_valid_at(revoked_at));
+    world.tick();
+    let again = store.revoke_key(&own, key.id, clock.now()).await.unwrap();
+    assert_eq!(again, Some(revoked.clone()));
+    assert_eq!(store.key(key.id).await.unwrap(), Some(revoked));
+
+    let (_, nobodys) = world.new_key(&project("nobody"));
+    let error = store.insert_key(&nobodys).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+async fn an_account_reads_back_whole(world: World) {
+    let store = &world.store;
+    let own = world.project("own").await;
+    let first = world.account(&own).await;
+    let second = world.account(&own).await;
+    world.tick();
+    let third = world.account(&own).await;
+
+    assert_eq!(
+        store.account(&own, first.id).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(
+        store.accounts(&own).await.unwrap(),
+        [first.clone(), second.clone(), third.clone()]
+    );
+    let (stored, generation) = store.credential(&own, first.id).await.unwrap().unwrap();
+    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
+    let all = [first, second, third].map(|account| (own.clone(), account.id));
+    assert_eq!(store.all_account_ids().await.unwrap(), all);
+
+    let nobodys = world.new_account(&project("nobody"));
+    let error = store
+        .insert_account(&nobodys, &credential())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+async fn an_accounts_state_can_be_noted(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let before = world.account(&own).await;
+    world.tick();
+    let reasons = [StatusReason {
+        code: "reauth_required".into(),
+        description: "the provider refused the token".into(),
+        timestamp: clock.now(),
+    }];
+    let state = AccountState {
+        status: AccountStatus::Error,
+        reasons: &reasons,
+        identity: None,
+    };
+    store
+        .set_account_state(&own, before.id, state, clock.now())
+        .await
+        .unwrap();
+    let after = store.account(&own, before.id).await.unwrap().unwrap();
+    assert_eq!(after.status, AccountStatus::Error);
+    assert_eq!(after.status_reasons, reasons);
+    assert_eq!(after.identity, before.identity);
+    assert_eq!(after.updated_at, clock.now());
+
+    let renamed = identity("Canary Byron");
+    let walk = world.new_walk(before.id, WalkState::Failed);
+    let state = AccountState {
+        status: AccountStatus::Active,
+        reasons: &[],
+        identity: Some(&renamed),
+    };
+    store
+        .commit_walk(WalkCommit {
+            account_state: Some(state),
+            ..ends(&own, &walk)
+        })
+        .await
+        .unwrap();
+    let after = store.account(&own, before.id).await.unwrap().unwrap();
+    assert_eq!(after.status, AccountStatus::Active);
+    assert!(after.status_reasons.is_empty());
+    assert_eq!(after.identity, renamed);
+    assert_eq!(after.label.as_deref(), Some(NAME));
+    assert_eq!(after.origin_username.as_deref(), Some(EMAIL));
+
+    let nobody = world.new_account(&own).id;
+    let error = store
+        .set_account_state(&own, nobody, state, clock.now())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::AccountNotFound);
+}
+
+async fn a_deleted_account_leaves_nothing(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let other = world.account(&own).await;
+    let sealed = world.seal(&account, 1, b"one").await;
+    world.seal(&other, 1, b"other").await;
+    let held = world.hold(&account, b"candidate").await;
+
+    let deleted = store.delete_account(&own, account.id).await.unwrap();
+    assert_eq!(deleted, Some(account.clone()));
+    let id = account.id;
+    assert_eq!(store.delete_account(&own, id).await.unwrap(), None);
+    assert_eq!(store.account(&own, id).await.unwrap(), None);
+    assert!(store.credential(&own, id).await.unwrap().is_none());
+    assert_eq!(store.latest_directory(&own, id).await.unwrap(), None);
+    assert_eq!(store.directory(&own, id, 1).await.unwrap(), None);
+    assert_eq!(store.directory_head(&own, id).await.unwrap(), None);
+    assert_eq!(store.held(&own, id, held.id).await.unwrap(), None);
+    assert_eq!(store.suspects(&own, id, held.id).await.unwrap(), None);
+    assert_eq!(store.walk(&own, id, sealed.id).await.unwrap(), None);
+    assert!(store.walks(&own, id, None, 10).await.unwrap().is_empty());
+
+    // A walk that was under way comes too late.
+    let late = world.new_walk(id, WalkState::Sealed);
+    let directory = NewDirectory {
+        version: 2,
+        encoded: b"two",
+        sealed_at: clock.now(),
+    };
+    let commit = WalkCommit {
+        directory: Some(directory),
+        evidence: Some(b"evidence"),
+        ..ends(&own, &late)
+    };
+    let error = store.commit_walk(commit).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::AccountNotFound);
+    let error = store.insert_walk(&own, &late).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::AccountNotFound);
+    assert_eq!(store.directory(&own, id, 2).await.unwrap(), None);
+    assert_eq!(store.evidence(&own, id).await.unwrap(), None);
+
+    let kept = store.latest_directory(&own, other.id).await.unwrap();
+    assert_eq!(kept.unwrap().encoded, b"other");
+}
+
+async fn walks_are_listed_newest_first(world: World) {
+    let store = &world.store;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let mut expected = Vec::new();
+    for _ in 0..5 {
+        let walk = world.new_walk(account.id, WalkState::Running);
+        store.insert_walk(&own, &walk).await.unwrap();
+        expected.insert(0, walk);
+    }
+    let list = |before, limit| store.walks(&own, account.id, before, limit);
+    assert_eq!(list(None, 10).await.unwrap(), expected);
+    assert_eq!(list(None, 2).await.unwrap(), expected[..2]);
+    assert_eq!(list(Some(expected[1].id), 2).await.unwrap(), expected[2..4]);
+    assert!(list(Some(expected[4].id), 2).await.unwrap().is_empty());
+
+    let mut ended = expected[0].clone();
+    ended.state = WalkState::Failed;
+    ended.reason = Some(WalkReason::TooManyInvalidRecords);
+    ended.counts = None;
+    ended.directory_version = Some("41".into());
+    ended.ended_at = Some(world.clock.now());
+    store.commit_walk(ends(&own, &ended)).await.unwrap();
+    assert_eq!(
+        store.walk(&own, account.id, ended.id).await.unwrap(),
+        Some(ended)
+    );
+}
+
+async fn interrupted_walks_fail(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let sealed = world.seal(&account, 1, b"one").await;
+    let running = world.new_walk(account.id, WalkState::Running);
+    store.insert_walk(&own, &running).await.unwrap();
+
+    world.tick();
+    let now = clock.now();
+    assert_eq!(store.fail_interrupted_walks(now).await.unwrap(), 1);
+    assert_eq!(store.fail_interrupted_walks(now).await.unwrap(), 0);
+    let walk = store.walk(&own, account.id, running.id).await.unwrap();
+    let walk = walk.unwrap();
+    assert_eq!(walk.state, WalkState::Failed);
+    assert_eq!(walk.reason, Some(WalkReason::Interrupted));
+    assert_eq!(walk.ended_at, Some(now));
+    let untouched = store.walk(&own, account.id, sealed.id).await.unwrap();
+    assert_eq!(untouched, Some(sealed));
+}
+
+async fn a_sealed_walk_puts_its_directory_in_force(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let latest = || store.latest_directory(&own, account.id);
+    assert_eq!(latest().await.unwrap(), None);
+    assert_eq!(store.directory_head(&own, account.id).await.unwrap(), None);
+
+    let mut large = vec![0; 300_000];
+    world.chance.fill(&mut large);
+    world.seal(&account, 1, &large).await;
+    let one = latest().await.unwrap().unwrap();
+    assert_eq!((one.version, &one.encoded), (1, &large));
+    world.seal(&account, 2, b"two").await;
+    let two = latest().await.unwrap().unwrap();
+    assert_eq!((two.version, two.encoded.as_slice()), (2, &b"two"[..]));
+
+    // The one before stays for those who are still reading it.
+    let before = store.directory(&own, account.id, 1).await.unwrap();
+    assert_eq!(before, Some(one));
+    assert_eq!(store.directory(&own, account.id, 3).await.unwrap(), None);
+
+    // Nothing changed: only how old it is does.
+    let walk = world.new_walk(account.id, WalkState::Sealed);
+    store
+        .commit_walk(WalkCommit {
+            verified_at: Some(clock.now()),
+            evidence: Some(b"evidence"),
+            ..ends(&own, &walk)
+        })
+        .await
+        .unwrap();
+    let verified = latest().await.unwrap().unwrap();
+    assert_eq!(verified.version, 2);
+    assert_eq!(verified.sealed_at, two.sealed_at);
+    assert_eq!(verified.verified_at, clock.now());
+    let head = store.directory_head(&own, account.id).await.unwrap();
+    let head = head.unwrap();
+    assert_eq!(
+        (head.version, head.sealed_at, head.verified_at),
+        (2, two.sealed_at, clock.now())
+    );
+    let evidence = store.evidence(&own, account.id).await.unwrap();
+    assert_eq!(evidence.unwrap(), b"evidence");
+
+    // A walk that says nothing of evidence leaves it; one that does replaces it.
+    world.seal(&account, 3, b"three").await;
+    let evidence = store.evidence(&own, account.id).await.unwrap();
+    assert_eq!(evidence.unwrap(), b"evidence");
+    let walk = world.new_walk(account.id, WalkState::Failed);
+    store
+        .commit_walk(WalkCommit {
+            evidence: Some(b"newer"),
+            ..ends(&own, &walk)
+        })
+        .await
+        .unwrap();
+    let evidence = store.evidence(&own, account.id).await.unwrap();
+    assert_eq!(evidence.unwrap(), b"newer");
+}
+
+async fn versions_are_neither_skipped_nor_taken_twice(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    for (version, expected) in [
+        (0, None),
+        (2, None),
+        (1, Some(1)),
+        (1, Some(1)),
+        (3, Some(1)),
+    ] {
+        let walk = world.new_walk(account.id, WalkState::Sealed);
+        let encoded = format!("by {}", walk.id);
+        let directory = NewDirectory {
+            version,
+            encoded: encoded.as_bytes(),
+            sealed_at: clock.now(),
+        };
+        let before = store.latest_directory(&own, account.id).await.unwrap();
+        let outcome = store
+            .commit_walk(WalkCommit {
+                directory: Some(directory),
+                ..ends(&own, &walk)
+            })
+            .await;
+        let after = store.latest_directory(&own, account.id).await.unwrap();
+        assert_eq!(after.as_ref().map(|latest| latest.version), expected);
+        if before.is_none() && expected.is_some() {
+            outcome.unwrap();
+        } else {
+            assert_eq!(outcome.unwrap_err().kind(), Kind::Internal);
+            assert_eq!(after, before);
+        }
+    }
+
+    // Of many that grew out of the same version, one is taken.
+    let racers: Vec<_> = (0..8)
+        .map(|_| {
+            let world = world.clone();
+            let account = account.clone();
+            tokio::spawn(async move {
+                let walk = world.new_walk(account.id, WalkState::Sealed);
+                let directory = NewDirectory {
+                    version: 2,
+                    encoded: b"raced",
+                    sealed_at: world.clock.now(),
+                };
+                let commit = WalkCommit {
+                    directory: Some(directory),
+                    ..ends(&account.project, &walk)
+                };
+                world.store.commit_walk(commit).await.is_ok()
+            })
+        })
+        .collect();
+    let mut taken = 0;
+    for racer in racers {
+        taken += u32::from(racer.await.unwrap());
+    }
+    assert_eq!(taken, 1);
+}
+
+async fn a_refused_commit_writes_nothing(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let running = world.new_walk(account.id, WalkState::Running);
+    store.insert_walk(&own, &running).await.unwrap();
+    let held = world.hold(&account, b"candidate").await;
+
+    let mut ended = running.clone();
+    ended.state = WalkState::Sealed;
+    let reasons = [];
+    let renamed = identity("Somebody Else");
+    let directory = NewDirectory {
+        version: 5,
+        encoded: b"five",
+        sealed_at: clock.now(),
+    };
+    let commit = WalkCommit {
+        directory: Some(directory),
+        evidence: Some(b"evidence"),
+        supersedes_held: true,
+        account_state: Some(AccountState {
+            status: AccountStatus::Error,
+            reasons: &reasons,
+            identity: Some(&renamed),
+        }),
+        ..ends(&own, &ended)
+    };
+    let error = store.commit_walk(commit).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Internal);
+
+    let walk = store.walk(&own, account.id, running.id).await.unwrap();
+    assert_eq!(walk, Some(running));
+    let now = store.account(&own, account.id).await.unwrap();
+    assert_eq!(now, Some(account.clone()));
+    assert_eq!(store.evidence(&own, account.id).await.unwrap(), None);
+    assert!(
+        store
+            .held(&own, account.id, held.id)
+            .await
+            .unwrap()
+            .is_some()
+    );
+
+    // To verify what is not there is no less of a fault.
+    let commit = WalkCommit {
+        verified_at: Some(clock.now()),
+        ..ends(&own, &ended)
+    };
+    let error = store.commit_walk(commit).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Internal);
+}
+
+async fn a_held_walk_can_be_released(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    world.seal(&account, 1, b"one").await;
+    let first = world.hold(&account, b"first").await;
+    let second = world.hold(&account, b"second").await;
+    let held = |walk| store.held(&own, account.id, walk);
+    let suspects = b"suspects".to_vec();
+    for (walk, candidate) in [(&first, &b"first"[..]), (&second, b"second")] {
+        let expected = Held {
+            candidate: candidate.to_vec(),
+            suspects: suspects.clone(),
+        };
+        assert_eq!(held(walk.id).await.unwrap(), Some(expected));
+    }
+
+    let mut released = first.clone();
+    released.state = WalkState::Sealed;
+    let directory = NewDirectory {
+        version: 2,
+        encoded: b"first",
+        sealed_at: clock.now(),
+    };
+    store
+        .commit_walk(WalkCommit {
+            directory: Some(directory),
+            supersedes_held: true,
+            ..ends(&own, &released)
+        })
+        .await
+        .unwrap();
+    assert_eq!(held(first.id).await.unwrap(), None);
+    assert!(held(second.id).await.unwrap().is_some());
+
+    world.seal(&account, 3, b"three").await;
+    assert_eq!(held(second.id).await.unwrap(), None);
+    // Who it was about can still be read.
+    let about = store.suspects(&own, account.id, second.id).await.unwrap();
+    assert_eq!(about, Some(suspects));
+
+    let third = world.hold(&account, b"third").await;
+    let mut discarded = third.clone();
+    discarded.state = WalkState::Failed;
+    discarded.reason = Some(WalkReason::Discarded);
+    store.commit_walk(ends(&own, &discarded)).await.unwrap();
+    assert_eq!(held(third.id).await.unwrap(), None);
+}
+
+async fn what_is_past_is_forgotten(mut world: World) {
+    world.store = world.store.with_retention(Retention {
+        superseded_directories: Duration::from_secs(60),
+        walks: 4,
+        candidates: 2,
+    });
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let other = world.account(&own).await;
+    let others_walk = world.seal(&other, 1, b"other").await;
+    let others_held = world.hold(&other, b"other").await;
+
+    world.seal(&account, 1, b"one").await;
+    let version_is_kept = async |version| {
+        let found = store.directory(&own, account.id, version).await.unwrap();
+        found.is_some()
+    };
+    // It counts from when it was superseded, not from when it was sealed.
+    clock.advance(Duration::from_secs(600));
+    world.seal(&account, 2, b"two").await;
+    clock.advance(Duration::from_secs(59));
+    world.seal(&account, 3, b"three").await;
+    assert!(version_is_kept(1).await);
+    clock.advance(Duration::from_secs(2));
+    world.seal(&account, 4, b"four").await;
+    assert!(!version_is_kept(1).await);
+    assert!(version_is_kept(2).await);
+    // The latest stays however old it is.
+    clock.advance(Duration::from_secs(86_400));
+    let walk = world.new_walk(account.id, WalkState::Failed);
+    store.commit_walk(ends(&own, &walk)).await.unwrap();
+    for (version, is_kept) in [(2, false), (3, false), (4, true)] {
+        assert_eq!(version_is_kept(version).await, is_kept, "{version}");
+    }
+    let latest = store.latest_directory(&own, account.id).await.unwrap();
+    assert_eq!(latest.unwrap().encoded, b"four");
+
+    let mut held = Vec::new();
+    for n in 0..6 {
+        held.push(world.hold(&account, &[n]).await);
+    }
+    let kept = store.walks(&own, account.id, None, 100).await.unwrap();
+    assert!(kept.iter().rev().eq(&held[2..]));
+    for (n, walk) in held.iter().enumerate() {
+        let found = store.held(&own, account.id, walk.id).await.unwrap();
+        assert_eq!(found.is_some(), n >= 4, "{n}");
+        let suspects = store.suspects(&own, account.id, walk.id).await.unwrap();
+        assert_eq!(suspects.is_some(), n >= 2, "{n}");
+    }
+
+    // All of that was this account's.
+    let untouched = store.walk(&own, other.id, others_walk.id).await.unwrap();
+    assert_eq!(untouched, Some(others_walk));
+    assert!(
+        store
+            .held(&own, other.id, others_held.id)
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+async fn no_project_sees_anothers_rows(world: World) {
+    let World { store, clock, .. } = &world;
+    let (own, foreign) = (world.project("own").await, world.project("foreign").await);
+    let absent = project("absent");
+    let (_, key) = world.new_key(&own);
+    store.insert_key(&key).await.unwrap();
+    let account = world.account(&own).await;
+    let sealed = world.seal(&account, 1, b"one").await;
+    let held = world.hold(&account, b"candidate").await;
+    let evident = world.new_walk(account.id, WalkState::Failed);
+    store
+        .commit_walk(WalkCommit {
+            evidence: Some(b"evidence"),
+            ..ends(&own, &evident)
+        })
+        .await
+        .unwrap();
+    let id = account.id;
+    let now = clock.now();
+    let state = AccountState {
+        status: AccountStatus::Inactive,
+        reasons: &[],
+        identity: None,
+    };
+
+    for project in [&foreign, &absent] {
+        assert!(store.keys(project).await.unwrap().is_empty());
+        assert_eq!(store.revoke_key(project, key.id, now).await.unwrap(), None);
+        assert!(store.accounts(project).await.unwrap().is_empty());
+        assert_eq!(store.account(project, id).await.unwrap(), None);
+        assert!(store.credential(project, id).await.unwrap().is_none());
+        assert_eq!(store.delete_account(project, id).await.unwrap(), None);
+        let refused = [
+            store.set_account_state(project, id, state, now).await,
+            store.insert_walk(project, &sealed).await,
+            store.commit_walk(ends(project, &sealed)).await,
+            store
+                .commit_walk(WalkCommit {
+                    directory: Some(NewDirectory {
+                        version: 2,
+                        encoded: b"foreign",
+                        sealed_at: now,
+                    }),
+                    evidence: Some(b"foreign"),
+                    supersedes_held: true,
+                    account_state: Some(state),
+                    ..ends(project, &sealed)
+                })
+                .await,
+        ];
+        for outcome in refused {
+            assert_eq!(outcome.unwrap_err().kind(), Kind::AccountNotFound);
+        }
+        assert_eq!(store.walk(project, id, sealed.id).await.unwrap(), None);
+        assert!(store.walks(project, id, None, 9).await.unwrap().is_empty());
+        assert_eq!(store.held(project, id, held.id).await.unwrap(), None);
+        assert_eq!(store.suspects(project, id, held.id).await.unwrap(), None);
+        assert_eq!(store.latest_directory(project, id).await.unwrap(), None);
+        assert_eq!(store.directory(project, id, 1).await.unwrap(), None);
+        assert_eq!(store.directory_head(project, id).await.unwrap(), None);
+        assert_eq!(store.evidence(project, id).await.unwrap(), None);
+    }
+
+    // A walk of one's own account cannot take the place of another's.
+    let foreigner = world.account(&foreign).await;
+    let mut stolen = sealed.clone();
+    stolen.account = foreigner.id;
+    let error = store.insert_walk(&foreign, &stolen).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Internal);
+
+    // And the same within a project: a walk's id under another account finds nothing.
+    let sibling = world.account(&own).await.id;
+    assert_eq!(store.walk(&own, sibling, sealed.id).await.unwrap(), None);
+    assert_eq!(store.held(&own, sibling, held.id).await.unwrap(), None);
+
+    // Nothing of it has changed.
+    assert_eq!(store.key(key.id).await.unwrap(), Some(key));
+    assert_eq!(store.account(&own, id).await.unwrap(), Some(account));
+    let walk = store.walk(&own, id, sealed.id).await.unwrap();
+    assert_eq!(walk, Some(sealed));
+    assert!(store.held(&own, id, held.id).await.unwrap().is_some());
+    let evidence = store.evidence(&own, id).await.unwrap();
+    assert_eq!(evidence.unwrap(), b"evidence");
+    let latest = store.latest_directory(&own, id).await.unwrap().unwrap();
+    assert_eq!(latest.encoded, b"one");
+}
+
+async fn all_keys_can_be_wrapped_anew(world: World) {
+    // With the ring unchanged there is nothing to do, and nothing is done.
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let before = store.key_usage().await.unwrap();
+    assert_eq!(before.len(), 1);
+    assert_eq!(before[0].1, 1);
+    assert_eq!(store.rewrap_data_keys(clock.now()).await.unwrap(), 0);
+    assert_eq!(store.key_usage().await.unwrap(), before);
+    assert!(store.credential(&own, account.id).await.unwrap().is_some());
+}
+
+async fn writers_in_a_crowd_all_succeed(world: World) {
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let writers: Vec<_> = (0..32)
+        .map(|_| {
+            let (world, own, account) = (world.clone(), own.clone(), account.clone());
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let (_, key) = world.new_key(&own);
+                    world.store.insert_key(&key).await.unwrap();
+                    let walk = world.new_walk(account.id, WalkState::Failed);
+                    world.store.insert_walk(&own, &walk).await.unwrap();
+                    world.store.commit_walk(ends(&own, &walk)).await.unwrap();
+                    let new = world.account(&own).await;
+                    let read = world.store.account(&own, new.id).await.unwrap();
+                    assert_eq!(read, Some(new));
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(world.store.keys(&own).await.unwrap().len(), 160);
+    assert_eq!(world.store.accounts(&own).await.unwrap().len(), 161);
+    let walks = world
+        .store
+        .walks(&own, account.id, None, 1000)
+        .await
+        .unwrap();
+    let ids: HashSet<_> = walks.iter().map(|walk| walk.id).collect();
+    assert_eq!(ids.len(), 160);
+}
+
+async fn callers_that_vanish_leave_nothing_half_done(world: World) {
+    let own = world.project("own").await;
+    for n in 0..200 {
+        let mut account = world.new_account(&own);
+        account.origin_owner_id = format!("customer-{n}");
+        let attempt = {
+            let (store, account) = (world.store.clone(), account.clone());
+            tokio::spawn(async move { store.insert_account(&account, &credential()).await })
+        };
+        for _ in 0..n % 20 {
+            tokio::task::yield_now().await;
+        }
+        attempt.abort();
+        let _ = attempt.await;
+        // Whatever became of it, it has ended once another writer has had a turn, and is whole.
+        world.project("own").await;
+        let found = world.store.account(&own, account.id).await.unwrap();
+        let credential = world.store.credential(&own, account.id).await.unwrap();
+        assert_eq!(found.is_some(), credential.is_some(), "{n}");
+    }
+    // And the connections still serve.
+    world.account(&own).await;
+}

@@ -1,0 +1,526 @@
+//! What SQLite must do besides the contract: opening, keys, files, locks.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_NO_PAD};
+use rolecall::{
+    clock::Clock,
+    crypto::{Chance, KeyRing},
+    error::Kind,
+    model::{account::Account, walk::WalkState},
+    store::{OpenError, Store, WalkCommit},
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+
+use crate::{
+    contract,
+    world::{EMAIL, NAME, TOKEN, World, ends, exposed, ring, start},
+};
+
+fn url(path: &Path) -> String {
+    format!("sqlite://{}", path.display())
+}
+
+async fn try_open(path: &Path, ring: &KeyRing) -> Result<World, OpenError> {
+    let clock = Clock::skipping(start());
+    Ok(World {
+        store: Store::open(&url(path), ring.clone(), clock.clone()).await?,
+        clock,
+        chance: Chance::system(),
+    })
+}
+
+async fn open(path: &Path, ring: &KeyRing) -> World {
+    try_open(path, ring).await.unwrap()
+}
+
+/// Every file in a folder with its bytes.
+fn files(folder: &TempDir) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// A project with an account of which everything is stored that can be.
+async fn furnish(world: &World, project: &str) -> Account {
+    let project = world.project(project).await;
+    let account = world.account(&project).await;
+    let content = format!("[{EMAIL}] and [{NAME}]").repeat(50);
+    world.seal(&account, 1, content.as_bytes()).await;
+    world.seal(&account, 2, content.as_bytes()).await;
+    let walk = world.new_walk(account.id, WalkState::Held);
+    world
+        .store
+        .commit_walk(WalkCommit {
+            evidence: Some(content.as_bytes()),
+            candidate: Some(content.as_bytes()),
+            suspects: Some(content.as_bytes()),
+            ..ends(&project, &walk)
+        })
+        .await
+        .unwrap();
+    account
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keeps_the_contract() {
+    for (name, contract) in contract::ALL {
+        println!("{name}");
+        let folder = tempfile::tempdir().unwrap();
+        let world = open(&folder.path().join("store.db"), &ring("a")).await;
+        let store = world.store.clone();
+        contract(world).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let world = open(&path, &ring).await;
+    let account = furnish(&world, "own").await;
+    world.store.close().await;
+    let error = world.store.ping().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::StoreUnavailable);
+    assert!(error.retry_after().is_some());
+
+    let store = open(&path, &ring).await.store;
+    store.ping().await.unwrap();
+    let project = &account.project;
+    assert_eq!(
+        store.account(project, account.id).await.unwrap(),
+        Some(account.clone())
+    );
+    let latest = store.latest_directory(project, account.id).await.unwrap();
+    assert_eq!(latest.unwrap().version, 2);
+    let (credential, _) = store
+        .credential(project, account.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(exposed(&credential), TOKEN);
+}
+
+#[tokio::test]
+async fn no_secret_and_no_person_is_readable_in_any_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let world = open(&path, &ring("a")).await;
+    let account = furnish(&world, "own").await;
+    let (key, row) = world.new_key(&account.project);
+    world.store.insert_key(&row).await.unwrap();
+
+    let secret = key.expose().rsplit('_').next().unwrap();
+    let while_open = files(&folder);
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        assert!(while_open.contains_key(name), "{name}");
+    }
+    world.store.close().await;
+    for (name, bytes) in while_open.into_iter().chain(files(&folder)) {
+        for canary in [TOKEN, EMAIL, NAME, "Canary", secret] {
+            for form in spellings(canary) {
+                assert!(!holds(&bytes, &form), "{name} holds {canary} as {form}");
+            }
+        }
+        // The search does find what is meant to lie open.
+        if name == "store.db" && bytes.len() > 4096 {
+            assert!(holds(&bytes, "customer-1"));
+        }
+    }
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|at| at == text.as_bytes())
+}
+
+/// A text as it is, in hex, and in base64 at each of the three offsets it may have there.
+fn spellings(text: &str) -> Vec<String> {
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut all = vec![text.to_owned(), hex.to_uppercase(), hex];
+    for offset in 0..3 {
+        let shifted = [&vec![0; offset], text.as_bytes()].concat();
+        let inside = (offset * 8).div_ceil(6)..shifted.len() * 8 / 6;
+        all.push(BASE64_STANDARD_NO_PAD.encode(&shifted)[inside.clone()].to_owned());
+        all.push(BASE64_URL_SAFE_NO_PAD.encode(&shifted)[inside].to_owned());
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_deleted_credential_is_wiped_even_in_its_sealed_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let world = open(&path, &ring).await;
+    let account = furnish(&world, "own").await;
+    furnish(&world, "other").await;
+    world.store.close().await;
+    let mut raw = connect(&path).await;
+    let (sealed,): (Vec<u8>,) = sqlx::query_as("select sealed from credentials where account = $1")
+        .bind(account.id.to_string())
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    raw.close().await.unwrap();
+    let is_there = || {
+        let bytes = fs::read(&path).unwrap();
+        bytes.windows(sealed.len()).any(|at| at == sealed)
+    };
+    assert!(is_there());
+
+    let store = open(&path, &ring).await.store;
+    let deleted = store.delete_account(&account.project, account.id).await;
+    assert_eq!(deleted.unwrap(), Some(account));
+    store.close().await;
+    assert!(!is_there());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn its_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(&folder.path().join("store.db"), &ring("a")).await;
+    world.store.claim().unwrap();
+    let names: Vec<_> = files(&folder).into_keys().collect();
+    let expected = ["store.db", "store.db-shm", "store.db-wal", "store.db.lock"];
+    assert_eq!(names, expected);
+    for name in names {
+        let mode = fs::metadata(folder.path().join(&name)).unwrap();
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let world = open(&path, &ring).await;
+    let one = furnish(&world, "one").await;
+    let two = furnish(&world, "two").await;
+    world.tick();
+    let sibling = world.account(&one.project).await;
+    world.store.close().await;
+    let pristine = fs::read(&path).unwrap();
+
+    let accounts = [
+        one.id.to_string(),
+        two.id.to_string(),
+        sibling.id.to_string(),
+    ];
+    for theft in [
+        // A credential to another account of the project, or of another project.
+        "update credentials set sealed =
+             (select sealed from credentials where account = $3) where account = $1",
+        "update credentials set sealed =
+             (select sealed from credentials where account = $2) where account = $1",
+        // An old generation in the place of a new one, as from a backup.
+        "update credentials set generation = generation + 1 where account = $1 and $2 <> $3",
+        // With the whole data key of the other project.
+        "update projects set sealed_data_key =
+             (select sealed_data_key from projects where id = 'two'),
+             data_key_id = (select data_key_id from projects where id = 'two')
+         where id = 'one' and $1 <> $2 and $2 <> $3",
+        // One bit.
+        "update credentials set sealed = substr(sealed, 1, 20) || x'00' || substr(sealed, 22)
+         where account = $1 and $2 <> $3",
+    ] {
+        let stolen = rewrite(&path, &pristine, theft, &accounts).await;
+        let store = open(&path, &ring).await.store;
+        let error = store.credential(&one.project, one.id).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::CredentialLocked, "{theft}");
+        assert!(!format!("{error:?}").contains(TOKEN));
+        store.close().await;
+        assert!(fs::read(&path).unwrap() == stolen, "{theft}");
+    }
+
+    for (theft, field) in [
+        (
+            "update blobs set sealed = (select sealed from blobs where account = $2
+                 and field = 'directory' and name = '2')
+             where account = $1 and field = 'directory' and name = '2' and $1 <> $3",
+            "directory",
+        ),
+        (
+            "update blobs set sealed = (select sealed from blobs where account = $1
+                 and field = 'directory' and name = '1')
+             where account = $1 and field = 'directory' and name = '2' and $2 <> $3",
+            "directory",
+        ),
+        (
+            "update blobs set sealed = (select sealed from blobs where account = $1
+                 and field = 'candidate')
+             where account = $1 and field = 'evidence' and $2 <> $3",
+            "evidence",
+        ),
+        (
+            "update accounts set sealed_identity = sealed_profile where id = $1 and $2 <> $3",
+            "account",
+        ),
+        (
+            "update accounts set sealed_profile =
+                 (select sealed_profile from accounts where id = $3)
+             where id = $1 and $1 <> $2",
+            "account",
+        ),
+    ] {
+        let stolen = rewrite(&path, &pristine, theft, &accounts).await;
+        let store = open(&path, &ring).await.store;
+        let error = match field {
+            "directory" => store.latest_directory(&one.project, one.id).await.err(),
+            "evidence" => store.evidence(&one.project, one.id).await.err(),
+            _ => {
+                // What is locked is not deleted either.
+                let error = store.delete_account(&one.project, one.id).await.err();
+                assert_eq!(error.unwrap().kind(), Kind::CredentialLocked);
+                store.account(&one.project, one.id).await.err()
+            }
+        };
+        assert_eq!(error.unwrap().kind(), Kind::CredentialLocked, "{theft}");
+        store.close().await;
+        assert!(fs::read(&path).unwrap() == stolen, "{theft}");
+    }
+}
+
+/// Puts `pristine` back, changes one row behind the store's back, and gives the file's bytes.
+async fn rewrite(
+    path: &Path,
+    pristine: &[u8],
+    statement: &'static str,
+    accounts: &[String; 3],
+) -> Vec<u8> {
+    fs::write(path, pristine).unwrap();
+    let mut raw = connect(path).await;
+    let mut query = sqlx::query(statement);
+    for account in accounts {
+        query = query.bind(account);
+    }
+    let changed = query.execute(&mut raw).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1, "{statement}");
+    raw.close().await.unwrap();
+    fs::read(path).unwrap()
+}
+
+async fn connect(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(path);
+    options.connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn with_the_wrong_keys_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, right) = (folder.path().join("store.db"), ring("a"));
+    let world = open(&path, &right).await;
+    furnish(&world, "own").await;
+
+    // As a kill would leave it: the newest of it only in the log.
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["store.db", "store.db-wal"] {
+        fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+    }
+    world.store.close().await;
+
+    let before = files(&folder);
+    let before_killed = files(&killed);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["store.db"]);
+    for wrong in [ring("a"), ring("b")] {
+        let error = try_open(&path, &wrong).await.err().unwrap();
+        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+        let says = "which is sealed with key `a`: the ring";
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(files(&folder) == before);
+
+        let error = try_open(&killed.path().join("store.db"), &wrong).await;
+        let error = error.err().unwrap();
+        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+        for (name, bytes) in &before_killed {
+            assert!(&files(&killed)[name] == bytes, "{name}");
+        }
+    }
+    for path in [&path, &killed.path().join("store.db")] {
+        let store = open(path, &right).await.store;
+        assert_eq!(store.projects().await.unwrap().len(), 1);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_ring_is_changed_in_three_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (old, new) = (ring("old"), ring("new"));
+    let both = KeyRing::parse(&[new.to_text().as_str(), old.to_text().as_str()].concat()).unwrap();
+    let world = open(&path, &old).await;
+    let account = furnish(&world, "own").await;
+    world.store.close().await;
+
+    // A new key on top encrypts nothing yet, so it can still be taken back.
+    open(&path, &both).await.store.close().await;
+    open(&path, &old).await.store.close().await;
+
+    let world = open(&path, &both).await;
+    let later = furnish(&world, "later").await;
+    let usage = |name: &str, count| (name.to_owned(), count);
+    assert_eq!(
+        world.store.key_usage().await.unwrap(),
+        [usage("new", 1), usage("old", 1)]
+    );
+    world.store.close().await;
+    for one in [&old, &new] {
+        let error = try_open(&path, one).await.err().unwrap();
+        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+    }
+
+    let world = open(&path, &both).await;
+    let now = world.clock.now();
+    assert_eq!(world.store.rewrap_data_keys(now).await.unwrap(), 1);
+    assert_eq!(world.store.key_usage().await.unwrap(), [usage("new", 2)]);
+    world.store.close().await;
+
+    let store = open(&path, &new).await.store;
+    for account in [account, later] {
+        let found = store.credential(&account.project, account.id).await;
+        assert_eq!(exposed(&found.unwrap().unwrap().0), TOKEN);
+        let found = store.account(&account.project, account.id).await.unwrap();
+        assert_eq!(found, Some(account));
+    }
+}
+
+#[tokio::test]
+async fn one_process_serves_and_others_may_look_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let server = open(&path, &ring).await;
+    server.store.claim().unwrap();
+    server.store.claim().unwrap();
+
+    let beside = open(&path, &ring).await;
+    let error = beside.store.claim().unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    let project = beside.project("made-beside").await;
+    assert!(server.store.project_exists(&project).await.unwrap());
+
+    drop(server);
+    beside.store.claim().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_open_a_new_file_at_once() {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, ring) = (folder.path().join("store.db"), ring("a"));
+        let openers: Vec<_> = (0..8)
+            .map(|_| {
+                let (path, ring) = (path.clone(), ring.clone());
+                tokio::spawn(async move { try_open(&path, &ring).await.map(drop) })
+            })
+            .collect();
+        for opener in openers {
+            opener.await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_that_write_to_one_file_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let (one, two) = (open(&path, &ring).await, open(&path, &ring).await);
+    let project = one.project("shared").await;
+    let writers: Vec<_> = (0..32)
+        .map(|n| {
+            let world = if n % 2 == 0 { one.clone() } else { two.clone() };
+            let project = project.clone();
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let account = world.account(&project).await;
+                    world.seal(&account, 1, &[7; 50_000]).await;
+                    let read = world.store.latest_directory(&project, account.id).await;
+                    assert_eq!(read.unwrap().unwrap().version, 1);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(two.store.all_account_ids().await.unwrap().len(), 160);
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_says_why_and_stays_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = ring("a");
+    let open = async |name: &str| {
+        let error = try_open(&folder.path().join(name), &ring).await;
+        error.err().unwrap()
+    };
+
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    let error = open("folder").await;
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    let error = open("absent/store.db").await;
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+
+    let text = b"This is a letter, and not a database of anybody's. ".repeat(100);
+    fs::write(folder.path().join("letter"), &text).unwrap();
+    let error = open("letter").await;
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read(folder.path().join("letter")).unwrap(), text);
+
+    fs::write(folder.path().join("others"), "").unwrap();
+    let mut raw = connect(&folder.path().join("others")).await;
+    sqlx::query("create table recipes (name text)")
+        .execute(&mut raw)
+        .await
+        .unwrap();
+    raw.close().await.unwrap();
+    let before = fs::read(folder.path().join("others")).unwrap();
+    let error = open("others").await;
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read(folder.path().join("others")).unwrap(), before);
+
+    for (url, says) in [
+        (
+            "postgres://localhost/rolecall",
+            "PostgreSQL is not in this version",
+        ),
+        ("mysql://localhost/rolecall", "must begin with sqlite://"),
+        ("/var/lib/rolecall.db", "must begin with sqlite://"),
+        ("sqlite://", "must begin with sqlite://"),
+        ("sqlite://:memory:", "must begin with sqlite://"),
+        ("sqlite://store.db?mode=memory", "must begin with sqlite://"),
+    ] {
+        let error = Store::open(url, ring.clone(), Clock::system()).await;
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(says), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    open(&path, &ring).await.store.close().await;
+    let mut raw = connect(&path).await;
+    sqlx::query(
+        "insert into _sqlx_migrations
+             (version, description, success, checksum, execution_time)
+         values (9999, 'from the future', true, x'00', 0)",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+    raw.close().await.unwrap();
+    let before = fs::read(&path).unwrap();
+    let error = try_open(&path, &ring).await.err().unwrap();
+    assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
+    assert!(fs::read(&path).unwrap() == before);
+}
