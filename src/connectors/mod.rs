@@ -18,6 +18,8 @@ use crate::{
     outbound::{CallError, Caller},
 };
 
+#[cfg(test)]
+mod contract;
 pub mod smartsheet;
 
 /// What a connector may call with: one account's credential at one endpoint, behind the budget,
