@@ -43,6 +43,7 @@ pub struct Assessment<'a> {
     pub(super) reading: Reading,
     pub(super) evidence: Evidence,
     pub(super) policy: Policy,
+    now: Millis,
     pub(super) finding: Finding,
 }
 
@@ -93,17 +94,19 @@ pub fn assess(
         reading,
         evidence,
         policy,
+        now: Millis::at(now),
         finding: Finding::Open(Open::default()),
     };
-    assessment.finding = assessment
-        .judge(Millis::at(now))
-        .unwrap_or_else(Finding::Failed);
+    assessment.finding = assessment.judge().unwrap_or_else(Finding::Failed);
     assessment
 }
 
 impl Assessment<'_> {
-    fn judge(&mut self, now: Millis) -> Result<Finding, WalkReason> {
-        let Self { prev, reading, .. } = &*self;
+    fn judge(&mut self) -> Result<Finding, WalkReason> {
+        let Self {
+            prev, reading, now, ..
+        } = &*self;
+        let now = *now;
         if prev.is_some_and(|prev| *prev.organisation() != reading.identity.organisation) {
             return Err(WalkReason::OrganisationChanged);
         }
@@ -209,8 +212,8 @@ impl Assessment<'_> {
 
     /// Whom to ask the provider for by id before sealing: at most `cap`, the longest missing
     /// first. Nobody where the walk failed or is held.
-    pub fn lookups(&self, cap: usize, now: Timestamp) -> Lookups {
-        let now = Millis::at(now);
+    pub fn lookups(&self, cap: usize) -> Lookups {
+        let now = self.now;
         let Finding::Open(open) = &self.finding else {
             return Lookups::default();
         };
@@ -221,9 +224,7 @@ impl Assessment<'_> {
         ] {
             for id in absent {
                 let loss = missing(kind, id);
-                let is_settled = absences.departed_at(id.as_str(), now).is_some()
-                    || absences.is_found_of_late(id.as_str(), now);
-                if !is_settled && !open.is_unripe(&loss) {
+                if !absences.is_found_of_late(id.as_str(), now) && !open.is_unripe(&loss) {
                     asked.insert((absences.since(id.as_str(), now), kind, id));
                 }
             }

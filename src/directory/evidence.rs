@@ -74,7 +74,8 @@ impl Absences {
         })
     }
 
-    /// When they were proven gone, if that was less than a day ago.
+    /// When they were proven gone, if that was less than a day ago. It strikes them from member
+    /// lists of before; it never makes anybody leave a second time, since they may have returned.
     pub(super) fn departed_at(&self, id: &str, now: Millis) -> Option<Millis> {
         self.departed.get(id).copied().filter(|at| keeps(*at, now))
     }

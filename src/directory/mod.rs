@@ -31,6 +31,8 @@ mod seal;
 mod serve;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod text;
 mod world;
 

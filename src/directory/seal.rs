@@ -186,9 +186,7 @@ impl<T: Listed> Trial<'_, T> {
     fn hear(&mut self, id: &RemoteId, word: Word) -> Option<Standing> {
         let text = id.as_str();
         let was_seen = self.listing.has_record(text);
-        let is_proven_gone = word == Word::Departed
-            || (word == Word::None && self.absences.departed_at(text, self.now).is_some());
-        if is_proven_gone {
+        if word == Word::Departed {
             self.absences.note_departed(text, self.now);
             self.departed_unseen += u64::from(!was_seen);
             return None;

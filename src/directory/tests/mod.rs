@@ -1,0 +1,6 @@
+//! Properties of the whole, over worlds made by chance.
+
+mod paging;
+mod provider;
+mod sealing;
+mod size;
