@@ -65,6 +65,11 @@ impl Absences {
         self.missing.contains_key(id)
     }
 
+    /// Those who were kept by earlier walks although no list showed them.
+    pub(super) fn known(&self) -> impl Iterator<Item = &RemoteId> {
+        self.missing.keys()
+    }
+
     /// Whether we know well enough that they are still there not to ask again in this walk.
     /// Until three walks have found them we ask every time, so that somebody who truly left is
     /// out by the third.

@@ -2,5 +2,6 @@
 
 mod paging;
 mod provider;
+mod rules;
 mod sealing;
 mod size;

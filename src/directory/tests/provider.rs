@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     directory::{
-        Answers, Directory, Evidence, GroupRead, ListedPage, Listing, Lookups, MemberList, Pass,
-        Reading, UserAnswer, plan_group_reads,
-        testing::{at, disabled, group, id, identity, member, roles, user},
+        Answers, Directory, Evidence, GroupAnswer, GroupRead, ListedPage, Listing, Lookups,
+        MemberList, Pass, Reading, UserAnswer, plan_group_reads,
+        testing::{at, disabled, group, identity, member, roles, user},
     },
     model::{
         observed::{ObservedGroup, ObservedUser},
@@ -47,6 +47,10 @@ pub(super) enum Fault {
     EmptyPage(u8),
     /// The list says it ends after its first page.
     CutShort,
+    /// The user list shows these as disabled who are not: one id in so many.
+    Disable(u8),
+    /// Groups show no members.
+    Forget,
     /// No look-up gets an answer.
     Mute,
     /// Half of the look-ups get one.
@@ -75,6 +79,7 @@ pub(super) struct Span {
     /// (group, member) of outsiders and users alike.
     pub(super) memberships_throughout: BTreeSet<(String, String)>,
     pub(super) ever_named: BTreeSet<String>,
+    pub(super) ever_disabled: BTreeSet<String>,
     pub(super) memberships_ever: BTreeSet<(String, String)>,
 }
 
@@ -249,6 +254,9 @@ impl Provider {
         span.ever_named
             .extend(memberships.iter().map(|(_, who)| who.clone()));
         span.memberships_ever.extend(memberships);
+        let disabled = self.people.iter().filter(|(_, person)| person.is_disabled);
+        span.ever_disabled
+            .extend(disabled.map(|(who, _)| who.clone()));
     }
 
     pub(super) fn memberships(&self) -> BTreeSet<(String, String)> {
@@ -289,9 +297,13 @@ impl Provider {
         seen
     }
 
-    fn member_list(&mut self, team: &str) -> GroupRead {
+    fn member_list(&mut self, team: &str, fault: Fault) -> GroupRead {
         let read_at = self.now();
         match self.teams.get(team) {
+            Some(_) if fault == Fault::Forget => GroupRead::Members(MemberList {
+                members: Vec::new(),
+                read_at,
+            }),
             Some(team) => GroupRead::Members(MemberList {
                 members: team.members.iter().map(|who| member(who)).collect(),
                 read_at,
@@ -384,12 +396,16 @@ impl Provider {
         cap: Option<usize>,
     ) -> Result<Reading, WalkReason> {
         let started_at = self.now();
-        let users = self.list(fault, |all| &all.people_order, Self::observed_user)?;
+        let row = |all: &Self, who: &str| match fault {
+            Fault::Disable(one_in) if is_one_in(who, one_in) => disabled(all.observed_user(who)),
+            _ => all.observed_user(who),
+        };
+        let users = self.list(fault, |all| &all.people_order, row)?;
         let groups = self.list(fault, |all| &all.teams_order, Self::observed_group)?;
         let mut group_reads = BTreeMap::new();
         for team in plan_group_reads(prev, &groups, evidence, cap, false) {
             self.tick();
-            let read = self.member_list(team.as_str());
+            let read = self.member_list(team.as_str(), fault);
             group_reads.insert(team, read);
         }
         Ok(Reading {
@@ -424,10 +440,20 @@ impl Provider {
         for team in &lookups.groups {
             self.tick();
             if !is_silent(&mut self.dice) {
-                let read = self.member_list(team.as_str());
-                answers.groups.insert(id(team.as_str()), read);
+                let answer = if self.teams.contains_key(team.as_str()) {
+                    GroupAnswer::Found
+                } else {
+                    GroupAnswer::Departed
+                };
+                answers.groups.insert(team.clone(), answer);
             }
         }
         answers
     }
+}
+
+/// Picks one id in so many, always the same ones.
+fn is_one_in(who: &str, one_in: u8) -> bool {
+    let sum: usize = who.bytes().map(usize::from).sum();
+    sum.is_multiple_of(usize::from(one_in.max(2)))
 }

@@ -32,6 +32,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::Overstate),
         1 => (1_u8..5).prop_map(Fault::EmptyPage),
         1 => Just(Fault::CutShort),
+        2 => (2_u8..12).prop_map(Fault::Disable),
+        1 => Just(Fault::Forget),
         1 => Just(Fault::Mute),
         2 => Just(Fault::Stammer),
     ]
@@ -190,7 +192,7 @@ impl Account {
                 directory,
                 evidence,
             } => {
-                self.check(&directory, &listed);
+                self.check(&directory, &listed, step.fault);
                 let stored = Directory::decode(&directory.encode()).unwrap();
                 assert_eq!(stored, *directory);
                 self.directory = Some(stored);
@@ -203,13 +205,23 @@ impl Account {
     }
 
     /// What must hold of any directory that is sealed, whatever went on meanwhile.
-    fn check(&self, directory: &Directory, listed: &BTreeSet<String>) {
+    fn check(&self, directory: &Directory, listed: &BTreeSet<String>, fault: Fault) {
         let span = &self.provider.span;
         let after = Said::by(directory);
         let before = self.directory.as_ref().map(Said::by).unwrap_or_default();
 
+        let limit = (before.users.len() / 10).clamp(5, 50);
+        let has_been_held = self.holds_in_a_row >= 2;
         for (who, (was_outsider, ..)) in &before.users {
-            let was_there = if *was_outsider {
+            if let Some((is_outsider, ..)) = after.users.get(who) {
+                assert!(
+                    *was_outsider || !is_outsider,
+                    "{who} departed, and is back through a list from before"
+                );
+            }
+            let was_there = if *was_outsider && fault == Fault::Forget {
+                false
+            } else if *was_outsider {
                 span.memberships_throughout.iter().any(|(team, member)| {
                     member == who && before.memberships.contains(&(team.clone(), who.clone()))
                 })
@@ -224,10 +236,11 @@ impl Account {
         for team in before.groups.intersection(&span.groups_throughout) {
             assert!(after.groups.contains(team), "{team} was there throughout");
         }
-        for membership in before
+        let steady = before
             .memberships
             .intersection(&span.memberships_throughout)
-        {
+            .filter(|_| fault != Fault::Forget);
+        for membership in steady {
             let (team, who) = membership;
             let was_outsider = before.users[who].0;
             if was_outsider || span.users_throughout.contains(who) {
@@ -257,11 +270,40 @@ impl Account {
                 !was_outsider && self.last_listed.contains(*who) && !listed.contains(*who)
             })
             .count();
-        let limit = (before.users.len() / 10).clamp(5, 50);
         assert!(
-            newly_gone <= limit || self.holds_in_a_row >= 2,
+            newly_gone <= limit || has_been_held,
             "{newly_gone} of {} were missing at once, and the walk was not held",
             before.users.len()
+        );
+        let falsely_disabled = after
+            .users
+            .iter()
+            .filter(|(who, (_, is_disabled, _))| {
+                let was_disabled = before.users.get(*who).is_some_and(|before| before.1);
+                before.users.contains_key(*who)
+                    && *is_disabled
+                    && !was_disabled
+                    && !span.ever_disabled.contains(*who)
+            })
+            .count();
+        assert!(
+            falsely_disabled <= limit,
+            "{falsely_disabled} are reported disabled, and never were"
+        );
+        let is_in_a_group =
+            |said: &Said, who: &String| said.memberships.iter().any(|(_, member)| member == who);
+        let without_groups = before
+            .users
+            .keys()
+            .filter(|who| {
+                span.users_throughout.contains(*who)
+                    && is_in_a_group(&before, who)
+                    && !is_in_a_group(&after, who)
+            })
+            .count();
+        assert!(
+            without_groups <= limit || has_been_held,
+            "{without_groups} lost all groups at once, and the walk was not held"
         );
     }
 
@@ -314,12 +356,16 @@ proptest! {
         seed: u64,
         people in 4_usize..70,
         teams in 1_usize..7,
-        history in proptest::collection::vec(step(), 1..12),
+        history in proptest::collection::vec((step(), 1..5_usize), 1..7),
     ) {
         let mut account = account(seed, people, teams);
-        for step in &history {
-            account.walk(step);
+        for (step, times) in &history {
+            for _ in 0..*times {
+                account.walk(step);
+            }
         }
+        // Somebody who was found three times while a list withheld them is asked about once a day.
+        account.provider.wait(30 * 3600);
         for walk in 1..=3 {
             let outcome = account.walk(&CLEAN);
             prop_assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
