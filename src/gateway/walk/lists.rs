@@ -10,7 +10,8 @@ use crate::{
     clock::Clock,
     connectors::{Connector, ListPage, Presence, Session},
     directory::{
-        Answers, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass, UserAnswer,
+        Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
+        UserAnswer,
     },
     model::{
         id::RemoteId,
@@ -114,7 +115,11 @@ impl Reader<'_> {
         while let Some((id, answer)) = groups.next().await {
             self.ticket.note(0, self.clock);
             if let Some(presence) = unless_refused(answer)? {
-                answers.groups.insert(id.clone(), self.group_read(presence));
+                let answer = match presence {
+                    Presence::Found(_) => GroupAnswer::Found,
+                    Presence::Departed => GroupAnswer::Departed,
+                };
+                answers.groups.insert(id.clone(), answer);
             }
         }
         Ok(answers)

@@ -268,7 +268,7 @@ impl Walker<'_> {
         let cap = self
             .part_of_budget()
             .map_or(usize::MAX, |part| part as usize);
-        let lookups = assessment.lookups(cap, inner.clock.now());
+        let lookups = assessment.lookups(cap);
         let answers = self.reader(connector, session).look_up(&lookups).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
