@@ -244,11 +244,8 @@ pub fn deactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     }
     let now = state.now();
     state.world.people.change(id, |person| {
-        if person.status != Status::Deactivated {
-            person.status_before_deactivation = Some(person.status);
-            person.status = Status::Deactivated;
-            person.modified_at = now;
-        }
+        person.set_status(Status::Deactivated);
+        person.modified_at = now;
     });
     Ok(done(Value::Null))
 }
@@ -269,11 +266,8 @@ pub fn reactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     }
     let now = state.now();
     state.world.people.change(id, |person| {
-        if person.status == Status::Deactivated {
-            person.status = person
-                .status_before_deactivation
-                .take()
-                .unwrap_or(Status::Active);
+        if let Some(former) = person.status_before_deactivation {
+            person.set_status(former);
             person.modified_at = now;
         }
     });
