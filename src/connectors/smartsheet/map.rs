@@ -125,7 +125,7 @@ pub(super) fn listed_user(user: &Row<'_, wire::User>, identity: &Identity) -> Ma
 }
 
 /// The answer of `GET /users/{id}`, which shows flags and status to an admin but never the
-/// seat; so roles, of which it is a part, are not fetched either.
+/// seat: roles are those of the flags alone, enough to confirm that somebody has lost them.
 pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
     let id = match wire.id {
         Slot::Given(id) => remote_id(id),
@@ -141,15 +141,7 @@ pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
         seat: Err(Reason::NotFetched),
         is_internal: Err(Reason::NotFetched),
     };
-    let mut user = user_record(id, wire, sight).map_err(field_fault)?;
-    if user.roles.take().is_some() {
-        user.warnings.push(Warning {
-            field: UserField::Roles,
-            reason: Reason::NotFetched,
-        });
-        user.warnings.sort_unstable();
-    }
-    Ok(user)
+    user_record(id, wire, sight).map_err(field_fault)
 }
 
 fn field_fault(Unusable(field): Unusable) -> String {

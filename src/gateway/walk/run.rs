@@ -29,7 +29,7 @@ use crate::{
     model::{
         account::{Account, AccountStatus, StatusReason},
         observed::Identity,
-        walk::{Counts, Walk, WalkReason, WalkState},
+        walk::{Walk, WalkReason, WalkState},
     },
     outbound::{CallError, CallErrorKind, Caller, Priority},
     store::{AccountState, NewDirectory, WalkCommit},
@@ -592,7 +592,7 @@ impl Gateway {
 }
 
 fn log(live: &Live, walk: &Walk) {
-    let counts = walk.counts.unwrap_or(Counts::default());
+    let counts = walk.counts.unwrap_or_default();
     tracing::info!(
         account = %live.account,
         walk = %walk.id,
