@@ -61,16 +61,22 @@ impl Clock {
 
     /// A reading that never steps back, whatever is done to the machine's date. Only the
     /// difference of two readings means anything: it is what limits and pauses are measured by.
+    /// It is the runtime's time, which waits are made by too.
     pub fn monotonic(&self) -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let elapsed = || ORIGIN.get_or_init(Instant::now).elapsed();
-        let millis = |millis: &AtomicI64| {
+        let elapsed = || {
+            let origin = *ORIGIN.get_or_init(Instant::now);
+            tokio::time::Instant::now()
+                .into_std()
+                .saturating_duration_since(origin)
+        };
+        let held = |millis: &AtomicI64| {
             Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
         };
         match &self.0 {
             Source::System => elapsed(),
-            Source::Skipping(now) => millis(now),
-            Source::Ahead(by) => elapsed() + millis(by),
+            Source::Skipping(now) => held(now),
+            Source::Ahead(by) => elapsed() + held(by),
         }
     }
 

@@ -13,7 +13,6 @@ use crate::config::{Log, LogFormat};
 ///
 /// # Panics
 /// If called twice.
-#[must_use]
 pub fn start(log: &Log) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let builder = tracing_subscriber::fmt()

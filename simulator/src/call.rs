@@ -104,9 +104,20 @@ impl Call {
 
 /// Parameters, decoded, in the order in which they came. Names are case-sensitive.
 #[derive(Clone, Debug, Default)]
-pub struct Query(pub Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// Of a URL, or of a form.
+    pub fn parse(encoded: &[u8]) -> Self {
+        Self(form_urlencoded::parse(encoded).into_owned().collect())
+    }
+
+    /// With those of another one behind its own.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// The first value of a name; an empty one counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
@@ -222,39 +233,31 @@ impl Reply {
 mod tests {
     use super::*;
 
-    fn query(pairs: &[(&str, &str)]) -> Query {
-        Query(
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        )
+    fn query(encoded: &str) -> Query {
+        Query::parse(encoded.as_bytes())
     }
 
     #[test]
     fn booleans_are_taken_as_python_writes_them() {
         assert_eq!(
-            query(&[("includeAll", "True")]).flag("includeAll").unwrap(),
+            query("includeAll=True").flag("includeAll").unwrap(),
             Some(true)
         );
-        assert_eq!(
-            query(&[("includeall", "true")]).flag("includeAll").unwrap(),
-            None
-        );
-        assert!(query(&[("includeAll", "yes")]).flag("includeAll").is_err());
+        assert_eq!(query("includeall=true").flag("includeAll").unwrap(), None);
+        assert!(query("includeAll=yes").flag("includeAll").is_err());
     }
 
     #[test]
     fn moments_are_text_or_milliseconds() {
-        let text = query(&[("modifiedSince", "2026-01-01T00:00:00Z")])
+        let text = query("modifiedSince=2026-01-01T00:00:00Z")
             .moment("modifiedSince")
             .unwrap();
-        let millis = query(&[("modifiedSince", "1767225600000")])
+        let millis = query("modifiedSince=1767225600000")
             .moment("modifiedSince")
             .unwrap();
         assert_eq!(text, millis);
         assert!(
-            query(&[("modifiedSince", "yesterday")])
+            query("modifiedSince=yesterday")
                 .moment("modifiedSince")
                 .is_err()
         );

@@ -92,19 +92,22 @@ impl Churn {
                 "op": "add_user", "email": format!("churn.{seed}.{number}@{DOMAIN}"),
                 "firstName": "Churn", "lastName": format!("Number {number}"),
             }),
-            Kind::UpdateUser => {
-                json!({"op": "update_user", "id": self.user(state)?, "title": format!("Title {number}"), "lastName": format!("Changed {number}")})
-            }
+            Kind::UpdateUser => json!({
+                "op": "update_user", "id": self.user(state)?,
+                "title": format!("Title {number}"), "lastName": format!("Changed {number}"),
+            }),
             Kind::RemoveUser => json!({"op": "remove_user", "id": self.user(state)?}),
             Kind::AddGroup => json!({"op": "add_group", "name": format!("Churn {seed} {number}")}),
-            Kind::UpdateGroup => {
-                json!({"op": "update_group", "id": self.group(state)?, "name": format!("Renamed {seed} {number}")})
-            }
+            Kind::UpdateGroup => json!({
+                "op": "update_group", "id": self.group(state)?,
+                "name": format!("Renamed {seed} {number}"),
+            }),
             Kind::RemoveGroup => json!({"op": "remove_group", "id": self.group(state)?}),
             Kind::AddMember => {
                 let group = self.group(state)?;
                 let is_in = &state.world.groups.get(group)?.members;
-                json!({"op": "add_member", "group_id": group, "user_id": self.user_where(state, |id| !is_in.contains(&id))?})
+                let user = self.user_where(state, |id| !is_in.contains(&id))?;
+                json!({"op": "add_member", "group_id": group, "user_id": user})
             }
             Kind::RemoveMember => {
                 let group = self.group(state)?;
@@ -119,7 +122,7 @@ impl Churn {
                 json!({"op": "remove_member", "group_id": group, "user_id": member})
             }
         };
-        serde_json::from_value(op).ok()
+        Some(serde_json::from_value(op).expect("churn makes up operations that there are"))
     }
 
     fn user(&mut self, state: &State) -> Option<Id> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::api;
-use crate::call::{Query, Reply};
+use crate::call::{Call, Query, Reply};
 use crate::churn::{Churn, Order};
 use crate::faults::{Faults, Rule};
 use crate::mutate::Op;
@@ -19,10 +19,11 @@ use crate::state::State;
 pub const BASE: &str = "/__control";
 
 /// Answers a call to the control plane.
-pub fn serve(state: &mut State, method: &str, path: &str, query: &Query, body: &[u8]) -> Reply {
-    let answer = match (method, path) {
+pub fn serve(state: &mut State, control: &str, call: &Call) -> Reply {
+    let body = &call.body;
+    let answer = match (call.method.as_str(), control) {
         ("GET", "truth") => Ok(truth(state)),
-        ("GET", "log") => log(state, query),
+        ("GET", "log") => log(state, &call.query),
         ("GET", "tokens") => Ok(tokens(state)),
         ("POST", "mutate") => parse(body).and_then(|ops| mutate(state, ops)),
         ("POST", "churn") => parse(body).and_then(|order| churn(state, order)),

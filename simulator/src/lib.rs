@@ -4,9 +4,9 @@
 //! documents them, limits rates, and breaks on order. Where the documents leave a doubt it is
 //! strict, and has a switch. It is a judge: it shares no code with any client.
 //!
-//! The way of a request: [`server`] takes it off the wire, [`state`] notes it and decides whether
-//! one of the [`faults`] strikes it, [`api`] answers from the [`world`], and [`server`] sends, or
-//! fails to. [`control`] is how tests reach in. `README.md` is for those who use it.
+//! The way of a request: `server` takes it off the wire, `state` notes it and decides whether
+//! one of the `faults` strikes it, `api` answers from the `world`, and `server` sends, or
+//! fails to. `control` is how tests reach in. `README.md` is for those who use it.
 
 mod api;
 mod call;

@@ -16,6 +16,14 @@ struct Spent {
     total: u32,
 }
 
+/// What a request costs, and what there is to spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Price {
+    pub cost: u32,
+    pub limit: u32,
+    pub window: Window,
+}
+
 /// Where a token stands after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -30,14 +38,12 @@ pub struct Standing {
 pub struct Limits(HashMap<String, Spent>);
 
 impl Limits {
-    pub fn spend(
-        &mut self,
-        token: &str,
-        cost: u32,
-        limit: u32,
-        window: Window,
-        now: Timestamp,
-    ) -> Standing {
+    pub fn spend(&mut self, token: &str, price: Price, now: Timestamp) -> Standing {
+        let Price {
+            cost,
+            limit,
+            window,
+        } = price;
         let spent = self.0.entry(token.to_owned()).or_default();
         while let Some(&(at, cost)) = spent.requests.front()
             && now.duration_since(at) >= MINUTE
@@ -75,7 +81,19 @@ mod tests {
     fn a_fixed_window_frees_all_at_once_and_a_sliding_one_by_and_by() {
         for (window, passed) in [(Window::Fixed, 2), (Window::Sliding, 1)] {
             let mut limits = Limits::default();
-            let mut ask = |second| !limits.spend("t", 1, 2, window, at(second)).is_over;
+            let mut ask = |second| {
+                !limits
+                    .spend(
+                        "t",
+                        Price {
+                            cost: 1,
+                            limit: 2,
+                            window,
+                        },
+                        at(second),
+                    )
+                    .is_over
+            };
             assert!(ask(0) && ask(50) && !ask(59));
             assert_eq!(
                 [60, 61].into_iter().filter(|second| ask(*second)).count(),
@@ -88,8 +106,13 @@ mod tests {
     #[test]
     fn each_token_has_a_budget_of_its_own() {
         let mut limits = Limits::default();
-        assert!(!limits.spend("a", 1, 1, Window::Fixed, at(0)).is_over);
-        assert!(limits.spend("a", 1, 1, Window::Fixed, at(0)).is_over);
-        assert!(!limits.spend("b", 1, 1, Window::Fixed, at(0)).is_over);
+        let price = Price {
+            cost: 1,
+            limit: 1,
+            window: Window::Fixed,
+        };
+        assert!(!limits.spend("a", price, at(0)).is_over);
+        assert!(limits.spend("a", price, at(0)).is_over);
+        assert!(!limits.spend("b", price, at(0)).is_over);
     }
 }

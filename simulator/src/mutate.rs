@@ -168,9 +168,7 @@ impl Fields {
         text(&mut person.first_name, self.first_name);
         text(&mut person.last_name, self.last_name);
         if let Some(status) = self.status {
-            person.status_before_deactivation =
-                (status == Status::Deactivated).then_some(person.status);
-            person.status = status;
+            person.set_status(status);
         }
         if let Some(seat) = self.seat_type {
             person.take_seat(seat, now);
@@ -239,8 +237,7 @@ impl Op {
             Op::UpdateUser(change) => {
                 update_user(world, change, now).map(|()| json!({"id": change.id}))
             }
-            Op::RemoveUser(ById { id }) => world
-                .remove_user(*id, now, moves)
+            Op::RemoveUser(ById { id }) => remove_user(world, *id, now, moves)
                 .map(|()| json!({"id": id}))
                 .map_err(refused),
             Op::AddGroup(group) => {
@@ -363,6 +360,19 @@ fn update_user(world: &mut World, change: &UserChange, now: Timestamp) -> Result
         .people
         .change(change.id, |person| fields.apply(person, now));
     Ok(())
+}
+
+/// Groups of whoever goes are given to a system admin who stays.
+fn remove_user(world: &mut World, id: Id, now: Timestamp, moves: bool) -> Result<(), Refused> {
+    let heir = world
+        .people
+        .iter()
+        .find(|person| person.id != id && person.is_system_admin());
+    let heir = heir.map(|person| person.id);
+    if let Some(heir) = heir.filter(|_| world.people.get(id).is_some_and(Person::is_user)) {
+        world.transfer_groups(id, heir, now);
+    }
+    world.remove_user(id, now, moves)
 }
 
 fn update_group(world: &mut World, change: &GroupChange, now: Timestamp) -> Result<(), Refused> {

@@ -87,7 +87,7 @@ async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) 
 async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let call = call_of(&request, body);
     let reply = if matches!(call.method.as_str(), "GET" | "POST") {
-        api::oauth::authorize(&mut shared.lock(), &call)
+        api::consent::authorize(&mut shared.lock(), &call)
     } else {
         Reply::empty(405)
     };
@@ -95,7 +95,7 @@ async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>)
 }
 
 async fn landing(request: HttpRequest) -> HttpResponse {
-    let reply = api::oauth::landing(&call_of(&request, Bytes::new()));
+    let reply = api::consent::landing(&call_of(&request, Bytes::new()));
     deliver(&request, reply, Delivery::Whole)
 }
 
@@ -109,14 +109,7 @@ async fn control_plane(
         .peer_addr()
         .is_some_and(|peer| peer.ip().is_loopback());
     let reply = if is_near {
-        let query = query_of(request.query_string());
-        control::serve(
-            &mut shared.lock(),
-            request.method().as_str(),
-            &path,
-            &query,
-            &body,
-        )
+        control::serve(&mut shared.lock(), &path, &call_of(&request, body))
     } else {
         Reply::empty(403)
     };
@@ -129,7 +122,7 @@ fn call_of(request: &HttpRequest, body: Bytes) -> Call {
         method: request.method().as_str().to_owned(),
         path: request.path().to_owned(),
         raw_query: request.query_string().to_owned(),
-        query: query_of(request.query_string()),
+        query: Query::parse(request.query_string().as_bytes()),
         authorization: header("authorization"),
         assume_user: header("assume-user"),
         accept: header("accept"),
@@ -143,12 +136,6 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned)
-}
-
-fn query_of(raw: &str) -> Query {
-    web::Query::<Vec<(String, String)>>::from_query(raw)
-        .map(|query| Query(query.into_inner()))
-        .unwrap_or_default()
 }
 
 /// Sends a reply, or does to the connection what was ordered instead.

@@ -160,13 +160,13 @@ impl State {
             .then(|| api::oauth::refresh_token_of(call))
             .flatten();
         if let Some(token) = refresh.and_then(|refresh| self.tokens.find_by_refresh(&refresh)) {
-            return Some(token.name.clone());
+            return Some(token.grant.name.clone());
         }
         let bearer = call.bearer()?;
         Some(
             self.tokens
                 .find(bearer)
-                .map_or_else(|| "unknown".to_owned(), |token| token.name.clone()),
+                .map_or_else(|| "unknown".to_owned(), |token| token.grant.name.clone()),
         )
     }
 

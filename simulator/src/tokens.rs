@@ -51,15 +51,21 @@ enum Fate {
     Revoked,
 }
 
-/// One token, or one generation of a pair.
+/// Whose a token is, under which name, and what it allows. It stays through all generations.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct Grant {
     pub name: String,
     pub kind: Kind,
     pub person: Id,
     pub scopes: Scopes,
-    pub generation: u32,
-    pub access: String,
+}
+
+/// One token, or one generation of a pair.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub grant: Grant,
+    generation: u32,
+    access: String,
     refresh: Option<String>,
     expires_at: Option<Timestamp>,
     issued_at: Timestamp,
@@ -147,7 +153,15 @@ impl Tokens {
 
     /// A personal token under a name of the caller's choice.
     pub fn issue_personal(&mut self, name: &str, person: Id, now: Timestamp) -> String {
-        self.issue(name.to_owned(), Kind::Personal, person, Scopes::All, now)
+        self.issue(
+            Grant {
+                name: name.to_owned(),
+                kind: Kind::Personal,
+                person,
+                scopes: Scopes::All,
+            },
+            now,
+        )
     }
 
     /// An OAuth token without a refresh token and without an end, narrower than its person.
@@ -159,7 +173,15 @@ impl Tokens {
         now: Timestamp,
     ) -> String {
         let scopes = Scopes::Only(scopes.iter().map(|scope| (*scope).to_owned()).collect());
-        self.issue(name.to_owned(), Kind::Oauth, person, scopes, now)
+        self.issue(
+            Grant {
+                name: name.to_owned(),
+                kind: Kind::Oauth,
+                person,
+                scopes,
+            },
+            now,
+        )
     }
 
     /// A new personal token; gives its name and its value.
@@ -170,20 +192,10 @@ impl Tokens {
         (name, value)
     }
 
-    fn issue(
-        &mut self,
-        name: String,
-        kind: Kind,
-        person: Id,
-        scopes: Scopes,
-        now: Timestamp,
-    ) -> String {
+    fn issue(&mut self, grant: Grant, now: Timestamp) -> String {
         let access = self.chance.text(37);
         self.insert(Token {
-            name,
-            kind,
-            person,
-            scopes,
+            grant,
             generation: 1,
             access: access.clone(),
             refresh: None,
@@ -257,26 +269,20 @@ impl Tokens {
         self.check_code(code, now)?;
         let code = self.codes.get_mut(code).ok_or(NotRedeemable::Invalid)?;
         code.is_used = true;
-        let (person, scopes) = (code.person, code.scopes.clone());
         self.grants += 1;
-        let name = format!("oauth-{}", self.grants);
-        let index = self.issue_pair(name, person, scopes, 1, now);
+        let grant = Grant {
+            name: format!("oauth-{}", self.grants),
+            kind: Kind::Oauth,
+            person: code.person,
+            scopes: code.scopes.clone(),
+        };
+        let index = self.issue_pair(grant, 1, now);
         Ok(self.pair(index, now))
     }
 
-    fn issue_pair(
-        &mut self,
-        name: String,
-        person: Id,
-        scopes: Scopes,
-        generation: u32,
-        now: Timestamp,
-    ) -> usize {
+    fn issue_pair(&mut self, grant: Grant, generation: u32, now: Timestamp) -> usize {
         let token = Token {
-            name,
-            kind: Kind::Oauth,
-            person,
-            scopes,
+            grant,
             generation,
             access: self.chance.text(37),
             refresh: Some(self.chance.text(37)),
@@ -331,10 +337,8 @@ impl Tokens {
                     return Err(NotRedeemable::Invalid);
                 }
                 token.redeemed += 1;
-                let (name, person, scopes) =
-                    (token.name.clone(), token.person, token.scopes.clone());
-                let generation = token.generation + 1;
-                let by = self.issue_pair(name, person, scopes, generation, now);
+                let (grant, generation) = (token.grant.clone(), token.generation + 1);
+                let by = self.issue_pair(grant, generation, now);
                 self.all[index].fate = Fate::Succeeded { by, at: now };
                 Ok(self.pair(by, now))
             }
@@ -346,17 +350,19 @@ impl Tokens {
         let Some(&index) = self.by_access.get(access) else {
             return;
         };
-        let person = self.all[index].person;
+        let person = self.all[index].grant.person;
         self.all[index].fate = Fate::Revoked;
         if all_of_person {
-            self.revoke_where(|token| token.kind == Kind::Oauth && token.person == person);
+            self.revoke_where(|token| {
+                token.grant.kind == Kind::Oauth && token.grant.person == person
+            });
         }
     }
 
     /// Revokes whatever is live under a name. False if nothing was ever issued under it.
     pub fn revoke_named(&mut self, name: &str) -> bool {
-        let exists = self.all.iter().any(|token| token.name == name);
-        self.revoke_where(|token| token.name == name);
+        let exists = self.all.iter().any(|token| token.grant.name == name);
+        self.revoke_where(|token| token.grant.name == name);
         exists
     }
 
@@ -375,7 +381,7 @@ impl Tokens {
         let live = self
             .all
             .iter_mut()
-            .rfind(|token| token.name == name && token.fate == Fate::Live);
+            .rfind(|token| token.grant.name == name && token.fate == Fate::Live);
         live.is_some_and(|token| {
             token.expires_at = Some(now);
             true
@@ -386,13 +392,13 @@ impl Tokens {
     pub fn person_of(&self, name: &str) -> Option<Id> {
         self.all
             .iter()
-            .find(|token| token.name == name)
-            .map(|token| token.person)
+            .find(|token| token.grant.name == name)
+            .map(|token| token.grant.person)
     }
 
     /// Whether anybody holds, or ever held, a token of this person.
     pub fn is_behind_one(&self, person: Id) -> bool {
-        self.all.iter().any(|token| token.person == person)
+        self.all.iter().any(|token| token.grant.person == person)
     }
 
     pub fn rows<'a>(
@@ -401,9 +407,9 @@ impl Tokens {
         login: impl Fn(Id) -> String + 'a,
     ) -> impl Iterator<Item = TokenRow<'a>> {
         self.all.iter().map(move |token| TokenRow {
-            token: &token.name,
-            kind: token.kind,
-            login: login(token.person),
+            token: &token.grant.name,
+            kind: token.grant.kind,
+            login: login(token.grant.person),
             generation: token.generation,
             live: token.is_live(now),
             redeemed: token.redeemed,

@@ -60,7 +60,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match arguments.command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
-        Command::Serve(arguments) => serve::run(&arguments, block_on),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Projects(command) => block_on(keys::run_projects(command)),
         Command::Keys(command) => block_on(keys::run_keys(command)),
         Command::Keyring(command) => keyring::run(command),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, key_ring, shutdown_signal};
+use super::{ConfigFile, Failure, block_on, key_ring, shutdown_signal};
 use crate::{app::App, clock::Clock, config::Config, crypto::Chance, telemetry};
 
 #[derive(Args)]
@@ -11,23 +11,18 @@ pub struct Arguments {
     file: ConfigFile,
 }
 
-pub fn run(
-    arguments: &Arguments,
-    block_on: fn(
-        std::pin::Pin<Box<dyn Future<Output = Result<(), Failure>>>>,
-    ) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::load(arguments.file.config.as_deref())?;
     let _guard = telemetry::start(&config.log);
     harden();
     let ring = key_ring(&config)?;
-    block_on(Box::pin(async move {
+    block_on(async move {
         let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
         tracing::info!(port = app.port(), "listening");
         app.run(shutdown_signal()).await?;
         tracing::info!("stopped");
         Ok(())
-    }))
+    })
 }
 
 /// Keys and tokens are in this process's memory: no core file of it, and no debugger of another

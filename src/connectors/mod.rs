@@ -18,6 +18,8 @@ use crate::{
     outbound::{CallError, Caller},
 };
 
+#[cfg(test)]
+mod contract;
 pub mod smartsheet;
 
 /// What a connector may call with: one account's credential at one endpoint, behind the budget,
@@ -105,7 +107,7 @@ pub trait Connector: Send + Sync {
     ) -> Result<Presence<(ObservedGroup, Vec<ObservedMember>)>, CallError>;
 
     /// One user by id, or the proof that they are gone. What a single read does not show
-    /// (Smartsheet: the seat) is None.
+    /// (Smartsheet: the seat, and so the role that it gives) is left out.
     async fn user(
         &self,
         session: &Session,

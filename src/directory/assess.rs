@@ -16,10 +16,10 @@ use crate::model::{
 };
 
 use super::{
-    Directory, Evidence, GroupRead, Listing, Lookups, Reading, Resource,
+    Directory, Evidence, Listing, Lookups, Reading, Resource,
     evidence::Loss,
     pass::Listed,
-    record::Millis,
+    record::{Millis, Standing},
     seal::Candidate,
     serve::unified,
     world::{Decisions, Sources, World},
@@ -43,6 +43,7 @@ pub struct Assessment<'a> {
     pub(super) reading: Reading,
     pub(super) evidence: Evidence,
     pub(super) policy: Policy,
+    now: Millis,
     pub(super) finding: Finding,
 }
 
@@ -63,20 +64,30 @@ pub(super) struct Open {
     /// Known or met in this walk, but not in the list at its end.
     pub(super) users: Vec<RemoteId>,
     pub(super) groups: Vec<RemoteId>,
-    /// In a walk that would be held but for its being the third: every loss, and in how many
-    /// walks in a row it was seen. Each then needs a proof of its own.
-    pub(super) disputes: Option<BTreeMap<Loss, u32>>,
+    /// What the reading would take, and in how many walks in a row it would have.
+    pub(super) losses: BTreeMap<Loss, u32>,
+    /// Whether that is so much that the walk would be held but for its being the third. Each
+    /// loss then needs a proof of its own.
+    pub(super) is_disputed: bool,
 }
 
 impl Open {
     /// Whether nothing is to be concluded about this one in this walk: it is among too many,
     /// and has not been missed for long enough.
     pub(super) fn is_unripe(&self, loss: &Loss) -> bool {
-        self.disputes.as_ref().is_some_and(|disputes| {
-            disputes
+        self.is_disputed
+            && self
+                .losses
                 .get(loss)
                 .is_some_and(|walks| *walks < WALKS_UNTIL_BELIEVED)
-        })
+    }
+
+    /// The losses that need a proof of their own.
+    pub(super) fn disputes(&self) -> impl Iterator<Item = (&Loss, u32)> {
+        self.losses
+            .iter()
+            .filter(|_| self.is_disputed)
+            .map(|(loss, walks)| (loss, *walks))
     }
 }
 
@@ -93,17 +104,19 @@ pub fn assess(
         reading,
         evidence,
         policy,
+        now: Millis::at(now),
         finding: Finding::Open(Open::default()),
     };
-    assessment.finding = assessment
-        .judge(Millis::at(now))
-        .unwrap_or_else(Finding::Failed);
+    assessment.finding = assessment.judge().unwrap_or_else(Finding::Failed);
     assessment
 }
 
 impl Assessment<'_> {
-    fn judge(&mut self, now: Millis) -> Result<Finding, WalkReason> {
-        let Self { prev, reading, .. } = &*self;
+    fn judge(&mut self) -> Result<Finding, WalkReason> {
+        let Self {
+            prev, reading, now, ..
+        } = &*self;
+        let now = *now;
         if prev.is_some_and(|prev| *prev.organisation() != reading.identity.organisation) {
             return Err(WalkReason::OrganisationChanged);
         }
@@ -118,16 +131,17 @@ impl Assessment<'_> {
             can_be_whole(listing, &groups)?;
         }
 
-        let as_seen = Decisions::default();
+        let as_seen = self.as_seen(&users, &groups);
         let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
-        let Some(prev) = *prev else {
-            return Ok(Finding::Open(Open {
-                users,
-                groups,
-                disputes: None,
-            }));
+        let mut open = Open {
+            users,
+            groups,
+            ..Open::default()
         };
-        let losses = losses(prev, reading, &world, &users, &groups);
+        let Some(prev) = *prev else {
+            return Ok(Finding::Open(open));
+        };
+        let losses = losses(prev, &world);
         let hold = |reason, suspects| {
             if self.falls_short() {
                 return Err(WalkReason::Incomplete);
@@ -144,44 +158,65 @@ impl Assessment<'_> {
             return Ok(finding);
         }
 
-        // Who was missing before, and is kept, is not gone "at once" now.
-        let walks: BTreeMap<Loss, u32> = losses
-            .iter()
-            .filter(|loss| !self.is_known(loss))
+        open.losses = losses
+            .into_iter()
             .map(|loss| {
-                let before = self.evidence.held.get(loss).copied().unwrap_or(0);
-                (loss.clone(), before.saturating_add(1))
+                let before = self.evidence.held.get(&loss).copied().unwrap_or(0);
+                (loss, before.saturating_add(1))
             })
             .collect();
-        let is_too_much = |least_walks: u32, most_walks: u32| {
+        let is_too_much = |is_counted: fn(u32) -> bool| {
             [Resource::Users, Resource::Groups].into_iter().any(|of| {
-                let affected = walks
+                let lost = open
+                    .losses
                     .iter()
-                    .filter(|(loss, walks)| {
-                        resource_of(loss.kind) == of && (least_walks..=most_walks).contains(walks)
-                    })
+                    .filter(|(loss, walks)| resource_of(loss.kind) == of && is_counted(**walks))
                     .count();
-                affected > limit(prev.len(of))
+                lost > limit(prev.len(of))
             })
         };
-        if !is_too_much(0, u32::MAX) {
-            return Ok(Finding::Open(Open {
-                users,
-                groups,
-                disputes: None,
-            }));
-        }
-        if is_too_much(0, WALKS_UNTIL_BELIEVED - 1) {
-            let suspects = losses.iter().map(|loss| suspect(prev, loss)).collect();
+        open.is_disputed = is_too_much(|_| true);
+        if is_too_much(|walks| walks < WALKS_UNTIL_BELIEVED) {
+            let suspects = open.losses.keys().map(|loss| suspect(prev, loss)).collect();
             let finding = hold(WalkReason::MassDisappearance, suspects)?;
-            self.evidence.held = walks;
+            self.evidence.held = open.losses;
             return Ok(finding);
         }
-        Ok(Finding::Open(Open {
-            users,
-            groups,
-            disputes: Some(walks),
-        }))
+        Ok(Finding::Open(open))
+    }
+
+    /// The reading taken at its word: whom it does not show is gone. Only who was missing before
+    /// this walk, and was kept then, is not gone "at once" now.
+    fn as_seen(&self, users: &[RemoteId], groups: &[RemoteId]) -> Decisions {
+        let mut decisions = Decisions::default();
+        let Some(prev) = self.prev else {
+            return decisions;
+        };
+        for id in users {
+            if self.evidence.users.is_known(id.as_str())
+                && let Some(place) = prev.find(Resource::Users, id.as_str())
+            {
+                let profile = prev.user(place).profile;
+                let standing = Standing {
+                    listed: profile.listed,
+                    suspected: profile.suspected,
+                };
+                decisions.users.insert(id.clone(), standing);
+            }
+        }
+        for id in groups {
+            if self.evidence.groups.is_known(id.as_str())
+                && let Some(place) = prev.find(Resource::Groups, id.as_str())
+            {
+                let group = prev.group(place);
+                let standing = Standing {
+                    listed: group.listed,
+                    suspected: group.suspected,
+                };
+                decisions.groups.insert(id.clone(), standing);
+            }
+        }
+        decisions
     }
 
     pub(super) fn sources(&self, now: Millis) -> Sources<'_> {
@@ -199,36 +234,35 @@ impl Assessment<'_> {
         self.reading.users.falls_short_by(0) || groups.is_some_and(|list| list.falls_short_by(0))
     }
 
-    fn is_known(&self, loss: &Loss) -> bool {
-        loss.why == SuspectReason::Missing
-            && match loss.kind {
-                SuspectKind::User => self.evidence.users.is_known(loss.id.as_str()),
-                SuspectKind::Group => self.evidence.groups.is_known(loss.id.as_str()),
-            }
-    }
-
     /// Whom to ask the provider for by id before sealing: at most `cap`, the longest missing
     /// first. Nobody where the walk failed or is held.
-    pub fn lookups(&self, cap: usize, now: Timestamp) -> Lookups {
-        let now = Millis::at(now);
+    pub fn lookups(&self, cap: usize) -> Lookups {
+        let now = self.now;
         let Finding::Open(open) = &self.finding else {
             return Lookups::default();
         };
         let mut asked = BTreeSet::new();
-        for (kind, absent, absences) in [
-            (SuspectKind::User, &open.users, &self.evidence.users),
-            (SuspectKind::Group, &open.groups, &self.evidence.groups),
-        ] {
-            for id in absent {
-                let loss = missing(kind, id);
-                let is_settled = absences.departed_at(id.as_str(), now).is_some()
-                    || absences.is_found_of_late(id.as_str(), now);
-                if !is_settled && !open.is_unripe(&loss) {
-                    asked.insert((absences.since(id.as_str(), now), kind, id));
-                }
+        let users = open.users.iter().map(|id| (SuspectKind::User, id));
+        // A group that was read by id in this walk has answered already.
+        let groups = open
+            .groups
+            .iter()
+            .filter(|id| !self.reading.group_reads.contains_key(*id))
+            .map(|id| (SuspectKind::Group, id));
+        for (kind, id) in users.chain(groups) {
+            let absences = match kind {
+                SuspectKind::User => &self.evidence.users,
+                SuspectKind::Group => &self.evidence.groups,
+            };
+            let is_answered = absences.is_found_of_late(id.as_str(), now);
+            // Those whom earlier walks kept are read with the other groups, and so before a walk
+            // is judged: a look-up must not find one emptied when it is too late to hold.
+            let is_planned = kind == SuspectKind::Group && absences.is_known(id.as_str());
+            if !is_answered && !is_planned && !open.is_unripe(&missing(kind, id)) {
+                asked.insert((absences.since(id.as_str(), now), kind, id));
             }
         }
-        for (loss, _) in open.disputes.iter().flatten() {
+        for (loss, _) in open.disputes() {
             let can_be_shown = [SuspectReason::Disabled, SuspectReason::RolesLost];
             if can_be_shown.contains(&loss.why) && !open.is_unripe(loss) {
                 asked.insert((now, loss.kind, &loss.id));
@@ -302,40 +336,30 @@ fn can_be_whole<T: Listed>(listing: &Listing<T>, absent: &[RemoteId]) -> Result<
     Ok(())
 }
 
-/// What the reading would take if everybody whom it does not show were gone: one loss a person.
-fn losses(
-    prev: &Directory,
-    reading: &Reading,
-    as_seen: &World<'_>,
-    users: &[RemoteId],
-    groups: &[RemoteId],
-) -> BTreeSet<Loss> {
-    let mut losses: BTreeSet<Loss> = groups
-        .iter()
-        .chain(
-            reading
-                .group_reads
-                .iter()
-                .filter(|(_, read)| **read == GroupRead::Departed)
-                .map(|(id, _)| id),
-        )
-        .filter(|id| prev.find(Resource::Groups, id.as_str()).is_some())
-        .map(|id| missing(SuspectKind::Group, id))
-        .collect();
-    let absent: BTreeSet<&str> = users.iter().map(RemoteId::as_str).collect();
-    let group_counts = as_seen.group_counts();
+/// What `after` takes from those who are in `prev`: one loss a person.
+fn losses(prev: &Directory, after: &World<'_>) -> BTreeSet<Loss> {
+    let loss = |kind, id: &str, why| Loss {
+        kind,
+        id: RemoteId::from(id),
+        why,
+    };
+    let mut losses = BTreeSet::new();
+    for place in 0..prev.len(Resource::Groups) {
+        let id = prev.group(place).id;
+        if after.visibility.groups && !after.has_group(id) {
+            losses.insert(loss(SuspectKind::Group, id, SuspectReason::Missing));
+        }
+    }
+    let group_counts = after.group_counts();
     for place in 0..prev.len(Resource::Users) {
         let before = prev.user(place);
-        let had_roles = before.profile.roles.as_ref().is_some_and(|r| !r.is_empty());
-        let knew_status = before.profile.status.is_some();
-        let why = match as_seen.place_of(before.id) {
-            _ if absent.contains(before.id) => SuspectReason::Missing,
+        let why = match after.place_of(before.id) {
             None => SuspectReason::Missing,
             Some(now) => {
-                let after = &as_seen.users[now].view;
-                if knew_status && !before.is_disabled() && after.is_disabled() {
+                let user = &after.users[now].view;
+                if before.profile.status.is_some() && !before.is_disabled() && user.is_disabled() {
                     SuspectReason::Disabled
-                } else if had_roles && after.profile.roles.as_ref().is_some_and(Vec::is_empty) {
+                } else if before.holds_a_role() && user.is_without_roles() {
                     SuspectReason::RolesLost
                 } else if group_counts[now] == 0 && !prev.groups_of(place).is_empty() {
                     SuspectReason::GroupsLost
@@ -344,11 +368,7 @@ fn losses(
                 }
             }
         };
-        losses.insert(Loss {
-            kind: SuspectKind::User,
-            id: RemoteId::from(before.id),
-            why,
-        });
+        losses.insert(loss(SuspectKind::User, before.id, why));
     }
     losses
 }

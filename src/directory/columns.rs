@@ -390,6 +390,10 @@ impl Directory {
         }
     }
 
+    pub(super) fn all_groups(&self) -> impl Iterator<Item = GroupView<'_>> {
+        (0..self.columns.groups.len()).map(|place| self.group(place))
+    }
+
     /// The role with this word, and how many users hold it, where that can be seen.
     pub(super) fn role(&self, place: usize) -> (&ObservedRole, Option<u32>) {
         let holders = self.columns.visibility.roles.then(|| self.holders[place]);

@@ -65,6 +65,11 @@ impl Absences {
         self.missing.contains_key(id)
     }
 
+    /// Those who were kept by earlier walks although no list showed them.
+    pub(super) fn known(&self) -> impl Iterator<Item = &RemoteId> {
+        self.missing.keys()
+    }
+
     /// Whether we know well enough that they are still there not to ask again in this walk.
     /// Until three walks have found them we ask every time, so that somebody who truly left is
     /// out by the third.
@@ -74,7 +79,8 @@ impl Absences {
         })
     }
 
-    /// When they were proven gone, if that was less than a day ago.
+    /// When they were proven gone, if that was less than a day ago. It strikes them from member
+    /// lists of before; it never makes anybody leave a second time, since they may have returned.
     pub(super) fn departed_at(&self, id: &str, now: Millis) -> Option<Millis> {
         self.departed.get(id).copied().filter(|at| keeps(*at, now))
     }

@@ -31,6 +31,8 @@ mod seal;
 mod serve;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod text;
 mod world;
 
@@ -40,6 +42,8 @@ pub use columns::Directory;
 pub use evidence::Evidence;
 pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
 pub use pass::{Listed, ListedPage, Listing, Pass};
-pub use reading::{Answers, GroupRead, Lookups, MemberList, Reading, UserAnswer, plan_group_reads};
+pub use reading::{
+    Answers, GroupAnswer, GroupRead, Lookups, MemberList, Reading, UserAnswer, plan_group_reads,
+};
 pub use record::Visibility;
 pub use seal::{Candidate, Verdict};

@@ -285,3 +285,215 @@ impl<T: Listed> Listing<T> {
         self.unreadable.contains(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::testing::{group, id, listed_page, listing, user};
+
+    const SIZE: usize = 10;
+
+    fn people(n: usize) -> Vec<ObservedUser> {
+        (0..n).map(|i| user(&format!("u{i:03}"))).collect()
+    }
+
+    fn page(all: &[ObservedUser], number: u64) -> ListedPage<ObservedUser> {
+        listed_page(all, SIZE, number)
+    }
+
+    /// Reads `worlds[n]` at the nth request, and the last of them from then on.
+    fn pass_over(worlds: &[&[ObservedUser]]) -> Result<Pass<ObservedUser>, WalkReason> {
+        let mut pass = Pass::new(SIZE as u64);
+        let mut requests = 0;
+        while let Some(asked) = pass.wanted().first().copied() {
+            let world = worlds[requests.min(worlds.len() - 1)];
+            pass.take(asked, page(world, asked))?;
+            requests += 1;
+        }
+        Ok(pass)
+    }
+
+    #[test]
+    fn the_first_page_tells_which_others_to_ask_for_at_once() {
+        let all = people(35);
+        let mut pass = Pass::new(SIZE as u64);
+        assert_eq!(pass.wanted(), [1]);
+        pass.take(1, page(&all, 1)).unwrap();
+        assert_eq!(pass.wanted(), [2, 3, 4]);
+        for asked in [4, 2, 3] {
+            pass.take(asked, page(&all, asked)).unwrap();
+        }
+        assert!(pass.wanted().is_empty());
+        let listing = Listing::of(pass).unwrap();
+        assert_eq!(listing.count(), 35);
+        assert!(!listing.needs_second_pass());
+    }
+
+    #[test]
+    fn somebody_who_falls_between_two_pages_is_met_by_the_second_pass() {
+        let before = people(25);
+        let after = before[1..].to_vec();
+        let first = Listing::of(pass_over(&[&before, &after]).unwrap()).unwrap();
+        assert!(!first.shows("u010"), "shifted from page 2 to page 1");
+        assert!(first.needs_second_pass());
+        let union = first.join(pass_over(&[&after]).unwrap()).unwrap();
+        assert!(union.shows("u010"));
+        assert!(union.has_record("u000") && !union.shows("u000"));
+        assert!(!union.falls_short_by(0));
+    }
+
+    #[test]
+    fn a_list_that_shrinks_below_the_asked_page_has_moved_and_not_repeated() {
+        let before = people(21);
+        let after = people(20);
+        let mut pass = Pass::new(SIZE as u64);
+        pass.take(1, page(&before, 1)).unwrap();
+        pass.take(2, page(&before, 2)).unwrap();
+        pass.take(3, page(&after, 2)).unwrap();
+        let listing = Listing::of(pass).unwrap();
+        assert!(listing.needs_second_pass());
+        assert_eq!(listing.count(), 20);
+    }
+
+    #[test]
+    fn a_page_served_twice_fails_the_walk() {
+        let all = people(30);
+        let mut pass = Pass::new(SIZE as u64);
+        pass.take(1, page(&all, 1)).unwrap();
+        let mut again = page(&all, 1);
+        again.number = Some(2);
+        assert_eq!(pass.take(2, again), Err(WalkReason::RepeatedPage));
+        assert_eq!(pass.take(2, page(&all, 1)), Err(WalkReason::RepeatedPage));
+    }
+
+    #[test]
+    fn pages_without_end_fail_the_walk() {
+        let all = people(30);
+        let mut endless = page(&all, 1);
+        endless.total_pages = Some(14);
+        let mut pass = Pass::new(SIZE as u64);
+        assert_eq!(pass.take(1, endless), Err(WalkReason::RepeatedPage));
+    }
+
+    #[test]
+    fn without_totals_a_list_is_read_to_a_short_page_and_may_not_begin_empty() {
+        let all = people(25);
+        let untold = |number| ListedPage {
+            total: None,
+            total_pages: None,
+            ..page(&all, number)
+        };
+        let mut pass = Pass::new(SIZE as u64);
+        for asked in 1..=3 {
+            assert_eq!(pass.wanted(), [asked]);
+            pass.take(asked, untold(asked)).unwrap();
+        }
+        let listing = Listing::of(pass).unwrap();
+        assert_eq!(listing.count(), 25);
+        assert!(!listing.needs_second_pass());
+
+        let mut groups = Pass::<ObservedGroup>::new(SIZE as u64);
+        let empty = ListedPage {
+            total: None,
+            total_pages: None,
+            ..listed_page(&[], SIZE, 1)
+        };
+        assert_eq!(groups.take(1, empty), Err(WalkReason::InvalidReply));
+    }
+
+    #[test]
+    fn no_users_is_a_failure_and_no_groups_wants_confirming() {
+        assert_eq!(pass_over(&[&[]]).map(|_| ()), Err(WalkReason::InvalidReply));
+        let mut pass = Pass::<ObservedGroup>::new(SIZE as u64);
+        pass.take(1, listed_page(&[], SIZE, 1)).unwrap();
+        assert!(Listing::of(pass).unwrap().needs_second_pass());
+        assert!(!listing::<ObservedGroup>(&[]).needs_second_pass());
+        assert!(!listing(&[group("g1")]).needs_second_pass());
+    }
+
+    #[test]
+    fn fewer_people_than_the_total_want_a_second_pass_and_then_fall_short() {
+        let all = people(25);
+        let missing_one = |number| {
+            let mut page = page(&all, number);
+            if number == 3 {
+                page.records.pop();
+            }
+            page
+        };
+        let pass = || {
+            let mut pass = Pass::new(SIZE as u64);
+            for asked in 1..=3 {
+                pass.take(asked, missing_one(asked)).unwrap();
+            }
+            pass
+        };
+        let listing = Listing::of(pass()).unwrap();
+        assert!(listing.needs_second_pass());
+        let listing = listing.join(pass()).unwrap();
+        assert!(listing.falls_short_by(0));
+        assert!(!listing.falls_short_by(1));
+    }
+
+    #[test]
+    fn a_bad_row_counts_as_seen_and_more_than_one_in_a_hundred_fails_the_walk() {
+        let all = people(200);
+        let with_bad_rows = |bad: usize| {
+            let mut pass = Pass::new(100);
+            for asked in 1..=2 {
+                let mut page = listed_page(&all, 100, asked);
+                if asked == 2 {
+                    for _ in 0..bad {
+                        let row = page.records.pop().unwrap();
+                        page.quarantined.push(Some(row.remote_id));
+                    }
+                }
+                pass.take(asked, page).unwrap();
+            }
+            Listing::of(pass)
+        };
+        let listing = with_bad_rows(2).unwrap();
+        assert!(!listing.needs_second_pass());
+        assert!(listing.shows("u199") && !listing.has_record("u199"));
+        assert_eq!(
+            with_bad_rows(3).map(|_| ()).unwrap_err(),
+            WalkReason::TooManyInvalidRecords
+        );
+    }
+
+    #[test]
+    fn a_required_field_gone_from_more_than_one_row_in_twenty_fails_the_walk() {
+        let all = people(20);
+        let lacking = |rows| {
+            let mut pass = Pass::new(20);
+            let mut page = listed_page(&all, 20, 1);
+            page.rows_lacking_required = rows;
+            pass.take(1, page).unwrap();
+            Listing::of(pass).map(|_| ())
+        };
+        assert_eq!(lacking(1), Ok(()));
+        assert_eq!(lacking(2), Err(WalkReason::InvalidReply));
+    }
+
+    #[test]
+    fn a_row_read_well_once_is_not_lost_to_a_bad_row_in_the_second_pass() {
+        let all = people(200);
+        let before = people(201);
+        let mut first = Pass::new(100);
+        for asked in 1..=2 {
+            first.take(asked, listed_page(&before, 100, asked)).unwrap();
+        }
+        first.take(3, listed_page(&all, 100, 2)).unwrap();
+        let mut second = Pass::new(100);
+        for asked in 1..=2 {
+            let mut page = listed_page(&all, 100, asked);
+            if asked == 1 {
+                page.records.remove(7);
+                page.quarantined.push(Some(id("u007")));
+            }
+            second.take(asked, page).unwrap();
+        }
+        let union = Listing::of(first).unwrap().join(second).unwrap();
+        assert!(union.has_record("u007") && union.shows("u007"));
+    }
+}

@@ -62,7 +62,16 @@ pub struct Lookups {
 #[derive(Debug, Default)]
 pub struct Answers {
     pub users: BTreeMap<RemoteId, UserAnswer>,
-    pub groups: BTreeMap<RemoteId, GroupRead>,
+    pub groups: BTreeMap<RemoteId, GroupAnswer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupAnswer {
+    /// It is there. Its members, should the reply name them, are not taken from it: the walk
+    /// has been judged by then, and they might be gone. The next walk reads them.
+    Found,
+    /// The provider says with its own code that there is no such group: a proof.
+    Departed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +82,9 @@ pub enum UserAnswer {
 }
 
 /// The groups whose members this walk must read, most urgent first (rule 8): those that are new
-/// or whose `modified_at` moved, those that a held walk turned on, and then the longest unread,
-/// as many as `cap`; all of them where there is no cap or the walk is to be `full`.
+/// or whose `modified_at` moved, those that a held walk turned on, those that are kept although
+/// no list shows them, and then the longest unread, as many as `cap`; all of them where there is
+/// no cap or the walk is to be `full`.
 pub fn plan_group_reads(
     prev: Option<&Directory>,
     listed: &Listing<ObservedGroup>,
@@ -101,6 +111,12 @@ pub fn plan_group_reads(
             _ => due.push(id.clone()),
         }
     }
+    let unlisted = evidence
+        .groups
+        .known()
+        .filter(|id| !listed.has_record(id.as_str()))
+        .filter(|id| prev.is_some_and(|prev| prev.find(Resource::Groups, id.as_str()).is_some()));
+    due.extend(unlisted.cloned());
     others.sort_unstable();
     let room = if full { None } else { cap }.unwrap_or(others.len());
     due.extend(others.into_iter().take(room).map(|(_, id)| id.clone()));

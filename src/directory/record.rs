@@ -231,6 +231,18 @@ impl<'a> UserView<'a> {
             .as_ref()
             .is_some_and(|status| status.value == UserStatus::Disabled)
     }
+
+    pub(super) fn holds_a_role(&self) -> bool {
+        self.profile
+            .roles
+            .as_ref()
+            .is_some_and(|roles| !roles.is_empty())
+    }
+
+    /// Whether the user is known to hold no role, which is more than not to know of one.
+    pub(super) fn is_without_roles(&self) -> bool {
+        self.profile.roles.as_ref().is_some_and(Vec::is_empty)
+    }
 }
 
 const fn warning(field: UserField, reason: Reason) -> Warning {

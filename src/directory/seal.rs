@@ -17,14 +17,15 @@ use crate::model::{
 };
 
 use super::{
-    Answers, Assessment, DecodeError, Directory, Evidence, GroupRead, Listing, Policy, UserAnswer,
+    Answers, Assessment, DecodeError, Directory, Evidence, GroupAnswer, GroupRead, Listing, Policy,
+    UserAnswer,
     assess::{Finding, Open, missing},
     codec,
     columns::Columns,
     evidence::{Absences, Loss, WALKS_UNTIL_UNLISTED},
     pass::Listed,
     record::{Millis, Standing},
-    world::{Decisions, KeptGroup, World},
+    world::{Decisions, World},
 };
 
 /// What became of a reading. Evidence, where there is some, is to be stored in place of the old.
@@ -68,7 +69,7 @@ impl Assessment<'_> {
             Finding::Open(ref mut open) => std::mem::take(open),
         };
         let now = Millis::at(now);
-        let Some(decisions) = self.decide(&open, answers, now) else {
+        let Some(decisions) = self.decide(&open, &answers, now) else {
             return Verdict::Failed(WalkReason::Incomplete);
         };
         let Some(world) = World::build(self.sources(now), &decisions) else {
@@ -90,7 +91,7 @@ impl Assessment<'_> {
 
     /// Decides about everybody who is to be accounted for, and remembers what led to it. None
     /// if, after that, the list does not add up to the provider's own total.
-    fn decide(&mut self, open: &Open, answers: Answers, now: Millis) -> Option<Decisions> {
+    fn decide(&mut self, open: &Open, answers: &Answers, now: Millis) -> Option<Decisions> {
         let Self {
             reading,
             evidence,
@@ -121,7 +122,6 @@ impl Assessment<'_> {
         trial.close()?;
 
         if let Some(listing) = &reading.groups {
-            let mut group_answers = answers.groups;
             let mut trial = Trial {
                 absences: &mut evidence.groups,
                 listing,
@@ -131,31 +131,30 @@ impl Assessment<'_> {
                 departed_unseen: 0,
             };
             for id in &open.groups {
-                let (word, members) = match group_answers.remove(id) {
-                    _ if open.is_unripe(&missing(SuspectKind::Group, id)) => (Word::None, None),
-                    Some(GroupRead::Members(list)) => (Word::Found, Some(list)),
-                    Some(GroupRead::Departed) => (Word::Departed, None),
-                    None => (Word::None, None),
+                let word = match (reading.group_reads.get(id), answers.groups.get(id)) {
+                    (Some(GroupRead::Departed), _) => Word::Departed,
+                    _ if open.is_unripe(&missing(SuspectKind::Group, id)) => Word::None,
+                    (Some(GroupRead::Members(_)), _) => Word::Found,
+                    (None, Some(GroupAnswer::Found)) => Word::Found,
+                    (None, Some(GroupAnswer::Departed)) => Word::Departed,
+                    (None, None) => Word::None,
                 };
                 if let Some(standing) = trial.hear(id, word) {
-                    decisions
-                        .groups
-                        .insert(id.clone(), KeptGroup { standing, members });
+                    decisions.groups.insert(id.clone(), standing);
                 }
             }
             trial.close()?;
         }
 
         evidence.held.clear();
-        for (loss, walks) in open.disputes.iter().flatten() {
-            let is_absent = decisions.users.contains_key(&loss.id)
-                || open.users.binary_search(&loss.id).is_ok();
+        for (loss, walks) in open.disputes() {
+            let is_absent = open.users.binary_search(&loss.id).is_ok();
             if loss.kind == SuspectKind::User
                 && !is_absent
                 && (open.is_unripe(loss) || !is_confirmed(loss, answers.users.get(&loss.id)))
             {
                 decisions.disputed.insert(loss.id.clone());
-                evidence.held.insert(loss.clone(), *walks);
+                evidence.held.insert(loss.clone(), walks);
             }
         }
         Some(decisions)
@@ -186,9 +185,7 @@ impl<T: Listed> Trial<'_, T> {
     fn hear(&mut self, id: &RemoteId, word: Word) -> Option<Standing> {
         let text = id.as_str();
         let was_seen = self.listing.has_record(text);
-        let is_proven_gone = word == Word::Departed
-            || (word == Word::None && self.absences.departed_at(text, self.now).is_some());
-        if is_proven_gone {
+        if word == Word::Departed {
             self.absences.note_departed(text, self.now);
             self.departed_unseen += u64::from(!was_seen);
             return None;
@@ -270,8 +267,6 @@ impl Candidate {
     pub(super) fn of(as_seen: &World<'_>, evidence: &Evidence, now: Millis) -> Self {
         let mut evidence = evidence.clone();
         evidence.held = BTreeMap::new();
-        evidence.users.tidy(now, |_| false, |_| false);
-        evidence.groups.tidy(now, |_| false, |_| false);
         evidence.note_reads(as_seen.read_times());
         Self {
             directory: Directory::lay_down(as_seen, 0, now),

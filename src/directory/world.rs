@@ -23,16 +23,9 @@ use super::{
 #[derive(Default)]
 pub(super) struct Decisions {
     pub(super) users: BTreeMap<RemoteId, Standing>,
-    pub(super) groups: BTreeMap<RemoteId, KeptGroup>,
+    pub(super) groups: BTreeMap<RemoteId, Standing>,
     /// Whose losses are not believed yet: kept with the former record, in the former groups.
     pub(super) disputed: HashSet<RemoteId>,
-}
-
-/// A group that is kept although the list does not show it.
-pub(super) struct KeptGroup {
-    pub(super) standing: Standing,
-    /// Its members, where the provider showed it by id.
-    pub(super) members: Option<MemberList>,
 }
 
 pub(super) struct World<'a> {
@@ -83,7 +76,7 @@ const NOWHERE: u32 = u32::MAX;
 
 impl<'a> World<'a> {
     /// None if a group is listed whose members nobody ever read.
-    pub(super) fn build(from: Sources<'a>, decisions: &'a Decisions) -> Option<Self> {
+    pub(super) fn build(from: Sources<'a>, decisions: &Decisions) -> Option<Self> {
         let Sources { prev, reading, .. } = from;
         let visibility = reading.visibility();
         let groups = group_views(from, decisions)?;
@@ -175,11 +168,7 @@ impl<'a> World<'a> {
             self.is_changed = true;
             for former in 0..prev.len(Resource::Groups) {
                 let id = prev.group(former).id;
-                if self
-                    .groups
-                    .binary_search_by(|group| group.view.id.cmp(id))
-                    .is_err()
-                {
+                if !self.has_group(id) {
                     let members = prev.members(former).iter();
                     move_all(&mut members.map(|user| place_now[*user as usize]));
                 }
@@ -205,6 +194,12 @@ impl<'a> World<'a> {
         self.users
             .binary_search_by(|user| user.view.id.cmp(id))
             .ok()
+    }
+
+    pub(super) fn has_group(&self, id: &str) -> bool {
+        self.groups
+            .binary_search_by(|group| group.view.id.cmp(id))
+            .is_ok()
     }
 
     /// When each group's members were read.
@@ -237,58 +232,46 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The groups of the world in order of id, each with where its members come from.
+/// The groups of the world in order of id, each with where its members come from. One that was
+/// gone when its members were to be read is proven gone, whatever the list says.
 fn group_views<'a>(
     from: Sources<'a>,
-    decisions: &'a Decisions,
+    decisions: &Decisions,
 ) -> Option<Vec<(GroupView<'a>, Members<'a>)>> {
     let Sources { prev, reading, .. } = from;
     let Some(listing) = &reading.groups else {
         return Some(Vec::new());
     };
-    let former = |id: &str| Some((prev?, prev?.find(Resource::Groups, id)?));
-    let mut views = Vec::new();
+    let former = |id: &str| prev?.find(Resource::Groups, id);
+    let mut shown: Vec<(GroupView<'a>, Option<Standing>)> = Vec::new();
     for (group, in_last_pass) in listing.records() {
-        let id = &group.remote_id;
-        let kept = decisions.groups.get(id);
-        let standing = match (in_last_pass, kept) {
-            (true, _) => Standing::SEEN,
-            (false, Some(kept)) => kept.standing,
-            (false, None) => continue,
+        let kept = decisions.groups.get(&group.remote_id).copied();
+        let standing = if in_last_pass {
+            Some(Standing::SEEN)
+        } else {
+            kept
         };
-        let members = match (reading.group_reads.get(id), kept) {
-            (Some(GroupRead::Departed), _) => continue,
-            (Some(GroupRead::Members(list)), _) => Members::Read(list),
-            (
-                None,
-                Some(KeptGroup {
-                    members: Some(list),
-                    ..
-                }),
-            ) => Members::Read(list),
-            (None, _) => Members::Carried(former(id.as_str())?.1),
-        };
-        views.push((GroupView::listed(group).with_standing(standing), members));
+        shown.push((GroupView::listed(group), standing));
     }
-    let Some(prev) = prev else {
-        return Some(views);
-    };
-    for place in 0..prev.len(Resource::Groups) {
-        let view = prev.group(place);
-        if listing.has_record(view.id) {
-            continue;
+    for group in prev.iter().flat_map(|prev| prev.all_groups()) {
+        if listing.is_unreadable(group.id) {
+            shown.push((group, Some(Standing::SEEN)));
+        } else if !listing.has_record(group.id) {
+            let kept = decisions.groups.get(group.id).copied();
+            shown.push((group, kept));
         }
-        let kept = decisions.groups.get(view.id);
-        let standing = match kept {
-            _ if listing.is_unreadable(view.id) => Standing::SEEN,
-            Some(kept) => kept.standing,
-            None => continue,
+    }
+    let mut views = Vec::new();
+    for (group, standing) in shown {
+        let Some(standing) = standing else {
+            continue;
         };
-        let members = match kept.and_then(|kept| kept.members.as_ref()) {
-            Some(list) => Members::Read(list),
-            None => Members::Carried(place),
+        let members = match reading.group_reads.get(group.id) {
+            Some(GroupRead::Departed) => continue,
+            Some(GroupRead::Members(list)) => Members::Read(list),
+            None => Members::Carried(former(group.id)?),
         };
-        views.push((view.with_standing(standing), members));
+        views.push((group.with_standing(standing), members));
     }
     views.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(b.id));
     Some(views)

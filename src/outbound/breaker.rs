@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use super::BreakerSettings;
 use crate::clock::Clock;
 
+/// How long it remembers what was.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+
 pub(super) struct Breaker {
     clock: Clock,
     settings: BreakerSettings,
@@ -43,6 +46,8 @@ enum Position {
 pub(super) struct IsOpen {
     /// Until the next try; none while that is under way.
     pub(super) wait: Option<Duration>,
+    /// Which opening this is: the same until a try has failed.
+    pub(super) opening: u64,
 }
 
 impl Breaker {
@@ -89,23 +94,23 @@ impl Breaker {
     pub(super) async fn next_move(&self) {
         let moved = self.moved.notified();
         let refusal = self.check();
-        match refusal {
-            Err(IsOpen { wait: Some(wait) }) => self.clock.sleep(wait).await,
-            Err(IsOpen { wait: None }) => moved.await,
+        match refusal.map_err(|refusal| refusal.wait) {
+            Err(Some(wait)) => self.clock.sleep(wait).await,
+            Err(None) => moved.await,
             Ok(()) => {}
         }
     }
 
-    /// Whether the breaker holds nothing that a new one would not begin with.
+    /// Whether nothing has been heard of it for so long that it may begin anew.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        let oldest_that_counts = self.clock.monotonic().saturating_sub(self.settings.window);
-        state.position == Position::Closed
-            && state.failures_in_a_row == 0
-            && state
-                .recent
-                .back()
-                .is_none_or(|&(at, _)| at < oldest_that_counts)
+        let last_heard_at = match state.position {
+            Position::Closed => state.recent.back().map(|&(at, _)| at),
+            Position::Open { until } => Some(until),
+            Position::Probing => return false,
+        };
+        let now = self.clock.monotonic();
+        last_heard_at.is_none_or(|at| now.saturating_sub(at) > FORGET_AFTER)
     }
 
     fn settle(&self, pass: &Pass, ending: Option<Ending>) {
@@ -140,13 +145,15 @@ impl Breaker {
 
 impl State {
     fn refusal(&self, now: Duration) -> Option<IsOpen> {
-        match self.position {
-            Position::Open { until } if now < until => Some(IsOpen {
-                wait: Some(until - now),
-            }),
-            Position::Probing => Some(IsOpen { wait: None }),
-            Position::Closed | Position::Open { .. } => None,
-        }
+        let wait = match self.position {
+            Position::Open { until } if now < until => Some(until - now),
+            Position::Probing => None,
+            Position::Closed | Position::Open { .. } => return None,
+        };
+        Some(IsOpen {
+            wait,
+            opening: self.openings,
+        })
     }
 
     fn count(&mut self, now: Duration, is_failure: bool, settings: &BreakerSettings) {

@@ -233,13 +233,13 @@ impl State {
                     pause.is_probed = false;
                 }
             }
-            Ending::Throttled(come_back) => self.throttle(permit, come_back, now),
+            Ending::ToldToWait(come_back) => self.pause(permit, come_back, now),
             Ending::Answered | Ending::Unsent | Ending::Unanswered => {}
         }
         self.ring_head();
     }
 
-    fn throttle(&mut self, permit: &Permit, come_back: ComeBack, now: Duration) {
+    fn pause(&mut self, permit: &Permit, come_back: ComeBack, now: Duration) {
         let until = now + come_back.pause();
         let pause = self.pause.get_or_insert(Pause {
             until,
@@ -250,7 +250,7 @@ impl State {
             pause.is_probed = false;
         }
         // Calls that were under way together are refused together: that halves the rate once.
-        let is_news = self.halved_at.is_none_or(|then| permit.sent_at >= then);
+        let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
         if come_back == ComeBack::Unsaid && is_news {
             self.halved_at = Some(now);
             let resumes_at = pause.until;
@@ -417,7 +417,7 @@ enum Ending {
     Unsent,
     Answered,
     Unanswered,
-    Throttled(ComeBack),
+    ToldToWait(ComeBack),
 }
 
 impl Permit {
@@ -426,7 +426,7 @@ impl Permit {
         self.settle(Ending::Unsent);
     }
 
-    /// The provider answered, whatever it said, but not that it was too much.
+    /// The provider answered, whatever it said, but not to wait.
     pub(super) fn answered(self) {
         self.settle(Ending::Answered);
     }
@@ -436,9 +436,9 @@ impl Permit {
         self.settle(Ending::Unanswered);
     }
 
-    /// The provider said that it was too much: the whole lane pauses.
-    pub(super) fn throttled(self, come_back: ComeBack) {
-        self.settle(Ending::Throttled(come_back));
+    /// The provider said to wait: the whole lane pauses.
+    pub(super) fn told_to_wait(self, come_back: ComeBack) {
+        self.settle(Ending::ToldToWait(come_back));
     }
 
     fn settle(mut self, ending: Ending) {
@@ -453,6 +453,71 @@ impl Drop for Permit {
         if !self.is_settled {
             let now = self.lane.clock.monotonic();
             self.lane.state().settle(self, Ending::Unanswered, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends requests, so many at once, that take these milliseconds to arrive and to be
+    /// answered. Returns when they arrived.
+    async fn arrivals(
+        limit: u32,
+        rested: Option<Duration>,
+        at_once: usize,
+        journeys: &[(u64, u64)],
+    ) -> Vec<Duration> {
+        let clock = Clock::system();
+        let limit = NonZeroU32::new(limit);
+        let lane = Arc::new(Lane::new(clock.clone(), limit, rested));
+        let arrived = Mutex::new(Vec::new());
+        let (lane, clock, noted) = (&lane, &clock, &arrived);
+        let senders = journeys.chunks(journeys.len().div_ceil(at_once));
+        join_all(senders.map(|journeys| async move {
+            for &(there, back) in journeys {
+                let permit = lane.enter(Priority::Background, None).await.unwrap();
+                clock.sleep(Duration::from_millis(there)).await;
+                noted.lock().unwrap().push(clock.monotonic());
+                clock.sleep(Duration::from_millis(back)).await;
+                match back % 3 {
+                    0 => drop(permit),
+                    _ => permit.answered(),
+                }
+            }
+        }))
+        .await;
+        arrived.into_inner().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn however_long_requests_travel_no_minute_holds_more_than_the_limit(
+            limit in 1..40_u32,
+            is_new: bool,
+            at_once in 1..60_usize,
+            journeys in prop::collection::vec((0..30_000_u64, 0..5_000_u64), 1..150),
+        ) {
+            let rested = (!is_new).then_some(Duration::ZERO);
+            // Time stands still while there is something to do, and else moves on to the next
+            // wait's end: requests truly overlap, and nothing takes long.
+            let arrived = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap()
+                .block_on(arrivals(limit, rested, at_once, &journeys));
+            prop_assert_eq!(arrived.len(), journeys.len());
+            for (first, &from) in arrived.iter().enumerate() {
+                let within = arrived[first..].iter().filter(|&&at| at <= from + WINDOW);
+                prop_assert!(within.count() <= limit as usize);
+            }
         }
     }
 }

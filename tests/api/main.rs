@@ -5,7 +5,9 @@
 
 mod errors;
 mod expected;
+mod iam;
 mod isolation;
 mod openapi;
+mod paging;
 mod truth;
 mod world;

@@ -5,9 +5,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::user_changes::{EmailIn, OneOrMany};
-use super::{Answer, Caller, done, unknown_group};
-use crate::call::Call;
+use super::alternate_emails::{EmailIn, OneOrMany};
+use super::{Answer, Ask, done, unknown_group};
 use crate::mutate::check_email;
 use crate::refusal::{self, Refusal};
 use crate::state::State;
@@ -32,9 +31,9 @@ struct GroupPatch {
     owner_id: Option<Id>,
 }
 
-fn need_group_admin(caller: &Caller) -> Result<(), Refusal> {
-    caller.need_write_scope()?;
-    if caller.is_group_admin || caller.is_system_admin {
+fn need_group_admin(ask: &Ask<'_>) -> Result<(), Refusal> {
+    ask.caller.need_write_scope()?;
+    if ask.caller.is_group_admin || ask.caller.is_system_admin {
         Ok(())
     } else {
         Err(refusal::NOT_GROUP_ADMIN.into())
@@ -42,14 +41,14 @@ fn need_group_admin(caller: &Caller) -> Result<(), Refusal> {
 }
 
 /// The group, if the caller may change it.
-fn own_group<'s>(state: &'s State, caller: &Caller, id: Id) -> Result<&'s Group, Refusal> {
-    need_group_admin(caller)?;
+fn own_group<'s>(state: &'s State, ask: &Ask<'_>, id: Id) -> Result<&'s Group, Refusal> {
+    need_group_admin(ask)?;
     let group = state
         .world
         .groups
         .get(id)
         .ok_or_else(|| unknown_group(state))?;
-    if group.owner_id == caller.id || caller.is_system_admin {
+    if group.owner_id == ask.caller.id || ask.caller.is_system_admin {
         Ok(group)
     } else {
         Err(refusal::NOT_AUTHORIZED.into())
@@ -65,17 +64,17 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 }
 
 /// `POST /groups`: the caller owns it.
-pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
-    need_group_admin(caller)?;
-    let dates = call.query.dates()?;
-    let group: GroupIn = call.json()?;
+pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
+    need_group_admin(ask)?;
+    let dates = ask.call.query.dates()?;
+    let group: GroupIn = ask.call.json()?;
     check_name(&group.name)?;
     check_new_members(state, &group.members)?;
     let now = state.now();
     let description = group.description.filter(|text| !text.is_empty());
     let id = state
         .world
-        .add_group(&group.name, description, caller.id, now)
+        .add_group(&group.name, description, ask.caller.id, now)
         .map_err(|refused| match refused {
             Refused::NameTaken => Refusal::from(refusal::GROUP_NAME_TAKEN),
             _ => refusal::TOKEN_INVALID.into(),
@@ -95,10 +94,10 @@ pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
 }
 
 /// `PUT /groups/{id}`
-pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    own_group(state, caller, id)?;
-    let dates = call.query.dates()?;
-    let patch: GroupPatch = call.json()?;
+pub fn update(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    own_group(state, ask, id)?;
+    let dates = ask.call.query.dates()?;
+    let patch: GroupPatch = ask.call.json()?;
     if let Some(name) = &patch.name {
         check_name(name)?;
         state
@@ -136,16 +135,16 @@ pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
 }
 
 /// `DELETE /groups/{id}`
-pub fn remove(state: &mut State, caller: &Caller, id: Id) -> Answer {
-    own_group(state, caller, id)?;
+pub fn remove(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    own_group(state, ask, id)?;
     state.world.groups.remove(id);
     Ok(done(Value::Null))
 }
 
 /// `POST /groups/{id}/members`: one, who must be new, or a list, of which those are added that are.
-pub fn add_members(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    own_group(state, caller, id)?;
-    let (members, is_single) = match call.json()? {
+pub fn add_members(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    own_group(state, ask, id)?;
+    let (members, is_single) = match ask.call.json()? {
         OneOrMany::Many(members) => (members, false),
         OneOrMany::One(member) => (vec![member], true),
     };
@@ -203,8 +202,8 @@ fn enter(state: &mut State, group: Id, members: Vec<EmailIn>) -> Result<Vec<Id>,
 }
 
 /// `DELETE /groups/{id}/members/{user}`
-pub fn remove_member(state: &mut State, caller: &Caller, id: Id, member: Id) -> Answer {
-    own_group(state, caller, id)?;
+pub fn remove_member(state: &mut State, ask: &Ask<'_>, id: Id, member: Id) -> Answer {
+    own_group(state, ask, id)?;
     let now = state.now();
     let moves = state.switches.membership_moves_modified_at;
     match state.world.remove_member(id, member, now, moves) {

@@ -5,18 +5,17 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::page::Page;
-use super::{Answer, Caller, unknown_group};
-use crate::call::{Call, Reply};
-use crate::faults::Fault;
+use super::{Answer, Ask, unknown_group};
+use crate::call::Reply;
 use crate::refusal::{self, Refusal};
 use crate::state::State;
 use crate::wire::{Dates, GroupRow, GroupWithMembers};
 use crate::world::Id;
 use crate::world::people::Slot;
 
-fn need_read(state: &State, caller: &Caller) -> Result<(), Refusal> {
-    caller.need_read()?;
-    let is_admin = caller.is_system_admin || caller.is_group_admin;
+fn need_read(state: &State, ask: &Ask<'_>) -> Result<(), Refusal> {
+    ask.caller.need_read()?;
+    let is_admin = ask.caller.is_system_admin || ask.caller.is_group_admin;
     if is_admin || state.switches.non_admin_reads_groups {
         Ok(())
     } else {
@@ -25,10 +24,10 @@ fn need_read(state: &State, caller: &Caller) -> Result<(), Refusal> {
 }
 
 /// `GET /groups`
-pub fn list(state: &State, call: &Call, caller: &Caller, fault: Option<&Fault>) -> Answer {
-    need_read(state, caller)?;
+pub fn list(state: &State, ask: &Ask<'_>) -> Answer {
+    need_read(state, ask)?;
     let groups = &state.world.groups;
-    let slots: Cow<'_, [Slot]> = match call.query.moment("modifiedSince")? {
+    let slots: Cow<'_, [Slot]> = match ask.call.query.moment("modifiedSince")? {
         None => Cow::Borrowed(groups.order()),
         Some(since) => groups
             .order()
@@ -37,16 +36,16 @@ pub fn list(state: &State, call: &Call, caller: &Caller, fault: Option<&Fault>) 
             .filter(|slot| groups.at(*slot).modified_at >= since)
             .collect(),
     };
-    let dates = call.query.dates()?;
-    let page = Page::cut(&slots, call, &state.switches, fault)?;
+    let dates = ask.call.query.dates()?;
+    let page = Page::cut(&slots, ask.call, &state.switches, ask.fault)?;
     Ok(page.reply(&state.switches, |slot| {
         GroupRow::new(groups.at(slot), &state.world, dates)
     }))
 }
 
 /// `GET /groups/{id}`
-pub fn get(state: &State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    need_read(state, caller)?;
+pub fn get(state: &State, ask: &Ask<'_>, id: Id) -> Answer {
+    need_read(state, ask)?;
     let group = state
         .world
         .groups
@@ -55,7 +54,7 @@ pub fn get(state: &State, call: &Call, caller: &Caller, id: Id) -> Answer {
     let most = state.switches.group_members_cap;
     Ok(Reply::json(
         200,
-        &GroupWithMembers::new(group, &state.world, call.query.dates()?, most),
+        &GroupWithMembers::new(group, &state.world, ask.call.query.dates()?, most),
     ))
 }
 

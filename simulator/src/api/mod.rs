@@ -1,13 +1,15 @@
 //! The API: who calls, what is asked, and the answer.
 //!
 //! [`serve`] is the way of every request: version, token, budget, assumed user, then the one table
-//! of routes. [`users`] and [`groups`] read, [`user_changes`] and [`group_changes`] write,
-//! [`oauth`] is the token endpoint and the page on which people give their consent.
+//! of routes. [`oauth`] is the token endpoint, and [`consent`] the page that people see first.
 
+mod alternate_emails;
+pub mod consent;
 mod group_changes;
 pub mod groups;
 pub mod oauth;
 mod page;
+mod plans;
 mod user_changes;
 pub mod users;
 
@@ -16,11 +18,12 @@ use serde_json::json;
 
 use crate::call::{Call, Reply};
 use crate::faults::Fault;
+use crate::limits::Price;
 use crate::refusal::{self, Refusal};
 use crate::state::State;
 use crate::tokens::{Kind, Scopes, Unusable};
+use crate::world::Id;
 use crate::world::people::{Person, Status};
-use crate::world::{Id, World};
 
 /// What a handler gives.
 pub type Answer = Result<Reply, Refusal>;
@@ -83,44 +86,60 @@ impl Caller {
     }
 }
 
+/// A request that was let in, and what its handler needs of it.
+pub struct Ask<'a> {
+    pub call: &'a Call,
+    pub caller: Caller,
+    /// The fault that strikes it, for the lists, which carry out theirs themselves.
+    pub fault: Option<&'a Fault>,
+}
+
 /// Serves a request.
 pub fn serve(state: &mut State, call: &Call, fault: Option<&Fault>) -> Reply {
     if call.is_token_call() {
         return oauth::token(state, call);
     }
     let mut budget_headers = Vec::new();
-    let mut reply = match admit(state, call, &mut budget_headers)
-        .and_then(|caller| route(state, call, caller.as_ref(), fault))
-    {
-        Ok(reply) => reply,
-        Err(refusal) => state.refused(refusal),
+    let answer = match call.segments()[..] {
+        _ if call.resource().is_none() => Err(refusal::VERSION_UNSUPPORTED.into()),
+        ["serverinfo"] if call.method == "GET" => Ok(server_info()),
+        ["serverinfo"] => Err(refusal::METHOD_NOT_ALLOWED.into()),
+        _ => admit(state, call, &mut budget_headers).and_then(|caller| {
+            route(
+                state,
+                &Ask {
+                    call,
+                    caller,
+                    fault,
+                },
+            )
+        }),
     };
+    let mut reply = answer.unwrap_or_else(|refusal| state.refused(refusal));
     reply.headers.append(&mut budget_headers);
     reply
 }
 
-/// Lets a request in: none for a route that asks for no token.
+/// Lets a request in that comes with a good token, within its budget.
 fn admit(
     state: &mut State,
     call: &Call,
     headers: &mut Vec<(&'static str, String)>,
-) -> Result<Option<Caller>, Refusal> {
-    if call.resource().is_none() {
-        return Err(refusal::VERSION_UNSUPPORTED.into());
-    }
-    if call.segments() == ["serverinfo"] {
-        return Ok(None);
-    }
+) -> Result<Caller, Refusal> {
     let now = state.now();
     let bearer = call.bearer().ok_or(refusal::TOKEN_REQUIRED)?;
     let token = state.tokens.usable(bearer, now).map_err(|why| match why {
         Unusable::Unknown | Unusable::Revoked => refusal::TOKEN_INVALID,
         Unusable::Expired => refusal::TOKEN_EXPIRED,
     })?;
-    if !state.world.may_call(token.person) {
+    if !state.world.may_call(token.grant.person) {
         return Err(refusal::TOKEN_INVALID.into());
     }
-    let (person, kind, scopes) = (token.person, token.kind, token.scopes.clone());
+    let (person, kind, scopes) = (
+        token.grant.person,
+        token.grant.kind,
+        token.grant.scopes.clone(),
+    );
     spend(state, call, bearer, headers)?;
     if let Some(accept) = &call.accept
         && !["*/*", "application/*", "application/json"]
@@ -137,8 +156,8 @@ fn admit(
         .ok_or(refusal::TOKEN_INVALID)?;
     let caller = Caller::new(person, scopes);
     match &call.assume_user {
-        Some(email) => assume(state, &caller, kind, email).map(Some),
-        None => Ok(Some(caller)),
+        Some(email) => assume(state, &caller, kind, email),
+        None => Ok(caller),
     }
 }
 
@@ -159,9 +178,12 @@ fn spend(
     } else {
         1
     };
-    let standing = state
-        .limits
-        .spend(bearer, cost, switches.rate_limit, switches.rate_window, now);
+    let price = Price {
+        cost,
+        limit: switches.rate_limit,
+        window: switches.rate_window,
+    };
+    let standing = state.limits.spend(bearer, price, now);
     if switches.rate_limit_headers {
         headers.push(("x-ratelimit-limit", switches.rate_limit.to_string()));
         headers.push(("x-ratelimit-remaining", standing.left.to_string()));
@@ -218,67 +240,54 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 /// Every route, once.
-fn route(state: &mut State, call: &Call, caller: Option<&Caller>, fault: Option<&Fault>) -> Answer {
-    let segments = call.segments();
-    let Some(caller) = caller else {
-        return if call.method == "GET" {
-            Ok(server_info())
-        } else {
-            Err(refusal::METHOD_NOT_ALLOWED.into())
-        };
-    };
-    match (call.method.as_str(), &segments[..]) {
-        ("GET", ["users"]) => users::list(state, call, caller, fault),
-        ("POST", ["users"]) => user_changes::add(state, call, caller),
-        ("GET", ["users", "me"]) => users::me(state, call, caller),
-        ("GET", ["users", "sheets"]) => users::sheets(state, call, caller, fault),
-        ("GET", ["users", user]) => users::get(state, call, caller, id(user)?),
-        ("PUT", ["users", user]) => user_changes::update(state, call, caller, id(user)?),
-        ("DELETE", ["users", user]) => user_changes::remove(state, call, caller, id(user)?),
-        ("POST", ["users", user, "deactivate"]) => {
-            user_changes::deactivate(state, caller, id(user)?)
-        }
-        ("POST", ["users", user, "reactivate"]) => {
-            user_changes::reactivate(state, caller, id(user)?)
-        }
-        ("POST", ["users", user, "profileimage"]) => {
-            user_changes::set_image(state, call, caller, id(user)?)
-        }
-        ("GET", ["users", user, "plans"]) => users::plans(state, call, caller, id(user)?),
+fn route(state: &mut State, ask: &Ask<'_>) -> Answer {
+    let segments = ask.call.segments();
+    match (ask.call.method.as_str(), &segments[..]) {
+        ("GET", ["users"]) => users::list(state, ask),
+        ("POST", ["users"]) => user_changes::add(state, ask),
+        ("GET", ["users", "me"]) => users::me(state, ask),
+        ("GET", ["users", "sheets"]) => users::sheets(state, ask),
+        ("GET", ["users", user]) => users::get(state, ask, id(user)?),
+        ("PUT", ["users", user]) => user_changes::update(state, ask, id(user)?),
+        ("DELETE", ["users", user]) => user_changes::remove(state, ask, id(user)?),
+        ("POST", ["users", user, "deactivate"]) => user_changes::deactivate(state, ask, id(user)?),
+        ("POST", ["users", user, "reactivate"]) => user_changes::reactivate(state, ask, id(user)?),
+        ("POST", ["users", user, "profileimage"]) => user_changes::set_image(state, ask, id(user)?),
+        ("GET", ["users", user, "plans"]) => plans::list(state, ask, id(user)?),
         ("DELETE", ["users", user, "plans", plan]) => {
-            user_changes::leave_plan(state, caller, id(user)?, id(plan)?)
+            plans::leave(state, ask, id(user)?, id(plan)?)
         }
         ("POST", ["users", user, "plans", plan, "upgrade"]) => {
-            user_changes::upgrade(state, call, caller, id(user)?, id(plan)?)
+            plans::upgrade(state, ask, id(user)?, id(plan)?)
         }
         ("POST", ["users", user, "plans", plan, "downgrade"]) => {
-            user_changes::downgrade(state, call, caller, id(user)?, id(plan)?)
+            plans::downgrade(state, ask, id(user)?, id(plan)?)
         }
         ("GET", ["users", user, "alternateemails"]) => {
-            users::alternate_emails(state, call, caller, id(user)?, fault)
+            alternate_emails::list(state, ask, id(user)?)
         }
         ("POST", ["users", user, "alternateemails"]) => {
-            user_changes::add_alternate_emails(state, call, caller, id(user)?)
+            alternate_emails::add(state, ask, id(user)?)
         }
         ("GET", ["users", user, "alternateemails", email]) => {
-            users::alternate_email(state, caller, id(user)?, id(email)?)
+            alternate_emails::get(state, ask, id(user)?, id(email)?)
         }
         ("DELETE", ["users", user, "alternateemails", email]) => {
-            user_changes::remove_alternate_email(state, caller, id(user)?, id(email)?)
+            alternate_emails::remove(state, ask, id(user)?, id(email)?)
         }
         ("POST", ["users", user, "alternateemails", email, "makeprimary"]) => {
-            user_changes::make_primary(state, caller, id(user)?, id(email)?)
+            alternate_emails::make_primary(state, ask, id(user)?, id(email)?)
         }
-        ("GET", ["groups"]) => groups::list(state, call, caller, fault),
-        ("POST", ["groups"]) => group_changes::add(state, call, caller),
-        ("GET", ["groups", group]) => groups::get(state, call, caller, id(group)?),
-        ("PUT", ["groups", group]) => group_changes::update(state, call, caller, id(group)?),
-        ("DELETE", ["groups", group]) => group_changes::remove(state, caller, id(group)?),
+        ("GET", ["groups"]) => groups::list(state, ask),
+        ("POST", ["groups"]) => group_changes::add(state, ask),
+        ("GET", ["groups", group]) => groups::get(state, ask, id(group)?),
+        ("PUT", ["groups", group]) => group_changes::update(state, ask, id(group)?),
+        ("DELETE", ["groups", group]) => group_changes::remove(state, ask, id(group)?),
         ("POST", ["groups", group, "members"]) => {
-            group_changes::add_members(state, call, caller, id(group)?)
+            group_changes::add_members(state, ask, id(group)?)
         }
         ("DELETE", ["groups", group, "members", member]) => {
-            group_changes::remove_member(state, caller, id(group)?, id(member)?)
+            group_changes::remove_member(state, ask, id(group)?, id(member)?)
         }
         _ if is_path(&segments) => Err(refusal::METHOD_NOT_ALLOWED.into()),
         _ => Err(refusal::NOT_FOUND.into()),
@@ -322,8 +331,9 @@ fn id(text: &str) -> Result<Id, Refusal> {
 }
 
 /// A user of the plan, or the error that the switch says.
-fn user<'w>(state: &State, world: &'w World, id: Id) -> Result<&'w Person, Refusal> {
-    world
+fn user(state: &State, id: Id) -> Result<&Person, Refusal> {
+    state
+        .world
         .people
         .get(id)
         .filter(|person| person.is_user())

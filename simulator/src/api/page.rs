@@ -147,12 +147,11 @@ mod tests {
         fault: Option<Fault>,
         turn: impl FnOnce(&mut Switches),
     ) -> Page<u32> {
-        let query = Query(
-            query
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        );
+        let pairs: Vec<String> = query
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let query = Query::parse(pairs.join("&").as_bytes());
         let call = Call {
             query,
             ..Call::default()

@@ -1,20 +1,19 @@
-//! Writes of users: adding, changing, removing, seats, alternate addresses and pictures.
+//! Writes of users: adding, changing, removing, deactivation and pictures.
 //!
 //! All but the own picture take a system admin and the scope ADMIN_USERS.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::users::{check_plan, written};
-use super::{Answer, Caller, done, unknown_user, user};
-use crate::call::{Call, Reply, bad_parameter};
+use super::users::written;
+use super::{Answer, Ask, done, unknown_user, user};
+use crate::call::{Reply, bad_parameter};
 use crate::mutate::check_email;
 use crate::refusal::{self, Refusal};
 use crate::state::State;
 use crate::switches::PutUserReply;
-use crate::wire::AlternateEmailRow;
-use crate::world::people::{AlternateEmail, Person, ProfileImage, Seat, Standing, Status, Text};
-use crate::world::{DOMAIN, Id, Refused, World};
+use crate::world::people::{Person, ProfileImage, Seat, Standing, Status, Text};
+use crate::world::{Id, Refused, World};
 
 /// Mail providers of the many: who has an address there cannot be deactivated.
 const CONSUMER_DOMAINS: &[&str] = &[
@@ -50,7 +49,7 @@ impl UserIn {
     }
 }
 
-fn need<T>(value: Option<T>, name: &str) -> Result<T, Refusal> {
+pub fn need<T>(value: Option<T>, name: &str) -> Result<T, Refusal> {
     value.ok_or_else(|| {
         refusal::ATTRIBUTE_MISSING.because(format!("The attribute {name} is required."))
     })
@@ -61,10 +60,10 @@ fn text(value: Option<String>) -> Option<Text> {
 }
 
 /// `POST /users`: whoever is added is invited.
-pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
-    caller.need_write()?;
-    call.query.flag("sendEmail")?;
-    let user: UserIn = call.json()?;
+pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
+    ask.caller.need_write()?;
+    ask.call.query.flag("sendEmail")?;
+    let user: UserIn = ask.call.json()?;
     let email = need(user.email.clone(), "email")?;
     let (admin, _) = user.flags()?;
     check_email(&email).map_err(|why| refusal::ATTRIBUTE_VALUE.because(why))?;
@@ -91,7 +90,7 @@ pub fn add(state: &mut State, call: &Call, caller: &Caller) -> Answer {
     let id = added.map_err(|refused| {
         email_refusal(&state.world, refused, &email, refusal::ALREADY_YOURS.into())
     })?;
-    Ok(done(written(super::user(state, &state.world, id)?)))
+    Ok(done(written(super::user(state, id)?)))
 }
 
 /// An address that is taken; of an alternate one it is said whose.
@@ -114,19 +113,19 @@ fn email_refusal(world: &World, refused: Refused, email: &str, taken: Refusal) -
 }
 
 /// `PUT /users/{id}`
-pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    caller.need_write()?;
-    let change: UserIn = call.json()?;
+pub fn update(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    ask.caller.need_write()?;
+    let change: UserIn = ask.call.json()?;
     let (admin, licensed) = change.flags()?;
     if change.email.is_some() {
         return Err(refusal::ATTRIBUTE_NOT_ALLOWED
             .because("The attribute email is not allowed for this operation."));
     }
-    let person = user(state, &state.world, id)?;
+    let person = user(state, id)?;
     if person.status == Status::Declined {
         return Err(refusal::USER_DECLINED.into());
     }
-    if id == caller.id && !admin {
+    if id == ask.caller.id && !admin {
         return Err(refusal::CANNOT_DROP_OWN_ADMIN.into());
     }
     let group_admin = change.group_admin.unwrap_or(person.group_admin);
@@ -147,7 +146,7 @@ pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
         person.last_name = text(change.last_name).or(person.last_name.take());
         person.modified_at = now;
     });
-    let person = user(state, &state.world, id)?;
+    let person = user(state, id)?;
     Ok(match state.switches.put_user_reply {
         PutUserReply::Result => done(written(person)),
         PutUserReply::Data => {
@@ -168,9 +167,9 @@ pub fn update(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
 }
 
 /// `DELETE /users/{id}`: out of the organisation, and of its groups.
-pub fn remove(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    caller.need_write()?;
-    if id == caller.id {
+pub fn remove(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    ask.caller.need_write()?;
+    if id == ask.caller.id {
         return Err(refusal::CANNOT_REMOVE_YOURSELF.into());
     }
     let world = &state.world;
@@ -178,9 +177,9 @@ pub fn remove(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
     if !person.is_user() {
         return Err(refusal::USER_ELSEWHERE.into());
     }
-    let transfers_sheets = call.query.flag("transferSheets")?.unwrap_or(false);
-    call.query.flag("removeFromSharing")?;
-    let transfer_to = call.query.id("transferTo")?;
+    let transfers_sheets = ask.call.query.flag("transferSheets")?.unwrap_or(false);
+    ask.call.query.flag("removeFromSharing")?;
+    let transfer_to = ask.call.query.id("transferTo")?;
     if person.status == Status::Pending && (transfer_to.is_some() || transfers_sheets) {
         return Err(bad_parameter(
             "transferTo",
@@ -190,7 +189,7 @@ pub fn remove(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer
     if let Some(target) = transfer_to {
         check_transfer_target(world, id, target)?;
     }
-    leave(state, id, transfer_to)
+    depart(state, id, transfer_to)
 }
 
 fn check_transfer_target(world: &World, from: Id, target: Id) -> Result<(), Refusal> {
@@ -208,7 +207,7 @@ fn check_transfer_target(world: &World, from: Id, target: Id) -> Result<(), Refu
     Ok(())
 }
 
-fn leave(state: &mut State, id: Id, transfer_to: Option<Id>) -> Answer {
+pub fn depart(state: &mut State, id: Id, transfer_to: Option<Id>) -> Answer {
     let now = state.now();
     let moves = state.switches.membership_moves_modified_at;
     if let Some(target) = transfer_to {
@@ -221,21 +220,10 @@ fn leave(state: &mut State, id: Id, transfer_to: Option<Id>) -> Answer {
     }
 }
 
-/// `DELETE /users/{id}/plans/{plan}`
-pub fn leave_plan(state: &mut State, caller: &Caller, id: Id, plan: Id) -> Answer {
-    caller.need_write()?;
-    check_plan(state, caller, plan)?;
-    user(state, &state.world, id)?;
-    if id == caller.id {
-        return Err(refusal::CANNOT_REMOVE_YOURSELF.into());
-    }
-    leave(state, id, None)
-}
-
 /// `POST /users/{id}/deactivate`
-pub fn deactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
-    caller.need_write()?;
-    if id == caller.id {
+pub fn deactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    ask.caller.need_write()?;
+    if id == ask.caller.id {
         return Err(refusal::DEACTIVATE_YOURSELF.into());
     }
     let person = state
@@ -256,19 +244,16 @@ pub fn deactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
     }
     let now = state.now();
     state.world.people.change(id, |person| {
-        if person.status != Status::Deactivated {
-            person.status_before_deactivation = Some(person.status);
-            person.status = Status::Deactivated;
-            person.modified_at = now;
-        }
+        person.set_status(Status::Deactivated);
+        person.modified_at = now;
     });
     Ok(done(Value::Null))
 }
 
 /// `POST /users/{id}/reactivate`: with the roles of before.
-pub fn reactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
-    caller.need_write()?;
-    if id == caller.id {
+pub fn reactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    ask.caller.need_write()?;
+    if id == ask.caller.id {
         return Err(refusal::REACTIVATE_YOURSELF.into());
     }
     let person = state
@@ -281,203 +266,29 @@ pub fn reactivate(state: &mut State, caller: &Caller, id: Id) -> Answer {
     }
     let now = state.now();
     state.world.people.change(id, |person| {
-        if person.status == Status::Deactivated {
-            person.status = person
-                .status_before_deactivation
-                .take()
-                .unwrap_or(Status::Active);
+        if let Some(former) = person.status_before_deactivation {
+            person.set_status(former);
             person.modified_at = now;
         }
     });
     Ok(done(Value::Null))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SeatIn {
-    seat_type: Option<Seat>,
-}
-
-/// `POST /users/{id}/plans/{plan}/upgrade`
-pub fn upgrade(state: &mut State, call: &Call, caller: &Caller, id: Id, plan: Id) -> Answer {
-    let seat = if call.body.is_empty() {
-        None
-    } else {
-        call.json::<SeatIn>()?.seat_type
-    };
-    change_seat(
-        state,
-        caller,
-        id,
-        plan,
-        seat.unwrap_or(Seat::Member),
-        &[Seat::Member, Seat::Guest],
-    )
-}
-
-/// `POST /users/{id}/plans/{plan}/downgrade`
-pub fn downgrade(state: &mut State, call: &Call, caller: &Caller, id: Id, plan: Id) -> Answer {
-    let seat = need(call.json::<SeatIn>()?.seat_type, "seatType")?;
-    change_seat(
-        state,
-        caller,
-        id,
-        plan,
-        seat,
-        &[Seat::Contributor, Seat::Guest],
-    )
-}
-
-fn change_seat(
-    state: &mut State,
-    caller: &Caller,
-    id: Id,
-    plan: Id,
-    seat: Seat,
-    allowed: &[Seat],
-) -> Answer {
-    caller.need_write()?;
-    check_plan(state, caller, plan)?;
-    let person = user(state, &state.world, id)?;
-    if !allowed.contains(&seat) {
-        return Err(refusal::ATTRIBUTE_VALUE
-            .because("The value of seatType is not allowed for this operation."));
-    }
-    // Outsiders are guests or members, insiders are members or contributors.
-    let fits = match seat {
-        Seat::Guest => !person.is_insider(),
-        Seat::Contributor => person.is_insider(),
-        _ => true,
-    };
-    if !fits {
-        return Err(
-            refusal::ATTRIBUTE_VALUE.because("The value of seatType does not fit the user.")
-        );
-    }
-    let now = state.now();
-    state
-        .world
-        .people
-        .change(id, |person| person.take_seat(seat, now));
-    Ok(done(Value::Null))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EmailIn {
-    pub email: String,
-}
-
-/// One thing, or a list of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMany<T> {
-    Many(Vec<T>),
-    One(T),
-}
-
-/// `POST /users/{id}/alternateemails`: unconfirmed until their holder says otherwise.
-pub fn add_alternate_emails(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    caller.need_write()?;
-    user(state, &state.world, id)?;
-    let emails = match call.json()? {
-        OneOrMany::Many(emails) => emails,
-        OneOrMany::One(email) => vec![email],
-    };
-    let mut added: Vec<AlternateEmail> = Vec::new();
-    for EmailIn { email } in emails {
-        check_email(&email).map_err(|why| refusal::ATTRIBUTE_VALUE.because(why))?;
-        let is_taken = state.world.people.by_email(&email).is_some()
-            || state.world.people.by_alternate_email(&email).is_some()
-            || added
-                .iter()
-                .any(|one| one.email.eq_ignore_ascii_case(&email));
-        if is_taken {
-            return Err(refusal::ALTERNATE_EMAIL_IN_USE.into());
-        }
-        added.push(AlternateEmail {
-            id: state.world.fresh_id(),
-            email,
-            confirmed: false,
-        });
-    }
-    let reply = done(
-        added
-            .iter()
-            .map(AlternateEmailRow::from)
-            .collect::<Vec<_>>(),
-    );
-    state
-        .world
-        .people
-        .change(id, |person| person.alternate_emails.extend(added));
-    Ok(reply)
-}
-
-/// `DELETE /users/{id}/alternateemails/{id}`
-pub fn remove_alternate_email(state: &mut State, caller: &Caller, id: Id, email: Id) -> Answer {
-    caller.need_write()?;
-    find_alternate(state, id, email)?;
-    state.world.people.change(id, |person| {
-        person
-            .alternate_emails
-            .retain(|alternate| alternate.id != email)
-    });
-    Ok(done(Value::Null))
-}
-
-/// `POST /users/{id}/alternateemails/{id}/makeprimary`: the two addresses change places.
-pub fn make_primary(state: &mut State, caller: &Caller, id: Id, email: Id) -> Answer {
-    caller.need_write()?;
-    let alternate = find_alternate(state, id, email)?;
-    if !alternate.confirmed {
-        return Err(refusal::EMAIL_NOT_CONFIRMED.into());
-    }
-    if !alternate
-        .email
-        .rsplit_once('@')
-        .is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(DOMAIN))
-    {
-        return Err(refusal::EMAIL_DOMAIN_NOT_VALIDATED.into());
-    }
-    let now = state.now();
-    state.world.people.change(id, |person| {
-        if let Some(place) = person
-            .alternate_emails
-            .iter_mut()
-            .find(|one| one.id == email)
-        {
-            std::mem::swap(&mut place.email, &mut person.email);
-            person.modified_at = now;
-        }
-    });
-    Ok(done(AlternateEmailRow::from(&alternate)))
-}
-
-fn find_alternate(state: &State, id: Id, email: Id) -> Result<AlternateEmail, Refusal> {
-    let person = user(state, &state.world, id)?;
-    let found = person
-        .alternate_emails
-        .iter()
-        .find(|alternate| alternate.id == email);
-    found.cloned().ok_or_else(|| refusal::NOT_FOUND.into())
 }
 
 /// `POST /users/{id}/profileimage`: one's own, or as a system admin anybody's.
-pub fn set_image(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    if id != caller.id {
-        caller.need_write()?;
+pub fn set_image(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
+    if id != ask.caller.id {
+        ask.caller.need_write()?;
     }
-    user(state, &state.world, id)?;
+    user(state, id)?;
     if !["image/png", "image/jpeg", "image/gif"]
-        .contains(&call.content_type.as_deref().unwrap_or_default())
+        .contains(&ask.call.content_type.as_deref().unwrap_or_default())
     {
         return Err(refusal::CONTENT_TYPE_UNSUPPORTED.into());
     }
-    if call.body.is_empty() {
+    if ask.call.body.is_empty() {
         return Err(refusal::BODY_REQUIRED.into());
     }
-    if call.body.len() > MOST_IMAGE {
+    if ask.call.body.len() > MOST_IMAGE {
         return Err(refusal::OUT_OF_RANGE.because("A profile image has 1 MB at the most."));
     }
     let image = ProfileImage {
@@ -497,7 +308,7 @@ pub fn set_image(state: &mut State, call: &Call, caller: &Caller, id: Id) -> Ans
         email: &'a str,
         profile_image: Option<&'a ProfileImage>,
     }
-    let person = user(state, &state.world, id)?;
+    let person = user(state, id)?;
     Ok(done(WithImage {
         id,
         email: &person.email,

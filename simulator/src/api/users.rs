@@ -1,4 +1,4 @@
-//! Reads of users: the list, the profile, the caller, plans and alternate addresses.
+//! Reads of users: the list, the profile, and the caller.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -7,34 +7,31 @@ use serde::{Deserialize, Serialize, de::IntoDeserializer};
 use serde_json::json;
 
 use super::page::Page;
-use super::{Answer, Caller, unknown_user, user};
-use crate::call::{Call, Reply, bad_parameter};
-use crate::faults::Fault;
+use super::{Answer, Ask, unknown_user};
+use crate::call::{Reply, bad_parameter};
 use crate::refusal::{self, Refusal};
 use crate::state::State;
-use crate::switches::{ModifiedSince, OmittedFlag, PlanPages};
-use crate::wire::{AlternateEmailRow, ContributorName, Dates, GroupRow, PlanRow, View};
+use crate::switches::{ModifiedSince, OmittedFlag};
+use crate::wire::{ContributorName, Dates, GroupRow, View};
 use crate::world::Id;
 use crate::world::people::{Person, Roll, Seat, Slot, Status};
 
 /// `lastLogin` is only sent with pages of so many rows.
 const LAST_LOGIN_ROWS: usize = 100;
-/// The fewest plans that a page may be asked to hold, and the default.
-const FEWEST_PLANS: u64 = 100;
 
 /// `GET /users`
-pub fn list(state: &State, call: &Call, caller: &Caller, fault: Option<&Fault>) -> Answer {
-    caller.need_read()?;
-    let wanted = Wanted::of(state, call, caller)?;
-    let slots = wanted.slots(state, call)?;
-    let page = Page::cut(&slots, call, &state.switches, fault)?;
-    let include = call.query.include(&["lastLogin"])?;
+pub fn list(state: &State, ask: &Ask<'_>) -> Answer {
+    ask.caller.need_read()?;
+    let wanted = Wanted::of(state, ask)?;
+    let slots = wanted.slots(state, ask)?;
+    let page = Page::cut(&slots, ask.call, &state.switches, ask.fault)?;
+    let include = ask.call.query.include(&["lastLogin"])?;
     let view = View {
-        dates: call.query.dates()?,
-        is_admin: caller.is_system_admin,
+        dates: ask.call.query.dates()?,
+        is_admin: ask.caller.is_system_admin,
         has_seats: wanted.has_seats || state.switches.seats_without_plan_id,
         has_last_login: include.contains(&"lastLogin") && page.rows.len() <= LAST_LOGIN_ROWS,
-        contributor_name: contributor_name(state, call)?,
+        contributor_name: contributor_name(state, ask)?,
     };
     let people = &state.world.people;
     Ok(page.reply(&state.switches, |slot| view.row(people.at(slot))))
@@ -49,18 +46,19 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(state: &State, call: &Call, caller: &Caller) -> Result<Self, Refusal> {
-        let plan = call.query.id("planId")?;
+    fn of(state: &State, ask: &Ask<'_>) -> Result<Self, Refusal> {
+        let plan = ask.call.query.id("planId")?;
         if let Some(plan) = plan {
-            check_plan(state, caller, plan)?;
+            super::plans::check_plan(state, ask, plan)?;
         }
-        let seat = call
+        let seat = ask
+            .call
             .query
             .get("seatType")
             .map(|text| parse_seat(text).ok_or_else(|| bad_parameter("seatType", text)));
         let seat = seat.transpose()?;
         if seat.is_some() {
-            caller.need_system_admin()?;
+            ask.caller.need_system_admin()?;
         }
         let has_seats = plan.is_some() || seat.is_some();
         let roll = match seat {
@@ -74,7 +72,8 @@ impl Wanted {
                 .by_email(email.trim())
                 .and_then(|person| people.slot(person.id))
         };
-        let emails = call
+        let emails = ask
+            .call
             .query
             .get("email")
             .map(|list| list.split(',').filter_map(slot_of).collect());
@@ -86,10 +85,10 @@ impl Wanted {
     }
 
     /// The places of those users in their order: the whole roll as it is, where nothing filters.
-    fn slots<'s>(&self, state: &'s State, call: &Call) -> Result<Cow<'s, [Slot]>, Refusal> {
+    fn slots<'s>(&self, state: &'s State, ask: &Ask<'_>) -> Result<Cow<'s, [Slot]>, Refusal> {
         let since = match state.switches.users_modified_since {
             ModifiedSince::Ignored => None,
-            ModifiedSince::Honoured => call.query.moment("modifiedSince")?,
+            ModifiedSince::Honoured => ask.call.query.moment("modifiedSince")?,
         };
         let (people, switches) = (&state.world.people, &state.switches);
         let roll = people.roll(self.roll);
@@ -112,26 +111,14 @@ impl Wanted {
     }
 }
 
-/// Only a system admin sees into a plan, and only into the own one.
-pub fn check_plan(state: &State, caller: &Caller, plan: Id) -> Result<(), Refusal> {
-    caller.need_system_admin()?;
-    if plan == state.world.plan.id {
-        Ok(())
-    } else if plan == state.world.foreign_plan.id {
-        Err(refusal::NOT_IN_PLAN.into())
-    } else {
-        Err(refusal::NOT_FOUND.because("Plan not found."))
-    }
-}
-
 pub fn parse_seat(text: &str) -> Option<Seat> {
     let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
         text.into_deserializer();
     Seat::deserialize(text).ok()
 }
 
-fn contributor_name(state: &State, call: &Call) -> Result<ContributorName, Refusal> {
-    Ok(match call.query.flag("displayContributorSeatType")? {
+pub fn contributor_name(state: &State, ask: &Ask<'_>) -> Result<ContributorName, Refusal> {
+    Ok(match ask.call.query.flag("displayContributorSeatType")? {
         Some(true) => ContributorName::Contributor,
         Some(false) => ContributorName::Viewer,
         None => match state.switches.contributor_flag_omitted {
@@ -141,11 +128,11 @@ fn contributor_name(state: &State, call: &Call) -> Result<ContributorName, Refus
     })
 }
 
-/// How a single profile is shown to a caller.
-fn profile_view(call: &Call, caller: &Caller) -> Result<View, Refusal> {
+/// How a single profile is shown to a ask.caller.
+fn profile_view(ask: &Ask<'_>) -> Result<View, Refusal> {
     Ok(View {
-        dates: call.query.dates()?,
-        is_admin: caller.is_system_admin,
+        dates: ask.call.query.dates()?,
+        is_admin: ask.caller.is_system_admin,
         has_seats: false,
         has_last_login: true,
         contributor_name: ContributorName::AsStored,
@@ -153,8 +140,8 @@ fn profile_view(call: &Call, caller: &Caller) -> Result<View, Refusal> {
 }
 
 /// `GET /users/{id}`
-pub fn get(state: &State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    caller.need_read()?;
+pub fn get(state: &State, ask: &Ask<'_>, id: Id) -> Answer {
+    ask.caller.need_read()?;
     let gone = || {
         state
             .world
@@ -171,21 +158,24 @@ pub fn get(state: &State, call: &Call, caller: &Caller, id: Id) -> Answer {
     let person = person.ok_or_else(|| unknown_user(state))?;
     Ok(Reply::json(
         200,
-        &profile_view(call, caller)?.profile(person, &state.world.account),
+        &profile_view(ask)?.profile(person, &state.world.account),
     ))
 }
 
 /// `GET /users/me`, whatever the token's scopes
-pub fn me(state: &State, call: &Call, caller: &Caller) -> Answer {
-    let include = call.query.include(&["groups"])?;
+pub fn me(state: &State, ask: &Ask<'_>) -> Answer {
+    let include = ask.call.query.include(&["groups"])?;
     let world = &state.world;
-    let person = world.people.get(caller.id).ok_or(refusal::TOKEN_INVALID)?;
+    let person = world
+        .people
+        .get(ask.caller.id)
+        .ok_or(refusal::TOKEN_INVALID)?;
     let account = if person.is_insider() {
         &world.account
     } else {
         &world.foreign_plan
     };
-    let view = profile_view(call, caller)?;
+    let view = profile_view(ask)?;
     let mut profile = view.own_profile(person, account);
     if include.contains(&"groups") {
         let groups = world
@@ -202,96 +192,11 @@ pub fn me(state: &State, call: &Call, caller: &Caller) -> Answer {
 }
 
 /// `GET /users/sheets`: the organisation has none.
-pub fn sheets(state: &State, call: &Call, caller: &Caller, fault: Option<&Fault>) -> Answer {
-    caller.need_system_admin()?;
-    caller.need_read()?;
+pub fn sheets(state: &State, ask: &Ask<'_>) -> Answer {
+    ask.caller.need_system_admin()?;
+    ask.caller.need_read()?;
     let none: [Slot; 0] = [];
-    Ok(Page::cut(&none, call, &state.switches, fault)?.reply(&state.switches, |slot| slot))
-}
-
-/// A page of plans, followed by `lastKey` while it is there.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PlansPage<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_key: Option<String>,
-    data: Vec<PlanRow<'a>>,
-}
-
-/// `GET /users/{id}/plans`
-pub fn plans(state: &State, call: &Call, caller: &Caller, id: Id) -> Answer {
-    caller.need_system_admin()?;
-    caller.need_read()?;
-    let world = &state.world;
-    let person = user(state, world, id)?;
-    let has_name = call.query.include(&["planName"])?.contains(&"planName");
-    if let Some(most) = call.query.count("maxItems")?
-        && most < FEWEST_PLANS
-    {
-        return Err(bad_parameter("maxItems", &most.to_string()));
-    }
-    let view = View {
-        dates: call.query.dates()?,
-        is_admin: true,
-        has_seats: true,
-        has_last_login: false,
-        contributor_name: contributor_name(state, call)?,
-    };
-    let mut plans = vec![view.plan(person, &world.plan, has_name)];
-    if id == world.cast.system_admin {
-        plans.push(view.guest_plan(person, &world.foreign_plan, has_name));
-    }
-    let step: usize = match call.query.get("lastKey") {
-        None => 0,
-        Some(key) => key
-            .strip_prefix("after-")
-            .and_then(|step| step.parse().ok())
-            .ok_or_else(|| bad_parameter("lastKey", key))?,
-    };
-    let page = match state.switches.plan_pages {
-        PlanPages::Dense => PlansPage {
-            last_key: None,
-            data: plans,
-        },
-        PlanPages::Sparse => PlansPage {
-            last_key: (step < plans.len()).then(|| format!("after-{}", step + 1)),
-            data: step
-                .checked_sub(1)
-                .and_then(|index| plans.into_iter().nth(index))
-                .into_iter()
-                .collect(),
-        },
-    };
-    Ok(Reply::json(200, &page))
-}
-
-/// `GET /users/{id}/alternateemails`
-pub fn alternate_emails(
-    state: &State,
-    call: &Call,
-    caller: &Caller,
-    id: Id,
-    fault: Option<&Fault>,
-) -> Answer {
-    caller.need_read()?;
-    let person = user(state, &state.world, id)?;
-    let all: Vec<usize> = (0..person.alternate_emails.len()).collect();
-    let page = Page::cut(&all, call, &state.switches, fault)?;
-    Ok(page.reply(&state.switches, |index| {
-        AlternateEmailRow::from(&person.alternate_emails[index])
-    }))
-}
-
-/// `GET /users/{id}/alternateemails/{id}`
-pub fn alternate_email(state: &State, caller: &Caller, id: Id, email: Id) -> Answer {
-    caller.need_read()?;
-    let person = user(state, &state.world, id)?;
-    let found = person
-        .alternate_emails
-        .iter()
-        .find(|alternate| alternate.id == email);
-    let found = found.ok_or(refusal::NOT_FOUND)?;
-    Ok(Reply::json(200, &AlternateEmailRow::from(found)))
+    Ok(Page::cut(&none, ask.call, &state.switches, ask.fault)?.reply(&state.switches, |slot| slot))
 }
 
 /// The truth about users: every user as a system admin sees them with a plan id.

@@ -6,6 +6,8 @@
 
 pub mod genesis;
 pub mod groups;
+mod names;
+mod parts;
 pub mod people;
 
 use std::collections::{BTreeSet, HashMap};

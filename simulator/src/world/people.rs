@@ -189,6 +189,16 @@ impl Person {
         self.is_insider() && self.group_admin && self.status == Status::Active
     }
 
+    /// Gives another status; a deactivation remembers the one before.
+    pub fn set_status(&mut self, status: Status) {
+        if self.status == status {
+            return;
+        }
+        let is_end = status == Status::Deactivated;
+        self.status_before_deactivation = is_end.then_some(self.status);
+        self.status = status;
+    }
+
     /// Gives another kind of seat, and notes when. The same kind again changes nothing.
     pub fn take_seat(&mut self, seat: Seat, now: Timestamp) {
         if self.seat == seat {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use smartsheet_simulator::Options;
 
-use crate::house::{House, ids, reply, start};
+use crate::house::{House, ids, reply, small, start, start_with};
 
 async fn mutate(house: &House, op: Value) -> Value {
     house.control("mutate", json!([op])).await[0].clone()
@@ -59,6 +60,38 @@ async fn every_change_of_users_shows_in_the_truth() {
     );
     mutate(&house, json!({"op": "remove_user", "id": id})).await;
     assert_eq!(house.person("newer@example.org").await, Value::Null);
+}
+
+#[tokio::test]
+async fn whoever_owns_groups_can_be_removed_while_a_system_admin_is_left_to_get_them() {
+    let six = Options {
+        users: 6,
+        ..small()
+    };
+    let house = start_with(six).await;
+    let (ana, farah) = (
+        house.id("ana.ruiz@example.org").await,
+        house.id("farah.haddad@example.org").await,
+    );
+    let owners = async || -> BTreeSet<u64> {
+        let truth = house.truth().await;
+        truth["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|group| group["ownerId"].as_u64().unwrap())
+            .collect()
+    };
+    assert!(owners().await.contains(&farah));
+    mutate(&house, json!({"op": "remove_user", "id": farah})).await;
+    assert!(!owners().await.contains(&farah));
+    let last = house
+        .try_control("mutate", json!([{"op": "remove_user", "id": ana}]))
+        .await;
+    assert_eq!(
+        (last.status, &last.body[0]["error"]),
+        (422, &"owns groups".into())
+    );
 }
 
 #[tokio::test]
@@ -380,6 +413,60 @@ async fn churn_makes_only_what_it_is_told_and_spares_people_behind_tokens_and_ow
 }
 
 #[tokio::test]
+async fn after_much_churn_every_list_still_agrees_with_the_truth() {
+    let house = start().await;
+    let plan = house.plan().await;
+    house
+        .control("churn", json!({"per_request": 1.0, "seed": 11}))
+        .await;
+    for _ in 0..400 {
+        house.get("/users?pageSize=1").await;
+    }
+    house.control("churn", json!({"per_request": 0.0})).await;
+    let truth = house.truth().await;
+    let users = truth["users"].as_array().unwrap();
+    let of = |field: &str, value: Value| -> Vec<u64> {
+        let matching: Vec<Value> = users
+            .iter()
+            .filter(|user| user[field] == value)
+            .cloned()
+            .collect();
+        ids(&matching)
+    };
+    let listed = async |query: &str| {
+        ids(house
+            .get(&format!("/users?includeAll=true{query}"))
+            .await
+            .rows())
+    };
+    assert_eq!(listed("").await, of("isInternal", true.into()));
+    assert_eq!(listed(&format!("&planId={plan}")).await, ids(users));
+    for seat in ["MEMBER", "PROVISIONAL_MEMBER", "GUEST"] {
+        assert_eq!(
+            listed(&format!("&seatType={seat}")).await,
+            of("seatType", seat.into()),
+            "{seat}"
+        );
+    }
+    for group in truth["groups"].as_array().unwrap() {
+        assert_eq!(
+            &house.get(&format!("/groups/{}", group["id"])).await.body,
+            group
+        );
+    }
+    for user in users.iter().step_by(9) {
+        assert_eq!(
+            listed(&format!(
+                "&planId={plan}&email={}",
+                user["email"].as_str().unwrap()
+            ))
+            .await,
+            ids(std::slice::from_ref(user))
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_clock_ends_provisional_seats() {
     let house = start().await;
     let ivo = house.person("ivo.petrov@example.org").await;
@@ -480,4 +567,24 @@ async fn a_stopped_simulator_frees_its_port() {
     house.get("/users/me").await;
     house.simulator.stop().await;
     assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+}
+
+#[tokio::test]
+async fn a_dropped_simulator_ends_too() {
+    let house = start().await;
+    let port: u16 = reqwest::Url::parse(&house.is().api_base)
+        .unwrap()
+        .port()
+        .unwrap();
+    drop(house);
+    let freed = async {
+        while std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_secs(5), freed)
+            .await
+            .is_ok()
+    );
 }

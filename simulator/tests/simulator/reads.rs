@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::house::{House, ids, reply, start};
 
@@ -29,6 +29,22 @@ async fn a_list_has_its_envelope_and_includes_all_without_a_page_size() {
             (&Value::from(1), &Value::from(1))
         );
     }
+}
+
+#[tokio::test]
+async fn a_removal_between_pages_hides_a_row_as_offset_paging_does() {
+    let house = start().await;
+    let all = ids(house.get("/users?includeAll=true").await.rows());
+    let first = ids(house.get("/users?pageSize=20").await.rows());
+    house
+        .control("mutate", json!([{"op": "remove_user", "id": first[15]}]))
+        .await;
+    let second = ids(house.get("/users?pageSize=20&page=2").await.rows());
+    assert_eq!(
+        second,
+        all[21..41],
+        "the row behind the first page is in neither"
+    );
 }
 
 #[tokio::test]

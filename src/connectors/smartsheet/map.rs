@@ -13,109 +13,21 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::wire::{self, Id, Row, Slot};
+use super::{
+    roles::{self, Role},
+    wire::{self, Id, Row, Slot},
+};
 use crate::{
     connectors::QuarantinedRow,
     model::{
         id::RemoteId,
         observed::{
-            Identity, ObservedGroup, ObservedMember, ObservedOwner, ObservedRole, ObservedSeat,
-            ObservedUser, Seats, Sourced,
+            Identity, ObservedGroup, ObservedMember, ObservedOwner, ObservedSeat, ObservedUser,
+            Seats, Sourced,
         },
-        schema::{Reason, RoleType, SeatType, UserField, UserStatus, Warning},
+        schema::{Reason, SeatType, UserField, UserStatus, Warning},
     },
 };
-
-/// A role of the catalogue, and Smartsheet's word for what gives it.
-struct RoleEntry {
-    key: &'static str,
-    name: &'static str,
-    description: &'static str,
-    kind: RoleType,
-    source: &'static str,
-}
-
-const SYSTEM_ADMIN: RoleEntry = RoleEntry {
-    key: "system_admin",
-    name: "System Admin",
-    description: "Manages users, settings and security of the organisation.",
-    kind: RoleType::Admin,
-    source: "admin",
-};
-const GROUP_ADMIN: RoleEntry = RoleEntry {
-    key: "group_admin",
-    name: "Group Admin",
-    description: "Creates groups and manages those they own.",
-    kind: RoleType::Restricted,
-    source: "groupAdmin",
-};
-const LICENSED_USER: RoleEntry = RoleEntry {
-    key: "licensed_user",
-    name: "Licensed User",
-    description: "Creates and owns sheets.",
-    kind: RoleType::Editor,
-    source: "licensedSheetCreator",
-};
-const RESOURCE_VIEWER: RoleEntry = RoleEntry {
-    key: "resource_viewer",
-    name: "Resource Viewer",
-    description: "Sees the resource views of the organisation.",
-    kind: RoleType::Viewer,
-    source: "resourceViewer",
-};
-const SEAT_MEMBER: RoleEntry = RoleEntry {
-    key: "seat_member",
-    name: "Member",
-    description: "Has a paid seat.",
-    kind: RoleType::Editor,
-    source: "MEMBER",
-};
-const SEAT_PROVISIONAL_MEMBER: RoleEntry = RoleEntry {
-    key: "seat_provisional_member",
-    name: "Provisional Member",
-    description: "Has full access for a limited time.",
-    kind: RoleType::Basic,
-    source: "PROVISIONAL_MEMBER",
-};
-const SEAT_GUEST: RoleEntry = RoleEntry {
-    key: "seat_guest",
-    name: "Guest",
-    description: "Works with the organisation from outside of it.",
-    kind: RoleType::Guest,
-    source: "GUEST",
-};
-const SEAT_CONTRIBUTOR: RoleEntry = RoleEntry {
-    key: "seat_contributor",
-    name: "Contributor",
-    description: "Comments and attaches, without a paid seat. Formerly called Viewer.",
-    kind: RoleType::Viewer,
-    source: "CONTRIBUTOR",
-};
-
-/// Every role that Smartsheet knows, in our words.
-pub(super) fn roles() -> Vec<ObservedRole> {
-    [
-        SYSTEM_ADMIN,
-        GROUP_ADMIN,
-        LICENSED_USER,
-        RESOURCE_VIEWER,
-        SEAT_MEMBER,
-        SEAT_PROVISIONAL_MEMBER,
-        SEAT_GUEST,
-        SEAT_CONTRIBUTOR,
-    ]
-    .into_iter()
-    .map(|role| ObservedRole {
-        remote_id: role.key.into(),
-        name: role.name.into(),
-        description: Some(role.description.into()),
-        kind: Sourced {
-            value: role.kind,
-            source: Some(role.source.into()),
-        },
-    })
-    .collect()
-}
 
 /// What became of one row.
 #[derive(Debug)]
@@ -213,7 +125,7 @@ pub(super) fn listed_user(user: &Row<'_, wire::User>, identity: &Identity) -> Ma
 }
 
 /// The answer of `GET /users/{id}`, which shows flags and status to an admin but never the
-/// seat; so roles, of which it is a part, are not fetched either.
+/// seat: roles are those of the flags alone, enough to confirm that somebody has lost them.
 pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
     let id = match wire.id {
         Slot::Given(id) => remote_id(id),
@@ -229,15 +141,7 @@ pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
         seat: Err(Reason::NotFetched),
         is_internal: Err(Reason::NotFetched),
     };
-    let mut user = user_record(id, wire, sight).map_err(field_fault)?;
-    if user.roles.take().is_some() {
-        user.warnings.push(Warning {
-            field: UserField::Roles,
-            reason: Reason::NotFetched,
-        });
-        user.warnings.sort_unstable();
-    }
-    Ok(user)
+    user_record(id, wire, sight).map_err(field_fault)
 }
 
 fn field_fault(Unusable(field): Unusable) -> String {
@@ -280,15 +184,15 @@ impl Warnings {
 
 fn user_record(id: RemoteId, wire: wire::User, sight: Sight) -> Result<ObservedUser, Unusable> {
     let flags = [
-        (SYSTEM_ADMIN, wire.admin.optional("admin")?),
-        (GROUP_ADMIN, wire.group_admin.optional("groupAdmin")?),
+        (roles::SYSTEM_ADMIN, wire.admin.optional("admin")?),
+        (roles::GROUP_ADMIN, wire.group_admin.optional("groupAdmin")?),
         (
-            LICENSED_USER,
+            roles::LICENSED_USER,
             wire.licensed_sheet_creator
                 .optional("licensedSheetCreator")?,
         ),
         (
-            RESOURCE_VIEWER,
+            roles::RESOURCE_VIEWER,
             wire.resource_viewer.optional("resourceViewer")?,
         ),
     ];
@@ -324,7 +228,7 @@ fn user_record(id: RemoteId, wire: wire::User, sight: Sight) -> Result<ObservedU
         }
     });
     let seat_role = match (&observed_seat, sight.seat) {
-        (Some(seat), _) => Some(role_of_seat(seat.kind.value)),
+        (Some(seat), _) => Some(roles::of_seat(seat.kind.value)),
         (None, Ok(())) => None,
         (None, Err(_)) => Some(None),
     };
@@ -410,21 +314,11 @@ impl SeatFields {
     }
 }
 
-fn role_of_seat(seat: SeatType) -> Option<RoleEntry> {
-    match seat {
-        SeatType::Member => Some(SEAT_MEMBER),
-        SeatType::ProvisionalMember => Some(SEAT_PROVISIONAL_MEMBER),
-        SeatType::Guest => Some(SEAT_GUEST),
-        SeatType::Contributor => Some(SEAT_CONTRIBUTOR),
-        SeatType::UnmappedValue => None,
-    }
-}
-
 /// The roles of a user, if every part that they are made of is known. `seat` is None where it
 /// is not, and `Some(None)` where it gives no role.
 fn sum_of_roles(
-    flags: [(RoleEntry, Option<bool>); 4],
-    seat: Option<Option<RoleEntry>>,
+    flags: [(Role, Option<bool>); 4],
+    seat: Option<Option<Role>>,
 ) -> Option<Vec<Box<str>>> {
     let mut roles = Vec::new();
     for (role, is_set) in flags {
@@ -551,11 +445,4 @@ pub(super) fn plan(plan: &Row<'_, wire::Plan>) -> Result<Plan, String> {
     )
     .record
     .map_err(|quarantined| format!("a plan: {}", quarantined.fault))
-}
-
-/// The plan that seats are read from: the one that the token's owner belongs to, since that is
-/// whose directory this is; else the first.
-pub(super) fn choose_plan(plans: Vec<Plan>) -> Option<RemoteId> {
-    let own = plans.iter().position(|plan| plan.is_internal).unwrap_or(0);
-    plans.into_iter().nth(own).map(|plan| plan.id)
 }

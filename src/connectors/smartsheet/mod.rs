@@ -1,8 +1,8 @@
 //! Smartsheet, API 2.0.
 //!
-//! * [`api`]: paths, paging, error codes.
-//! * [`wire`]: its JSON as it comes.
-//! * [`map`]: from its words to ours.
+//! * `api`: paths, paging, error codes.
+//! * `wire`: its JSON as it comes.
+//! * `map`: from its words to ours; `roles`: what it has for roles.
 //!
 //! Its quirks, and what is made of them:
 //!
@@ -33,6 +33,9 @@ use crate::{
 
 mod api;
 mod map;
+mod roles;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use api::Path;
@@ -62,7 +65,7 @@ impl Connector for Smartsheet {
     }
 
     fn roles(&self) -> Vec<ObservedRole> {
-        map::roles()
+        roles::catalogue()
     }
 
     async fn identify(&self, session: &Session) -> Result<Identity, CallError> {
@@ -174,11 +177,9 @@ fn is_asked_for(answer: &Answer, asked: &RemoteId, got: &RemoteId) -> Result<(),
 /// Where a system admin's token reads seats from. That there is no plan to read is an answer,
 /// if Smartsheet itself gives it; that the list broke off is not.
 async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
-    match plans(session, user).await {
-        Ok(plans) => Ok(map::choose_plan(plans)
-            .map_or(Seats::Hidden(Reason::NotSupported), |plan| {
-                Seats::Readable { plan }
-            })),
+    match plan(session, user).await {
+        Ok(Some(plan)) => Ok(Seats::Readable { plan }),
+        Ok(None) => Ok(Seats::Hidden(Reason::NotSupported)),
         Err(error)
             if matches!(
                 error.kind,
@@ -191,10 +192,11 @@ async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
     }
 }
 
-/// The plans of a user, up to the one that is read from: no page is asked for after that. A page
-/// may be short, or empty, and the list still go on: it ends where no further key is given.
-async fn plans(session: &Session, user: &RemoteId) -> Result<Vec<map::Plan>, CallError> {
-    let mut plans = Vec::new();
+/// The plan that seats are read from: the first that the token's owner belongs to, since that
+/// is whose directory this is; else the first of all. A page may be short, or empty, and the
+/// list still go on: it ends where no further key is given.
+async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, CallError> {
+    let mut first = None;
     let mut keys = HashSet::new();
     let mut key: Option<String> = None;
     loop {
@@ -207,13 +209,14 @@ async fn plans(session: &Session, user: &RemoteId) -> Result<Vec<map::Plan>, Cal
         let answer = api::get(session, path, &query).await?;
         let page: wire::PlanPage<'_> = api::record(&answer)?;
         for row in &page.data {
-            plans.push(map::plan(row).map_err(|fault| api::off_shape(&answer, fault))?);
-        }
-        if plans.iter().any(|plan: &map::Plan| plan.is_internal) {
-            return Ok(plans);
+            let plan = map::plan(row).map_err(|fault| api::off_shape(&answer, fault))?;
+            if plan.is_internal {
+                return Ok(Some(plan.id));
+            }
+            first.get_or_insert(plan.id);
         }
         let Some(next) = page.last_key.filter(|key| !key.is_empty()) else {
-            return Ok(plans);
+            return Ok(first);
         };
         if !keys.insert(next.clone()) || keys.len() >= MOST_PLAN_PAGES {
             return Err(api::off_shape(&answer, "the list of plans does not end"));

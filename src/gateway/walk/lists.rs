@@ -1,16 +1,21 @@
 //! Reading a provider's lists and records for a walk: pages and look-ups side by side, as many
 //! at once as the settings allow, every one of them past the account's budget.
 
-use std::{collections::BTreeMap, pin::Pin, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 
 use super::{Ticket, run::Stop};
 use crate::{
     clock::Clock,
     connectors::{Connector, ListPage, Presence, Session},
     directory::{
-        Answers, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass, UserAnswer,
+        Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
+        UserAnswer,
     },
     model::{
         id::RemoteId,
@@ -114,7 +119,11 @@ impl Reader<'_> {
         while let Some((id, answer)) = groups.next().await {
             self.ticket.note(0, self.clock);
             if let Some(presence) = unless_refused(answer)? {
-                answers.groups.insert(id.clone(), self.group_read(presence));
+                let answer = match presence {
+                    Presence::Found(_) => GroupAnswer::Found,
+                    Presence::Departed => GroupAnswer::Departed,
+                };
+                answers.groups.insert(id.clone(), answer);
             }
         }
         Ok(answers)
@@ -124,7 +133,7 @@ impl Reader<'_> {
     fn side_by_side<'f, K: Send + 'f, T: Send + 'f>(
         &self,
         calls: impl Iterator<Item = (K, Call<'f, T>)>,
-    ) -> Pin<Box<dyn Stream<Item = (K, Result<T, CallError>)> + Send + 'f>> {
+    ) -> BoxStream<'f, (K, Result<T, CallError>)> {
         let calls: Vec<BoxFuture<'f, _>> = calls
             .map(|(about, call)| async move { (about, call.await) }.boxed())
             .collect();

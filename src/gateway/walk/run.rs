@@ -29,7 +29,7 @@ use crate::{
     model::{
         account::{Account, AccountStatus, StatusReason},
         observed::Identity,
-        walk::{Counts, Walk, WalkReason, WalkState},
+        walk::{Walk, WalkReason, WalkState},
     },
     outbound::{CallError, CallErrorKind, Caller, Priority},
     store::{AccountState, NewDirectory, WalkCommit},
@@ -268,7 +268,7 @@ impl Walker<'_> {
         let cap = self
             .part_of_budget()
             .map_or(usize::MAX, |part| part as usize);
-        let lookups = assessment.lookups(cap, inner.clock.now());
+        let lookups = assessment.lookups(cap);
         let answers = self.reader(connector, session).look_up(&lookups).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
@@ -592,7 +592,7 @@ impl Gateway {
 }
 
 fn log(live: &Live, walk: &Walk) {
-    let counts = walk.counts.unwrap_or(Counts::default());
+    let counts = walk.counts.unwrap_or_default();
     tracing::info!(
         account = %live.account,
         walk = %walk.id,

@@ -1,0 +1,108 @@
+//! Smartsheet has no list of roles. This is ours: four flags of a user, and four seats.
+
+use crate::model::{
+    observed::{ObservedRole, Sourced},
+    schema::{RoleType, SeatType},
+};
+
+/// A role of the catalogue, and Smartsheet's word for what gives it.
+pub(super) struct Role {
+    pub(super) key: &'static str,
+    name: &'static str,
+    description: &'static str,
+    kind: RoleType,
+    source: &'static str,
+}
+
+pub(super) const SYSTEM_ADMIN: Role = Role {
+    key: "system_admin",
+    name: "System Admin",
+    description: "Manages users, settings and security of the organisation.",
+    kind: RoleType::Admin,
+    source: "admin",
+};
+pub(super) const GROUP_ADMIN: Role = Role {
+    key: "group_admin",
+    name: "Group Admin",
+    description: "Creates groups and manages those they own.",
+    kind: RoleType::Restricted,
+    source: "groupAdmin",
+};
+pub(super) const LICENSED_USER: Role = Role {
+    key: "licensed_user",
+    name: "Licensed User",
+    description: "Creates and owns sheets.",
+    kind: RoleType::Editor,
+    source: "licensedSheetCreator",
+};
+pub(super) const RESOURCE_VIEWER: Role = Role {
+    key: "resource_viewer",
+    name: "Resource Viewer",
+    description: "Sees the resource views of the organisation.",
+    kind: RoleType::Viewer,
+    source: "resourceViewer",
+};
+pub(super) const SEAT_MEMBER: Role = Role {
+    key: "seat_member",
+    name: "Member",
+    description: "Has a paid seat.",
+    kind: RoleType::Editor,
+    source: "MEMBER",
+};
+pub(super) const SEAT_PROVISIONAL_MEMBER: Role = Role {
+    key: "seat_provisional_member",
+    name: "Provisional Member",
+    description: "Has full access for a limited time.",
+    kind: RoleType::Basic,
+    source: "PROVISIONAL_MEMBER",
+};
+pub(super) const SEAT_GUEST: Role = Role {
+    key: "seat_guest",
+    name: "Guest",
+    description: "Works with the organisation from outside of it.",
+    kind: RoleType::Guest,
+    source: "GUEST",
+};
+pub(super) const SEAT_CONTRIBUTOR: Role = Role {
+    key: "seat_contributor",
+    name: "Contributor",
+    description: "Comments and attaches, without a paid seat. Formerly called Viewer.",
+    kind: RoleType::Viewer,
+    source: "CONTRIBUTOR",
+};
+
+/// Every role that Smartsheet knows, in our words.
+pub(super) fn catalogue() -> Vec<ObservedRole> {
+    [
+        SYSTEM_ADMIN,
+        GROUP_ADMIN,
+        LICENSED_USER,
+        RESOURCE_VIEWER,
+        SEAT_MEMBER,
+        SEAT_PROVISIONAL_MEMBER,
+        SEAT_GUEST,
+        SEAT_CONTRIBUTOR,
+    ]
+    .into_iter()
+    .map(|role| ObservedRole {
+        remote_id: role.key.into(),
+        name: role.name.into(),
+        description: Some(role.description.into()),
+        kind: Sourced {
+            value: role.kind,
+            source: Some(role.source.into()),
+        },
+    })
+    .collect()
+}
+
+/// The role that a seat gives; none for a seat that we do not know.
+pub(super) fn of_seat(seat: SeatType) -> Option<Role> {
+    match seat {
+        SeatType::Member => Some(SEAT_MEMBER),
+        SeatType::ProvisionalMember => Some(SEAT_PROVISIONAL_MEMBER),
+        SeatType::Guest => Some(SEAT_GUEST),
+        SeatType::Contributor => Some(SEAT_CONTRIBUTOR),
+        SeatType::UnmappedValue => None,
+    }
+}

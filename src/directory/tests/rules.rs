@@ -1,0 +1,807 @@
+//! The rules of sealing, one by one, on organisations small enough to see through.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    directory::{
+        Answers, Candidate, Directory, Evidence, ExpandSet, FieldSet, GroupAnswer, GroupRead,
+        ListedPage, Listing, Lookups, Pass, Policy, Reading, Resource, UserAnswer, Verdict, assess,
+        plan_group_reads,
+        testing::{
+            at, disabled, first, group, id, identity, listed_page, listing, members,
+            plain_identity, reading, reading_of, user,
+        },
+    },
+    model::{
+        observed::ObservedUser,
+        walk::{SuspectReason, WalkReason},
+    },
+};
+
+/// A linked account between walks, on a clock that a test moves.
+struct Account {
+    directory: Directory,
+    evidence: Evidence,
+    policy: Policy,
+    held: Option<Candidate>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Failed(WalkReason),
+    Held(WalkReason, Vec<(String, SuspectReason)>),
+    Unchanged,
+    Sealed,
+}
+
+impl Account {
+    fn new(reading: Reading) -> Self {
+        let (directory, evidence) = first(reading);
+        Self {
+            directory,
+            evidence,
+            policy: Policy::default(),
+            held: None,
+        }
+    }
+
+    /// Whom a walk with this reading would look up.
+    fn lookups(&self, reading: Reading, cap: usize) -> Lookups {
+        let now = reading.started_at;
+        assess(
+            Some(&self.directory),
+            reading,
+            self.evidence.clone(),
+            self.policy,
+            now,
+        )
+        .lookups(cap)
+    }
+
+    fn walk(&mut self, reading: Reading, answers: Answers) -> Outcome {
+        let now = reading.started_at;
+        let assessment = assess(
+            Some(&self.directory),
+            reading,
+            self.evidence.clone(),
+            self.policy,
+            now,
+        );
+        match assessment.seal(answers, self.directory.version() + 1, now) {
+            Verdict::Failed(reason) => Outcome::Failed(reason),
+            Verdict::Held {
+                reason,
+                suspects,
+                candidate,
+                evidence,
+            } => {
+                self.evidence = evidence;
+                self.held = Some(*candidate);
+                let suspects = suspects
+                    .into_iter()
+                    .map(|suspect| (suspect.remote_id, suspect.why))
+                    .collect();
+                Outcome::Held(reason, suspects)
+            }
+            Verdict::Unchanged { evidence } => {
+                self.evidence = evidence;
+                Outcome::Unchanged
+            }
+            Verdict::Sealed {
+                directory,
+                evidence,
+            } => {
+                self.directory = *directory;
+                self.evidence = evidence;
+                Outcome::Sealed
+            }
+        }
+    }
+
+    fn get(&self, of: Resource, id: &str) -> Option<Value> {
+        let json = self
+            .directory
+            .record(of, id, FieldSet::default(), ExpandSet::default())?;
+        Some(serde_json::from_slice(&json).unwrap())
+    }
+
+    fn user(&self, id: &str) -> Option<Value> {
+        self.get(Resource::Users, id)
+    }
+
+    fn group(&self, id: &str) -> Option<Value> {
+        self.get(Resource::Groups, id)
+    }
+}
+
+fn departed(ids: &[&str]) -> Answers {
+    Answers {
+        users: ids
+            .iter()
+            .map(|who| (id(who), UserAnswer::Departed))
+            .collect(),
+        ..Answers::default()
+    }
+}
+
+fn found(users: &[ObservedUser]) -> Answers {
+    Answers {
+        users: users
+            .iter()
+            .map(|user| {
+                let answer = UserAnswer::Found(Box::new(user.clone()));
+                (user.remote_id.clone(), answer)
+            })
+            .collect(),
+        ..Answers::default()
+    }
+}
+
+fn names(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("u{i:02}")).collect()
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn moment(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn absence_is_suspicion_until_the_provider_says_gone() {
+    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    let without = |seconds| reading(&["u0"], &[], seconds);
+    assert_eq!(account.lookups(without(60), 9).users, [id("u1")]);
+    assert_eq!(
+        account.walk(without(60), Answers::default()),
+        Outcome::Sealed
+    );
+    assert_eq!(account.user("u1").unwrap()["suspected"], true);
+    assert_eq!(
+        account.walk(without(120), found(&[user("u1")])),
+        Outcome::Sealed
+    );
+    assert_eq!(account.user("u1").unwrap()["suspected"], false);
+    assert_eq!(
+        account.walk(without(180), departed(&["u1"])),
+        Outcome::Sealed
+    );
+    assert_eq!(account.user("u1"), None);
+}
+
+#[test]
+fn the_longest_missing_are_asked_for_first_and_no_more_than_the_budget_allows() {
+    let mut account = Account::new(reading(&["u0", "u1", "u2", "u3"], &[], 0));
+    account.walk(reading(&["u0", "u1", "u2"], &[], 60), Answers::default());
+    let lookups = account.lookups(reading(&["u0"], &[], 120), 2);
+    assert_eq!(lookups.users, [id("u3"), id("u1")]);
+}
+
+#[test]
+fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_before() {
+    let both: &[&str] = &["u0", "u1"];
+    let mut account = Account::new(reading(both, &[("g1", both), ("g2", both)], 0));
+    // g1 was read in this walk and still names u1; g2 was not read again.
+    let mut without = reading(&["u0"], &[("g1", both), ("g2", both)], 60);
+    without.group_reads.remove(&id("g2"));
+    assert_eq!(account.walk(without, departed(&["u1"])), Outcome::Sealed);
+    assert_eq!(account.user("u1"), None);
+    assert_eq!(account.group("g1").unwrap()["member_count"], 1);
+    assert_eq!(account.group("g2").unwrap()["member_count"], 1);
+
+    let mut unread = reading(&["u0"], &[("g1", both), ("g2", both)], 120);
+    unread.group_reads.clear();
+    assert_eq!(account.walk(unread, Answers::default()), Outcome::Unchanged);
+
+    // A list from before the proof that is only handed in now does not bring them back.
+    let mut stale = reading(&["u0"], &[("g1", both), ("g2", both)], 180);
+    stale.group_reads.remove(&id("g2"));
+    stale.group_reads.insert(id("g1"), members(both, at(59)));
+    assert_eq!(account.walk(stale, Answers::default()), Outcome::Unchanged);
+
+    // One that was read after it does, as an outsider.
+    let mut fresh = reading(&["u0"], &[("g1", both), ("g2", both)], 240);
+    fresh.group_reads.remove(&id("g2"));
+    assert_eq!(account.walk(fresh, Answers::default()), Outcome::Sealed);
+    let back = account.user("u1").unwrap();
+    assert_eq!(back["is_external"], true);
+    assert_eq!(back["groups"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_outsider_departs_without_a_question_when_no_group_names_them() {
+    let mut account = Account::new(reading(&["u0"], &[("g1", &["x1", "u0"])], 0));
+    assert!(account.user("x1").is_some());
+    let without = || reading(&["u0"], &[("g1", &["u0"])], 60);
+    assert_eq!(account.lookups(without(), 9), Lookups::default());
+    assert_eq!(account.walk(without(), Answers::default()), Outcome::Sealed);
+    assert_eq!(account.user("x1"), None);
+}
+
+#[test]
+fn many_outsiders_gone_at_once_hold_the_walk() {
+    let outsiders = ["x1", "x2", "x3", "x4", "x5", "x6"];
+    let mut account = Account::new(reading(&["u0"], &[("g1", &outsiders)], 0));
+    let outcome = account.walk(reading(&["u0"], &[("g1", &[])], 60), Answers::default());
+    assert!(
+        matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn whoever_only_the_first_of_two_passes_saw_is_looked_up() {
+    let before: Vec<_> = ["u0", "u1", "u2"].map(user).to_vec();
+    let after: Vec<_> = ["u0", "u1"].map(user).to_vec();
+    let pass = |first: &[ObservedUser], second: &[ObservedUser]| {
+        let mut pass = Pass::new(2);
+        pass.take(1, listed_page(first, 2, 1)).unwrap();
+        while let Some(number) = pass.wanted().first().copied() {
+            pass.take(number, listed_page(second, 2, number)).unwrap();
+        }
+        pass
+    };
+    let mut overstated = listed_page(&before, 3, 1);
+    overstated.total = Some(4);
+    overstated.total_pages = Some(1);
+    let mut unsettled = Pass::new(3);
+    unsettled.take(1, overstated).unwrap();
+    let listing = Listing::of(unsettled).unwrap();
+    assert!(listing.needs_second_pass());
+    let union = listing.join(pass(&after, &after)).unwrap();
+
+    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    let read = Reading {
+        users: union,
+        ..reading(&["u0"], &[], 60)
+    };
+    let now = at(60);
+    let assessment = assess(
+        Some(&account.directory),
+        read,
+        account.evidence.clone(),
+        Policy::default(),
+        now,
+    );
+    assert_eq!(assessment.lookups(9).users, [id("u2")]);
+    let verdict = assessment.seal(departed(&["u2"]), 2, now);
+    assert!(matches!(verdict, Verdict::Unchanged { .. }), "{verdict:?}");
+    assert_eq!(
+        account.walk(reading(&["u0", "u1"], &[], 90), Answers::default()),
+        Outcome::Unchanged
+    );
+}
+
+/// A list of `ids` that says it holds `total`, read twice since it does not add up.
+fn misstated(ids: &[&str], total: u64) -> Listing<ObservedUser> {
+    let all: Vec<_> = ids.iter().map(|id| user(id)).collect();
+    let pass = || {
+        let mut pass = Pass::new(100);
+        let page = ListedPage {
+            total: Some(total),
+            ..listed_page(&all, 100, 1)
+        };
+        pass.take(1, page).unwrap();
+        pass
+    };
+    Listing::of(pass()).unwrap().join(pass()).unwrap()
+}
+
+#[test]
+fn ids_that_fall_short_of_the_total_fail_the_walk_unless_departures_make_up_for_it() {
+    let mut account = Account::new(reading(&["u0", "u1", "u2"], &[], 0));
+    let short = |total| Reading {
+        users: misstated(&["u0", "u1"], total),
+        ..reading(&["u0"], &[], 60)
+    };
+    let incomplete = Outcome::Failed(WalkReason::Incomplete);
+    assert_eq!(account.walk(short(4), departed(&["u2"])), incomplete);
+    assert_eq!(account.walk(short(3), Answers::default()), incomplete);
+    assert_eq!(account.walk(short(3), found(&[user("u2")])), incomplete);
+    assert_eq!(account.walk(short(3), departed(&["u2"])), Outcome::Sealed);
+}
+
+#[test]
+fn a_list_that_does_not_add_up_fails_and_is_not_held() {
+    let names = names(20);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let cut = Reading {
+        users: misstated(&strs(&names[..10]), 20),
+        ..reading(&["u00"], &[], 60)
+    };
+    assert_eq!(
+        account.walk(cut, Answers::default()),
+        Outcome::Failed(WalkReason::Incomplete)
+    );
+}
+
+#[test]
+fn the_third_walk_that_misses_the_same_people_seals_with_a_proof_for_each() {
+    let names = names(20);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let cut = |seconds| reading(&strs(&names[..10]), &[], seconds);
+    for seconds in [60, 120] {
+        assert_eq!(account.lookups(cut(seconds), 99), Lookups::default());
+        let outcome = account.walk(cut(seconds), departed(&strs(&names[10..])));
+        assert!(
+            matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 10)
+        );
+        assert_eq!(account.directory.counts().users, 20);
+    }
+    let lookups = account.lookups(cut(180), 99);
+    assert_eq!(lookups.users.len(), 10);
+    // Eight are gone, one is there, of one nothing is heard.
+    let mut answers = departed(&strs(&names[10..18]));
+    answers.users.extend(found(&[user("u18")]).users);
+    assert_eq!(account.walk(cut(180), answers), Outcome::Sealed);
+    assert_eq!(account.directory.counts().users, 12);
+    assert_eq!(account.user("u18").unwrap()["suspected"], false);
+    assert_eq!(account.user("u19").unwrap()["suspected"], true);
+    // Who is left is known to be missing, and holds nothing up.
+    assert_eq!(account.walk(cut(240), departed(&["u19"])), Outcome::Sealed);
+    assert_eq!(account.user("u19"), None);
+}
+
+#[test]
+fn other_people_missing_each_time_are_held_each_time() {
+    let names = names(40);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    for round in 0..5_i64 {
+        let start = round as usize * 7;
+        let rest = [&names[..start], &names[start + 7..]].concat();
+        let outcome = account.walk(
+            reading(&strs(&rest), &[], 60 * (round + 1)),
+            Answers::default(),
+        );
+        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_say_so() {
+    let names = names(20);
+    let all = strs(&names);
+    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let people: Vec<_> = all
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            if i < 8 {
+                disabled(user(name))
+            } else {
+                user(name)
+            }
+        })
+        .collect();
+    // Somebody loses their last group in the third walk only: that is not believed yet.
+    let rest = &all[..19];
+    for seconds in [60, 120] {
+        let outcome = account.walk(
+            reading_of(&people, &[("g1", &all)], seconds),
+            Answers::default(),
+        );
+        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+    }
+    let third = || reading_of(&people, &[("g1", rest)], 180);
+    assert_eq!(account.lookups(third(), 99).users.len(), 8);
+    let mut answers = found(&people[..6]);
+    answers.users.extend(found(&[user("u06")]).users);
+    assert_eq!(account.walk(third(), answers), Outcome::Sealed);
+    let status = |account: &Account, who: &str| {
+        let user = account.user(who).unwrap();
+        (
+            user["status"]["value"].as_str().unwrap().to_owned(),
+            user["suspected"].as_bool().unwrap(),
+        )
+    };
+    assert_eq!(status(&account, "u05"), ("disabled".into(), false));
+    assert_eq!(status(&account, "u06"), ("enabled".into(), true));
+    assert_eq!(status(&account, "u07"), ("enabled".into(), true));
+    assert_eq!(
+        account.user("u19").unwrap()["groups"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(account.user("u19").unwrap()["suspected"], true);
+    // What is left is few enough to be believed as it is listed.
+    assert_eq!(
+        account.walk(
+            reading_of(&people, &[("g1", rest)], 240),
+            Answers::default()
+        ),
+        Outcome::Sealed
+    );
+    assert_eq!(status(&account, "u06"), ("disabled".into(), false));
+    assert_eq!(
+        account.user("u19").unwrap()["groups"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn a_group_that_takes_the_last_group_of_many_with_it_holds_the_walk() {
+    let names = names(12);
+    let all = strs(&names);
+    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let empty = |seconds| reading(&all, &[("g1", &[])], seconds);
+    for seconds in [60, 120] {
+        let outcome = account.walk(empty(seconds), Answers::default());
+        assert!(
+            matches!(outcome, Outcome::Held(_, ref who) if who.len() == 12 && who[0].1 == SuspectReason::GroupsLost),
+            "{outcome:?}"
+        );
+        // The group is read again each time, though nothing says that it changed.
+        let listed = listing(&[group("g1")]);
+        let plan = plan_group_reads(
+            Some(&account.directory),
+            &listed,
+            &account.evidence,
+            Some(0),
+            false,
+        );
+        assert_eq!(plan, [id("g1")]);
+    }
+    assert_eq!(
+        account.walk(empty(180), Answers::default()),
+        Outcome::Sealed
+    );
+    assert_eq!(account.group("g1").unwrap()["member_count"], 0);
+}
+
+#[test]
+fn a_missing_group_is_looked_up_and_then_read_by_every_walk_until_it_is_gone() {
+    let mut account = Account::new(reading(
+        &["u0", "u1"],
+        &[("g1", &["u0"]), ("g2", &["u1"])],
+        0,
+    ));
+    let without = |seconds| reading(&["u0", "u1"], &[("g1", &["u0"])], seconds);
+    let with_read = |seconds, read| {
+        let mut reading = without(seconds);
+        reading.group_reads.insert(id("g2"), read);
+        reading
+    };
+    assert_eq!(account.lookups(without(60), 9).groups, [id("g2")]);
+    let there = Answers {
+        groups: [(id("g2"), GroupAnswer::Found)].into(),
+        ..Answers::default()
+    };
+    assert_eq!(account.walk(without(60), there), Outcome::Unchanged);
+
+    let plan = plan_group_reads(
+        Some(&account.directory),
+        &listing(&[group("g1")]),
+        &account.evidence,
+        Some(0),
+        false,
+    );
+    assert_eq!(plan, [id("g2")]);
+    let more = with_read(120, members(&["u0", "u1"], at(121)));
+    assert_eq!(account.walk(more, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.group("g2").unwrap()["member_count"], 2);
+    assert_eq!(account.group("g2").unwrap()["suspected"], false);
+
+    assert_eq!(account.lookups(without(180), 9), Lookups::default());
+    assert_eq!(
+        account.walk(without(180), Answers::default()),
+        Outcome::Sealed
+    );
+    assert_eq!(account.group("g2").unwrap()["suspected"], true);
+
+    let gone = with_read(240, GroupRead::Departed);
+    assert_eq!(account.walk(gone, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.group("g2"), None);
+    assert_eq!(
+        account.user("u1").unwrap()["groups"],
+        Value::Array(Vec::new())
+    );
+}
+
+#[test]
+fn a_missing_group_that_many_have_nothing_but_is_held_once_and_then_known() {
+    let names = names(12);
+    let all = strs(&names);
+    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let without = |seconds| reading(&all, &[], seconds);
+    for seconds in [60, 120] {
+        let outcome = account.walk(without(seconds), Answers::default());
+        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+    }
+    assert_eq!(account.lookups(without(180), 9).groups, [id("g1")]);
+    let there = Answers {
+        groups: [(id("g1"), GroupAnswer::Found)].into(),
+        ..Answers::default()
+    };
+    assert_eq!(account.walk(without(180), there), Outcome::Unchanged);
+    for seconds in [240, 300] {
+        let mut read = without(seconds);
+        read.group_reads
+            .insert(id("g1"), members(&all, at(seconds)));
+        let outcome = account.walk(read, Answers::default());
+        assert!(
+            matches!(outcome, Outcome::Unchanged | Outcome::Sealed),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(account.group("g1").unwrap()["listed"], false);
+    assert_eq!(account.group("g1").unwrap()["member_count"], 12);
+}
+
+#[test]
+fn a_listed_group_that_is_gone_when_its_members_are_read_is_gone() {
+    let mut account = Account::new(reading(&["u0"], &[("g1", &["u0"])], 0));
+    let mut gone = reading(&["u0"], &[("g1", &["u0"])], 60);
+    gone.group_reads.insert(id("g1"), GroupRead::Departed);
+    assert_eq!(account.walk(gone, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.group("g1"), None);
+}
+
+#[test]
+fn a_new_group_whose_members_were_not_read_fails_the_walk() {
+    let mut account = Account::new(reading(&["u0"], &[], 0));
+    let mut unread = reading(&["u0"], &[("g1", &[])], 60);
+    unread.group_reads.clear();
+    assert_eq!(
+        account.walk(unread, Answers::default()),
+        Outcome::Failed(WalkReason::Incomplete)
+    );
+}
+
+#[test]
+fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
+    let mut account = Account::new(reading(&["u0", "u1"], &[("g1", &["u0", "x1"])], 0));
+    let less = |seconds| {
+        let mut people: Vec<_> = ["u0", "u1"].map(user).to_vec();
+        for user in &mut people {
+            user.roles = None;
+            user.status = None;
+            user.seat = None;
+        }
+        let mut reading = reading_of(&people, &[], seconds);
+        reading.identity = plain_identity();
+        reading.groups = None;
+        reading
+    };
+    for seconds in [60, 120, 180, 240] {
+        let outcome = account.walk(less(seconds), Answers::default());
+        let Outcome::Held(WalkReason::Degraded, suspects) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(
+            suspects,
+            [
+                ("x1".to_owned(), SuspectReason::Missing),
+                ("u0".to_owned(), SuspectReason::Degraded),
+                ("u1".to_owned(), SuspectReason::Degraded),
+            ]
+        );
+    }
+    let candidate = account.held.take().unwrap();
+    let candidate = Candidate::decode(&candidate.encode()).unwrap();
+    (account.directory, account.evidence) = candidate.release(2, at(300));
+    let user = account.user("u1").unwrap();
+    assert_eq!(user["roles"], Value::Null);
+    assert_eq!(user["groups"], Value::Null);
+    assert_eq!(user["warnings"][0]["field"], "groups");
+    assert_eq!(account.directory.counts().groups, 0);
+    assert_eq!(moment(&user["first_seen_at"]), at(0));
+    assert_eq!(moment(&user["updated_at"]), at(300), "nobody saw it before");
+    assert_eq!(
+        account.walk(less(360), Answers::default()),
+        Outcome::Unchanged
+    );
+}
+
+#[test]
+fn releasing_a_held_walk_takes_it_at_its_word() {
+    let names = names(20);
+    let mut account = Account::new(reading(&strs(&names), &[("g1", &strs(&names))], 0));
+    let cut = |seconds| {
+        let rest = strs(&names[..10]);
+        reading(&rest, &[("g1", &rest)], seconds)
+    };
+    assert!(matches!(
+        account.walk(cut(60), Answers::default()),
+        Outcome::Held(..)
+    ));
+    let candidate = account.held.take().unwrap();
+    (account.directory, account.evidence) = candidate.release(7, at(100));
+    assert_eq!(account.directory.version(), 7);
+    assert_eq!(account.directory.sealed_at(), at(100));
+    assert_eq!(account.directory.counts().users, 10);
+    assert_eq!(moment(&account.user("u00").unwrap()["updated_at"]), at(0));
+    assert_eq!(
+        account.walk(cut(160), Answers::default()),
+        Outcome::Unchanged
+    );
+}
+
+#[test]
+fn a_token_of_another_organisation_fails_the_walk() {
+    let mut account = Account::new(reading(&["u0"], &[], 0));
+    let mut other = reading(&["u0"], &[], 60);
+    other.identity.organisation = id("another");
+    assert_eq!(
+        account.walk(other, Answers::default()),
+        Outcome::Failed(WalkReason::OrganisationChanged)
+    );
+}
+
+#[test]
+fn a_token_that_sees_more_fills_in_what_was_null() {
+    let mut plain = user("u0");
+    (plain.roles, plain.status, plain.seat) = (None, None, None);
+    let mut less = reading_of(&[plain], &[("g1", &["x1"])], 0);
+    less.identity = plain_identity();
+    let mut account = Account::new(less);
+    assert_eq!(account.user("x1").unwrap()["roles"], Value::Null);
+    let mut more = reading(&["u0"], &[("g1", &["x1"])], 60);
+    more.identity = identity();
+    more.group_reads.clear();
+    assert_eq!(account.walk(more, Answers::default()), Outcome::Sealed);
+    assert_eq!(
+        account.user("x1").unwrap()["roles"],
+        Value::Array(Vec::new())
+    );
+    assert_eq!(account.user("u0").unwrap()["status"]["value"], "enabled");
+}
+
+#[test]
+fn an_operator_may_let_the_unlisted_depart() {
+    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    account.policy.unlisted_departs_after = Some(4);
+    let without = |walk: i64| reading(&["u0"], &[], 60 * walk);
+    let there = || found(&[user("u1")]);
+    assert_eq!(account.walk(without(1), there()), Outcome::Unchanged);
+    assert_eq!(account.walk(without(2), there()), Outcome::Unchanged);
+    assert_eq!(account.walk(without(3), there()), Outcome::Sealed);
+    assert_eq!(account.user("u1").unwrap()["listed"], false);
+    // They were found a moment ago: no need to ask, and no walk to count, for a day.
+    assert_eq!(account.lookups(without(4), 9), Lookups::default());
+    assert_eq!(
+        account.walk(without(4), Answers::default()),
+        Outcome::Unchanged
+    );
+    let a_day_later = reading(&["u0"], &[], 24 * 3600 + 600);
+    assert_eq!(account.walk(a_day_later, there()), Outcome::Sealed);
+    assert_eq!(account.user("u1"), None);
+}
+
+#[test]
+fn whoever_returns_to_the_list_is_listed_again_and_counts_anew() {
+    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    for walk in 1..=3 {
+        account.walk(reading(&["u0"], &[], 60 * walk), found(&[user("u1")]));
+    }
+    assert_eq!(account.user("u1").unwrap()["listed"], false);
+    assert_eq!(
+        account.walk(reading(&["u0", "u1"], &[], 240), Answers::default()),
+        Outcome::Sealed
+    );
+    assert_eq!(account.user("u1").unwrap()["listed"], true);
+    assert_eq!(
+        account.lookups(reading(&["u0"], &[], 300), 9).users,
+        [id("u1")]
+    );
+}
+
+#[test]
+fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
+    let names = names(99);
+    let mut all: Vec<_> = names.iter().map(|name| user(name)).collect();
+    let mut account = Account::new(reading_of(&all, &[], 0));
+    let bad = all.remove(7).remote_id;
+    let mut page = listed_page(&all, 100, 1);
+    page.quarantined = vec![Some(bad.clone()), None];
+    page.total = Some(100);
+    page.records.push(user("new"));
+    // 2 of 101 rows are too many; so there are more good ones.
+    let mut pass = Pass::new(300);
+    page.records
+        .extend((0..100).map(|i| user(&format!("more{i}"))));
+    page.total = Some(201);
+    pass.take(1, page).unwrap();
+    let mut read = reading(&["u00"], &[], 60);
+    read.users = Listing::of(pass).unwrap();
+    assert!(!read.users.needs_second_pass());
+    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    let kept = account.user(bad.as_str()).unwrap();
+    assert_eq!(
+        (&kept["listed"], &kept["suspected"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+    assert_eq!(moment(&kept["updated_at"]), at(0));
+}
+
+#[test]
+fn times_tell_when_somebody_was_first_seen_and_last_changed() {
+    let mut account = Account::new(reading(&["u0", "u1"], &[("g1", &["u0"])], 0));
+    let mut renamed = user("u1");
+    renamed.name = Some("Bea".into());
+    let people = [user("u0"), renamed.clone(), user("u2")];
+    assert_eq!(
+        account.walk(
+            reading_of(&people, &[("g1", &["u0"])], 60),
+            Answers::default()
+        ),
+        Outcome::Sealed
+    );
+    let times = |account: &Account, who: &str| {
+        let user = account.user(who).unwrap();
+        (moment(&user["first_seen_at"]), moment(&user["updated_at"]))
+    };
+    assert_eq!(times(&account, "u0"), (at(0), at(0)));
+    assert_eq!(times(&account, "u1"), (at(0), at(60)));
+    assert_eq!(times(&account, "u2"), (at(60), at(60)));
+    // To join a group is a change of the user as well as of the group.
+    account.walk(
+        reading_of(&people, &[("g1", &["u0", "u2"])], 120),
+        Answers::default(),
+    );
+    assert_eq!(times(&account, "u0"), (at(0), at(0)));
+    assert_eq!(times(&account, "u2"), (at(60), at(120)));
+    assert_eq!(moment(&account.group("g1").unwrap()["updated_at"]), at(120));
+}
+
+#[test]
+fn a_later_reading_of_a_group_shows_once_a_version_is_sealed_and_makes_none_by_itself() {
+    let mut account = Account::new(reading(&["u0"], &[("g1", &["u0"])], 0));
+    let read_at = |account: &Account| moment(&account.group("g1").unwrap()["members_read_at"]);
+    assert_eq!(
+        account.walk(reading(&["u0"], &[("g1", &["u0"])], 60), Answers::default()),
+        Outcome::Unchanged
+    );
+    assert_eq!(read_at(&account), at(0));
+    let mut unread = reading(&["u0", "u1"], &[("g1", &["u0"])], 120);
+    unread.group_reads.clear();
+    assert_eq!(account.walk(unread, Answers::default()), Outcome::Sealed);
+    assert_eq!(read_at(&account), at(60));
+}
+
+#[test]
+fn groups_are_read_that_are_new_or_moved_and_then_the_longest_unread() {
+    let names = ["g1", "g2", "g3", "g4"];
+    let groups = names.map(|name| (name, &[][..]));
+    let mut account = Account::new(reading(&["u0"], &groups, 0));
+    let mut partly = reading(&["u0"], &groups, 60);
+    partly.group_reads.retain(|id, _| id.as_str() == "g1");
+    account.walk(partly, Answers::default());
+    let mut listed: Vec<_> = names.map(group).to_vec();
+    listed[2].modified_at = Some(at(30));
+    listed.push(group("g5"));
+    let listed = listing(&listed);
+    let plan = |cap, full| {
+        let (prev, evidence) = (&account.directory, &account.evidence);
+        plan_group_reads(Some(prev), &listed, evidence, cap, full)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(plan(Some(0), false), ["g3", "g5"]);
+    assert_eq!(plan(Some(1), false), ["g3", "g5", "g2"]);
+    assert_eq!(plan(None, false), ["g3", "g5", "g2", "g4", "g1"]);
+    assert_eq!(plan(Some(0), true), plan(None, false));
+}
+
+#[test]
+fn all_groups_gone_at_once_are_few_enough_to_be_looked_up_or_hold_the_walk() {
+    let six = ["g1", "g2", "g3", "g4", "g5", "g6"].map(|name| (name, &[][..]));
+    let mut account = Account::new(reading(&["u0"], &six, 0));
+    let outcome = account.walk(reading(&["u0"], &[], 60), Answers::default());
+    assert!(
+        matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6)
+    );
+    let account = Account::new(reading(&["u0"], &six[..5], 0));
+    assert_eq!(
+        account.lookups(reading(&["u0"], &[], 60), 9).groups.len(),
+        5
+    );
+}
