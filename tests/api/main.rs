@@ -5,6 +5,7 @@
 
 mod errors;
 mod expected;
+mod freshness;
 mod iam;
 mod isolation;
 mod openapi;
