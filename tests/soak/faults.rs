@@ -66,7 +66,7 @@ impl Soak {
         world.control(Method::POST, "/faults", &json!(faults)).await;
         churning(&world, churn, seed).await;
         let before = world.truth().await;
-        let account = world.link().await;
+        let account = world.link_admin().await;
         let mut soak = Self {
             world,
             account,
@@ -452,6 +452,7 @@ async fn combined(seed: u64) -> Tally {
         rate_limit,
         fresh_seconds,
         parallel_reads: if seed % 4 == 3 { 8 } else { 1 },
+        ..Plan::default()
     };
     let first_faults: Vec<Value> = match rng.u8(0..3) {
         0 => {

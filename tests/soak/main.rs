@@ -17,6 +17,7 @@
     reason = "a test is its own client and reads its own switches"
 )]
 
+mod crowd;
 mod faults;
 mod judge;
 mod world;

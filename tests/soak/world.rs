@@ -1,5 +1,5 @@
 //! What a proof runs in: the simulator, and a gateway whose clock skips every wait, so that
-//! fifteen minutes of an absurd Retry-After pass at once.
+//! fifteen minutes of an absurd Retry-After pass at once, or runs many times as fast.
 //!
 //! The gateway is served without its schedule: on a clock that skips waits, "every five seconds"
 //! is always. All else is as `App::run` has it.
@@ -15,13 +15,14 @@ use std::{
 use actix_web::{App as ActixApp, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
 use reqwest::{Method, header::HeaderMap};
 use rolecall::{
-    app::App,
+    app::{App, BuildError},
     clock::Clock,
     config::Config,
     crypto::{Chance, KeyRing},
     gateway::Gateway,
     http,
     model::access::Scope,
+    store::OpenError,
 };
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
@@ -40,6 +41,16 @@ pub struct Plan {
     pub rate_limit: u32,
     pub fresh_seconds: u64,
     pub parallel_reads: usize,
+    pub pace: Pace,
+}
+
+/// How time passes for the gateway.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// Waits pass at once.
+    Skipping,
+    /// So many times as fast as for the simulator.
+    Racing(u32),
 }
 
 impl Default for Plan {
@@ -51,19 +62,21 @@ impl Default for Plan {
             rate_limit: 0,
             fresh_seconds: 300,
             parallel_reads: 1,
+            pace: Pace::Skipping,
         }
     }
 }
 
 pub struct World {
     pub simulator: Simulator,
-    pub clock: Clock,
+    plan: Plan,
+    clock: Clock,
+    ring: KeyRing,
+    directory: TempDir,
+    server: ServerHandle,
     base: String,
     key: String,
     client: reqwest::Client,
-    server: ServerHandle,
-    _gateway: Gateway,
-    _directory: TempDir,
     last_logged: AtomicU64,
 }
 
@@ -128,26 +141,39 @@ impl World {
         .unwrap();
         let directory = tempfile::tempdir().unwrap();
         // The machine's own date to begin with: the simulator dates its changes by that.
-        let clock = Clock::skipping(Clock::system().now());
-        let gateway = gateway(plan, &directory, clock.clone()).await;
-        let (server, port) = serve(gateway.clone());
+        let start = Clock::system().now();
+        let clock = match plan.pace {
+            Pace::Skipping => Clock::skipping(start),
+            Pace::Racing(times) => Clock::racing(start, times),
+        };
+        let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
+        let gateway = gateway(plan, &directory, &ring, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
         let key = gateway
             .create_key(&project, "soak", &Scope::ALL)
             .await
             .unwrap();
+        let (server, base) = serve(gateway);
         Self {
             simulator,
+            plan: plan.clone(),
             clock,
-            base: format!("http://127.0.0.1:{port}"),
+            ring,
+            directory,
+            server,
+            base,
             key: key.expose().to_owned(),
             client: reqwest::Client::new(),
-            server,
-            _gateway: gateway,
-            _directory: directory,
             last_logged: AtomicU64::new(0),
         }
+    }
+
+    /// Ends the gateway, which walks nothing any more, and starts another on the same store.
+    pub async fn restart(&mut self) {
+        self.server.stop(false).await;
+        let gateway = gateway(&self.plan, &self.directory, &self.ring, &self.clock).await;
+        (self.server, self.base) = serve(gateway);
     }
 
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
@@ -169,16 +195,21 @@ impl World {
     }
 
     /// Links the system admin's account and gives its id. Its first walk has then begun.
-    pub async fn link(&self) -> String {
-        let announcement = self.simulator.announcement();
+    pub async fn link_admin(&self) -> String {
+        self.link(&self.simulator.announcement().tokens.system_admin)
+            .await
+    }
+
+    /// Links an account with this token.
+    pub async fn link(&self, token: &str) -> String {
         let body = json!({
             "provider": "smartsheet",
             "origin_owner_id": "customer-1",
             "origin_owner_name": "Customer One",
             "credential": {
-                "type": "access_token", "access_token": announcement.tokens.system_admin,
+                "type": "access_token", "access_token": token,
             },
-            "base_url": announcement.api_base,
+            "base_url": self.simulator.announcement().api_base,
         });
         let account = self.call(Method::POST, "/accounts", Some(&body)).await;
         account.expect(201)["id"].as_str().unwrap().to_owned()
@@ -271,8 +302,7 @@ impl World {
     }
 }
 
-async fn gateway(plan: &Plan, directory: &TempDir, clock: Clock) -> Gateway {
-    let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
+async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock) -> Gateway {
     let url = format!(
         "\"sqlite://{}\"",
         directory.path().join("rolecall.db").display()
@@ -294,14 +324,22 @@ async fn gateway(plan: &Plan, directory: &TempDir, clock: Clock) -> Gateway {
         ("provider.whole_timeout_seconds", "1.5"),
     ])
     .unwrap();
-    let app = App::build(&config, ring, clock, Chance::seeded(plan.seed))
-        .await
-        .unwrap();
-    app.gateway().clone()
+    // Whoever had the store before lets it go once its last thread has ended.
+    for _ in 0..200 {
+        let chance = Chance::seeded(plan.seed);
+        match App::build(&config, ring.clone(), clock.clone(), chance).await {
+            Ok(app) => return app.gateway().clone(),
+            Err(BuildError::Store(OpenError::InUse { .. })) => {
+                Clock::system().sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the store is not let go")
 }
 
 /// As `App` serves, but for the schedule.
-fn serve(gateway: Gateway) -> (ServerHandle, u16) {
+fn serve(gateway: Gateway) -> (ServerHandle, String) {
     let document = http::document();
     let gateway = Data::new(gateway);
     let server = HttpServer::new(move || {
@@ -318,7 +356,7 @@ fn serve(gateway: Gateway) -> (ServerHandle, u16) {
     let server = server.run();
     let handle = server.handle();
     tokio::spawn(server);
-    (handle, port)
+    (handle, format!("http://127.0.0.1:{port}"))
 }
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
