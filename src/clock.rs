@@ -1,5 +1,5 @@
 //! Time as a value. Everything that asks what time it is, or waits, does so through a [`Clock`],
-//! so that a test can stop time, move it, or let waits pass at once.
+//! so that a test can stop time, move it, let it run faster, or let waits pass at once.
 
 use std::{
     sync::{
@@ -21,6 +21,11 @@ enum Source {
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
     Skipping(Arc<AtomicI64>),
+    Racing {
+        start: Timestamp,
+        began_at: Instant,
+        times: u32,
+    },
 }
 
 impl Clock {
@@ -37,6 +42,19 @@ impl Clock {
         ))))
     }
 
+    /// A clock that begins at `start` and runs so many times as fast as the machine's.
+    ///
+    /// # Panics
+    /// If `times` is 0.
+    pub fn racing(start: Timestamp, times: u32) -> Self {
+        assert!(times > 0, "a clock that stands still cannot be waited for");
+        Self(Source::Racing {
+            start,
+            began_at: Instant::now(),
+            times,
+        })
+    }
+
     /// Now, in whole milliseconds: as it is stored.
     #[expect(
         clippy::disallowed_methods,
@@ -46,6 +64,11 @@ impl Clock {
         let millis = match &self.0 {
             Source::System => Timestamp::now().as_millisecond(),
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
+            Source::Racing {
+                start,
+                began_at,
+                times,
+            } => start.as_millisecond() + duration_millis(began_at.elapsed() * *times),
         };
         Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
     }
@@ -65,10 +88,14 @@ impl Clock {
             Source::Skipping(millis) => {
                 Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
             }
+            Source::Racing {
+                began_at, times, ..
+            } => began_at.elapsed() * *times,
         }
     }
 
-    /// Waits for `wait`; on a skipping clock, only moves the time on and lets others run.
+    /// Waits for `wait` as this clock has it; a skipping one only moves the time on and lets
+    /// others run.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place where waits are made"
@@ -76,6 +103,7 @@ impl Clock {
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
             Source::System => tokio::time::sleep(wait).await,
+            Source::Racing { times, .. } => tokio::time::sleep(wait / *times).await,
             Source::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
@@ -86,7 +114,7 @@ impl Clock {
         }
     }
 
-    /// Moves a skipping clock on. The system clock cannot be moved: there it does nothing.
+    /// Moves a skipping clock on. The others go by themselves: there it does nothing.
     pub fn advance(&self, by: Duration) {
         if let Source::Skipping(millis) = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
