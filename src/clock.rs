@@ -21,10 +21,13 @@ enum Source {
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
     Skipping(Arc<AtomicI64>),
-    Racing {
+    /// From `start` on so many times as fast as the machine's clock, and so many milliseconds
+    /// ahead of that.
+    Driven {
         start: Timestamp,
         began_at: Instant,
         times: u32,
+        ahead: Arc<AtomicI64>,
     },
 }
 
@@ -42,16 +45,24 @@ impl Clock {
         ))))
     }
 
-    /// A clock that begins at `start` and runs so many times as fast as the machine's.
+    /// The machine's clock until it is moved, from then on ahead of it. Waits are true waits, so
+    /// that what works in the background does not spin. Clones share the time.
+    pub fn movable() -> Self {
+        Self::racing(Self::system().now(), 1)
+    }
+
+    /// A clock that begins at `start` and runs so many times as fast as the machine's. It can be
+    /// moved too. Clones share the time.
     ///
     /// # Panics
     /// If `times` is 0.
     pub fn racing(start: Timestamp, times: u32) -> Self {
         assert!(times > 0, "a clock that stands still cannot be waited for");
-        Self(Source::Racing {
+        Self(Source::Driven {
             start,
             began_at: Instant::now(),
             times,
+            ahead: Arc::default(),
         })
     }
 
@@ -64,13 +75,11 @@ impl Clock {
         let millis = match &self.0 {
             Source::System => Timestamp::now().as_millisecond(),
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
-            Source::Racing {
-                start,
-                began_at,
-                times,
-            } => start.as_millisecond() + duration_millis(began_at.elapsed() * *times),
+            Source::Driven { start, .. } => {
+                start.as_millisecond() + duration_millis(self.monotonic())
+            }
         };
-        Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
+        Timestamp::from_millisecond(millis).expect("every clock stays within jiff's range")
     }
 
     /// A reading that never steps back, whatever is done to the machine's date. Only the
@@ -78,6 +87,9 @@ impl Clock {
     /// It is the runtime's time, which waits are made by too.
     pub fn monotonic(&self) -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let millis = |millis: &AtomicI64| {
+            Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
+        };
         match &self.0 {
             Source::System => {
                 let origin = *ORIGIN.get_or_init(Instant::now);
@@ -85,12 +97,13 @@ impl Clock {
                     .into_std()
                     .saturating_duration_since(origin)
             }
-            Source::Skipping(millis) => {
-                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
-            }
-            Source::Racing {
-                began_at, times, ..
-            } => began_at.elapsed() * *times,
+            Source::Skipping(now) => millis(now),
+            Source::Driven {
+                began_at,
+                times,
+                ahead,
+                ..
+            } => began_at.elapsed() * *times + millis(ahead),
         }
     }
 
@@ -103,7 +116,7 @@ impl Clock {
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
             Source::System => tokio::time::sleep(wait).await,
-            Source::Racing { times, .. } => tokio::time::sleep(wait / *times).await,
+            Source::Driven { times, .. } => tokio::time::sleep(wait / *times).await,
             Source::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
@@ -114,9 +127,9 @@ impl Clock {
         }
     }
 
-    /// Moves a skipping clock on. The others go by themselves: there it does nothing.
+    /// Moves a clock that can be moved on. With the machine's own it does nothing.
     pub fn advance(&self, by: Duration) {
-        if let Source::Skipping(millis) = &self.0 {
+        if let Source::Skipping(millis) | Source::Driven { ahead: millis, .. } = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use utoipa::{
     IntoResponses, PartialSchema, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema},
 };
 
 use super::error::{ErrorBody, status};
@@ -24,6 +24,10 @@ const ANY: [Kind; 7] = [
 
 /// Errors of a read under `/iam`.
 pub struct ReadErrors;
+/// Errors of `/iam/policies`, which answers with nothing else.
+pub struct PolicyErrors;
+/// Errors of changing a user, which answers with nothing else.
+pub struct WriteErrors;
 /// Errors of the routes of the accounts as a whole.
 pub struct AccountsErrors;
 /// Errors of linking an account.
@@ -51,6 +55,28 @@ impl IntoResponses for ReadErrors {
             Kind::CredentialLocked,
             Kind::ProxyNotOffered,
             Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for PolicyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::AccountRequired,
+            Kind::AccountNotFound,
+            Kind::ProxyNotOffered,
+            Kind::PoliciesNotOffered,
+        ])
+    }
+}
+
+impl IntoResponses for WriteErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::AccountRequired,
+            Kind::AccountNotFound,
+            Kind::ProxyNotOffered,
+            Kind::WritesNotOffered,
         ])
     }
 }
@@ -136,7 +162,19 @@ fn described(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
         .collect()
 }
 
-/// The schema that every error refers to, by name.
-pub fn error_schema() -> (String, RefOr<utoipa::openapi::Schema>) {
-    (ErrorBody::name().into_owned(), ErrorBody::schema())
+/// The schema that every error refers to, by name. Its `code` is described by the whole table, so
+/// that each has its place in the document, also those that no single route answers with. The
+/// list is no `enum`: a client must live with a code that is newer than itself.
+pub fn error_schema() -> (String, RefOr<Schema>) {
+    let mut schema = ErrorBody::schema();
+    if let RefOr::T(Schema::Object(body)) = &mut schema
+        && let Some(RefOr::T(Schema::Object(code))) = body.properties.get_mut("code")
+    {
+        let table: String = Kind::ALL
+            .iter()
+            .map(|kind| format!("\n* `{}` ({}): {}", kind.code(), status(*kind), kind.hint()))
+            .collect();
+        code.description = Some(format!("A stable word for programs. One of:\n{table}"));
+    }
+    (ErrorBody::name().into_owned(), schema)
 }

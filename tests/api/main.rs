@@ -3,5 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
-mod iam;
+mod errors;
+mod expected;
+mod isolation;
+mod openapi;
+mod truth;
 mod world;
