@@ -5,7 +5,10 @@
 
 mod errors;
 mod expected;
+mod freshness;
+mod iam;
 mod isolation;
 mod openapi;
+mod paging;
 mod truth;
 mod world;
