@@ -633,7 +633,7 @@ impl Soak {
 }
 
 /// Users that may be changed: behind no token that matters, owners of no group.
-fn loose(truth: &Value) -> Vec<u64> {
+pub fn loose(truth: &Value) -> Vec<u64> {
     let owners: Vec<u64> = truth["groups"]
         .as_array()
         .unwrap()
