@@ -64,7 +64,7 @@ impl Soak {
         let world = World::new(&plan).await;
         let seed = plan.seed;
         world.control(Method::POST, "/faults", &json!(faults)).await;
-        churning(&world, churn, seed).await;
+        churning(&world, churn, seed, &[]).await;
         let before = world.truth().await;
         let account = world.link_admin().await;
         let mut soak = Self {
@@ -219,7 +219,7 @@ impl Soak {
         self.world
             .control(Method::DELETE, "/faults", &json!(null))
             .await;
-        churning(&self.world, 0.0, self.seed).await;
+        churning(&self.world, 0.0, self.seed, &[]).await;
     }
 
     /// Faults and churn off, and at most three walks to the truth.
@@ -246,8 +246,12 @@ impl Soak {
     }
 }
 
-async fn churning(world: &World, per_request: f64, seed: u64) {
-    let order = json!({"per_request": per_request, "seed": seed});
+/// Changes before requests, with this probability; of these kinds, or of all.
+async fn churning(world: &World, per_request: f64, seed: u64, kinds: &[&str]) {
+    let mut order = json!({"per_request": per_request, "seed": seed});
+    if !kinds.is_empty() {
+        order["ops"] = json!(kinds);
+    }
     world.control(Method::POST, "/churn", &order).await;
 }
 
@@ -418,7 +422,7 @@ async fn alone(plan: Plan, rounds: u64) -> Tally {
             soak.world
                 .control(Method::POST, "/faults", &json!(rules))
                 .await;
-            churning(&soak.world, 0.02, soak.rng.u64(..)).await;
+            churning(&soak.world, 0.02, soak.rng.u64(..), &[]).await;
             let is_lied_to = !are_honest(&rules);
             let manner = Manner {
                 is_lied_to,
@@ -434,7 +438,7 @@ async fn alone(plan: Plan, rounds: u64) -> Tally {
 /// Faults and churn in combination, then calm, then many gone at once.
 async fn combined(seed: u64) -> Tally {
     let mut rng = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
-    let sizes = [(300, 10), (400, 150), (300, 40), (120, 0), (400, 60)];
+    let sizes = [(300, 10), (400, 150), (1200, 40), (120, 0), (700, 60)];
     let (mut users, groups) = sizes[(seed % 5) as usize];
     if is_full() && seed % 8 == 7 {
         users = 2000;
@@ -463,26 +467,30 @@ async fn combined(seed: u64) -> Tally {
         }
         _ => Vec::new(),
     };
-    let first_churn = [0.0, 0.05, 0.2][rng.usize(0..3)];
+    let first_churn = [0.0, 0.05, 0.3][rng.usize(0..3)];
     let mut soak = Soak::begin(plan, &first_faults, first_churn).await;
-    for _ in 0..3 {
-        let rules: Vec<Value> = (0..rng.usize(0..4))
-            .map(|_| {
-                let kind = *rng.choice(&KINDS).unwrap();
-                rule(&mut rng, kind)
-            })
-            .collect();
+    for _ in 0..4 {
+        let rules = if rng.u8(0..3) == 0 {
+            soak.hide_a_few(&mut rng).await
+        } else {
+            let kinds: Vec<&str> = (0..rng.usize(0..4))
+                .map(|_| *rng.choice(&KINDS).unwrap())
+                .collect();
+            kinds.iter().map(|kind| rule(&mut rng, kind)).collect()
+        };
         let is_lied_to = !are_honest(&rules);
         soak.world
             .control(Method::POST, "/faults", &json!(rules))
             .await;
-        churning(
-            &soak.world,
-            [0.0, 0.01, 0.05, 0.15][rng.usize(0..4)],
-            rng.u64(..),
-        )
-        .await;
-        for _ in 0..rng.u8(2..5) {
+        // Comings and goings are what shifts pages under a reader.
+        let kinds: &[&str] = match rng.u8(0..3) {
+            0 => &[],
+            1 => &["add_user", "remove_user"],
+            _ => &["add_user", "remove_user", "add_group", "remove_group"],
+        };
+        let rate = [0.0, 0.02, 0.1, 0.4, 0.9][rng.usize(0..5)];
+        churning(&soak.world, rate, rng.u64(..), kinds).await;
+        for _ in 0..rng.u8(2..4) {
             soak.edit(&mut rng).await;
             let manner = Manner {
                 is_lied_to,
@@ -497,6 +505,37 @@ async fn combined(seed: u64) -> Tally {
 }
 
 impl Soak {
+    /// Lists that end a little early, with totals to match; and whoever is hidden so cannot be
+    /// asked for by id either, each for another reason.
+    async fn hide_a_few(&self, rng: &mut Rng) -> Vec<Value> {
+        let truth = self
+            .world
+            .control(Method::GET, "/truth", &json!(null))
+            .await;
+        let mut rules = Vec::new();
+        for (list, path) in [("users", "/users"), ("groups", "/groups")] {
+            let all = truth[list].as_array().unwrap();
+            let hidden = rng.usize(0..6).min(all.len());
+            if hidden == 0 {
+                continue;
+            }
+            let rows = all.len() - hidden;
+            for record in &all[rows..] {
+                if rng.u8(0..5) > 0 {
+                    let kind = *rng.choice(&KINDS).unwrap();
+                    let matches = json!({"path_prefix": format!("{path}/{}", record["id"])});
+                    let fault = fault(rng, kind);
+                    let times = ["delay", "trickle"].contains(&kind).then_some(1);
+                    rules.push(json!({"match": matches, "times": times, "fault": fault}));
+                }
+            }
+            let matches = json!({"path_prefix": path});
+            let fault = json!({"kind": "cap_rows", "rows": rows});
+            rules.push(json!({"match": matches, "fault": fault}));
+        }
+        rules
+    }
+
     /// A few changes between two walks, of a kind that churn does not make.
     async fn edit(&self, rng: &mut Rng) {
         let truth = self
@@ -633,7 +672,7 @@ impl Soak {
 }
 
 /// Users that may be changed: behind no token that matters, owners of no group.
-fn loose(truth: &Value) -> Vec<u64> {
+pub fn loose(truth: &Value) -> Vec<u64> {
     let owners: Vec<u64> = truth["groups"]
         .as_array()
         .unwrap()

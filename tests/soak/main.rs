@@ -20,6 +20,9 @@
 mod crowd;
 mod faults;
 mod judge;
+mod kill;
+mod process;
+mod truth;
 mod world;
 
 /// Whether the full size was asked for.

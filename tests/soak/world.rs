@@ -119,11 +119,23 @@ impl Reply {
 }
 
 /// Every page of a list, read by its cursors.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Run {
     pub records: Vec<Value>,
     pub versions: Vec<u64>,
     pub totals: Vec<u64>,
+}
+
+impl Run {
+    /// Takes one page more, and gives the cursor of the next.
+    pub fn take(&mut self, page: &Reply) -> Option<String> {
+        let body = page.expect(200);
+        self.versions.push(page.version());
+        self.totals.push(body["total"].as_u64().unwrap());
+        self.records
+            .extend(body["data"].as_array().unwrap().iter().cloned());
+        body["next"].as_str().map(str::to_owned)
+    }
 }
 
 impl World {
@@ -225,23 +237,14 @@ impl World {
 
     /// A list from its first page to its last. None if there is no directory to read.
     pub async fn run(&self, account: &str, list: &str) -> Option<Run> {
-        let mut run = Run {
-            records: Vec::new(),
-            versions: Vec::new(),
-            totals: Vec::new(),
-        };
+        let mut run = Run::default();
         let mut next = String::new();
         loop {
             let page = self.read(account, &format!("{list}{next}")).await;
             if page.status != 200 && next.is_empty() {
                 return None;
             }
-            run.versions.push(page.version());
-            let body = page.expect(200);
-            run.totals.push(body["total"].as_u64().unwrap());
-            run.records
-                .extend(body["data"].as_array().unwrap().iter().cloned());
-            match body["next"].as_str() {
+            match run.take(&page) {
                 Some(cursor) => next = format!("&next={cursor}"),
                 None => return Some(run),
             }
@@ -362,7 +365,7 @@ fn serve(gateway: Gateway) -> (ServerHandle, String) {
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Notes every panic of this process that is not one of the proofs' own.
-fn watch_for_panics() {
+pub fn watch_for_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
