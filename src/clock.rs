@@ -21,6 +21,8 @@ enum Source {
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
     Skipping(Arc<AtomicI64>),
+    /// The machine's clock, so many milliseconds ahead.
+    Ahead(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -37,6 +39,12 @@ impl Clock {
         ))))
     }
 
+    /// The machine's clock until it is moved, from then on ahead of it. Waits are true waits, so
+    /// that what works in the background does not spin. Clones share the time.
+    pub fn movable() -> Self {
+        Self(Source::Ahead(Arc::default()))
+    }
+
     /// Now, in whole milliseconds: as it is stored.
     #[expect(
         clippy::disallowed_methods,
@@ -46,6 +54,7 @@ impl Clock {
         let millis = match &self.0 {
             Source::System => Timestamp::now().as_millisecond(),
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
+            Source::Ahead(by) => Timestamp::now().as_millisecond() + by.load(Ordering::SeqCst),
         };
         Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
     }
@@ -55,16 +64,19 @@ impl Clock {
     /// It is the runtime's time, which waits are made by too.
     pub fn monotonic(&self) -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let elapsed = || {
+            let origin = *ORIGIN.get_or_init(Instant::now);
+            tokio::time::Instant::now()
+                .into_std()
+                .saturating_duration_since(origin)
+        };
+        let held = |millis: &AtomicI64| {
+            Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
+        };
         match &self.0 {
-            Source::System => {
-                let origin = *ORIGIN.get_or_init(Instant::now);
-                tokio::time::Instant::now()
-                    .into_std()
-                    .saturating_duration_since(origin)
-            }
-            Source::Skipping(millis) => {
-                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
-            }
+            Source::System => elapsed(),
+            Source::Skipping(now) => held(now),
+            Source::Ahead(by) => elapsed() + held(by),
         }
     }
 
@@ -75,7 +87,7 @@ impl Clock {
     )]
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
-            Source::System => tokio::time::sleep(wait).await,
+            Source::System | Source::Ahead(_) => tokio::time::sleep(wait).await,
             Source::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
@@ -86,9 +98,9 @@ impl Clock {
         }
     }
 
-    /// Moves a skipping clock on. The system clock cannot be moved: there it does nothing.
+    /// Moves a clock that can be moved on. With the machine's own it does nothing.
     pub fn advance(&self, by: Duration) {
-        if let Source::Skipping(millis) = &self.0 {
+        if let Source::Skipping(millis) | Source::Ahead(millis) = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
         }
     }

@@ -2,17 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::{
-    Gateway,
-    walk::{Join, Ticket},
-};
-use crate::{
-    clock::since,
-    error::Result,
-    model::id::{AccountId, ProjectId},
-};
+use super::{Gateway, walk::Join};
+use crate::error::Result;
 
 /// How often it is looked whose walk is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -40,14 +34,19 @@ impl Gateway {
     }
 
     async fn walk_the_due(&self, places: &Arc<Semaphore>) -> Result<()> {
-        for (project, id) in self.0.store.all_account_ids().await? {
+        let every = i64::try_from(self.0.settings.walk_every.as_millis()).unwrap_or(i64::MAX);
+        let due_before = self.0.clock.now().as_millisecond().saturating_sub(every);
+        let due_before = Timestamp::from_millisecond(due_before).unwrap_or(Timestamp::MIN);
+        let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+        for (project, id) in self.0.store.accounts_due(due_before, free).await? {
             // No place free: whoever is due still is at the next look.
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 break;
             };
-            let Some(ticket) = self.walk_if_due(&project, id).await? else {
+            let Some(account) = self.0.store.account(&project, id).await? else {
                 continue;
             };
+            let ticket = self.request_walk(&self.live(&account), Join::Any, false);
             let gateway = self.clone();
             self.0.runtime.spawn(async move {
                 gateway.await_walk(&ticket, PATIENCE).await;
@@ -55,36 +54,5 @@ impl Gateway {
             });
         }
         Ok(())
-    }
-
-    async fn walk_if_due(&self, project: &ProjectId, id: AccountId) -> Result<Option<Arc<Ticket>>> {
-        let store = &self.0.store;
-        let now = self.0.clock.now();
-        let known = self
-            .0
-            .lives
-            .read()
-            .expect("no holder of this lock panics")
-            .get(&id)
-            .cloned();
-        let last = match known.as_ref().and_then(|live| live.last_walk_ended_at()) {
-            Some(at) => Some(at),
-            None => store
-                .walks(project, id, None, 1)
-                .await?
-                .first()
-                .map(|walk| walk.started_at),
-        };
-        if last.is_some_and(|at| since(now, at) < self.0.settings.walk_every) {
-            return Ok(None);
-        }
-        let Some(account) = store.account(project, id).await? else {
-            return Ok(None);
-        };
-        Ok(Some(self.request_walk(
-            &self.live(&account),
-            Join::Any,
-            false,
-        )))
     }
 }

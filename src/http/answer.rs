@@ -9,7 +9,7 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     middleware::Next,
     web::Data,
 };
@@ -32,7 +32,7 @@ enum Request {}
 /// # Errors
 /// None: an error inside becomes an answer here.
 pub async fn finish(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, ActixError> {
     let gateway = request
@@ -42,6 +42,11 @@ pub async fn finish(
     let clock = gateway.clock();
     let began_at = clock.now();
     let id = gateway.new_id::<Request>().to_string();
+    let method = request.method().clone();
+    if method == Method::HEAD {
+        // Answered as a GET; the encoder of the connection leaves the body out.
+        request.head_mut().method = Method::GET;
+    }
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
@@ -73,7 +78,7 @@ pub async fn finish(
         response = response.into_response(answer);
     }
     response.headers_mut().insert(REQUEST_ID, header_value(&id));
-    log(&response, &id, since(clock.now(), began_at));
+    log(&response, &method, &id, since(clock.now(), began_at));
     Ok(response)
 }
 
@@ -127,12 +132,30 @@ fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
     ApiError(error)
 }
 
+/// A method that HTTP knows; any other word is the caller's, and no word of the caller's is logged.
+fn logged(method: &Method) -> &str {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    if known.contains(method) {
+        method.as_str()
+    } else {
+        "-"
+    }
+}
+
 /// One line per request: the route's template, never its path or query.
-fn log(response: &ServiceResponse<BoxBody>, id: &str, took: Duration) {
+fn log(response: &ServiceResponse<BoxBody>, method: &Method, id: &str, took: Duration) {
     tracing::info!(
         target: "rolecall::access",
         request_id = id,
-        method = response.request().method().as_str(),
+        method = logged(method),
         route = response.request().match_pattern().as_deref().unwrap_or("-"),
         status = response.status().as_u16(),
         ms = took.as_millis(),

@@ -27,6 +27,10 @@ const ANY: [Kind; 7] = [
 
 /// Errors of a read under `/iam`.
 pub struct ReadErrors;
+/// Errors of `/iam/policies`, which answers with nothing else.
+pub struct PolicyErrors;
+/// Errors of changing a user, which answers with nothing else.
+pub struct WriteErrors;
 /// Errors of the routes of the accounts as a whole.
 pub struct AccountsErrors;
 /// Errors of linking an account.
@@ -54,6 +58,28 @@ impl IntoResponses for ReadErrors {
             Kind::CredentialLocked,
             Kind::ProxyNotOffered,
             Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for PolicyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::AccountRequired,
+            Kind::AccountNotFound,
+            Kind::ProxyNotOffered,
+            Kind::PoliciesNotOffered,
+        ])
+    }
+}
+
+impl IntoResponses for WriteErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::AccountRequired,
+            Kind::AccountNotFound,
+            Kind::ProxyNotOffered,
+            Kind::WritesNotOffered,
         ])
     }
 }
@@ -176,9 +202,21 @@ fn example(kind: Kind) -> ErrorBody {
     }
 }
 
-/// The schemas that every error refers to, by name.
+/// The schemas that every error refers to, by name. The body's `code` is described by the whole
+/// table, so that each has its place in the document, also those that no single route answers
+/// with. The list is no `enum`: a client must live with a code that is newer than itself.
 pub fn error_schemas() -> Vec<(String, RefOr<Schema>)> {
-    let mut schemas = vec![(ErrorBody::name().into_owned(), ErrorBody::schema())];
+    let mut schema = ErrorBody::schema();
+    if let RefOr::T(Schema::Object(body)) = &mut schema
+        && let Some(RefOr::T(Schema::Object(code))) = body.properties.get_mut("code")
+    {
+        let table: String = Kind::ALL
+            .iter()
+            .map(|kind| format!("\n* `{}` ({}): {}", kind.code(), status(*kind), kind.hint()))
+            .collect();
+        code.description = Some(format!("A stable word for programs. One of:\n{table}"));
+    }
+    let mut schemas = vec![(ErrorBody::name().into_owned(), schema)];
     ErrorBody::schemas(&mut schemas);
     schemas
 }

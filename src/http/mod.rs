@@ -87,6 +87,7 @@ pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
         (name = "users", description = "People, guests, and outsiders in groups"),
         (name = "roles", description = "What people may do"),
         (name = "groups", description = "Who belongs together"),
+        (name = "policies", description = "Asked for by StackOne's clients; no provider here has them"),
         (name = "me", description = "Whose token an account works with"),
         (name = "accounts", description = "Linked accounts"),
         (name = "walks", description = "Whole reads of a provider's directory"),

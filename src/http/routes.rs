@@ -1,4 +1,5 @@
-//! The table of what is served, read off the API document: it answers which methods a path has.
+//! The table of what is served, read off the API document (which leaves out only itself): it
+//! answers which methods a path has.
 
 use utoipa::openapi::{OpenApi, path::PathItem};
 
@@ -25,7 +26,14 @@ impl RouteTable {
                 .collect();
             (segments, methods(item))
         });
-        Self(routes.collect())
+        let own = (
+            vec![
+                Segment::Fixed(String::new()),
+                Segment::Fixed("openapi.json".to_owned()),
+            ],
+            vec!["GET", "HEAD"],
+        );
+        Self(routes.chain([own]).collect())
     }
 
     /// The methods of the routes that match `path`; empty if there is none.
@@ -56,6 +64,8 @@ fn methods(item: &PathItem) -> Vec<&'static str> {
     [
         ("DELETE", &item.delete),
         ("GET", &item.get),
+        // Whatever can be got can be asked for its head (RFC 9110, 9.3.2).
+        ("HEAD", &item.get),
         ("PATCH", &item.patch),
         ("POST", &item.post),
         ("PUT", &item.put),

@@ -150,11 +150,20 @@ impl Store {
             .collect()
     }
 
-    /// Every account of every project, for the scheduler.
-    pub async fn all_account_ids(&self) -> Result<Vec<(ProjectId, AccountId)>> {
+    /// The accounts, of every project, whose last walk began before `moment`: at most `limit`,
+    /// the longest unwalked first.
+    pub async fn accounts_due(
+        &self,
+        moment: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, AccountId)>> {
         let rows: Vec<(String, String)> = self
             .db
-            .fetch("select project, id from accounts order by id", [])
+            .fetch(
+                "select project, id from accounts where walked_at < $1
+                 order by walked_at, id limit $2",
+                [moment.into(), u64::from(limit).into()],
+            )
             .await?;
         rows.iter()
             .map(|(project, id)| Ok((project_in(project)?, id_in(id)?)))

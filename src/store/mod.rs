@@ -97,6 +97,7 @@ impl Store {
     /// [`Kind::StoreUnavailable`].
     pub async fn close(&self) {
         self.db.close().await;
+        self.file.release();
     }
 
     /// Answers if the database does.

@@ -170,7 +170,7 @@ impl SqliteFile {
         }
     }
 
-    /// Marks the file as served by this process until it ends, or its last `Store` is dropped.
+    /// Marks the file as served by this process until it ends, or its store is closed or dropped.
     /// The kernel frees the mark with the process, however that dies.
     pub(super) fn claim(&self) -> Result<(), OpenError> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,6 +196,14 @@ impl SqliteFile {
             }),
             Err(fs::TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
         }
+    }
+
+    /// Lets another process serve the file: nothing of this one writes to it any more.
+    pub(super) fn release(&self) {
+        self.claim
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     /// Whether there is anything to look at. Through metadata alone: opening and closing a

@@ -337,10 +337,15 @@ async fn write_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()>
             ],
         )
         .await?;
-    match written {
-        0 => Err(Error::internal("a walk's id is that of another account's")),
-        _ => Ok(()),
+    if written == 0 {
+        return Err(Error::internal("a walk's id is that of another account's"));
     }
+    tx.execute(
+        "update accounts set walked_at = $3 where project = $1 and id = $2 and walked_at < $3",
+        [project.into(), walk.account.into(), walk.started_at.into()],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Puts a new version in force. The version must follow the latest: two walks that both grew

@@ -3,5 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
+mod errors;
+mod expected;
 mod iam;
+mod isolation;
+mod openapi;
+mod paging;
+mod truth;
 mod world;

@@ -1,7 +1,7 @@
 //! A test's world: the simulator, a real gateway on a free port with a fresh SQLite file, and a
 //! client. Everything of one test's own, so tests run side by side.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use rolecall::{
@@ -15,15 +15,14 @@ use rolecall::{
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
 use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 /// What a world is made with.
 pub struct Plan {
     pub users: usize,
     pub groups: usize,
     pub seed: u64,
-    /// The simulator's limit and the gateway's budget; 0 is none.
-    pub rate_limit: u32,
-    /// Settings over the defaults: path and TOML value.
+    /// Settings over the defaults: path and TOML value. There is no rate limit by default.
     pub settings: Vec<(&'static str, &'static str)>,
 }
 
@@ -33,7 +32,6 @@ impl Default for Plan {
             users: 40,
             groups: 5,
             seed: 1,
-            rate_limit: 0,
             settings: Vec::new(),
         }
     }
@@ -42,25 +40,21 @@ impl Default for Plan {
 pub struct World {
     pub simulator: Simulator,
     pub gateway: Gateway,
+    /// The gateway's time: the machine's, until a test moves it.
+    pub clock: Clock,
     pub base: String,
     /// A key of the project `one` with every scope.
     pub key: String,
-    pub directory: Arc<TempDir>,
     pub client: reqwest::Client,
-    running: Running,
+    settings: Vec<(&'static str, &'static str)>,
+    running: Option<Running>,
+    directory: TempDir,
 }
 
-/// A served gateway, ended when dropped.
+/// A gateway that is being served.
 struct Running {
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-    }
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
 }
 
 /// A reply, read whole.
@@ -72,6 +66,7 @@ pub struct Reply {
 }
 
 impl Reply {
+    #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
@@ -92,6 +87,14 @@ impl Reply {
         );
         self.json()
     }
+
+    /// The body of an error with this status and code; the message is the caller's to look at.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> Value {
+        let body = self.expect(status);
+        assert_eq!(body["code"], code, "{body}");
+        body
+    }
 }
 
 impl World {
@@ -105,16 +108,17 @@ impl World {
             users: plan.users,
             groups: plan.groups,
             seed: plan.seed,
-            rate_limit: plan.rate_limit,
+            rate_limit: 0,
             ..Options::default()
         })
         .await
         .unwrap();
-        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let directory = tempfile::tempdir().unwrap();
         let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
         ring.create_file(&directory.path().join("rolecall.keys"))
             .unwrap();
-        let (gateway, base, running) = serve(&directory, &plan).await;
+        let clock = Clock::movable();
+        let (gateway, base, running) = serve(directory.path(), &plan.settings, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
         let key = gateway
@@ -124,34 +128,53 @@ impl World {
         Self {
             simulator,
             gateway,
+            clock,
             base,
             key: key.expose().to_owned(),
-            directory,
             client: reqwest::Client::new(),
-            running,
+            settings: plan.settings,
+            running: Some(running),
+            directory,
+        }
+    }
+
+    /// Ends the gateway, as SIGTERM does, and waits until it has let go of its store.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.stop.send(());
+            running.served.await.unwrap();
         }
     }
 
     /// Ends the gateway and starts another on the same store.
-    pub async fn restart(&mut self, plan: &Plan) {
-        let (gone, done) = tokio::sync::oneshot::channel::<()>();
-        drop(gone);
-        let _ = done.await;
-        self.running = Running { stop: None };
-        self.gateway.close().await;
-        let (gateway, base, running) = serve(&self.directory, plan).await;
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        // No connection to the old one is used again.
+        self.client = reqwest::Client::new();
+        let (gateway, base, running) =
+            serve(self.directory.path(), &self.settings, &self.clock).await;
         self.gateway = gateway;
         self.base = base;
-        self.running = running;
+        self.running = Some(running);
+    }
+
+    /// Where the store's files are.
+    pub fn store_directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// A project and a key of its own with these scopes.
     pub async fn project(&self, name: &str, scopes: &[Scope]) -> String {
         let project = name.parse().unwrap();
         self.gateway.create_project(&project).await.unwrap();
+        self.key_of(name, scopes).await
+    }
+
+    /// One key more for a project.
+    pub async fn key_of(&self, project: &str, scopes: &[Scope]) -> String {
         let key = self
             .gateway
-            .create_key(&project, "test", scopes)
+            .create_key(&project.parse().unwrap(), "test", scopes)
             .await
             .unwrap();
         key.expose().to_owned()
@@ -171,13 +194,7 @@ impl World {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let reply = request.send().await.unwrap();
-        let (status, headers) = (reply.status(), reply.headers().clone());
-        Reply {
-            status,
-            headers,
-            bytes: reply.bytes().await.unwrap().to_vec(),
-        }
+        reply(request).await
     }
 
     /// With the world's own key.
@@ -185,6 +202,14 @@ impl World {
         let bearer = format!("Bearer {}", self.key);
         self.send(method, path, &[("authorization", &bearer)], body)
             .await
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str) -> Reply {
+        self.call(Method::POST, path, None).await
     }
 
     /// A read under `/iam` of this account.
@@ -212,19 +237,29 @@ impl World {
         })
     }
 
+    /// Tries to link an account with this token.
+    pub async fn try_link(&self, token: &str) -> Reply {
+        let body = self.account_body(token);
+        self.call(Method::POST, "/accounts", Some(&body)).await
+    }
+
     /// Links an account with this token and gives its id.
     pub async fn link(&self, token: &str) -> String {
-        let body = self.account_body(token);
-        let account = self
-            .call(Method::POST, "/accounts", Some(&body))
-            .await
-            .expect(201);
+        let account = self.try_link(token).await.expect(201);
         account["id"].as_str().unwrap().to_owned()
     }
 
+    /// Links an account with the system admin's token, and waits for its first walk.
     pub async fn link_admin(&self) -> String {
-        self.link(&self.simulator.announcement().tokens.system_admin.clone())
+        let account = self.link(&self.admin_token()).await;
+        self.read(&account, "/iam/users?page_size=1")
             .await
+            .expect(200);
+        account
+    }
+
+    pub fn admin_token(&self) -> String {
+        self.simulator.announcement().tokens.system_admin.clone()
     }
 
     /// Walks now and gives the walk once it has ended.
@@ -234,7 +269,7 @@ impl World {
 
     pub async fn walk_with(&self, account: &str, query: &str) -> Value {
         let path = format!("/accounts/{account}/walks?wait=60{query}");
-        self.call(Method::POST, &path, None).await.expect(200)
+        self.post(&path).await.expect(200)
     }
 
     /// All records of a list, by walking its pages.
@@ -247,7 +282,10 @@ impl World {
             records.extend(page["data"].as_array().unwrap().iter().cloned());
             match page["next"].as_str() {
                 Some(cursor) => next = format!("&next={cursor}"),
-                None => return records,
+                None => {
+                    assert_eq!(page["total"], records.len());
+                    return records;
+                }
             }
         }
     }
@@ -255,20 +293,24 @@ impl World {
     /// The simulator's control plane.
     pub async fn control(&self, method: Method, path: &str, body: &Value) -> Value {
         let url = format!("{}{path}", self.simulator.announcement().control_url);
-        let reply = self
-            .client
-            .request(method, url)
-            .json(body)
-            .send()
-            .await
-            .unwrap();
-        assert!(reply.status().is_success(), "{path}: {}", reply.status());
-        let text = reply.text().await.unwrap();
-        serde_json::from_str(&text).unwrap_or(Value::Null)
+        let reply = reply(self.client.request(method, url).json(body)).await;
+        assert!(
+            reply.status.is_success(),
+            "{path}: {}",
+            String::from_utf8_lossy(&reply.bytes)
+        );
+        serde_json::from_slice(&reply.bytes).unwrap_or(Value::Null)
     }
 
-    pub async fn mutate(&self, ops: &Value) -> Value {
-        self.control(Method::POST, "/mutate", ops).await
+    /// Changes the provider's world; every operation must have been done.
+    pub async fn mutate(&self, ops: &Value) -> Vec<Value> {
+        let results = self.control(Method::POST, "/mutate", ops).await;
+        let results = results.as_array().unwrap().clone();
+        assert!(
+            results.iter().all(|result| result.get("error").is_none()),
+            "{results:?}"
+        );
+        results
     }
 
     pub async fn faults(&self, faults: &Value) {
@@ -279,46 +321,104 @@ impl World {
         self.control(Method::DELETE, "/faults", &json!(null)).await;
     }
 
+    /// From now on the provider answers nothing but this status.
+    pub async fn provider_answers(&self, status: u16) {
+        let fault = json!({"kind": "status", "status": status, "error_code": 4000});
+        self.faults(&json!([{"match": {}, "fault": fault}])).await;
+    }
+
+    /// From now on every answer of the provider takes so long.
+    pub async fn provider_takes(&self, wait: Duration) {
+        let fault = json!({"kind": "delay", "ms": u64::try_from(wait.as_millis()).unwrap()});
+        self.faults(&json!([{"match": {}, "fault": fault}])).await;
+    }
+
+    pub async fn switches(&self, switches: &Value) {
+        self.control(Method::POST, "/switches", switches).await;
+    }
+
     /// The provider's world as it is.
     pub async fn truth(&self) -> Value {
         self.control(Method::GET, "/truth", &json!(null)).await
     }
+
+    /// Every call that the provider has had since `seq`, oldest first.
+    pub async fn provider_log(&self, seq: u64) -> Vec<Value> {
+        let log = self
+            .control(Method::GET, &format!("/log?since={seq}"), &json!(null))
+            .await;
+        log.as_array().unwrap().clone()
+    }
+
+    /// The number of the last call that the provider has had; 0 before the first.
+    pub async fn provider_calls(&self) -> u64 {
+        self.provider_log(0)
+            .await
+            .last()
+            .map_or(0, |entry| entry["seq"].as_u64().unwrap())
+    }
+
+    /// Waits until the provider has had a call after `seq`. That is an event and no time, but
+    /// one that only asking again and again shows.
+    pub async fn provider_is_called_after(&self, seq: u64) {
+        let called = async { while self.provider_calls().await <= seq {} };
+        tokio::time::timeout(HANG, called).await.unwrap();
+    }
+
+    /// An account of the truth's users by what holds for it, as its id.
+    pub async fn somebody(&self, holds: impl Fn(&Value) -> bool) -> Vec<String> {
+        let truth = self.truth().await;
+        let users = truth["users"].as_array().unwrap();
+        users
+            .iter()
+            .filter(|user| holds(user))
+            .map(|user| user["id"].to_string())
+            .collect()
+    }
 }
 
-async fn serve(directory: &Arc<TempDir>, plan: &Plan) -> (Gateway, String, Running) {
-    let url = format!(
-        "\"sqlite://{}\"",
-        directory.path().join("rolecall.db").display()
-    );
-    let rate_limit = plan.rate_limit.to_string();
+/// Serves a gateway on the store in `directory`.
+async fn serve(
+    directory: &Path,
+    over: &[(&'static str, &'static str)],
+    clock: &Clock,
+) -> (Gateway, String, Running) {
+    let url = format!("\"sqlite://{}\"", directory.join("rolecall.db").display());
     let mut settings = vec![
         ("server.listen", "\"127.0.0.1:0\""),
         ("server.workers", "1"),
         ("server.drain_seconds", "1"),
         ("store.url", url.as_str()),
-        ("provider.rate_limit", rate_limit.as_str()),
+        ("provider.rate_limit", "0"),
         ("provider.loopback_base_urls", "true"),
     ];
-    settings.extend(plan.settings.iter().copied());
+    settings.extend_from_slice(over);
     let config = Config::with(&settings).unwrap();
-    let ring = KeyRing::read_file(&directory.path().join("rolecall.keys")).unwrap();
-    let app = App::build(&config, ring, Clock::system(), Chance::system())
+    let ring = KeyRing::read_file(&directory.join("rolecall.keys")).unwrap();
+    let app = App::build(&config, ring, clock.clone(), Chance::system())
         .await
         .unwrap();
     let base = format!("http://127.0.0.1:{}", app.port());
     let gateway = app.gateway().clone();
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let kept = Arc::clone(directory);
-    tokio::spawn(async move {
-        let _ = app
-            .run(async {
-                let _ = stopped.await;
-            })
-            .await;
-        drop(kept);
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(async move {
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        app.run(shutdown).await.unwrap();
     });
-    (gateway, base, Running { stop: Some(stop) })
+    (gateway, base, Running { stop, served })
+}
+
+pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
+    let reply = request.send().await.unwrap();
+    let (status, headers) = (reply.status(), reply.headers().clone());
+    Reply {
+        status,
+        headers,
+        bytes: reply.bytes().await.unwrap().to_vec(),
+    }
 }
 
 /// A time-out that only a hang can reach.
-pub const HANG: Duration = Duration::from_secs(30);
+pub const HANG: Duration = Duration::from_secs(60);

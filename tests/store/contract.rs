@@ -1,5 +1,6 @@
 //! What every backend must do: plain functions over any store, and the list of them.
 
+use jiff::Timestamp;
 use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
 use rolecall::{
@@ -129,7 +130,11 @@ async fn an_account_reads_back_whole(world: World) {
     let (stored, generation) = store.credential(&own, first.id).await.unwrap().unwrap();
     assert_eq!((exposed(&stored), generation), (TOKEN, 1));
     let all = [first, second, third].map(|account| (own.clone(), account.id));
-    assert_eq!(store.all_account_ids().await.unwrap(), all);
+    assert_eq!(store.accounts_due(Timestamp::MAX, 9).await.unwrap(), all);
+    assert_eq!(
+        store.accounts_due(Timestamp::MAX, 2).await.unwrap(),
+        all[..2]
+    );
 
     let nobodys = world.new_account(&project("nobody"));
     let error = store

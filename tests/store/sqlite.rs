@@ -1,5 +1,6 @@
 //! What SQLite must do besides the contract: opening, keys, files, locks.
 
+use jiff::Timestamp;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -451,7 +452,14 @@ async fn two_stores_that_write_to_one_file_wait_for_each_other() {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert_eq!(two.store.all_account_ids().await.unwrap().len(), 160);
+    assert_eq!(
+        two.store
+            .accounts_due(Timestamp::MAX, 1000)
+            .await
+            .unwrap()
+            .len(),
+        160
+    );
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::{
 
 pub mod groups;
 pub mod me;
+pub mod policies;
 pub mod roles;
 pub mod users;
 
@@ -31,10 +32,14 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(users::list_users)
         .service(users::get_user)
+        .service(users::update_user)
+        .service(users::delete_user)
         .service(roles::list_roles)
         .service(roles::get_role)
         .service(groups::list_groups)
         .service(groups::get_group)
+        .service(policies::list_policies)
+        .service(policies::get_policy)
         .service(me::get_me);
 }
 

@@ -1,17 +1,18 @@
 //! `/iam/users`.
 
-use actix_web::{HttpRequest, HttpResponse, get, web::Data};
+use actix_web::{HttpRequest, HttpResponse, delete, get, patch, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{ListParams, ReadHeaders, RecordParams};
 use crate::{
     directory::Resource,
+    error::{Error, Kind},
     gateway::Gateway,
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::{ReadErrors, WriteErrors},
     },
     model::schema::User,
 };
@@ -74,4 +75,39 @@ pub async fn get_user(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     super::record(Resource::Users, account, &request, &gateway).await
+}
+
+/// Update a user
+///
+/// Not offered: Rolecall only reads. The body is not looked at.
+#[utoipa::path(
+    tag = "users",
+    operation_id = "update_user",
+    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders),
+    responses(WriteErrors),
+)]
+#[patch("/iam/users/{record}")]
+pub async fn update_user(_account: NamedAccount<IamRead>) -> Result<&'static str, ApiError> {
+    Err(not_offered().into())
+}
+
+/// Delete a user
+///
+/// Not offered: Rolecall only reads.
+#[utoipa::path(
+    tag = "users",
+    operation_id = "delete_user",
+    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders),
+    responses(WriteErrors),
+)]
+#[delete("/iam/users/{record}")]
+pub async fn delete_user(_account: NamedAccount<IamRead>) -> Result<&'static str, ApiError> {
+    Err(not_offered().into())
+}
+
+fn not_offered() -> Error {
+    Error::new(
+        Kind::WritesNotOffered,
+        "users are read here and not written",
+    )
 }

@@ -42,11 +42,14 @@ create table accounts (
     sealed_identity bytea not null,
     created_at bigint not null,
     updated_at bigint not null,
+    -- When the last walk began; 0 before the first.
+    walked_at bigint not null default 0,
     -- What hangs on an account refers to both, so that no row can belong to one project and
     -- to an account of another.
     unique (project, id)
 );
 create index accounts_by_project on accounts (project, created_at, id);
+create index accounts_by_walk on accounts (walked_at);
 
 create table credentials (
     project text not null,

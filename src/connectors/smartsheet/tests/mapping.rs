@@ -378,7 +378,7 @@ fn a_missing_address_is_counted_but_costs_nobody_their_record() {
 }
 
 #[test]
-fn a_single_read_shows_status_but_neither_seat_nor_roles() {
+fn a_single_read_shows_status_and_the_roles_of_flags_but_no_seat() {
     let single = |row: &Value| {
         let wire: wire::User = serde_json::from_value(row.clone()).unwrap();
         map::single_user(wire)
@@ -387,10 +387,11 @@ fn a_single_read_shows_status_but_neither_seat_nor_roles() {
     let user = single(&profile).unwrap();
     assert_eq!(user.status.unwrap().value, UserStatus::Enabled);
     assert!(user.last_login_at.is_some());
+    let roles = user.roles.unwrap();
+    assert!(!roles.is_empty() && roles.iter().all(|role| !role.starts_with("seat_")));
     assert_eq!(
         user.warnings,
         warnings(&[
-            (UserField::Roles, Reason::NotFetched),
             (UserField::Seat, Reason::NotFetched),
             (UserField::IsExternal, Reason::NotFetched),
         ])
