@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
+mod accounts;
 mod errors;
 mod expected;
 mod freshness;
@@ -11,4 +12,5 @@ mod isolation;
 mod openapi;
 mod paging;
 mod truth;
+mod walks;
 mod world;
