@@ -7,7 +7,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Start the simulator and the gateway, link two accounts, and say what to try (ARGS="--users 1000")
-	cargo run --locked --quiet -- demo $(ARGS)
+	cargo run --locked --quiet -- demo $(or $(ARGS),--data-dir demo-data)
 
 test: ## Run every test (PostgreSQL too, when ROLECALL_TEST_POSTGRES_URL is set)
 	cargo test --locked --workspace

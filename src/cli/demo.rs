@@ -3,9 +3,12 @@
 //! plain member's.
 //!
 //! With `--data-dir` everything outlives the process: started again there, the demo serves the
-//! same accounts from their last sealed directories.
+//! same accounts from their last sealed directories. A file `curlrc` in it holds key and account,
+//! for `curl -K`.
 
 use std::{
+    fmt,
+    io::Write,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -22,6 +25,7 @@ use crate::{
     clock::Clock,
     config::Config,
     crypto::{Chance, KeyRing},
+    error::Kind,
     gateway::{Gateway, access::OwnAccount, accounts::Link},
     model::{
         access::Scope,
@@ -59,12 +63,42 @@ pub struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    const fn organisation(&self) -> Organisation {
+        Organisation {
+            users: self.users,
+            groups: self.groups,
+            seed: self.seed,
+        }
+    }
+}
+
 /// What a demo remembers of itself in its data directory.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     api_key: String,
     simulator_port: u16,
+    world: Organisation,
     accounts: Vec<DemoAccount>,
+}
+
+/// What the simulated organisation is made from.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Organisation {
+    users: usize,
+    groups: usize,
+    seed: u64,
+}
+
+impl fmt::Display for Organisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            users,
+            groups,
+            seed,
+        } = self;
+        write!(f, "--users {users} --groups {groups} --seed {seed}")
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -102,6 +136,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let _guard = telemetry::start(&config.log);
     let ring = ring(directory)?;
     let known = Remembered::read(directory)?;
+    let asked_for = arguments.organisation();
+    if let Some(known) = known.as_ref().filter(|known| known.world != asked_for) {
+        return Err(Failure::Other(format!(
+            "the demo in {} was made with {}; start it with these, or take another --data-dir",
+            directory.display(),
+            known.world
+        )));
+    }
 
     let simulator = start_simulator(&arguments, known.as_ref()).await?;
     let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
@@ -113,14 +155,19 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let serving = tokio::spawn(app.run(async move {
         tokio::select! {
             () = shutdown_signal() => {}
-            _ = stopped => {}
+            Ok(()) = stopped => {}
         }
     }));
     let set_up = async {
         let remembered = match known {
             Some(known) => known,
-            None => link_accounts(&gateway, &simulator, directory).await?,
+            None => {
+                let made = link_accounts(&gateway, &simulator, asked_for).await?;
+                made.write(directory)?;
+                made
+            }
         };
+        remembered.write_curlrc(directory)?;
         await_first_walks(&gateway, &remembered, !arguments.json).await?;
         let ready = Ready {
             base_url,
@@ -139,8 +186,6 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     if outcome.is_err() {
         // The server may have ended on its own already; then nobody listens.
         let _ = stop.send(());
-    } else {
-        std::mem::forget(stop);
     }
     serving.await.map_err(Failure::other)??;
     simulator.stop().await;
@@ -217,10 +262,14 @@ fn is_free(port: u16) -> bool {
 async fn link_accounts(
     gateway: &Gateway,
     simulator: &Simulator,
-    directory: &Path,
+    world: Organisation,
 ) -> Result<Remembered, Failure> {
     let project: ProjectId = "demo".parse().expect("a well-formed project id");
-    gateway.create_project(&project).await?;
+    match gateway.create_project(&project).await {
+        // Left by a start that did not get this far.
+        Err(error) if error.kind() == Kind::InvalidParameter => {}
+        outcome => outcome?,
+    }
     let key = gateway.create_key(&project, "demo", &Scope::ALL).await?;
     let caller = gateway.authenticate(key.expose()).await?;
     let announcement = simulator.announcement();
@@ -257,13 +306,12 @@ async fn link_accounts(
         .ok()
         .and_then(|url| url.port())
         .ok_or_else(|| Failure::Other("the simulator has no port".to_owned()))?;
-    let remembered = Remembered {
+    Ok(Remembered {
         api_key: key.expose().to_owned(),
         simulator_port: port,
+        world,
         accounts,
-    };
-    remembered.write(directory)?;
-    Ok(remembered)
+    })
 }
 
 async fn await_first_walks(
@@ -299,7 +347,7 @@ async fn await_first_walk(
                 }
                 return Ok(());
             }
-            Err(error) if error.kind() == crate::error::Kind::DirectoryNotReady => {}
+            Err(error) if error.kind() == Kind::DirectoryNotReady => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -355,16 +403,28 @@ impl Remembered {
         }
     }
 
-    /// Whole or not at all, and for the owner's eyes: it holds the demo's API key.
     fn write(&self, directory: &Path) -> Result<(), Failure> {
-        use std::io::Write;
-
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        serde_json::to_writer(&mut file, self).map_err(Failure::other)?;
-        file.flush()?;
-        file.as_file().sync_all()?;
-        file.persist(Self::path(directory))
-            .map_err(|error| Failure::from(error.error))?;
-        Ok(())
+        let text = serde_json::to_vec(self).map_err(Failure::other)?;
+        write_whole(&Self::path(directory), &text)
     }
+
+    /// What `curl -K` takes: the key, and the account that sees everything.
+    fn write_curlrc(&self, directory: &Path) -> Result<(), Failure> {
+        let text = format!(
+            "header = \"Authorization: Bearer {}\"\nheader = \"x-account-id: {}\"\n",
+            self.api_key, self.accounts[0].id
+        );
+        write_whole(&directory.join("curlrc"), text.as_bytes())
+    }
+}
+
+/// Whole or not at all, and for the owner's eyes: the demo's API key is in it.
+fn write_whole(path: &Path, text: &[u8]) -> Result<(), Failure> {
+    let directory = path.parent().expect("a file in the data directory");
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path)
+        .map_err(|error| Failure::from(error.error))?;
+    Ok(())
 }

@@ -237,6 +237,8 @@ pub async fn list_accounts(
 }
 
 /// Get an account
+///
+/// As it is now: its status says whether the provider still takes its credential.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "get_account",

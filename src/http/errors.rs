@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use utoipa::{
     IntoResponses, PartialSchema, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema},
+    openapi::{
+        ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, example::ExampleBuilder,
+    },
 };
 
-use super::error::{ErrorBody, status};
+use super::error::{ErrorBody, ProgressBody, ProviderErrorBody, status};
 use crate::error::Kind;
 
 /// Refusals that any route with a key can answer.
@@ -141,31 +144,68 @@ fn of(own: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
 }
 
 fn described(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
-    let mut codes: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+    let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
     for kind in kinds {
-        codes.entry(status(*kind)).or_default().push(kind.code());
+        by_status.entry(status(*kind)).or_default().push(*kind);
     }
-    let content = || {
-        ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name(ErrorBody::name())))
-            .build()
-    };
-    codes
+    by_status
         .into_iter()
-        .map(|(status, codes)| {
+        .map(|(status, kinds)| {
+            let codes: Vec<_> = kinds.iter().map(|kind| kind.code()).collect();
+            let examples = kinds.iter().map(|kind| {
+                let body = serde_json::to_value(example(*kind)).expect("a body is plain data");
+                let example = ExampleBuilder::new().value(Some(body)).build();
+                (kind.code(), example)
+            });
+            let content = ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name(ErrorBody::name())))
+                .examples_from_iter(examples)
+                .build();
             let response = ResponseBuilder::new()
                 .description(format!("`{}`", codes.join("`, `")))
-                .content("application/json", content())
+                .content("application/json", content)
                 .build();
             (status.to_string(), RefOr::T(response))
         })
         .collect()
 }
 
-/// The schema that every error refers to, by name. Its `code` is described by the whole table, so
-/// that each has its place in the document, also those that no single route answers with. The
-/// list is no `enum`: a client must live with a code that is newer than itself.
-pub fn error_schema() -> (String, RefOr<Schema>) {
+/// How an error of this kind may look.
+fn example(kind: Kind) -> ErrorBody {
+    let provider = match kind {
+        Kind::CredentialRefused => Some((401, 1002)),
+        Kind::ProviderThrottled => Some((429, 4003)),
+        Kind::ProviderUnavailable => Some((503, 4001)),
+        _ => None,
+    };
+    ErrorBody {
+        status_code: status(kind),
+        message: "What is wrong with this very request.".to_owned(),
+        timestamp: Timestamp::constant(1_790_000_000, 0),
+        code: kind.code(),
+        hint: kind.hint().to_owned(),
+        request_id: "019ab5c2-7a3e-7000-8000-1f6f0e0b7c55".to_owned(),
+        provider_errors: provider
+            .map(|(status, code)| ProviderErrorBody {
+                status: Some(status),
+                code: Some(code),
+                reference: Some("1a2b3c4d".to_owned()),
+            })
+            .into_iter()
+            .collect(),
+        progress: (kind == Kind::DirectoryNotReady).then_some(ProgressBody {
+            pages: 12,
+            pages_total: Some(48),
+            records: 1200,
+            eta_seconds: Some(9),
+        }),
+    }
+}
+
+/// The schemas that every error refers to, by name. The body's `code` is described by the whole
+/// table, so that each has its place in the document, also those that no single route answers
+/// with. The list is no `enum`: a client must live with a code that is newer than itself.
+pub fn error_schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schema = ErrorBody::schema();
     if let RefOr::T(Schema::Object(body)) = &mut schema
         && let Some(RefOr::T(Schema::Object(code))) = body.properties.get_mut("code")
@@ -176,5 +216,7 @@ pub fn error_schema() -> (String, RefOr<Schema>) {
             .collect();
         code.description = Some(format!("A stable word for programs. One of:\n{table}"));
     }
-    (ErrorBody::name().into_owned(), schema)
+    let mut schemas = vec![(ErrorBody::name().into_owned(), schema)];
+    ErrorBody::schemas(&mut schemas);
+    schemas
 }

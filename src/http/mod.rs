@@ -14,7 +14,10 @@ use utoipa::{
     OpenApi,
     openapi::{
         OpenApi as Document,
-        security::{Http, HttpAuthScheme, SecurityScheme},
+        path::Operation,
+        security::{
+            ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 use utoipa_actix_web::{AppExt, scope, service_config::ServiceConfig};
@@ -62,7 +65,8 @@ pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
     unified(&mut ServiceConfig::new(config));
     let pages = Config::from("/openapi.json")
         .persist_authorization(true)
-        .try_it_out_enabled(true);
+        .try_it_out_enabled(true)
+        .default_models_expand_depth(0);
     config.service(SwaggerUi::new("/swagger-ui/{_:.*}").config(pages));
     config.service(web::redirect("/swagger-ui", "/swagger-ui/"));
     config.default_service(web::to(nothing_here));
@@ -100,13 +104,37 @@ pub fn document() -> Document {
         .configure(configure)
         .split_for_parts();
     let components = document.components.get_or_insert_default();
-    let (name, schema) = errors::error_schema();
-    components.schemas.insert(name, schema);
+    components.schemas.extend(errors::error_schemas());
     components.add_security_scheme(
         "api_key",
-        SecurityScheme::Http(Http::builder().scheme(HttpAuthScheme::Bearer).build()),
+        SecurityScheme::Http(
+            Http::builder()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some("An API key, such as `rolecall demo` prints."))
+                .build(),
+        ),
     );
+    components.add_security_scheme(
+        "account",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            "x-account-id",
+            "The id of a linked account, as `GET /accounts` lists them. Routes under `/iam` need \
+             it; the query parameter `account_id` does the same.",
+        ))),
+    );
+    for (path, item) in &mut document.paths.paths {
+        if path.starts_with("/iam") {
+            let operations = [&mut item.get, &mut item.patch, &mut item.delete];
+            operations.into_iter().flatten().for_each(names_an_account);
+        }
+    }
     document
+}
+
+/// A key and an account; or a key alone, where the account is in the query.
+fn names_an_account(operation: &mut Operation) {
+    let key = || SecurityRequirement::new("api_key", [""; 0]);
+    operation.security = Some(vec![key().add("account", [""; 0]), key()]);
 }
 
 /// The document as it is sent.

@@ -82,6 +82,8 @@ pub async fn walk_now(
 }
 
 /// List walks
+///
+/// What became of the last walks of an account, newest first.
 #[utoipa::path(
     tag = "walks",
     operation_id = "list_walks",
@@ -114,6 +116,8 @@ pub async fn list_walks(
 }
 
 /// Get a walk
+///
+/// Also while it waits for its turn or runs.
 #[utoipa::path(
     tag = "walks",
     operation_id = "get_walk",

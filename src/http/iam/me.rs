@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ReadHeaders;
 use crate::{
     gateway::Gateway,
     http::{
@@ -58,7 +57,7 @@ pub struct Organization {
 #[utoipa::path(
     tag = "me",
     operation_id = "get_me",
-    params(ReadHeaders, ("account_id" = Option<String>, Query, description = "The linked account; the header x-account-id does the same.")),
+    params(("account_id" = Option<String>, Query, description = "The linked account; the header x-account-id does the same.")),
     responses((status = 200, description = "The token's person", body = MeRecord), ReadErrors),
 )]
 #[get("/iam/me")]

@@ -82,18 +82,16 @@ pub struct RecordParams {
     pub expand: Option<String>,
 }
 
-/// Headers of every read.
+/// Headers of every read. The one that names the account is in the document as `account`,
+/// beside the key, so that whoever tries things out in a browser gives it once.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ReadHeaders {
-    /// The linked account; the query parameter account_id does the same.
-    #[param(rename = "x-account-id", required = false)]
-    pub account: Option<String>,
     /// An ETag that the caller has: 304 if it still holds.
-    #[param(rename = "If-None-Match", required = false)]
+    #[param(rename = "If-None-Match", value_type = String, required = false)]
     pub if_none_match: Option<String>,
     /// `no-cache`, or `max-age=SECONDS`: wait for a directory at most this old.
-    #[param(rename = "Cache-Control", required = false)]
+    #[param(rename = "Cache-Control", value_type = String, required = false)]
     pub cache_control: Option<String>,
 }
 
