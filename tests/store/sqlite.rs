@@ -412,6 +412,17 @@ async fn one_process_serves_and_others_may_look_in() {
     beside.store.claim().unwrap();
 }
 
+#[tokio::test]
+async fn a_store_that_is_closed_may_be_served_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let first = open(&path, &ring).await;
+    first.store.claim().unwrap();
+    // Somebody still holds a clone, but nothing of it can write any more.
+    first.store.close().await;
+    open(&path, &ring).await.store.claim().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_may_open_a_new_file_at_once() {
     for _ in 0..5 {
