@@ -1,5 +1,5 @@
 //! Time as a value. Everything that asks what time it is, or waits, does so through a [`Clock`],
-//! so that a test can stop time, move it, or let waits pass at once.
+//! so that a test can stop time, move it, let it run faster, or let waits pass at once.
 
 use std::{
     sync::{
@@ -21,8 +21,14 @@ enum Source {
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
     Skipping(Arc<AtomicI64>),
-    /// The machine's clock, so many milliseconds ahead.
-    Ahead(Arc<AtomicI64>),
+    /// From `start` on so many times as fast as the machine's clock, and so many milliseconds
+    /// ahead of that.
+    Driven {
+        start: Timestamp,
+        began_at: Instant,
+        times: u32,
+        ahead: Arc<AtomicI64>,
+    },
 }
 
 impl Clock {
@@ -42,7 +48,22 @@ impl Clock {
     /// The machine's clock until it is moved, from then on ahead of it. Waits are true waits, so
     /// that what works in the background does not spin. Clones share the time.
     pub fn movable() -> Self {
-        Self(Source::Ahead(Arc::default()))
+        Self::racing(Self::system().now(), 1)
+    }
+
+    /// A clock that begins at `start` and runs so many times as fast as the machine's. It can be
+    /// moved too. Clones share the time.
+    ///
+    /// # Panics
+    /// If `times` is 0.
+    pub fn racing(start: Timestamp, times: u32) -> Self {
+        assert!(times > 0, "a clock that stands still cannot be waited for");
+        Self(Source::Driven {
+            start,
+            began_at: Instant::now(),
+            times,
+            ahead: Arc::default(),
+        })
     }
 
     /// Now, in whole milliseconds: as it is stored.
@@ -54,9 +75,11 @@ impl Clock {
         let millis = match &self.0 {
             Source::System => Timestamp::now().as_millisecond(),
             Source::Skipping(millis) => millis.load(Ordering::SeqCst),
-            Source::Ahead(by) => Timestamp::now().as_millisecond() + by.load(Ordering::SeqCst),
+            Source::Driven { start, .. } => {
+                start.as_millisecond() + duration_millis(self.monotonic())
+            }
         };
-        Timestamp::from_millisecond(millis).expect("both clocks stay within jiff's range")
+        Timestamp::from_millisecond(millis).expect("every clock stays within jiff's range")
     }
 
     /// A reading that never steps back, whatever is done to the machine's date. Only the
@@ -64,30 +87,36 @@ impl Clock {
     /// It is the runtime's time, which waits are made by too.
     pub fn monotonic(&self) -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let elapsed = || {
-            let origin = *ORIGIN.get_or_init(Instant::now);
-            tokio::time::Instant::now()
-                .into_std()
-                .saturating_duration_since(origin)
-        };
-        let held = |millis: &AtomicI64| {
+        let millis = |millis: &AtomicI64| {
             Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
         };
         match &self.0 {
-            Source::System => elapsed(),
-            Source::Skipping(now) => held(now),
-            Source::Ahead(by) => elapsed() + held(by),
+            Source::System => {
+                let origin = *ORIGIN.get_or_init(Instant::now);
+                tokio::time::Instant::now()
+                    .into_std()
+                    .saturating_duration_since(origin)
+            }
+            Source::Skipping(now) => millis(now),
+            Source::Driven {
+                began_at,
+                times,
+                ahead,
+                ..
+            } => began_at.elapsed() * *times + millis(ahead),
         }
     }
 
-    /// Waits for `wait`; on a skipping clock, only moves the time on and lets others run.
+    /// Waits for `wait` as this clock has it; a skipping one only moves the time on and lets
+    /// others run.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place where waits are made"
     )]
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
-            Source::System | Source::Ahead(_) => tokio::time::sleep(wait).await,
+            Source::System => tokio::time::sleep(wait).await,
+            Source::Driven { times, .. } => tokio::time::sleep(wait / *times).await,
             Source::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
@@ -100,7 +129,7 @@ impl Clock {
 
     /// Moves a clock that can be moved on. With the machine's own it does nothing.
     pub fn advance(&self, by: Duration) {
-        if let Source::Skipping(millis) | Source::Ahead(millis) = &self.0 {
+        if let Source::Skipping(millis) | Source::Driven { ahead: millis, .. } = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
         }
     }

@@ -131,8 +131,6 @@ impl Assessment<'_> {
             can_be_whole(listing, &groups)?;
         }
 
-        let as_seen = self.as_seen(&users, &groups);
-        let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
         let mut open = Open {
             users,
             groups,
@@ -141,6 +139,8 @@ impl Assessment<'_> {
         let Some(prev) = *prev else {
             return Ok(Finding::Open(open));
         };
+        let as_seen = self.as_seen(prev, &open);
+        let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
         let losses = losses(prev, &world);
         let hold = |reason, suspects| {
             if self.falls_short() {
@@ -187,12 +187,9 @@ impl Assessment<'_> {
 
     /// The reading taken at its word: whom it does not show is gone. Only who was missing before
     /// this walk, and was kept then, is not gone "at once" now.
-    fn as_seen(&self, users: &[RemoteId], groups: &[RemoteId]) -> Decisions {
+    fn as_seen(&self, prev: &Directory, open: &Open) -> Decisions {
         let mut decisions = Decisions::default();
-        let Some(prev) = self.prev else {
-            return decisions;
-        };
-        for id in users {
+        for id in &open.users {
             if self.evidence.users.is_known(id.as_str())
                 && let Some(place) = prev.find(Resource::Users, id.as_str())
             {
@@ -204,7 +201,7 @@ impl Assessment<'_> {
                 decisions.users.insert(id.clone(), standing);
             }
         }
-        for id in groups {
+        for id in &open.groups {
             if self.evidence.groups.is_known(id.as_str())
                 && let Some(place) = prev.find(Resource::Groups, id.as_str())
             {
@@ -353,7 +350,7 @@ fn losses(prev: &Directory, after: &World<'_>) -> BTreeSet<Loss> {
     let group_counts = after.group_counts();
     for place in 0..prev.len(Resource::Users) {
         let before = prev.user(place);
-        let why = match after.place_of(before.id) {
+        let why = match after.place_now(place) {
             None => SuspectReason::Missing,
             Some(now) => {
                 let user = &after.users[now].view;

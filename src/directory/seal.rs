@@ -146,15 +146,18 @@ impl Assessment<'_> {
             trial.close()?;
         }
 
-        evidence.held.clear();
-        for (loss, walks) in open.disputes() {
+        // What was not proven in this walk counts on: the next may be the one that proves it.
+        evidence.held = open
+            .disputes()
+            .map(|(loss, walks)| (loss.clone(), walks))
+            .collect();
+        for (loss, _) in open.disputes() {
             let is_absent = open.users.binary_search(&loss.id).is_ok();
             if loss.kind == SuspectKind::User
                 && !is_absent
                 && (open.is_unripe(loss) || !is_confirmed(loss, answers.users.get(&loss.id)))
             {
                 decisions.disputed.insert(loss.id.clone());
-                evidence.held.insert(loss.clone(), walks);
             }
         }
         Some(decisions)

@@ -7,10 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use crate::model::{
-    id::RemoteId,
-    observed::{ObservedMember, ObservedRole},
-};
+use crate::model::{id::RemoteId, observed::ObservedRole};
 
 use super::{
     Directory, Evidence, GroupRead, MemberList, Reading, Resource, Visibility,
@@ -37,6 +34,8 @@ pub(super) struct World<'a> {
     pub(super) groups: Vec<GroupDraft<'a>>,
     /// Whether anything that is served differs from the former directory.
     pub(super) is_changed: bool,
+    /// Where each user of the former directory is in this one.
+    place_now: Vec<u32>,
 }
 
 pub(super) struct UserDraft<'a> {
@@ -80,11 +79,8 @@ impl<'a> World<'a> {
         let Sources { prev, reading, .. } = from;
         let visibility = reading.visibility();
         let groups = group_views(from, decisions)?;
-        let mut users = present_users(from, decisions, visibility);
-        let outsiders = outsiders(from, &users, &groups, visibility);
-        users.extend(outsiders);
-        users.sort_unstable_by(|a, b| a.id.cmp(b.id));
-        let members = member_places(from, decisions, &users, &groups);
+        let present = present_users(from, decisions, visibility);
+        let (users, members) = everybody(from, decisions, present, &groups);
 
         let mut roles = reading.roles.clone();
         roles.sort_by(|a, b| a.remote_id.cmp(&b.remote_id));
@@ -115,6 +111,7 @@ impl<'a> World<'a> {
                 })
                 .collect(),
             is_changed,
+            place_now: Vec::new(),
         };
         if let Some(prev) = prev {
             world.date_from(prev);
@@ -128,8 +125,12 @@ impl<'a> World<'a> {
     fn date_from(&mut self, prev: &Directory) {
         let mut place_now = vec![NOWHERE; prev.len(Resource::Users)];
         let mut former_place = vec![None; self.users.len()];
+        let mut former = 0;
         for (place, user) in self.users.iter().enumerate() {
-            if let Some(former) = prev.find(Resource::Users, user.view.id) {
+            while former < place_now.len() && prev.user(former).id < user.view.id {
+                former += 1;
+            }
+            if former < place_now.len() && prev.user(former).id == user.view.id {
                 place_now[former] = size(place);
                 former_place[place] = Some(former);
             }
@@ -188,12 +189,15 @@ impl<'a> World<'a> {
                 self.is_changed = true;
             }
         }
+        self.place_now = place_now;
     }
 
-    pub(super) fn place_of(&self, id: &str) -> Option<usize> {
-        self.users
-            .binary_search_by(|user| user.view.id.cmp(id))
-            .ok()
+    /// Where the user at `former` in the directory before is now; None if they are gone.
+    pub(super) fn place_now(&self, former: usize) -> Option<usize> {
+        let place = self.place_now.get(former).copied();
+        place
+            .filter(|place| *place != NOWHERE)
+            .map(|place| place as usize)
     }
 
     pub(super) fn has_group(&self, id: &str) -> bool {
@@ -322,98 +326,87 @@ fn present_users<'a>(
     users
 }
 
-/// Whom groups name and no list shows. Somebody who is gone is not among them, nor whoever was
-/// proven gone after the group was read: a list from before cannot bring them back.
-fn outsiders<'a>(
+/// Everybody, in order of id, and the members of each group as places among them.
+///
+/// To those present come the outsiders: whom groups name and no list shows. Somebody who is gone
+/// is not among them, nor in a group that was read before they were proven gone: a list from
+/// before cannot bring them back.
+fn everybody<'a>(
     from: Sources<'a>,
-    present: &[UserView<'a>],
+    decisions: &Decisions,
+    present: Vec<UserView<'a>>,
     groups: &[(GroupView<'a>, Members<'a>)],
-    visibility: Visibility,
-) -> Vec<UserView<'a>> {
+) -> (Vec<UserView<'a>>, Vec<Vec<u32>>) {
     let Sources {
         prev,
+        reading,
         evidence,
         now,
-        ..
     } = from;
-    let present: HashSet<&str> = present.iter().map(|user| user.id).collect();
-    let former = |id: &str| Some(prev?.user(prev?.find(Resource::Users, id)?));
+    let visibility = reading.visibility();
     let is_gone = |id: &str, read_at: Millis| {
         evidence
             .users
             .departed_at(id, now)
             .is_some_and(|departed_at| departed_at >= read_at)
-            || former(id).is_some_and(|former| !former.profile.is_outsider)
+            || prev
+                .and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)))
+                .is_some_and(|former| !former.profile.is_outsider)
     };
-    let mut told: HashMap<&str, &ObservedMember> = HashMap::new();
-    let mut carried: HashMap<&str, UserView<'a>> = HashMap::new();
-    for (_, members) in groups {
-        match (*members, prev) {
-            (Members::Read(list), _) => {
-                let read_at = Millis::at(list.read_at);
-                for member in &list.members {
-                    let id = member.remote_id.as_str();
-                    if !present.contains(id) && !told.contains_key(id) && !is_gone(id, read_at) {
-                        told.insert(id, member);
-                    }
+    let insiders = size(present.len());
+    let mut users = present;
+    let mut places: HashMap<&str, u32> = users
+        .iter()
+        .zip(0..)
+        .map(|(user, place)| (user.id, place))
+        .collect();
+    let mut lists = vec![Vec::new(); groups.len()];
+
+    // What a group tells now goes before what one told then.
+    for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
+        let Members::Read(list) = members else {
+            continue;
+        };
+        let read_at = Millis::at(list.read_at);
+        for member in &list.members {
+            let id = member.remote_id.as_str();
+            let place = match places.get(id) {
+                Some(place) if *place < insiders => *place,
+                _ if is_gone(id, read_at) => continue,
+                Some(place) => *place,
+                None => {
+                    users.push(UserView::outsider(member, visibility));
+                    *places.entry(id).insert_entry(size(users.len() - 1)).get()
                 }
-            }
-            (Members::Carried(place), Some(prev)) => {
-                for user in prev.members(place) {
-                    let user = prev.user(*user as usize);
-                    if user.profile.is_outsider && !present.contains(user.id) {
-                        carried.insert(user.id, user);
-                    }
-                }
-            }
-            (Members::Carried(_), None) => {}
+            };
+            places_of.push(place);
         }
     }
-    carried.retain(|id, _| !told.contains_key(id));
-    let told = told
-        .into_values()
-        .map(|member| UserView::outsider(member, visibility));
-    let carried = carried.into_values().map(|user| UserView {
-        profile: Cow::Owned(outsider_profile(visibility)),
-        ..user
-    });
-    told.chain(carried).collect()
-}
-
-/// The members of each group as places in `users`. Who is not there is struck.
-fn member_places(
-    from: Sources<'_>,
-    decisions: &Decisions,
-    users: &[UserView<'_>],
-    groups: &[(GroupView<'_>, Members<'_>)],
-) -> Vec<Vec<u32>> {
-    let places: HashMap<&str, u32> = users
-        .iter()
-        .enumerate()
-        .map(|(place, user)| (user.id, size(place)))
-        .collect();
-    let mut lists: Vec<Vec<u32>> = groups
-        .iter()
-        .map(|(_, members)| match (*members, from.prev) {
-            (Members::Read(list), _) => list
-                .members
-                .iter()
-                .filter_map(|member| places.get(member.remote_id.as_str()).copied())
-                .collect(),
-            (Members::Carried(place), Some(prev)) => prev
-                .members(place)
-                .iter()
-                .filter_map(|user| places.get(prev.user(*user as usize).id).copied())
-                .collect(),
-            (Members::Carried(_), None) => Vec::new(),
-        })
-        .collect();
-    if let Some(prev) = from.prev {
-        for id in &decisions.disputed {
-            let Some(former) = prev.find(Resource::Users, id.as_str()) else {
+    if let Some(prev) = prev {
+        for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
+            let Members::Carried(group) = members else {
                 continue;
             };
-            let Some(place) = places.get(id.as_str()) else {
+            for user in prev.members(*group) {
+                let former = prev.user(*user as usize);
+                let place = match places.get(former.id) {
+                    Some(place) => *place,
+                    None if former.profile.is_outsider => {
+                        let id = former.id;
+                        users.push(UserView {
+                            profile: Cow::Owned(outsider_profile(visibility)),
+                            ..former
+                        });
+                        *places.entry(id).insert_entry(size(users.len() - 1)).get()
+                    }
+                    None => continue,
+                };
+                places_of.push(place);
+            }
+        }
+        for id in &decisions.disputed {
+            let former = prev.find(Resource::Users, id.as_str());
+            let (Some(former), Some(place)) = (former, places.get(id.as_str())) else {
                 continue;
             };
             for group in prev.groups_of(former) {
@@ -424,9 +417,20 @@ fn member_places(
             }
         }
     }
+
+    let mut order: Vec<u32> = (0..size(users.len())).collect();
+    order.sort_by(|a, b| users[*a as usize].id.cmp(users[*b as usize].id));
+    let mut rank = vec![0; users.len()];
+    for (place, was) in (0..).zip(&order) {
+        rank[*was as usize] = place;
+    }
+    users.sort_by(|a, b| a.id.cmp(b.id));
     for list in &mut lists {
+        for place in list.iter_mut() {
+            *place = rank[*place as usize];
+        }
         list.sort_unstable();
         list.dedup();
     }
-    lists
+    (users, lists)
 }

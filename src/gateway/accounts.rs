@@ -133,8 +133,9 @@ impl Gateway {
         Ok(fields)
     }
 
-    /// Deletes the account with its credential, directories and walks. What it answered last is
-    /// returned; from the next request on it is unknown.
+    /// Deletes the account with its credential, directories and walks, and ends a walk that is
+    /// under way: the provider is not called for it again. What it answered last is returned;
+    /// from the next request on it is unknown.
     ///
     /// # Errors
     /// `account_not_found`, `store_unavailable`.
@@ -148,11 +149,15 @@ impl Gateway {
         self.0
             .accounts
             .forget(&(account.project.clone(), account.id));
-        self.0
+        let live = self
+            .0
             .lives
             .write()
             .expect("no holder of this lock panics")
             .remove(&account.id);
+        if let Some(live) = live {
+            self.end_walks(&live).await;
+        }
         let id = account.id;
         // Both caches were built to take these; a full queue only delays the forgetting.
         let _ = self

@@ -7,7 +7,7 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use super::walk::Slots;
 use crate::{
@@ -72,6 +72,8 @@ pub struct Live {
     /// Held while a walk is judged and committed, and while a person decides on a held one, so
     /// that every judgement is made against the directory that it will replace.
     pub judgement: tokio::sync::Mutex<()>,
+    /// True once the account is unlinked: from then on no walk calls the provider.
+    pub is_unlinked: watch::Sender<bool>,
     /// When the last walk ended, in ms since the epoch; 0 before the first.
     last_walk_ended_at: AtomicI64,
 }
@@ -85,6 +87,7 @@ impl Live {
             loaded: OnceCell::new(),
             slots: Mutex::default(),
             judgement: tokio::sync::Mutex::default(),
+            is_unlinked: watch::Sender::new(false),
             last_walk_ended_at: AtomicI64::new(0),
         }
     }

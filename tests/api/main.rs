@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
+mod accounts;
 mod errors;
 mod expected;
+mod freshness;
 mod iam;
 mod isolation;
 mod openapi;
 mod paging;
 mod truth;
+mod walks;
 mod world;

@@ -39,6 +39,9 @@ mod decide;
 mod lists;
 mod run;
 
+/// A walk that is to end only finishes what it is writing to the store.
+const A_WALK_LETS_GO: Duration = Duration::from_secs(10);
+
 /// Which walk an asker is content with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
@@ -236,6 +239,18 @@ impl Gateway {
         match tokio::time::timeout(wait, ended).await {
             Ok(Ok(walk)) => walk.clone(),
             Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Ends the walks of an account that is no more; afterwards none calls the provider.
+    pub(super) async fn end_walks(&self, live: &Live) {
+        live.is_unlinked.send_replace(true);
+        let running = {
+            let slots = live.slots.lock().expect("no holder of this lock panics");
+            slots.running.clone()
+        };
+        if let Some(ticket) = running {
+            self.await_walk(&ticket, A_WALK_LETS_GO).await;
         }
     }
 

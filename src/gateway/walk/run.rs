@@ -204,12 +204,12 @@ impl Walker<'_> {
         let clock = &self.gateway.0.clock;
         let started_at = clock.now();
         let reader = self.reader(connector, session);
-        let identity = connector.identify(session).await?;
+        let identity = reader.identify().await?;
         let users = reader
-            .list(|number| connector.users(session, &identity, number))
+            .unless_unlinked(reader.list(|number| connector.users(session, &identity, number)))
             .await?;
         let groups = match reader
-            .list(|number| connector.groups(session, number))
+            .unless_unlinked(reader.list(|number| connector.groups(session, number)))
             .await
         {
             Ok(groups) => Some(groups),
@@ -230,7 +230,7 @@ impl Walker<'_> {
                         self.ticket.is_full.load(Ordering::Relaxed),
                     )
                 };
-                reader.groups(&due).await?
+                reader.unless_unlinked(reader.groups(&due)).await?
             }
         };
         Ok(Reading {
@@ -269,7 +269,8 @@ impl Walker<'_> {
             .part_of_budget()
             .map_or(usize::MAX, |part| part as usize);
         let lookups = assessment.lookups(cap);
-        let answers = self.reader(connector, session).look_up(&lookups).await?;
+        let reader = self.reader(connector, session);
+        let answers = reader.unless_unlinked(reader.look_up(&lookups)).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
         let end = match assessment.seal(answers, version, now) {
@@ -473,8 +474,8 @@ impl Walker<'_> {
         if !stop.was_refused {
             return stop;
         }
-        match connector.identify(session).await {
-            Err(error) if error.kind == CallErrorKind::Unauthorized => stop,
+        match self.reader(connector, session).identify().await {
+            Err(second) if second.was_refused => stop,
             Ok(_) | Err(_) => Stop {
                 reason: WalkReason::ProviderUnavailable,
                 ..stop
@@ -500,6 +501,7 @@ impl Walker<'_> {
         Reader {
             connector,
             session,
+            live: self.live,
             ticket: self.ticket,
             clock: &self.gateway.0.clock,
             parallel: self.gateway.0.settings.parallel_reads,

@@ -166,13 +166,15 @@ async fn read(
 ) -> Result<HttpResponse, ApiError> {
     let max_age = max_age(request)?;
     let known = known_etags(request);
-    let answer = gateway
+    let mut answer = gateway
         .read(&account.0, selection, want, max_age, |etag| {
-            known
-                .iter()
-                .any(|known| *known == "*" || weakly(known) == weakly(etag))
+            known.iter().any(|known| weakly(known) == weakly(etag))
         })
         .await?;
+    if known.contains(&"*") {
+        // Whatever is there is known; only now is it sure that something is.
+        answer.page = None;
+    }
     Ok(respond(request, &answer))
 }
 
