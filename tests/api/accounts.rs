@@ -409,3 +409,42 @@ async fn an_unknown_parameter_of_linking_is_named_before_anything_is_done() {
     assert!(refusal["message"].as_str().unwrap().contains("dry_run"));
     assert_eq!(count(&world).await, 0);
 }
+
+#[tokio::test]
+async fn a_provider_that_throttles_is_told_with_its_own_wait_and_nothing_is_stored() {
+    let world = World::new().await;
+    let throttled = json!({
+        "kind": "status", "status": 429, "error_code": 4003, "retry_after": "120",
+    });
+    world
+        .faults(&json!([{"match": {}, "fault": throttled}]))
+        .await;
+    let reply = world.try_link(&world.admin_token()).await;
+    let refusal = reply.refused(429, "provider_throttled");
+    assert_eq!(refusal["provider_errors"][0]["status"], 429);
+    assert_eq!(refusal["provider_errors"][0]["code"], 4003);
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert!((115..=120).contains(&wait), "{wait}");
+    assert_eq!(count(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_walk_of_a_throttled_token_waits_and_reads_go_on() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let throttled = json!({
+        "kind": "status", "status": 429, "error_code": 4003, "retry_after": "120",
+    });
+    world
+        .faults(&json!([{"match": {}, "times": 1, "fault": throttled}]))
+        .await;
+    let seq = world.provider_calls().await;
+    let walk = world
+        .post(&format!("/accounts/{account}/walks?wait=1"))
+        .await
+        .expect(202);
+    assert_eq!(walk["state"], "running");
+    world.read(&account, "/iam/users").await.expect(200);
+    let log = world.provider_log(seq).await;
+    assert_eq!(log.len(), 1, "nothing is asked within the wait");
+}

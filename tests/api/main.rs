@@ -11,6 +11,7 @@ mod iam;
 mod isolation;
 mod openapi;
 mod paging;
+mod secrets;
 mod truth;
 mod walks;
 mod world;

@@ -158,11 +158,6 @@ impl World {
         self.running = Some(running);
     }
 
-    /// Where the store's files are.
-    pub fn store_directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// A project and a key of its own with these scopes.
     pub async fn project(&self, name: &str, scopes: &[Scope]) -> String {
         let project = name.parse().unwrap();
