@@ -348,6 +348,16 @@ const KINDS: [&str; 36] = [
     "duplicate_rows",
 ];
 
+/// Answers about one record that prove nothing.
+const NO_PROOFS: [&str; 6] = [
+    "404 of a proxy",
+    "404 of a user",
+    "404 of a group",
+    "400",
+    "503",
+    "empty object",
+];
+
 const FIELDS: [&str; 17] = [
     "id",
     "email",
@@ -396,6 +406,22 @@ fn rule(rng: &mut Rng, kind: &str) -> Value {
         "times": times,
         "fault": fault(rng, kind),
     })
+}
+
+/// The token sees less than before: no longer an admin's, without groups, or without a plan.
+fn dimness(rng: &mut Rng) -> Value {
+    let forbidden = json!({"kind": "status", "status": 403, "error_code": 1004});
+    match rng.u8(0..3) {
+        0 => json!({
+            "match": {"path_prefix": "/users/me"},
+            "fault": {"kind": "omit_field", "field": "admin"},
+        }),
+        1 => json!({"match": {"path_prefix": "/groups"}, "fault": forbidden}),
+        // Behind /users/me come the plans of whoever that is, and nothing else in order.
+        _ => json!({
+            "match": {"path_prefix": "/users/"}, "after": 1, "times": 1, "fault": forbidden,
+        }),
+    }
 }
 
 /// Whether none of these rules makes a list or a record say what is not so, in a way that nobody
@@ -470,13 +496,15 @@ async fn combined(seed: u64) -> Tally {
     let first_churn = [0.0, 0.05, 0.3][rng.usize(0..3)];
     let mut soak = Soak::begin(plan, &first_faults, first_churn).await;
     for _ in 0..4 {
-        let rules = if rng.u8(0..3) == 0 {
-            soak.hide_a_few(&mut rng).await
-        } else {
-            let kinds: Vec<&str> = (0..rng.usize(0..4))
-                .map(|_| *rng.choice(&KINDS).unwrap())
-                .collect();
-            kinds.iter().map(|kind| rule(&mut rng, kind)).collect()
+        let rules = match rng.u8(0..6) {
+            0 | 1 => soak.hide_a_few(&mut rng).await,
+            2 => vec![dimness(&mut rng)],
+            _ => {
+                let kinds: Vec<&str> = (0..rng.usize(0..4))
+                    .map(|_| *rng.choice(&KINDS).unwrap())
+                    .collect();
+                kinds.iter().map(|kind| rule(&mut rng, kind)).collect()
+            }
         };
         let is_lied_to = !are_honest(&rules);
         soak.world
@@ -522,7 +550,8 @@ impl Soak {
             let rows = all.len() - hidden;
             for record in &all[rows..] {
                 if rng.u8(0..5) > 0 {
-                    let kind = *rng.choice(&KINDS).unwrap();
+                    let kinds = if rng.bool() { &NO_PROOFS[..] } else { &KINDS };
+                    let kind = *rng.choice(kinds).unwrap();
                     let matches = json!({"path_prefix": format!("{path}/{}", record["id"])});
                     let fault = fault(rng, kind);
                     let times = ["delay", "trickle"].contains(&kind).then_some(1);

@@ -386,6 +386,11 @@ impl Case<'_> {
         found
     }
 
+    /// Whether nothing changed during the walk.
+    fn is_still(&self) -> bool {
+        self.before == self.after
+    }
+
     /// Who was there throughout and was served is served.
     fn leavers(&self, found: &mut Vec<String>) {
         let Some(former) = self.former else { return };
@@ -445,7 +450,10 @@ impl Case<'_> {
         .flatten()
         .collect();
         if known.is_empty() {
-            found.push(format!("{id} never was, and is served: {person:?}"));
+            // Or came and left while it was walked.
+            if self.is_still() {
+                found.push(format!("{id} never was, and is served: {person:?}"));
+            }
             return;
         }
         if self.told.users.contains(id) {
@@ -498,7 +506,7 @@ impl Case<'_> {
                     .as_ref()
                     .is_some_and(|groups| groups.contains(group))
             });
-            if !was_in {
+            if !was_in && self.is_still() {
                 found.push(format!("{id} was never in group {group}"));
             }
         }

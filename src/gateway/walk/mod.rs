@@ -5,8 +5,8 @@
 //! account without a directory joins any walk. The walk itself is a task that nobody's
 //! disconnect ends.
 //!
-//! * [`run`]: the reading, from credential to sealed directory.
-//! * [`decide`]: what a person does with a held walk.
+//! * `run`: the reading, from credential to sealed directory.
+//! * `decide`: what a person does with a held walk.
 
 use std::{
     sync::{

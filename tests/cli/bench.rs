@@ -1,0 +1,198 @@
+//! A test's own folder, and the binary run in it with nothing of ours in its environment.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// A time-out that only a hang can reach.
+const HANG: Duration = Duration::from_secs(60);
+
+/// A folder to run in, gone with the test.
+pub struct Bench {
+    folder: TempDir,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Outcome {
+    /// What was printed, if the exit code is the expected one.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    /// The one line of JSON that was printed.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.out.lines().count(), 1, "{self:?}");
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// Asserts that each of these words was said on standard error.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.err.contains(word), "no {word}: {self:?}");
+        }
+        self
+    }
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Who may read and write a file, as in `chmod`.
+    pub fn mode(&self, name: &str) -> u32 {
+        let metadata = std::fs::metadata(self.path(name)).unwrap();
+        metadata.permissions().mode() & 0o777
+    }
+
+    /// Every file and its bytes.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                (name, std::fs::read(path).unwrap())
+            })
+            .collect()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rolecall"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Outcome {
+        let output = timeout(HANG, self.command(arguments).output())
+            .await
+            .unwrap()
+            .unwrap();
+        Outcome {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// A settings file, a key ring, and what it takes to serve on a free port.
+    pub async fn furnish(&self) {
+        self.write(
+            "rolecall.toml",
+            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n\n[log]\nformat = \"json\"\n",
+        );
+        self.run(&["keyring", "init"]).await.expect(0);
+    }
+
+    /// `rolecall serve` of a furnished bench, once it listens, and its address.
+    pub async fn serve(&self) -> (Running, String) {
+        let mut command = self.command(&["serve", "--config", "rolecall.toml"]);
+        let mut running = Running::of(command.spawn().unwrap());
+        let line = running.err_line_with("listening").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        (running, format!("http://127.0.0.1:{}", line["port"]))
+    }
+}
+
+/// A process on its way; killed when dropped.
+pub struct Running {
+    child: Child,
+    out: BufReader<tokio::process::ChildStdout>,
+    err: BufReader<tokio::process::ChildStderr>,
+}
+
+impl Running {
+    pub fn of(mut child: Child) -> Self {
+        Self {
+            out: BufReader::new(child.stdout.take().unwrap()),
+            err: BufReader::new(child.stderr.take().unwrap()),
+            child,
+        }
+    }
+
+    /// The next line on standard output. If there is none, what was said instead.
+    pub async fn out_line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(HANG, self.out.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
+        if line.is_empty() {
+            self.err.read_to_string(&mut line).await.unwrap();
+            panic!("nothing was printed: {line}");
+        }
+        line
+    }
+
+    /// The first line on standard error that has `word` in it.
+    pub async fn err_line_with(&mut self, word: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let from = said.len();
+            let read = timeout(HANG, self.err.read_line(&mut said)).await.unwrap();
+            assert_ne!(read.unwrap(), 0, "it ended, saying: {said}");
+            if said[from..].contains(word) {
+                return said[from..].to_owned();
+            }
+        }
+    }
+
+    /// Asks the process to end, as an init system does; how it ended, and what else it printed.
+    pub async fn terminate(mut self) -> (ExitStatus, String) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+        let status = timeout(HANG, self.child.wait()).await.unwrap().unwrap();
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).await.unwrap();
+        (status, rest)
+    }
+}
+
+/// A client for what is served here.
+pub fn client() -> reqwest::Client {
+    // The first test to ask sets it for all.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(HANG).build().unwrap()
+}
