@@ -28,3 +28,7 @@ fmt: ## Format the code
 
 openapi: ## Rewrite openapi/openapi.json from the route list
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (ROLECALL_SOAK_SEED=n: one seed)
+	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1
+	simulator/sdk/run

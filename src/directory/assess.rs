@@ -232,7 +232,8 @@ impl Assessment<'_> {
     }
 
     /// Whom to ask the provider for by id before sealing: at most `cap`, the longest missing
-    /// first. Nobody where the walk failed or is held.
+    /// first; and with what is then left of it those who were found of late, since they may have
+    /// left too, the longest unasked first. Nobody where the walk failed or is held.
     pub fn lookups(&self, cap: usize) -> Lookups {
         let now = self.now;
         let Finding::Open(open) = &self.finding else {
@@ -251,22 +252,23 @@ impl Assessment<'_> {
                 SuspectKind::User => &self.evidence.users,
                 SuspectKind::Group => &self.evidence.groups,
             };
-            let is_answered = absences.is_found_of_late(id.as_str(), now);
+            let found_at = absences.found_of_late_at(id.as_str(), now);
             // Those whom earlier walks kept are read with the other groups, and so before a walk
             // is judged: a look-up must not find one emptied when it is too late to hold.
             let is_planned = kind == SuspectKind::Group && absences.is_known(id.as_str());
-            if !is_answered && !is_planned && !open.is_unripe(&missing(kind, id)) {
-                asked.insert((absences.since(id.as_str(), now), kind, id));
+            if !is_planned && !open.is_unripe(&missing(kind, id)) {
+                let waits_since = found_at.unwrap_or_else(|| absences.since(id.as_str(), now));
+                asked.insert((found_at.is_some(), waits_since, kind, id));
             }
         }
         for (loss, _) in open.disputes() {
             let can_be_shown = [SuspectReason::Disabled, SuspectReason::RolesLost];
             if can_be_shown.contains(&loss.why) && !open.is_unripe(loss) {
-                asked.insert((now, loss.kind, &loss.id));
+                asked.insert((false, now, loss.kind, &loss.id));
             }
         }
         let mut lookups = Lookups::default();
-        for (_, kind, id) in asked.into_iter().take(cap) {
+        for (_, _, kind, id) in asked.into_iter().take(cap) {
             match kind {
                 SuspectKind::User => lookups.users.push(id.clone()),
                 SuspectKind::Group => lookups.groups.push(id.clone()),

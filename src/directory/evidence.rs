@@ -70,13 +70,16 @@ impl Absences {
         self.missing.keys()
     }
 
-    /// Whether we know well enough that they are still there not to ask again in this walk.
-    /// Until three walks have found them we ask every time, so that somebody who truly left is
-    /// out by the third.
-    pub(super) fn is_found_of_late(&self, id: &str, now: Millis) -> bool {
-        self.missing.get(id).is_some_and(|missing| {
-            missing.found_in_walks >= WALKS_UNTIL_UNLISTED && keeps(missing.last_found_at, now)
-        })
+    /// When they were last found by id, if we know well enough that they are still there: then
+    /// nobody has to be asked in this walk, and no answer is none to worry about.
+    /// Until three walks have found them we ask every time.
+    pub(super) fn found_of_late_at(&self, id: &str, now: Millis) -> Option<Millis> {
+        self.missing
+            .get(id)
+            .filter(|missing| {
+                missing.found_in_walks >= WALKS_UNTIL_UNLISTED && keeps(missing.last_found_at, now)
+            })
+            .map(|missing| missing.last_found_at)
     }
 
     /// When they were proven gone, if that was less than a day ago. It strikes them from member

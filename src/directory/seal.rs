@@ -197,7 +197,8 @@ impl<T: Listed> Trial<'_, T> {
         if was_seen && word == Word::Found {
             return Some(Standing::SEEN);
         }
-        let is_found = word == Word::Found || self.absences.is_found_of_late(text, self.now);
+        let is_found =
+            word == Word::Found || self.absences.found_of_late_at(text, self.now).is_some();
         self.absences
             .note_missing(text, self.now, word == Word::Found);
         let walks = self.absences.found_in_walks(text);

@@ -458,6 +458,7 @@ async fn alone(plan: Plan, rounds: u64) -> Tally {
         }
         soak.three_clean_walks().await;
     }
+    soak.hidden_for_long().await;
     soak.tally
 }
 
@@ -563,6 +564,53 @@ impl Soak {
             rules.push(json!({"match": matches, "fault": fault}));
         }
         rules
+    }
+
+    /// A few whom the lists leave out in walk after walk, though they are found by id: they stay,
+    /// and are out like anybody else once they leave.
+    async fn hidden_for_long(&mut self) {
+        let truth = self
+            .world
+            .control(Method::GET, "/truth", &json!(null))
+            .await;
+        let mut rules = Vec::new();
+        let mut ops = Vec::new();
+        let mut ids = Vec::new();
+        for (list, path, op) in [
+            ("users", "/users", "remove_user"),
+            ("groups", "/groups", "remove_group"),
+        ] {
+            let all = truth[list].as_array().unwrap();
+            let rows = all.len() - 3;
+            let fault = json!({"kind": "cap_rows", "rows": rows});
+            rules.push(json!({"match": {"path_prefix": path}, "fault": fault}));
+            for record in &all[rows..] {
+                ops.push(json!({"op": op, "id": record["id"]}));
+                ids.push(record["id"].to_string());
+            }
+        }
+        self.world
+            .control(Method::POST, "/faults", &json!(rules))
+            .await;
+        // The first ones may be held: whoever was in a hidden group alone seems to be in none.
+        let manner = Manner {
+            is_lied_to: true,
+            full: false,
+        };
+        for _ in 0..6 {
+            self.walk(manner).await;
+        }
+        let served = self.served.as_ref().expect("a directory is served");
+        for id in &ids {
+            let is_sure = match (served.people.get(id), served.groups.get(id)) {
+                (Some(person), _) => person.is_sure,
+                (_, Some(group)) => group.is_sure,
+                (None, None) => panic!("seed {}: {id} is gone", self.seed),
+            };
+            assert!(!is_sure, "seed {}: {id} is in no list", self.seed);
+        }
+        self.world.mutate(&ops).await;
+        self.three_clean_walks().await;
     }
 
     /// A few changes between two walks, of a kind that churn does not make.

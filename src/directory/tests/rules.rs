@@ -664,15 +664,25 @@ fn an_operator_may_let_the_unlisted_depart() {
     assert_eq!(account.walk(without(2), there()), Outcome::Unchanged);
     assert_eq!(account.walk(without(3), there()), Outcome::Sealed);
     assert_eq!(account.user("u1").unwrap()["listed"], false);
-    // They were found a moment ago: no need to ask, and no walk to count, for a day.
-    assert_eq!(account.lookups(without(4), 9), Lookups::default());
+    // They were found a moment ago: no answer is no news, and no walk to count.
     assert_eq!(
         account.walk(without(4), Answers::default()),
         Outcome::Unchanged
     );
-    let a_day_later = reading(&["u0"], &[], 24 * 3600 + 600);
-    assert_eq!(account.walk(a_day_later, there()), Outcome::Sealed);
+    assert_eq!(account.walk(without(5), there()), Outcome::Sealed);
     assert_eq!(account.user("u1"), None);
+}
+
+#[test]
+fn those_found_of_late_are_asked_for_with_what_the_others_leave() {
+    let mut account = Account::new(reading(&["u0", "u1", "u2"], &[], 0));
+    for walk in 1..=3 {
+        account.walk(reading(&["u0", "u2"], &[], 60 * walk), found(&[user("u1")]));
+    }
+    let without_both = || reading(&["u0"], &[], 240);
+    let users = |cap| account.lookups(without_both(), cap).users;
+    assert_eq!(users(1), ["u2".into()]);
+    assert_eq!(users(2), ["u2".into(), "u1".into()]);
 }
 
 #[test]
