@@ -116,6 +116,18 @@ fn every_link_between_our_papers_leads_somewhere() {
                 file.display()
             );
         }
+        // What stands in backticks and begins with one of our folders is a path, too.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "tests/", "config/", "docs/", "simulator/"]
+                .iter()
+                .any(|start| name.starts_with(start))
+                && !name.contains(|c: char| c.is_ascii_uppercase() || c == '{' || c == ' ');
+            assert!(
+                !is_path || root().join(name).exists() || folder.join(name).exists(),
+                "{}: {name}",
+                file.display()
+            );
+        }
     }
 }
 
