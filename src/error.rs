@@ -68,7 +68,6 @@ pub enum Kind {
     CredentialRefused,
     CredentialLocked,
     ScopeMissing,
-    RateLimited,
     Internal,
     ProxyNotOffered,
     PoliciesNotOffered,
@@ -79,7 +78,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 27] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -100,7 +99,6 @@ impl Kind {
         Kind::CredentialRefused,
         Kind::CredentialLocked,
         Kind::ScopeMissing,
-        Kind::RateLimited,
         Kind::Internal,
         Kind::ProxyNotOffered,
         Kind::PoliciesNotOffered,
@@ -193,7 +191,6 @@ impl Kind {
                 "scope_missing",
                 "Use a token that may read users (Smartsheet: READ_USERS).",
             ),
-            Kind::RateLimited => ("rate_limited", "Wait for as long as Retry-After says."),
             Kind::Internal => (
                 "internal",
                 "This is a fault of ours; report the request id.",

@@ -33,7 +33,7 @@ pub const fn status(kind: Kind) -> u16 {
         Kind::WalkSuperseded | Kind::WalkNotHeld => 409,
         Kind::AccountInactive => 412,
         Kind::CredentialRefused | Kind::ScopeMissing => 422,
-        Kind::RateLimited | Kind::ProviderThrottled => 429,
+        Kind::ProviderThrottled => 429,
         Kind::Internal | Kind::CredentialLocked => 500,
         Kind::ProxyNotOffered | Kind::PoliciesNotOffered | Kind::WritesNotOffered => 501,
         Kind::ProviderUnavailable => 502,

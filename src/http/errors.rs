@@ -15,12 +15,11 @@ use super::error::{ErrorBody, ProgressBody, ProviderErrorBody, status};
 use crate::error::Kind;
 
 /// Refusals that any route with a key can answer.
-const ANY: [Kind; 7] = [
+const ANY: [Kind; 6] = [
     Kind::InvalidParameter,
     Kind::Unauthorized,
     Kind::KeyScopeMissing,
     Kind::RouteNotFound,
-    Kind::RateLimited,
     Kind::Internal,
     Kind::StoreUnavailable,
 ];
