@@ -47,18 +47,23 @@ pub async fn finish(
         // Answered as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
+    let log = |route: Option<&str>, status: StatusCode| {
+        log(&method, route, status, &id, since(clock.now(), began_at));
+    };
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         // Nothing of the request is left here: the error carries its answer out.
         Ok(Err(error)) => {
             let answer = refusal(&error, &id, clock);
+            log(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
         Err(_panic) => {
             // The panic hook has logged it; the caller gets an answer and the worker lives on.
             let error = ApiError(Error::internal("a handler panicked"));
             let answer = error.answer(&id, clock.now());
+            log(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
     }
@@ -78,7 +83,8 @@ pub async fn finish(
         response = response.into_response(answer);
     }
     response.headers_mut().insert(REQUEST_ID, header_value(&id));
-    log(&response, &method, &id, since(clock.now(), began_at));
+    let route = response.request().match_pattern();
+    log(route.as_deref(), response.status());
     Ok(response)
 }
 
@@ -150,14 +156,14 @@ fn logged(method: &Method) -> &str {
     }
 }
 
-/// One line per request: the route's template, never its path or query.
-fn log(response: &ServiceResponse<BoxBody>, method: &Method, id: &str, took: Duration) {
+/// One line per request: the route's template, as far as one was found, never its path or query.
+fn log(method: &Method, route: Option<&str>, status: StatusCode, id: &str, took: Duration) {
     tracing::info!(
         target: "rolecall::access",
         request_id = id,
         method = logged(method),
-        route = response.request().match_pattern().as_deref().unwrap_or("-"),
-        status = response.status().as_u16(),
+        route = route.unwrap_or("-"),
+        status = status.as_u16(),
         ms = took.as_millis(),
         "request",
     );
