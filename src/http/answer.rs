@@ -164,7 +164,7 @@ fn log(method: &Method, route: Option<&str>, status: StatusCode, id: &str, took:
         method = logged(method),
         route = route.unwrap_or("-"),
         status = status.as_u16(),
-        ms = took.as_millis(),
+        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "request",
     );
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     super::live::{Head, Held},
@@ -593,13 +594,19 @@ impl Gateway {
     }
 }
 
+/// A state or reason as the API spells it.
+fn word(value: &impl Serialize) -> Option<String> {
+    let word = serde_json::to_value(value).ok()?;
+    word.as_str().map(str::to_owned)
+}
+
 fn log(live: &Live, walk: &Walk) {
     let counts = walk.counts.unwrap_or_default();
     tracing::info!(
         account = %live.account,
         walk = %walk.id,
-        state = ?walk.state,
-        reason = ?walk.reason,
+        state = word(&walk.state).as_deref(),
+        reason = walk.reason.as_ref().and_then(word).as_deref(),
         version = walk.directory_version.as_deref(),
         users = counts.users,
         groups = counts.groups,
