@@ -125,11 +125,11 @@ impl Config {
     /// # Errors
     /// Every unknown key, wrong type and impossible value, in one answer.
     pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
-        // The test suite's own variable shares our prefix and is no setting.
+        // The test suite's own variables share our prefix and are no settings.
         Self::layered(
             file,
             Env::prefixed(ENV_PREFIX)
-                .ignore(&["test_postgres_url"])
+                .ignore(&["test_postgres_url", "soak", "soak_seed"])
                 .split("__"),
         )
     }
