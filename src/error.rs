@@ -65,6 +65,7 @@ pub enum Kind {
     WalkNotHeld,
     AccountInactive,
     GroupsNotPermitted,
+    FieldNotPermitted,
     CredentialRefused,
     CredentialLocked,
     ScopeMissing,
@@ -78,7 +79,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -96,6 +97,7 @@ impl Kind {
         Kind::WalkNotHeld,
         Kind::AccountInactive,
         Kind::GroupsNotPermitted,
+        Kind::FieldNotPermitted,
         Kind::CredentialRefused,
         Kind::CredentialLocked,
         Kind::ScopeMissing,
@@ -178,6 +180,10 @@ impl Kind {
             Kind::GroupsNotPermitted => (
                 "groups_not_permitted",
                 "Link the account with a token that may read groups.",
+            ),
+            Kind::FieldNotPermitted => (
+                "field_not_permitted",
+                "Leave this filter out, or link the account with a token that may see the field; GET /iam/me lists those that it may not.",
             ),
             Kind::CredentialRefused => (
                 "credential_refused",

@@ -135,13 +135,15 @@ mod tests {
                         crate::directory::Resource::Groups,
                         crate::directory::Resource::Roles,
                     ] {
-                        directory.page(&crate::directory::PageQuery {
+                        let query = crate::directory::PageQuery {
                             resource,
                             page_size: 100,
                             after: None,
                             fields: Default::default(),
                             expand: Default::default(),
-                        });
+                        };
+                        let all = directory.matches(resource, &Default::default());
+                        directory.page(&query, &all);
                     }
                 }
             }

@@ -34,7 +34,7 @@ pub(super) struct Columns {
     pub(super) organisation: RemoteId,
     pub(super) visibility: Visibility,
     text: String,
-    profiles: Vec<Profile>,
+    pub(super) profiles: Vec<Profile>,
     pub(super) users: Vec<UserRow>,
     pub(super) groups: Vec<GroupRow>,
     pub(super) roles: Vec<ObservedRole>,
@@ -51,7 +51,7 @@ pub(super) struct UserRow {
     first_name: Span,
     last_name: Span,
     avatar: Span,
-    profile: u32,
+    pub(super) profile: u32,
     seat_since: Millis,
     seat_until: Millis,
     last_login_at: Millis,
@@ -342,6 +342,14 @@ impl Directory {
         (place < self.len(resource) && self.id_at(resource, place) == id).then_some(place)
     }
 
+    /// The place of the record with this id, be it the remote or the unified one.
+    pub(super) fn place(&self, resource: Resource, id: &str) -> Option<usize> {
+        self.find(resource, id).or_else(|| {
+            let remote = id.strip_prefix(resource.prefix())?;
+            self.find(resource, remote)
+        })
+    }
+
     fn first_place(&self, resource: Resource, is_past: impl Fn(&str) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len(resource));
         while low < high {
@@ -360,7 +368,7 @@ impl Directory {
         let row = &columns.users[place];
         UserView {
             id: columns.id_text(row.id),
-            email: columns.email(row.email_local, row.email_domain),
+            email: columns.email_of(row),
             name: columns.text_of(row.name),
             first_name: columns.text_of(row.first_name),
             last_name: columns.text_of(row.last_name),
@@ -394,6 +402,12 @@ impl Directory {
         (0..self.columns.groups.len()).map(|place| self.group(place))
     }
 
+    /// When a group last changed: the later of what the provider says and what was seen.
+    pub(super) fn group_updated_at(&self, place: usize) -> Millis {
+        let row = &self.columns.groups[place];
+        row.updated_at.max(row.modified_at)
+    }
+
     /// The role with this word, and how many users hold it, where that can be seen.
     pub(super) fn role(&self, place: usize) -> (&ObservedRole, Option<u32>) {
         let holders = self.columns.visibility.roles.then(|| self.holders[place]);
@@ -425,6 +439,10 @@ impl Columns {
 
     fn id_text(&self, id: Span) -> &str {
         self.text_of(id).expect("every row has an id")
+    }
+
+    pub(super) fn email_of(&self, user: &UserRow) -> Option<Email<'_>> {
+        self.email(user.email_local, user.email_domain)
     }
 
     fn email(&self, local: Span, domain: Span) -> Option<Email<'_>> {

@@ -17,12 +17,14 @@
 //! nobody ever wants a record in any other form.
 //!
 //! Read next: `pass` for reading lists, `assess` and `seal` for the rules, `world` for how a
-//! directory is put together, `columns` for how it lies in memory, `serve` for how it is shown.
+//! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,
+//! `serve` for how it is shown.
 
 mod assess;
 mod codec;
 mod columns;
 mod evidence;
+mod filter;
 mod page;
 mod pass;
 mod reading;
@@ -40,6 +42,7 @@ pub use assess::{Assessment, Policy, assess};
 pub use codec::DecodeError;
 pub use columns::Directory;
 pub use evidence::Evidence;
+pub use filter::{Filter, Matches};
 pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
 pub use pass::{Listed, ListedPage, Listing, Pass};
 pub use reading::{

@@ -171,7 +171,7 @@ fn parse(names: &[&str], text: &str) -> Result<u32, String> {
     })
 }
 
-/// One page of a list.
+/// One page of a list; which records the list has, a [`super::Filter`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageQuery {
     pub resource: Resource,
@@ -189,7 +189,7 @@ pub struct Page {
     pub data: Vec<u8>,
     /// The key of the last record, if more follow.
     pub last: Option<RemoteId>,
-    /// How many records the list has in all.
+    /// How many records the filter leaves in all.
     pub total: u64,
 }
 

@@ -16,36 +16,33 @@ use crate::model::{
     },
 };
 
-use super::{
-    Directory, ExpandSet, FieldSet, Page, PageQuery, Resource,
-    record::{Email, Millis},
-};
+use super::{Directory, ExpandSet, FieldSet, Matches, Page, PageQuery, Resource, record::Email};
 
 impl Directory {
-    /// One page of a list, in order of remote id.
-    pub fn page(&self, query: &PageQuery) -> Page {
+    /// One page of a list, in order of remote id. `matches` are of this list in this directory.
+    pub fn page(&self, query: &PageQuery, matches: &Matches) -> Page {
         let resource = query.resource;
-        let start = query
-            .after
-            .as_ref()
-            .map_or(0, |id| self.after(resource, id.as_str()));
+        let start = query.after.as_ref().map_or(0, |id| {
+            matches.first_from(self.after(resource, id.as_str()))
+        });
         let end = start
             .saturating_add(query.page_size as usize)
-            .min(self.len(resource));
+            .min(matches.len());
         let mut data = vec![b'['];
-        for place in start..end {
-            if place > start {
+        for at in start..end {
+            if at > start {
                 data.push(b',');
             }
+            let place = matches.place(at);
             self.write(&mut data, resource, place, query.fields, query.expand);
         }
         data.push(b']');
-        let last = (start < end && end < self.len(resource))
-            .then(|| RemoteId::from(self.id_at(resource, end - 1)));
+        let last = (start < end && end < matches.len())
+            .then(|| RemoteId::from(self.id_at(resource, matches.place(end - 1))));
         Page {
             data,
             last,
-            total: self.total(resource),
+            total: matches.len() as u64,
         }
     }
 
@@ -57,10 +54,7 @@ impl Directory {
         fields: FieldSet,
         expand: ExpandSet,
     ) -> Option<Vec<u8>> {
-        let place = self.find(resource, id).or_else(|| {
-            let remote = id.strip_prefix(resource.prefix())?;
-            self.find(resource, remote)
-        })?;
+        let place = self.place(resource, id)?;
         let mut data = Vec::new();
         self.write(&mut data, resource, place, fields, expand);
         Some(data)
@@ -190,7 +184,7 @@ impl Directory {
             parent_id: None,
             remote_parent_id: None,
             created_at: view.created_at.timestamp(),
-            updated_at: Millis::max(row.updated_at, view.modified_at).timestamp(),
+            updated_at: self.group_updated_at(place).timestamp(),
             member_count: members.len() as u64,
             owner: view.owner.map(|owner| GroupOwner {
                 id: unified(Resource::Users, owner.id),
@@ -289,7 +283,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::directory::testing::{first, plain_identity, reading, user};
+    use crate::directory::{
+        Filter,
+        testing::{first, plain_identity, reading, user},
+    };
 
     fn small() -> Directory {
         first(reading(
@@ -406,6 +403,7 @@ mod tests {
     #[test]
     fn a_page_tells_where_to_go_on_and_how_many_there_are() {
         let directory = small();
+        let all = directory.matches(Resource::Users, &Filter::default());
         let mut query = PageQuery {
             resource: Resource::Users,
             page_size: 3,
@@ -413,7 +411,7 @@ mod tests {
             fields: FieldSet::parse(Resource::Users, "remote_id").unwrap(),
             expand: ExpandSet::default(),
         };
-        let page = directory.page(&query);
+        let page = directory.page(&query, &all);
         assert_eq!(
             (json(&page.data), page.total),
             (
@@ -422,7 +420,7 @@ mod tests {
             )
         );
         query.after = page.last;
-        let page = directory.page(&query);
+        let page = directory.page(&query, &all);
         assert_eq!(json(&page.data), json!([{"remote_id": "x9"}]));
         assert_eq!(page.last, None);
     }

@@ -126,7 +126,7 @@ impl Gateway {
         if let Seats::Hidden(reason) = identity.seats {
             fields.push(hidden(UserField::Seat, reason));
         }
-        if live.head().is_some_and(|head| !head.are_groups_visible) {
+        if live.head().is_some_and(|head| !head.visibility.groups) {
             fields.push(hidden(UserField::Groups, Reason::NotPermitted));
         }
         fields.sort_unstable();
@@ -159,7 +159,7 @@ impl Gateway {
             self.end_walks(&live).await;
         }
         let id = account.id;
-        // Both caches were built to take these; a full queue only delays the forgetting.
+        // The caches were built to take these; a full queue only delays the forgetting.
         let _ = self
             .0
             .directories
@@ -167,6 +167,10 @@ impl Gateway {
         let _ = self
             .0
             .pages
+            .invalidate_entries_if(move |key, _| key.list.account == id);
+        let _ = self
+            .0
+            .matches
             .invalidate_entries_if(move |key, _| key.account == id);
         deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
     }

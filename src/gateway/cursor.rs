@@ -1,7 +1,7 @@
 //! Cursors: where a walk of pages stands, in a form that a caller can neither read nor make.
 //!
 //! A cursor says which directory version the pages began on and the key of the last record
-//! served. A MAC binds it to project, account and route, so one moved elsewhere does not open,
+//! served. A MAC binds it to project, account, route and filter, so one moved elsewhere does not open,
 //! and it names the ring key of that MAC, so a rotation breaks no walk of pages while the former
 //! key is still in the ring. It is deterministic: the same page has the same `next` on every
 //! replica, which is what lets pages be cached.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::KeyRing,
-    directory::Resource,
+    directory::{Filter, Resource},
     error::{Error, Kind, Result},
     model::{account::Account, id::RemoteId},
 };
@@ -26,6 +26,14 @@ pub struct Cursor {
     pub after: RemoteId,
 }
 
+/// The list that a place is in: a cursor of one is of no use in another.
+#[derive(Clone, Copy)]
+pub struct List<'a> {
+    pub account: &'a Account,
+    pub resource: Resource,
+    pub filter: &'a Filter,
+}
+
 /// What travels: the place, the ring key of the MAC, and the MAC.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
@@ -35,8 +43,8 @@ struct Envelope {
 }
 
 impl Cursor {
-    pub fn to_text(&self, ring: &KeyRing, account: &Account, resource: Resource) -> String {
-        let (key_id, tag) = ring.mac(&context(account, resource), &encode(self));
+    pub fn to_text(&self, ring: &KeyRing, list: List<'_>) -> String {
+        let (key_id, tag) = ring.mac(&list.context(), &self.in_list(list));
         let envelope = Envelope {
             cursor: self.clone(),
             key_id: key_id.to_owned(),
@@ -49,17 +57,12 @@ impl Cursor {
     ///
     /// # Errors
     /// `invalid_cursor` for anything else, without saying what is wrong with it.
-    pub fn from_text(
-        text: &str,
-        ring: &KeyRing,
-        account: &Account,
-        resource: Resource,
-    ) -> Result<Self> {
-        Self::open(text, ring, account, resource)
+    pub fn from_text(text: &str, ring: &KeyRing, list: List<'_>) -> Result<Self> {
+        Self::open(text, ring, list)
             .ok_or_else(|| Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list"))
     }
 
-    fn open(text: &str, ring: &KeyRing, account: &Account, resource: Resource) -> Option<Self> {
+    fn open(text: &str, ring: &KeyRing, list: List<'_>) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }
@@ -68,21 +71,28 @@ impl Cursor {
         let is_genuine = rest.is_empty()
             && ring.verify_mac(
                 &envelope.key_id,
-                &context(account, resource),
-                &encode(&envelope.cursor),
+                &list.context(),
+                &envelope.cursor.in_list(list),
                 &envelope.tag,
             );
         is_genuine.then_some(envelope.cursor)
     }
+
+    /// What the MAC is over. The filter does not travel: a caller sends it with every page.
+    fn in_list(&self, list: List<'_>) -> Vec<u8> {
+        encode(&(self, list.filter))
+    }
 }
 
-fn context(account: &Account, resource: Resource) -> String {
-    format!(
-        "cursor/{}/{}/{}",
-        account.project,
-        account.id,
-        resource.as_str()
-    )
+impl List<'_> {
+    fn context(&self) -> String {
+        format!(
+            "cursor/{}/{}/{}",
+            self.account.project,
+            self.account.id,
+            self.resource.as_str()
+        )
+    }
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {

@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, watch};
 
 use super::walk::Slots;
 use crate::{
-    directory::Directory,
+    directory::{Directory, Visibility},
     model::{
         account::Account,
         id::{AccountId, ProjectId},
@@ -34,7 +34,8 @@ pub struct Head {
     /// The start of the last walk that found the provider as this version says.
     pub verified_at: Timestamp,
     pub stale: Option<Stale>,
-    pub are_groups_visible: bool,
+    /// What its walk's token could see.
+    pub visibility: Visibility,
 }
 
 /// Why the directory in force may no longer be what the provider would say.

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     connectors::Connector,
     crypto::{Chance, KeyRing},
+    directory::Matches,
     error::{Error, Kind, Result},
     model::{
         access::ApiKey,
@@ -49,8 +50,12 @@ pub mod schedule;
 pub mod walk;
 
 use live::{Held, Live};
-use page::{Page, PageKey};
+use page::{ListKey, Page, PageKey};
 use remembered::Remembered;
+
+/// One part in so many of the memory for pages is for what filters left: four bytes a record, so
+/// that by default forty lists of a hundred thousand stay.
+const SHARE_OF_MATCHES: u64 = 8;
 
 /// How the gateway behaves; see `config/default.toml` for what each means.
 #[derive(Debug, Clone)]
@@ -109,6 +114,8 @@ struct Inner {
     lives: RwLock<HashMap<AccountId, Arc<Live>>>,
     directories: Cache<(AccountId, u64), Arc<Held>>,
     pages: moka::sync::Cache<PageKey, Arc<Page>>,
+    /// What filters left, so that the pages of one list are looked for once.
+    matches: moka::sync::Cache<ListKey, Arc<Matches>>,
 }
 
 impl Gateway {
@@ -131,9 +138,19 @@ impl Gateway {
             .weigher(move |_, held: &Arc<Held>| weight(held.directory.approximate_size()))
             .support_invalidation_closures()
             .build();
+        let match_bytes = settings.page_bytes / SHARE_OF_MATCHES;
         let pages = moka::sync::Cache::builder()
-            .max_capacity(settings.page_bytes)
-            .weigher(move |_, page: &Arc<Page>| weight(page.approximate_size()))
+            .max_capacity(settings.page_bytes - match_bytes)
+            .weigher(move |key: &PageKey, page: &Arc<Page>| {
+                weight(key.list.approximate_size() + page.approximate_size())
+            })
+            .support_invalidation_closures()
+            .build();
+        let matches = moka::sync::Cache::builder()
+            .max_capacity(match_bytes)
+            .weigher(move |key: &ListKey, matches: &Arc<Matches>| {
+                weight(key.approximate_size() + matches.approximate_size())
+            })
             .support_invalidation_closures()
             .build();
         Self(Arc::new(Inner {
@@ -154,6 +171,7 @@ impl Gateway {
             lives: RwLock::default(),
             directories,
             pages,
+            matches,
         }))
     }
 

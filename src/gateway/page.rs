@@ -6,16 +6,31 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    directory::{ExpandSet, FieldSet, Resource},
+    directory::{ExpandSet, FieldSet, Filter, Resource},
     model::id::{AccountId, RemoteId},
 };
 
-/// What a page is of. The version is part of it, so a new directory needs no invalidation.
+/// Which records of which directory. The version is part of it, so a new directory needs no
+/// invalidation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PageKey {
+pub struct ListKey {
     pub account: AccountId,
     pub version: u64,
     pub resource: Resource,
+    pub filter: Filter,
+}
+
+impl ListKey {
+    /// Bytes of memory. The texts are the caller's, and so they count.
+    pub fn approximate_size(&self) -> usize {
+        size_of::<Self>() + self.filter.text_size()
+    }
+}
+
+/// What a page is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PageKey {
+    pub list: ListKey,
     pub fields: FieldSet,
     pub expand: ExpandSet,
     pub part: Part,
@@ -39,7 +54,7 @@ impl PageKey {
         use std::fmt::Write;
 
         let digest = Sha256::digest(format!("{self:?}").as_bytes());
-        let mut etag = format!("W/\"{}-", self.version);
+        let mut etag = format!("W/\"{}-", self.list.version);
         for byte in &digest[..12] {
             write!(etag, "{byte:02x}").expect("writing to a String does not fail");
         }

@@ -9,19 +9,20 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Gateway,
     access::OwnAccount,
-    cursor::Cursor,
+    cursor::{Cursor, List},
     live::{Head, Held, Live, Stale},
-    page::{Page, PageKey, Part},
+    page::{ListKey, Page, PageKey, Part},
     walk::{self, Ticket},
 };
 pub use super::{live::Stale as StaleReason, page::Coding, page::Page as BuiltPage};
 use crate::{
     clock::since,
-    directory::{Directory, ExpandSet, FieldSet, PageQuery, Resource},
+    directory::{Directory, ExpandSet, FieldSet, Filter, Matches, PageQuery, Resource},
     error::{Error, Kind, Result},
     model::{
         account::Account,
         id::RemoteId,
+        schema::{Reason, Warning},
         walk::{Counts, WalkReason},
     },
 };
@@ -33,8 +34,19 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Selection {
     pub resource: Resource,
+    pub filter: Filter,
     pub fields: FieldSet,
     pub expand: ExpandSet,
+}
+
+impl Selection {
+    fn list<'a>(&'a self, account: &'a Account) -> List<'a> {
+        List {
+            account,
+            resource: self.resource,
+            filter: &self.filter,
+        }
+    }
 }
 
 /// Which part of the selection.
@@ -78,7 +90,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `directory_not_ready`, `account_inactive`, `invalid_cursor`, `not_found`,
-    /// `groups_not_permitted`, and what a failed first walk came to.
+    /// `groups_not_permitted`, `field_not_permitted`, and what a failed first walk came to.
     pub async fn read(
         &self,
         own: &OwnAccount,
@@ -94,18 +106,20 @@ impl Gateway {
             } => Some(Cursor::from_text(
                 text,
                 &self.0.ring,
-                account,
-                selection.resource,
+                selection.list(account),
             )?),
             _ => None,
         };
         let live = self.live(account);
         let head = self.head(own, &live, max_age).await?;
-        if selection.resource == Resource::Groups && !head.are_groups_visible {
+        if selection.resource == Resource::Groups && !head.visibility.groups {
             return Err(Error::new(
                 Kind::GroupsNotPermitted,
                 "the account's token may not read groups",
             ));
+        }
+        if let Some(hidden) = selection.filter.hidden_from(head.visibility) {
+            return Err(not_permitted(hidden));
         }
 
         let mut verified_at = head.verified_at;
@@ -131,9 +145,12 @@ impl Gateway {
             }
         };
         let key = PageKey {
-            account: account.id,
-            version,
-            resource: selection.resource,
+            list: ListKey {
+                account: account.id,
+                version,
+                resource: selection.resource,
+                filter: selection.filter.clone(),
+            },
             fields: selection.fields,
             expand: selection.expand,
             part,
@@ -291,7 +308,7 @@ impl Gateway {
             sealed_at: stored.sealed_at,
             verified_at: stored.verified_at,
             stale,
-            are_groups_visible: directory.visibility().groups,
+            visibility: directory.visibility(),
         });
         let held = Held {
             directory,
@@ -353,41 +370,60 @@ impl Gateway {
         if let Some(page) = self.0.pages.get(&key) {
             return Ok(page);
         }
-        let held = self.version(account, key.version).await?.ok_or_else(|| {
-            Error::internal(format!("version {} is in force but not held", key.version))
-        })?;
+        let held = self
+            .version(account, key.list.version)
+            .await?
+            .ok_or_else(|| {
+                let version = key.list.version;
+                Error::internal(format!("version {version} is in force but not held"))
+            })?;
         let page = Arc::new(Page::new(self.build(account, &held.directory, &key)?));
         self.0.pages.insert(key, Arc::clone(&page));
         Ok(page)
+    }
+
+    /// What the list's filter leaves: looked for once, while there is room to remember it.
+    fn matches(&self, directory: &Directory, list: &ListKey) -> Arc<Matches> {
+        let find = || Arc::new(directory.matches(list.resource, &list.filter));
+        if list.filter.is_all() {
+            return find();
+        }
+        self.0.matches.get_with_by_ref(list, find)
     }
 
     fn build(&self, account: &Account, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
         match &key.part {
             Part::Record { id } => {
                 let record = directory
-                    .record(key.resource, id, key.fields, key.expand)
+                    .record(key.list.resource, id, key.fields, key.expand)
                     .ok_or_else(|| {
                         Error::new(
                             Kind::NotFound,
-                            format!("this account has no such {}", key.resource.singular()),
+                            format!("this account has no such {}", key.list.resource.singular()),
                         )
                     })?;
                 Ok([br#"{"data":"#.as_slice(), &record, b"}"].concat())
             }
             Part::List { page_size, after } => {
-                let page = directory.page(&PageQuery {
-                    resource: key.resource,
+                let query = PageQuery {
+                    resource: key.list.resource,
                     page_size: *page_size,
                     after: after.clone(),
                     fields: key.fields,
                     expand: key.expand,
-                });
+                };
+                let page = directory.page(&query, &self.matches(directory, &key.list));
+                let list = List {
+                    account,
+                    resource: key.list.resource,
+                    filter: &key.list.filter,
+                };
                 let next = page.last.map(|after: RemoteId| {
                     Cursor {
-                        version: key.version,
+                        version: key.list.version,
                         after,
                     }
-                    .to_text(&self.0.ring, account, key.resource)
+                    .to_text(&self.0.ring, list)
                 });
                 let next = next.map_or_else(|| "null".to_owned(), |text| format!("\"{text}\""));
                 let mut body = Vec::with_capacity(page.data.len() + next.len() + 48);
@@ -400,6 +436,20 @@ impl Gateway {
             }
         }
     }
+}
+
+/// The refusal of a filter on a field that is null for everybody.
+fn not_permitted(hidden: Warning) -> Error {
+    let why = match hidden.reason {
+        Reason::NotPermitted => "the account's token may not see it",
+        Reason::NotSupported => "this account's plan has no such thing",
+        Reason::NotFetched | Reason::Unknown => "it could not be read",
+    };
+    let field = hidden.field.as_str();
+    Error::new(
+        Kind::FieldNotPermitted,
+        format!("users cannot be filtered by `{field}`: {why}"),
+    )
 }
 
 fn inactive(account: &Account) -> Error {

@@ -26,7 +26,7 @@ pub const fn status(kind: Kind) -> u16 {
         | Kind::AccountRequired
         | Kind::BaseUrlNotAllowed => 400,
         Kind::Unauthorized => 401,
-        Kind::KeyScopeMissing | Kind::GroupsNotPermitted => 403,
+        Kind::KeyScopeMissing | Kind::GroupsNotPermitted | Kind::FieldNotPermitted => 403,
         Kind::NotFound | Kind::AccountNotFound | Kind::WalkNotFound | Kind::RouteNotFound => 404,
         Kind::MethodNotAllowed => 405,
         Kind::DirectoryNotReady => 408,

@@ -24,8 +24,25 @@ const ANY: [Kind; 6] = [
     Kind::StoreUnavailable,
 ];
 
+/// Refusals that any read under `/iam` can answer.
+const READ: [Kind; 11] = [
+    Kind::InvalidCursor,
+    Kind::AccountRequired,
+    Kind::GroupsNotPermitted,
+    Kind::AccountNotFound,
+    Kind::NotFound,
+    Kind::DirectoryNotReady,
+    Kind::AccountInactive,
+    Kind::ProviderThrottled,
+    Kind::CredentialLocked,
+    Kind::ProxyNotOffered,
+    Kind::ProviderUnavailable,
+];
+
 /// Errors of a read under `/iam`.
 pub struct ReadErrors;
+/// Errors of the list of users, whose filters ask about fields that may be hidden.
+pub struct UserListErrors;
 /// Errors of `/iam/policies`, which answers with nothing else.
 pub struct PolicyErrors;
 /// Errors of changing a user, which answers with nothing else.
@@ -45,19 +62,13 @@ pub struct HealthErrors;
 
 impl IntoResponses for ReadErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            Kind::InvalidCursor,
-            Kind::AccountRequired,
-            Kind::GroupsNotPermitted,
-            Kind::AccountNotFound,
-            Kind::NotFound,
-            Kind::DirectoryNotReady,
-            Kind::AccountInactive,
-            Kind::ProviderThrottled,
-            Kind::CredentialLocked,
-            Kind::ProxyNotOffered,
-            Kind::ProviderUnavailable,
-        ])
+        of(&READ)
+    }
+}
+
+impl IntoResponses for UserListErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[READ.as_slice(), &[Kind::FieldNotPermitted]].concat())
     }
 }
 

@@ -244,6 +244,20 @@ pub enum UserField {
     LastLoginAt,
 }
 
+impl UserField {
+    /// The word of the field, as its key in a user.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            UserField::Status => "status",
+            UserField::Roles => "roles",
+            UserField::Groups => "groups",
+            UserField::Seat => "seat",
+            UserField::IsExternal => "is_external",
+            UserField::LastLoginAt => "last_login_at",
+        }
+    }
+}
+
 /// Why a field is null.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,

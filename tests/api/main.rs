@@ -6,6 +6,7 @@
 mod accounts;
 mod errors;
 mod expected;
+mod filters;
 mod freshness;
 mod iam;
 mod isolation;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::world::{Plan, World};
 
 /// Walks a list by its cursors; gives the pages.
-async fn pages(world: &World, account: &str, first: &str) -> Vec<Value> {
+pub async fn pages(world: &World, account: &str, first: &str) -> Vec<Value> {
     let mut pages = vec![world.read(account, first).await.expect(200)];
     while let Some(next) = pages.last().unwrap()["next"].as_str() {
         let separator = if first.contains('?') { '&' } else { '?' };
@@ -26,11 +26,11 @@ fn ids(page: &Value) -> Vec<String> {
         .collect()
 }
 
-fn all_ids(pages: &[Value]) -> Vec<String> {
+pub fn all_ids(pages: &[Value]) -> Vec<String> {
     pages.iter().flat_map(ids).collect()
 }
 
-fn next(page: &Value) -> String {
+pub fn next(page: &Value) -> String {
     page["next"].as_str().unwrap().to_owned()
 }
 
@@ -317,7 +317,7 @@ async fn a_parameter_that_is_unknown_or_given_twice_is_named() {
         for (query, name) in [
             ("pagesize=3", "pagesize"),
             ("page%53ize=3", "pageSize"),
-            ("filter%5Bemail%5D=a", "filter[email]"),
+            ("filter%5Bmail%5D=a", "filter[mail]"),
             ("fields=id&filed=x", "filed"),
             ("next=a&next=a", "next"),
             ("page_size=1&page_size=1", "page_size"),

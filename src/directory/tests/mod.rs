@@ -1,5 +1,6 @@
 //! Properties of the whole, over worlds made by chance.
 
+mod filter;
 mod paging;
 mod provider;
 mod rules;

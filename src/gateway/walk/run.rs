@@ -567,7 +567,7 @@ impl Gateway {
             sealed_at: directory.sealed_at(),
             verified_at,
             stale: None,
-            are_groups_visible: directory.visibility().groups,
+            visibility: directory.visibility(),
         };
         let held = Held {
             sealed_at: head.sealed_at,

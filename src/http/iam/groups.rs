@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ListParams, ReadHeaders, RecordParams};
+use super::{ListParams, ReadHeaders, RecordParams, filter::ListFilters};
 use crate::{
     directory::Resource,
     gateway::Gateway,
@@ -22,7 +22,7 @@ pub struct GroupPage {
     /// Pass this on as `next` for the page after; null on the last page.
     pub next: Option<String>,
     pub data: Vec<Group>,
-    /// The number of groups in the whole list.
+    /// The number of groups that the filters leave, on all pages together.
     pub total: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct GroupRecord {
 #[utoipa::path(
     tag = "groups",
     operation_id = "list_groups",
-    params(ReadHeaders, ListParams),
+    params(ReadHeaders, ListParams, ListFilters),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = GroupPage),
         (status = 304, description = "The caller has this page already"),

@@ -10,7 +10,7 @@ use super::{
     query::{Query, invalid, shown},
 };
 use crate::{
-    directory::{ExpandSet, FieldSet, Resource},
+    directory::{ExpandSet, FieldSet, Filter, Resource},
     error::Result,
     gateway::{
         Gateway,
@@ -18,6 +18,7 @@ use crate::{
     },
 };
 
+pub mod filter;
 pub mod groups;
 pub mod me;
 pub mod policies;
@@ -111,7 +112,8 @@ async fn list(
         .take("next")
         .filter(|next| !next.is_empty())
         .map(|next| next.into_owned());
-    let selection = selection(resource, &mut query)?;
+    let filter = filter::take(resource, &mut query)?;
+    let selection = selection(resource, filter, &mut query)?;
     query.finish()?;
     let want = Want::Page {
         page_size: u32::try_from(page_size).expect("at most a hundred"),
@@ -128,7 +130,7 @@ async fn record(
 ) -> Result<HttpResponse, ApiError> {
     let mut query = Query::parse(request.query_string())?;
     query.take("account_id");
-    let selection = selection(resource, &mut query)?;
+    let selection = selection(resource, Filter::default(), &mut query)?;
     query.finish()?;
     let id = request.match_info().query("record");
     let id = percent_encoding::percent_decode_str(id)
@@ -140,7 +142,7 @@ async fn record(
     read(&account, request, gateway, &selection, &want).await
 }
 
-fn selection(resource: Resource, query: &mut Query<'_>) -> Result<Selection> {
+fn selection(resource: Resource, filter: Filter, query: &mut Query<'_>) -> Result<Selection> {
     let unknown = |what: &str, name: &str| {
         invalid(format!(
             "{} is not a value of `{what}` for {}",
@@ -152,6 +154,7 @@ fn selection(resource: Resource, query: &mut Query<'_>) -> Result<Selection> {
     let expand = query.take("expand").unwrap_or_default();
     Ok(Selection {
         resource,
+        filter,
         fields: FieldSet::parse(resource, &fields).map_err(|name| unknown("fields", &name))?,
         expand: ExpandSet::parse(resource, &expand).map_err(|name| unknown("expand", &name))?,
     })

@@ -4,7 +4,10 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, patch, web::Data};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ListParams, ReadHeaders, RecordParams};
+use super::{
+    ListParams, ReadHeaders, RecordParams,
+    filter::{ListFilters, UserFilters},
+};
 use crate::{
     directory::Resource,
     error::{Error, Kind},
@@ -12,7 +15,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::{ReadErrors, WriteErrors},
+        errors::{ReadErrors, UserListErrors, WriteErrors},
     },
     model::schema::User,
 };
@@ -23,7 +26,7 @@ pub struct UserPage {
     /// Pass this on as `next` for the page after; null on the last page.
     pub next: Option<String>,
     pub data: Vec<User>,
-    /// The number of users in the whole list.
+    /// The number of users that the filters leave, on all pages together.
     pub total: u64,
 }
 
@@ -39,11 +42,11 @@ pub struct UserRecord {
 #[utoipa::path(
     tag = "users",
     operation_id = "list_users",
-    params(ReadHeaders, ListParams),
+    params(ReadHeaders, ListParams, ListFilters, UserFilters),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = UserPage),
         (status = 304, description = "The caller has this page already"),
-        ReadErrors,
+        UserListErrors,
     ),
 )]
 #[get("/iam/users")]
