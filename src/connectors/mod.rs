@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use crate::{
     model::{
         account::{Credential, Endpoint},
+        connector::Models,
         id::RemoteId,
         observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser},
     },
@@ -77,6 +78,9 @@ pub trait Connector: Send + Sync {
 
     /// How many records a list page holds.
     fn page_size(&self) -> u64;
+
+    /// What it serves, field by field.
+    fn models(&self) -> Models;
 
     /// Every role that this connector may give a user.
     fn roles(&self) -> Vec<ObservedRole>;

@@ -36,6 +36,34 @@ pub struct Link {
     pub token: SecretString,
 }
 
+/// What accounts are chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountField {
+    Id,
+    Provider,
+    Status,
+    OriginOwnerId,
+}
+
+/// A condition on accounts: the field is one of these values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneOf {
+    pub field: AccountField,
+    pub values: Vec<String>,
+}
+
+impl OneOf {
+    fn holds(&self, account: &Account) -> bool {
+        let is_one = |text: &str| self.values.iter().any(|value| value == text);
+        match self.field {
+            AccountField::Id => is_one(&account.id.to_string()),
+            AccountField::Provider => is_one(&account.provider),
+            AccountField::Status => is_one(account.status.as_str()),
+            AccountField::OriginOwnerId => is_one(&account.origin_owner_id),
+        }
+    }
+}
+
 impl Gateway {
     /// Tests the token with the provider, stores the account, and has its first walk begin.
     ///
@@ -99,12 +127,14 @@ impl Gateway {
         .await
     }
 
-    /// The accounts of the caller's project, oldest first.
+    /// The accounts of the caller's project for which all `conditions` hold, oldest first.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn accounts(&self, caller: &Caller) -> Result<Vec<Account>> {
-        self.0.store.accounts(caller.project()).await
+    pub async fn accounts(&self, caller: &Caller, conditions: &[OneOf]) -> Result<Vec<Account>> {
+        let mut accounts = self.0.store.accounts(caller.project()).await?;
+        accounts.retain(|account| conditions.iter().all(|one_of| one_of.holds(account)));
+        Ok(accounts)
     }
 
     /// The fields that are null for everybody in this account's directory, and why.

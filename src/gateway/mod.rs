@@ -33,6 +33,7 @@ use crate::{
     model::{
         access::ApiKey,
         account::Account,
+        connector::ConnectorProfile,
         id::{AccountId, Id, KeyId, ProjectId},
     },
     outbound::Outbound,
@@ -235,6 +236,26 @@ impl Gateway {
             .map(|connector| connector.name())
     }
 
+    /// Every connector, in order of its key.
+    pub fn connectors(&self) -> Vec<ConnectorProfile> {
+        let connectors = self.0.connectors.values();
+        let mut profiles: Vec<_> = connectors.map(|each| profile(each.as_ref())).collect();
+        profiles.sort_unstable_by_key(|profile| profile.provider);
+        profiles
+    }
+
+    /// The connector of this key.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub fn connector_profile(&self, provider: &str) -> Result<ConnectorProfile> {
+        let connector = self.0.connectors.get(provider).ok_or_else(|| {
+            Error::new(Kind::NotFound, "there is no such connector")
+                .with_hint("Check the provider; GET /connectors/meta lists the connectors.")
+        })?;
+        Ok(profile(connector.as_ref()))
+    }
+
     fn connector(&self, provider: &str) -> Result<Arc<dyn Connector>> {
         self.0.connectors.get(provider).cloned().ok_or_else(|| {
             let mut known: Vec<_> = self.0.connectors.keys().copied().collect();
@@ -255,5 +276,13 @@ impl Gateway {
             Ok(outcome) => outcome,
             Err(failure) => Err(Error::internal(failure)),
         }
+    }
+}
+
+fn profile(connector: &dyn Connector) -> ConnectorProfile {
+    ConnectorProfile {
+        provider: connector.key(),
+        name: connector.name(),
+        models: connector.models(),
     }
 }

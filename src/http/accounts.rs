@@ -1,4 +1,6 @@
-//! `/accounts`: link an account, list them, delete one.
+//! `/accounts`: link an account, list them, look at one, delete one.
+
+use std::borrow::Cow;
 
 use actix_web::{
     HttpRequest, HttpResponse, delete, get, post,
@@ -7,19 +9,23 @@ use actix_web::{
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{
     body,
     caller::{AccountsRead, AccountsWrite, Allowed, PathAccount},
+    connectors::{CATEGORY, ModelsOut},
     error::ApiError,
     errors::{AccountErrors, AccountsErrors, LinkErrors},
-    query::Query,
+    query::{Query, invalid as invalid_parameter, shown},
 };
 use crate::{
     error::{Error, Kind, Result},
-    gateway::{Gateway, accounts::Link},
+    gateway::{
+        Gateway,
+        accounts::{AccountField, Link, OneOf},
+    },
     model::account::{Account, AccountKind, AccountStatus, Endpoint, Region, StatusReason},
 };
 
@@ -28,6 +34,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(link_account)
         .service(list_accounts)
         .service(get_account)
+        .service(get_account_meta)
         .service(delete_account);
 }
 
@@ -162,7 +169,7 @@ impl AccountIn {
     }
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
@@ -204,16 +211,88 @@ pub async fn link_account(
     Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
 }
 
+/// The parameters of the list that may be given more than once.
+const LISTS: [&str; 4] = ["account_ids", "providers", "status", "origin_owner_ids"];
+
+/// Every status that StackOne's API knows; an account of ours has one of the first three.
+const STATUSES: [&str; 6] = [
+    "active",
+    "inactive",
+    "error",
+    "suspended",
+    "archived",
+    "expired",
+];
+
+/// Parameters of the list of accounts.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParams {
+    /// From 1; past the end is an empty array.
+    #[param(minimum = 1, maximum = 1_000_000, default = 1, required = false)]
+    pub page: Option<u32>,
+    /// Accounts per page.
+    #[param(minimum = 1, maximum = 100, default = 25, required = false)]
+    pub page_size: Option<u32>,
+    /// Only these accounts; repeat the name for each.
+    #[param(required = false)]
+    pub account_ids: Option<Vec<String>>,
+    /// Only accounts at this provider.
+    #[param(min_length = 1, required = false)]
+    pub provider: Option<String>,
+    /// Only accounts at one of these providers; repeat the name for each.
+    #[param(required = false)]
+    pub providers: Option<Vec<String>>,
+    /// Only accounts with one of these statuses; repeat the name for each. `suspended`,
+    /// `archived` and `expired` are taken too, and no account is.
+    #[param(required = false)]
+    pub status: Option<Vec<String>>,
+    /// Only accounts of this customer of yours.
+    #[param(min_length = 1, required = false)]
+    pub origin_owner_id: Option<String>,
+    /// Only accounts of one of these customers of yours; repeat the name for each.
+    #[param(required = false)]
+    pub origin_owner_ids: Option<Vec<String>>,
+}
+
+/// The filters of the list.
+fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
+    let mut conditions = Vec::new();
+    for (name, field) in [
+        ("account_ids", AccountField::Id),
+        ("provider", AccountField::Provider),
+        ("providers", AccountField::Provider),
+        ("status", AccountField::Status),
+        ("origin_owner_id", AccountField::OriginOwnerId),
+        ("origin_owner_ids", AccountField::OriginOwnerId),
+    ] {
+        let values = query.take_list(name)?;
+        if values.is_empty() {
+            continue;
+        }
+        let values: Vec<_> = values.into_iter().map(Cow::into_owned).collect();
+        let is_status = |value: &&String| STATUSES.contains(&value.as_str());
+        if field == AccountField::Status
+            && let Some(other) = values.iter().find(|value| !is_status(value))
+        {
+            return Err(invalid_parameter(format!(
+                "{} is not a value of `status`",
+                shown(other)
+            )));
+        }
+        conditions.push(OneOf { field, values });
+    }
+    Ok(conditions)
+}
+
 /// List accounts
 ///
-/// The accounts of this key's project, oldest first, as a bare array.
+/// The accounts of this key's project, oldest first, as a bare array. Of several filters all
+/// hold; a list holds where one of its values does, and repeats its name for each of them.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "list_accounts",
-    params(
-        ("page" = Option<u64>, Query, minimum = 1, description = "From 1; past the end is an empty array."),
-        ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Accounts per page, 25 by default."),
-    ),
+    params(ListParams),
     responses((status = 200, description = "The accounts", body = Vec<AccountOut>), AccountsErrors),
 )]
 #[get("/accounts")]
@@ -222,11 +301,12 @@ pub async fn list_accounts(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut query = Query::parse(request.query_string())?;
+    let mut query = Query::with_lists(request.query_string(), &LISTS)?;
     let page = query.take_number("page", 1..=1_000_000)?.unwrap_or(1);
     let page_size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
+    let conditions = conditions(&mut query)?;
     query.finish()?;
-    let accounts = gateway.accounts(&caller.0).await?;
+    let accounts = gateway.accounts(&caller.0, &conditions).await?;
     let page: Vec<_> = accounts
         .iter()
         .skip(usize::try_from((page - 1) * page_size).unwrap_or(usize::MAX))
@@ -234,6 +314,41 @@ pub async fn list_accounts(
         .map(|account| AccountOut::of(account, &gateway))
         .collect();
     Ok(HttpResponse::Ok().json(page))
+}
+
+/// What an account's meta information needs: StackOne's three keys.
+#[derive(Serialize, ToSchema)]
+pub struct AccountMetaOut {
+    provider: String,
+    #[schema(example = "iam")]
+    category: &'static str,
+    models: ModelsOut,
+}
+
+/// Get an account's meta information
+///
+/// Which fields are served of this account's provider. Which of them its token may not see is
+/// what `GET /iam/me` tells.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "get_account_meta",
+    params(("id" = String, Path, description = "The account's id")),
+    responses((status = 200, description = "What is served", body = AccountMetaOut), AccountErrors),
+)]
+#[get("/accounts/{id}/meta")]
+pub async fn get_account_meta(
+    account: PathAccount<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let provider = account.0.account.provider.clone();
+    let models = gateway.connector_profile(&provider)?.models.into();
+    Ok(HttpResponse::Ok().json(AccountMetaOut {
+        provider,
+        category: CATEGORY,
+        models,
+    }))
 }
 
 /// Get an account

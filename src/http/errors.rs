@@ -49,6 +49,8 @@ pub struct PolicyErrors;
 pub struct WriteErrors;
 /// Errors of the routes of the accounts as a whole.
 pub struct AccountsErrors;
+/// Errors of one connector's route.
+pub struct ConnectorErrors;
 /// Errors of linking an account.
 pub struct LinkErrors;
 /// Errors of one account's routes.
@@ -97,6 +99,12 @@ impl IntoResponses for WriteErrors {
 impl IntoResponses for AccountsErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[])
+    }
+}
+
+impl IntoResponses for ConnectorErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::NotFound])
     }
 }
 

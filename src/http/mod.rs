@@ -5,7 +5,7 @@
 //! the same lists, so nothing is served undocumented.
 //!
 //! * [`caller`]: who calls and on which account; [`query`], [`body`]: what they ask, read strictly.
-//! * [`iam`], [`accounts`], [`walks`], [`health`]: the routes.
+//! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`health`]: the routes.
 //! * [`error`], [`errors`], [`answer`]: the error table, its place in the document, and what every
 //!   answer has in common.
 
@@ -29,6 +29,7 @@ pub mod accounts;
 pub mod answer;
 pub mod body;
 pub mod caller;
+pub mod connectors;
 pub mod error;
 pub mod errors;
 pub mod health;
@@ -45,6 +46,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
     config
         .configure(iam::routes)
         .configure(accounts::routes)
+        .configure(connectors::routes)
         .configure(walks::routes)
         .configure(health::routes);
 }
@@ -90,6 +92,7 @@ pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
         (name = "policies", description = "Asked for by StackOne's clients; no provider here has them"),
         (name = "me", description = "Whose token an account works with"),
         (name = "accounts", description = "Linked accounts"),
+        (name = "connectors", description = "Providers that accounts can be linked at"),
         (name = "walks", description = "Whole reads of a provider's directory"),
         (name = "health", description = "The process itself"),
     )

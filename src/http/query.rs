@@ -1,7 +1,8 @@
 //! Query strings, read strictly: a misspelt filter must not answer everybody.
 //!
 //! Names and values are percent-decoded first (clients send `filter%5Bupdated_after%5D`), a name
-//! that the route does not know, or a single-valued one given twice, is refused by name.
+//! that the route does not know, or a single-valued one given twice, is refused by name. A list
+//! repeats its name (`status=active&status=error`), as StackOne's clients send it.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,13 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
+    /// Of a route whose parameters all have one value.
     pub fn parse(text: &'a str) -> Result<Self> {
+        Self::with_lists(text, &[])
+    }
+
+    /// Of a route where the names in `lists` may be given any number of times.
+    pub fn with_lists(text: &'a str, lists: &[&str]) -> Result<Self> {
         if text.len() > LONGEST {
             return Err(invalid(format!(
                 "the query string is longer than {LONGEST} bytes"
@@ -32,7 +39,8 @@ impl<'a> Query<'a> {
                     "proxy parameters are not passed on to the provider",
                 ));
             }
-            if pairs.iter().any(|(known, _)| *known == name) {
+            let is_list = lists.contains(&name.as_ref());
+            if !is_list && pairs.iter().any(|(known, _)| *known == name) {
                 return Err(invalid(format!("{} is given more than once", shown(&name))));
             }
             pairs.push((name, decode(value)?));
@@ -44,6 +52,19 @@ impl<'a> Query<'a> {
     pub fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let at = self.pairs.iter().position(|(known, _)| known == name)?;
         Some(self.pairs.swap_remove(at).1)
+    }
+
+    /// Takes every value of `name`; none if it is not there. An empty value is refused: it is
+    /// most likely a caller's variable that was never set, and must not choose anything.
+    pub fn take_list(&mut self, name: &str) -> Result<Vec<Cow<'a, str>>> {
+        let mut values = Vec::new();
+        while let Some(value) = self.take(name) {
+            if value.is_empty() {
+                return Err(invalid(format!("{name} is empty")));
+            }
+            values.push(value);
+        }
+        Ok(values)
     }
 
     /// Takes `name` as a whole number within `bounds`.
@@ -146,6 +167,20 @@ mod tests {
     #[test]
     fn a_parameter_given_twice_is_refused() {
         assert!(Query::parse("a=1&a=1").is_err());
+    }
+
+    #[test]
+    fn a_list_repeats_its_name_and_holds_no_empty_value() {
+        let text = "a=1&b=x&a=2%2C3";
+        let mut query = Query::with_lists(text, &["a"]).unwrap();
+        let mut values = query.take_list("a").unwrap();
+        values.sort_unstable();
+        assert_eq!(values, ["1", "2,3"]);
+        assert!(query.take_list("a").unwrap().is_empty());
+        assert!(query.finish().is_err());
+        assert!(Query::with_lists("b=1&b=2", &["a"]).is_err());
+        let mut query = Query::with_lists("a=1&a=", &["a"]).unwrap();
+        assert!(query.take_list("a").unwrap_err().message().contains('a'));
     }
 
     #[test]

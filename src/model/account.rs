@@ -61,6 +61,16 @@ pub enum AccountStatus {
     Error,
 }
 
+impl AccountStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AccountStatus::Active => "active",
+            AccountStatus::Inactive => "inactive",
+            AccountStatus::Error => "error",
+        }
+    }
+}
+
 /// Why an account is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReason {

@@ -3,10 +3,12 @@
 //!
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
+//! * [`connector`]: what a connector says of itself.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 
 pub mod access;
 pub mod account;
+pub mod connector;
 pub mod id;
 pub mod observed;
 pub mod schema;

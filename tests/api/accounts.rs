@@ -110,6 +110,116 @@ async fn accounts_are_listed_oldest_first_as_a_bare_array_in_pages() {
 }
 
 #[tokio::test]
+async fn accounts_are_chosen_by_filters_that_repeat_their_name() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for owner in ["a", "b", "a, b"] {
+        let mut body = world.account_body(&world.admin_token());
+        body["origin_owner_id"] = json!(owner);
+        let linked = world
+            .call(Method::POST, "/accounts", Some(&body))
+            .await
+            .expect(201);
+        ids.push(linked["id"].as_str().unwrap().to_owned());
+    }
+    let [a, b, both] = &ids[..] else {
+        panic!("three were linked")
+    };
+    // Once they have been walked, two can be told apart by their status.
+    for id in &ids {
+        world.read(id, "/iam/users").await.expect(200);
+    }
+    let refused = json!({"kind": "status", "status": 401, "error_code": 1002});
+    world
+        .faults(&json!([{"match": {}, "fault": refused}]))
+        .await;
+    world.walk(b).await;
+
+    for (query, expected) in [
+        (format!("account_ids={a}"), vec![a]),
+        (format!("account_ids={both}&account_ids={a}"), vec![a, both]),
+        (format!("account_ids={a}&account_ids=nothing"), vec![a]),
+        ("account_ids=nothing".to_owned(), vec![]),
+        ("provider=smartsheet".to_owned(), vec![a, b, both]),
+        (
+            "providers=nobody&providers=smartsheet".to_owned(),
+            vec![a, b, both],
+        ),
+        ("providers=nobody".to_owned(), vec![]),
+        ("providers=smartsheet,nobody".to_owned(), vec![]),
+        ("provider=nobody&providers=smartsheet".to_owned(), vec![]),
+        ("status=active".to_owned(), vec![a, both]),
+        ("status=error".to_owned(), vec![b]),
+        ("status=error&status=active".to_owned(), vec![a, b, both]),
+        ("status=inactive&status=expired".to_owned(), vec![]),
+        ("origin_owner_id=a".to_owned(), vec![a]),
+        ("origin_owner_id=A".to_owned(), vec![]),
+        (
+            "origin_owner_ids=b&origin_owner_ids=a".to_owned(),
+            vec![a, b],
+        ),
+        ("origin_owner_ids=a%2C+b".to_owned(), vec![both]),
+        ("origin_owner_id=a&origin_owner_ids=b".to_owned(), vec![]),
+        (
+            format!("status=active&account_ids={a}&account_ids={b}"),
+            vec![a],
+        ),
+        ("status=active&page=2&page_size=1".to_owned(), vec![both]),
+        ("status=active&page=3&page_size=1".to_owned(), vec![]),
+    ] {
+        let list = world.get(&format!("/accounts?{query}")).await.expect(200);
+        let found: Vec<_> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|account| account["id"].as_str().unwrap())
+            .collect();
+        assert_eq!(found, expected, "{query}");
+    }
+
+    for (query, named) in [
+        ("provider=smartsheet&provider=smartsheet", "provider"),
+        ("origin_owner_id=a&origin_owner_id=a", "origin_owner_id"),
+        ("page=1&page=1", "page"),
+        ("provider=", "provider"),
+        ("providers=smartsheet&providers=", "providers"),
+        ("account_ids", "account_ids"),
+        ("origin_owner_ids=", "origin_owner_ids"),
+        ("status=", "status"),
+        ("status=actve", "actve"),
+        ("status=active,error", "active,error"),
+        ("statuses=active", "statuses"),
+        ("providers%5B%5D=smartsheet", "providers[]"),
+    ] {
+        let reply = world.get(&format!("/accounts?{query}")).await;
+        let body = reply.refused(400, "invalid_parameter");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains(named), "{query}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn no_filter_reaches_into_another_project() {
+    let world = World::new().await;
+    let theirs = world.link(&world.admin_token()).await;
+    let key = world
+        .project("two", &rolecall::model::access::Scope::ALL)
+        .await;
+    let bearer = format!("Bearer {key}");
+    for query in [
+        String::new(),
+        format!("?account_ids={theirs}"),
+        "?origin_owner_id=customer-1".to_owned(),
+        "?provider=smartsheet&status=active".to_owned(),
+    ] {
+        let path = format!("/accounts{query}");
+        let headers = [("authorization", bearer.as_str())];
+        let list = world.send(Method::GET, &path, &headers, None).await;
+        assert_eq!(list.expect(200), json!([]), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn an_account_that_is_deleted_is_gone_from_everywhere() {
     let world = World::new().await;
     let account = world.link_admin().await;

@@ -224,6 +224,21 @@ async fn a_key_does_only_what_its_scopes_allow_and_the_missing_one_is_named() {
         ),
         (
             Method::GET,
+            format!("/accounts/{account}/meta"),
+            Scope::AccountsRead,
+        ),
+        (
+            Method::GET,
+            "/connectors/meta".to_owned(),
+            Scope::AccountsRead,
+        ),
+        (
+            Method::GET,
+            "/connectors/meta/smartsheet".to_owned(),
+            Scope::AccountsRead,
+        ),
+        (
+            Method::GET,
             format!("/accounts/{account}/walks"),
             Scope::AccountsRead,
         ),

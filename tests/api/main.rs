@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
 mod accounts;
+mod connectors;
 mod errors;
 mod expected;
 mod filters;

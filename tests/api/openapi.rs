@@ -48,6 +48,7 @@ impl Operation {
             .replace("{id}", absent)
             .replace("{walk}", absent)
             .replace("{record}", "1")
+            .replace("{provider}", "nobody")
     }
 
     fn describes(&self, status: u16, code: &str) -> bool {

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use crate::{
     connectors::{Connector, ListPage, Presence, Session},
     model::{
+        connector::Models,
         id::RemoteId,
         observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Seats},
         schema::Reason,
@@ -42,6 +43,55 @@ use api::Path;
 use map::Mapped;
 
 const PAGE_SIZE: u64 = 100;
+
+/// What is served of Smartsheet. It has no user names, second factors, policies or nested groups,
+/// and says of nobody when they were created or last active.
+const MODELS: Models = Models {
+    users: &[
+        "id",
+        "remote_id",
+        "name",
+        "first_name",
+        "last_name",
+        "primary_email_address",
+        "status",
+        "roles",
+        "groups",
+        "avatar",
+        "last_login_at",
+        "updated_at",
+        "seat",
+        "is_external",
+        "first_seen_at",
+        "listed",
+        "suspected",
+        "warnings",
+    ],
+    roles: &[
+        "id",
+        "remote_id",
+        "name",
+        "description",
+        "type",
+        "holder_count",
+    ],
+    groups: &[
+        "id",
+        "remote_id",
+        "name",
+        "description",
+        "type",
+        "created_at",
+        "updated_at",
+        "member_count",
+        "owner",
+        "members",
+        "members_read_at",
+        "first_seen_at",
+        "listed",
+        "suspected",
+    ],
+};
 
 /// More pages of one user's plans than anybody has: past this, a list does not end.
 const MOST_PLAN_PAGES: usize = 100;
@@ -62,6 +112,10 @@ impl Connector for Smartsheet {
 
     fn page_size(&self) -> u64 {
         PAGE_SIZE
+    }
+
+    fn models(&self) -> Models {
+        MODELS
     }
 
     fn roles(&self) -> Vec<ObservedRole> {

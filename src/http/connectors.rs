@@ -1,0 +1,167 @@
+//! `/connectors/meta`: which providers there are, and what is served of each.
+
+use actix_web::{HttpRequest, HttpResponse, get, web::Data};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    caller::{AccountsRead, Allowed},
+    error::ApiError,
+    errors::{AccountsErrors, ConnectorErrors},
+    query::{Query, invalid, shown},
+};
+use crate::{
+    error::Result,
+    gateway::Gateway,
+    model::connector::{ConnectorProfile, Models},
+};
+
+/// The unified API that all of this belongs to, in StackOne's word.
+pub const CATEGORY: &str = "iam";
+
+/// What `include` takes: StackOne's words. There is nothing of these to include yet.
+const INCLUDES: [&str; 6] = [
+    "field_path",
+    "unmapped_fields",
+    "resources",
+    "inactive",
+    "webhooks",
+    "static_fields",
+];
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config.service(list_connectors).service(get_connector);
+}
+
+/// A provider that accounts can be linked at.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectorOut {
+    /// As `provider` of an account.
+    #[schema(example = "smartsheet")]
+    provider: &'static str,
+    #[schema(example = "Smartsheet")]
+    provider_name: &'static str,
+    #[schema(example = "iam")]
+    category: &'static str,
+    models: ModelsOut,
+    /// Whether accounts can be linked.
+    active: bool,
+    resources: ConnectorResources,
+}
+
+/// What is served of a provider, by kind of record.
+#[derive(Serialize, ToSchema)]
+pub struct ModelsOut {
+    users: ModelOut,
+    roles: ModelOut,
+    groups: ModelOut,
+}
+
+/// What is served of one kind of record.
+#[derive(Serialize, ToSchema)]
+pub struct ModelOut {
+    /// The fields that can hold something; every other is always null or empty.
+    fields: &'static [&'static str],
+}
+
+/// What a page about this provider may show.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectorResources {
+    /// Null: Rolecall carries no logos.
+    images: Option<ConnectorImages>,
+}
+
+/// Where pictures of a provider are.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectorImages {
+    logo_url: Option<String>,
+    original_logo_horizontal_url: Option<String>,
+}
+
+impl From<Models> for ModelsOut {
+    fn from(models: Models) -> Self {
+        Self {
+            users: ModelOut {
+                fields: models.users,
+            },
+            roles: ModelOut {
+                fields: models.roles,
+            },
+            groups: ModelOut {
+                fields: models.groups,
+            },
+        }
+    }
+}
+
+impl From<ConnectorProfile> for ConnectorOut {
+    fn from(profile: ConnectorProfile) -> Self {
+        Self {
+            provider: profile.provider,
+            provider_name: profile.name,
+            category: CATEGORY,
+            models: profile.models.into(),
+            active: true,
+            resources: ConnectorResources { images: None },
+        }
+    }
+}
+
+/// List connectors
+///
+/// Every provider that accounts can be linked at, and the fields that are served of it.
+#[utoipa::path(
+    tag = "connectors",
+    operation_id = "list_connectors",
+    params(("include" = Option<String>, Query, description = "`field_path`, `unmapped_fields`, `resources`, `inactive`, `webhooks`, `static_fields`, separated by commas; taken without effect, since no connector has any of them.")),
+    responses((status = 200, description = "The connectors", body = Vec<ConnectorOut>), AccountsErrors),
+)]
+#[get("/connectors/meta")]
+pub async fn list_connectors(
+    _caller: Allowed<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    check_include(&request)?;
+    let connectors = gateway.connectors().into_iter().map(ConnectorOut::from);
+    Ok(HttpResponse::Ok().json(connectors.collect::<Vec<_>>()))
+}
+
+/// Get a connector
+///
+/// One provider, and the fields that are served of it.
+#[utoipa::path(
+    tag = "connectors",
+    operation_id = "get_connector",
+    params(
+        ("provider" = String, Path, description = "The provider's key, such as `smartsheet`"),
+        ("include" = Option<String>, Query, description = "As in the list."),
+    ),
+    responses((status = 200, description = "The connector", body = ConnectorOut), ConnectorErrors),
+)]
+#[get("/connectors/meta/{provider}")]
+pub async fn get_connector(
+    _caller: Allowed<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    check_include(&request)?;
+    let profile = gateway.connector_profile(request.match_info().query("provider"))?;
+    Ok(HttpResponse::Ok().json(ConnectorOut::from(profile)))
+}
+
+/// Refuses a word of `include` that is not one of StackOne's.
+fn check_include(request: &HttpRequest) -> Result<()> {
+    let mut query = Query::parse(request.query_string())?;
+    let include = query.take("include").unwrap_or_default();
+    query.finish()?;
+    let mut words = include.split(',').filter(|_| !include.is_empty());
+    match words.find(|word| !INCLUDES.contains(word)) {
+        None => Ok(()),
+        Some(word) => Err(invalid(format!(
+            "{} is not a value of `include`",
+            shown(word)
+        ))),
+    }
+}
