@@ -24,8 +24,9 @@ struct Soak {
     served: Option<Picture>,
     told_lately: Told,
     tally: Tally,
-    /// Whether look-ups and reads of unchanged groups are bounded.
-    has_budget: bool,
+    /// How many look-ups a walk may make: a fifth of the budget of one freshness interval. None:
+    /// any number.
+    look_ups: Option<usize>,
 }
 
 /// What walks came to.
@@ -67,7 +68,8 @@ impl Soak {
     async fn begin(plan: Plan, faults: &[Value], churn: f64) -> Self {
         let world = World::new(&plan).await;
         let seed = plan.seed;
-        let has_budget = plan.rate_limit > 0;
+        let fifth = u64::from(plan.rate_limit) * plan.fresh_seconds / 60 / 5;
+        let look_ups = usize::try_from(fifth).ok().filter(|fifth| *fifth > 0);
         world.control(Method::POST, "/faults", &json!(faults)).await;
         churning(&world, churn, seed, &[]).await;
         let before = world.truth().await;
@@ -80,7 +82,7 @@ impl Soak {
             served: None,
             told_lately: Told::default(),
             tally: Tally::default(),
-            has_budget,
+            look_ups,
         };
         let walks = format!("/accounts/{}/walks", soak.account);
         let first = soak.world.call(Method::GET, &walks, None).await.expect(200);
@@ -233,7 +235,12 @@ impl Soak {
     async fn three_clean_walks(&mut self) {
         self.calm().await;
         let mut states = Vec::new();
-        let most = if self.has_budget { 7 } else { 3 };
+        let most = match self.look_ups {
+            None => 3,
+            // A hold of three, what the look-ups then take, and a hold of what only later group
+            // reads brought to light.
+            Some(look_ups) => 5 + self.leavers().await.div_ceil(look_ups),
+        };
         while states.len() < 3 || (states.len() < most && !self.is_true().await) {
             let walk = self.walk(Manner::default()).await;
             states.push(walk.map(|walk| (walk["state"].clone(), walk["reason"].clone())));
@@ -241,6 +248,16 @@ impl Soak {
         self.tally.most_clean_walks = self.tally.most_clean_walks.max(states.len() as u64);
         self.expect_truth(&format!("after clean walks: {states:?}"))
             .await;
+    }
+
+    /// How many of those who are served are no longer there.
+    async fn leavers(&self) -> usize {
+        let truth = self.world.truth().await;
+        let Some(served) = &self.served else { return 0 };
+        let people = served.people.keys();
+        let groups = served.groups.keys();
+        people.filter(|id| !truth.people.contains_key(*id)).count()
+            + groups.filter(|id| !truth.groups.contains_key(*id)).count()
     }
 
     async fn is_true(&self) -> bool {
