@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::schema::{Reason, SeatType, UserField, UserStatus, Warning};
+use crate::model::schema::{SeatType, UserField, UserStatus, Warning};
 
 use super::{
     Directory, Resource,
@@ -44,27 +44,17 @@ impl Filter {
     /// A field that is asked about and that nobody can see here, with the reason. To such a
     /// question "nobody" would be a false answer.
     pub fn hidden_from(&self, sees: Visibility) -> Option<Warning> {
-        let unpermitted = Some(Reason::NotPermitted);
-        let of_admins = unpermitted.filter(|_| !sees.roles);
-        [
-            (self.status.is_some(), UserField::Status, of_admins),
-            (self.role.is_some(), UserField::Roles, of_admins),
-            (self.is_external.is_some(), UserField::IsExternal, of_admins),
-            (self.seat.is_some(), UserField::Seat, sees.seats_hidden),
-            (
-                self.group.is_some(),
-                UserField::Groups,
-                unpermitted.filter(|_| !sees.groups),
-            ),
-        ]
-        .into_iter()
-        .filter(|(is_asked, ..)| *is_asked)
-        .find_map(|(_, field, reason)| {
-            Some(Warning {
-                field,
-                reason: reason?,
-            })
-        })
+        let is_asked_for = |field| match field {
+            UserField::Status => self.status.is_some(),
+            UserField::Roles => self.role.is_some(),
+            UserField::Groups => self.group.is_some(),
+            UserField::Seat => self.seat.is_some(),
+            UserField::IsExternal => self.is_external.is_some(),
+            UserField::LastLoginAt => false,
+        };
+        sees.hidden_fields()
+            .into_iter()
+            .find(|hidden| is_asked_for(hidden.field))
     }
 
     /// Bytes that the texts of this filter occupy.

@@ -65,6 +65,29 @@ impl Visibility {
         }
     }
 
+    /// The fields that are null for everybody, and why, in the order of fields.
+    pub fn hidden_fields(self) -> Vec<Warning> {
+        let mut hidden = Vec::new();
+        if !self.roles {
+            for field in [
+                UserField::Status,
+                UserField::Roles,
+                UserField::IsExternal,
+                UserField::LastLoginAt,
+            ] {
+                hidden.push(warning(field, Reason::NotPermitted));
+            }
+        }
+        if let Some(reason) = self.seats_hidden {
+            hidden.push(warning(UserField::Seat, reason));
+        }
+        if !self.groups {
+            hidden.push(warning(UserField::Groups, Reason::NotPermitted));
+        }
+        hidden.sort_unstable();
+        hidden
+    }
+
     /// Whether `self` sees less than `former` did, in any respect.
     pub(super) fn is_less_than(self, former: Visibility) -> bool {
         (former.roles && !self.roles)

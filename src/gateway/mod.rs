@@ -8,6 +8,7 @@
 //! * [`access`]: whose key is this, whose account is that.
 //! * [`accounts`]: link, list, delete.
 //! * [`reading`]: a directory, its pages, its freshness.
+//! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for.
 
@@ -48,6 +49,7 @@ mod page;
 pub mod reading;
 mod remembered;
 pub mod schedule;
+mod summary;
 pub mod walk;
 
 use live::{Held, Live};

@@ -1,6 +1,6 @@
 //! A page: built once per directory version and query, then only handed out.
 
-use std::sync::OnceLock;
+use std::{fmt, sync::OnceLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -51,16 +51,21 @@ impl PageKey {
     /// The weak ETag (RFC 9110, 8.8.3): of what the page is of, not of its bytes, so that a 304
     /// is answered before a page exists.
     pub fn etag(&self) -> String {
-        use std::fmt::Write;
-
-        let digest = Sha256::digest(format!("{self:?}").as_bytes());
-        let mut etag = format!("W/\"{}-", self.list.version);
-        for byte in &digest[..12] {
-            write!(etag, "{byte:02x}").expect("writing to a String does not fail");
-        }
-        etag.push('"');
-        etag
+        etag(self.list.version, self)
     }
+}
+
+/// The weak ETag of an answer that follows from `of`, in which the version is.
+pub fn etag(version: u64, of: &impl fmt::Debug) -> String {
+    use fmt::Write;
+
+    let digest = Sha256::digest(format!("{of:?}").as_bytes());
+    let mut etag = format!("W/\"{version}-");
+    for byte in &digest[..12] {
+        write!(etag, "{byte:02x}").expect("writing to a String does not fail");
+    }
+    etag.push('"');
+    etag
 }
 
 /// One built answer: its bytes, and their compressed forms once somebody asked for them.

@@ -187,7 +187,7 @@ impl Gateway {
             .ok_or_else(|| Error::internal("the version in force is not held"))
     }
 
-    fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
+    pub(super) fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
         if own.is_store_down {
             Some(Stale::StoreUnavailable)
         } else if own.account.needs_reauth() {
@@ -215,7 +215,12 @@ impl Gateway {
     }
 
     /// The version in force, as good as the caller asked for and as it can be had.
-    async fn head(&self, own: &OwnAccount, live: &Arc<Live>, max_age: MaxAge) -> Result<Arc<Head>> {
+    pub(super) async fn head(
+        &self,
+        own: &OwnAccount,
+        live: &Arc<Live>,
+        max_age: MaxAge,
+    ) -> Result<Arc<Head>> {
         self.load(live).await?;
         let Some(head) = live.head() else {
             return self.first_head(own, live, self.0.settings.read_wait).await;

@@ -25,12 +25,9 @@ const ANY: [Kind; 6] = [
 ];
 
 /// Refusals that any read under `/iam` can answer.
-const READ: [Kind; 11] = [
-    Kind::InvalidCursor,
+const READ: [Kind; 8] = [
     Kind::AccountRequired,
-    Kind::GroupsNotPermitted,
     Kind::AccountNotFound,
-    Kind::NotFound,
     Kind::DirectoryNotReady,
     Kind::AccountInactive,
     Kind::ProviderThrottled,
@@ -39,7 +36,16 @@ const READ: [Kind; 11] = [
     Kind::ProviderUnavailable,
 ];
 
-/// Errors of a read under `/iam`.
+/// Refusals of reads of records.
+const RECORDS: [Kind; 3] = [
+    Kind::InvalidCursor,
+    Kind::GroupsNotPermitted,
+    Kind::NotFound,
+];
+
+/// Errors of the directory as a whole.
+pub struct SummaryErrors;
+/// Errors of a read of records under `/iam`.
 pub struct ReadErrors;
 /// Errors of the list of users, whose filters ask about fields that may be hidden.
 pub struct UserListErrors;
@@ -62,15 +68,21 @@ pub struct WalkErrors;
 /// Errors of a route without a key.
 pub struct HealthErrors;
 
-impl IntoResponses for ReadErrors {
+impl IntoResponses for SummaryErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&READ)
     }
 }
 
+impl IntoResponses for ReadErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[READ.as_slice(), &RECORDS].concat())
+    }
+}
+
 impl IntoResponses for UserListErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[READ.as_slice(), &[Kind::FieldNotPermitted]].concat())
+        of(&[READ.as_slice(), &RECORDS, &[Kind::FieldNotPermitted]].concat())
     }
 }
 

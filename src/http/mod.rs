@@ -86,6 +86,7 @@ pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
     servers((url = "/", description = "This server")),
     security(("api_key" = [])),
     tags(
+        (name = "summary", description = "The directory as a whole"),
         (name = "users", description = "People, guests, and outsiders in groups"),
         (name = "roles", description = "What people may do"),
         (name = "groups", description = "Who belongs together"),

@@ -188,6 +188,35 @@ pub struct GroupMember {
     pub email: Option<String>,
 }
 
+/// A directory as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Summary {
+    pub counts: RecordCounts,
+    /// As in the header x-directory-version.
+    pub directory_version: String,
+    /// When this version was sealed.
+    pub sealed_at: Timestamp,
+    /// When the provider was last found to agree with it.
+    pub verified_at: Timestamp,
+    /// Whole seconds since then, as in the header Age.
+    pub age_seconds: u64,
+    /// Why it may no longer be what the provider would say, as in the header x-directory-stale;
+    /// null where the last attempt to renew it succeeded.
+    #[schema(value_type = Option<String>)]
+    pub stale: Option<&'static str>,
+    /// The fields that are null for everybody, and why.
+    pub warnings: Vec<Warning>,
+}
+
+/// How many records the lists have.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RecordCounts {
+    pub users: u64,
+    pub roles: u64,
+    /// Null where groups may not be seen.
+    pub groups: Option<u64>,
+}
+
 /// A record by its ids and name.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Reference {

@@ -244,6 +244,7 @@ async fn an_account_that_is_deleted_is_gone_from_everywhere() {
         reply.refused(404, "account_not_found");
     }
     for path in [
+        "/iam",
         "/iam/users",
         "/iam/roles/system_admin",
         "/iam/me",

@@ -49,7 +49,6 @@ async fn a_path_that_nobody_serves_is_not_found() {
     let world = World::new().await;
     for path in [
         "/",
-        "/iam",
         "/iam/",
         "/iam/users/",
         "/iam/users/a/b",
@@ -213,6 +212,7 @@ async fn a_key_does_only_what_its_scopes_allow_and_the_missing_one_is_named() {
             "/unified/iam/users/1".to_owned(),
             Scope::IamRead,
         ),
+        (Method::GET, "/iam".to_owned(), Scope::IamRead),
         (Method::GET, "/iam/me".to_owned(), Scope::IamRead),
         (Method::GET, "/iam/policies".to_owned(), Scope::IamRead),
         (Method::PATCH, "/iam/users/1".to_owned(), Scope::IamRead),

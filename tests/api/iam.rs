@@ -1,4 +1,7 @@
-//! `/iam`: records by either id, cut down by `fields`, made whole by `expand`; and `/iam/me`.
+//! `/iam`: records by either id, cut down by `fields`, made whole by `expand`; `/iam/me`, and
+//! `/iam` itself.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -259,6 +262,79 @@ async fn me_tells_whose_token_it_is_and_in_which_organisation() {
 }
 
 #[tokio::test]
+async fn the_summary_counts_and_dates_the_directory() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let users = world.read(&account, "/iam/users").await;
+    world.clock.advance(Duration::from_secs(30));
+    let mut etags = Vec::new();
+    for mount in MOUNTS {
+        let reply = world.read(&account, mount).await;
+        let summary = reply.expect(200)["data"].clone();
+        for list in ["users", "roles", "groups"] {
+            let page = world.read(&account, &format!("{mount}/{list}")).await;
+            assert_eq!(summary["counts"][list], page.expect(200)["total"], "{list}");
+        }
+        let header = |name| reply.header(name).unwrap();
+        assert_eq!(summary["directory_version"], header("x-directory-version"));
+        assert_eq!(summary["age_seconds"].to_string(), header("age"));
+        assert!(summary["age_seconds"].as_u64().unwrap() >= 30);
+        assert!(summary["verified_at"].as_str() <= summary["sealed_at"].as_str());
+        assert_eq!(summary["stale"], Value::Null);
+        assert_eq!(summary["warnings"], json!([]));
+        for name in ["vary", "cache-control", "last-modified"] {
+            assert_eq!(reply.header(name), users.header(name), "{name}");
+        }
+        etags.push(header("etag").to_owned());
+    }
+    assert_eq!(etags[0], etags[1]);
+    assert_ne!(Some(etags[0].as_str()), users.header("etag"));
+
+    // It holds while nothing but the age changes, and no longer than the provider agrees.
+    let known = [("if-none-match", etags[0].as_str())];
+    world.clock.advance(Duration::from_secs(30));
+    let reply = world.read_with(&account, "/iam", &known).await;
+    assert_eq!(reply.status.as_u16(), 304);
+    assert!(reply.header("age").unwrap().parse::<u64>().unwrap() >= 60);
+    let walk = world.walk(&account).await;
+    let summary = world.read_with(&account, "/iam", &known).await.expect(200);
+    assert_eq!(
+        summary["data"]["directory_version"],
+        walk["directory_version"]
+    );
+    assert_eq!(summary["data"]["counts"], walk["counts"]);
+
+    world.provider_answers(503).await;
+    assert_eq!(world.walk(&account).await["state"], "failed");
+    let reply = world.read(&account, "/iam").await;
+    assert_eq!(reply.header("x-directory-stale"), Some("walk_failed"));
+    assert_eq!(reply.expect(200)["data"]["stale"], "walk_failed");
+}
+
+#[tokio::test]
+async fn the_summary_tells_what_the_token_cannot_see() {
+    let world = World::new().await;
+    let closed = json!({"non_admin_reads_groups": false});
+    world.switches(&closed).await;
+    let member = world.simulator.announcement().tokens.member.clone();
+    let account = world.link(&member).await;
+    let summary = world.read(&account, "/iam").await.expect(200)["data"].clone();
+    assert_eq!(summary["counts"]["groups"], Value::Null);
+    let me = world.read(&account, "/iam/me").await.expect(200);
+    assert_eq!(summary["warnings"], me["data"]["unavailable_fields"]);
+    assert_eq!(summary["warnings"].as_array().unwrap().len(), 6);
+    for query in [
+        "?fields=id",
+        "?page_size=1",
+        "?filter[status]=enabled",
+        "?next=x",
+    ] {
+        let reply = world.read(&account, &format!("/iam{query}")).await;
+        reply.refused(400, "invalid_parameter");
+    }
+}
+
+#[tokio::test]
 async fn the_unified_mount_answers_as_our_own() {
     let world = World::new().await;
     let account = world.link_admin().await;
@@ -266,6 +342,7 @@ async fn the_unified_mount_answers_as_our_own() {
         "users?page_size=5&expand=roles",
         "roles",
         "groups?expand=members",
+        "users?filter%5Bseat%5D=member",
         "me",
         "users/absent",
         "policies",

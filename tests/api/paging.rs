@@ -309,6 +309,7 @@ async fn a_parameter_that_is_unknown_or_given_twice_is_named() {
         "/iam/roles/1",
         "/iam/groups",
         "/iam/groups/1",
+        "/iam",
         "/iam/me",
         "/unified/iam/users",
         "/accounts",

@@ -1,4 +1,4 @@
-//! `/iam`: the directory of one account, as pages and as single records.
+//! `/iam`: the directory of one account, as a whole, as pages and as single records.
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 use utoipa::IntoParams;
@@ -23,6 +23,7 @@ pub mod groups;
 pub mod me;
 pub mod policies;
 pub mod roles;
+pub mod summary;
 pub mod users;
 
 const PAGE_SIZE: u64 = 25;
@@ -31,6 +32,7 @@ const LARGEST_PAGE: u64 = 100;
 /// The same list is mounted at the root and under `/unified`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
+        .service(summary::get_summary)
         .service(users::list_users)
         .service(users::get_user)
         .service(users::update_user)
@@ -169,19 +171,20 @@ async fn read(
 ) -> Result<HttpResponse, ApiError> {
     let max_age = max_age(request)?;
     let known = known_etags(request);
-    let mut answer = gateway
+    let answer = gateway
         .read(&account.0, selection, want, max_age, |etag| {
-            known.iter().any(|known| weakly(known) == weakly(etag))
+            is_known(&known, etag)
         })
         .await?;
+    Ok(respond(request, &known, answer))
+}
+
+/// Sends an answer to a caller who has the answers of the `known` ETags.
+fn respond(request: &HttpRequest, known: &[&str], mut answer: Answer) -> HttpResponse {
     if known.contains(&"*") {
         // Whatever is there is known; only now is it sure that something is.
         answer.page = None;
     }
-    Ok(respond(request, &answer))
-}
-
-fn respond(request: &HttpRequest, answer: &Answer) -> HttpResponse {
     let mut response = match &answer.page {
         None => HttpResponse::NotModified(),
         Some(_) => HttpResponse::Ok(),
@@ -229,6 +232,10 @@ fn known_etags(request: &HttpRequest) -> Vec<&str> {
         .map(str::trim)
         .filter(|etag| !etag.is_empty())
         .collect()
+}
+
+fn is_known(known: &[&str], etag: &str) -> bool {
+    known.iter().any(|known| weakly(known) == weakly(etag))
 }
 
 /// Weak comparison (RFC 9110, 8.8.3.2) leaves the weakness mark out.
