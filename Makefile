@@ -1,6 +1,6 @@
 # Each target is a line or two that hide nothing. `make help` lists them.
 
-.PHONY: help demo test lint deny audit fmt openapi soak
+.PHONY: help demo test lint deny audit fmt openapi stackone soak
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -28,6 +28,9 @@ fmt: ## Format the code
 
 openapi: ## Rewrite openapi/openapi.json from the route list
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+stackone: ## Every call of StackOne's own SDK against a demo (needs node, npm and a network)
+	tests/stackone/run
 
 soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (ROLECALL_SOAK_SEED=n: one seed)
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1

@@ -69,6 +69,7 @@ pub enum Kind {
     CredentialRefused,
     CredentialLocked,
     ScopeMissing,
+    OrganisationMismatch,
     Internal,
     ProxyNotOffered,
     PoliciesNotOffered,
@@ -79,7 +80,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 29] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -101,6 +102,7 @@ impl Kind {
         Kind::CredentialRefused,
         Kind::CredentialLocked,
         Kind::ScopeMissing,
+        Kind::OrganisationMismatch,
         Kind::Internal,
         Kind::ProxyNotOffered,
         Kind::PoliciesNotOffered,
@@ -175,7 +177,7 @@ impl Kind {
             ),
             Kind::AccountInactive => (
                 "account_inactive",
-                "Link the account again: the provider no longer takes its credential.",
+                "Replace the account's token with PATCH /accounts/{id}: the provider no longer takes it.",
             ),
             Kind::GroupsNotPermitted => (
                 "groups_not_permitted",
@@ -196,6 +198,10 @@ impl Kind {
             Kind::ScopeMissing => (
                 "scope_missing",
                 "Use a token that may read users (Smartsheet: READ_USERS).",
+            ),
+            Kind::OrganisationMismatch => (
+                "organisation_mismatch",
+                "Use a token of the organisation that the account was linked to, or link a new account for the other one.",
             ),
             Kind::Internal => (
                 "internal",

@@ -1,4 +1,4 @@
-//! Accounts: link one by token, list them, delete one.
+//! Accounts: link one by token, list them, change one, delete one.
 //!
 //! A token is tried before it is stored: the provider says whose it is, and whether it may read
 //! users, and only then is anything written.
@@ -13,15 +13,16 @@ use super::{
     walk::Join,
 };
 use crate::{
-    connectors::Session,
+    connectors::{Connector, Session},
     error::{Error, Kind, ProviderFault, Result},
     model::{
-        account::{Account, AccountKind, AccountStatus, Credential, Endpoint},
+        account::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
         id::AccountId,
-        observed::Seats,
+        observed::{Identity, Seats},
         schema::{Reason, UserField, Warning},
     },
     outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
+    store::{AccountUpdate, NewCredential},
 };
 
 /// Who asks to link what.
@@ -79,26 +80,9 @@ impl Gateway {
         let gateway = self.clone();
         self.owned(async move {
             let credential = Credential::AccessToken(link.token);
-            let route = Route {
-                provider: connector.key(),
-                account: id.to_string(),
-                token: token_key(&credential),
-                priority: Priority::Interactive,
-                is_newly_linked: true,
-            };
-            let session = Session {
-                endpoint: link.endpoint.clone(),
-                credential: credential.clone(),
-                caller: gateway.0.outbound.caller(route),
-            };
-            let tested = async {
-                let identity = connector.identify(&session).await?;
-                connector.users(&session, &identity, 1).await?;
-                Ok(identity)
-            };
-            let identity = tested
-                .await
-                .map_err(|error: CallError| link_error(&error, false))?;
+            let identity = gateway
+                .try_credential(connector.as_ref(), id, &link.endpoint, &credential)
+                .await?;
             let account = Account {
                 id,
                 project,
@@ -125,6 +109,114 @@ impl Gateway {
             Ok(Arc::new(account))
         })
         .await
+    }
+
+    /// Changes an account's description; with a token, that takes the place of its credential. The
+    /// token is tried first as in linking, and must be of the same organisation; then the account
+    /// is active and a walk begins, which is not waited for. All of it or, on an error, nothing.
+    ///
+    /// # Errors
+    /// `account_not_found`, `credential_refused`, `scope_missing`, `organisation_mismatch`,
+    /// `provider_unavailable`, `provider_throttled`, `credential_locked`, `store_unavailable`.
+    pub async fn update(
+        &self,
+        own: &OwnAccount,
+        change: AccountChange,
+        token: Option<SecretString>,
+    ) -> Result<Arc<Account>> {
+        let account = Arc::clone(&own.account);
+        if change.is_empty() && token.is_none() {
+            return Ok(account);
+        }
+        let gateway = self.clone();
+        self.owned(async move {
+            let replaced = match token {
+                None => None,
+                Some(token) => Some(gateway.replacement(&account, token).await?),
+            };
+            let update = AccountUpdate {
+                change: &change,
+                credential: replaced
+                    .as_ref()
+                    .map(|(credential, identity)| NewCredential {
+                        credential,
+                        identity,
+                    }),
+            };
+            let now = gateway.0.clock.now();
+            let updated = gateway
+                .0
+                .store
+                .update_account(&account.project, account.id, update, now)
+                .await?;
+            gateway
+                .0
+                .accounts
+                .forget(&(account.project.clone(), account.id));
+            let updated = updated
+                .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+            if replaced.is_some() {
+                tracing::info!(account = %account.id, "credential replaced");
+                gateway.request_walk(&gateway.live(&updated), Join::NotYetCalling, false);
+            }
+            Ok(Arc::new(updated))
+        })
+        .await
+    }
+
+    /// A token for this account as a credential, once the provider has said whose it is.
+    async fn replacement(
+        &self,
+        account: &Account,
+        token: SecretString,
+    ) -> Result<(Credential, Identity)> {
+        let connector = self.connector(&account.provider)?;
+        let credential = Credential::AccessToken(token);
+        let identity = self
+            .try_credential(
+                connector.as_ref(),
+                account.id,
+                &account.endpoint,
+                &credential,
+            )
+            .await?;
+        if identity.organisation == account.identity.organisation {
+            return Ok((credential, identity));
+        }
+        Err(Error::new(
+            Kind::OrganisationMismatch,
+            "this token is of another organisation than the account",
+        ))
+    }
+
+    /// Whose credential this is, as the provider says, if it may read users.
+    async fn try_credential(
+        &self,
+        connector: &dyn Connector,
+        account: AccountId,
+        endpoint: &Endpoint,
+        credential: &Credential,
+    ) -> Result<Identity> {
+        let route = Route {
+            provider: connector.key(),
+            account: account.to_string(),
+            token: token_key(credential),
+            priority: Priority::Interactive,
+            is_newly_linked: true,
+        };
+        let session = Session {
+            endpoint: endpoint.clone(),
+            credential: credential.clone(),
+            caller: self.0.outbound.caller(route),
+        };
+        let tried = async {
+            let identity = connector.identify(&session).await?;
+            connector.users(&session, &identity, 1).await?;
+            Ok(identity)
+        };
+        tried
+            .await
+            .map_err(|error: CallError| link_error(&error, false))
     }
 
     /// The accounts of the caller's project for which all `conditions` hold, oldest first.

@@ -255,7 +255,8 @@ impl Gateway {
             .is_none_or(|ended_at| since(self.0.clock.now(), ended_at) >= AFTER_FAILURE)
     }
 
-    /// Waits for the first walk of an account that has no directory yet.
+    /// Waits for the first walk of an account that has no directory yet; for the one after it, if
+    /// that was interrupted because the account's token was replaced.
     async fn first_head(
         &self,
         own: &OwnAccount,
@@ -265,22 +266,27 @@ impl Gateway {
         if own.account.needs_reauth() {
             return Err(inactive(&own.account));
         }
-        let last = live
-            .slots
-            .lock()
-            .expect("no holder of this lock panics")
-            .last();
-        let ticket = match last {
-            Some(failed) if !self.may_walk_again(live) => failed,
-            _ => self.request_walk(live, walk::Join::Any, false),
-        };
-        let ended = self.await_walk(&ticket, wait).await;
-        if let Some(head) = live.head() {
-            return Ok(head);
-        }
-        match ended {
-            None => Err(not_ready(&ticket)),
-            Some(walk) => Err(failure(&own.account, walk.reason)),
+        let slots = || live.slots.lock().expect("no holder of this lock panics");
+        let clock = &self.0.clock;
+        let began_at = clock.monotonic();
+        loop {
+            let failed = slots().last_unless_walking();
+            let ticket = match failed {
+                Some(failed) if !self.may_walk_again(live) => failed,
+                _ => self.request_walk(live, walk::Join::Any, false),
+            };
+            let waited = clock.monotonic().saturating_sub(began_at);
+            let ended = self.await_walk(&ticket, wait.saturating_sub(waited)).await;
+            if let Some(head) = live.head() {
+                return Ok(head);
+            }
+            match ended {
+                None => return Err(not_ready(&ticket)),
+                Some(walk)
+                    if walk.reason == Some(WalkReason::Interrupted)
+                        && slots().last_unless_walking().is_none() => {}
+                Some(walk) => return Err(failure(&own.account, walk.reason)),
+            }
         }
     }
 

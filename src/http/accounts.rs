@@ -1,14 +1,17 @@
-//! `/accounts`: link an account, list them, look at one, delete one.
+//! `/accounts`: link an account, list them, look at one, change one, delete one.
 
 use std::borrow::Cow;
 
 use actix_web::{
-    HttpRequest, HttpResponse, delete, get, post,
+    HttpRequest, HttpResponse, delete, get, patch, post,
     web::{Data, Payload},
 };
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, IgnoredAny, IntoDeserializer, value::StrDeserializer},
+};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -17,7 +20,7 @@ use super::{
     caller::{AccountsRead, AccountsWrite, Allowed, PathAccount},
     connectors::{CATEGORY, ModelsOut},
     error::ApiError,
-    errors::{AccountErrors, AccountsErrors, LinkErrors},
+    errors::{AccountErrors, AccountsErrors, LinkErrors, UpdateErrors},
     query::{Query, invalid as invalid_parameter, shown},
 };
 use crate::{
@@ -26,7 +29,9 @@ use crate::{
         Gateway,
         accounts::{AccountField, Link, OneOf},
     },
-    model::account::{Account, AccountKind, AccountStatus, Endpoint, Region, StatusReason},
+    model::account::{
+        Account, AccountChange, AccountKind, AccountStatus, Endpoint, Region, StatusReason,
+    },
 };
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -35,6 +40,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(list_accounts)
         .service(get_account)
         .service(get_account_meta)
+        .service(update_account)
         .service(delete_account);
 }
 
@@ -71,6 +77,120 @@ pub enum CredentialIn {
         #[schema(value_type = String, format = Password, write_only)]
         access_token: SecretString,
     },
+}
+
+/// What to change of an account. A key that is not there changes nothing. StackOne's SDK sends
+/// more than it is asked to, stripped of its contents; that is ignored.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountPatch {
+    /// Your own id of the customer.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false)]
+    origin_owner_id: Option<String>,
+    /// Your own name of the customer.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false)]
+    origin_owner_name: Option<String>,
+    /// Null takes it away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    origin_username: Option<Option<String>>,
+    /// Null takes it away, `{}` leaves it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<LabelIn>)]
+    label: Option<Option<LabelIn>>,
+    /// Takes the place of the one that the account has. The provider is asked first, and it must
+    /// be of the same organisation.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = CredentialIn, required = false)]
+    credential: Option<CredentialIn>,
+    /// Ignored: it is set when the account is linked. StackOne's SDK always sends it.
+    #[serde(default, rename = "type")]
+    #[schema(value_type = Value, required = false)]
+    _kind: IgnoredAny,
+    /// Ignored: an account stays at its provider.
+    #[serde(default, rename = "provider")]
+    #[schema(value_type = Value, required = false)]
+    _provider: IgnoredAny,
+    /// Ignored.
+    #[serde(default, rename = "authentication_config_key")]
+    #[schema(value_type = Value, required = false)]
+    _authentication_config_key: IgnoredAny,
+    /// Ignored.
+    #[serde(default, rename = "environment")]
+    #[schema(value_type = Value, required = false)]
+    _environment: IgnoredAny,
+    /// Ignored.
+    #[serde(default, rename = "setup_information")]
+    #[schema(value_type = Value, required = false)]
+    _setup_information: IgnoredAny,
+    /// Ignored.
+    #[serde(default, rename = "metadata")]
+    #[schema(value_type = Value, required = false)]
+    _metadata: IgnoredAny,
+    /// Ignored: a token is replaced by `credential`.
+    #[serde(default, rename = "credentials")]
+    #[schema(value_type = Value, required = false)]
+    _credentials: IgnoredAny,
+    /// Ignored: a token is replaced by `credential`.
+    #[serde(default, rename = "secrets")]
+    #[schema(value_type = Value, required = false)]
+    _secrets: IgnoredAny,
+}
+
+/// A label, or the `{}` that StackOne's SDK makes of one.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum LabelIn {
+    Text(String),
+    Stripped(Stripped),
+}
+
+/// An object without keys.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stripped {}
+
+/// Reads a key that is there, so that null is a value like any other and not an absent key.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+impl AccountPatch {
+    /// Every field checked, in the words of the document.
+    fn into_change(self) -> Result<(AccountChange, Option<SecretString>)> {
+        let checked = |name, value: Option<String>| value.map(|it| text(name, it)).transpose();
+        let label = match self.label {
+            None | Some(Some(LabelIn::Stripped(_))) => None,
+            Some(None) => Some(None),
+            Some(Some(LabelIn::Text(label))) => Some(Some(text("label", label)?)),
+        };
+        let change = AccountChange {
+            origin_owner_id: checked("origin_owner_id", self.origin_owner_id)?,
+            origin_owner_name: checked("origin_owner_name", self.origin_owner_name)?,
+            origin_username: self
+                .origin_username
+                .map(|it| checked("origin_username", it))
+                .transpose()?,
+            label,
+        };
+        let token = self.credential.map(CredentialIn::into_token).transpose()?;
+        Ok((change, token))
+    }
+}
+
+impl CredentialIn {
+    fn into_token(self) -> Result<SecretString> {
+        let CredentialIn::AccessToken { access_token } = self;
+        let token = access_token.expose_secret();
+        if (1..=4096).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(access_token);
+        }
+        Err(invalid(
+            "`credential.access_token` must be 1 to 4096 visible ASCII characters, without spaces",
+        ))
+    }
 }
 
 /// A linked account. Its credential is never shown.
@@ -146,13 +266,6 @@ impl AccountIn {
                 return Err(invalid("`region` and `base_url` exclude each other"));
             }
         };
-        let CredentialIn::AccessToken { access_token } = self.credential;
-        let token = access_token.expose_secret();
-        if !(1..=4096).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(invalid(
-                "`credential.access_token` must be 1 to 4096 visible ASCII characters, without spaces",
-            ));
-        }
         Ok(Link {
             provider: self.provider,
             origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
@@ -164,7 +277,7 @@ impl AccountIn {
             label: self.label.map(|it| text("label", it)).transpose()?,
             kind: self.kind.unwrap_or(AccountKind::Production),
             endpoint,
-            token: access_token,
+            token: self.credential.into_token()?,
         })
     }
 }
@@ -215,14 +328,23 @@ pub async fn link_account(
 const LISTS: [&str; 4] = ["account_ids", "providers", "status", "origin_owner_ids"];
 
 /// Every status that StackOne's API knows; an account of ours has one of the first three.
-const STATUSES: [&str; 6] = [
-    "active",
-    "inactive",
-    "error",
-    "suspended",
-    "archived",
-    "expired",
-];
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusWord {
+    Active,
+    Inactive,
+    Error,
+    Suspended,
+    Archived,
+    Expired,
+}
+
+impl StatusWord {
+    fn is_one(word: &str) -> bool {
+        let word: StrDeserializer<'_, de::value::Error> = word.into_deserializer();
+        Self::deserialize(word).is_ok()
+    }
+}
 
 /// Parameters of the list of accounts.
 #[derive(IntoParams)]
@@ -245,7 +367,7 @@ pub struct ListParams {
     pub providers: Option<Vec<String>>,
     /// Only accounts with one of these statuses; repeat the name for each. `suspended`,
     /// `archived` and `expired` are taken too, and no account is.
-    #[param(required = false)]
+    #[param(inline, value_type = Vec<StatusWord>, required = false)]
     pub status: Option<Vec<String>>,
     /// Only accounts of this customer of yours.
     #[param(min_length = 1, required = false)]
@@ -271,9 +393,8 @@ fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
             continue;
         }
         let values: Vec<_> = values.into_iter().map(Cow::into_owned).collect();
-        let is_status = |value: &&String| STATUSES.contains(&value.as_str());
         if field == AccountField::Status
-            && let Some(other) = values.iter().find(|value| !is_status(value))
+            && let Some(other) = values.iter().find(|value| !StatusWord::is_one(value))
         {
             return Err(invalid_parameter(format!(
                 "{} is not a value of `status`",
@@ -368,6 +489,36 @@ pub async fn get_account(
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
     Ok(HttpResponse::Ok().json(AccountOut::of(&account.0.account, &gateway)))
+}
+
+/// Change an account
+///
+/// Changes what the body names and leaves the rest. A `credential` takes the place of the one that
+/// the account has: it is tried with the provider as in linking and must be of the same
+/// organisation; then the account is active again and a walk begins, which is not waited for. If
+/// anything is refused, nothing is changed. `type`, `provider`, `authentication_config_key`,
+/// `environment`, `setup_information`, `metadata`, `credentials` and `secrets` are taken and
+/// ignored, for StackOne's clients.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "update_account",
+    params(("id" = String, Path, description = "The account's id")),
+    request_body = AccountPatch,
+    responses((status = 200, description = "The account as it is now", body = AccountOut), UpdateErrors),
+)]
+#[patch("/accounts/{id}")]
+pub async fn update_account(
+    account: PathAccount<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let (change, token) = body::read::<AccountPatch>(&request, payload)
+        .await?
+        .into_change()?;
+    let updated = gateway.update(&account.0, change, token).await?;
+    Ok(HttpResponse::Ok().json(AccountOut::of(&updated, &gateway)))
 }
 
 /// Delete an account

@@ -32,7 +32,7 @@ pub const fn status(kind: Kind) -> u16 {
         Kind::DirectoryNotReady => 408,
         Kind::WalkSuperseded | Kind::WalkNotHeld => 409,
         Kind::AccountInactive => 412,
-        Kind::CredentialRefused | Kind::ScopeMissing => 422,
+        Kind::CredentialRefused | Kind::ScopeMissing | Kind::OrganisationMismatch => 422,
         Kind::ProviderThrottled => 429,
         Kind::Internal | Kind::CredentialLocked => 500,
         Kind::ProxyNotOffered | Kind::PoliciesNotOffered | Kind::WritesNotOffered => 501,

@@ -57,6 +57,8 @@ pub struct WriteErrors;
 pub struct AccountsErrors;
 /// Errors of one connector's route.
 pub struct ConnectorErrors;
+/// Errors of changing an account.
+pub struct UpdateErrors;
 /// Errors of linking an account.
 pub struct LinkErrors;
 /// Errors of one account's routes.
@@ -117,6 +119,21 @@ impl IntoResponses for AccountsErrors {
 impl IntoResponses for ConnectorErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[Kind::NotFound])
+    }
+}
+
+impl IntoResponses for UpdateErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::AccountNotFound,
+            Kind::CredentialRefused,
+            Kind::ScopeMissing,
+            Kind::OrganisationMismatch,
+            Kind::ProviderThrottled,
+            Kind::CredentialLocked,
+            Kind::ProviderUnavailable,
+        ])
     }
 }
 

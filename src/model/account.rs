@@ -71,6 +71,36 @@ impl AccountStatus {
     }
 }
 
+/// What is to change of an account's description; None leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    pub origin_owner_id: Option<String>,
+    pub origin_owner_name: Option<String>,
+    /// `Some(None)` takes it away.
+    pub origin_username: Option<Option<String>>,
+    /// `Some(None)` takes it away.
+    pub label: Option<Option<String>>,
+}
+
+impl AccountChange {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Changes `account`.
+    pub fn apply(&self, account: &mut Account) {
+        fn set<T: Clone>(field: &mut T, new: &Option<T>) {
+            if let Some(new) = new {
+                field.clone_from(new);
+            }
+        }
+        set(&mut account.origin_owner_id, &self.origin_owner_id);
+        set(&mut account.origin_owner_name, &self.origin_owner_name);
+        set(&mut account.origin_username, &self.origin_username);
+        set(&mut account.label, &self.label);
+    }
+}
+
 /// Why an account is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReason {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        account::{Account, AccountStatus, Credential, StatusReason},
+        account::{Account, AccountChange, AccountStatus, Credential, StatusReason},
         id::{AccountId, ProjectId},
         observed::Identity,
     },
@@ -28,6 +28,21 @@ pub struct AccountState<'a> {
     pub reasons: &'a [StatusReason],
     /// Whose credential it is, where that was asked again; None leaves it as it was.
     pub identity: Option<&'a Identity>,
+}
+
+/// What is to change of an account.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountUpdate<'a> {
+    pub change: &'a AccountChange,
+    /// In place of the credential that it has.
+    pub credential: Option<NewCredential<'a>>,
+}
+
+/// A credential that the provider was found to take, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub struct NewCredential<'a> {
+    pub credential: &'a Credential,
+    pub identity: &'a Identity,
 }
 
 type AccountRow = (
@@ -45,7 +60,7 @@ type AccountRow = (
     i64,
 );
 
-/// The sealed part of an account that stays as it was linked.
+/// The sealed part of an account's description.
 #[derive(Serialize, Deserialize)]
 struct Profile {
     origin_owner_name: String,
@@ -61,11 +76,6 @@ impl Store {
         let vault = Vault::of(self, &account.project, account.id)
             .await?
             .ok_or_else(no_such_project)?;
-        let profile = json(&Profile {
-            origin_owner_name: account.origin_owner_name.clone(),
-            origin_username: account.origin_username.clone(),
-            label: account.label.clone(),
-        })?;
         let sealed_credential = vault.seal(
             Field::Credential,
             &FIRST_GENERATION.to_string(),
@@ -86,7 +96,7 @@ impl Store {
                 word(&account.status)?.into(),
                 json(&account.status_reasons)?.into(),
                 json(&account.endpoint)?.into(),
-                vault.seal(Field::Profile, "", profile.as_bytes()).into(),
+                seal_profile(&vault, account)?.into(),
                 seal_identity(&vault, &account.identity)?.into(),
                 account.created_at.into(),
                 account.updated_at.into(),
@@ -195,6 +205,60 @@ impl Store {
         Ok(account)
     }
 
+    /// Changes an account and gives what it is then; None if the project has no such account. A
+    /// new credential has the next generation and makes the account active, so that a walk which
+    /// began with the former one can neither be sealed nor say how the account is doing.
+    pub async fn update_account(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+        update: AccountUpdate<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Account>> {
+        let Some(vault) = Vault::of(self, project, id).await? else {
+            return Ok(None);
+        };
+        let mut tx = self.db.begin().await?;
+        let row: Option<AccountRow> = tx
+            .fetch_one(
+                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
+                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
+                 from accounts where project = $1 and id = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut account = account_in(&vault, row)?;
+        update.change.apply(&mut account);
+        account.updated_at = now;
+        if let Some(new) = update.credential {
+            write_next_credential(&mut tx, &vault, id, new.credential).await?;
+            account.status = AccountStatus::Active;
+            account.status_reasons = Vec::new();
+            account.identity = new.identity.clone();
+            let state = AccountState {
+                status: account.status,
+                reasons: &account.status_reasons,
+                identity: Some(&account.identity),
+            };
+            write_state(&mut tx, &vault, id, state, now).await?;
+        }
+        tx.execute(
+            "update accounts set origin_owner_id = $3, sealed_profile = $4, updated_at = $5
+             where project = $1 and id = $2",
+            [
+                project.into(),
+                id.into(),
+                account.origin_owner_id.as_str().into(),
+                seal_profile(&vault, &account)?.into(),
+                now.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(Some(account))
+    }
+
     /// Notes how an account is doing.
     pub async fn set_account_state(
         &self,
@@ -266,6 +330,62 @@ pub(super) async fn write_state(
         0 => Err(no_such_account()),
         _ => Ok(()),
     }
+}
+
+/// True if the account's credential is the one of this generation.
+pub(super) async fn is_generation(
+    tx: &mut Tx,
+    project: &ProjectId,
+    id: AccountId,
+    generation: u64,
+) -> Result<bool> {
+    let row: Option<(i64,)> = tx
+        .fetch_one(
+            "select generation from credentials where project = $1 and account = $2",
+            [project.into(), id.into()],
+        )
+        .await?;
+    let (now,) = row.ok_or_else(no_such_account)?;
+    Ok(count_in(now)? == generation)
+}
+
+/// Puts `credential` in the place of the former one, with the next generation. A former one that
+/// does not open is locked, and what is locked is not overwritten.
+async fn write_next_credential(
+    tx: &mut Tx,
+    vault: &Vault<'_>,
+    id: AccountId,
+    credential: &Credential,
+) -> Result<()> {
+    let former: Option<(i64, Vec<u8>)> = tx
+        .fetch_one(
+            "select generation, sealed from credentials where project = $1 and account = $2",
+            [vault.project.into(), id.into()],
+        )
+        .await?;
+    let (generation, sealed) = former.ok_or_else(no_such_account)?;
+    vault.open(Field::Credential, &generation.to_string(), &sealed)?;
+    let next = count_in(generation)? + 1;
+    let sealed = vault.seal(
+        Field::Credential,
+        &next.to_string(),
+        &credential_out(credential),
+    );
+    tx.execute(
+        "update credentials set generation = $3, sealed = $4 where project = $1 and account = $2",
+        [vault.project.into(), id.into(), next.into(), sealed.into()],
+    )
+    .await?;
+    Ok(())
+}
+
+fn seal_profile(vault: &Vault<'_>, account: &Account) -> Result<Vec<u8>> {
+    let profile = json(&Profile {
+        origin_owner_name: account.origin_owner_name.clone(),
+        origin_username: account.origin_username.clone(),
+        label: account.label.clone(),
+    })?;
+    Ok(vault.seal(Field::Profile, "", profile.as_bytes()))
 }
 
 fn seal_identity(vault: &Vault<'_>, identity: &Identity) -> Result<Vec<u8>> {

@@ -41,10 +41,10 @@ mod open;
 mod projects;
 mod walks;
 
-pub use accounts::AccountState;
+pub use accounts::{AccountState, AccountUpdate, NewCredential};
 pub use directories::{DirectoryHead, StoredDirectory};
 pub use open::OpenError;
-pub use walks::{Held, NewDirectory, Retention, WalkCommit};
+pub use walks::{Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Field, Store, Vault,
-    accounts::{AccountState, write_state},
+    accounts::{AccountState, is_generation, write_state},
     count_in,
     db::Tx,
     directories::SealedBlob,
@@ -24,6 +24,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct WalkCommit<'a> {
     pub project: &'a ProjectId,
+    /// The generation of the credential that the walk read with: what that one saw counts only
+    /// while it is the account's. None where what is written does not hang on it.
+    pub generation: Option<u64>,
     /// As it ended. Its row may have been inserted as running, or not at all.
     pub walk: &'a Walk,
     /// A new version, if anything changed.
@@ -39,6 +42,14 @@ pub struct WalkCommit<'a> {
     /// Of a sealed walk: the candidates of all earlier walks are dropped.
     pub supersedes_held: bool,
     pub account_state: Option<AccountState<'a>>,
+}
+
+/// What became of a [`WalkCommit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    Whole,
+    /// The credential was replaced since the walk began, and nothing was written.
+    CredentialReplaced,
 }
 
 /// A directory to be stored: exactly one version after the latest.
@@ -104,7 +115,7 @@ impl Store {
 
     /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing
     /// is written.
-    pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<()> {
+    pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<Committed> {
         let WalkCommit { project, walk, .. } = commit;
         let account = walk.account;
         let vault = Vault::of(self, project, account)
@@ -132,6 +143,11 @@ impl Store {
         if !has_account(&mut tx, project, account).await? {
             return Err(no_such_account());
         }
+        if let Some(generation) = commit.generation
+            && !is_generation(&mut tx, project, account, generation).await?
+        {
+            return Ok(Committed::CredentialReplaced);
+        }
         write_walk(&mut tx, project, walk).await?;
         if let Some((new, blob)) = directory {
             supersede(&mut tx, project, account, new).await?;
@@ -153,7 +169,8 @@ impl Store {
             write_state(&mut tx, &vault, account, state, now).await?;
         }
         self.forget(&mut tx, project, account, now).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(Committed::Whole)
     }
 
     pub async fn walk(

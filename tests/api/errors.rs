@@ -76,7 +76,7 @@ async fn a_method_that_a_path_does_not_have_is_told_which_it_has() {
     for (method, path, allow) in [
         (Method::PUT, "/accounts", "GET, HEAD, POST"),
         (Method::OPTIONS, "/accounts", "GET, HEAD, POST"),
-        (Method::POST, "/accounts/x", "DELETE, GET, HEAD"),
+        (Method::POST, "/accounts/x", "DELETE, GET, HEAD, PATCH"),
         (Method::DELETE, "/iam/users", "GET, HEAD"),
         (Method::POST, "/unified/iam/users", "GET, HEAD"),
         (Method::PUT, "/iam/users/x", "DELETE, GET, HEAD, PATCH"),
@@ -268,6 +268,11 @@ async fn a_key_does_only_what_its_scopes_allow_and_the_missing_one_is_named() {
             Scope::WalksWrite,
         ),
         (Method::POST, "/accounts".to_owned(), Scope::AccountsWrite),
+        (
+            Method::PATCH,
+            format!("/accounts/{account}"),
+            Scope::AccountsWrite,
+        ),
         (
             Method::DELETE,
             format!("/accounts/{account}"),

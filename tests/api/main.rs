@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
+mod account_changes;
 mod accounts;
 mod connectors;
 mod errors;

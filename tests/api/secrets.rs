@@ -291,9 +291,15 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
     mistyped["credential"] = json!(token);
     let mut unknown = body_with(token);
     unknown["credential"]["token"] = json!(token);
+    let own = format!("/accounts/{account}");
     for body in [body_with(refused_token), misplaced, mistyped, unknown] {
+        let change = json!({"credential": body["credential"], "secrets": {"token": token}});
+        errors.push(ask(Method::PATCH, &own, &[auth], Some(change)).await);
         errors.push(ask(Method::POST, "/accounts", &[auth], Some(body)).await);
     }
+    let change = json!({"credential": body_with(token)["credential"]});
+    let replaced = ask(Method::PATCH, &own, &[auth], Some(change)).await;
+    replaced.expect(200);
     for wrong in [format!("Bearer {wrong_key}"), format!("Basic {wrong_key}")] {
         let wrong = ("authorization", wrong.as_str());
         errors.push(ask(Method::GET, "/accounts", &[wrong], None).await);

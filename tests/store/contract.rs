@@ -6,11 +6,15 @@ use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 use rolecall::{
     error::Kind,
     model::{
-        account::{AccountStatus, StatusReason},
+        account::{AccountChange, AccountStatus, Credential, StatusReason},
         walk::{WalkReason, WalkState},
     },
-    store::{AccountState, Held, NewDirectory, Retention, WalkCommit},
+    store::{
+        AccountState, AccountUpdate, Committed, Held, NewCredential, NewDirectory, Retention,
+        WalkCommit,
+    },
 };
+use secrecy::SecretString;
 
 use crate::world::{EMAIL, NAME, TOKEN, World, credential, ends, exposed, identity, project};
 
@@ -29,6 +33,15 @@ pub const ALL: &[(&str, Contract)] = &[
     }),
     ("an account's state can be noted", |w| {
         Box::pin(an_accounts_state_can_be_noted(w))
+    }),
+    ("an account's description can be changed", |w| {
+        Box::pin(an_accounts_description_can_be_changed(w))
+    }),
+    ("a credential is replaced by its next generation", |w| {
+        Box::pin(a_credential_is_replaced_by_its_next_generation(w))
+    }),
+    ("a walk of a former credential writes nothing", |w| {
+        Box::pin(a_walk_of_a_former_credential_writes_nothing(w))
     }),
     ("a deleted account leaves nothing", |w| {
         Box::pin(a_deleted_account_leaves_nothing(w))
@@ -196,6 +209,154 @@ async fn an_accounts_state_can_be_noted(world: World) {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
+}
+
+fn relabelled() -> AccountChange {
+    AccountChange {
+        label: Some(Some("Canary Lovelace II".into())),
+        ..AccountChange::default()
+    }
+}
+
+const NEW_TOKEN: &str = "canary-token-2-9sXk";
+
+fn new_credential() -> Credential {
+    Credential::AccessToken(SecretString::from(NEW_TOKEN))
+}
+
+async fn an_accounts_description_can_be_changed(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let before = world.account(&own).await;
+    let other = world.account(&own).await;
+    world.tick();
+    let change = AccountChange {
+        origin_owner_id: Some("customer-2".into()),
+        origin_owner_name: Some("Canary Lovelace II".into()),
+        origin_username: Some(None),
+        label: None,
+    };
+    let update = AccountUpdate {
+        change: &change,
+        credential: None,
+    };
+    let after = store
+        .update_account(&own, before.id, update, clock.now())
+        .await
+        .unwrap()
+        .unwrap();
+    let mut expected = before.clone();
+    change.apply(&mut expected);
+    expected.updated_at = clock.now();
+    assert_eq!(after, expected);
+    assert_eq!(after.origin_username, None);
+    assert_eq!(after.label, before.label);
+    let stored = store.account(&own, before.id).await.unwrap();
+    assert_eq!(stored, Some(after));
+    let (credential, generation) = store.credential(&own, before.id).await.unwrap().unwrap();
+    assert_eq!((exposed(&credential), generation), (TOKEN, 1));
+    let kept = store.account(&own, other.id).await.unwrap();
+    assert_eq!(kept, Some(other));
+
+    let nobody = world.new_account(&own).id;
+    let update = store.update_account(&own, nobody, update, clock.now());
+    assert_eq!(update.await.unwrap(), None);
+}
+
+async fn a_credential_is_replaced_by_its_next_generation(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let other = world.account(&own).await;
+    let reasons = [StatusReason {
+        code: "reauth_required".into(),
+        description: "the provider refused the token".into(),
+        timestamp: clock.now(),
+    }];
+    let state = AccountState {
+        status: AccountStatus::Error,
+        reasons: &reasons,
+        identity: None,
+    };
+    store
+        .set_account_state(&own, account.id, state, clock.now())
+        .await
+        .unwrap();
+    let (credential, identity) = (new_credential(), identity("Canary Byron"));
+    for generation in [2, 3] {
+        world.tick();
+        let update = AccountUpdate {
+            change: &relabelled(),
+            credential: Some(NewCredential {
+                credential: &credential,
+                identity: &identity,
+            }),
+        };
+        let after = store
+            .update_account(&own, account.id, update, clock.now())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(after.status, AccountStatus::Active);
+        assert!(after.status_reasons.is_empty());
+        assert_eq!(after.identity, identity);
+        assert_eq!(after.updated_at, clock.now());
+        assert_eq!(after.label.as_deref(), Some("Canary Lovelace II"));
+        let stored = store.account(&own, account.id).await.unwrap();
+        assert_eq!(stored, Some(after));
+        let (stored, now) = store.credential(&own, account.id).await.unwrap().unwrap();
+        assert_eq!((exposed(&stored), now), (NEW_TOKEN, generation));
+    }
+    let (stored, generation) = store.credential(&own, other.id).await.unwrap().unwrap();
+    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
+}
+
+async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    world.seal(&account, 1, b"one").await;
+    let update = AccountUpdate {
+        change: &AccountChange::default(),
+        credential: Some(NewCredential {
+            credential: &new_credential(),
+            identity: &account.identity,
+        }),
+    };
+    let replaced = store
+        .update_account(&own, account.id, update, clock.now())
+        .await
+        .unwrap();
+    let late = world.new_walk(account.id, WalkState::Sealed);
+    let refused = AccountState {
+        status: AccountStatus::Error,
+        reasons: &[],
+        identity: None,
+    };
+    let commit = |generation| WalkCommit {
+        generation: Some(generation),
+        directory: Some(NewDirectory {
+            version: 2,
+            encoded: b"two",
+            sealed_at: clock.now(),
+        }),
+        evidence: Some(b"evidence"),
+        account_state: Some(refused),
+        ..ends(&own, &late)
+    };
+    let committed = store.commit_walk(commit(1)).await.unwrap();
+    assert_eq!(committed, Committed::CredentialReplaced);
+    let id = account.id;
+    assert_eq!(store.walk(&own, id, late.id).await.unwrap(), None);
+    assert_eq!(store.evidence(&own, id).await.unwrap(), None);
+    assert_eq!(store.account(&own, id).await.unwrap(), replaced);
+    let latest = store.latest_directory(&own, id).await.unwrap().unwrap();
+    assert_eq!(latest.encoded, b"one");
+
+    let committed = store.commit_walk(commit(2)).await.unwrap();
+    assert_eq!(committed, Committed::Whole);
+    let latest = store.latest_directory(&own, id).await.unwrap().unwrap();
+    assert_eq!(latest.encoded, b"two");
 }
 
 async fn a_deleted_account_leaves_nothing(world: World) {
@@ -606,6 +767,14 @@ async fn no_project_sees_anothers_rows(world: World) {
         reasons: &[],
         identity: None,
     };
+    let (change, theirs, identity) = (relabelled(), new_credential(), identity("Foreigner"));
+    let stolen_away = || AccountUpdate {
+        change: &change,
+        credential: Some(NewCredential {
+            credential: &theirs,
+            identity: &identity,
+        }),
+    };
 
     for project in [&foreign, &absent] {
         assert!(store.keys(project).await.unwrap().is_empty());
@@ -614,10 +783,12 @@ async fn no_project_sees_anothers_rows(world: World) {
         assert_eq!(store.account(project, id).await.unwrap(), None);
         assert!(store.credential(project, id).await.unwrap().is_none());
         assert_eq!(store.delete_account(project, id).await.unwrap(), None);
+        let update = store.update_account(project, id, stolen_away(), now).await;
+        assert_eq!(update.unwrap(), None);
         let refused = [
             store.set_account_state(project, id, state, now).await,
             store.insert_walk(project, &sealed).await,
-            store.commit_walk(ends(project, &sealed)).await,
+            store.commit_walk(ends(project, &sealed)).await.map(drop),
             store
                 .commit_walk(WalkCommit {
                     directory: Some(NewDirectory {
@@ -630,7 +801,8 @@ async fn no_project_sees_anothers_rows(world: World) {
                     account_state: Some(state),
                     ..ends(project, &sealed)
                 })
-                .await,
+                .await
+                .map(drop),
         ];
         for outcome in refused {
             assert_eq!(outcome.unwrap_err().kind(), Kind::AccountNotFound);
@@ -658,6 +830,8 @@ async fn no_project_sees_anothers_rows(world: World) {
     assert_eq!(store.held(&own, sibling, held.id).await.unwrap(), None);
 
     // Nothing of it has changed.
+    let (stored, generation) = store.credential(&own, id).await.unwrap().unwrap();
+    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
     assert_eq!(store.key(key.id).await.unwrap(), Some(key));
     assert_eq!(store.account(&own, id).await.unwrap(), Some(account));
     let walk = store.walk(&own, id, sealed.id).await.unwrap();

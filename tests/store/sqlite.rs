@@ -8,15 +8,18 @@ use rolecall::{
     clock::Clock,
     crypto::{Chance, KeyRing},
     error::Kind,
-    model::{account::Account, walk::WalkState},
-    store::{OpenError, Store, WalkCommit},
+    model::{
+        account::{Account, AccountChange},
+        walk::WalkState,
+    },
+    store::{AccountUpdate, NewCredential, OpenError, Store, WalkCommit},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
     contract,
-    world::{EMAIL, NAME, TOKEN, World, ends, exposed, ring, start},
+    world::{EMAIL, NAME, TOKEN, World, credential, ends, exposed, ring, start},
 };
 
 fn url(path: &Path) -> String {
@@ -237,6 +240,23 @@ async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
         let store = open(&path, &ring).await.store;
         let error = store.credential(&one.project, one.id).await.unwrap_err();
         assert_eq!(error.kind(), Kind::CredentialLocked, "{theft}");
+        // What is locked is not overwritten either.
+        let update = AccountUpdate {
+            change: &AccountChange::default(),
+            credential: Some(NewCredential {
+                credential: &credential(),
+                identity: &one.identity,
+            }),
+        };
+        let now = one.created_at;
+        let outcome = store
+            .update_account(&one.project, one.id, update, now)
+            .await;
+        assert_eq!(
+            outcome.unwrap_err().kind(),
+            Kind::CredentialLocked,
+            "{theft}"
+        );
         assert!(!format!("{error:?}").contains(TOKEN));
         store.close().await;
         assert!(fs::read(&path).unwrap() == stolen, "{theft}");

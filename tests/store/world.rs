@@ -181,6 +181,7 @@ impl World {
 pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
     WalkCommit {
         project,
+        generation: None,
         walk,
         directory: None,
         verified_at: None,

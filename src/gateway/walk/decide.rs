@@ -75,6 +75,7 @@ impl Gateway {
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
+                generation: None,
                 walk: &released,
                 directory: Some(NewDirectory {
                     version,
@@ -118,6 +119,7 @@ impl Gateway {
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
+                generation: None,
                 walk: &discarded,
                 directory: None,
                 verified_at: None,

@@ -60,9 +60,9 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// The walk that ended last in this process.
-    pub fn last(&self) -> Option<Arc<Ticket>> {
-        self.last.clone()
+    /// The walk that ended last in this process; None while another runs.
+    pub fn last_unless_walking(&self) -> Option<Arc<Ticket>> {
+        self.last.clone().filter(|_| self.running.is_none())
     }
 
     fn open(&self) -> impl Iterator<Item = &Arc<Ticket>> {

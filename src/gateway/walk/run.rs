@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     super::live::{Head, Held},
-    Gateway, Live, Ticket,
+    Gateway, Join, Live, Ticket,
     lists::Reader,
     stale_after,
 };
@@ -33,7 +33,7 @@ use crate::{
         walk::{Walk, WalkReason, WalkState},
     },
     outbound::{CallError, CallErrorKind, Caller, Priority},
-    store::{AccountState, NewDirectory, WalkCommit},
+    store::{AccountState, Committed, NewDirectory, WalkCommit},
 };
 
 /// A newly linked token's budget is still whole for this long.
@@ -107,6 +107,8 @@ struct Walker<'a> {
     ticket: &'a Ticket,
     started_at: Timestamp,
     caller: Option<Caller>,
+    /// Of the credential that it reads with, once that is known.
+    generation: Option<u64>,
 }
 
 /// Walks, commits, and tells what came of it.
@@ -117,6 +119,7 @@ pub(super) async fn walk(gateway: Gateway, live: Arc<Live>, ticket: Arc<Ticket>)
         ticket: &ticket,
         started_at: gateway.0.clock.now(),
         caller: None,
+        generation: None,
     };
     let walk = match walker.walk().await {
         Ok(walk) => walk,
@@ -139,6 +142,7 @@ pub(super) async fn after_panic(
         ticket,
         started_at: ticket.asked_at,
         caller: None,
+        generation: None,
     };
     let reason = if failure.is_cancelled() {
         WalkReason::Interrupted
@@ -169,6 +173,7 @@ impl Walker<'_> {
             .session(&account, Priority::Background, is_newly_linked)
             .await?;
         self.caller = Some(session.caller.clone());
+        self.generation = Some(generation);
         {
             // From here on nobody joins who asks for what is true after their question.
             let _slots = self
@@ -343,10 +348,11 @@ impl Walker<'_> {
             .candidate
             .as_ref()
             .map(|(candidate, _)| candidate.encode());
-        inner
+        let committed = inner
             .store
             .commit_walk(WalkCommit {
                 project: &self.live.project,
+                generation: self.generation,
                 walk: &walk,
                 directory: encoded.as_deref().zip(end.directory.as_ref()).map(
                     |(encoded, directory)| NewDirectory {
@@ -371,6 +377,9 @@ impl Walker<'_> {
                 }),
             })
             .await?;
+        if committed == Committed::CredentialReplaced {
+            return Err(WalkReason::Interrupted.into());
+        }
         inner
             .accounts
             .forget(&(account.project.clone(), account.id));
@@ -386,7 +395,9 @@ impl Walker<'_> {
         Ok(walk)
     }
 
-    /// Stores a walk that failed, as far as the store takes it.
+    /// Stores a walk that failed, as far as the store takes it. What failed with a credential that
+    /// was replaced meanwhile says nothing about the account: the walk was interrupted, and since
+    /// whoever replaced it may have been content with this very walk, another one follows.
     async fn fail(&self, stop: Stop) -> Walk {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
@@ -394,7 +405,7 @@ impl Walker<'_> {
             tracing::warn!(account = %self.live.account, walk = %self.ticket.id, error = %source, "walk failed");
         }
         let in_force = self.in_force().await.ok().flatten();
-        let walk = Walk {
+        let mut walk = Walk {
             state: WalkState::Failed,
             reason: Some(stop.reason),
             directory_version: in_force
@@ -405,24 +416,41 @@ impl Walker<'_> {
             ..self.as_running()
         };
         let (status, reasons) = self.account_after(stop.reason, now);
-        let committed = inner
-            .store
-            .commit_walk(WalkCommit {
-                project: &self.live.project,
-                walk: &walk,
-                directory: None,
-                verified_at: None,
-                evidence: None,
-                candidate: None,
-                suspects: None,
-                supersedes_held: false,
-                account_state: reasons.as_ref().map(|reasons| AccountState {
-                    status,
-                    reasons,
-                    identity: None,
-                }),
-            })
-            .await;
+        let failed = WalkCommit {
+            project: &self.live.project,
+            generation: self.generation,
+            walk: &walk,
+            directory: None,
+            verified_at: None,
+            evidence: None,
+            candidate: None,
+            suspects: None,
+            supersedes_held: false,
+            account_state: reasons.as_ref().map(|reasons| AccountState {
+                status,
+                reasons,
+                identity: None,
+            }),
+        };
+        let mut committed = inner.store.commit_walk(failed).await;
+        if let Ok(Committed::CredentialReplaced) = committed {
+            let interrupted = Walk {
+                reason: Some(WalkReason::Interrupted),
+                ..walk.clone()
+            };
+            committed = inner
+                .store
+                .commit_walk(WalkCommit {
+                    generation: None,
+                    walk: &interrupted,
+                    account_state: None,
+                    ..failed
+                })
+                .await;
+            walk = interrupted;
+            self.gateway
+                .request_walk(self.live, Join::NotYetCalling, false);
+        }
         if let Err(error) = committed
             && error.kind() != Kind::AccountNotFound
         {
@@ -444,11 +472,11 @@ impl Walker<'_> {
         let (code, description) = match reason {
             WalkReason::CredentialRefused => (
                 Account::REAUTH_REQUIRED,
-                "The provider no longer takes this account's credential. Link the account again.",
+                "The provider no longer takes this account's credential. Replace its token.",
             ),
             WalkReason::ScopeMissing => (
                 "scope_missing",
-                "The account's token may no longer read users. Link the account with one that may.",
+                "The account's token may no longer read users. Replace it with one that may.",
             ),
             WalkReason::OrganisationChanged => (
                 "organisation_changed",
