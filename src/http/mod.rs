@@ -119,7 +119,7 @@ pub fn document() -> Document {
         ),
     );
     components.add_security_scheme(
-        "account",
+        "linked_account",
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
             "x-account-id",
             "The id of a linked account, as `GET /accounts` lists them. Routes under `/iam` need \
@@ -138,7 +138,7 @@ pub fn document() -> Document {
 /// A key and an account; or a key alone, where the account is in the query.
 fn names_an_account(operation: &mut Operation) {
     let key = || SecurityRequirement::new("api_key", [""; 0]);
-    operation.security = Some(vec![key().add("account", [""; 0]), key()]);
+    operation.security = Some(vec![key().add("linked_account", [""; 0]), key()]);
 }
 
 /// The document as it is sent.

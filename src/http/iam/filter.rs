@@ -16,11 +16,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub struct ListFilters {
     /// Only records whose `updated_at` is after this moment: `YYYY-MM-DDTHH:MM:SS`, a fraction if need be, and `Z` or an offset.
-    #[param(
-        rename = "filter[updated_after]",
-        required = false,
-        example = "2026-09-21T14:13:20Z"
-    )]
+    #[param(rename = "filter[updated_after]", required = false)]
     pub updated_after: Option<Timestamp>,
     /// Use `filter[updated_after]`; both at once are refused.
     #[deprecated]
