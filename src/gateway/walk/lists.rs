@@ -9,7 +9,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 
-use super::{Live, Ticket, run::Stop};
+use super::{Live, Ticket, stop::Stop};
 use crate::{
     clock::Clock,
     connectors::{Connector, ListPage, Presence, Session},

@@ -5,7 +5,8 @@
 //! account without a directory joins any walk. The walk itself is a task that nobody's
 //! disconnect ends.
 //!
-//! * `run`: the reading, from credential to sealed directory.
+//! * `run`: the reading, from credential to verdict, with `lists` for what is read by pages.
+//! * `end`: what is stored of a walk, and then changes in memory; `stop`: why one ended early.
 //! * `decide`: what a person does with a held walk.
 
 use std::{
@@ -36,8 +37,10 @@ use crate::{
 };
 
 mod decide;
+mod end;
 mod lists;
 mod run;
+mod stop;
 
 /// A walk that is to end only finishes what it is writing to the store.
 const A_WALK_LETS_GO: Duration = Duration::from_secs(10);

@@ -1,0 +1,275 @@
+//! How a walk ends: what is stored of it, in one transaction, and only then what changes in memory.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    super::live::{Head, Held},
+    Gateway, Join, Live,
+    run::Walker,
+    stale_after,
+    stop::Stop,
+};
+use crate::{
+    directory::{Candidate, Directory, Evidence},
+    error::Kind,
+    model::{
+        account::{Account, AccountStatus, StatusReason},
+        observed::Identity,
+        walk::{Walk, WalkReason, WalkState},
+    },
+    store::{AccountState, Committed, NewDirectory, WalkCommit},
+};
+
+/// What a whole walk leaves behind.
+pub(super) struct End {
+    /// Why it was held; None if it was sealed.
+    pub reason: Option<WalkReason>,
+    pub candidate: Option<(Box<Candidate>, Vec<u8>)>,
+    pub evidence: Option<Evidence>,
+    /// A new version, if anything changed.
+    pub directory: Option<Directory>,
+}
+
+impl Walker<'_> {
+    /// Stores a sealed or held walk and all that comes of it in one transaction; then swaps.
+    pub(super) async fn commit(
+        &self,
+        account: &Account,
+        identity: &Identity,
+        end: End,
+        started_at: Timestamp,
+    ) -> Result<Walk, Stop> {
+        let inner = &self.gateway.0;
+        let now = inner.clock.now();
+        let is_sealed = end.reason.is_none();
+        let in_force = self.in_force().await?;
+        let after = end
+            .directory
+            .as_ref()
+            .or(in_force.as_deref().map(|held| &held.directory));
+        let walk = Walk {
+            state: if is_sealed {
+                WalkState::Sealed
+            } else {
+                WalkState::Held
+            },
+            reason: end.reason,
+            directory_version: after.map(|directory| directory.version().to_string()),
+            counts: after.map(Directory::counts),
+            ended_at: Some(now),
+            ..self.as_running()
+        };
+        let encoded = end.directory.as_ref().map(Directory::encode);
+        let evidence = end.evidence.as_ref().map(Evidence::encode);
+        let candidate = end
+            .candidate
+            .as_ref()
+            .map(|(candidate, _)| candidate.encode());
+        let committed = inner
+            .store
+            .commit_walk(WalkCommit {
+                project: &self.live.project,
+                generation: self.generation,
+                walk: &walk,
+                directory: encoded.as_deref().zip(end.directory.as_ref()).map(
+                    |(encoded, directory)| NewDirectory {
+                        version: directory.version(),
+                        encoded,
+                        sealed_at: directory.sealed_at(),
+                    },
+                ),
+                verified_at: is_sealed.then_some(started_at),
+                evidence: evidence.as_deref(),
+                candidate: candidate.as_deref(),
+                suspects: end
+                    .candidate
+                    .as_ref()
+                    .map(|(_, suspects)| suspects.as_slice()),
+                supersedes_held: is_sealed,
+                account_state: Some(AccountState {
+                    status: AccountStatus::Active,
+                    reasons: &[],
+                    // What a held walk says of the token is in force once it is released.
+                    identity: is_sealed.then_some(identity),
+                }),
+            })
+            .await?;
+        if committed == Committed::CredentialReplaced {
+            return Err(WalkReason::Interrupted.into());
+        }
+        inner
+            .accounts
+            .forget(&(account.project.clone(), account.id));
+        match end.directory {
+            Some(directory) => {
+                self.gateway
+                    .put_in_force(self.live, directory, started_at)
+                    .await
+            }
+            None if is_sealed => self.gateway.verify(self.live, started_at),
+            None => self.live.set_stale(stale_after(&walk)),
+        }
+        Ok(walk)
+    }
+
+    /// Stores a walk that failed, as far as the store takes it. What failed with a credential that
+    /// was replaced meanwhile says nothing about the account: the walk was interrupted, and since
+    /// whoever replaced it may have been content with this very walk, another one follows.
+    pub(super) async fn fail(&self, stop: Stop) -> Walk {
+        let inner = &self.gateway.0;
+        let now = inner.clock.now();
+        if let Some(source) = &stop.source {
+            tracing::warn!(account = %self.live.account, walk = %self.ticket.id, error = %source, "walk failed");
+        }
+        let in_force = self.in_force().await.ok().flatten();
+        let mut walk = Walk {
+            state: WalkState::Failed,
+            reason: Some(stop.reason),
+            directory_version: in_force
+                .as_ref()
+                .map(|held| held.directory.version().to_string()),
+            counts: in_force.as_ref().map(|held| held.directory.counts()),
+            ended_at: Some(now),
+            ..self.as_running()
+        };
+        let (status, reasons) = self.account_after(stop.reason, now);
+        let failed = WalkCommit {
+            project: &self.live.project,
+            generation: self.generation,
+            walk: &walk,
+            directory: None,
+            verified_at: None,
+            evidence: None,
+            candidate: None,
+            suspects: None,
+            supersedes_held: false,
+            account_state: reasons.as_ref().map(|reasons| AccountState {
+                status,
+                reasons,
+                identity: None,
+            }),
+        };
+        let mut committed = inner.store.commit_walk(failed).await;
+        if let Ok(Committed::CredentialReplaced) = committed {
+            let interrupted = Walk {
+                reason: Some(WalkReason::Interrupted),
+                ..walk.clone()
+            };
+            committed = inner
+                .store
+                .commit_walk(WalkCommit {
+                    generation: None,
+                    walk: &interrupted,
+                    account_state: None,
+                    ..failed
+                })
+                .await;
+            walk = interrupted;
+            self.gateway
+                .request_walk(self.live, Join::NotYetCalling, false);
+        }
+        if let Err(error) = committed
+            && error.kind() != Kind::AccountNotFound
+        {
+            tracing::error!(account = %self.live.account, %error, "a failed walk could not be stored");
+        }
+        inner
+            .accounts
+            .forget(&(self.live.project.clone(), self.live.account));
+        self.live.set_stale(stale_after(&walk));
+        walk
+    }
+
+    /// What a failed walk says about its account; None where it says nothing.
+    fn account_after(
+        &self,
+        reason: WalkReason,
+        now: Timestamp,
+    ) -> (AccountStatus, Option<Vec<StatusReason>>) {
+        let (code, description) = match reason {
+            WalkReason::CredentialRefused => (
+                Account::REAUTH_REQUIRED,
+                "The provider no longer takes this account's credential. Replace its token.",
+            ),
+            WalkReason::ScopeMissing => (
+                "scope_missing",
+                "The account's token may no longer read users. Replace it with one that may.",
+            ),
+            WalkReason::OrganisationChanged => (
+                "organisation_changed",
+                "The account's token belongs to another organisation than before. Link a new account for it.",
+            ),
+            _ => return (AccountStatus::Active, None),
+        };
+        let reason = StatusReason {
+            code: code.to_owned(),
+            description: description.to_owned(),
+            timestamp: now,
+        };
+        (AccountStatus::Error, Some(vec![reason]))
+    }
+}
+
+impl Gateway {
+    /// Makes `directory` the version in force, as verified at `verified_at`.
+    pub(super) async fn put_in_force(
+        &self,
+        live: &Live,
+        directory: Directory,
+        verified_at: Timestamp,
+    ) {
+        let head = Head {
+            version: directory.version(),
+            sealed_at: directory.sealed_at(),
+            verified_at,
+            stale: None,
+            visibility: directory.visibility(),
+        };
+        let held = Held {
+            sealed_at: head.sealed_at,
+            verified_at,
+            directory,
+        };
+        // First the directory, then the head that points at it.
+        self.0
+            .directories
+            .insert((live.account, head.version), Arc::new(held))
+            .await;
+        live.set_head(head);
+    }
+
+    /// The version in force was found true once more.
+    fn verify(&self, live: &Live, verified_at: Timestamp) {
+        if let Some(head) = live.head() {
+            live.set_head(Head {
+                verified_at,
+                stale: None,
+                ..Head::clone(&head)
+            });
+        }
+    }
+}
+
+/// A state or reason as the API spells it.
+fn word(value: &impl Serialize) -> Option<String> {
+    let word = serde_json::to_value(value).ok()?;
+    word.as_str().map(str::to_owned)
+}
+
+pub(super) fn log(live: &Live, walk: &Walk) {
+    let counts = walk.counts.unwrap_or_default();
+    tracing::info!(
+        account = %live.account,
+        walk = %walk.id,
+        state = word(&walk.state).as_deref(),
+        reason = walk.reason.as_ref().and_then(word).as_deref(),
+        version = walk.directory_version.as_deref(),
+        users = counts.users,
+        groups = counts.groups,
+        upstream_calls = walk.upstream_calls,
+        "walk ended",
+    );
+}
