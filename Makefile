@@ -34,4 +34,5 @@ stackone: ## Every call of StackOne's own SDK against a demo (needs node, npm an
 
 soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (ROLECALL_SOAK_SEED=n: one seed)
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1
+	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test api -- --test-threads 1 truth::every_persona
 	simulator/sdk/run

@@ -169,6 +169,28 @@ async fn a_member_who_may_not_read_groups_sees_no_outsiders_among_10_000_users()
     is_the_truth(10_000, 100, Persona::MemberWithoutGroups).await;
 }
 
+/// As large as they come in the soak; elsewhere in between the two other sizes.
+fn large() -> (usize, usize) {
+    if std::env::var_os("ROLECALL_SOAK").is_some() {
+        (100_000, 5_000)
+    } else {
+        (1_000, 50)
+    }
+}
+
+#[tokio::test]
+async fn every_persona_sees_the_truth_of_a_large_organisation() {
+    let (users, groups) = large();
+    for persona in [
+        Persona::SystemAdmin,
+        Persona::GroupAdmin,
+        Persona::Member,
+        Persona::MemberWithoutGroups,
+    ] {
+        is_the_truth(users, groups, persona).await;
+    }
+}
+
 #[tokio::test]
 async fn the_traps_of_the_world_are_in_what_is_compared() {
     let truth = World::with(Plan {
