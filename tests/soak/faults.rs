@@ -230,27 +230,37 @@ impl Soak {
         churning(&self.world, 0.0, self.seed, &[]).await;
     }
 
-    /// Faults and churn off, and at most three walks to the truth; where the budget pays for a
-    /// part of the look-ups and group reads only, as many more as the rest of them takes.
+    /// Faults and churn off. Every true leaver is out by the third walk; where the budget bounds
+    /// look-ups and more have left than those of one walk pay for, each further walk pays for as
+    /// many again. The whole truth is there by the third walk too, or, where only a part of the
+    /// groups is read by each, as soon as they were all read and a hold of what that brought to
+    /// light is over.
     async fn three_clean_walks(&mut self) {
         self.calm().await;
-        let mut states = Vec::new();
-        let most = match self.look_ups {
-            None => 3,
-            // A hold of three, what the look-ups then take, and a hold of what only later group
-            // reads brought to light.
-            Some(look_ups) => 5 + self.leavers().await.div_ceil(look_ups),
+        let left = self.leavers().await;
+        let (leavers_out_by, true_by) = match self.look_ups {
+            None => (3, 3),
+            Some(look_ups) => {
+                let walks = left.div_ceil(look_ups);
+                (2 + walks.max(1), 5 + walks)
+            }
         };
-        while states.len() < 3 || (states.len() < most && !self.is_true().await) {
+        let mut states = Vec::new();
+        while states.len() < 3 || (states.len() < true_by && !self.is_true().await) {
             let walk = self.walk(Manner::default()).await;
             states.push(walk.map(|walk| (walk["state"].clone(), walk["reason"].clone())));
+            let still = self.leavers().await;
+            assert!(
+                still == 0 || states.len() < leavers_out_by,
+                "ROLECALL_SOAK_SEED={}: {still} of {left} leavers after clean walks: {states:?}",
+                self.seed
+            );
         }
         self.tally.most_clean_walks = self.tally.most_clean_walks.max(states.len() as u64);
         self.expect_truth(&format!("after clean walks: {states:?}"))
             .await;
     }
 
-    /// How many of those who are served are no longer there.
     async fn leavers(&self) -> usize {
         let truth = self.world.truth().await;
         let Some(served) = &self.served else { return 0 };
