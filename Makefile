@@ -11,6 +11,7 @@ demo: ## Start the simulator and the gateway, link two accounts, and say what to
 
 test: ## Run every test (PostgreSQL too, when ROLECALL_TEST_POSTGRES_URL is set)
 	cargo test --locked --workspace
+	test -z "$$ROLECALL_TEST_POSTGRES_URL" || ROLECALL_TEST_STORE=postgres cargo test --locked --test api
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied
 	cargo fmt --all --check

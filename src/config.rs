@@ -129,7 +129,7 @@ impl Config {
         Self::layered(
             file,
             Env::prefixed(ENV_PREFIX)
-                .ignore(&["test_postgres_url", "soak", "soak_seed"])
+                .ignore(&["test_postgres_url", "test_store", "soak", "soak_seed"])
                 .split("__"),
         )
     }

@@ -1,17 +1,15 @@
 //! What differs between databases, all of it: connections, how a transaction begins, how a
 //! value is bound, what an error code means. The rest of the store writes one SQL text with
 //! `$1` marks and never names a backend.
-//!
-//! PostgreSQL is a second variant of [`Db`] and [`Tx`], a second arm in `each_backend`, a
-//! second `Encode` of [`Arg`] and a second reading of error codes.
 
 use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
-    Connection, Encode, FromRow, Sqlite, SqlitePool, Transaction, Type,
+    Connection, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, Type,
     encode::IsNull,
     error::{BoxDynError, DatabaseError},
+    postgres::{PgArgumentBuffer, PgDatabaseError, PgRow, PgTypeInfo},
     sqlite::{
         SqliteArgumentsBuffer, SqliteConnectOptions, SqliteError, SqlitePoolOptions, SqliteRow,
         SqliteSynchronous, SqliteTypeInfo,
@@ -36,6 +34,7 @@ macro_rules! each_backend {
     ($inner:ident => $body:expr, $of:expr) => {
         match $of {
             Self::Sqlite($inner) => $body,
+            Self::Postgres($inner) => $body,
         }
     };
 }
@@ -44,6 +43,7 @@ macro_rules! each_backend {
 #[derive(Debug, Clone)]
 pub(super) enum Db {
     Sqlite(SqlitePools),
+    Postgres(PgPool),
 }
 
 /// SQLite has one writer at a time whatever we do. So there is one connection that writes, and
@@ -57,11 +57,18 @@ pub(super) struct SqlitePools {
 /// A transaction that may write. Dropped without [`commit`](Self::commit), it changes nothing.
 pub(super) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
 }
 
 /// What comes out of a query: tuples of text, integers and bytes.
-pub(super) trait Record: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
-impl<T> Record for T where T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+pub(super) trait Record:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
+impl<T> Record for T where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{
+}
 
 impl Db {
     /// Begins a transaction that writes.
@@ -81,6 +88,7 @@ impl Db {
                     .begin_with("begin immediate")
                     .await
                     .map(Tx::Sqlite),
+                Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
             }
         })
         .await
@@ -94,10 +102,10 @@ impl Db {
         sql: &'static str,
         args: [Arg; N],
     ) -> Result<Vec<T>> {
-        each_backend!(pools => {
+        each_backend!(pool => {
             args.into_iter()
                 .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
-                .fetch_all(&pools.readers)
+                .fetch_all(pool.readers())
                 .await
         }, self)
         .map_err(fault)
@@ -121,6 +129,7 @@ impl Db {
                 pools.readers.close().await;
                 pools.writer.close().await;
             }
+            Self::Postgres(pool) => pool.close().await,
         }
     }
 }
@@ -167,6 +176,26 @@ impl Tx {
     /// On return, what was written survives a power cut.
     pub(super) async fn commit(self) -> Result<()> {
         each_backend!(tx => tx.commit().await, self).map_err(fault)
+    }
+}
+
+/// Where a query goes that reads outside of a transaction.
+trait Readers {
+    type Pool;
+    fn readers(&self) -> &Self::Pool;
+}
+
+impl Readers for SqlitePools {
+    type Pool = SqlitePool;
+    fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+}
+
+impl Readers for PgPool {
+    type Pool = PgPool;
+    fn readers(&self) -> &PgPool {
+        self
     }
 }
 
@@ -245,6 +274,31 @@ impl Type<Sqlite> for Arg {
     }
 }
 
+impl Encode<'_, Postgres> for Arg {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        match self {
+            Self::Text(text) => Encode::<Postgres>::encode_by_ref(text, buffer),
+            Self::Int(int) => Encode::<Postgres>::encode_by_ref(int, buffer),
+            Self::Bytes(bytes) => Encode::<Postgres>::encode_by_ref(bytes, buffer),
+        }
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        Some(match self {
+            Self::Text(_) => <str as Type<Postgres>>::type_info(),
+            Self::Int(_) => <i64 as Type<Postgres>>::type_info(),
+            Self::Bytes(_) => <[u8] as Type<Postgres>>::type_info(),
+        })
+    }
+}
+
+impl Type<Postgres> for Arg {
+    /// Asked of nobody either: each value says what it produces.
+    fn type_info() -> PgTypeInfo {
+        <[u8] as Type<Postgres>>::type_info()
+    }
+}
+
 impl From<String> for Arg {
     fn from(text: String) -> Self {
         Self::Text(Some(text))
@@ -311,7 +365,10 @@ fn fault(error: sqlx::Error) -> Error {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        error => SqliteCode::of(error).is_some_and(SqliteCode::passes),
+        error => {
+            SqliteCode::of(error).is_some_and(SqliteCode::passes)
+                || SqlState::of(error).is_some_and(SqlState::passes)
+        }
     };
     if passes {
         Error::new(
@@ -362,6 +419,34 @@ impl SqliteCode {
     }
 }
 
+/// PostgreSQL's error code (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SqlState<'a>(&'a str);
+
+impl<'a> SqlState<'a> {
+    fn of(error: &'a sqlx::Error) -> Option<Self> {
+        let error = error
+            .as_database_error()?
+            .try_downcast_ref::<PgDatabaseError>()?;
+        Some(Self(error.code()))
+    }
+
+    /// True for what the server, its machine or the traffic of the moment does, and may undo.
+    fn passes(self) -> bool {
+        const READ_ONLY: &str = "25006";
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        const CLASSES: [&str; 5] = [
+            "08", // connection
+            "40", // deadlock, serialisation
+            "53", // disk full, out of memory, too many connections
+            "57", // shut down, starting up, cancelled
+            "58", // the system around the server
+        ];
+        [READ_ONLY, LOCK_NOT_AVAILABLE].contains(&self.0)
+            || CLASSES.iter().any(|class| self.0.starts_with(class))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +463,9 @@ mod tests {
         let ring = KeyRing::generate("a", &Chance::system()).unwrap();
         let clock = Clock::system();
         let store = Store::open(&url, ring, clock.clone()).await.unwrap();
-        let Db::Sqlite(pools) = &store.db;
+        let Db::Sqlite(pools) = &store.db else {
+            panic!("a file is SQLite's");
+        };
         // Lowered to what the file has now.
         sqlx::query("pragma max_page_count = 1")
             .execute(&pools.writer)

@@ -15,7 +15,8 @@
 //!   come back; that another process holds a lock is waited out in here.
 //!
 //! Not here: when to walk, what to keep in memory, who may ask. Read next: `db` for what
-//! differs between databases, `open` for what happens before the first query.
+//! differs between databases, `open` (with `sqlite` and `postgres`) for what happens before the
+//! first query.
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ use zeroize::Zeroizing;
 
 use self::{
     db::{Db, Tx},
-    open::SqliteFile,
+    sqlite::SqliteFile,
 };
 use crate::{
     clock::Clock,
@@ -38,7 +39,9 @@ mod accounts;
 mod db;
 mod directories;
 mod open;
+mod postgres;
 mod projects;
+mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
@@ -50,7 +53,8 @@ pub use walks::{Committed, Held, NewDirectory, Retention, WalkCommit};
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    file: SqliteFile,
+    /// None for a database that many processes may serve.
+    file: Option<SqliteFile>,
     ring: KeyRing,
     clock: Clock,
     chance: Chance,
@@ -58,18 +62,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database at `url` (`sqlite://PATH`), and makes it if there is none.
+    /// Opens the database at `url`: `sqlite://PATH`, a file that is made if there is none, or
+    /// `postgres://USER@HOST/DATABASE`, which must be there.
     ///
     /// `ring` must be able to open what is stored: otherwise [`OpenError::WrongKeys`], and
     /// nothing was written.
     pub async fn open(url: &str, ring: KeyRing, clock: Clock) -> Result<Self, OpenError> {
         let chance = Chance::system();
-        let file = match url.split_once("://") {
-            Some(("sqlite", path)) => SqliteFile::new(path)?,
-            Some(("postgres" | "postgresql", _)) => return Err(OpenError::NotInThisVersion),
+        let (db, file) = match url.split_once("://") {
+            Some(("sqlite", path)) => {
+                let file = SqliteFile::new(path)?;
+                (file.open(&ring, &clock, &chance).await?, Some(file))
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                (postgres::open(url, &ring, &clock, &chance).await?, None)
+            }
             _ => return Err(OpenError::Url),
         };
-        let db = file.open(&ring, &clock, &chance).await?;
         Ok(Self {
             db,
             file,
@@ -87,22 +96,28 @@ impl Store {
         self
     }
 
-    /// Makes this the one process that serves the database: [`OpenError::InUse`] if there is
-    /// another. Opening it beside a server, as the command line does, needs no claim.
+    /// Makes this the one process that serves a SQLite file: [`OpenError::InUse`] if there is
+    /// another. Opening it beside a server, as the command line does, needs no claim, and neither
+    /// does PostgreSQL.
     pub fn claim(&self) -> Result<(), OpenError> {
-        self.file.claim()
+        self.file.as_ref().map_or(Ok(()), SqliteFile::claim)
     }
 
     /// Lets writes under way end and closes all connections. Afterwards every method answers
     /// [`Kind::StoreUnavailable`].
     pub async fn close(&self) {
         self.db.close().await;
-        self.file.release();
+        if let Some(file) = &self.file {
+            file.release();
+        }
     }
 
     /// Answers if the database does.
     pub async fn ping(&self) -> Result<()> {
-        self.db.fetch::<(i64,), 0>("select 1", []).await.map(drop)
+        self.db
+            .fetch::<(i64,), 0>("select cast(1 as bigint)", [])
+            .await
+            .map(drop)
     }
 
     /// The key that seals a project's fields; None if there is no such project.

@@ -14,6 +14,8 @@ mod iam;
 mod isolation;
 mod openapi;
 mod paging;
+#[path = "../postgres/mod.rs"]
+mod schema;
 mod secrets;
 mod truth;
 mod walks;

@@ -1,7 +1,7 @@
-//! A test's world: the simulator, a real gateway on a free port with a fresh SQLite file, and a
+//! A test's world: the simulator, a real gateway on a free port with a fresh store, and a
 //! client. Everything of one test's own, so tests run side by side.
 
-use std::{path::Path, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use rolecall::{
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::schema::Schema;
 
 /// What a world is made with.
 pub struct Plan {
@@ -48,7 +50,40 @@ pub struct World {
     pub client: reqwest::Client,
     settings: Vec<(&'static str, &'static str)>,
     running: Option<Running>,
-    directory: TempDir,
+    place: Place,
+}
+
+/// Where a world's store and key ring are: a SQLite file, or with `ROLECALL_TEST_STORE=postgres` a
+/// schema on the server that `ROLECALL_TEST_POSTGRES_URL` names.
+struct Place {
+    folder: TempDir,
+    schema: Option<Schema>,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let schema = match std::env::var("ROLECALL_TEST_STORE").as_deref() {
+            Ok("postgres") => Some(Schema::new().await.expect("a server is named")),
+            Ok(other) => panic!("there is no store {other} to be tested"),
+            Err(_) => None,
+        };
+        Self { folder, schema }
+    }
+
+    fn store_url(&self) -> String {
+        match &self.schema {
+            Some(schema) => schema.url(),
+            None => format!(
+                "sqlite://{}",
+                self.folder.path().join("rolecall.db").display()
+            ),
+        }
+    }
+
+    fn key_ring(&self) -> PathBuf {
+        self.folder.path().join("rolecall.keys")
+    }
 }
 
 /// A gateway that is being served.
@@ -113,12 +148,11 @@ impl World {
         })
         .await
         .unwrap();
-        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new().await;
         let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
-        ring.create_file(&directory.path().join("rolecall.keys"))
-            .unwrap();
+        ring.create_file(&place.key_ring()).unwrap();
         let clock = Clock::movable();
-        let (gateway, base, running) = serve(directory.path(), &plan.settings, &clock).await;
+        let (gateway, base, running) = serve(&place, &plan.settings, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
         let key = gateway
@@ -134,7 +168,7 @@ impl World {
             client: reqwest::Client::new(),
             settings: plan.settings,
             running: Some(running),
-            directory,
+            place,
         }
     }
 
@@ -151,8 +185,7 @@ impl World {
         self.stop().await;
         // No connection to the old one is used again.
         self.client = reqwest::Client::new();
-        let (gateway, base, running) =
-            serve(self.directory.path(), &self.settings, &self.clock).await;
+        let (gateway, base, running) = serve(&self.place, &self.settings, &self.clock).await;
         self.gateway = gateway;
         self.base = base;
         self.running = Some(running);
@@ -372,13 +405,13 @@ impl World {
     }
 }
 
-/// Serves a gateway on the store in `directory`.
+/// Serves a gateway on the store at `place`.
 async fn serve(
-    directory: &Path,
+    place: &Place,
     over: &[(&'static str, &'static str)],
     clock: &Clock,
 ) -> (Gateway, String, Running) {
-    let url = format!("\"sqlite://{}\"", directory.join("rolecall.db").display());
+    let url = format!("{:?}", place.store_url());
     let mut settings = vec![
         ("server.listen", "\"127.0.0.1:0\""),
         ("server.workers", "1"),
@@ -389,7 +422,7 @@ async fn serve(
     ];
     settings.extend_from_slice(over);
     let config = Config::with(&settings).unwrap();
-    let ring = KeyRing::read_file(&directory.join("rolecall.keys")).unwrap();
+    let ring = KeyRing::read_file(&place.key_ring()).unwrap();
     let app = App::build(&config, ring, clock.clone(), Chance::system())
         .await
         .unwrap();

@@ -4,19 +4,22 @@ use jiff::Timestamp;
 use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
 use rolecall::{
+    crypto::KeyRing,
     error::Kind,
     model::{
         account::{AccountChange, AccountStatus, Credential, StatusReason},
         walk::{WalkReason, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, Committed, Held, NewCredential, NewDirectory, Retention,
-        WalkCommit,
+        AccountState, AccountUpdate, Committed, Held, NewCredential, NewDirectory, OpenError,
+        Retention, WalkCommit,
     },
 };
 use secrecy::SecretString;
 
-use crate::world::{EMAIL, NAME, TOKEN, World, credential, ends, exposed, identity, project};
+use crate::world::{
+    EMAIL, NAME, TOKEN, World, credential, ends, exposed, furnish, identity, project, ring,
+};
 
 pub type Contract = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
 
@@ -912,4 +915,93 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
     }
     // And the connections still serve.
     world.account(&own).await;
+}
+
+/// Of the database at `url`, which is new: its keys are changed without a moment when they do not
+/// fit.
+pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
+    let open = async |ring| World::open(url, ring).await.unwrap();
+    let (old, new) = (ring("old"), ring("new"));
+    let both = KeyRing::parse(&[new.to_text().as_str(), old.to_text().as_str()].concat()).unwrap();
+    let world = open(&old).await;
+    let account = furnish(&world, "own").await;
+    world.store.close().await;
+
+    // A new key on top encrypts nothing yet, so it can still be taken back.
+    open(&both).await.store.close().await;
+    open(&old).await.store.close().await;
+
+    let world = open(&both).await;
+    let later = furnish(&world, "later").await;
+    let usage = |name: &str, count| (name.to_owned(), count);
+    assert_eq!(
+        world.store.key_usage().await.unwrap(),
+        [usage("new", 1), usage("old", 1)]
+    );
+    world.store.close().await;
+    for one in [&old, &new] {
+        let error = World::open(url, one).await.err().unwrap();
+        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+    }
+
+    let world = open(&both).await;
+    let now = world.clock.now();
+    assert_eq!(world.store.rewrap_data_keys(now).await.unwrap(), 1);
+    assert_eq!(world.store.key_usage().await.unwrap(), [usage("new", 2)]);
+    world.store.close().await;
+
+    let store = open(&new).await.store;
+    for account in [account, later] {
+        let found = store.credential(&account.project, account.id).await;
+        assert_eq!(exposed(&found.unwrap().unwrap().0), TOKEN);
+        let found = store.account(&account.project, account.id).await.unwrap();
+        assert_eq!(found, Some(account));
+    }
+}
+
+/// Of the database at `url`, which is new.
+pub async fn many_may_open_it_at_once(url: &str) {
+    let ring = ring("a");
+    let openers: Vec<_> = (0..8)
+        .map(|_| {
+            let (url, ring) = (url.to_owned(), ring.clone());
+            tokio::spawn(async move { World::open(&url, &ring).await.map(drop) })
+        })
+        .collect();
+    for opener in openers {
+        opener.await.unwrap().unwrap();
+    }
+}
+
+/// Of the database at `url`, which is new.
+pub async fn two_stores_write_to_it(url: &str) {
+    let ring = ring("a");
+    let open = async || World::open(url, &ring).await.unwrap();
+    let (one, two) = (open().await, open().await);
+    let project = one.project("shared").await;
+    let writers: Vec<_> = (0..32)
+        .map(|n| {
+            let world = if n % 2 == 0 { one.clone() } else { two.clone() };
+            let project = project.clone();
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let account = world.account(&project).await;
+                    world.seal(&account, 1, &[7; 50_000]).await;
+                    let read = world.store.latest_directory(&project, account.id).await;
+                    assert_eq!(read.unwrap().unwrap().version, 1);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(
+        two.store
+            .accounts_due(Timestamp::MAX, 1000)
+            .await
+            .unwrap()
+            .len(),
+        160
+    );
 }

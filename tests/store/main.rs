@@ -1,5 +1,5 @@
-//! The store, from outside: what every backend must do (`contract`), and what SQLite must do
-//! besides (`sqlite`).
+//! The store, from outside: what every backend must do (`contract`), and what SQLite and
+//! PostgreSQL must do besides (`sqlite`, `postgres`).
 
 #![expect(
     clippy::unwrap_used,
@@ -7,5 +7,8 @@
 )]
 
 mod contract;
+mod postgres;
+#[path = "../postgres/mod.rs"]
+mod schema;
 mod sqlite;
 mod world;

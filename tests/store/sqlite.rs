@@ -1,25 +1,20 @@
 //! What SQLite must do besides the contract: opening, keys, files, locks.
 
-use jiff::Timestamp;
 use std::{collections::BTreeMap, fs, path::Path};
 
-use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_NO_PAD};
 use rolecall::{
     clock::Clock,
-    crypto::{Chance, KeyRing},
+    crypto::KeyRing,
     error::Kind,
-    model::{
-        account::{Account, AccountChange},
-        walk::WalkState,
-    },
-    store::{AccountUpdate, NewCredential, OpenError, Store, WalkCommit},
+    model::account::AccountChange,
+    store::{AccountUpdate, NewCredential, OpenError, Store},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
     contract,
-    world::{EMAIL, NAME, TOKEN, World, credential, ends, exposed, ring, start},
+    world::{EMAIL, NAME, TOKEN, World, credential, exposed, furnish, holds, ring, spellings},
 };
 
 fn url(path: &Path) -> String {
@@ -27,12 +22,7 @@ fn url(path: &Path) -> String {
 }
 
 async fn try_open(path: &Path, ring: &KeyRing) -> Result<World, OpenError> {
-    let clock = Clock::skipping(start());
-    Ok(World {
-        store: Store::open(&url(path), ring.clone(), clock.clone()).await?,
-        clock,
-        chance: Chance::system(),
-    })
+    World::open(&url(path), ring).await
 }
 
 async fn open(path: &Path, ring: &KeyRing) -> World {
@@ -49,27 +39,6 @@ fn files(folder: &TempDir) -> BTreeMap<String, Vec<u8>> {
             (name, fs::read(entry.path()).unwrap())
         })
         .collect()
-}
-
-/// A project with an account of which everything is stored that can be.
-async fn furnish(world: &World, project: &str) -> Account {
-    let project = world.project(project).await;
-    let account = world.account(&project).await;
-    let content = format!("[{EMAIL}] and [{NAME}]").repeat(50);
-    world.seal(&account, 1, content.as_bytes()).await;
-    world.seal(&account, 2, content.as_bytes()).await;
-    let walk = world.new_walk(account.id, WalkState::Held);
-    world
-        .store
-        .commit_walk(WalkCommit {
-            evidence: Some(content.as_bytes()),
-            candidate: Some(content.as_bytes()),
-            suspects: Some(content.as_bytes()),
-            ..ends(&project, &walk)
-        })
-        .await
-        .unwrap();
-    account
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,23 +107,6 @@ async fn no_secret_and_no_person_is_readable_in_any_file() {
             assert!(holds(&bytes, "customer-1"));
         }
     }
-}
-
-fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|at| at == text.as_bytes())
-}
-
-/// A text as it is, in hex, and in base64 at each of the three offsets it may have there.
-fn spellings(text: &str) -> Vec<String> {
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let mut all = vec![text.to_owned(), hex.to_uppercase(), hex];
-    for offset in 0..3 {
-        let shifted = [&vec![0; offset], text.as_bytes()].concat();
-        let inside = (offset * 8).div_ceil(6)..shifted.len() * 8 / 6;
-        all.push(BASE64_STANDARD_NO_PAD.encode(&shifted)[inside.clone()].to_owned());
-        all.push(BASE64_URL_SAFE_NO_PAD.encode(&shifted)[inside].to_owned());
-    }
-    all
 }
 
 #[tokio::test]
@@ -375,43 +327,7 @@ async fn with_the_wrong_keys_nothing_is_written() {
 #[tokio::test]
 async fn a_key_ring_is_changed_in_three_steps() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    let (old, new) = (ring("old"), ring("new"));
-    let both = KeyRing::parse(&[new.to_text().as_str(), old.to_text().as_str()].concat()).unwrap();
-    let world = open(&path, &old).await;
-    let account = furnish(&world, "own").await;
-    world.store.close().await;
-
-    // A new key on top encrypts nothing yet, so it can still be taken back.
-    open(&path, &both).await.store.close().await;
-    open(&path, &old).await.store.close().await;
-
-    let world = open(&path, &both).await;
-    let later = furnish(&world, "later").await;
-    let usage = |name: &str, count| (name.to_owned(), count);
-    assert_eq!(
-        world.store.key_usage().await.unwrap(),
-        [usage("new", 1), usage("old", 1)]
-    );
-    world.store.close().await;
-    for one in [&old, &new] {
-        let error = try_open(&path, one).await.err().unwrap();
-        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
-    }
-
-    let world = open(&path, &both).await;
-    let now = world.clock.now();
-    assert_eq!(world.store.rewrap_data_keys(now).await.unwrap(), 1);
-    assert_eq!(world.store.key_usage().await.unwrap(), [usage("new", 2)]);
-    world.store.close().await;
-
-    let store = open(&path, &new).await.store;
-    for account in [account, later] {
-        let found = store.credential(&account.project, account.id).await;
-        assert_eq!(exposed(&found.unwrap().unwrap().0), TOKEN);
-        let found = store.account(&account.project, account.id).await.unwrap();
-        assert_eq!(found, Some(account));
-    }
+    contract::a_key_ring_is_changed_in_three_steps(&url(&folder.path().join("store.db"))).await;
 }
 
 #[tokio::test]
@@ -447,50 +363,14 @@ async fn a_store_that_is_closed_may_be_served_by_the_next() {
 async fn many_may_open_a_new_file_at_once() {
     for _ in 0..5 {
         let folder = tempfile::tempdir().unwrap();
-        let (path, ring) = (folder.path().join("store.db"), ring("a"));
-        let openers: Vec<_> = (0..8)
-            .map(|_| {
-                let (path, ring) = (path.clone(), ring.clone());
-                tokio::spawn(async move { try_open(&path, &ring).await.map(drop) })
-            })
-            .collect();
-        for opener in openers {
-            opener.await.unwrap().unwrap();
-        }
+        contract::many_may_open_it_at_once(&url(&folder.path().join("store.db"))).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stores_that_write_to_one_file_wait_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, ring) = (folder.path().join("store.db"), ring("a"));
-    let (one, two) = (open(&path, &ring).await, open(&path, &ring).await);
-    let project = one.project("shared").await;
-    let writers: Vec<_> = (0..32)
-        .map(|n| {
-            let world = if n % 2 == 0 { one.clone() } else { two.clone() };
-            let project = project.clone();
-            tokio::spawn(async move {
-                for _ in 0..5 {
-                    let account = world.account(&project).await;
-                    world.seal(&account, 1, &[7; 50_000]).await;
-                    let read = world.store.latest_directory(&project, account.id).await;
-                    assert_eq!(read.unwrap().unwrap().version, 1);
-                }
-            })
-        })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    assert_eq!(
-        two.store
-            .accounts_due(Timestamp::MAX, 1000)
-            .await
-            .unwrap()
-            .len(),
-        160
-    );
+    contract::two_stores_write_to_it(&url(&folder.path().join("store.db"))).await;
 }
 
 #[tokio::test]
@@ -526,19 +406,16 @@ async fn what_cannot_be_opened_says_why_and_stays_as_it_was() {
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
     assert_eq!(fs::read(folder.path().join("others")).unwrap(), before);
 
-    for (url, says) in [
-        (
-            "postgres://localhost/rolecall",
-            "PostgreSQL is not in this version",
-        ),
-        ("mysql://localhost/rolecall", "must begin with sqlite://"),
-        ("/var/lib/rolecall.db", "must begin with sqlite://"),
-        ("sqlite://", "must begin with sqlite://"),
-        ("sqlite://:memory:", "must begin with sqlite://"),
-        ("sqlite://store.db?mode=memory", "must begin with sqlite://"),
+    for url in [
+        "mysql://localhost/rolecall",
+        "/var/lib/rolecall.db",
+        "sqlite://",
+        "sqlite://:memory:",
+        "sqlite://store.db?mode=memory",
     ] {
         let error = Store::open(url, ring.clone(), Clock::system()).await;
         let error = error.err().unwrap().to_string();
+        let says = "must be sqlite:// and the path of a file";
         assert!(error.contains(says), "{url}: {error}");
     }
 }

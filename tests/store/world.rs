@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use rolecall::{
     clock::Clock,
@@ -14,7 +15,7 @@ use rolecall::{
         schema::Reason,
         walk::{Counts, Walk, WalkState},
     },
-    store::{NewDirectory, Store, WalkCommit},
+    store::{NewDirectory, OpenError, Store, WalkCommit},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -64,6 +65,15 @@ pub fn exposed(credential: &Credential) -> &str {
 }
 
 impl World {
+    pub async fn open(url: &str, ring: &KeyRing) -> Result<Self, OpenError> {
+        let clock = Clock::skipping(start());
+        Ok(Self {
+            store: Store::open(url, ring.clone(), clock.clone()).await?,
+            clock,
+            chance: Chance::system(),
+        })
+    }
+
     pub fn tick(&self) {
         self.clock.advance(Duration::from_millis(1));
     }
@@ -191,4 +201,42 @@ pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
         supersedes_held: false,
         account_state: None,
     }
+}
+
+/// A project with an account of which everything is stored that can be.
+pub async fn furnish(world: &World, project: &str) -> Account {
+    let project = world.project(project).await;
+    let account = world.account(&project).await;
+    let content = format!("[{EMAIL}] and [{NAME}]").repeat(50);
+    world.seal(&account, 1, content.as_bytes()).await;
+    world.seal(&account, 2, content.as_bytes()).await;
+    let walk = world.new_walk(account.id, WalkState::Held);
+    world
+        .store
+        .commit_walk(WalkCommit {
+            evidence: Some(content.as_bytes()),
+            candidate: Some(content.as_bytes()),
+            suspects: Some(content.as_bytes()),
+            ..ends(&project, &walk)
+        })
+        .await
+        .unwrap();
+    account
+}
+
+pub fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|at| at == text.as_bytes())
+}
+
+/// A text as it is, in hex, and in base64 at each of the three offsets it may have there.
+pub fn spellings(text: &str) -> Vec<String> {
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut all = vec![text.to_owned(), hex.to_uppercase(), hex];
+    for offset in 0..3 {
+        let shifted = [&vec![0; offset], text.as_bytes()].concat();
+        let inside = (offset * 8).div_ceil(6)..shifted.len() * 8 / 6;
+        all.push(BASE64_STANDARD_NO_PAD.encode(&shifted)[inside.clone()].to_owned());
+        all.push(BASE64_URL_SAFE_NO_PAD.encode(&shifted)[inside].to_owned());
+    }
+    all
 }

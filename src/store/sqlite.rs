@@ -1,0 +1,249 @@
+//! A SQLite file: made for its owner alone, opened by whoever has its keys, served by one process.
+//!
+//! 1. What is there is looked at through a connection that cannot write. If it was sealed by
+//!    keys that the ring does not hold, we stop, and not a byte has changed.
+//! 2. A file that is not there is created, for its owner alone.
+//! 3. In one immediate transaction: the keys are proven again (another process may have been
+//!    first), migrations run, and a new database gets its known answer. So it either has all
+//!    of this or nothing, however many processes open it at once.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+
+use super::{
+    db::{Db, SqliteCode, SqlitePools},
+    open::{OpenError, Opening, OpeningConnection},
+};
+use crate::{
+    clock::Clock,
+    crypto::{Chance, KeyRing},
+};
+
+const ATTEMPTS: u32 = 50;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+
+/// A SQLite file that is being opened or served.
+#[derive(Debug, Clone)]
+pub(super) struct SqliteFile {
+    path: PathBuf,
+    claim: Arc<Mutex<Option<fs::File>>>,
+}
+
+impl SqliteFile {
+    pub(super) fn new(path: &str) -> Result<Self, OpenError> {
+        // What SQLite, or a reader of the url, would take for something else than a path.
+        let is_special = path.starts_with(':') || path.starts_with("file:");
+        if path.is_empty() || is_special || path.contains(['?', '\0']) {
+            return Err(OpenError::Url);
+        }
+        Ok(Self {
+            path: path.into(),
+            claim: Arc::default(),
+        })
+    }
+
+    pub(super) async fn open(
+        &self,
+        ring: &KeyRing,
+        clock: &Clock,
+        chance: &Chance,
+    ) -> Result<Db, OpenError> {
+        // SQLite waits for locks, except for the one that it takes when a new file gets its
+        // write-ahead log: whoever comes second is told at once.
+        for _ in 0..ATTEMPTS {
+            match self.attempt(ring, clock, chance).await {
+                Err(OpenError::Database { source, .. }) if is_busy(&source) => {
+                    clock.sleep(BETWEEN_ATTEMPTS).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.attempt(ring, clock, chance).await
+    }
+
+    async fn attempt(
+        &self,
+        ring: &KeyRing,
+        clock: &Clock,
+        chance: &Chance,
+    ) -> Result<Db, OpenError> {
+        if self.is_written().map_err(|source| self.io(source))? {
+            self.inspect(ring).await?;
+        } else {
+            self.create().map_err(|source| self.io(source))?;
+        }
+        let pools = SqlitePools::connect(&self.path)
+            .await
+            .map_err(|source| self.database(source))?;
+        match self.prepare(&pools, ring, clock, chance).await {
+            Ok(()) => Ok(Db::Sqlite(pools)),
+            Err(error) => {
+                Db::Sqlite(pools).close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Marks the file as served by this process until it ends, or its store is closed or dropped.
+    /// The kernel frees the mark with the process, however that dies.
+    pub(super) fn claim(&self) -> Result<(), OpenError> {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.is_some() {
+            return Ok(());
+        }
+        let path = beside(&self.path, ".lock");
+        let file = owners_file()
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|source| OpenError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        match file.try_lock() {
+            Ok(()) => {
+                *claim = Some(file);
+                Ok(())
+            }
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse {
+                path: self.path.clone(),
+            }),
+            Err(fs::TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+        }
+    }
+
+    /// Lets another process serve the file: nothing of this one writes to it any more.
+    pub(super) fn release(&self) {
+        self.claim
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Whether there is anything to look at. Through metadata alone: opening and closing a
+    /// database file beside SQLite drops the locks that this process holds on it.
+    fn is_written(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) => Ok(found.len() > 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&self) -> io::Result<()> {
+        match owners_file().create_new(true).open(&self.path) {
+            Ok(file) => file.sync_all()?,
+            // Another process was first, or died before it wrote anything.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::File::open(folder)?.sync_all()
+    }
+
+    /// Proves the keys through a connection that cannot write.
+    async fn inspect(&self, ring: &KeyRing) -> Result<(), OpenError> {
+        loop {
+            // Even a reader makes the log's side files, unless it is told that nobody writes;
+            // and nobody does while there is no log.
+            let is_quiet = !self.has_log();
+            let answer = self.inspect_as(ring, is_quiet).await;
+            if !is_quiet || !self.has_log() {
+                return answer;
+            }
+            // Somebody began to write meanwhile, so what was read may be torn: again, the
+            // careful way.
+        }
+    }
+
+    async fn inspect_as(&self, ring: &KeyRing, is_quiet: bool) -> Result<(), OpenError> {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .read_only(true)
+            .immutable(is_quiet)
+            .connect()
+            .await
+            .map_err(|source| self.database(source))?;
+        let outcome = Opening {
+            connection: OpeningConnection::Sqlite(&mut connection),
+            place: &self.place(),
+        }
+        .inspect(ring)
+        .await;
+        connection
+            .close()
+            .await
+            .map_err(|source| self.database(source))?;
+        outcome
+    }
+
+    fn has_log(&self) -> bool {
+        fs::metadata(beside(&self.path, "-wal")).is_ok_and(|log| log.len() > 0)
+    }
+
+    async fn prepare(
+        &self,
+        pools: &SqlitePools,
+        ring: &KeyRing,
+        clock: &Clock,
+        chance: &Chance,
+    ) -> Result<(), OpenError> {
+        let database = |source| self.database(source);
+        let mut tx = pools
+            .writer
+            .begin_with("begin immediate")
+            .await
+            .map_err(database)?;
+        Opening {
+            connection: OpeningConnection::Sqlite(&mut tx),
+            place: &self.place(),
+        }
+        .prepare(ring, clock, chance)
+        .await?;
+        tx.commit().await.map_err(database)
+    }
+
+    fn io(&self, source: io::Error) -> OpenError {
+        OpenError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn database(&self, source: sqlx::Error) -> OpenError {
+        OpenError::database(&self.place(), source)
+    }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    SqliteCode::of(error) == Some(SqliteCode::BUSY)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// SQLite gives its side files the mode of the database.
+fn owners_file() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}

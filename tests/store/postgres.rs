@@ -1,0 +1,167 @@
+//! What PostgreSQL must do besides the contract: opening, keys, what lies in its tables.
+
+use rolecall::{
+    clock::Clock,
+    store::{OpenError, Store},
+};
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    contract,
+    schema::Schema,
+    world::{EMAIL, NAME, TOKEN, World, furnish, holds, ring, spellings},
+};
+
+/// Every row of every table, as text.
+async fn rows(schema: &Schema) -> Vec<String> {
+    let mut connection = schema.connect().await;
+    let tables: Vec<(String,)> = sqlx::query_as(
+        "select cast(table_name as text) from information_schema.tables
+         where table_schema = current_schema() order by table_name",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let mut all = Vec::new();
+    for (table,) in tables {
+        let query = format!("select to_jsonb(t)::text from {table} t order by 1");
+        let rows: Vec<(String,)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        all.extend(rows.into_iter().map(|(row,)| format!("{table}: {row}")));
+    }
+    connection.close().await.unwrap();
+    all
+}
+
+async fn run(connection: &mut PgConnection, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(connection).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_keeps_the_contract() {
+    for (name, contract) in contract::ALL {
+        let Some(schema) = Schema::new().await else {
+            return;
+        };
+        println!("{name}");
+        let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+        let store = world.store.clone();
+        contract(world).await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_ring_is_changed_in_three_steps() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    contract::a_key_ring_is_changed_in_three_steps(&schema.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_open_a_new_database_at_once() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    contract::many_may_open_it_at_once(&schema.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_that_write_to_one_database_wait_for_each_other() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    contract::two_stores_write_to_it(&schema.url()).await;
+}
+
+#[tokio::test]
+async fn with_the_wrong_keys_nothing_is_written() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+    furnish(&world, "own").await;
+    world.store.close().await;
+    let before = rows(&schema).await;
+    for wrong in [ring("a"), ring("b")] {
+        let error = World::open(&schema.url(), &wrong).await.err().unwrap();
+        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+        assert_eq!(rows(&schema).await, before);
+    }
+}
+
+#[tokio::test]
+async fn no_secret_and_no_person_is_readable_in_any_row() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let account = furnish(&world, "own").await;
+    let (key, row) = world.new_key(&account.project);
+    world.store.insert_key(&row).await.unwrap();
+    world.store.close().await;
+    let secret = key.expose().rsplit('_').next().unwrap();
+    let rows = rows(&schema).await;
+    for canary in [TOKEN, EMAIL, NAME, "Canary", secret] {
+        for form in spellings(canary) {
+            for row in &rows {
+                assert!(
+                    !holds(row.as_bytes(), &form),
+                    "{row} holds {canary} as {form}"
+                );
+            }
+        }
+    }
+    // The search does find what is meant to lie open.
+    assert!(rows.iter().any(|row| row.contains("customer-1")));
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_left_as_it_was() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let mut raw = schema.connect().await;
+    run(&mut raw, "create table recipes (name text)").await;
+    let before = rows(&schema).await;
+    let error = World::open(&schema.url(), &ring("a")).await.err().unwrap();
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert_eq!(rows(&schema).await, before);
+    run(&mut raw, "drop table recipes").await;
+
+    let keys = ring("a");
+    World::open(&schema.url(), &keys).await.unwrap();
+    run(
+        &mut raw,
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'from the future', true, '', 0)",
+    )
+    .await;
+    raw.close().await.unwrap();
+    let before = rows(&schema).await;
+    let error = World::open(&schema.url(), &keys).await.err().unwrap();
+    assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
+    assert_eq!(rows(&schema).await, before);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_the_password() {
+    for (url, says) in [
+        (
+            "postgres://ada:s3cret@127.0.0.1:1/rolecall",
+            "the PostgreSQL database rolecall at 127.0.0.1:1 cannot be opened",
+        ),
+        (
+            "postgres://ada:s3cret@127.0.0.1:port/rolecall",
+            "or postgres:// and user@host:port/database",
+        ),
+    ] {
+        let error = Store::open(url, ring("a"), Clock::system()).await;
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}
