@@ -60,7 +60,7 @@ fn outbound_settings(config: &Config) -> outbound::Settings {
 }
 
 impl App {
-    /// Opens the store, takes it for this process alone, and binds the port.
+    /// Opens the store, begins to serve it, and binds the port. A SQLite file is this process's alone.
     ///
     /// # Errors
     /// A store that does not open (or not with these keys), a port that is taken.
@@ -99,7 +99,7 @@ impl App {
             chance,
             Settings::from(config),
         );
-        gateway.take_over().await.map_err(BuildError::Unready)?;
+        gateway.join().await.map_err(BuildError::Unready)?;
         Ok(Self {
             listener,
             gateway,

@@ -11,6 +11,7 @@ use crate::{
         account::Account,
         id::{AccountId, KeyId, ProjectId},
     },
+    store::{Latest, Store},
 };
 
 /// A proven caller: a valid key, and so its project and scopes.
@@ -43,7 +44,16 @@ impl Caller {
 #[derive(Debug, Clone)]
 pub struct OwnAccount {
     pub account: Arc<Account>,
+    /// How its directory stood when the store was last asked.
+    pub(super) latest: Latest,
     pub is_store_down: bool,
+}
+
+/// What the store says of an account, asked for together: a version that another process sealed
+/// is found by the same question as a change of the account.
+pub(super) struct Seen {
+    account: Arc<Account>,
+    latest: Latest,
 }
 
 impl Gateway {
@@ -91,12 +101,13 @@ impl Gateway {
             .0
             .accounts
             .get((project.clone(), id), self.0.clock.now(), || {
-                store.account(project, id)
+                see(store, project, id)
             })
             .await?
             .ok_or_else(not_found)?;
         Ok(OwnAccount {
-            account: recalled.value,
+            account: Arc::clone(&recalled.value.account),
+            latest: recalled.value.latest,
             is_store_down: recalled.is_store_down || caller.is_store_down,
         })
     }
@@ -158,4 +169,15 @@ impl Gateway {
         self.0.keys.forget(&id);
         revoked.ok_or_else(|| Error::new(Kind::NotFound, "this project has no such API key"))
     }
+}
+
+async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
+    let Some(account) = store.account(project, id).await? else {
+        return Ok(None);
+    };
+    let latest = store.latest(project, id).await?;
+    Ok(latest.map(|latest| Seen {
+        account: Arc::new(account),
+        latest,
+    }))
 }

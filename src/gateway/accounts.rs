@@ -236,7 +236,9 @@ impl Gateway {
     pub async fn unavailable_fields(&self, account: &Account) -> Result<Vec<Warning>> {
         let identity = &account.identity;
         let live = self.live(account);
-        self.load(&live).await?;
+        if live.head().is_none() {
+            self.catch_up_now(&live).await?;
+        }
         let hidden = |field, reason| Warning { field, reason };
         let mut fields = Vec::new();
         if !identity.is_admin {

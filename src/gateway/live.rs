@@ -7,14 +7,14 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
-use tokio::sync::{OnceCell, watch};
 
-use super::walk::Slots;
+use super::walk::{Slots, Ticket};
 use crate::{
     directory::{Directory, Visibility},
     model::{
         account::Account,
-        id::{AccountId, ProjectId},
+        id::{AccountId, ProjectId, WalkId},
+        walk::{Walk, WalkState},
     },
 };
 
@@ -66,17 +66,17 @@ pub struct Live {
     pub project: ProjectId,
     pub account: AccountId,
     head: ArcSwapOption<Head>,
-    /// Done once the store was asked for the version in force.
-    pub loaded: OnceCell<()>,
     /// Who walks, and who is next. Never held over an await.
     pub slots: Mutex<Slots>,
     /// Held while a walk is judged and committed, and while a person decides on a held one, so
     /// that every judgement is made against the directory that it will replace.
     pub judgement: tokio::sync::Mutex<()>,
-    /// True once the account is unlinked: from then on no walk calls the provider.
-    pub is_unlinked: watch::Sender<bool>,
+    /// How the last walk ended, here or in another process.
+    last_walk: Mutex<Option<(WalkId, WalkState)>>,
     /// When the last walk ended, in ms since the epoch; 0 before the first.
     last_walk_ended_at: AtomicI64,
+    /// Held while a version is loaded that another process put in force.
+    pub catching_up: tokio::sync::Mutex<()>,
 }
 
 impl Live {
@@ -85,20 +85,50 @@ impl Live {
             project: account.project.clone(),
             account: account.id,
             head: ArcSwapOption::empty(),
-            loaded: OnceCell::new(),
             slots: Mutex::default(),
             judgement: tokio::sync::Mutex::default(),
-            is_unlinked: watch::Sender::new(false),
+            last_walk: Mutex::default(),
             last_walk_ended_at: AtomicI64::new(0),
+            catching_up: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The walk that runs in this process.
+    pub fn running(&self) -> Option<Arc<Ticket>> {
+        let slots = self.slots.lock().expect("no holder of this lock panics");
+        slots.running()
     }
 
     pub fn head(&self) -> Option<Arc<Head>> {
         self.head.load_full()
     }
 
-    pub fn set_head(&self, head: Head) {
-        self.head.store(Some(Arc::new(head)));
+    /// Puts a version in force, unless a later one is already: what a version is said to be goes
+    /// only forward, whoever says it.
+    pub fn advance(&self, head: Head) {
+        self.head.rcu(|known| {
+            Some(match known {
+                Some(known) if known.version > head.version => Arc::clone(known),
+                Some(known) if known.version == head.version => Arc::new(Head {
+                    verified_at: known.verified_at.max(head.verified_at),
+                    ..head.clone()
+                }),
+                _ => Arc::new(head.clone()),
+            })
+        });
+    }
+
+    /// The version in force was found true at `verified_at`.
+    pub fn verify(&self, version: u64, verified_at: Timestamp) {
+        if let Some(head) = self.head()
+            && head.version == version
+            && head.verified_at < verified_at
+        {
+            self.advance(Head {
+                verified_at,
+                ..Head::clone(&head)
+            });
+        }
     }
 
     /// Marks the directory in force, if any.
@@ -120,8 +150,18 @@ impl Live {
         }
     }
 
-    pub fn note_walk_ended(&self, at: Timestamp) {
+    pub fn note_walk_ended(&self, walk: &Walk, at: Timestamp) {
+        self.is_news(walk.id, walk.state);
         self.last_walk_ended_at
             .store(at.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// Whether it was not known that this walk ended so; from now on it is.
+    pub fn is_news(&self, walk: WalkId, state: WalkState) -> bool {
+        let mut last = self
+            .last_walk
+            .lock()
+            .expect("no holder of this lock panics");
+        last.replace((walk, state)) != Some((walk, state))
     }
 }

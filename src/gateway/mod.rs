@@ -11,6 +11,7 @@
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for.
+//! * `replica`: this process among others on the same store.
 
 use std::{
     collections::HashMap,
@@ -33,7 +34,6 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         access::ApiKey,
-        account::Account,
         connector::ConnectorProfile,
         id::{AccountId, Id, KeyId, ProjectId},
     },
@@ -48,10 +48,12 @@ mod live;
 mod page;
 pub mod reading;
 mod remembered;
+mod replica;
 pub mod schedule;
 mod summary;
 pub mod walk;
 
+use access::Seen;
 use live::{Held, Live};
 use page::{ListKey, Page, PageKey};
 use remembered::Remembered;
@@ -111,9 +113,10 @@ struct Inner {
     chance: Chance,
     settings: Settings,
     is_stopping: AtomicBool,
+    has_closed: AtomicBool,
     runtime: Handle,
     keys: Remembered<KeyId, ApiKey>,
-    accounts: Remembered<(ProjectId, AccountId), Account>,
+    accounts: Remembered<(ProjectId, AccountId), Seen>,
     lives: RwLock<HashMap<AccountId, Arc<Live>>>,
     directories: Cache<(AccountId, u64), Arc<Held>>,
     pages: moka::sync::Cache<PageKey, Arc<Page>>,
@@ -168,6 +171,7 @@ impl Gateway {
             chance,
             settings,
             is_stopping: AtomicBool::new(false),
+            has_closed: AtomicBool::new(false),
             runtime: Handle::current(),
             keys: Remembered::new(100_000),
             accounts: Remembered::new(100_000),
@@ -187,25 +191,6 @@ impl Gateway {
         self.0.chance.id(self.0.clock.now())
     }
 
-    /// Takes over from a process that ended: its walks will not end by themselves.
-    ///
-    /// # Errors
-    /// `store_unavailable`.
-    pub async fn take_over(&self) -> Result<()> {
-        let interrupted = self
-            .0
-            .store
-            .fail_interrupted_walks(self.0.clock.now())
-            .await?;
-        if interrupted > 0 {
-            tracing::info!(
-                interrupted,
-                "walks of an earlier process were marked as failed"
-            );
-        }
-        Ok(())
-    }
-
     /// Whether requests should be sent here.
     ///
     /// # Errors
@@ -223,11 +208,6 @@ impl Gateway {
     /// From now on [`Gateway::ready`] says no.
     pub fn stop(&self) {
         self.0.is_stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Closes the store.
-    pub async fn close(&self) {
-        self.0.store.close().await;
     }
 
     /// The name for people of a connector.

@@ -25,6 +25,7 @@ use crate::{
         schema::{Reason, Warning},
         walk::{Counts, WalkReason},
     },
+    store::Latest,
 };
 
 /// After a walk that failed, a read waits this long before it has the next one made.
@@ -177,7 +178,7 @@ impl Gateway {
     /// `directory_not_ready`, and what a failed first walk came to.
     pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
         let live = self.live(&own.account);
-        self.load(&live).await?;
+        self.catch_up(&live, own.latest).await?;
         let head = match live.head() {
             Some(head) => head,
             None => self.first_head(own, &live, wait).await?,
@@ -221,7 +222,7 @@ impl Gateway {
         live: &Arc<Live>,
         max_age: MaxAge,
     ) -> Result<Arc<Head>> {
-        self.load(live).await?;
+        self.catch_up(live, own.latest).await?;
         let Some(head) = live.head() else {
             return self.first_head(own, live, self.0.settings.read_wait).await;
         };
@@ -290,46 +291,60 @@ impl Gateway {
         }
     }
 
-    /// Asks the store, once per process and account, for the version in force.
-    pub(super) async fn load(&self, live: &Arc<Live>) -> Result<()> {
-        if live.loaded.initialized() {
-            return Ok(());
+    /// Asks the store how an account's directory stands, and catches up with it.
+    pub(super) async fn catch_up_now(&self, live: &Arc<Live>) -> Result<()> {
+        match self.0.store.latest(&live.project, live.account).await? {
+            Some(latest) => self.catch_up(live, latest).await,
+            None => Ok(()),
         }
-        let gateway = self.clone();
-        let live = Arc::clone(live);
-        self.owned(async move {
-            live.loaded
-                .get_or_try_init(|| gateway.load_from_store(&live))
-                .await
-                .map(|&()| ())
-        })
-        .await
     }
 
-    async fn load_from_store(&self, live: &Live) -> Result<()> {
+    /// Takes note of what the store said: that a version is in force which this process does not
+    /// know yet, that the one it knows was found true again, how the last walk ended.
+    pub(super) async fn catch_up(&self, live: &Arc<Live>, latest: Latest) -> Result<()> {
+        if let Some(found) = latest.directory {
+            live.verify(found.version, found.verified_at);
+            let is_behind = move |live: &Live| {
+                let known = live.head();
+                known.is_none_or(|head| head.version < found.version)
+            };
+            if is_behind(live) {
+                let gateway = self.clone();
+                let of = Arc::clone(live);
+                let caught_up = self.owned(async move {
+                    let _one = of.catching_up.lock().await;
+                    match is_behind(&of) {
+                        true => gateway.load(&of).await,
+                        false => Ok(()),
+                    }
+                });
+                match caught_up.await {
+                    // What is known already is served as long as nothing later can be had.
+                    Err(error)
+                        if error.kind() != Kind::StoreUnavailable || live.head().is_none() =>
+                    {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some((walk, state, reason)) = latest.walk
+            && live.is_news(walk, state)
+        {
+            live.set_stale(walk::stale_after(state, reason));
+        }
+        Ok(())
+    }
+
+    /// Puts in force what the store has in force.
+    async fn load(&self, live: &Live) -> Result<()> {
         let store = &self.0.store;
         let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
             return Ok(());
         };
-        let last = store.walks(&live.project, live.account, None, 1).await?;
-        let stale = last.first().and_then(walk::stale_after);
         let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
-        live.set_head(Head {
-            version: stored.version,
-            sealed_at: stored.sealed_at,
-            verified_at: stored.verified_at,
-            stale,
-            visibility: directory.visibility(),
-        });
-        let held = Held {
-            directory,
-            sealed_at: stored.sealed_at,
-            verified_at: stored.verified_at,
-        };
-        self.0
-            .directories
-            .insert((live.account, stored.version), Arc::new(held))
-            .await;
+        self.put_in_force(live, directory, stored.verified_at).await;
         Ok(())
     }
 

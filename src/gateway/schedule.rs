@@ -14,6 +14,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How many scheduled walks may run at once.
 const AT_ONCE: usize = 16;
 
+/// How long an account that is due is left to the process that found it so.
+const CLAIM: Duration = Duration::from_secs(30);
+
 /// How long a scheduled walk may hold its place; it goes on after that, beside the next ones.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -38,7 +41,8 @@ impl Gateway {
         let due_before = self.0.clock.now().as_millisecond().saturating_sub(every);
         let due_before = Timestamp::from_millisecond(due_before).unwrap_or(Timestamp::MIN);
         let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
-        for (project, id) in self.0.store.accounts_due(due_before, free).await? {
+        let claim = CLAIM.min(self.0.settings.walk_every);
+        for (project, id) in self.0.store.claim_due(due_before, claim, free).await? {
             // No place free: whoever is due still is at the next look.
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 break;

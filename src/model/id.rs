@@ -12,9 +12,14 @@ pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
 /// What an [`Id`] is of, when no record type of the model carries the name.
 pub enum Key {}
 
+/// What a [`ReplicaId`] is the id of.
+pub enum Replica {}
+
 pub type AccountId = Id<super::account::Account>;
 pub type WalkId = Id<super::walk::Walk>;
 pub type KeyId = Id<Key>;
+/// One run of one process that serves a store.
+pub type ReplicaId = Id<Replica>;
 
 impl<T> Id<T> {
     pub const fn from_uuid(uuid: Uuid) -> Self {

@@ -3,14 +3,16 @@
 //! What people are called is sealed; what the service needs to find, order and filter accounts
 //! (ids, provider, kind, status, endpoint, times) lies open.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
-    Field, Store, Vault, count_in, db::Tx, id_in, json, json_in, moment_in, no_such_account,
-    no_such_project, project_in, word, word_in,
+    Field, Store, Vault, count_in, db::Tx, id_in, json, json_in, lock_account, moment_in,
+    no_such_account, no_such_project, project_in, word, word_in,
 };
 use crate::{
     error::{Error, Result},
@@ -160,21 +162,39 @@ impl Store {
             .collect()
     }
 
-    /// The accounts, of every project, whose last walk began before `moment`: at most `limit`,
-    /// the longest unwalked first.
-    pub async fn accounts_due(
+    /// Claims accounts, of every project, whose last walk began before `before`: at most `limit`,
+    /// the longest unwalked first. What is claimed is not due again for anybody before `claim` has
+    /// passed, within which its walk should begin.
+    pub async fn claim_due(
         &self,
-        moment: Timestamp,
+        before: Timestamp,
+        claim: Duration,
         limit: u32,
     ) -> Result<Vec<(ProjectId, AccountId)>> {
-        let rows: Vec<(String, String)> = self
+        let due: Option<(String,)> = self
             .db
-            .fetch(
-                "select project, id from accounts where walked_at < $1
-                 order by walked_at, id limit $2",
-                [moment.into(), u64::from(limit).into()],
+            .fetch_one(
+                "select id from accounts where walked_at < $1 limit 1",
+                [before.into()],
             )
             .await?;
+        if due.is_none() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let claimed = before.saturating_add(claim).map_err(Error::internal)?;
+        let mut tx = self.db.begin().await?;
+        // Asked twice whether it is due: whoever waited for another's claim of the same row sees
+        // that one then.
+        let rows: Vec<(String, String)> = tx
+            .fetch(
+                "update accounts set walked_at = $2
+                 where walked_at < $1 and id in (
+                     select id from accounts where walked_at < $1 order by walked_at, id limit $3)
+                 returning project, id",
+                [before.into(), claimed.into(), u64::from(limit).into()],
+            )
+            .await?;
+        tx.commit().await?;
         rows.iter()
             .map(|(project, id)| Ok((project_in(project)?, id_in(id)?)))
             .collect()
@@ -219,6 +239,7 @@ impl Store {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
+        lock_account(&mut tx, project, id).await?;
         let row: Option<AccountRow> = tx
             .fetch_one(
                 "select id, project, provider, origin_owner_id, kind, status, status_reasons,

@@ -17,6 +17,7 @@ use sqlx::{
 };
 
 use crate::{
+    clock::Clock,
     error::{Error, Kind, Result},
     model::id::{Id, ProjectId},
 };
@@ -171,6 +172,22 @@ impl Tx {
                 .map(|done| done.rows_affected())
         }, self)
         .map_err(fault)
+    }
+
+    /// The time that all processes of one database agree on: of PostgreSQL its own, of a SQLite
+    /// file, which one process serves, that process's.
+    pub(super) async fn now(&mut self, clock: &Clock) -> Result<Timestamp> {
+        match self {
+            Self::Sqlite(_) => Ok(clock.now()),
+            Self::Postgres(_) => {
+                let sql = "select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)";
+                let (millis,) = self
+                    .fetch_one::<(i64,), 0>(sql, [])
+                    .await?
+                    .ok_or_else(|| Error::internal("the database does not tell the time"))?;
+                Timestamp::from_millisecond(millis).map_err(Error::internal)
+            }
+        }
     }
 
     /// On return, what was written survives a power cut.
@@ -451,7 +468,6 @@ impl<'a> SqlState<'a> {
 mod tests {
     use super::*;
     use crate::{
-        clock::Clock,
         crypto::{Chance, KeyRing},
         store::Store,
     };

@@ -5,10 +5,13 @@
 
 use jiff::Timestamp;
 
-use super::{Field, Store, Vault, count_in, db::Tx, moment_in};
+use super::{Field, Store, Vault, count_in, db::Tx, id_in, moment_in, word_in};
 use crate::{
     error::Result,
-    model::id::{AccountId, ProjectId, WalkId},
+    model::{
+        id::{AccountId, ProjectId, WalkId},
+        walk::{WalkReason, WalkState},
+    },
 };
 
 /// A directory as it was committed.
@@ -28,6 +31,24 @@ pub struct DirectoryHead {
     pub sealed_at: Timestamp,
     pub verified_at: Timestamp,
 }
+
+/// How an account's directory stands, as the store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latest {
+    /// None before the first seal.
+    pub directory: Option<DirectoryHead>,
+    /// The last walk that ended.
+    pub walk: Option<(WalkId, WalkState, Option<WalkReason>)>,
+}
+
+type LatestRow = (
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 
 type DirectoryRow = (i64, i64, i64, Vec<u8>);
 
@@ -74,28 +95,44 @@ impl Store {
         self.directory_in(project, account, row).await
     }
 
-    /// Which version is in force and how old it is, without reading it.
-    pub async fn directory_head(
-        &self,
-        project: &ProjectId,
-        account: AccountId,
-    ) -> Result<Option<DirectoryHead>> {
-        let row: Option<(i64, i64, i64)> = self
+    /// Which version is in force, how old it is and how the last walk ended, without reading the
+    /// directory; None if the project has no such account.
+    pub async fn latest(&self, project: &ProjectId, account: AccountId) -> Result<Option<Latest>> {
+        let row: Option<LatestRow> = self
             .db
             .fetch_one(
-                "select version, sealed_at, verified_at from directories
-                 where project = $1 and account = $2 and superseded_at is null",
+                "select d.version, d.sealed_at, d.verified_at, w.id, w.state, w.reason
+                 from accounts a
+                 left join directories d
+                   on d.project = a.project and d.account = a.id and d.superseded_at is null
+                 left join walks w on w.id = (
+                     select id from walks
+                     where project = a.project and account = a.id and state <> 'running'
+                     order by id desc limit 1)
+                 where a.project = $1 and a.id = $2",
                 [project.into(), account.into()],
             )
             .await?;
-        row.map(|(version, sealed_at, verified_at)| {
-            Ok(DirectoryHead {
+        let Some((version, sealed_at, verified_at, walk, state, reason)) = row else {
+            return Ok(None);
+        };
+        let directory = match (version, sealed_at, verified_at) {
+            (Some(version), Some(sealed_at), Some(verified_at)) => Some(DirectoryHead {
                 version: count_in(version)?,
                 sealed_at: moment_in(sealed_at)?,
                 verified_at: moment_in(verified_at)?,
-            })
-        })
-        .transpose()
+            }),
+            _ => None,
+        };
+        let walk = match (walk, state) {
+            (Some(id), Some(state)) => Some((
+                id_in(&id)?,
+                word_in(state)?,
+                reason.map(word_in).transpose()?,
+            )),
+            _ => None,
+        };
+        Ok(Some(Latest { directory, walk }))
     }
 
     /// What the last walks knew about who is missing.

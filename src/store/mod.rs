@@ -11,6 +11,9 @@
 //! * **Whole or not at all.** Each method that writes is one transaction; on return it survives
 //!   a power cut. A finished walk, its directory and the account's new state are one of them
 //!   ([`Store::commit_walk`]).
+//! * **One after the other.** What changes an account, or anything that hangs on it, locks the
+//!   account's row first. So a transaction that reads and then writes is right with any number of
+//!   processes on one database.
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
 //!   come back; that another process holds a lock is waited out in here.
 //!
@@ -32,7 +35,7 @@ use crate::{
     clock::Clock,
     crypto::{Chance, DataKey, KeyRing, OpenFault, Place},
     error::{Error, Kind, Result},
-    model::id::{AccountId, Id, ProjectId},
+    model::id::{AccountId, Id, ProjectId, ReplicaId},
 };
 
 mod accounts;
@@ -41,13 +44,15 @@ mod directories;
 mod open;
 mod postgres;
 mod projects;
+mod replicas;
 mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
-pub use directories::{DirectoryHead, StoredDirectory};
+pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use open::OpenError;
-pub use walks::{Committed, Held, NewDirectory, Retention, WalkCommit};
+pub use replicas::{Beat, DEAD_AFTER};
+pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.
 #[derive(Clone)]
@@ -55,6 +60,8 @@ pub struct Store {
     db: Db,
     /// None for a database that many processes may serve.
     file: Option<SqliteFile>,
+    /// This process among those that serve the database.
+    replica: ReplicaId,
     ring: KeyRing,
     clock: Clock,
     chance: Chance,
@@ -82,6 +89,7 @@ impl Store {
         Ok(Self {
             db,
             file,
+            replica: chance.id(clock.now()),
             ring,
             clock,
             chance,
@@ -229,15 +237,17 @@ fn no_such_account() -> Error {
     Error::new(Kind::AccountNotFound, "there is no such account")
 }
 
-/// True if the project has that account. In a transaction, since it guards a write.
-async fn has_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> Result<bool> {
-    let row: Option<(String,)> = tx
-        .fetch_one(
-            "select id from accounts where project = $1 and id = $2",
+/// Makes whoever else would change this account, or what hangs on it, wait until the transaction
+/// has ended; false if the project has no such account. By a write that changes nothing, which
+/// every database understands.
+async fn lock_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> Result<bool> {
+    let locked = tx
+        .execute(
+            "update accounts set walked_at = walked_at where project = $1 and id = $2",
             [project.into(), account.into()],
         )
         .await?;
-    Ok(row.is_some())
+    Ok(locked > 0)
 }
 
 // A column that does not read back was not written by us: our fault, whatever the cause.

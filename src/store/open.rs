@@ -90,11 +90,10 @@ fn migrations() -> Migrator {
             false,
         )
     };
-    let mut migrator = Migrator::with_migrations(vec![migration(
-        1,
-        "init",
-        include_str!("migrations/0001_init.sql"),
-    )]);
+    let mut migrator = Migrator::with_migrations(vec![
+        migration(1, "init", include_str!("migrations/0001_init.sql")),
+        migration(2, "replicas", include_str!("migrations/0002_replicas.sql")),
+    ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);
     migrator

@@ -89,6 +89,13 @@ impl Store {
         let encrypting = self.ring.encrypting_id();
         let mut tx = self.db.begin().await?;
         self.mark_key_in_use(&mut tx, now).await?;
+        // Before it is looked what the other keys wrap: another process that is just wrapping
+        // with one of them is waited for here, and seen then.
+        tx.execute(
+            "delete from key_checks where key_id <> $1",
+            [encrypting.into()],
+        )
+        .await?;
         let rows: Vec<(String, String, Vec<u8>)> = tx
             .fetch(
                 "select id, data_key_id, sealed_data_key from projects
@@ -108,21 +115,17 @@ impl Store {
                 )
                 .await?;
         }
-        tx.execute(
-            "delete from key_checks where key_id <> $1",
-            [encrypting.into()],
-        )
-        .await?;
         tx.commit().await?;
         Ok(count)
     }
 
     /// Leaves the encrypting key's known answer beside the first thing that it wraps: from then
-    /// on, a ring without this key does not open the database.
+    /// on, a ring without this key does not open the database. Until the transaction has ended,
+    /// nobody takes it away.
     async fn mark_key_in_use(&self, tx: &mut super::Tx, now: Timestamp) -> Result<()> {
         tx.execute(
             "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)
-             on conflict (key_id) do nothing",
+             on conflict (key_id) do update set created_at = key_checks.created_at",
             [
                 self.ring.encrypting_id().into(),
                 known_answer(&self.ring, &self.chance).into(),

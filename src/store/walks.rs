@@ -10,13 +10,13 @@ use super::{
     count_in,
     db::Tx,
     directories::SealedBlob,
-    has_account, id_in, moment_in, no_such_account, word, word_in,
+    id_in, lock_account, moment_in, no_such_account, word, word_in,
 };
 use crate::{
     error::{Error, Result},
     model::{
         id::{AccountId, ProjectId, WalkId},
-        walk::{Counts, Walk, WalkReason, WalkState},
+        walk::{Counts, Walk, WalkState},
     },
 };
 
@@ -27,8 +27,12 @@ pub struct WalkCommit<'a> {
     /// The generation of the credential that the walk read with: what that one saw counts only
     /// while it is the account's. None where what is written does not hang on it.
     pub generation: Option<u64>,
-    /// As it ended. Its row may have been inserted as running, or not at all.
+    /// As it ended. Its row may be one that this process has running, one that is held, or not
+    /// there at all.
     pub walk: &'a Walk,
+    /// The version in force that the walk was judged against, 0 for none: what was found counts
+    /// only while that is in force. None where nothing was judged.
+    pub judged_against: Option<u64>,
     /// A new version, if anything changed.
     pub directory: Option<NewDirectory<'a>>,
     /// Of a sealed walk, changed or not: the directory in force is true as of this moment.
@@ -50,6 +54,17 @@ pub enum Committed {
     Whole,
     /// The credential was replaced since the walk began, and nothing was written.
     CredentialReplaced,
+    /// Somebody else ended this walk, decided on it, or put another version in force since it was
+    /// judged; nothing was written.
+    Overtaken,
+}
+
+/// What became of a walk that was to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    Here,
+    /// This one of the same account runs already.
+    Elsewhere(WalkId),
 }
 
 /// A directory to be stored: exactly one version after the latest.
@@ -103,14 +118,24 @@ type WalkRow = (
 );
 
 impl Store {
-    /// Stores a walk that has begun.
-    pub async fn insert_walk(&self, project: &ProjectId, walk: &Walk) -> Result<()> {
+    /// Stores a walk that begins in this process, unless another of the same account runs.
+    pub async fn begin_walk(&self, project: &ProjectId, walk: &Walk) -> Result<Begun> {
         let mut tx = self.db.begin().await?;
-        if !has_account(&mut tx, project, walk.account).await? {
+        if !lock_account(&mut tx, project, walk.account).await? {
             return Err(no_such_account());
         }
-        write_walk(&mut tx, project, walk).await?;
-        tx.commit().await
+        let running: Option<(String,)> = tx
+            .fetch_one(
+                "select id from walks where project = $1 and account = $2 and state = 'running'",
+                [project.into(), walk.account.into()],
+            )
+            .await?;
+        if let Some((id,)) = running {
+            return Ok(Begun::Elsewhere(id_in(&id)?));
+        }
+        self.write_walk(&mut tx, project, walk).await?;
+        tx.commit().await?;
+        Ok(Begun::Here)
     }
 
     /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing
@@ -140,7 +165,7 @@ impl Store {
         let now = self.clock.now();
 
         let mut tx = self.db.begin().await?;
-        if !has_account(&mut tx, project, account).await? {
+        if !lock_account(&mut tx, project, account).await? {
             return Err(no_such_account());
         }
         if let Some(generation) = commit.generation
@@ -148,7 +173,12 @@ impl Store {
         {
             return Ok(Committed::CredentialReplaced);
         }
-        write_walk(&mut tx, project, walk).await?;
+        if !self.may_end(&mut tx, project, walk).await?
+            || !is_in_force(&mut tx, project, account, commit.judged_against).await?
+        {
+            return Ok(Committed::Overtaken);
+        }
+        self.write_walk(&mut tx, project, walk).await?;
         if let Some((new, blob)) = directory {
             supersede(&mut tx, project, account, new).await?;
             blob.write(&mut tx, project, account).await?;
@@ -237,22 +267,68 @@ impl Store {
         }))
     }
 
-    /// At start: what still runs in the books ended with the process that ran it. Gives how
-    /// many there were.
-    pub async fn fail_interrupted_walks(&self, now: Timestamp) -> Result<u64> {
-        let mut tx = self.db.begin().await?;
-        let failed = tx
+    /// True if this process may say how the walk ended: it runs here, it is held, or nobody has
+    /// stored it yet.
+    async fn may_end(&self, tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<bool> {
+        let row: Option<(String, String)> = tx
+            .fetch_one(
+                "select state, replica from walks
+                 where project = $1 and account = $2 and id = $3",
+                [project.into(), walk.account.into(), walk.id.into()],
+            )
+            .await?;
+        let Some((state, replica)) = row else {
+            return Ok(true);
+        };
+        Ok(match word_in(state)? {
+            WalkState::Running => replica == self.replica.to_string(),
+            WalkState::Held => true,
+            WalkState::Sealed | WalkState::Failed => false,
+        })
+    }
+
+    /// Inserts a walk's row, or brings it up to date.
+    async fn write_walk(&self, tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
+        let counts = walk.counts;
+        let written = tx
             .execute(
-                "update walks set state = $1, reason = $2, ended_at = $3 where state = 'running'",
+                "insert into walks
+                     (id, project, account, state, reason, directory_version, user_count,
+                      group_count, role_count, upstream_calls, started_at, ended_at, replica)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                 on conflict (id) do update set
+                     state = excluded.state, reason = excluded.reason,
+                     directory_version = excluded.directory_version,
+                     user_count = excluded.user_count, group_count = excluded.group_count,
+                     role_count = excluded.role_count, upstream_calls = excluded.upstream_calls,
+                     started_at = excluded.started_at, ended_at = excluded.ended_at
+                 where walks.project = excluded.project and walks.account = excluded.account",
                 [
-                    word(&WalkState::Failed)?.into(),
-                    word(&WalkReason::Interrupted)?.into(),
-                    now.into(),
+                    walk.id.into(),
+                    project.into(),
+                    walk.account.into(),
+                    word(&walk.state)?.into(),
+                    walk.reason.as_ref().map(word).transpose()?.into(),
+                    walk.directory_version.clone().into(),
+                    counts.map(|counts| counts.users).into(),
+                    counts.map(|counts| counts.groups).into(),
+                    counts.map(|counts| counts.roles).into(),
+                    walk.upstream_calls.into(),
+                    walk.started_at.into(),
+                    walk.ended_at.into(),
+                    self.replica.into(),
                 ],
             )
             .await?;
-        tx.commit().await?;
-        Ok(failed)
+        if written == 0 {
+            return Err(Error::internal("a walk's id is that of another account's"));
+        }
+        tx.execute(
+            "update accounts set walked_at = $3 where project = $1 and id = $2 and walked_at < $3",
+            [project.into(), walk.account.into(), walk.started_at.into()],
+        )
+        .await?;
+        Ok(())
     }
 
     /// Drops what is past and no longer kept.
@@ -322,47 +398,25 @@ impl Store {
     }
 }
 
-/// Inserts a walk's row, or brings it up to date.
-async fn write_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
-    let counts = walk.counts;
-    let written = tx
-        .execute(
-            "insert into walks
-                 (id, project, account, state, reason, directory_version, user_count,
-                  group_count, role_count, upstream_calls, started_at, ended_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             on conflict (id) do update set
-                 state = excluded.state, reason = excluded.reason,
-                 directory_version = excluded.directory_version,
-                 user_count = excluded.user_count, group_count = excluded.group_count,
-                 role_count = excluded.role_count, upstream_calls = excluded.upstream_calls,
-                 started_at = excluded.started_at, ended_at = excluded.ended_at
-             where walks.project = excluded.project and walks.account = excluded.account",
-            [
-                walk.id.into(),
-                project.into(),
-                walk.account.into(),
-                word(&walk.state)?.into(),
-                walk.reason.as_ref().map(word).transpose()?.into(),
-                walk.directory_version.clone().into(),
-                counts.map(|counts| counts.users).into(),
-                counts.map(|counts| counts.groups).into(),
-                counts.map(|counts| counts.roles).into(),
-                walk.upstream_calls.into(),
-                walk.started_at.into(),
-                walk.ended_at.into(),
-            ],
+/// True if this is the version in force, or if it does not matter.
+async fn is_in_force(
+    tx: &mut Tx,
+    project: &ProjectId,
+    account: AccountId,
+    version: Option<u64>,
+) -> Result<bool> {
+    let Some(version) = version else {
+        return Ok(true);
+    };
+    let row: Option<(i64,)> = tx
+        .fetch_one(
+            "select version from directories
+             where project = $1 and account = $2 and superseded_at is null",
+            [project.into(), account.into()],
         )
         .await?;
-    if written == 0 {
-        return Err(Error::internal("a walk's id is that of another account's"));
-    }
-    tx.execute(
-        "update accounts set walked_at = $3 where project = $1 and id = $2 and walked_at < $3",
-        [project.into(), walk.account.into(), walk.started_at.into()],
-    )
-    .await?;
-    Ok(())
+    let in_force = row.map_or(Ok(0), |(version,)| count_in(version))?;
+    Ok(in_force == version)
 }
 
 /// Puts a new version in force. The version must follow the latest: two walks that both grew

@@ -14,6 +14,7 @@ mod iam;
 mod isolation;
 mod openapi;
 mod paging;
+mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod secrets;

@@ -71,6 +71,13 @@ impl Place {
         Self { folder, schema }
     }
 
+    async fn shared() -> Option<Self> {
+        Some(Self {
+            folder: tempfile::tempdir().unwrap(),
+            schema: Some(Schema::new().await?),
+        })
+    }
+
     fn store_url(&self) -> String {
         match &self.schema {
             Some(schema) => schema.url(),
@@ -83,6 +90,20 @@ impl Place {
 
     fn key_ring(&self) -> PathBuf {
         self.folder.path().join("rolecall.keys")
+    }
+}
+
+/// A second gateway on a world's store.
+pub struct Replica {
+    pub base: String,
+    running: Running,
+}
+
+impl Replica {
+    /// Ends it, as SIGTERM does, and waits until it has let go of the store.
+    pub async fn stop(self) {
+        let _ = self.running.stop.send(());
+        self.running.served.await.unwrap();
     }
 }
 
@@ -138,6 +159,15 @@ impl World {
     }
 
     pub async fn with(plan: Plan) -> Self {
+        Self::at(Place::new().await, plan).await
+    }
+
+    /// With a store that several processes may serve; None where there is no server for it.
+    pub async fn shared(plan: Plan) -> Option<Self> {
+        Some(Self::at(Place::shared().await?, plan).await)
+    }
+
+    async fn at(place: Place, plan: Plan) -> Self {
         let simulator = Simulator::start(Options {
             port: 0,
             users: plan.users,
@@ -148,7 +178,6 @@ impl World {
         })
         .await
         .unwrap();
-        let place = Place::new().await;
         let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
         ring.create_file(&place.key_ring()).unwrap();
         let clock = Clock::movable();
@@ -191,6 +220,12 @@ impl World {
         self.running = Some(running);
     }
 
+    /// Another gateway on the same store, with the same clock.
+    pub async fn another(&self) -> Replica {
+        let (_, base, running) = serve(&self.place, &self.settings, &self.clock).await;
+        Replica { base, running }
+    }
+
     /// A project and a key of its own with these scopes.
     pub async fn project(&self, name: &str, scopes: &[Scope]) -> String {
         let project = name.parse().unwrap();
@@ -215,7 +250,18 @@ impl World {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Reply {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        self.send_to(&self.base, method, path, headers, body).await
+    }
+
+    pub async fn send_to(
+        &self,
+        base: &str,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
+        let mut request = self.client.request(method, format!("{base}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

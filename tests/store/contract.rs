@@ -1,18 +1,17 @@
 //! What every backend must do: plain functions over any store, and the list of them.
 
-use jiff::Timestamp;
-use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, slice, time::Duration};
 
 use rolecall::{
     crypto::KeyRing,
     error::Kind,
     model::{
         account::{AccountChange, AccountStatus, Credential, StatusReason},
-        walk::{WalkReason, WalkState},
+        walk::{Walk, WalkReason, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, Committed, Held, NewCredential, NewDirectory, OpenError,
-        Retention, WalkCommit,
+        AccountState, AccountUpdate, Begun, Committed, Held, Latest, NewCredential, NewDirectory,
+        OpenError, Retention, WalkCommit,
     },
 };
 use secrecy::SecretString;
@@ -52,8 +51,21 @@ pub const ALL: &[(&str, Contract)] = &[
     ("walks are listed newest first", |w| {
         Box::pin(walks_are_listed_newest_first(w))
     }),
-    ("interrupted walks fail", |w| {
-        Box::pin(interrupted_walks_fail(w))
+    ("one walk of an account runs at a time", |w| {
+        Box::pin(one_walk_of_an_account_runs_at_a_time(w))
+    }),
+    ("a walk is ended by whoever began it", |w| {
+        Box::pin(a_walk_is_ended_by_whoever_began_it(w))
+    }),
+    ("walks end with the replica that runs them", |w| {
+        Box::pin(walks_end_with_the_replica_that_runs_them(w))
+    }),
+    (
+        "what was judged against another version is not stored",
+        |w| Box::pin(what_was_judged_against_another_version_is_not_stored(w)),
+    ),
+    ("who is due is claimed once", |w| {
+        Box::pin(who_is_due_is_claimed_once(w))
     }),
     ("a sealed walk puts its directory in force", |w| {
         Box::pin(a_sealed_walk_puts_its_directory_in_force(w))
@@ -145,12 +157,6 @@ async fn an_account_reads_back_whole(world: World) {
     );
     let (stored, generation) = store.credential(&own, first.id).await.unwrap().unwrap();
     assert_eq!((exposed(&stored), generation), (TOKEN, 1));
-    let all = [first, second, third].map(|account| (own.clone(), account.id));
-    assert_eq!(store.accounts_due(Timestamp::MAX, 9).await.unwrap(), all);
-    assert_eq!(
-        store.accounts_due(Timestamp::MAX, 2).await.unwrap(),
-        all[..2]
-    );
 
     let nobodys = world.new_account(&project("nobody"));
     let error = store
@@ -379,7 +385,7 @@ async fn a_deleted_account_leaves_nothing(world: World) {
     assert!(store.credential(&own, id).await.unwrap().is_none());
     assert_eq!(store.latest_directory(&own, id).await.unwrap(), None);
     assert_eq!(store.directory(&own, id, 1).await.unwrap(), None);
-    assert_eq!(store.directory_head(&own, id).await.unwrap(), None);
+    assert_eq!(store.latest(&own, id).await.unwrap(), None);
     assert_eq!(store.held(&own, id, held.id).await.unwrap(), None);
     assert_eq!(store.suspects(&own, id, held.id).await.unwrap(), None);
     assert_eq!(store.walk(&own, id, sealed.id).await.unwrap(), None);
@@ -399,7 +405,7 @@ async fn a_deleted_account_leaves_nothing(world: World) {
     };
     let error = store.commit_walk(commit).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
-    let error = store.insert_walk(&own, &late).await.unwrap_err();
+    let error = store.begin_walk(&own, &late).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
     assert_eq!(store.directory(&own, id, 2).await.unwrap(), None);
     assert_eq!(store.evidence(&own, id).await.unwrap(), None);
@@ -414,8 +420,8 @@ async fn walks_are_listed_newest_first(world: World) {
     let account = world.account(&own).await;
     let mut expected = Vec::new();
     for _ in 0..5 {
-        let walk = world.new_walk(account.id, WalkState::Running);
-        store.insert_walk(&own, &walk).await.unwrap();
+        let walk = world.new_walk(account.id, WalkState::Failed);
+        store.commit_walk(ends(&own, &walk)).await.unwrap();
         expected.insert(0, walk);
     }
     let list = |before, limit| store.walks(&own, account.id, before, limit);
@@ -424,7 +430,11 @@ async fn walks_are_listed_newest_first(world: World) {
     assert_eq!(list(Some(expected[1].id), 2).await.unwrap(), expected[2..4]);
     assert!(list(Some(expected[4].id), 2).await.unwrap().is_empty());
 
-    let mut ended = expected[0].clone();
+    let running = world.new_walk(account.id, WalkState::Running);
+    let begun = store.begin_walk(&own, &running).await.unwrap();
+    assert_eq!(begun, Begun::Here);
+    assert_eq!(list(None, 1).await.unwrap(), slice::from_ref(&running));
+    let mut ended = running;
     ended.state = WalkState::Failed;
     ended.reason = Some(WalkReason::TooManyInvalidRecords);
     ended.counts = None;
@@ -437,25 +447,184 @@ async fn walks_are_listed_newest_first(world: World) {
     );
 }
 
-async fn interrupted_walks_fail(world: World) {
+async fn one_walk_of_an_account_runs_at_a_time(world: World) {
+    let own = world.project("own").await;
+    let (account, other) = (world.account(&own).await, world.account(&own).await);
+    let replicas = [world.clone(), world.another().await];
+    let racers: Vec<_> = (0..8)
+        .map(|n| {
+            let walk = world.new_walk(account.id, WalkState::Running);
+            let (world, own) = (replicas[n % 2].clone(), own.clone());
+            tokio::spawn(async move {
+                let begun = world.store.begin_walk(&own, &walk).await.unwrap();
+                (walk, begun)
+            })
+        })
+        .collect();
+    let mut begun = Vec::new();
+    for racer in racers {
+        begun.push(racer.await.unwrap());
+    }
+    let here: Vec<_> = begun.iter().filter(|(_, is)| *is == Begun::Here).collect();
+    let [(running, _)] = here[..] else {
+        panic!("{begun:?}");
+    };
+    let elsewhere = Begun::Elsewhere(running.id);
+    assert_eq!(begun.iter().filter(|(_, is)| *is == elsewhere).count(), 7);
+    assert_eq!(
+        world.store.walks(&own, account.id, None, 9).await.unwrap(),
+        slice::from_ref(running)
+    );
+
+    // Another account's is another matter.
+    let walk = world.new_walk(other.id, WalkState::Running);
+    let begun = world.store.begin_walk(&own, &walk).await.unwrap();
+    assert_eq!(begun, Begun::Here);
+}
+
+async fn a_walk_is_ended_by_whoever_began_it(world: World) {
+    let store = &world.store;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let running = world.new_walk(account.id, WalkState::Running);
+    store.begin_walk(&own, &running).await.unwrap();
+
+    let ended = Walk {
+        state: WalkState::Sealed,
+        ..running.clone()
+    };
+    let directory = NewDirectory {
+        version: 1,
+        encoded: b"one",
+        sealed_at: world.clock.now(),
+    };
+    let commit = WalkCommit {
+        directory: Some(directory),
+        ..ends(&own, &ended)
+    };
+    let another = world.another().await;
+    assert_eq!(
+        another.store.commit_walk(commit).await.unwrap(),
+        Committed::Overtaken
+    );
+    let walk = store.walk(&own, account.id, running.id).await.unwrap();
+    assert_eq!(walk, Some(running));
+    assert_eq!(store.commit_walk(commit).await.unwrap(), Committed::Whole);
+    // And once.
+    assert_eq!(
+        store.commit_walk(commit).await.unwrap(),
+        Committed::Overtaken
+    );
+}
+
+async fn walks_end_with_the_replica_that_runs_them(world: World) {
     let World { store, clock, .. } = &world;
+    store.join().await.unwrap();
     let own = world.project("own").await;
     let account = world.account(&own).await;
     let sealed = world.seal(&account, 1, b"one").await;
     let running = world.new_walk(account.id, WalkState::Running);
-    store.insert_walk(&own, &running).await.unwrap();
+    store.begin_walk(&own, &running).await.unwrap();
+    assert_eq!(store.beat().await.unwrap().running, [running.id]);
 
     world.tick();
-    let now = clock.now();
-    assert_eq!(store.fail_interrupted_walks(now).await.unwrap(), 1);
-    assert_eq!(store.fail_interrupted_walks(now).await.unwrap(), 0);
+    store.leave().await.unwrap();
     let walk = store.walk(&own, account.id, running.id).await.unwrap();
     let walk = walk.unwrap();
     assert_eq!(walk.state, WalkState::Failed);
     assert_eq!(walk.reason, Some(WalkReason::Interrupted));
-    assert_eq!(walk.ended_at, Some(now));
+    assert_eq!(walk.ended_at, Some(clock.now()));
     let untouched = store.walk(&own, account.id, sealed.id).await.unwrap();
     assert_eq!(untouched, Some(sealed));
+
+    // What it would have sealed comes too late, and the next may begin elsewhere.
+    let late = Walk {
+        state: WalkState::Sealed,
+        ..running
+    };
+    assert_eq!(
+        store.commit_walk(ends(&own, &late)).await.unwrap(),
+        Committed::Overtaken
+    );
+    let another = world.another().await;
+    assert_eq!(another.store.join().await.unwrap(), 0);
+    let next = world.new_walk(account.id, WalkState::Running);
+    let begun = another.store.begin_walk(&own, &next).await.unwrap();
+    assert_eq!(begun, Begun::Here);
+}
+
+async fn what_was_judged_against_another_version_is_not_stored(world: World) {
+    let store = &world.store;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    for (judged_against, committed) in [
+        (Some(1), Committed::Overtaken),
+        (Some(0), Committed::Whole),
+        (Some(0), Committed::Overtaken),
+        (Some(1), Committed::Whole),
+    ] {
+        let latest = store.latest(&own, account.id).await.unwrap().unwrap();
+        let version = latest.directory.map_or(0, |head| head.version) + 1;
+        let walk = world.new_walk(account.id, WalkState::Sealed);
+        let commit = WalkCommit {
+            judged_against,
+            directory: Some(NewDirectory {
+                version,
+                encoded: b"next",
+                sealed_at: world.clock.now(),
+            }),
+            ..ends(&own, &walk)
+        };
+        assert_eq!(store.commit_walk(commit).await.unwrap(), committed);
+        let stored = store.walk(&own, account.id, walk.id).await.unwrap();
+        assert_eq!(stored.is_some(), committed == Committed::Whole);
+    }
+}
+
+async fn who_is_due_is_claimed_once(world: World) {
+    let replicas = [world.clone(), world.another().await];
+    let own = world.project("own").await;
+    let mut all = HashSet::new();
+    for _ in 0..12 {
+        world.tick();
+        all.insert(world.account(&own).await.id);
+    }
+    let (now, claim) = (world.clock.now(), Duration::from_secs(30));
+    let racers: Vec<_> = (0..6)
+        .map(|n| {
+            let store = replicas[n % 2].store.clone();
+            tokio::spawn(async move { store.claim_due(now, claim, 3).await.unwrap() })
+        })
+        .collect();
+    let mut claimed = Vec::new();
+    for racer in racers {
+        claimed.extend(racer.await.unwrap().into_iter().map(|(_, id)| id));
+    }
+    // Who raced for the same rows may have gone without; nobody is claimed twice.
+    claimed.extend(
+        world
+            .store
+            .claim_due(now, claim, 100)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(_, id)| id),
+    );
+    assert_eq!(claimed.len(), 12);
+    assert_eq!(HashSet::from_iter(claimed), all);
+
+    // A claim that no walk came of is over in time; a walk counts from when it began.
+    let walked = *all.iter().next().unwrap();
+    let walk = Walk {
+        started_at: now + 2 * claim,
+        ..world.new_walk(walked, WalkState::Failed)
+    };
+    world.store.commit_walk(ends(&own, &walk)).await.unwrap();
+    let before = now + claim + Duration::from_millis(1);
+    let due = world.store.claim_due(before, claim, 100).await.unwrap();
+    let due: HashSet<_> = due.into_iter().map(|(_, id)| id).collect();
+    all.remove(&walked);
+    assert_eq!(due, all);
 }
 
 async fn a_sealed_walk_puts_its_directory_in_force(world: World) {
@@ -464,7 +633,11 @@ async fn a_sealed_walk_puts_its_directory_in_force(world: World) {
     let account = world.account(&own).await;
     let latest = || store.latest_directory(&own, account.id);
     assert_eq!(latest().await.unwrap(), None);
-    assert_eq!(store.directory_head(&own, account.id).await.unwrap(), None);
+    let nothing = Latest {
+        directory: None,
+        walk: None,
+    };
+    assert_eq!(store.latest(&own, account.id).await.unwrap(), Some(nothing));
 
     let mut large = vec![0; 300_000];
     world.chance.fill(&mut large);
@@ -494,12 +667,13 @@ async fn a_sealed_walk_puts_its_directory_in_force(world: World) {
     assert_eq!(verified.version, 2);
     assert_eq!(verified.sealed_at, two.sealed_at);
     assert_eq!(verified.verified_at, clock.now());
-    let head = store.directory_head(&own, account.id).await.unwrap();
-    let head = head.unwrap();
+    let found = store.latest(&own, account.id).await.unwrap().unwrap();
+    let head = found.directory.unwrap();
     assert_eq!(
         (head.version, head.sealed_at, head.verified_at),
         (2, two.sealed_at, clock.now())
     );
+    assert_eq!(found.walk, Some((walk.id, WalkState::Sealed, None)));
     let evidence = store.evidence(&own, account.id).await.unwrap();
     assert_eq!(evidence.unwrap(), b"evidence");
 
@@ -586,7 +760,7 @@ async fn a_refused_commit_writes_nothing(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     let running = world.new_walk(account.id, WalkState::Running);
-    store.insert_walk(&own, &running).await.unwrap();
+    store.begin_walk(&own, &running).await.unwrap();
     let held = world.hold(&account, b"candidate").await;
 
     let mut ended = running.clone();
@@ -790,7 +964,7 @@ async fn no_project_sees_anothers_rows(world: World) {
         assert_eq!(update.unwrap(), None);
         let refused = [
             store.set_account_state(project, id, state, now).await,
-            store.insert_walk(project, &sealed).await,
+            store.begin_walk(project, &sealed).await.map(drop),
             store.commit_walk(ends(project, &sealed)).await.map(drop),
             store
                 .commit_walk(WalkCommit {
@@ -816,7 +990,7 @@ async fn no_project_sees_anothers_rows(world: World) {
         assert_eq!(store.suspects(project, id, held.id).await.unwrap(), None);
         assert_eq!(store.latest_directory(project, id).await.unwrap(), None);
         assert_eq!(store.directory(project, id, 1).await.unwrap(), None);
-        assert_eq!(store.directory_head(project, id).await.unwrap(), None);
+        assert_eq!(store.latest(project, id).await.unwrap(), None);
         assert_eq!(store.evidence(project, id).await.unwrap(), None);
     }
 
@@ -824,7 +998,7 @@ async fn no_project_sees_anothers_rows(world: World) {
     let foreigner = world.account(&foreign).await;
     let mut stolen = sealed.clone();
     stolen.account = foreigner.id;
-    let error = store.insert_walk(&foreign, &stolen).await.unwrap_err();
+    let error = store.begin_walk(&foreign, &stolen).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Internal);
 
     // And the same within a project: a walk's id under another account finds nothing.
@@ -870,7 +1044,6 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
                     let (_, key) = world.new_key(&own);
                     world.store.insert_key(&key).await.unwrap();
                     let walk = world.new_walk(account.id, WalkState::Failed);
-                    world.store.insert_walk(&own, &walk).await.unwrap();
                     world.store.commit_walk(ends(&own, &walk)).await.unwrap();
                     let new = world.account(&own).await;
                     let read = world.store.account(&own, new.id).await.unwrap();
@@ -996,12 +1169,5 @@ pub async fn two_stores_write_to_it(url: &str) {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert_eq!(
-        two.store
-            .accounts_due(Timestamp::MAX, 1000)
-            .await
-            .unwrap()
-            .len(),
-        160
-    );
+    assert_eq!(two.store.accounts(&project).await.unwrap().len(), 160);
 }

@@ -2,14 +2,15 @@
 
 use rolecall::{
     clock::Clock,
-    store::{OpenError, Store},
+    model::walk::{Walk, WalkState},
+    store::{Begun, Committed, OpenError, Store},
 };
 use sqlx::{Connection, PgConnection};
 
 use crate::{
     contract,
     schema::Schema,
-    world::{EMAIL, NAME, TOKEN, World, furnish, holds, ring, spellings},
+    world::{EMAIL, NAME, TOKEN, World, ends, furnish, holds, ring, spellings},
 };
 
 /// Every row of every table, as text.
@@ -145,6 +146,67 @@ async fn what_is_not_ours_is_left_as_it_was() {
     let error = World::open(&schema.url(), &keys).await.err().unwrap();
     assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
     assert_eq!(rows(&schema).await, before);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_failed() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let slow = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let other = slow.another().await;
+    slow.store.join().await.unwrap();
+    other.store.join().await.unwrap();
+    let own = slow.project("own").await;
+    let account = slow.account(&own).await;
+    let running = slow.new_walk(account.id, WalkState::Running);
+    slow.store.begin_walk(&own, &running).await.unwrap();
+
+    let beat = other.store.beat().await.unwrap();
+    assert_eq!((beat.running.len(), beat.interrupted), (0, 0));
+    let mut raw = schema.connect().await;
+    run(&mut raw, "update replicas set seen_at = seen_at - 20000").await;
+    assert_eq!(other.store.beat().await.unwrap().interrupted, 1);
+
+    // Whoever was only slow hears of it, cannot end that walk any more, and may go on.
+    let beat = slow.store.beat().await.unwrap();
+    assert_eq!((beat.running.len(), beat.interrupted), (0, 0));
+    let ended = Walk {
+        state: WalkState::Sealed,
+        ..running
+    };
+    assert_eq!(
+        slow.store.commit_walk(ends(&own, &ended)).await.unwrap(),
+        Committed::Overtaken
+    );
+    let next = slow.new_walk(account.id, WalkState::Running);
+    assert_eq!(
+        slow.store.begin_walk(&own, &next).await.unwrap(),
+        Begun::Here
+    );
+}
+
+#[tokio::test]
+async fn connections_that_the_server_ends_are_replaced() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let mut raw = schema.connect().await;
+    for _ in 0..3 {
+        run(
+            &mut raw,
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where application_name = current_schema() and pid <> pg_backend_pid()",
+        )
+        .await;
+        let found = world.store.account(&own, account.id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&account));
+        world.account(&own).await;
+    }
+    assert_eq!(world.store.accounts(&own).await.unwrap().len(), 4);
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ pub struct World {
     pub store: Store,
     pub clock: Clock,
     pub chance: Chance,
+    url: String,
+    ring: KeyRing,
 }
 
 pub fn start() -> Timestamp {
@@ -71,7 +73,18 @@ impl World {
             store: Store::open(url, ring.clone(), clock.clone()).await?,
             clock,
             chance: Chance::system(),
+            url: url.to_owned(),
+            ring: ring.clone(),
         })
+    }
+
+    /// The same database as another process has it open.
+    pub async fn another(&self) -> Self {
+        let store = Store::open(&self.url, self.ring.clone(), self.clock.clone()).await;
+        Self {
+            store: store.unwrap(),
+            ..self.clone()
+        }
     }
 
     pub fn tick(&self) {
@@ -193,6 +206,7 @@ pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
         project,
         generation: None,
         walk,
+        judged_against: None,
         directory: None,
         verified_at: None,
         evidence: None,

@@ -5,7 +5,7 @@ use crate::{
     directory::Candidate,
     error::{Error, Kind, Result},
     model::walk::{Suspect, Walk, WalkReason, WalkState},
-    store::{AccountState, NewDirectory, WalkCommit},
+    store::{AccountState, Committed, NewDirectory, WalkCommit},
 };
 
 impl Gateway {
@@ -52,8 +52,8 @@ impl Gateway {
     async fn release_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
         let account = &own.account;
         let live = self.live(account);
-        self.load(&live).await?;
         let _judgement = live.judgement.lock().await;
+        self.catch_up_now(&live).await?;
         let held = self
             .0
             .store
@@ -61,7 +61,8 @@ impl Gateway {
             .await?;
         let held = held.ok_or_else(|| self.not_decidable(&walk))?;
         let candidate = Candidate::decode(&held.candidate).map_err(Error::internal)?;
-        let version = live.head().map_or(0, |head| head.version) + 1;
+        let in_force = live.head().map_or(0, |head| head.version);
+        let version = in_force + 1;
         let (directory, evidence) = candidate.release(version, self.0.clock.now());
         let released = Walk {
             state: WalkState::Sealed,
@@ -71,12 +72,14 @@ impl Gateway {
             ..walk
         };
         let encoded = directory.encode();
-        self.0
+        let committed = self
+            .0
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
                 generation: None,
                 walk: &released,
+                judged_against: Some(in_force),
                 directory: Some(NewDirectory {
                     version,
                     encoded: &encoded,
@@ -90,6 +93,9 @@ impl Gateway {
                 account_state: None::<AccountState<'_>>,
             })
             .await?;
+        if committed != Committed::Whole {
+            return Err(superseded());
+        }
         self.put_in_force(&live, directory, released.started_at)
             .await;
         self.0
@@ -102,8 +108,8 @@ impl Gateway {
     async fn discard_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
         let account = &own.account;
         let live = self.live(account);
-        self.load(&live).await?;
         let _judgement = live.judgement.lock().await;
+        self.catch_up_now(&live).await?;
         let held = self
             .0
             .store
@@ -115,12 +121,14 @@ impl Gateway {
             reason: Some(WalkReason::Discarded),
             ..walk
         };
-        self.0
+        let committed = self
+            .0
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
                 generation: None,
                 walk: &discarded,
+                judged_against: None,
                 directory: None,
                 verified_at: None,
                 evidence: None,
@@ -130,18 +138,25 @@ impl Gateway {
                 account_state: None,
             })
             .await?;
-        live.set_stale(stale_after(&discarded));
+        if committed != Committed::Whole {
+            return Err(superseded());
+        }
+        live.set_stale(stale_after(discarded.state, discarded.reason));
         tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
         Ok(discarded)
     }
 
     fn not_decidable(&self, walk: &Walk) -> Error {
         match walk.state {
-            WalkState::Held => Error::new(
-                Kind::WalkSuperseded,
-                "a later walk has sealed the directory",
-            ),
+            WalkState::Held => superseded(),
             _ => Error::new(Kind::WalkNotHeld, "this walk is not held"),
         }
     }
+}
+
+fn superseded() -> Error {
+    Error::new(
+        Kind::WalkSuperseded,
+        "a later walk has sealed the directory",
+    )
 }

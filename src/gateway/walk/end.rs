@@ -25,10 +25,12 @@ use crate::{
 
 /// What a whole walk leaves behind.
 pub(super) struct End {
+    /// What it was judged against.
+    pub in_force: Option<Arc<Held>>,
     /// Why it was held; None if it was sealed.
     pub reason: Option<WalkReason>,
     pub candidate: Option<(Box<Candidate>, Vec<u8>)>,
-    pub evidence: Option<Evidence>,
+    pub evidence: Evidence,
     /// A new version, if anything changed.
     pub directory: Option<Directory>,
 }
@@ -45,11 +47,8 @@ impl Walker<'_> {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
         let is_sealed = end.reason.is_none();
-        let in_force = self.in_force().await?;
-        let after = end
-            .directory
-            .as_ref()
-            .or(in_force.as_deref().map(|held| &held.directory));
+        let in_force = end.in_force.as_deref().map(|held| &held.directory);
+        let after = end.directory.as_ref().or(in_force);
         let walk = Walk {
             state: if is_sealed {
                 WalkState::Sealed
@@ -63,7 +62,7 @@ impl Walker<'_> {
             ..self.as_running()
         };
         let encoded = end.directory.as_ref().map(Directory::encode);
-        let evidence = end.evidence.as_ref().map(Evidence::encode);
+        let evidence = end.evidence.encode();
         let candidate = end
             .candidate
             .as_ref()
@@ -74,6 +73,7 @@ impl Walker<'_> {
                 project: &self.live.project,
                 generation: self.generation,
                 walk: &walk,
+                judged_against: Some(in_force.map_or(0, Directory::version)),
                 directory: encoded.as_deref().zip(end.directory.as_ref()).map(
                     |(encoded, directory)| NewDirectory {
                         version: directory.version(),
@@ -82,7 +82,7 @@ impl Walker<'_> {
                     },
                 ),
                 verified_at: is_sealed.then_some(started_at),
-                evidence: evidence.as_deref(),
+                evidence: Some(&evidence),
                 candidate: candidate.as_deref(),
                 suspects: end
                     .candidate
@@ -97,7 +97,7 @@ impl Walker<'_> {
                 }),
             })
             .await?;
-        if committed == Committed::CredentialReplaced {
+        if committed != Committed::Whole {
             return Err(WalkReason::Interrupted.into());
         }
         inner
@@ -109,8 +109,12 @@ impl Walker<'_> {
                     .put_in_force(self.live, directory, started_at)
                     .await
             }
-            None if is_sealed => self.gateway.verify(self.live, started_at),
-            None => self.live.set_stale(stale_after(&walk)),
+            None => {
+                if is_sealed && let Some(version) = in_force.map(Directory::version) {
+                    self.live.verify(version, started_at);
+                }
+                self.live.set_stale(stale_after(walk.state, walk.reason));
+            }
         }
         Ok(walk)
     }
@@ -140,6 +144,7 @@ impl Walker<'_> {
             project: &self.live.project,
             generation: self.generation,
             walk: &walk,
+            judged_against: None,
             directory: None,
             verified_at: None,
             evidence: None,
@@ -179,7 +184,7 @@ impl Walker<'_> {
         inner
             .accounts
             .forget(&(self.live.project.clone(), self.live.account));
-        self.live.set_stale(stale_after(&walk));
+        self.live.set_stale(stale_after(walk.state, walk.reason));
         walk
     }
 
@@ -215,7 +220,7 @@ impl Walker<'_> {
 
 impl Gateway {
     /// Makes `directory` the version in force, as verified at `verified_at`.
-    pub(super) async fn put_in_force(
+    pub(in crate::gateway) async fn put_in_force(
         &self,
         live: &Live,
         directory: Directory,
@@ -238,18 +243,7 @@ impl Gateway {
             .directories
             .insert((live.account, head.version), Arc::new(held))
             .await;
-        live.set_head(head);
-    }
-
-    /// The version in force was found true once more.
-    fn verify(&self, live: &Live, verified_at: Timestamp) {
-        if let Some(head) = live.head() {
-            live.set_head(Head {
-                verified_at,
-                stale: None,
-                ..Head::clone(&head)
-            });
-        }
+        live.advance(head);
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 
-use super::{Live, Ticket, stop::Stop};
+use super::{Ticket, stop::Stop};
 use crate::{
     clock::Clock,
     connectors::{Connector, ListPage, Presence, Session},
@@ -20,7 +20,6 @@ use crate::{
     model::{
         id::RemoteId,
         observed::{Identity, ObservedGroup, ObservedMember},
-        walk::WalkReason,
     },
     outbound::{CallError, CallErrorKind},
 };
@@ -34,32 +33,18 @@ type Fetched<'a, T> = Call<'a, ListPage<T>>;
 pub(super) struct Reader<'a> {
     pub connector: &'a dyn Connector,
     pub session: &'a Session,
-    pub live: &'a Live,
     pub ticket: &'a Ticket,
     pub clock: &'a Clock,
     pub parallel: usize,
 }
 
 impl Reader<'_> {
-    /// Calls of the provider, and of nothing else, dropped as soon as the account is unlinked.
-    pub async fn unless_unlinked<T>(
-        &self,
-        calls: impl Future<Output = Result<T, Stop>>,
-    ) -> Result<T, Stop> {
-        let mut is_unlinked = self.live.is_unlinked.subscribe();
-        tokio::select! {
-            biased;
-            _ = is_unlinked.wait_for(|is_unlinked| *is_unlinked) => {
-                Err(WalkReason::Interrupted.into())
-            }
-            outcome = calls => outcome,
-        }
-    }
-
     /// Whose credential it is.
     pub async fn identify(&self) -> Result<Identity, Stop> {
         let identity = self.connector.identify(self.session);
-        self.unless_unlinked(async { Ok(identity.await?) }).await
+        self.ticket
+            .unless_abandoned(async { Ok(identity.await?) })
+            .await
     }
 
     /// A list, read once or, where one pass proves nothing, twice.

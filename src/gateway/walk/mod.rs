@@ -1,6 +1,6 @@
 //! Walks: who asks for one, who waits for it, and what it leaves behind.
 //!
-//! One walk per account at a time. Whoever asks joins the walk that has not yet called the
+//! One walk per account at a time, in whichever process. Whoever asks joins the walk that has not yet called the
 //! provider, else the next one, so that an answer never predates the question; a reader of an
 //! account without a directory joins any walk. The walk itself is a task that nobody's
 //! disconnect ends.
@@ -42,6 +42,8 @@ mod lists;
 mod run;
 mod stop;
 
+use stop::Stop;
+
 /// A walk that is to end only finishes what it is writing to the store.
 const A_WALK_LETS_GO: Duration = Duration::from_secs(10);
 
@@ -63,6 +65,10 @@ pub struct Slots {
 }
 
 impl Slots {
+    pub fn running(&self) -> Option<Arc<Ticket>> {
+        self.running.clone()
+    }
+
     /// The walk that ended last in this process; None while another runs.
     pub fn last_unless_walking(&self) -> Option<Arc<Ticket>> {
         self.last.clone().filter(|_| self.running.is_none())
@@ -78,6 +84,13 @@ pub struct Ticket {
     pub id: WalkId,
     asked_at: Timestamp,
     is_full: AtomicBool,
+    /// Whether somebody asked for a walk that begins after the question, so that another
+    /// process's will not do.
+    is_own: AtomicBool,
+    /// Whether the store has it for running in this process.
+    has_begun: AtomicBool,
+    /// Whether it is to end without having been judged.
+    is_abandoned: watch::Sender<bool>,
     /// From now on nobody may join who must not be answered with what was read before.
     is_calling: AtomicBool,
     meter: Meter,
@@ -101,10 +114,37 @@ impl Ticket {
             id,
             asked_at,
             is_full: AtomicBool::new(is_full),
+            is_own: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
+            is_abandoned: watch::Sender::new(false),
             is_calling: AtomicBool::new(false),
             meter: Meter::default(),
             outcome: watch::Sender::new(None),
         })
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Ends the walk, unless it is being written to the store already.
+    pub fn abandon(&self) {
+        self.is_abandoned.send_replace(true);
+    }
+
+    /// Work, and nothing else, that is dropped as soon as the walk is abandoned.
+    async fn unless_abandoned<T>(
+        &self,
+        work: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        let mut is_abandoned = self.is_abandoned.subscribe();
+        tokio::select! {
+            biased;
+            _ = is_abandoned.wait_for(|is_abandoned| *is_abandoned) => {
+                Err(WalkReason::Interrupted.into())
+            }
+            outcome = work => outcome,
+        }
     }
 
     pub fn progress(&self) -> Progress {
@@ -138,8 +178,8 @@ impl Ticket {
 }
 
 /// What a walk's end says about the directory that stays in force after it.
-pub fn stale_after(walk: &Walk) -> Option<Stale> {
-    match (walk.state, walk.reason) {
+pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<Stale> {
+    match (state, reason) {
         (WalkState::Sealed | WalkState::Running, _) => None,
         (WalkState::Held, Some(WalkReason::Degraded)) => Some(Stale::Degraded),
         (WalkState::Held, _) => Some(Stale::WalkHeld),
@@ -220,12 +260,15 @@ impl Gateway {
             }
             (_, next) => next.clone(),
         };
+        let is_own = join == Join::NotYetCalling || full;
         if let Some(ticket) = joinable {
             ticket.is_full.fetch_or(full, Ordering::Relaxed);
+            ticket.is_own.fetch_or(is_own, Ordering::Relaxed);
             return ticket;
         }
         let now = self.0.clock.now();
         let ticket = Ticket::new(self.0.chance.id(now), now, full);
+        ticket.is_own.store(is_own, Ordering::Relaxed);
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
         } else {
@@ -245,16 +288,18 @@ impl Gateway {
         }
     }
 
-    /// Ends the walks of an account that is no more; afterwards none calls the provider.
+    /// Ends the walks of an account that is no more; afterwards none calls the provider: one that
+    /// would begin finds no account.
     pub(super) async fn end_walks(&self, live: &Live) {
-        live.is_unlinked.send_replace(true);
-        let running = {
-            let slots = live.slots.lock().expect("no holder of this lock panics");
-            slots.running.clone()
-        };
-        if let Some(ticket) = running {
-            self.await_walk(&ticket, A_WALK_LETS_GO).await;
+        if let Some(ticket) = live.running() {
+            ticket.abandon();
+            self.let_go(&ticket).await;
         }
+    }
+
+    /// Waits until a walk that was abandoned has ended.
+    pub(super) async fn let_go(&self, ticket: &Ticket) {
+        self.await_walk(ticket, A_WALK_LETS_GO).await;
     }
 
     /// Tries a credential that was refused before.
@@ -287,10 +332,7 @@ impl Gateway {
 
 /// Runs the walk in `running`, then the one that was asked for meanwhile, until none is left.
 async fn drive(gateway: Gateway, live: Arc<Live>) {
-    let mut ticket = {
-        let slots = live.slots.lock().expect("no holder of this lock panics");
-        slots.running.clone()
-    };
+    let mut ticket = live.running();
     while let Some(current) = ticket {
         // In a task of its own, so that a panic in it is an outcome and not a walk that never ends.
         let walking = tokio::spawn(run::walk(
@@ -302,7 +344,7 @@ async fn drive(gateway: Gateway, live: Arc<Live>) {
             Ok(walk) => walk,
             Err(failure) => run::after_panic(&gateway, &live, &current, &failure).await,
         };
-        live.note_walk_ended(gateway.0.clock.now());
+        live.note_walk_ended(&walk, gateway.0.clock.now());
         let mut slots = live.slots.lock().expect("no holder of this lock panics");
         slots.running = slots.next.take();
         slots.last = Some(Arc::clone(&current));

@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    super::live::Held,
+    super::{Inner, live::Held},
     Gateway, Live, Ticket,
     end::{End, log},
     lists::Reader,
@@ -27,9 +27,11 @@ use crate::{
     error::{Error, Kind},
     model::{
         account::Account,
+        id::WalkId,
         walk::{Walk, WalkReason, WalkState},
     },
     outbound::{Caller, Priority},
+    store::Begun,
 };
 
 /// A newly linked token's budget is still whole for this long.
@@ -38,6 +40,9 @@ const NEWLY_LINKED: Duration = Duration::from_secs(60);
 /// Of the budget of one freshness interval, this part pays for reading unchanged groups again,
 /// and as much for look-ups.
 const PART_OF_BUDGET: u64 = 5;
+
+/// How often it is looked whether a walk of another process has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// So many unchanged groups are read again however small the budget.
 const LEAST_GROUPS: u64 = 25;
@@ -105,8 +110,10 @@ impl Walker<'_> {
             .account(project, id)
             .await?
             .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
-        inner.store.insert_walk(project, &self.as_running()).await?;
-        self.gateway.load(self.live).await?;
+        if let Some(walk) = self.begin().await? {
+            return Ok(walk);
+        }
+        self.gateway.catch_up_now(self.live).await?;
 
         let connector = self.gateway.connector(&account.provider)?;
         let is_newly_linked = since(self.started_at, account.created_at) < NEWLY_LINKED;
@@ -136,6 +143,8 @@ impl Walker<'_> {
         };
 
         let _judgement = self.live.judgement.lock().await;
+        // A person may have released a held walk through another process meanwhile.
+        self.gateway.catch_up_now(self.live).await?;
         let (_, generation_now) = self
             .gateway
             .session(&account, Priority::Background, false)
@@ -147,17 +156,71 @@ impl Walker<'_> {
             .await
     }
 
+    /// Begins, once no other walk of this account runs anywhere. Where that took the end of
+    /// another process's, and nobody asked for more than any walk, that one is the answer.
+    async fn begin(&mut self) -> Result<Option<Walk>, Stop> {
+        let store = &self.gateway.0.store;
+        loop {
+            self.started_at = self.gateway.0.clock.now();
+            let walk = self.as_running();
+            let begun = store.begin_walk(&self.live.project, &walk).await?;
+            let Begun::Elsewhere(other) = begun else {
+                self.ticket.has_begun.store(true, Ordering::Relaxed);
+                return Ok(None);
+            };
+            let ended = self.ticket.unless_abandoned(self.ended_elsewhere(other));
+            if let Some(walk) = ended.await?
+                && walk.reason != Some(WalkReason::Interrupted)
+                && self.is_content_with_any()
+            {
+                self.gateway.catch_up_now(self.live).await?;
+                return Ok(Some(walk));
+            }
+        }
+    }
+
+    /// A walk that another process runs, once it has ended; None if it is gone.
+    async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, Stop> {
+        let Inner { store, clock, .. } = &*self.gateway.0;
+        loop {
+            match store
+                .walk(&self.live.project, self.live.account, walk)
+                .await?
+            {
+                Some(walk) if walk.state == WalkState::Running => clock.sleep(LOOK_AGAIN).await,
+                ended => return Ok(ended),
+            }
+        }
+    }
+
+    /// True if whoever waits for this walk may be answered by another; then nobody joins it who
+    /// may not.
+    fn is_content_with_any(&self) -> bool {
+        let _slots = self
+            .live
+            .slots
+            .lock()
+            .expect("no holder of this lock panics");
+        if self.ticket.is_own.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.ticket.is_calling.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// Everything that is read before anything is judged.
     async fn read(&self, connector: &dyn Connector, session: &Session) -> Result<Reading, Stop> {
         let clock = &self.gateway.0.clock;
         let started_at = clock.now();
         let reader = self.reader(connector, session);
         let identity = reader.identify().await?;
-        let users = reader
-            .unless_unlinked(reader.list(|number| connector.users(session, &identity, number)))
+        let users = self
+            .ticket
+            .unless_abandoned(reader.list(|number| connector.users(session, &identity, number)))
             .await?;
-        let groups = match reader
-            .unless_unlinked(reader.list(|number| connector.groups(session, number)))
+        let groups = match self
+            .ticket
+            .unless_abandoned(reader.list(|number| connector.groups(session, number)))
             .await
         {
             Ok(groups) => Some(groups),
@@ -178,7 +241,7 @@ impl Walker<'_> {
                         self.ticket.is_full.load(Ordering::Relaxed),
                     )
                 };
-                reader.unless_unlinked(reader.groups(&due)).await?
+                self.ticket.unless_abandoned(reader.groups(&due)).await?
             }
         };
         Ok(Reading {
@@ -218,10 +281,12 @@ impl Walker<'_> {
             .map_or(usize::MAX, |part| part as usize);
         let lookups = assessment.lookups(cap);
         let reader = self.reader(connector, session);
-        let answers = reader.unless_unlinked(reader.look_up(&lookups)).await?;
+        let answers = reader.look_up(&lookups);
+        let answers = self.ticket.unless_abandoned(answers).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
-        let end = match assessment.seal(answers, version, now) {
+        let (reason, candidate, evidence, directory) = match assessment.seal(answers, version, now)
+        {
             Verdict::Failed(reason) => return Err(reason.into()),
             Verdict::Held {
                 reason,
@@ -230,28 +295,20 @@ impl Walker<'_> {
                 evidence,
             } => {
                 let suspects = postcard::to_stdvec(&suspects).map_err(Error::internal)?;
-                End {
-                    reason: Some(reason),
-                    candidate: Some((candidate, suspects)),
-                    evidence: Some(evidence),
-                    directory: None,
-                }
+                (Some(reason), Some((candidate, suspects)), evidence, None)
             }
-            Verdict::Unchanged { evidence } => End {
-                reason: None,
-                candidate: None,
-                evidence: Some(evidence),
-                directory: None,
-            },
+            Verdict::Unchanged { evidence } => (None, None, evidence, None),
             Verdict::Sealed {
                 directory,
                 evidence,
-            } => End {
-                reason: None,
-                candidate: None,
-                evidence: Some(evidence),
-                directory: Some(*directory),
-            },
+            } => (None, None, evidence, Some(*directory)),
+        };
+        let end = End {
+            in_force,
+            reason,
+            candidate,
+            evidence,
+            directory,
         };
         self.commit(account, &identity, end, started_at).await
     }
@@ -294,7 +351,6 @@ impl Walker<'_> {
         Reader {
             connector,
             session,
-            live: self.live,
             ticket: self.ticket,
             clock: &self.gateway.0.clock,
             parallel: self.gateway.0.settings.parallel_reads,

@@ -1,0 +1,109 @@
+//! This process among those that serve the same store: it says that it lives, takes over from who
+//! does not, and ends its own walks once the store no longer has them for running here.
+//!
+//! Which directory is in force is learnt with the account itself
+//! ([ADR 8](../../../docs/adr/0008-replicas-meet-in-the-store.md)).
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+
+use super::{Gateway, Inner, walk::Ticket};
+use crate::{error::Result, store::DEAD_AFTER};
+
+/// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
+/// more: within the second that a disconnect may take to be felt everywhere.
+const BEAT_EVERY: Duration = Duration::from_millis(800);
+
+/// Silent for so long, a replica ends its walks: well before others may take it for dead.
+const STOP_AFTER: Duration = Duration::from_secs(6);
+
+const _: () = assert!(STOP_AFTER.as_secs() + 2 * BEAT_EVERY.as_secs() < DEAD_AFTER.as_secs());
+
+impl Gateway {
+    /// Begins to serve: takes over from processes that ended, whose walks will not end by
+    /// themselves, and from now on tells others that this one lives.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn join(&self) -> Result<()> {
+        let interrupted = self.0.store.join().await?;
+        tell_of(interrupted);
+        if self.0.store.is_shared() {
+            self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
+        }
+        Ok(())
+    }
+
+    /// Ends the walks that run here, and closes the store.
+    pub async fn close(&self) {
+        self.0.has_closed.store(true, Ordering::Relaxed);
+        let running = self.running_walks();
+        for ticket in &running {
+            ticket.abandon();
+        }
+        join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
+        if let Err(error) = self.0.store.leave().await {
+            tracing::warn!(%error, "the other processes could not be told of the end of this one");
+        }
+        self.0.store.close().await;
+    }
+
+    /// One sign of life, and what follows from it.
+    async fn beat(&self) -> Result<()> {
+        // Looked at before the store is asked: what begins in between is not missing there.
+        let begun: Vec<_> = self.running_walks();
+        let begun = begun.into_iter().filter(|ticket| ticket.has_begun());
+        let begun: Vec<_> = begun.collect();
+        let beat = self.0.store.beat().await?;
+        tell_of(beat.interrupted);
+        for ticket in begun {
+            if !beat.running.contains(&ticket.id) {
+                ticket.abandon();
+            }
+        }
+        Ok(())
+    }
+
+    fn running_walks(&self) -> Vec<Arc<Ticket>> {
+        let lives = self.0.lives.read().expect("no holder of this lock panics");
+        lives.values().filter_map(|live| live.running()).collect()
+    }
+}
+
+async fn keep_beating(inner: Weak<Inner>) {
+    let Some(clock) = inner.upgrade().map(|inner| inner.clock.clone()) else {
+        return;
+    };
+    let mut heard_at = clock.monotonic();
+    loop {
+        clock.sleep(BEAT_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let gateway = Gateway(inner);
+        if gateway.0.has_closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let asked_at = clock.monotonic();
+        match gateway.beat().await {
+            Ok(()) => heard_at = asked_at,
+            Err(error) => tracing::warn!(%error, "this process could not say that it lives"),
+        }
+        if clock.monotonic().saturating_sub(heard_at) > STOP_AFTER {
+            for ticket in gateway.running_walks() {
+                ticket.abandon();
+            }
+        }
+    }
+}
+
+fn tell_of(interrupted: u64) {
+    if interrupted > 0 {
+        tracing::info!(
+            interrupted,
+            "walks of a process that ended were marked as failed"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! The processes that serve one database, and what becomes of the walks of one that died.
+//!
+//! A replica is one run of one process. It says that it lives every so often, in the database's
+//! time; who is silent for [`DEAD_AFTER`] is taken for dead by whoever notices first, and its
+//! walks have failed. One that was only slow finds its walks ended by others, and can commit
+//! none of them ([`Committed::Overtaken`](super::Committed)).
+//!
+//! A SQLite file is served by one process, so whoever comes after it knows that it has ended.
+
+use std::time::Duration;
+
+use super::{Store, db::Tx, id_in, word};
+use crate::{
+    error::{Error, Result},
+    model::{
+        id::WalkId,
+        walk::{WalkReason, WalkState},
+    },
+};
+
+/// How long a replica may be silent.
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+/// What a sign of life found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The walks that are this replica's and run.
+    pub running: Vec<WalkId>,
+    /// How many walks of dead replicas were ended.
+    pub interrupted: u64,
+}
+
+impl Store {
+    /// True where several processes may serve one database.
+    pub fn is_shared(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Begins to serve. Gives how many walks were ended whose replicas are dead.
+    pub async fn join(&self) -> Result<u64> {
+        let mut tx = self.db.begin().await?;
+        if !self.is_shared() {
+            tx.execute("delete from replicas", []).await?;
+        }
+        let beat = self.sign(&mut tx).await?;
+        tx.commit().await?;
+        Ok(beat.interrupted)
+    }
+
+    /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared.
+    pub async fn beat(&self) -> Result<Beat> {
+        let mut tx = self.db.begin().await?;
+        let beat = self.sign(&mut tx).await?;
+        tx.commit().await?;
+        Ok(beat)
+    }
+
+    /// Ends to serve: what this replica still walks has failed, and the others need not wait.
+    pub async fn leave(&self) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        tx.execute("delete from replicas where id = $1", [self.replica.into()])
+            .await?;
+        self.end_walks_of_the_dead(&mut tx).await?;
+        tx.commit().await
+    }
+
+    async fn sign(&self, tx: &mut Tx) -> Result<Beat> {
+        let now = tx.now(&self.clock).await?;
+        tx.execute(
+            "insert into replicas (id, seen_at) values ($1, $2)
+             on conflict (id) do update set seen_at = excluded.seen_at",
+            [self.replica.into(), now.into()],
+        )
+        .await?;
+        if self.is_shared() {
+            let dead_before = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+            tx.execute(
+                "delete from replicas where seen_at < $1",
+                [dead_before.into()],
+            )
+            .await?;
+        }
+        let interrupted = self.end_walks_of_the_dead(tx).await?;
+        let running: Vec<(String,)> = tx
+            .fetch(
+                "select id from walks where state = 'running' and replica = $1",
+                [self.replica.into()],
+            )
+            .await?;
+        Ok(Beat {
+            running: running
+                .iter()
+                .map(|(id,)| id_in(id))
+                .collect::<Result<_>>()?,
+            interrupted,
+        })
+    }
+
+    async fn end_walks_of_the_dead(&self, tx: &mut Tx) -> Result<u64> {
+        tx.execute(
+            "update walks set state = $1, reason = $2, ended_at = $3
+             where state = 'running' and replica not in (select id from replicas)",
+            [
+                word(&WalkState::Failed)?.into(),
+                word(&WalkReason::Interrupted)?.into(),
+                self.clock.now().into(),
+            ],
+        )
+        .await
+    }
+}
