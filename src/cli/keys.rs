@@ -1,8 +1,13 @@
 //! `rolecall projects` and `rolecall keys`: what the API cannot make for itself, the first of each.
 
 use clap::Subcommand;
+use serde_json::json;
 
-use super::{ConfigFile, Failure, key_ring, say};
+use super::{
+    ConfigFile, Failure, key_ring,
+    output::{json_line, table},
+    say,
+};
 use crate::{
     clock::Clock,
     config::Config,
@@ -20,6 +25,14 @@ pub enum ProjectsCommand {
     Create {
         /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
         project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the projects
+    List {
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
@@ -54,13 +67,19 @@ pub enum KeysCommand {
 }
 
 pub async fn run_projects(command: ProjectsCommand) -> Result<(), Failure> {
-    let ProjectsCommand::Create {
-        project,
-        file,
-        json,
-    } = command;
-    let project = project_id(&project)?;
-    let store = open(&file).await?;
+    match command {
+        ProjectsCommand::Create {
+            project,
+            file,
+            json,
+        } => create_project(&project, &file, json).await,
+        ProjectsCommand::List { file, json } => list_projects(&file, json).await,
+    }
+}
+
+async fn create_project(project: &str, file: &ConfigFile, json: bool) -> Result<(), Failure> {
+    let project = project_id(project)?;
+    let store = open(file).await?;
     let is_new = store
         .create_project(&project, Clock::system().now())
         .await?;
@@ -71,11 +90,24 @@ pub async fn run_projects(command: ProjectsCommand) -> Result<(), Failure> {
         )));
     }
     if json {
-        return say(serde_json::json!({ "project": project }));
+        return json_line(&json!({ "project": project }));
     }
     say(format!(
         "Made the project {project}. `rolecall keys create --project {project}` makes a key for it."
     ))
+}
+
+async fn list_projects(file: &ConfigFile, json: bool) -> Result<(), Failure> {
+    let store = open(file).await?;
+    let projects = store.projects().await?;
+    store.close().await;
+    if json {
+        return json_line(&json!({ "projects": projects }));
+    }
+    table(
+        ["PROJECT"],
+        projects.iter().map(|project| [project.to_string()]),
+    )
 }
 
 pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
@@ -109,7 +141,7 @@ pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
     store.insert_key(&key).await?;
     store.close().await;
     if json {
-        return say(serde_json::json!({
+        return json_line(&json!({
             "id": key.id, "api_key": text.expose(), "project": key.project, "scopes": key.scopes,
         }));
     }

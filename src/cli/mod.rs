@@ -16,6 +16,7 @@ mod demo;
 mod keyring;
 mod keys;
 mod openapi;
+mod output;
 mod progress;
 mod serve;
 
