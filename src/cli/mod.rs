@@ -19,6 +19,7 @@ mod openapi;
 mod output;
 mod progress;
 mod serve;
+mod store;
 
 /// A self-hosted identity gateway: the identity feed you may let delete things.
 #[derive(Parser)]
@@ -43,6 +44,9 @@ enum Command {
     /// Make the key ring that everything stored is sealed with
     #[command(subcommand)]
     Keyring(keyring::Command),
+    /// Move everything stored to another database
+    #[command(subcommand)]
+    Store(store::Command),
     /// Print the API document
     Openapi,
 }
@@ -65,6 +69,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Projects(command) => block_on(keys::run_projects(command)),
         Command::Keys(command) => block_on(keys::run_keys(command)),
         Command::Keyring(command) => keyring::run(command),
+        Command::Store(command) => block_on(store::run(command)),
         Command::Openapi => openapi::run(),
     };
     match outcome {

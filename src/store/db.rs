@@ -4,9 +4,11 @@
 
 use std::{path::Path, time::Duration};
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::{
-    Connection, Encode, FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction, Type,
+    AssertSqlSafe, Connection, Encode, FromRow, PgPool, Postgres, Row, Sqlite, SqlitePool,
+    Transaction, Type,
     encode::IsNull,
     error::{BoxDynError, DatabaseError},
     postgres::{PgArgumentBuffer, PgDatabaseError, PgRow, PgTypeInfo},
@@ -174,6 +176,64 @@ impl Tx {
         .map_err(fault)
     }
 
+    /// From here on the transaction sees everything as it is at one moment. First thing in it.
+    pub(super) async fn freeze(&mut self) -> Result<()> {
+        match self {
+            // One that has begun to write keeps all others from it.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => {
+                let sql = "set transaction isolation level repeatable read, read only";
+                self.execute(sql, []).await.map(drop)
+            }
+        }
+    }
+
+    /// For a transaction that may take as long as it needs.
+    pub(super) async fn lift_time_outs(&mut self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => {
+                self.execute("set local statement_timeout = 0", []).await?;
+                let sql = "set local idle_in_transaction_session_timeout = 0";
+                self.execute(sql, []).await.map(drop)
+            }
+        }
+    }
+
+    /// Hands every row of a query, whose columns are `of` these types, to `with`, one by one.
+    pub(super) async fn each_row(
+        &mut self,
+        sql: String,
+        of: &[ArgType],
+        mut with: impl AsyncFnMut(Vec<Arg>) -> Result<()>,
+    ) -> Result<()> {
+        each_backend!(tx => {
+            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut **tx);
+            while let Some(row) = rows.try_next().await.map_err(fault)? {
+                let column = |(index, of): (usize, &ArgType)| match of {
+                    ArgType::Text => row.try_get(index).map(Arg::Text),
+                    ArgType::Int => row.try_get(index).map(Arg::Int),
+                    ArgType::Bytes => row.try_get(index).map(Arg::Bytes),
+                };
+                let values: Result<Vec<_>, _> = of.iter().enumerate().map(column).collect();
+                with(values.map_err(fault)?).await?;
+            }
+            Ok(())
+        }, self)
+    }
+
+    /// A statement that was put together here, from names that are ours.
+    pub(super) async fn execute_any(&mut self, sql: String, args: Vec<Arg>) -> Result<()> {
+        each_backend!(tx => {
+            args.into_iter()
+                .fold(sqlx::query(AssertSqlSafe(sql)), |query, arg| query.bind(arg))
+                .execute(&mut **tx)
+                .await
+                .map(drop)
+        }, self)
+        .map_err(fault)
+    }
+
     /// The time that all processes of one database agree on: of PostgreSQL its own, of a SQLite
     /// file, which one process serves, that process's.
     pub(super) async fn now(&mut self, clock: &Clock) -> Result<Timestamp> {
@@ -258,8 +318,16 @@ impl SqlitePools {
     }
 }
 
+/// What an [`Arg`] may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ArgType {
+    Text,
+    Int,
+    Bytes,
+}
+
 /// A value for a `$1` mark.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(super) enum Arg {
     Text(Option<String>),
     Int(Option<i64>),

@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod accounts;
+mod copy;
 mod db;
 mod directories;
 mod open;
@@ -49,6 +50,7 @@ mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
+pub use copy::{Copied, CopyError};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use open::OpenError;
 pub use replicas::{Beat, DEAD_AFTER};

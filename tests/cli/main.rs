@@ -7,4 +7,7 @@ mod arguments;
 mod bench;
 mod demo;
 mod keyring;
+#[path = "../postgres/mod.rs"]
+mod schema;
 mod serve;
+mod store;

@@ -1,5 +1,5 @@
-//! The store, from outside: what every backend must do (`contract`), and what SQLite and
-//! PostgreSQL must do besides (`sqlite`, `postgres`).
+//! The store, from outside: what every backend must do (`contract`), what SQLite and
+//! PostgreSQL must do besides (`sqlite`, `postgres`), and from one to the other (`copy`).
 
 #![expect(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
 )]
 
 mod contract;
+mod copy;
 mod postgres;
 #[path = "../postgres/mod.rs"]
 mod schema;
