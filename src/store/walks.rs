@@ -62,7 +62,8 @@ pub enum Committed {
 /// What became of a walk that was to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    Here,
+    /// Here, and since then: whatever was waited for is over.
+    Here { started_at: Timestamp },
     /// This one of the same account runs already.
     Elsewhere(WalkId),
 }
@@ -118,7 +119,7 @@ type WalkRow = (
 );
 
 impl Store {
-    /// Stores a walk that begins in this process, unless another of the same account runs.
+    /// Stores a walk that begins now and in this process, unless another of the same account runs.
     pub async fn begin_walk(&self, project: &ProjectId, walk: &Walk) -> Result<Begun> {
         let mut tx = self.db.begin().await?;
         if !lock_account(&mut tx, project, walk.account).await? {
@@ -133,9 +134,14 @@ impl Store {
         if let Some((id,)) = running {
             return Ok(Begun::Elsewhere(id_in(&id)?));
         }
-        self.write_walk(&mut tx, project, walk).await?;
+        let started_at = self.clock.now();
+        let walk = Walk {
+            started_at,
+            ..walk.clone()
+        };
+        self.write_walk(&mut tx, project, &walk).await?;
         tx.commit().await?;
-        Ok(Begun::Here)
+        Ok(Begun::Here { started_at })
     }
 
     /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing

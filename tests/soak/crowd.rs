@@ -24,7 +24,7 @@ async fn log(world: &World) -> Vec<Value> {
 }
 
 /// The most calls of one token in any window of the log, and how many it made in all.
-fn most_in_a_window(log: &[Value], window_ms: i64) -> BTreeMap<String, (usize, usize)> {
+pub fn most_in_a_window(log: &[Value], window_ms: i64) -> BTreeMap<String, (usize, usize)> {
     let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for entry in log {
         let token = entry["token"].as_str().unwrap().to_owned();

@@ -9,6 +9,7 @@
 //! * [`truth`]: the sealed directory equals the truth at 100,000 users.
 //! * [`kill`]: `kill -9` at any moment loses nothing that was acknowledged.
 //! * [`crowd`]: a provider's limit is never passed and its wait is obeyed.
+//! * [`replicas`]: two processes on one PostgreSQL database are one, whichever is killed.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
@@ -22,6 +23,9 @@ mod faults;
 mod judge;
 mod kill;
 mod process;
+mod replicas;
+#[path = "../postgres/mod.rs"]
+mod schema;
 mod truth;
 mod world;
 

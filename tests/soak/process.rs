@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,9 +30,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// By when one must have come up, at the very latest.
 const NEVER: Duration = Duration::from_secs(60);
 
+#[derive(Clone)]
 pub struct House {
-    pub simulator: Simulator,
-    directory: TempDir,
+    pub simulator: Arc<Simulator>,
+    directory: Arc<TempDir>,
+    store_url: String,
+    rate_limit: u32,
     port: u16,
     pub key: String,
     client: reqwest::Client,
@@ -44,6 +48,17 @@ pub struct Served {
 
 impl House {
     pub async fn new(users: usize, groups: usize, seed: u64) -> Self {
+        Self::on(None, 0, users, groups, seed).await
+    }
+
+    /// With another store than a SQLite file, and a limit of requests a minute and token.
+    pub async fn on(
+        store_url: Option<String>,
+        rate_limit: u32,
+        users: usize,
+        groups: usize,
+        seed: u64,
+    ) -> Self {
         watch_for_panics();
         let simulator = Simulator::start(Options {
             port: 0,
@@ -56,15 +71,18 @@ impl House {
         .await
         .unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let file = || {
+            format!(
+                "sqlite://{}",
+                directory.path().join("rolecall.db").display()
+            )
+        };
         let mut house = Self {
-            simulator,
-            directory,
-            port,
+            simulator: Arc::new(simulator),
+            store_url: store_url.unwrap_or_else(file),
+            directory: Arc::new(directory),
+            rate_limit,
+            port: free_port(),
             key: String::new(),
             client: client(),
         };
@@ -79,6 +97,14 @@ impl House {
         house
     }
 
+    /// The same house as another process serves it, at a port of its own.
+    pub fn beside(&self) -> Self {
+        Self {
+            port: free_port(),
+            ..self.clone()
+        }
+    }
+
     fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
@@ -88,15 +114,12 @@ impl House {
         command
             .env_clear()
             .env("ROLECALL_KEYS_FILE", self.path("rolecall.keys"))
-            .env(
-                "ROLECALL_STORE__URL",
-                format!("sqlite://{}", self.path("rolecall.db")),
-            )
+            .env("ROLECALL_STORE__URL", &self.store_url)
             .env(
                 "ROLECALL_SERVER__LISTEN",
                 format!("127.0.0.1:{}", self.port),
             )
-            .env("ROLECALL_PROVIDER__RATE_LIMIT", "0")
+            .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
             .env("ROLECALL_LOG__LEVEL", "info")
             .current_dir(self.directory.path())
@@ -245,6 +268,12 @@ impl House {
             .unwrap();
         reply.json().await.unwrap_or(Value::Null)
     }
+}
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 async fn read_whole(request: reqwest::RequestBuilder) -> Option<Reply> {

@@ -432,7 +432,8 @@ async fn walks_are_listed_newest_first(world: World) {
 
     let running = world.new_walk(account.id, WalkState::Running);
     let begun = store.begin_walk(&own, &running).await.unwrap();
-    assert_eq!(begun, Begun::Here);
+    let started_at = world.clock.now();
+    assert_eq!(begun, Begun::Here { started_at });
     assert_eq!(list(None, 1).await.unwrap(), slice::from_ref(&running));
     let mut ended = running;
     ended.state = WalkState::Failed;
@@ -465,21 +466,20 @@ async fn one_walk_of_an_account_runs_at_a_time(world: World) {
     for racer in racers {
         begun.push(racer.await.unwrap());
     }
-    let here: Vec<_> = begun.iter().filter(|(_, is)| *is == Begun::Here).collect();
+    let is_here = |begun: &Begun| matches!(begun, Begun::Here { .. });
+    let here: Vec<_> = begun.iter().filter(|(_, is)| is_here(is)).collect();
     let [(running, _)] = here[..] else {
         panic!("{begun:?}");
     };
     let elsewhere = Begun::Elsewhere(running.id);
     assert_eq!(begun.iter().filter(|(_, is)| *is == elsewhere).count(), 7);
-    assert_eq!(
-        world.store.walks(&own, account.id, None, 9).await.unwrap(),
-        slice::from_ref(running)
-    );
+    let walks = world.store.walks(&own, account.id, None, 9).await.unwrap();
+    assert_eq!((walks.len(), walks[0].id), (1, running.id));
 
     // Another account's is another matter.
     let walk = world.new_walk(other.id, WalkState::Running);
     let begun = world.store.begin_walk(&own, &walk).await.unwrap();
-    assert_eq!(begun, Begun::Here);
+    assert!(matches!(begun, Begun::Here { .. }));
 }
 
 async fn a_walk_is_ended_by_whoever_began_it(world: World) {
@@ -550,7 +550,7 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     assert_eq!(another.store.join().await.unwrap(), 0);
     let next = world.new_walk(account.id, WalkState::Running);
     let begun = another.store.begin_walk(&own, &next).await.unwrap();
-    assert_eq!(begun, Begun::Here);
+    assert!(matches!(begun, Begun::Here { .. }));
 }
 
 async fn what_was_judged_against_another_version_is_not_stored(world: World) {

@@ -180,10 +180,8 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
         Committed::Overtaken
     );
     let next = slow.new_walk(account.id, WalkState::Running);
-    assert_eq!(
-        slow.store.begin_walk(&own, &next).await.unwrap(),
-        Begun::Here
-    );
+    let begun = slow.store.begin_walk(&own, &next).await.unwrap();
+    assert!(matches!(begun, Begun::Here { .. }));
 }
 
 #[tokio::test]

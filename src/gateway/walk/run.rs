@@ -161,12 +161,14 @@ impl Walker<'_> {
     async fn begin(&mut self) -> Result<Option<Walk>, Stop> {
         let store = &self.gateway.0.store;
         loop {
-            self.started_at = self.gateway.0.clock.now();
             let walk = self.as_running();
-            let begun = store.begin_walk(&self.live.project, &walk).await?;
-            let Begun::Elsewhere(other) = begun else {
-                self.ticket.has_begun.store(true, Ordering::Relaxed);
-                return Ok(None);
+            let other = match store.begin_walk(&self.live.project, &walk).await? {
+                Begun::Elsewhere(other) => other,
+                Begun::Here { started_at } => {
+                    self.started_at = started_at;
+                    self.ticket.has_begun.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
             };
             let ended = self.ticket.unless_abandoned(self.ended_elsewhere(other));
             if let Some(walk) = ended.await?
