@@ -6,10 +6,17 @@
 //! itself it forgets at once. When the store does not answer, the last known value is used and
 //! the caller is told so: reads go on from memory while the store is down.
 
-use std::{hash::Hash, sync::Arc, time::Duration};
+use std::{
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use moka::sync::Cache;
+use moka::{ops::compute::Op, sync::Cache};
 
 use crate::{
     clock::since,
@@ -21,18 +28,33 @@ const FRESH_FOR: Duration = Duration::from_millis(800);
 
 pub struct Remembered<K, V> {
     entries: Cache<K, Entry<V>>,
+    /// Reads and changes, in the order in which they began and ended.
+    turns: AtomicU64,
 }
 
 struct Entry<V> {
-    value: Arc<V>,
+    /// None: changed by this process and not read since, or gone.
+    value: Option<Arc<V>>,
     read_at: Timestamp,
+    turn: u64,
+}
+
+impl<V> Entry<V> {
+    /// Marks from which turn on a read may be remembered.
+    const fn unread(turn: u64) -> Self {
+        Self {
+            value: None,
+            read_at: Timestamp::UNIX_EPOCH,
+            turn,
+        }
+    }
 }
 
 impl<V> Clone for Entry<V> {
     fn clone(&self) -> Self {
         Self {
-            value: Arc::clone(&self.value),
-            read_at: self.read_at,
+            value: self.value.clone(),
+            ..*self
         }
     }
 }
@@ -45,12 +67,13 @@ pub struct Recalled<V> {
 
 impl<K, V> Remembered<K, V>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     pub fn new(capacity: u64) -> Self {
         Self {
             entries: Cache::new(capacity),
+            turns: AtomicU64::new(0),
         }
     }
 
@@ -65,36 +88,40 @@ where
         F: Future<Output = Result<Option<V>>>,
     {
         let known = self.entries.get(&key);
-        if let Some(entry) = &known
-            && since(now, entry.read_at) < FRESH_FOR
+        let known = known.and_then(|entry| Some((entry.value?, entry.read_at)));
+        if let Some((value, read_at)) = &known
+            && since(now, *read_at) < FRESH_FOR
         {
             return Ok(Some(Recalled {
-                value: Arc::clone(&entry.value),
+                value: Arc::clone(value),
                 is_store_down: false,
             }));
         }
+        let turn = self.turn();
         match read().await {
             Ok(Some(value)) => {
                 let value = Arc::new(value);
-                self.entries.insert(
-                    key,
-                    Entry {
-                        value: Arc::clone(&value),
-                        read_at: now,
-                    },
-                );
+                let entry = Entry {
+                    value: Some(Arc::clone(&value)),
+                    read_at: now,
+                    turn,
+                };
+                self.put(key, entry);
                 Ok(Some(Recalled {
                     value,
                     is_store_down: false,
                 }))
             }
             Ok(None) => {
-                self.entries.invalidate(&key);
+                // What was never there leaves no trace, or a flood of it would push out the rest.
+                if self.entries.contains_key(&key) {
+                    self.put(key, Entry::unread(turn));
+                }
                 Ok(None)
             }
             Err(error) if error.kind() == Kind::StoreUnavailable => match known {
-                Some(entry) => Ok(Some(Recalled {
-                    value: entry.value,
+                Some((value, _)) => Ok(Some(Recalled {
+                    value,
                     is_store_down: true,
                 })),
                 None => Err(error),
@@ -103,9 +130,25 @@ where
         }
     }
 
-    /// Forgets `key`, because this process has just changed it.
+    /// Forgets `key`, because this process has just changed it. A read that began before that
+    /// may have found it as it was: it is not remembered either.
     pub fn forget(&self, key: &K) {
-        self.entries.invalidate(key);
+        self.put(key.clone(), Entry::unread(self.turn()));
+    }
+
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Remembers an entry, unless what is remembered is of a later turn.
+    fn put(&self, key: K, entry: Entry<V>) {
+        self.entries.entry(key).and_compute_with(|known| {
+            if known.is_some_and(|known| known.into_value().turn > entry.turn) {
+                Op::Nop
+            } else {
+                Op::Put(entry)
+            }
+        });
     }
 }
 
@@ -190,5 +233,29 @@ mod tests {
         memory.get(1, at(0), || read(Some(7))).await.unwrap();
         memory.forget(&1);
         assert!(memory.get(1, at(1), || read(None)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_read_that_a_change_overtook_is_not_remembered() {
+        let memory = Remembered::new(8);
+        let overtaken = memory.get(1, at(0), || async {
+            let found = read(Some(7)).await;
+            memory.forget(&1);
+            found
+        });
+        assert_eq!(*overtaken.await.unwrap().unwrap().value, 7);
+        let next = memory.get(1, at(1), || read(Some(8))).await;
+        assert_eq!(*next.unwrap().unwrap().value, 8);
+
+        // Nor where others have seen by then that it is gone.
+        let overtaken = memory.get(1, at(2000), || async {
+            memory.forget(&1);
+            let gone = memory.get(1, at(2000), || read(None)).await;
+            assert!(gone.unwrap().is_none());
+            read(Some(8)).await
+        });
+        assert!(overtaken.await.unwrap().is_some());
+        let next = memory.get(1, at(2001), || read(None)).await;
+        assert!(next.unwrap().is_none());
     }
 }
