@@ -38,6 +38,7 @@ pub struct Config {
 pub struct Server {
     pub listen: String,
     pub workers: usize,
+    pub requests_per_minute_per_key: u32,
     pub read_wait_seconds: u64,
     pub drain_seconds: u64,
 }
@@ -185,6 +186,10 @@ impl Config {
         demand(
             self.server.workers <= 1024,
             "server.workers must be 0 to 1024",
+        );
+        demand(
+            self.server.requests_per_minute_per_key <= 1_000_000,
+            "server.requests_per_minute_per_key must be 0 to 1000000",
         );
         demand(
             (1..=60).contains(&self.server.read_wait_seconds),

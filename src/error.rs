@@ -55,6 +55,7 @@ pub enum Kind {
     BaseUrlNotAllowed,
     Unauthorized,
     KeyScopeMissing,
+    AdminNotPermitted,
     NotFound,
     AccountNotFound,
     WalkNotFound,
@@ -70,6 +71,7 @@ pub enum Kind {
     CredentialLocked,
     ScopeMissing,
     OrganisationMismatch,
+    RateLimited,
     Internal,
     ProxyNotOffered,
     PoliciesNotOffered,
@@ -80,7 +82,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 31] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -88,6 +90,7 @@ impl Kind {
         Kind::BaseUrlNotAllowed,
         Kind::Unauthorized,
         Kind::KeyScopeMissing,
+        Kind::AdminNotPermitted,
         Kind::NotFound,
         Kind::AccountNotFound,
         Kind::WalkNotFound,
@@ -103,6 +106,7 @@ impl Kind {
         Kind::CredentialLocked,
         Kind::ScopeMissing,
         Kind::OrganisationMismatch,
+        Kind::RateLimited,
         Kind::Internal,
         Kind::ProxyNotOffered,
         Kind::PoliciesNotOffered,
@@ -142,6 +146,10 @@ impl Kind {
             Kind::KeyScopeMissing => (
                 "key_scope_missing",
                 "Use a key that has the scope which the message names.",
+            ),
+            Kind::AdminNotPermitted => (
+                "admin_not_permitted",
+                "Leave the scope admin out; the operator makes such a key with `rolecall keys create --scopes admin`.",
             ),
             Kind::NotFound => (
                 "not_found",
@@ -202,6 +210,10 @@ impl Kind {
             Kind::OrganisationMismatch => (
                 "organisation_mismatch",
                 "Use a token of the organisation that the account was linked to, or link a new account for the other one.",
+            ),
+            Kind::RateLimited => (
+                "rate_limited",
+                "This key has spent its requests for now; try again after Retry-After.",
             ),
             Kind::Internal => (
                 "internal",

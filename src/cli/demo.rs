@@ -28,7 +28,7 @@ use crate::{
     error::Kind,
     gateway::{Gateway, access::OwnAccount, accounts::Link},
     model::{
-        access::Scope,
+        access::{NewKey, Scope},
         account::{AccountKind, Endpoint},
         id::ProjectId,
     },
@@ -203,6 +203,7 @@ fn config(arguments: &Arguments, directory: &Path) -> Result<Config, Failure> {
     Ok(Config::with(&[
         ("server.listen", &listen),
         ("store.url", &url),
+        ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", &rate_limit),
         ("provider.loopback_base_urls", "true"),
         ("log.level", "\"warn\""),
@@ -270,7 +271,9 @@ async fn link_accounts(
         Err(error) if error.kind() == Kind::InvalidParameter => {}
         outcome => outcome?,
     }
-    let key = gateway.create_key(&project, "demo", &Scope::ALL).await?;
+    let (key, _) = gateway
+        .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
+        .await?;
     let caller = gateway.authenticate(key.expose()).await?;
     let announcement = simulator.announcement();
     let mut accounts = Vec::new();

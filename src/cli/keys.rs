@@ -1,6 +1,11 @@
-//! `rolecall projects` and `rolecall keys`: what the API cannot make for itself, the first of each.
+//! `rolecall projects` and `rolecall keys`: what the API cannot make for itself, the first of each
+//! and every `admin` key, and what must be possible without it: to end a key.
+
+use std::{collections::BTreeSet, str::FromStr};
 
 use clap::Subcommand;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -12,9 +17,10 @@ use crate::{
     clock::Clock,
     config::Config,
     crypto::{ApiKeyText, Chance},
+    http::api_keys::ApiKeyOut,
     model::{
-        access::{ApiKey, Scope},
-        id::ProjectId,
+        access::{KeyChange, Label, NewKey, Scope},
+        id::{KeyId, ProjectId},
     },
     store::Store,
 };
@@ -56,14 +62,113 @@ pub enum KeysCommand {
         )]
         scopes: Vec<Scope>,
         /// What the key is for, in your words
-        #[arg(long, default_value = "")]
-        label: String,
+        #[arg(long)]
+        label: Option<Label>,
+        /// How long the key holds, such as 12h, 90d or 52w; until it is revoked if absent
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<Lifetime>,
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
     },
+    /// List a project's API keys, newest first; expired and revoked ones too
+    List {
+        /// The project
+        #[arg(long)]
+        project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let an API key end after a while; an end that it has is only ever brought forward
+    Expire {
+        /// The key's id, or its beginning up to the second underscore
+        key: KeyName,
+        /// How long the key still holds, such as 24h or 7d
+        #[arg(long = "in", value_name = "TIME")]
+        expires_in: Lifetime,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke an API key: running servers refuse it within a second
+    Revoke {
+        /// The key's id, or its beginning up to the second underscore
+        key: KeyName,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How long a key holds.
+#[derive(Clone, Copy)]
+pub struct Lifetime(SignedDuration);
+
+#[derive(Debug, thiserror::Error)]
+#[error("a time is a number with a unit, such as 12h, 90d or 52w, and a second at least")]
+pub struct InvalidLifetime;
+
+impl FromStr for Lifetime {
+    type Err = InvalidLifetime;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLifetime> {
+        // Months and years are no certain time.
+        text.parse::<Span>()
+            .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
+            .ok()
+            .filter(|time| *time >= SignedDuration::from_secs(1))
+            .map(Self)
+            .ok_or(InvalidLifetime)
+    }
+}
+
+impl Lifetime {
+    /// The end of what begins at `now`, in the milliseconds that are stored.
+    fn end(self, now: Timestamp) -> Result<Timestamp, Failure> {
+        now.checked_add(self.0)
+            .and_then(|end| Timestamp::from_millisecond(end.as_millisecond()))
+            .map_err(|_| Failure::other("that is too far ahead"))
+    }
+}
+
+/// A key as people have it before them: in a list, or in a log that it should not be in.
+#[derive(Clone, Copy)]
+pub struct KeyName(KeyId);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "neither an id, as `rolecall keys list` shows it, nor the beginning of a key, up to its second \
+     underscore"
+)]
+pub struct InvalidKeyName;
+
+impl FromStr for KeyName {
+    type Err = InvalidKeyName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKeyName> {
+        let id = text.parse().ok().or_else(|| ApiKeyText::id_in(text));
+        id.map(Self).ok_or(InvalidKeyName)
+    }
+}
+
+/// An API key as machines get it.
+#[derive(Serialize)]
+struct KeyLine<'a> {
+    project: &'a ProjectId,
+    #[serde(flatten)]
+    key: ApiKeyOut,
+    /// The key itself, where it was just made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<&'a str>,
 }
 
 pub async fn run_projects(command: ProjectsCommand) -> Result<(), Failure> {
@@ -111,41 +216,147 @@ async fn list_projects(file: &ConfigFile, json: bool) -> Result<(), Failure> {
 }
 
 pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
-    let KeysCommand::Create {
-        project,
-        scopes,
-        label,
-        file,
-        json,
-    } = command;
-    let project = project_id(&project)?;
-    let store = open(&file).await?;
-    if !store.project_exists(&project).await? {
-        return Err(Failure::Other(format!(
-            "there is no project {project}; `rolecall projects create {project}` makes it"
-        )));
+    match command {
+        KeysCommand::Create {
+            project,
+            scopes,
+            label,
+            expires_in,
+            file,
+            json,
+        } => {
+            let now = Clock::system().now();
+            // Said twice is said.
+            let scopes = BTreeSet::from_iter(scopes).into_iter().collect();
+            let expires_at = expires_in.map(|time| time.end(now)).transpose()?;
+            let new = NewKey {
+                label,
+                scopes,
+                expires_at,
+            };
+            create_key(&project_id(&project)?, &new, now, &file, json).await
+        }
+        KeysCommand::List {
+            project,
+            file,
+            json,
+        } => list_keys(&project_id(&project)?, &file, json).await,
+        KeysCommand::Expire {
+            key,
+            expires_in,
+            file,
+            json,
+        } => expire_key(key, expires_in, &file, json).await,
+        KeysCommand::Revoke { key, file, json } => revoke_key(key, &file, json).await,
     }
-    let now = Clock::system().now();
-    let chance = Chance::system();
-    let text = ApiKeyText::generate(chance.id(now), &chance);
-    let key = ApiKey {
-        id: text.id(),
-        project,
-        label,
-        scopes,
-        digest: text.digest(),
-        created_at: now,
-        expires_at: None,
-        revoked_at: None,
-    };
+}
+
+async fn create_key(
+    project: &ProjectId,
+    new: &NewKey,
+    now: Timestamp,
+    file: &ConfigFile,
+    json: bool,
+) -> Result<(), Failure> {
+    let store = open_with(file, project).await?;
+    let (text, key) = ApiKeyText::issue(project, new, now, &Chance::system());
     store.insert_key(&key).await?;
     store.close().await;
     if json {
-        return json_line(&json!({
-            "id": key.id, "api_key": text.expose(), "project": key.project, "scopes": key.scopes,
-        }));
+        return json_line(&KeyLine {
+            project,
+            key: ApiKeyOut::at(now, key),
+            api_key: Some(text.expose()),
+        });
     }
     say(format!("{}\nThis key is shown this once.", text.expose()))
+}
+
+async fn list_keys(project: &ProjectId, file: &ConfigFile, json: bool) -> Result<(), Failure> {
+    let store = open_with(file, project).await?;
+    let keys = store.keys(project, None, u32::MAX).await?;
+    store.close().await;
+    let now = Clock::system().now();
+    let keys = keys.into_iter().map(|key| ApiKeyOut::at(now, key));
+    if json {
+        return json_line(&json!({ "project": project, "keys": keys.collect::<Vec<_>>() }));
+    }
+    table(
+        ["ID", "LABEL", "STATUS", "SCOPES", "CREATED", "EXPIRES"],
+        keys.map(|key| {
+            let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+            [
+                key.id,
+                key.label.unwrap_or_default(),
+                key.status.as_str().to_owned(),
+                scopes.join(","),
+                format!("{:.0}", key.created_at),
+                key.expires_at
+                    .map_or_else(String::new, |end| format!("{end:.0}")),
+            ]
+        }),
+    )
+}
+
+async fn expire_key(
+    KeyName(id): KeyName,
+    expires_in: Lifetime,
+    file: &ConfigFile,
+    json: bool,
+) -> Result<(), Failure> {
+    let now = Clock::system().now();
+    let end = expires_in.end(now)?;
+    let store = open(file).await?;
+    let known = store.key(id).await?.ok_or_else(|| no_such_key(id))?;
+    if let Some(revoked_at) = known.revoked_at {
+        return Err(Failure::Other(format!(
+            "the API key {id} was revoked at {revoked_at:.0}"
+        )));
+    }
+    let change = KeyChange {
+        expires_at: Some(end),
+        ..KeyChange::default()
+    };
+    let changed = store.update_key(&known.project, id, &change).await?;
+    store.close().await;
+    let key = changed.ok_or_else(|| no_such_key(id))?;
+    let project = &known.project;
+    if json {
+        return json_line(&KeyLine {
+            project,
+            key: ApiKeyOut::at(now, key),
+            api_key: None,
+        });
+    }
+    say(format!(
+        "The API key {id} of the project {project} ends at {end:.0}."
+    ))
+}
+
+async fn revoke_key(KeyName(id): KeyName, file: &ConfigFile, json: bool) -> Result<(), Failure> {
+    let now = Clock::system().now();
+    let store = open(file).await?;
+    let known = store.key(id).await?.ok_or_else(|| no_such_key(id))?;
+    let revoked = store.revoke_key(&known.project, id, now).await?;
+    store.close().await;
+    let key = revoked.ok_or_else(|| no_such_key(id))?;
+    let project = &known.project;
+    if json {
+        return json_line(&KeyLine {
+            project,
+            key: ApiKeyOut::at(now, key),
+            api_key: None,
+        });
+    }
+    say(format!(
+        "The API key {id} of the project {project} is revoked; running servers refuse it within a second."
+    ))
+}
+
+fn no_such_key(id: KeyId) -> Failure {
+    Failure::Other(format!(
+        "there is no API key {id}; `rolecall keys list --project PROJECT` lists a project's"
+    ))
 }
 
 fn project_id(text: &str) -> Result<ProjectId, Failure> {
@@ -154,6 +365,17 @@ fn project_id(text: &str) -> Result<ProjectId, Failure> {
             "a project's id is 1 to 63 of a-z, 0-9 and -, beginning with a letter".to_owned(),
         )
     })
+}
+
+/// The store, if it has this project.
+async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Failure> {
+    let store = open(file).await?;
+    if store.project_exists(project).await? {
+        return Ok(store);
+    }
+    Err(Failure::Other(format!(
+        "there is no project {project}; `rolecall projects create {project}` makes it"
+    )))
 }
 
 async fn open(file: &ConfigFile) -> Result<Store, Failure> {

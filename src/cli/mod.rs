@@ -35,10 +35,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve
     Serve(serve::Arguments),
-    /// Make a project, the boundary that keys and accounts belong to
+    /// Make and list projects, the boundary that keys and accounts belong to
     #[command(subcommand)]
     Projects(keys::ProjectsCommand),
-    /// Make an API key
+    /// Make, list and end API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Make the key ring that everything stored is sealed with

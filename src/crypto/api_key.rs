@@ -11,13 +11,17 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::Chance;
-use crate::model::id::KeyId;
+use crate::model::{
+    access::{ApiKey, Label, NewKey},
+    id::{KeyId, ProjectId},
+};
 
 const PREFIX: &str = "rc_";
 const ID_LEN: usize = 32;
@@ -39,6 +43,28 @@ pub struct ApiKeyText {
 pub struct MalformedKey;
 
 impl ApiKeyText {
+    /// A new key of `project`: as its owner holds it, and as it is stored.
+    pub fn issue(
+        project: &ProjectId,
+        new: &NewKey,
+        now: Timestamp,
+        chance: &Chance,
+    ) -> (Self, ApiKey) {
+        let text = Self::generate(chance.id(now), chance);
+        let label = new.label.as_ref().map_or("", Label::as_str);
+        let key = ApiKey {
+            id: text.id(),
+            project: project.clone(),
+            label: label.to_owned(),
+            scopes: new.scopes.clone(),
+            digest: text.digest(),
+            created_at: now,
+            expires_at: new.expires_at,
+            revoked_at: None,
+        };
+        (text, key)
+    }
+
     /// A new key with the public id `id`.
     pub fn generate(id: KeyId, chance: &Chance) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN);
@@ -63,14 +89,10 @@ impl ApiKeyText {
 
     /// Takes a text that may be a key: its shape and checksum, not whether it is known.
     pub fn parse(text: &str) -> Result<Self, MalformedKey> {
-        let (id, rest) = text
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_once('_'))
-            .ok_or(MalformedKey)?;
-        let well_formed = id.len() == ID_LEN
-            && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            && rest.len() == SECRET_LEN + CHECKSUM_LEN
-            && rest.bytes().all(|b| b.is_ascii_alphanumeric());
+        let id = Self::id_in(text).ok_or(MalformedKey)?;
+        let secret = text.get(PREFIX.len() + ID_LEN + 1..).ok_or(MalformedKey)?;
+        let well_formed = secret.len() == SECRET_LEN + CHECKSUM_LEN
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric());
         if !well_formed {
             return Err(MalformedKey);
         }
@@ -78,11 +100,21 @@ impl ApiKeyText {
         if checksum(body) != sum.as_bytes() {
             return Err(MalformedKey);
         }
-        let id = Uuid::try_parse(id).map_err(|_| MalformedKey)?;
         Ok(Self {
-            id: KeyId::from_uuid(id),
+            id,
             text: text.into(),
         })
+    }
+
+    /// The id that a text names which may be a key or the beginning of one, such as
+    /// `rc_<public id>`: enough of a leaked key to revoke it by.
+    pub fn id_in(text: &str) -> Option<KeyId> {
+        let rest = text.strip_prefix(PREFIX)?;
+        let id = rest.split_once('_').map_or(rest, |(id, _)| id);
+        let well_formed =
+            id.len() == ID_LEN && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let id = well_formed.then(|| Uuid::try_parse(id).ok()).flatten()?;
+        Some(KeyId::from_uuid(id))
     }
 
     /// The public part.
@@ -151,6 +183,25 @@ mod tests {
             format!("{key:?}"),
             format!("ApiKeyText({}, [redacted])", key.id())
         );
+    }
+
+    #[test]
+    fn the_beginning_of_a_key_tells_which_it_is() {
+        let key = key(1);
+        let (id, _) = key.expose().rsplit_once('_').unwrap();
+        for text in [key.expose(), &key.expose()[..60], &format!("{id}_"), id] {
+            assert_eq!(ApiKeyText::id_in(text), Some(key.id()), "{text}");
+        }
+        for text in [
+            "",
+            "rc_",
+            &id[..34],
+            &id[3..],
+            &id.to_uppercase(),
+            &format!("{id}0"),
+        ] {
+            assert_eq!(ApiKeyText::id_in(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Gateway;
+use super::{Gateway, quota::Standing};
 use crate::{
     crypto::ApiKeyText,
     error::{Error, Kind, Result},
     model::{
-        access::{ApiKey, Scope},
+        access::{ApiKey, KeyStatus, Scope},
         account::Account,
-        id::{AccountId, KeyId, ProjectId},
+        id::{AccountId, ProjectId},
     },
     store::{Latest, Store},
 };
@@ -78,7 +78,9 @@ impl Gateway {
             .get(id, now, || store.key(id))
             .await?
             .ok_or_else(refused)?;
-        if presented.matches(&recalled.value.digest) && recalled.value.is_valid_at(now) {
+        if presented.matches(&recalled.value.digest)
+            && recalled.value.status_at(now) == KeyStatus::Active
+        {
             Ok(Caller {
                 key: recalled.value,
                 is_store_down: recalled.is_store_down,
@@ -86,6 +88,11 @@ impl Gateway {
         } else {
             Err(refused())
         }
+    }
+
+    /// Counts a request of this caller; None where keys have no limit.
+    pub fn spend(&self, caller: &Caller) -> Option<Standing> {
+        self.0.quotas.spend(caller.key.id)
     }
 
     /// The caller's own account with this id.
@@ -129,45 +136,6 @@ impl Gateway {
             Kind::InvalidParameter,
             format!("there is a project {project} already"),
         ))
-    }
-
-    /// Makes an API key for `project`; its text is known to nobody else and never again.
-    ///
-    /// # Errors
-    /// `store_unavailable`.
-    pub async fn create_key(
-        &self,
-        project: &ProjectId,
-        label: &str,
-        scopes: &[Scope],
-    ) -> Result<ApiKeyText> {
-        let text = ApiKeyText::generate(self.new_id(), &self.0.chance);
-        let key = ApiKey {
-            id: text.id(),
-            project: project.clone(),
-            label: label.to_owned(),
-            scopes: scopes.to_vec(),
-            digest: text.digest(),
-            created_at: self.0.clock.now(),
-            expires_at: None,
-            revoked_at: None,
-        };
-        self.0.store.insert_key(&key).await?;
-        Ok(text)
-    }
-
-    /// Revokes a key of `project`: the next request on this node is refused.
-    ///
-    /// # Errors
-    /// `not_found` if the project has no such key.
-    pub async fn revoke_key(&self, project: &ProjectId, id: KeyId) -> Result<ApiKey> {
-        let revoked = self
-            .0
-            .store
-            .revoke_key(project, id, self.0.clock.now())
-            .await?;
-        self.0.keys.forget(&id);
-        revoked.ok_or_else(|| Error::new(Kind::NotFound, "this project has no such API key"))
     }
 }
 

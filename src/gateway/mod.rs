@@ -6,6 +6,7 @@
 //! caller that goes away takes nothing with it.
 //!
 //! * [`access`]: whose key is this, whose account is that.
+//! * `keys`: make, look at and end API keys; [`quota`]: how often one may ask.
 //! * [`accounts`]: link, list, delete.
 //! * [`reading`]: a directory, its pages, its freshness.
 //! * `summary`: a directory as a whole.
@@ -15,6 +16,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -44,8 +46,10 @@ use crate::{
 pub mod access;
 pub mod accounts;
 mod cursor;
+mod keys;
 mod live;
 mod page;
+pub mod quota;
 pub mod reading;
 mod remembered;
 mod replica;
@@ -56,6 +60,7 @@ pub mod walk;
 use access::Seen;
 use live::{Held, Live};
 use page::{ListKey, Page, PageKey};
+use quota::Quotas;
 use remembered::Remembered;
 
 /// One part in so many of the memory for pages is for what filters left: four bytes a record, so
@@ -74,6 +79,8 @@ pub struct Settings {
     pub unlisted_departs_after: Option<u32>,
     /// Requests a minute and token that the provider allows; None is no limit.
     pub rate_limit: Option<u32>,
+    /// Requests a minute that an API key may make; None is no limit.
+    pub key_rate_limit: Option<NonZeroU32>,
     pub base_urls: Vec<String>,
     pub is_loopback_base_url_allowed: bool,
     pub directory_bytes: u64,
@@ -92,6 +99,7 @@ impl From<&Config> for Settings {
             parallel_reads: config.walk.parallel_reads,
             unlisted_departs_after: Some(config.walk.unlisted_departs_after).filter(|&n| n > 0),
             rate_limit: Some(config.provider.rate_limit).filter(|&limit| limit > 0),
+            key_rate_limit: NonZeroU32::new(config.server.requests_per_minute_per_key),
             base_urls: config.provider.base_urls.clone(),
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
             directory_bytes: config.directory.memory_mib * MIB,
@@ -115,6 +123,7 @@ struct Inner {
     is_stopping: AtomicBool,
     has_closed: AtomicBool,
     runtime: Handle,
+    quotas: Quotas,
     keys: Remembered<KeyId, ApiKey>,
     accounts: Remembered<(ProjectId, AccountId), Seen>,
     lives: RwLock<HashMap<AccountId, Arc<Live>>>,
@@ -159,6 +168,7 @@ impl Gateway {
             })
             .support_invalidation_closures()
             .build();
+        let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
         Self(Arc::new(Inner {
             store,
             ring,
@@ -173,6 +183,7 @@ impl Gateway {
             is_stopping: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
             runtime: Handle::current(),
+            quotas,
             keys: Remembered::new(100_000),
             accounts: Remembered::new(100_000),
             lives: RwLock::default(),

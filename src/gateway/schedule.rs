@@ -30,6 +30,7 @@ impl Gateway {
                 .sleep(LOOK_EVERY.min(self.0.settings.walk_every))
                 .await;
             self.0.outbound.forget_idle();
+            self.0.quotas.forget_idle();
             if let Err(error) = self.walk_the_due(&places).await {
                 tracing::warn!(%error, "the accounts that are due could not be listed");
             }

@@ -9,7 +9,7 @@ use actix_web::{
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Serialize,
     de::{self, IgnoredAny, IntoDeserializer, value::StrDeserializer},
 };
 use utoipa::{IntoParams, ToSchema};
@@ -85,24 +85,24 @@ pub enum CredentialIn {
 #[serde(deny_unknown_fields)]
 pub struct AccountPatch {
     /// Your own id of the customer.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = String, required = false)]
     origin_owner_id: Option<String>,
     /// Your own name of the customer.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = String, required = false)]
     origin_owner_name: Option<String>,
     /// Null takes it away.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<String>)]
     origin_username: Option<Option<String>>,
     /// Null takes it away, `{}` leaves it.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<LabelIn>)]
     label: Option<Option<LabelIn>>,
     /// Takes the place of the one that the account has. The provider is asked first, and it must
     /// be of the same organisation.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = CredentialIn, required = false)]
     credential: Option<CredentialIn>,
     /// Ignored: it is set when the account is linked. StackOne's SDK always sends it.
@@ -151,11 +151,6 @@ pub enum LabelIn {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stripped {}
-
-/// Reads a key that is there, so that null is a value like any other and not an absent key.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
 
 impl AccountPatch {
     /// Every field checked, in the words of the document.

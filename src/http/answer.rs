@@ -1,6 +1,6 @@
-//! What every answer has in common, whatever the route: a request id, a body in the contract's
-//! shape when it is an error (also where actix itself refused), an answer even after a panic,
-//! and one line in the access log.
+//! What every answer has in common, whatever the route: a request id, what the key has left, a body
+//! in the contract's shape when it is an error (also where actix itself refused), an answer even
+//! after a panic, and one line in the access log.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -15,7 +15,7 @@ use actix_web::{
 };
 use futures_util::FutureExt;
 
-use super::{error::ApiError, routes::RouteTable};
+use super::{error::ApiError, quota::Noted, routes::RouteTable};
 use crate::{
     clock::since,
     error::{Error, Kind},
@@ -47,6 +47,7 @@ pub async fn finish(
         // Answered as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
+    let noted = Noted::of(&request);
     let log = |route: Option<&str>, status: StatusCode| {
         log(&method, route, status, &id, since(clock.now(), began_at));
     };
@@ -55,14 +56,16 @@ pub async fn finish(
         Ok(Ok(response)) => response,
         // Nothing of the request is left here: the error carries its answer out.
         Ok(Err(error)) => {
-            let answer = refusal(&error, &id, clock);
+            let mut answer = refusal(&error, &id, clock);
+            noted.tell(answer.headers_mut());
             log(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
         Err(_panic) => {
             // The panic hook has logged it; the caller gets an answer and the worker lives on.
             let error = ApiError(Error::internal("a handler panicked"));
-            let answer = error.answer(&id, clock.now());
+            let mut answer = error.answer(&id, clock.now());
+            noted.tell(answer.headers_mut());
             log(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
@@ -83,6 +86,7 @@ pub async fn finish(
         response = response.into_response(answer);
     }
     response.headers_mut().insert(REQUEST_ID, header_value(&id));
+    noted.tell(response.headers_mut());
     let route = response.request().match_pattern();
     log(route.as_deref(), response.status());
     Ok(response)

@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, http::header, web::Payload};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::error::{Error, Kind, Result};
 
@@ -59,6 +59,13 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
             ))
         }
     })
+}
+
+/// Reads a key that is there, so that null is a value like any other and not an absent key.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// How deep brackets nest, outside of texts.

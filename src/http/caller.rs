@@ -8,14 +8,14 @@ use std::{future::Future, marker::PhantomData, pin::Pin};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Data};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{error::ApiError, query::Query};
+use super::{error::ApiError, query::Query, quota};
 use crate::{
     error::{Error, Kind, Result},
     gateway::{
         Gateway,
         access::{Caller, OwnAccount},
     },
-    model::access::Scope,
+    model::access::{ApiKey, Scope},
 };
 
 /// The scope that a route needs, as a type.
@@ -27,6 +27,7 @@ pub enum IamRead {}
 pub enum AccountsRead {}
 pub enum AccountsWrite {}
 pub enum WalksWrite {}
+pub enum Admin {}
 
 impl Needs for IamRead {
     const SCOPE: Scope = Scope::IamRead;
@@ -40,6 +41,9 @@ impl Needs for AccountsWrite {
 impl Needs for WalksWrite {
     const SCOPE: Scope = Scope::WalksWrite;
 }
+impl Needs for Admin {
+    const SCOPE: Scope = Scope::Admin;
+}
 
 /// A caller whose key has the scope `S`.
 pub struct Allowed<S>(pub Caller, PhantomData<S>);
@@ -49,6 +53,9 @@ pub struct NamedAccount<S>(pub OwnAccount, PhantomData<S>);
 
 /// The caller's own account, named by `{id}` in the path.
 pub struct PathAccount<S>(pub OwnAccount, PhantomData<S>);
+
+/// The API key of the caller's own project, named by `{id}` in the path.
+pub struct PathKey<S>(pub ApiKey, PhantomData<S>);
 
 type Extracted<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -96,6 +103,23 @@ impl<S: Needs> FromRequest for PathAccount<S> {
     }
 }
 
+impl<S: Needs> FromRequest for PathKey<S> {
+    type Error = ApiError;
+    type Future = Extracted<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let caller = caller::<S>(&request).await?;
+            let id = request.match_info().get("id").unwrap_or_default();
+            Ok(Self(
+                gateway(&request).own_key(&caller, id).await?,
+                PhantomData,
+            ))
+        })
+    }
+}
+
 fn gateway(request: &HttpRequest) -> &Gateway {
     request
         .app_data::<Data<Gateway>>()
@@ -115,6 +139,11 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     };
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
     let caller = gateway(request).authenticate(&key).await?;
+    // Counted once it is proven, so that nobody spends what is another's.
+    if let Some(standing) = gateway(request).spend(&caller) {
+        quota::note(request, standing);
+        standing.check()?;
+    }
     caller.require(S::SCOPE)?;
     Ok(caller)
 }

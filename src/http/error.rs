@@ -4,7 +4,7 @@
 //! offset) under `application/json`, or its caller gets a validation error in place of the
 //! error; `code`, `hint`, `request_id`, `progress` and `provider_errors` are ours.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -26,19 +26,29 @@ pub const fn status(kind: Kind) -> u16 {
         | Kind::AccountRequired
         | Kind::BaseUrlNotAllowed => 400,
         Kind::Unauthorized => 401,
-        Kind::KeyScopeMissing | Kind::GroupsNotPermitted | Kind::FieldNotPermitted => 403,
+        Kind::KeyScopeMissing
+        | Kind::AdminNotPermitted
+        | Kind::GroupsNotPermitted
+        | Kind::FieldNotPermitted => 403,
         Kind::NotFound | Kind::AccountNotFound | Kind::WalkNotFound | Kind::RouteNotFound => 404,
         Kind::MethodNotAllowed => 405,
         Kind::DirectoryNotReady => 408,
         Kind::WalkSuperseded | Kind::WalkNotHeld => 409,
         Kind::AccountInactive => 412,
         Kind::CredentialRefused | Kind::ScopeMissing | Kind::OrganisationMismatch => 422,
-        Kind::ProviderThrottled => 429,
+        Kind::RateLimited | Kind::ProviderThrottled => 429,
         Kind::Internal | Kind::CredentialLocked => 500,
         Kind::ProxyNotOffered | Kind::PoliciesNotOffered | Kind::WritesNotOffered => 501,
         Kind::ProviderUnavailable => 502,
         Kind::StoreUnavailable => 503,
     }
+}
+
+/// A wait as a header says it: never 0, since StackOne's SDK falls back to its own backoff on 0 or a
+/// fraction.
+pub const fn whole_seconds(wait: Duration) -> u128 {
+    let seconds = wait.as_millis().div_ceil(1000);
+    if seconds == 0 { 1 } else { seconds }
 }
 
 /// The body of every error.
@@ -142,9 +152,7 @@ impl ApiError {
             answer.insert_header((header::WWW_AUTHENTICATE, r#"Bearer realm="rolecall""#));
         }
         if let Some(wait) = error.retry_after() {
-            // Whole seconds, never 0: the SDK falls back to its own backoff on 0 or a fraction.
-            let seconds = wait.as_millis().div_ceil(1000).max(1);
-            answer.insert_header((header::RETRY_AFTER, seconds.to_string()));
+            answer.insert_header((header::RETRY_AFTER, whole_seconds(wait).to_string()));
         }
         answer
             .insert_header((header::CACHE_CONTROL, "no-store"))

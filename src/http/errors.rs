@@ -15,11 +15,12 @@ use super::error::{ErrorBody, ProgressBody, ProviderErrorBody, status};
 use crate::error::Kind;
 
 /// Refusals that any route with a key can answer.
-const ANY: [Kind; 6] = [
+const ANY: [Kind; 7] = [
     Kind::InvalidParameter,
     Kind::Unauthorized,
     Kind::KeyScopeMissing,
     Kind::RouteNotFound,
+    Kind::RateLimited,
     Kind::Internal,
     Kind::StoreUnavailable,
 ];
@@ -67,6 +68,14 @@ pub struct AccountErrors;
 pub struct WalkNowErrors;
 /// Errors of one walk's routes.
 pub struct WalkErrors;
+/// Errors of making an API key.
+pub struct IssueKeyErrors;
+/// Errors of the list of API keys.
+pub struct KeysErrors;
+/// Errors of one API key's routes.
+pub struct KeyErrors;
+/// Errors of changing an API key.
+pub struct UpdateKeyErrors;
 /// Errors of a route without a key.
 pub struct HealthErrors;
 
@@ -177,6 +186,30 @@ impl IntoResponses for WalkErrors {
             Kind::WalkSuperseded,
             Kind::WalkNotHeld,
         ])
+    }
+}
+
+impl IntoResponses for IssueKeyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidBody, Kind::AdminNotPermitted])
+    }
+}
+
+impl IntoResponses for KeysErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidCursor])
+    }
+}
+
+impl IntoResponses for KeyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::NotFound])
+    }
+}
+
+impl IntoResponses for UpdateKeyErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidBody, Kind::NotFound])
     }
 }
 

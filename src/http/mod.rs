@@ -4,10 +4,11 @@
 //! The lists in [`configure`] are the table of contents. The OpenAPI document is collected from
 //! the same lists, so nothing is served undocumented.
 //!
-//! * [`caller`]: who calls and on which account; [`query`], [`body`]: what they ask, read strictly.
-//! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`health`]: the routes.
-//! * [`error`], [`errors`], [`answer`]: the error table, its place in the document, and what every
-//!   answer has in common.
+//! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
+//!   strictly.
+//! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`api_keys`], [`health`]: the routes.
+//! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
+//!   what every answer has in common.
 
 use actix_web::{HttpResponse, get, web, web::Data};
 use utoipa::{
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind};
 
 pub mod accounts;
 pub mod answer;
+pub mod api_keys;
 pub mod body;
 pub mod caller;
 pub mod connectors;
@@ -34,7 +36,9 @@ pub mod error;
 pub mod errors;
 pub mod health;
 pub mod iam;
+pub mod moment;
 pub mod query;
+pub mod quota;
 pub mod routes;
 pub mod walks;
 
@@ -48,6 +52,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
         .configure(accounts::routes)
         .configure(connectors::routes)
         .configure(walks::routes)
+        .configure(api_keys::routes)
         .configure(health::routes);
 }
 
@@ -95,6 +100,7 @@ pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
         (name = "accounts", description = "Linked accounts"),
         (name = "connectors", description = "Providers that accounts can be linked at"),
         (name = "walks", description = "Whole reads of a provider's directory"),
+        (name = "api_keys", description = "What downstream systems call with"),
         (name = "health", description = "The process itself"),
     )
 )]
@@ -132,6 +138,7 @@ pub fn document() -> Document {
             operations.into_iter().flatten().for_each(names_an_account);
         }
     }
+    quota::document(&mut document);
     document
 }
 

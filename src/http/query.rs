@@ -4,7 +4,7 @@
 //! that the route does not know, or a single-valued one given twice, is refused by name. A list
 //! repeats its name (`status=active&status=error`), as StackOne's clients send it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
 use crate::error::{Error, Kind, Result};
 
@@ -112,6 +112,58 @@ impl<'a> Query<'a> {
             ))),
         }
     }
+}
+
+/// Which page is asked for, of a list whose only parameters are `page_size` and `next`.
+pub struct Page {
+    size: u32,
+    next: Option<String>,
+}
+
+impl Page {
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut query = Query::parse(text)?;
+        let size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
+        let next = query.take("next").filter(|next| !next.is_empty());
+        let next = next.map(Cow::into_owned);
+        query.finish()?;
+        Ok(Self {
+            size: u32::try_from(size).expect("at most a hundred"),
+            next,
+        })
+    }
+
+    /// The place that `next` names; None is the beginning.
+    pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
+        let next = self.next.as_deref();
+        next.map(|next| next.parse().map_err(|_| not_a_cursor()))
+            .transpose()
+    }
+
+    pub fn size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// How many records to look for: one more than asked tells whether there is a next page.
+    pub fn reach(&self) -> u32 {
+        self.size + 1
+    }
+
+    /// The page's records of those that were found, and `next` if there are more.
+    pub fn cut<T>(
+        &self,
+        mut found: Vec<T>,
+        cursor: impl FnOnce(&T) -> String,
+    ) -> (Vec<T>, Option<String>) {
+        let has_more = found.len() > self.size();
+        found.truncate(self.size());
+        let next = found.last().filter(|_| has_more).map(cursor);
+        (found, next)
+    }
+}
+
+pub fn not_a_cursor() -> Error {
+    Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list")
 }
 
 fn decode(text: &str) -> Result<Cow<'_, str>> {

@@ -11,10 +11,9 @@ use super::{
     caller::{AccountsRead, PathAccount, WalksWrite},
     error::ApiError,
     errors::{WalkErrors, WalkNowErrors},
-    query::Query,
+    query::{Page, Query, not_a_cursor},
 };
 use crate::{
-    error::{Error, Kind},
     gateway::Gateway,
     model::walk::{Suspect, Walk, WalkState},
 };
@@ -100,18 +99,11 @@ pub async fn list_walks(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let (page_size, next) = paging(&request)?;
-    let before = next
-        .map(|next| next.parse().map_err(|_| not_a_cursor()))
-        .transpose()?;
-    // One more than asked for tells whether there is a next page.
-    let mut data = gateway.walks(&account.0, before, page_size + 1).await?;
-    let has_more = data.len() > page_size as usize;
-    data.truncate(page_size as usize);
-    let next = data
-        .last()
-        .filter(|_| has_more)
-        .map(|walk| walk.id.to_string());
+    let page = Page::parse(request.query_string())?;
+    let walks = gateway
+        .walks(&account.0, page.after()?, page.reach())
+        .await?;
+    let (data, next) = page.cut(walks, |walk| walk.id.to_string());
     Ok(HttpResponse::Ok().json(WalkPage { data, next }))
 }
 
@@ -157,13 +149,10 @@ pub async fn list_suspects(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let (page_size, next) = paging(&request)?;
-    let from: usize = match next {
-        Some(next) => next.parse().map_err(|_| not_a_cursor())?,
-        None => 0,
-    };
+    let page = Page::parse(request.query_string())?;
+    let from: usize = page.after()?.unwrap_or(0);
     let suspects = gateway.suspects(&account.0, walk_id(&request)).await?;
-    let end = from.saturating_add(page_size as usize).min(suspects.len());
+    let end = from.saturating_add(page.size()).min(suspects.len());
     let data = suspects.get(from..end).ok_or_else(not_a_cursor)?.to_vec();
     let next = (end < suspects.len()).then(|| end.to_string());
     Ok(HttpResponse::Ok().json(SuspectPage { data, next }))
@@ -215,19 +204,4 @@ pub async fn discard_walk(
 
 fn walk_id(request: &HttpRequest) -> &str {
     request.match_info().get("walk").unwrap_or_default()
-}
-
-fn paging(request: &HttpRequest) -> Result<(u32, Option<String>), Error> {
-    let mut query = Query::parse(request.query_string())?;
-    let page_size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
-    let next = query
-        .take("next")
-        .filter(|next| !next.is_empty())
-        .map(|next| next.into_owned());
-    query.finish()?;
-    Ok((u32::try_from(page_size).expect("at most a hundred"), next))
-}
-
-fn not_a_cursor() -> Error {
-    Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list")
 }

@@ -68,11 +68,90 @@ impl FromStr for Scope {
 )]
 pub struct UnknownScope;
 
+/// What a key is for, in the words of whoever made it: 1 to 255 characters, not all of them
+/// spaces, and none a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label(String);
+
+impl Label {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = InvalidLabel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLabel> {
+        let is_fitting = !text.trim().is_empty()
+            && text.chars().count() <= 255
+            && !text.chars().any(char::is_control);
+        if is_fitting {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidLabel)
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a label is 1 to 255 characters, not all of them spaces, and without control characters")]
+pub struct InvalidLabel;
+
+/// What a key that is to be made is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    pub label: Option<Label>,
+    pub scopes: Vec<Scope>,
+    /// From when on the key is refused; None is never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl NewKey {
+    /// A key without a label that does not expire.
+    pub fn with_scopes(scopes: &[Scope]) -> Self {
+        Self {
+            label: None,
+            scopes: scopes.to_vec(),
+            expires_at: None,
+        }
+    }
+}
+
+/// What is to be changed of a key; None leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyChange {
+    /// Some(None) takes the label away.
+    pub label: Option<Option<Label>>,
+    /// An end; one that the key has already can only be brought forward.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Whether a key is taken, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatus {
+    Active,
+    Expired,
+    Revoked,
+}
+
+impl KeyStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            KeyStatus::Active => "active",
+            KeyStatus::Expired => "expired",
+            KeyStatus::Revoked => "revoked",
+        }
+    }
+}
+
 /// An API key as it is stored: never the key itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     pub id: KeyId,
     pub project: ProjectId,
+    /// Empty where it has none.
     pub label: String,
     pub scopes: Vec<Scope>,
     /// SHA-256 of the whole key.
@@ -83,11 +162,43 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    pub fn status_at(&self, now: Timestamp) -> KeyStatus {
+        if self.revoked_at.is_some() {
+            KeyStatus::Revoked
+        } else if self.expires_at.is_some_and(|end| end <= now) {
+            KeyStatus::Expired
+        } else {
+            KeyStatus::Active
+        }
     }
 
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_words_for_people() {
+        let longest = "é".repeat(255);
+        for good in ["HR feed", "ключ №1", " a", &longest] {
+            assert_eq!(good.parse::<Label>().unwrap().as_str(), good);
+        }
+        let too_long = "é".repeat(256);
+        for bad in [
+            "",
+            "  ",
+            "\u{a0}\u{2003}",
+            "a\nb",
+            "a\0",
+            "\u{1b}[2J",
+            "\u{9b}",
+            &too_long,
+        ] {
+            assert_eq!(bad.parse::<Label>(), Err(InvalidLabel), "{bad:?}");
+        }
     }
 }

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use super::{Store, id_in, moment_in, no_such_project, open::known_answer, project_in};
 use crate::{
     crypto::DataKey,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{
-        access::{ApiKey, Scope},
+        access::{ApiKey, KeyChange, Label, Scope},
         id::{KeyId, ProjectId},
     },
 };
@@ -176,17 +176,63 @@ impl Store {
         row.map(key_in).transpose()
     }
 
-    /// A project's keys, the oldest first; revoked and expired ones too.
-    pub async fn keys(&self, project: &ProjectId) -> Result<Vec<ApiKey>> {
+    /// At most `limit` of a project's keys, the newest first, from the one before `before` on;
+    /// revoked and expired ones too.
+    pub async fn keys(
+        &self,
+        project: &ProjectId,
+        before: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKey>> {
+        let before = before.unwrap_or(KeyId::from_uuid(uuid::Uuid::max()));
         let rows = self
             .db
             .fetch(
                 "select id, project, label, scopes, digest, created_at, expires_at, revoked_at
-                 from api_keys where project = $1 order by created_at, id",
-                [project.into()],
+                 from api_keys where project = $1 and id < $2 order by id desc limit $3",
+                [project.into(), before.into(), u64::from(limit).into()],
             )
             .await?;
         rows.into_iter().map(key_in).collect()
+    }
+
+    /// Changes a key and gives it as it is then; None if the project has no such key. An end that
+    /// is later than the one it has is refused, and then nothing is changed.
+    pub async fn update_key(
+        &self,
+        project: &ProjectId,
+        id: KeyId,
+        change: &KeyChange,
+    ) -> Result<Option<ApiKey>> {
+        let label = change.label.as_ref().map(|label| {
+            let label = label.as_ref().map_or("", Label::as_str);
+            label.to_owned()
+        });
+        let mut tx = self.db.begin().await?;
+        // In the statement itself, so that of two who bring the end forward the earlier one holds.
+        let updated = tx
+            .fetch_one(
+                "update api_keys
+                 set label = coalesce($3, label), expires_at = coalesce($4, expires_at)
+                 where project = $1 and id = $2
+                     and ($4 is null or expires_at is null or $4 <= expires_at)
+                 returning id, project, label, scopes, digest, created_at, expires_at, revoked_at",
+                [
+                    project.into(),
+                    id.into(),
+                    label.into(),
+                    change.expires_at.into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        match updated {
+            Some(row) => key_in(row).map(Some),
+            None => match self.key(id).await?.filter(|key| key.project == *project) {
+                Some(key) => Err(ends_before(&key)),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Revokes a key and gives it as it is then; None if the project has no such key. The
@@ -209,6 +255,17 @@ impl Store {
         tx.commit().await?;
         row.map(key_in).transpose()
     }
+}
+
+fn ends_before(key: &ApiKey) -> Error {
+    let end = key
+        .expires_at
+        .map_or_else(String::new, |end| format!(", {end}"));
+    Error::new(
+        Kind::InvalidBody,
+        format!("`expires_at` must not be after the end that the key has{end}"),
+    )
+    .with_hint("An end is only ever brought forward; make a new key for a later one.")
 }
 
 fn key_in(row: KeyRow) -> Result<ApiKey> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::{crypto::ApiKeyText, model::access::Scope};
 use serde_json::{Value, json};
 
 use crate::{
@@ -28,6 +28,7 @@ const ALL: [Whose; 4] = [Whose::Own, Whose::Others, Whose::Absent, Whose::Malfor
 /// A project with an account that has been walked, and a walk of it that is held.
 struct Project {
     key: String,
+    key_id: String,
     account: String,
     held_walk: String,
     /// Somebody, and a group, whom only this project's directory has.
@@ -47,6 +48,7 @@ fn id<'a>(
     other: &'a Project,
 ) -> &'a str {
     let of = |project: &'a Project| match (name, resource) {
+        ("id", "api_keys") => project.key_id.as_str(),
         ("account" | "id", _) => project.account.as_str(),
         ("walk", _) => project.held_walk.as_str(),
         ("record", "users") => project.user.as_str(),
@@ -96,6 +98,7 @@ impl Project {
         assert_eq!(held["state"], "held", "{name}: {held}");
         let truth = provider.truth().await;
         Self {
+            key_id: ApiKeyText::parse(&key).unwrap().id().to_string(),
             key,
             account,
             held_walk: held["id"].as_str().unwrap().to_owned(),
@@ -134,11 +137,10 @@ async fn two_projects() -> (World, [World; 2], Project, Project) {
     (world, providers, one, two)
 }
 
-/// The resource of a path under `/iam`, such as `users`.
+/// The resource of a path, such as `users` of one under `/iam`, and else `accounts`.
 fn resource(path: &str) -> &str {
-    path.strip_prefix("/iam/")
-        .and_then(|rest| rest.split('/').next())
-        .unwrap_or_default()
+    let path = path.strip_prefix("/iam").unwrap_or(path);
+    path.split('/').nth(1).unwrap_or_default()
 }
 
 /// The names in braces of a path.
@@ -177,10 +179,9 @@ fn choices(parameters: usize) -> Vec<Vec<Whose>> {
 
 /// What must answer only when all ids are the caller's own. The order puts what deletes last.
 fn order(operation: &Operation) -> (bool, bool) {
-    let is_delete_of_account =
-        operation.method == Method::DELETE && operation.path.starts_with("/accounts");
+    let takes_away = operation.method == Method::DELETE && !operation.path.starts_with("/iam");
     let is_decision = operation.path.ends_with("/release") || operation.path.ends_with("/discard");
-    (is_delete_of_account, is_decision)
+    (takes_away, is_decision)
 }
 
 #[tokio::test]
@@ -200,6 +201,7 @@ async fn no_route_answers_with_anything_of_another_project() {
         if parameters.is_empty() {
             let known = [
                 "/accounts",
+                "/api_keys",
                 "/connectors/meta",
                 "/health/live",
                 "/health/ready",
@@ -249,7 +251,13 @@ async fn no_route_answers_with_anything_of_another_project() {
                 asked.insert((operation.method.to_string(), path.to_owned()));
 
                 let text = body.to_string();
-                for secret in [&other.account, &other.held_walk, &other.user, &other.group] {
+                for secret in [
+                    &other.key_id,
+                    &other.account,
+                    &other.held_walk,
+                    &other.user,
+                    &other.group,
+                ] {
                     assert!(!text.contains(secret.as_str()), "{what}");
                 }
                 match choice.iter().position(|whose| *whose != Whose::Own) {
@@ -295,6 +303,11 @@ async fn no_route_answers_with_anything_of_another_project() {
         assert_eq!(list.as_array().unwrap().len(), 1);
         assert_eq!(list[0]["id"], own.account);
         assert!(!list.to_string().contains(&other.account));
+        let keys = own.ask(&world, Method::GET, "/api_keys", None).await;
+        let keys = keys.expect(200);
+        assert_eq!(keys["data"].as_array().unwrap().len(), 1);
+        assert_eq!(keys["data"][0]["id"], own.key_id);
+        assert_eq!(keys["data"][0]["status"], "active");
     }
 }
 
@@ -319,9 +332,14 @@ async fn what_the_matrix_leaves_out_works_for_ones_own() {
         .expect(200);
     assert_eq!(discarded["reason"], "discarded");
     for project in [&one, &two] {
-        let path = format!("/accounts/{}", project.account);
-        let reply = project.ask(&world, Method::DELETE, &path, None).await;
-        reply.expect(200);
+        // The key last: nothing can be asked with it then.
+        for path in [
+            format!("/accounts/{}", project.account),
+            format!("/api_keys/{}", project.key_id),
+        ] {
+            let reply = project.ask(&world, Method::DELETE, &path, None).await;
+            reply.expect(200);
+        }
     }
 }
 

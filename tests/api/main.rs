@@ -5,6 +5,7 @@
 
 mod account_changes;
 mod accounts;
+mod api_keys;
 mod connectors;
 mod errors;
 mod expected;
@@ -14,6 +15,7 @@ mod iam;
 mod isolation;
 mod openapi;
 mod paging;
+mod quota;
 mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;

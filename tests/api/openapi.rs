@@ -111,6 +111,7 @@ fn every_route_that_needs_a_key_documents_the_refusals_that_all_share() {
             Kind::InvalidParameter,
             Kind::Unauthorized,
             Kind::KeyScopeMissing,
+            Kind::RateLimited,
             Kind::Internal,
             Kind::StoreUnavailable,
         ] {

@@ -10,7 +10,7 @@ use rolecall::{
     config::Config,
     crypto::{Chance, KeyRing},
     gateway::Gateway,
-    model::access::Scope,
+    model::access::{NewKey, Scope},
 };
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
@@ -24,7 +24,7 @@ pub struct Plan {
     pub users: usize,
     pub groups: usize,
     pub seed: u64,
-    /// Settings over the defaults: path and TOML value. There is no rate limit by default.
+    /// Settings over the defaults: path and TOML value. There are no rate limits by default.
     pub settings: Vec<(&'static str, &'static str)>,
 }
 
@@ -184,8 +184,8 @@ impl World {
         let (gateway, base, running) = serve(&place, &plan.settings, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
-        let key = gateway
-            .create_key(&project, "test", &Scope::ALL)
+        let (key, _) = gateway
+            .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
             .await
             .unwrap();
         Self {
@@ -235,9 +235,9 @@ impl World {
 
     /// One key more for a project.
     pub async fn key_of(&self, project: &str, scopes: &[Scope]) -> String {
-        let key = self
+        let (key, _) = self
             .gateway
-            .create_key(&project.parse().unwrap(), "test", scopes)
+            .create_key(&project.parse().unwrap(), &NewKey::with_scopes(scopes))
             .await
             .unwrap();
         key.expose().to_owned()
@@ -463,6 +463,7 @@ async fn serve(
         ("server.workers", "1"),
         ("server.drain_seconds", "1"),
         ("store.url", url.as_str()),
+        ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", "0"),
         ("provider.loopback_base_urls", "true"),
     ];

@@ -179,7 +179,7 @@ fn the_checker_catches_what_is_planted() {
         ("directory", "use crate::clock::Clock;"),
         ("model", "async fn f() { tokio::task::yield_now().await }"),
         ("gateway", "use sqlx::Row;"),
-        ("gateway", "use governor as g;"),
+        ("http", "use governor as g;"),
         ("gateway", "pub use crate::store::Store;"),
         ("store", "use moka::sync::Cache;"),
         ("outbound", "use crate::config::Config;"),

@@ -119,6 +119,7 @@ impl House {
                 "ROLECALL_SERVER__LISTEN",
                 format!("127.0.0.1:{}", self.port),
             )
+            .env("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "0")
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
             .env("ROLECALL_LOG__LEVEL", "info")

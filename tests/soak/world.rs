@@ -21,7 +21,7 @@ use rolecall::{
     crypto::{Chance, KeyRing},
     gateway::Gateway,
     http,
-    model::access::Scope,
+    model::access::{NewKey, Scope},
     store::OpenError,
 };
 use serde_json::{Value, json};
@@ -162,8 +162,8 @@ impl World {
         let gateway = gateway(plan, &directory, &ring, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
-        let key = gateway
-            .create_key(&project, "soak", &Scope::ALL)
+        let (key, _) = gateway
+            .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
             .await
             .unwrap();
         let (server, base) = serve(gateway);
@@ -319,6 +319,7 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
         ("walk.fresh_seconds", fresh_seconds.as_str()),
         ("walk.parallel_reads", parallel_reads.as_str()),
         ("directory.keep_superseded_seconds", "86400"),
+        ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", rate_limit.as_str()),
         ("provider.loopback_base_urls", "true"),
         // These pass in real time.

@@ -6,6 +6,7 @@ use rolecall::{
     crypto::KeyRing,
     error::Kind,
     model::{
+        access::{KeyChange, KeyStatus, Label},
         account::{AccountChange, AccountStatus, Credential, StatusReason},
         walk::{Walk, WalkReason, WalkState},
     },
@@ -29,6 +30,9 @@ pub const ALL: &[(&str, Contract)] = &[
     }),
     ("an API key reads back until and after it is revoked", |w| {
         Box::pin(an_api_key_reads_back(w))
+    }),
+    ("the end of a key is only ever brought forward", |w| {
+        Box::pin(a_key_s_end_is_only_brought_forward(w))
     }),
     ("an account reads back whole", |w| {
         Box::pin(an_account_reads_back_whole(w))
@@ -117,9 +121,14 @@ async fn an_api_key_reads_back(world: World) {
     let (_, later) = world.new_key(&own);
     store.insert_key(&later).await.unwrap();
     assert_eq!(
-        store.keys(&own).await.unwrap(),
-        [key.clone(), later.clone()]
+        store.keys(&own, None, 9).await.unwrap(),
+        [later.clone(), key.clone()]
     );
+    let newest = store.keys(&own, None, 1).await.unwrap();
+    assert_eq!(newest.as_slice(), std::slice::from_ref(&later));
+    let before = store.keys(&own, Some(later.id), 9).await.unwrap();
+    assert_eq!(before.as_slice(), std::slice::from_ref(&key));
+    assert!(store.keys(&own, Some(key.id), 9).await.unwrap().is_empty());
 
     let revoked_at = clock.now();
     let revoked = store
@@ -128,7 +137,7 @@ async fn an_api_key_reads_back(world: World) {
         .unwrap()
         .unwrap();
     assert_eq!(revoked.revoked_at, Some(revoked_at));
-    assert!(!revoked.is_valid_at(revoked_at));
+    assert_eq!(revoked.status_at(revoked_at), KeyStatus::Revoked);
     world.tick();
     let again = store.revoke_key(&own, key.id, clock.now()).await.unwrap();
     assert_eq!(again, Some(revoked.clone()));
@@ -137,6 +146,38 @@ async fn an_api_key_reads_back(world: World) {
     let (_, nobodys) = world.new_key(&project("nobody"));
     let error = store.insert_key(&nobodys).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
+}
+
+async fn a_key_s_end_is_only_brought_forward(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let now = clock.now();
+    let ends_in = |seconds| Some(now + Duration::from_secs(seconds));
+    let (_, mut key) = world.new_key(&own);
+    key.expires_at = None;
+    store.insert_key(&key).await.unwrap();
+
+    let label: Label = "former feed".parse().unwrap();
+    let change = |label: Option<Option<&Label>>, end| KeyChange {
+        label: label.map(|label| label.cloned()),
+        expires_at: end,
+    };
+    for (change, label, end) in [
+        (change(None, ends_in(60)), "nightly export", ends_in(60)),
+        (change(Some(Some(&label)), None), "former feed", ends_in(60)),
+        (change(None, ends_in(60)), "former feed", ends_in(60)),
+        (change(Some(None), ends_in(30)), "", ends_in(30)),
+    ] {
+        let updated = store.update_key(&own, key.id, &change).await.unwrap();
+        (key.label, key.expires_at) = (label.to_owned(), end);
+        assert_eq!(updated.as_ref(), Some(&key));
+        assert_eq!(store.key(key.id).await.unwrap(), updated);
+    }
+
+    let too_late = change(Some(Some(&label)), ends_in(31));
+    let error = store.update_key(&own, key.id, &too_late).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidBody);
+    assert_eq!(store.key(key.id).await.unwrap(), Some(key));
 }
 
 async fn an_account_reads_back_whole(world: World) {
@@ -954,7 +995,13 @@ async fn no_project_sees_anothers_rows(world: World) {
     };
 
     for project in [&foreign, &absent] {
-        assert!(store.keys(project).await.unwrap().is_empty());
+        assert!(store.keys(project, None, 9).await.unwrap().is_empty());
+        let forward = KeyChange {
+            expires_at: Some(now),
+            ..KeyChange::default()
+        };
+        let updated = store.update_key(project, key.id, &forward).await;
+        assert_eq!(updated.unwrap(), None);
         assert_eq!(store.revoke_key(project, key.id, now).await.unwrap(), None);
         assert!(store.accounts(project).await.unwrap().is_empty());
         assert_eq!(store.account(project, id).await.unwrap(), None);
@@ -1055,7 +1102,7 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert_eq!(world.store.keys(&own).await.unwrap().len(), 160);
+    assert_eq!(world.store.keys(&own, None, 1000).await.unwrap().len(), 160);
     assert_eq!(world.store.accounts(&own).await.unwrap().len(), 161);
     let walks = world
         .store

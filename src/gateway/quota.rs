@@ -1,0 +1,187 @@
+//! How many requests a key may make: so many at once, and as many again spread over each minute.
+//!
+//! It keeps one project from slowing the others, and is counted by each process for itself: a
+//! count that is shared would put the store on the way of every request. What a key has spent is
+//! forgotten once it has it all back, so memory holds the keys of the last minute.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use governor::{
+    Quota, RateLimiter, clock::Clock as Ticker, middleware::StateInformationMiddleware,
+    state::keyed::DashMapStateStore,
+};
+
+use crate::{
+    clock::Clock,
+    error::{Error, Kind, Result},
+    model::id::KeyId,
+};
+
+/// What a quota is for.
+pub const WINDOW: Duration = Duration::from_secs(60);
+
+type Limiter = RateLimiter<KeyId, DashMapStateStore<KeyId>, Ticks, StateInformationMiddleware>;
+
+/// What each key has left.
+pub struct Quotas {
+    /// None: there is no limit.
+    limited: Option<Limited>,
+}
+
+struct Limited {
+    per_minute: NonZeroU32,
+    limiter: Limiter,
+}
+
+/// Where a key stands after one request more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests in a [`WINDOW`].
+    pub quota: NonZeroU32,
+    /// Requests that would be answered now.
+    pub remaining: u32,
+    /// Within which time there is one more.
+    pub more_in: Duration,
+    is_over: bool,
+}
+
+impl Quotas {
+    pub fn new(per_minute: Option<NonZeroU32>, clock: Clock) -> Self {
+        let limited = per_minute.map(|per_minute| Limited {
+            per_minute,
+            limiter: Limiter::new(
+                Quota::per_minute(per_minute),
+                DashMapStateStore::default(),
+                Ticks(clock),
+            ),
+        });
+        Self { limited }
+    }
+
+    /// Counts one request of this key; None where there is no limit.
+    pub fn spend(&self, key: KeyId) -> Option<Standing> {
+        let Limited {
+            per_minute,
+            limiter,
+        } = self.limited.as_ref()?;
+        let (remaining, more_in, is_over) = match limiter.check_key(&key) {
+            Ok(left) => (
+                left.remaining_burst_capacity(),
+                WINDOW / per_minute.get(),
+                false,
+            ),
+            Err(refused) => (0, refused.wait_time_from(limiter.clock().now()), true),
+        };
+        Some(Standing {
+            quota: *per_minute,
+            remaining,
+            more_in,
+            is_over,
+        })
+    }
+
+    /// Forgets the keys that have all of their requests back.
+    pub fn forget_idle(&self) {
+        if let Some(limited) = &self.limited {
+            limited.limiter.retain_recent();
+        }
+    }
+}
+
+impl Standing {
+    /// # Errors
+    /// `rate_limited`, with the time until there is a request left.
+    pub fn check(&self) -> Result<()> {
+        if !self.is_over {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::RateLimited,
+            format!(
+                "this API key has made more than {} requests a minute",
+                self.quota
+            ),
+        )
+        .with_retry_after(self.more_in))
+    }
+}
+
+/// Our clock as governor wants it.
+#[derive(Clone)]
+struct Ticks(Clock);
+
+impl Ticker for Ticks {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::crypto::Chance;
+
+    fn world(per_minute: u32) -> (Quotas, Clock, impl FnMut() -> KeyId) {
+        let clock = Clock::skipping(Timestamp::UNIX_EPOCH);
+        let quotas = Quotas::new(NonZeroU32::new(per_minute), clock.clone());
+        let chance = Chance::seeded(1);
+        (quotas, clock, move || chance.id(Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn a_key_has_its_quota_at_once_and_gets_it_back_evenly() {
+        let (quotas, clock, mut new_id) = world(10);
+        let key = new_id();
+        for left in (0..10).rev() {
+            let standing = quotas.spend(key).unwrap();
+            assert!(standing.check().is_ok());
+            assert_eq!((standing.quota.get(), standing.remaining), (10, left));
+        }
+        let standing = quotas.spend(key).unwrap();
+        assert_eq!((standing.remaining, standing.more_in.as_secs()), (0, 6));
+        let error = standing.check().unwrap_err();
+        assert_eq!(error.kind(), Kind::RateLimited);
+        assert_eq!(error.retry_after(), Some(standing.more_in));
+
+        clock.advance(standing.more_in);
+        assert!(quotas.spend(key).unwrap().check().is_ok());
+        assert!(quotas.spend(key).unwrap().check().is_err());
+        clock.advance(WINDOW);
+        assert_eq!(quotas.spend(key).unwrap().remaining, 9);
+    }
+
+    #[test]
+    fn what_one_key_spends_no_other_lacks() {
+        let (quotas, _, mut new_id) = world(2);
+        let (one, other) = (new_id(), new_id());
+        for _ in 0..5 {
+            quotas.spend(one);
+        }
+        assert!(quotas.spend(one).unwrap().check().is_err());
+        assert_eq!(quotas.spend(other).unwrap().remaining, 1);
+    }
+
+    #[test]
+    fn a_key_is_remembered_for_as_long_as_it_lacks_something() {
+        let (quotas, clock, mut new_id) = world(60);
+        let held = |quotas: &Quotas| quotas.limited.as_ref().unwrap().limiter.len();
+        for _ in 0..100 {
+            quotas.spend(new_id());
+        }
+        quotas.forget_idle();
+        assert_eq!(held(&quotas), 100);
+        clock.advance(WINDOW);
+        quotas.forget_idle();
+        assert_eq!(held(&quotas), 0);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_counted() {
+        let (quotas, _, mut new_id) = world(0);
+        assert_eq!(quotas.spend(new_id()), None);
+    }
+}

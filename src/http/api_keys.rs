@@ -1,0 +1,307 @@
+//! `/api_keys`: make a key, list them, look at one, change one, revoke one.
+
+use std::borrow::Cow;
+
+use actix_web::{
+    HttpRequest, HttpResponse, delete, get,
+    http::header,
+    patch, post,
+    web::{Data, Payload},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    body,
+    caller::{Admin, Allowed, PathKey},
+    error::ApiError,
+    errors::{IssueKeyErrors, KeyErrors, KeysErrors, UpdateKeyErrors},
+    moment::moment,
+    query::{Page, Query},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    gateway::Gateway,
+    model::access::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(create_api_key)
+        .service(list_api_keys)
+        .service(get_api_key)
+        .service(update_api_key)
+        .service(revoke_api_key);
+}
+
+/// An API key to make.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyIn {
+    /// What the key is for, in your words.
+    #[schema(example = "HR feed", min_length = 1, max_length = 255)]
+    label: Option<String>,
+    /// What the key may be used for, each scope once. `admin` is not given here.
+    #[schema(value_type = Vec<Scope>, min_items = 1, example = json!(["iam:read", "accounts:read"]))]
+    scopes: Vec<String>,
+    /// From when on the key is refused: `YYYY-MM-DDTHH:MM:SS`, a fraction if need be, and `Z` or an
+    /// offset. Without it the key holds until it is revoked.
+    #[schema(value_type = Option<Timestamp>, example = "2027-06-30T00:00:00Z")]
+    expires_at: Option<String>,
+}
+
+/// What to change of an API key. What is not there stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyPatch {
+    /// Null takes it away.
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = Option<String>, example = "HR feed, until the new one is in use")]
+    label: Option<Option<String>>,
+    /// From when on the key is refused: in the future, and not after the end that it has.
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = Timestamp, required = false, example = "2027-01-31T00:00:00Z")]
+    expires_at: Option<Option<String>>,
+}
+
+/// An API key, without the key itself.
+#[derive(Serialize, ToSchema)]
+pub struct ApiKeyOut {
+    /// The key's public part: it is in the key, between `rc_` and the next `_`, without hyphens.
+    #[schema(example = "0198c3f0-5a1b-7c3d-9e2f-1a2b3c4d5e6f")]
+    pub id: String,
+    pub label: Option<String>,
+    pub scopes: Vec<Scope>,
+    /// Only an `active` key is taken.
+    pub status: KeyStatus,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// An API key that was just made.
+#[derive(Serialize, ToSchema)]
+pub struct NewApiKeyOut {
+    #[serde(flatten)]
+    pub api_key: ApiKeyOut,
+    /// The key itself. It is shown this once, and nobody can find it out later.
+    #[schema(example = "rc_0198c3f05a1b7c3d9e2f1a2b3c4d5e6f_…")]
+    pub key: String,
+}
+
+/// API keys, newest first.
+#[derive(Serialize, ToSchema)]
+pub struct ApiKeyPage {
+    pub data: Vec<ApiKeyOut>,
+    pub next: Option<String>,
+}
+
+impl ApiKeyOut {
+    /// The key as it is at `now`.
+    pub fn at(now: Timestamp, key: ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            status: key.status_at(now),
+            label: Some(key.label).filter(|label| !label.is_empty()),
+            scopes: key.scopes,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}
+
+impl ApiKeyIn {
+    /// Every field checked, in the words of the document.
+    fn into_new_key(self) -> Result<NewKey> {
+        Ok(NewKey {
+            label: self.label.as_deref().map(label).transpose()?,
+            scopes: scopes(&self.scopes)?,
+            expires_at: self.expires_at.as_deref().map(end).transpose()?,
+        })
+    }
+}
+
+impl ApiKeyPatch {
+    fn into_change(self) -> Result<KeyChange> {
+        let label = self
+            .label
+            .map(|given| given.as_deref().map(label).transpose())
+            .transpose()?;
+        let expires_at = match self.expires_at {
+            None => None,
+            Some(None) => {
+                return Err(invalid(
+                    "`expires_at` cannot be null: an end is never taken away",
+                ));
+            }
+            Some(Some(text)) => Some(end(&text)?),
+        };
+        Ok(KeyChange { label, expires_at })
+    }
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+fn label(text: &str) -> Result<Label> {
+    let label = text.parse::<Label>();
+    label.map_err(|error| invalid(format!("`label` is refused: {error}")))
+}
+
+fn scopes(words: &[String]) -> Result<Vec<Scope>> {
+    let mut scopes = Vec::new();
+    for word in words {
+        let scope = word
+            .parse()
+            .map_err(|error| invalid(format!("`scopes` has an {error}")))?;
+        if scopes.contains(&scope) {
+            return Err(invalid(format!("`scopes` has {scope} more than once")));
+        }
+        scopes.push(scope);
+    }
+    if scopes.is_empty() {
+        return Err(invalid("`scopes` must name at least one scope"));
+    }
+    Ok(scopes)
+}
+
+/// A moment, in the milliseconds that are stored.
+fn end(text: &str) -> Result<Timestamp> {
+    moment(text)
+        .and_then(|end| Timestamp::from_millisecond(end.as_millisecond()).ok())
+        .ok_or_else(|| {
+            invalid(
+                "`expires_at` must be a moment as YYYY-MM-DDTHH:MM:SS, with a fraction or without, \
+                 and then Z or an offset as +HH:MM",
+            )
+        })
+}
+
+/// Make an API key
+///
+/// The key itself is in this answer and in no other. The scope `admin` is not given: the operator
+/// makes such keys.
+#[utoipa::path(
+    tag = "api_keys",
+    operation_id = "create_api_key",
+    request_body = ApiKeyIn,
+    responses((status = 201, description = "The key is made", body = NewApiKeyOut), IssueKeyErrors),
+)]
+#[post("/api_keys")]
+pub async fn create_api_key(
+    caller: Allowed<Admin>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let new = body::read::<ApiKeyIn>(&request, payload)
+        .await?
+        .into_new_key()?;
+    let (text, key) = gateway.issue_key(&caller.0, &new).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(NewApiKeyOut {
+            api_key: ApiKeyOut::at(key.created_at, key),
+            key: text.expose().to_owned(),
+        }))
+}
+
+/// List API keys
+///
+/// The keys of this key's project, newest first; expired and revoked ones too.
+#[utoipa::path(
+    tag = "api_keys",
+    operation_id = "list_api_keys",
+    params(
+        ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Keys per page, 25 by default."),
+        ("next" = Option<String>, Query, description = "`next` of the page before."),
+    ),
+    responses((status = 200, description = "Keys, newest first", body = ApiKeyPage), KeysErrors),
+)]
+#[get("/api_keys")]
+pub async fn list_api_keys(
+    caller: Allowed<Admin>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let page = Page::parse(request.query_string())?;
+    let keys = gateway.keys(&caller.0, page.after()?, page.reach()).await?;
+    let (keys, next) = page.cut(keys, |key| key.id.to_string());
+    let now = gateway.clock().now();
+    let data = keys.into_iter().map(|key| ApiKeyOut::at(now, key));
+    Ok(HttpResponse::Ok().json(ApiKeyPage {
+        data: data.collect(),
+        next,
+    }))
+}
+
+/// Get an API key
+///
+/// As it is now; the key itself is not shown again.
+#[utoipa::path(
+    tag = "api_keys",
+    operation_id = "get_api_key",
+    params(("id" = String, Path, description = "The key's id")),
+    responses((status = 200, description = "The key", body = ApiKeyOut), KeyErrors),
+)]
+#[get("/api_keys/{id}")]
+pub async fn get_api_key(
+    key: PathKey<Admin>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), key.0)))
+}
+
+/// Change an API key
+///
+/// Changes its label, or when it ends: an end can be set and brought forward, never put off or
+/// taken away. Scopes are never changed. If anything is refused, nothing is changed.
+#[utoipa::path(
+    tag = "api_keys",
+    operation_id = "update_api_key",
+    params(("id" = String, Path, description = "The key's id")),
+    request_body = ApiKeyPatch,
+    responses((status = 200, description = "The key as it is now", body = ApiKeyOut), UpdateKeyErrors),
+)]
+#[patch("/api_keys/{id}")]
+pub async fn update_api_key(
+    key: PathKey<Admin>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let change = body::read::<ApiKeyPatch>(&request, payload)
+        .await?
+        .into_change()?;
+    let updated = gateway.update_key(&key.0, change).await?;
+    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), updated)))
+}
+
+/// Revoke an API key
+///
+/// Once this has answered, the key is refused here, and within a second by every other process.
+/// A key may revoke itself. Revoking one again changes nothing.
+#[utoipa::path(
+    tag = "api_keys",
+    operation_id = "revoke_api_key",
+    params(("id" = String, Path, description = "The key's id")),
+    responses((status = 200, description = "The key, now revoked", body = ApiKeyOut), KeyErrors),
+)]
+#[delete("/api_keys/{id}")]
+pub async fn revoke_api_key(
+    key: PathKey<Admin>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let revoked = gateway.revoke_key(&key.0.project, key.0.id).await?;
+    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), revoked)))
+}
