@@ -9,5 +9,6 @@ mod demo;
 mod keyring;
 #[path = "../postgres/mod.rs"]
 mod schema;
+mod keys;
 mod serve;
 mod store;
