@@ -17,6 +17,13 @@ use crate::{
     },
 };
 
+/// A key that was proven to be of the caller's own project, and by which key it is asked for.
+#[derive(Debug, Clone)]
+pub struct OwnKey {
+    pub key: ApiKey,
+    by: KeyId,
+}
+
 impl Gateway {
     /// Makes a key of `project` with any scopes; its text is known to nobody else and never again.
     ///
@@ -30,7 +37,6 @@ impl Gateway {
         let now = self.0.clock.now();
         let (text, key) = ApiKeyText::issue(project, new, now, &self.0.chance);
         self.0.store.insert_key(&key).await?;
-        tracing::info!(key = %key.id, "API key made");
         Ok((text, key))
     }
 
@@ -47,7 +53,9 @@ impl Gateway {
             ));
         }
         self.lies_ahead(new.expires_at)?;
-        self.create_key(caller.project(), new).await
+        let made = self.create_key(caller.project(), new).await?;
+        tracing::info!(key = %made.1.id, by = %caller.key.id, "API key made");
+        Ok(made)
     }
 
     /// Keys of the caller's own project, the newest first, from the one made before `before` on.
@@ -67,43 +75,52 @@ impl Gateway {
     ///
     /// # Errors
     /// `not_found`, the same for an unknown, a malformed and another project's id.
-    pub async fn own_key(&self, caller: &Caller, id: &str) -> Result<ApiKey> {
+    pub async fn own_key(&self, caller: &Caller, id: &str) -> Result<OwnKey> {
         let id: KeyId = id.parse().map_err(|_| no_such_key())?;
         let key = self.0.store.key(id).await?;
-        key.filter(|key| key.project == *caller.project())
-            .ok_or_else(no_such_key)
+        let key = key
+            .filter(|key| key.project == *caller.project())
+            .ok_or_else(no_such_key)?;
+        let by = caller.key.id;
+        Ok(OwnKey { key, by })
     }
 
     /// Changes a key, all of it or nothing.
     ///
     /// # Errors
     /// `invalid_body` if it is to end later than it does, or would have ended by now.
-    pub async fn update_key(&self, key: &ApiKey, change: KeyChange) -> Result<ApiKey> {
+    pub async fn update_key(&self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
         self.lies_ahead(change.expires_at)?;
         if change == KeyChange::default() {
-            return Ok(key.clone());
+            return Ok(own.key.clone());
         }
-        let (gateway, project, id) = (self.clone(), key.project.clone(), key.id);
+        let (gateway, own) = (self.clone(), own.clone());
         self.owned(async move {
-            let updated = gateway.0.store.update_key(&project, id, &change).await;
-            gateway.0.keys.forget(&id);
-            updated?.ok_or_else(no_such_key)
+            let OwnKey { key, by } = own;
+            let store = &gateway.0.store;
+            let updated = store.update_key(&key.project, key.id, &change).await;
+            gateway.0.keys.forget(&key.id);
+            let updated = updated?.ok_or_else(no_such_key)?;
+            tracing::info!(key = %key.id, %by, "API key changed");
+            Ok(updated)
         })
         .await
     }
 
-    /// Revokes a key of `project`: on return, this process takes it no more.
+    /// Revokes a key: on return, this process takes it no more.
     ///
     /// # Errors
-    /// `not_found` if the project has no such key.
-    pub async fn revoke_key(&self, project: &ProjectId, id: KeyId) -> Result<ApiKey> {
-        let (gateway, project) = (self.clone(), project.clone());
+    /// `store_unavailable`.
+    pub async fn revoke_key(&self, own: &OwnKey) -> Result<ApiKey> {
+        let (gateway, own) = (self.clone(), own.clone());
         self.owned(async move {
+            let OwnKey { key, by } = own;
             let now = gateway.0.clock.now();
-            let revoked = gateway.0.store.revoke_key(&project, id, now).await;
-            gateway.0.keys.forget(&id);
+            let store = &gateway.0.store;
+            let revoked = store.revoke_key(&key.project, key.id, now).await;
+            gateway.0.keys.forget(&key.id);
             let revoked = revoked?.ok_or_else(no_such_key)?;
-            tracing::info!(key = %id, "API key revoked");
+            tracing::info!(key = %key.id, %by, "API key revoked");
             Ok(revoked)
         })
         .await

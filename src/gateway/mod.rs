@@ -6,7 +6,7 @@
 //! caller that goes away takes nothing with it.
 //!
 //! * [`access`]: whose key is this, whose account is that.
-//! * `keys`: make, look at and end API keys; [`quota`]: how often one may ask.
+//! * [`keys`]: make, look at and end API keys; [`quota`]: how often one may ask.
 //! * [`accounts`]: link, list, delete.
 //! * [`reading`]: a directory, its pages, its freshness.
 //! * `summary`: a directory as a whole.
@@ -46,7 +46,7 @@ use crate::{
 pub mod access;
 pub mod accounts;
 mod cursor;
-mod keys;
+pub mod keys;
 mod live;
 mod page;
 pub mod quota;

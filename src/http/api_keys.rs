@@ -256,7 +256,7 @@ pub async fn get_api_key(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), key.0)))
+    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), key.0.key)))
 }
 
 /// Change an API key
@@ -302,6 +302,6 @@ pub async fn revoke_api_key(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    let revoked = gateway.revoke_key(&key.0.project, key.0.id).await?;
+    let revoked = gateway.revoke_key(&key.0).await?;
     Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), revoked)))
 }

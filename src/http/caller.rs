@@ -14,8 +14,9 @@ use crate::{
     gateway::{
         Gateway,
         access::{Caller, OwnAccount},
+        keys::OwnKey,
     },
-    model::access::{ApiKey, Scope},
+    model::access::Scope,
 };
 
 /// The scope that a route needs, as a type.
@@ -55,7 +56,7 @@ pub struct NamedAccount<S>(pub OwnAccount, PhantomData<S>);
 pub struct PathAccount<S>(pub OwnAccount, PhantomData<S>);
 
 /// The API key of the caller's own project, named by `{id}` in the path.
-pub struct PathKey<S>(pub ApiKey, PhantomData<S>);
+pub struct PathKey<S>(pub OwnKey, PhantomData<S>);
 
 type Extracted<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 

@@ -222,6 +222,8 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
             "create",
             "--project",
             "one",
+            "--scopes",
+            "iam:read,accounts:read,accounts:write,walks:write,admin",
             "--json",
             "--config",
             flag,
@@ -240,7 +242,7 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
 
     let refused_token = "refused-token-canary-5d1e9b77c0";
     let wrong_key = format!("{}x", &key[..key.len() - 1]);
-    let secrets = [
+    let mut secrets = vec![
         Canary::new("the provider's token", token),
         Canary::new("a refused token", refused_token),
         Canary::new("the API key", key),
@@ -280,6 +282,40 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
         body
     };
     let mut errors: Vec<Reply> = Vec::new();
+
+    // A key made through the API, used, looked at, mistaken for an id, and revoked.
+    let made = json!({"scopes": ["accounts:read"], "label": "a feed"});
+    let made = ask(Method::POST, "/api_keys", &[auth], Some(made)).await;
+    let made = made.expect(201);
+    let (made_id, made_key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    secrets.push(Canary::new("an API key made through the API", made_key));
+    let made_bearer = format!("Bearer {made_key}");
+    let made_auth = ("authorization", made_bearer.as_str());
+    let listed = ask(Method::GET, "/accounts", &[made_auth], None).await;
+    listed.expect(200);
+    errors.push(ask(Method::GET, "/api_keys", &[auth], None).await);
+    errors.push(ask(Method::POST, "/api_keys", &[made_auth], None).await);
+    errors.push(
+        ask(
+            Method::DELETE,
+            &format!("/api_keys/{made_key}"),
+            &[auth],
+            None,
+        )
+        .await,
+    );
+    for mistaken in [
+        json!({"scopes": [made_key]}),
+        json!({"scopes": made_key}),
+        json!({"scopes": ["iam:read"], "expires_at": made_key}),
+    ] {
+        errors.push(ask(Method::POST, "/api_keys", &[auth], Some(mistaken)).await);
+    }
+    let one = format!("/api_keys/{made_id}");
+    let relabelled = json!({"label": "a former feed"});
+    errors.push(ask(Method::PATCH, &one, &[auth], Some(relabelled)).await);
+    errors.push(ask(Method::DELETE, &one, &[auth], None).await);
+    errors.push(ask(Method::GET, "/accounts", &[made_auth], None).await);
 
     // Linked, and refused in every way.
     let linked = ask(Method::POST, "/accounts", &[auth], Some(body_with(token))).await;
@@ -394,7 +430,15 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
 
     // The cage was in order: the log is one of TRACE, and has a line of what was done.
     let text = String::from_utf8_lossy(&log);
-    for part in ["TRACE", "account linked", "provider call", "walk failed"] {
+    for part in [
+        "TRACE",
+        "API key made",
+        "API key changed",
+        "API key revoked",
+        "account linked",
+        "provider call",
+        "walk failed",
+    ] {
         assert!(text.contains(part), "the log has no {part}");
     }
 
