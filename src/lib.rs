@@ -20,8 +20,8 @@
 //!
 //! # A read
 //!
-//! [`http::caller`] proves the key and finds the caller's own account, [`http::query`] reads the
-//! parameters strictly, and [`gateway::reading`] answers: which version is in force
+//! [`http::caller`] proves the key, counts the request against its [quota](gateway::quota) and finds
+//! the caller's own account, [`http::query`] reads the parameters strictly, and [`gateway::reading`] answers: which version is in force
 //! ([`Gateway::read`](gateway::Gateway::read)), is it new enough for this caller, does the caller
 //! have it already, and else the page, which is built once per version and query. An account
 //! without a directory makes the read wait for its first walk.
