@@ -98,7 +98,7 @@ impl Standing {
         Err(Error::new(
             Kind::RateLimited,
             format!(
-                "this API key has made more than {} requests a minute",
+                "the quota of this API key is spent: {} a minute",
                 self.quota
             ),
         )

@@ -211,7 +211,7 @@ async fn an_end_is_set_and_brought_forward_and_never_put_off() {
 }
 
 #[tokio::test]
-async fn a_key_is_refused_from_its_end_on_to_the_millisecond() {
+async fn a_key_is_refused_from_its_end_on() {
     let world = World::new().await;
     let end = ahead(&world, 3600);
     let body = json!({"scopes": ["accounts:read"], "expires_at": end});

@@ -7,8 +7,8 @@ mod arguments;
 mod bench;
 mod demo;
 mod keyring;
+mod keys;
 #[path = "../postgres/mod.rs"]
 mod schema;
-mod keys;
 mod serve;
 mod store;
