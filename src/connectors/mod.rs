@@ -8,13 +8,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use url::Url;
 
 use crate::{
     model::{
         account::{Credential, Endpoint},
         connector::Models,
         id::RemoteId,
-        observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser},
+        observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Origin},
     },
     outbound::{CallError, Caller},
 };
@@ -84,6 +85,10 @@ pub trait Connector: Send + Sync {
 
     /// Every role that this connector may give a user.
     fn roles(&self) -> Vec<ObservedRole>;
+
+    /// The url of a read that records came from, without anything secret; None where the endpoint
+    /// cannot be called.
+    fn url_of(&self, endpoint: &Endpoint, identity: &Identity, origin: &Origin) -> Option<Url>;
 
     /// Who the credential belongs to, and what it may see. The cheapest proof that it works.
     async fn identify(&self, session: &Session) -> Result<Identity, CallError>;

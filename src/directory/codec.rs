@@ -6,7 +6,7 @@ use std::io::Read;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Directory, columns::Columns};
+use super::{Directory, columns::Columns, origin::Pages};
 
 /// Changes whenever the meaning of the bytes does. An older format is not read: the next walk
 /// writes the new one.
@@ -40,11 +40,12 @@ pub enum DecodeError {
 
 impl Directory {
     pub fn encode(&self) -> Vec<u8> {
-        encode(&self.columns)
+        encode(&(&self.columns, &self.pages))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Self::from_columns(decode::<Columns>(bytes)?).ok_or(DecodeError::Unsound)
+        let (columns, pages): (Columns, Pages) = decode_grown(bytes)?;
+        Self::from_columns(columns, pages).ok_or(DecodeError::Unsound)
     }
 }
 
@@ -56,6 +57,35 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    whole(&unfold(bytes)?)
+}
+
+/// A value, and what came to be written behind it: older bytes lack that.
+pub(super) fn decode_grown<T, U>(bytes: &[u8]) -> Result<(T, U), DecodeError>
+where
+    T: DeserializeOwned,
+    U: DeserializeOwned + Default,
+{
+    let plain = unfold(bytes)?;
+    let (value, rest) = postcard::take_from_bytes(&plain)?;
+    let later = match rest {
+        [] => U::default(),
+        rest => whole(rest)?,
+    };
+    Ok((value, later))
+}
+
+/// A value that takes all of these bytes.
+fn whole<T: DeserializeOwned>(plain: &[u8]) -> Result<T, DecodeError> {
+    let (value, rest) = postcard::take_from_bytes(plain)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::Unsound)
+    }
+}
+
+fn unfold(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let (&FORMAT, packed) = bytes.split_first().ok_or(DecodeError::Format)? else {
         return Err(DecodeError::Format);
     };
@@ -75,12 +105,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     if plain.len() as u64 > bound {
         return Err(DecodeError::TooLarge);
     }
-    let (value, rest) = postcard::take_from_bytes(&plain)?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(DecodeError::Unsound)
-    }
+    Ok(plain)
 }
 
 #[cfg(test)]
@@ -107,6 +132,14 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_from_before_pages_were_kept_is_read_without_them() {
+        let (mut directory, _) = small();
+        let former = encode(&directory.columns);
+        directory.pages = Pages::default();
+        assert_eq!(Directory::decode(&former).unwrap(), directory);
+    }
+
+    #[test]
     fn bytes_that_are_cut_short_or_of_another_format_are_an_error() {
         let bytes = small().0.encode();
         for end in 0..bytes.len() {
@@ -122,7 +155,8 @@ mod tests {
 
     #[test]
     fn an_altered_directory_is_an_error_or_another_sound_directory() {
-        let plain = postcard::to_stdvec(&small().0.columns).unwrap();
+        let directory = small().0;
+        let plain = postcard::to_stdvec(&(&directory.columns, &directory.pages)).unwrap();
         for place in 0..plain.len() {
             for flip in [0x01, 0x10, 0x80, 0xff] {
                 let mut altered = plain.clone();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{id::RemoteId, observed::ObservedRole, walk::Counts};
 
 use super::{
+    origin::Pages,
     page::Resource,
     record::{Email, GroupView, Millis, OwnerView, Profile, UserView, Visibility},
     text::{Arena, Span, size},
@@ -20,6 +21,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     pub(super) columns: Columns,
+    pub(super) pages: Pages,
     /// The other way round of `columns.members`: the groups of each user.
     groups_of: Adjacency,
     /// How many users hold each role of the catalogue.
@@ -201,8 +203,12 @@ impl Directory {
             })
             .collect();
         profiles.shrink_to_fit();
+        let pages = Pages {
+            users: world.users.iter().map(|user| user.page).collect(),
+            groups: world.groups.iter().map(|group| group.page).collect(),
+        };
         let members = Adjacency::of(world.groups.iter().map(|group| &group.members[..]));
-        Self::derive(Columns {
+        let columns = Columns {
             version,
             sealed_at,
             organisation: world.organisation.clone(),
@@ -213,10 +219,11 @@ impl Directory {
             groups,
             roles: world.roles.to_vec(),
             members,
-        })
+        };
+        Self::derive(columns, pages)
     }
 
-    fn derive(columns: Columns) -> Self {
+    fn derive(columns: Columns, pages: Pages) -> Self {
         let groups_of = columns.members.reversed(columns.users.len());
         let mut users_with = vec![0_u32; columns.profiles.len()];
         for user in &columns.users {
@@ -235,6 +242,7 @@ impl Directory {
         }
         Self {
             columns,
+            pages,
             groups_of,
             holders,
         }
@@ -255,8 +263,8 @@ impl Directory {
     }
 
     /// A directory from columns that come from outside; None if they contradict themselves.
-    pub(super) fn from_columns(columns: Columns) -> Option<Self> {
-        columns.is_sound().then(|| Self::derive(columns))
+    pub(super) fn from_columns(columns: Columns, pages: Pages) -> Option<Self> {
+        columns.is_sound().then(|| Self::derive(columns, pages))
     }
 
     pub const fn version(&self) -> u64 {
@@ -312,6 +320,7 @@ impl Directory {
             + profiles
             + columns.members.bytes()
             + self.groups_of.bytes()
+            + self.pages.bytes()
     }
 
     pub(super) fn len(&self, resource: Resource) -> usize {

@@ -18,13 +18,14 @@
 //!
 //! Read next: `pass` for reading lists, `assess` and `seal` for the rules, `world` for how a
 //! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,
-//! `serve` for how it is shown.
+//! `serve` for how it is shown, `origin` for where it came from.
 
 mod assess;
 mod codec;
 mod columns;
 mod evidence;
 mod filter;
+mod origin;
 mod page;
 mod pass;
 mod reading;

@@ -66,7 +66,8 @@ pub struct ListedPage<T> {
 pub struct Pass<T> {
     page_size: u64,
     taken: BTreeMap<u64, TakenPage>,
-    records: Vec<T>,
+    /// Each with the page that it was on.
+    records: Vec<(T, u32)>,
     quarantined: Vec<Option<RemoteId>>,
     rows_lacking_required: u64,
     /// The last page by the newest reply; None until a reply says, or where none will.
@@ -155,7 +156,9 @@ impl<T: Listed> Pass<T> {
             return Err(WalkReason::RepeatedPage);
         }
         self.taken.insert(asked, taken);
-        self.records.extend(page.records);
+        let number = u32::try_from(asked).unwrap_or(u32::MAX);
+        let records = page.records.into_iter();
+        self.records.extend(records.map(|record| (record, number)));
         self.quarantined.extend(page.quarantined);
         self.rows_lacking_required += page.rows_lacking_required;
         Ok(())
@@ -198,6 +201,7 @@ pub struct Listing<T> {
 #[derive(Debug)]
 struct Sighting<T> {
     record: T,
+    page: u32,
     in_last_pass: bool,
 }
 
@@ -212,9 +216,10 @@ impl<T: Listed> Listing<T> {
         let seen: BTreeMap<_, _> = pass
             .records
             .into_iter()
-            .map(|record| {
+            .map(|(record, page)| {
                 let sighting = Sighting {
                     in_last_pass: true,
+                    page,
                     record,
                 };
                 (sighting.record.remote_id().clone(), sighting)
@@ -270,6 +275,13 @@ impl<T: Listed> Listing<T> {
         self.seen
             .values()
             .map(|sighting| (&sighting.record, sighting.in_last_pass))
+    }
+
+    /// The page that each record was on, in order of id.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.seen
+            .iter()
+            .map(|(id, sighting)| (id.as_str(), sighting.page))
     }
 
     /// Whether somebody was in the list at the end, be it with a row that could not be read.

@@ -286,16 +286,18 @@ impl Candidate {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(&StoredCandidate {
+        let stored = StoredCandidate {
             columns: &self.directory.columns,
             evidence: self.evidence.clone(),
-        })
+        };
+        codec::encode(&(stored, &self.directory.pages))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let stored: StoredCandidate<Columns> = codec::decode(bytes)?;
+        let (stored, pages): (StoredCandidate<Columns>, _) = codec::decode_grown(bytes)?;
         Ok(Self {
-            directory: Directory::from_columns(stored.columns).ok_or(DecodeError::Unsound)?,
+            directory: Directory::from_columns(stored.columns, pages)
+                .ok_or(DecodeError::Unsound)?,
             evidence: stored.evidence,
         })
     }

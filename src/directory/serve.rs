@@ -1,5 +1,7 @@
 //! From rows to the unified schema, and to its JSON.
 
+use std::ops::Range;
+
 use serde::{
     Deserialize, Serialize,
     de::{MapAccess, Visitor},
@@ -22,12 +24,7 @@ impl Directory {
     /// One page of a list, in order of remote id. `matches` are of this list in this directory.
     pub fn page(&self, query: &PageQuery, matches: &Matches) -> Page {
         let resource = query.resource;
-        let start = query.after.as_ref().map_or(0, |id| {
-            matches.first_from(self.after(resource, id.as_str()))
-        });
-        let end = start
-            .saturating_add(query.page_size as usize)
-            .min(matches.len());
+        let Range { start, end } = self.span(query, matches);
         let mut data = vec![b'['];
         for at in start..end {
             if at > start {
@@ -44,6 +41,17 @@ impl Directory {
             last,
             total: matches.len() as u64,
         }
+    }
+
+    /// Which of the matches are on a page.
+    pub(super) fn span(&self, query: &PageQuery, matches: &Matches) -> Range<usize> {
+        let start = query.after.as_ref().map_or(0, |id| {
+            matches.first_from(self.after(query.resource, id.as_str()))
+        });
+        let end = start
+            .saturating_add(query.page_size as usize)
+            .min(matches.len());
+        start..end
     }
 
     /// One record as a JSON object, by its remote or its unified id.

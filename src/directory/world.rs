@@ -5,12 +5,13 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
+    iter::Peekable,
 };
 
 use crate::model::{id::RemoteId, observed::ObservedRole};
 
 use super::{
-    Directory, Evidence, GroupRead, MemberList, Reading, Resource, Visibility,
+    Directory, Evidence, GroupRead, Listed, Listing, MemberList, Reading, Resource, Visibility,
     record::{GroupView, Millis, Standing, UserView, outsider_profile},
     text::size,
 };
@@ -40,12 +41,16 @@ pub(super) struct World<'a> {
 
 pub(super) struct UserDraft<'a> {
     pub(super) view: UserView<'a>,
+    /// The page of the provider's list that this is from; 0 for none.
+    pub(super) page: u32,
     pub(super) first_seen_at: Millis,
     pub(super) updated_at: Millis,
 }
 
 pub(super) struct GroupDraft<'a> {
     pub(super) view: GroupView<'a>,
+    /// The page of the provider's list that this is from; 0 for none.
+    pub(super) page: u32,
     /// Places in the world's users, ascending.
     pub(super) members: Vec<u32>,
     pub(super) members_read_at: Millis,
@@ -87,6 +92,8 @@ impl<'a> World<'a> {
         roles.dedup_by(|a, b| a.remote_id == b.remote_id);
         let is_changed =
             prev.is_none_or(|prev| prev.visibility() != visibility || prev.columns.roles != roles);
+        let mut user_pages = PagesOf::new(Some(&reading.users));
+        let mut group_pages = PagesOf::new(reading.groups.as_ref());
         let mut world = World {
             organisation: reading.identity.organisation.clone(),
             visibility,
@@ -94,6 +101,7 @@ impl<'a> World<'a> {
             users: users
                 .into_iter()
                 .map(|view| UserDraft {
+                    page: user_pages.of(view.id),
                     view,
                     first_seen_at: from.now,
                     updated_at: from.now,
@@ -104,6 +112,7 @@ impl<'a> World<'a> {
                 .zip(members)
                 .map(|((view, source), members)| GroupDraft {
                     members_read_at: from.read_at(view.id, source),
+                    page: group_pages.of(view.id),
                     view,
                     members,
                     first_seen_at: from.now,
@@ -153,6 +162,9 @@ impl<'a> World<'a> {
             groups_kept += 1;
             let row = &prev.columns.groups[former];
             group.first_seen_at = row.first_seen_at;
+            if group.page == 0 {
+                group.page = prev.pages.of_group(former);
+            }
             let members_before = prev.members(former);
             let were_members = || members_before.iter().map(|user| place_now[*user as usize]);
             let has_same_members = were_members().eq(group.members.iter().copied());
@@ -183,6 +195,9 @@ impl<'a> World<'a> {
             };
             let row = &prev.columns.users[former];
             user.first_seen_at = row.first_seen_at;
+            if user.page == 0 {
+                user.page = prev.pages.of_user(former);
+            }
             if !has_moved[place] && prev.user(former) == user.view {
                 user.updated_at = row.updated_at;
             } else {
@@ -233,6 +248,23 @@ impl<'a> Sources<'a> {
                 .max(prev.columns.groups[place].members_read_at),
             (Members::Carried(_), None) => Millis::NONE,
         }
+    }
+}
+
+/// The pages that a list's records were on, asked for in order of id.
+struct PagesOf<'a>(Peekable<Box<dyn Iterator<Item = (&'a str, u32)> + 'a>>);
+
+impl<'a> PagesOf<'a> {
+    fn new<T: Listed>(listing: Option<&'a Listing<T>>) -> Self {
+        let pages = listing.into_iter().flat_map(Listing::pages);
+        Self((Box::new(pages) as Box<dyn Iterator<Item = _>>).peekable())
+    }
+
+    /// The page that `id` was on, 0 if on none. Each id is above the one before.
+    fn of(&mut self, id: &str) -> u32 {
+        while self.0.next_if(|(listed, _)| *listed < id).is_some() {}
+        let found = self.0.next_if(|(listed, _)| *listed == id);
+        found.map_or(0, |(_, page)| page)
     }
 }
 

@@ -33,6 +33,7 @@ pub struct PageKey {
     pub list: ListKey,
     pub fields: FieldSet,
     pub expand: ExpandSet,
+    pub raw: bool,
     pub part: Part,
 }
 

@@ -22,7 +22,8 @@ use crate::{
     model::{
         account::Account,
         id::RemoteId,
-        schema::{Reason, Warning},
+        observed::Origin,
+        schema::{ProviderRead, Reason, Warning},
         walk::{Counts, WalkReason},
     },
     store::Latest,
@@ -38,6 +39,8 @@ pub struct Selection {
     pub filter: Filter,
     pub fields: FieldSet,
     pub expand: ExpandSet,
+    /// Whether to tell the reads of the provider that the records came from.
+    pub raw: bool,
 }
 
 impl Selection {
@@ -154,6 +157,7 @@ impl Gateway {
             },
             fields: selection.fields,
             expand: selection.expand,
+            raw: selection.raw,
             part,
         };
         let etag = key.etag();
@@ -417,6 +421,24 @@ impl Gateway {
         self.0.matches.get_with_by_ref(list, find)
     }
 
+    /// `raw` of an answer, with the comma before it; nothing where it was not asked for.
+    fn raw(&self, account: &Account, origins: Option<Vec<Origin>>) -> Result<Vec<u8>> {
+        let Some(origins) = origins else {
+            return Ok(Vec::new());
+        };
+        let connector = self.connector(&account.provider)?;
+        let exchanges: Vec<_> = origins
+            .iter()
+            .filter_map(|origin| connector.url_of(&account.endpoint, &account.identity, origin))
+            .map(|url| ProviderRead {
+                method: "GET",
+                url: url.into(),
+            })
+            .collect();
+        let json = serde_json::to_vec(&exchanges).map_err(Error::internal)?;
+        Ok([br#","raw":"#.as_slice(), &json].concat())
+    }
+
     fn build(&self, account: &Account, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
         match &key.part {
             Part::Record { id } => {
@@ -428,7 +450,12 @@ impl Gateway {
                             format!("this account has no such {}", key.list.resource.singular()),
                         )
                     })?;
-                Ok([br#"{"data":"#.as_slice(), &record, b"}"].concat())
+                let origins = key
+                    .raw
+                    .then(|| directory.origins_of_record(key.list.resource, id))
+                    .flatten();
+                let raw = self.raw(account, origins)?;
+                Ok([br#"{"data":"#.as_slice(), &record, &raw, b"}"].concat())
             }
             Part::List { page_size, after } => {
                 let query = PageQuery {
@@ -438,7 +465,10 @@ impl Gateway {
                     fields: key.fields,
                     expand: key.expand,
                 };
-                let page = directory.page(&query, &self.matches(directory, &key.list));
+                let matches = self.matches(directory, &key.list);
+                let page = directory.page(&query, &matches);
+                let origins = key.raw.then(|| directory.origins_of_page(&query, &matches));
+                let raw = self.raw(account, origins)?;
                 let list = List {
                     account,
                     resource: key.list.resource,
@@ -457,6 +487,7 @@ impl Gateway {
                 body.extend_from_slice(next.as_bytes());
                 body.extend_from_slice(br#","data":"#);
                 body.extend_from_slice(&page.data);
+                body.extend_from_slice(&raw);
                 body.extend_from_slice(format!(r#","total":{}}}"#, page.total).as_bytes());
                 Ok(body)
             }

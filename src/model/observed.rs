@@ -105,3 +105,14 @@ pub struct ObservedRole {
     pub description: Option<Box<str>>,
     pub kind: Sourced<RoleType>,
 }
+
+/// A read of the provider that records came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// A page of the list of users.
+    Users { page: u32 },
+    /// A page of the list of groups.
+    Groups { page: u32 },
+    /// One group with its members.
+    Group(RemoteId),
+}

@@ -302,3 +302,15 @@ pub enum Reason {
     /// It was asked for and the answer did not say.
     Unknown,
 }
+
+/// A read of the provider that records came from, without header, body or secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ProviderRead {
+    #[schema(value_type = String, example = "GET")]
+    pub method: &'static str,
+    #[schema(
+        format = "uri",
+        example = "https://api.smartsheet.eu/2.0/users?page=1&pageSize=100&include=lastLogin"
+    )]
+    pub url: String,
+}

@@ -16,6 +16,7 @@ mod isolation;
 mod openapi;
 mod paging;
 mod quota;
+mod raw;
 mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;

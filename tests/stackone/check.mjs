@@ -98,6 +98,14 @@ async function directory() {
   const expanded = await all(kinds[0], { xAccountId: admin, pageSize: '100', expand: 'roles,groups' });
   const nested = expanded.flatMap((user) => [...(user.roles ?? []), ...(user.groups ?? [])]);
   check('what is nested is whole with expand', nested.length > 0 && nested.every((it) => it.type?.value), nested[0]);
+  for (const kind of kinds) {
+    const reads = [];
+    for await (const page of await sdk.iam[kind.list]({ xAccountId: admin, raw: true })) {
+      reads.push(...page[kind.page].raw);
+    }
+    const isRead = (it) => it.method === 'GET' && it.url.startsWith(demo.simulator.api_base);
+    check(`${kind.name} tell where they came from`, reads.length > 0 && reads.every(isRead), reads);
+  }
   const seen = await all(kinds[0], { xAccountId: member, pageSize: '100' });
   check("a member's token shows no roles", seen.length > 0 && seen.every((user) => user.roles === null), seen[0]);
 }

@@ -65,7 +65,7 @@ fn base(endpoint: &Endpoint) -> &str {
     }
 }
 
-fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]) -> Option<Url> {
+pub(super) fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]) -> Option<Url> {
     let mut url = Url::parse(base(endpoint)).ok()?;
     url.path_segments_mut()
         .ok()?

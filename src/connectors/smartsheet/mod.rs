@@ -20,13 +20,17 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
+use url::Url;
 
 use crate::{
     connectors::{Connector, ListPage, Presence, Session},
     model::{
+        account::Endpoint,
         connector::Models,
         id::RemoteId,
-        observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Seats},
+        observed::{
+            Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Origin, Seats,
+        },
         schema::Reason,
     },
     outbound::{Answer, CallError, CallErrorKind},
@@ -122,6 +126,20 @@ impl Connector for Smartsheet {
         roles::catalogue()
     }
 
+    fn url_of(&self, endpoint: &Endpoint, identity: &Identity, origin: &Origin) -> Option<Url> {
+        match origin {
+            Origin::Users { page } => {
+                let query = users_query(identity, (*page).into());
+                api::url(endpoint, USERS.segments, &borrowed(&query))
+            }
+            Origin::Groups { page } => {
+                let query = page_query((*page).into());
+                api::url(endpoint, GROUPS.segments, &borrowed(&query))
+            }
+            Origin::Group(id) => api::url(endpoint, &["groups", id.as_str()], &[]),
+        }
+    }
+
     async fn identify(&self, session: &Session) -> Result<Identity, CallError> {
         let path = Path {
             template: "/users/me",
@@ -144,19 +162,8 @@ impl Connector for Smartsheet {
         identity: &Identity,
         number: u64,
     ) -> Result<ListPage<ObservedUser>, CallError> {
-        let path = Path {
-            template: "/users",
-            segments: &["users"],
-        };
-        let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
-        let mut query = vec![("page", number.as_str()), ("pageSize", size.as_str())];
-        if identity.is_admin {
-            query.push(("include", "lastLogin"));
-        }
-        if let Seats::Readable { plan } = &identity.seats {
-            query.push(("planId", plan.as_str()));
-        }
-        let answer = api::get(session, path, &query).await?;
+        let query = users_query(identity, number);
+        let answer = api::get(session, USERS, &borrowed(&query)).await?;
         list(&answer, |row| map::listed_user(row, identity))
     }
 
@@ -165,13 +172,8 @@ impl Connector for Smartsheet {
         session: &Session,
         number: u64,
     ) -> Result<ListPage<ObservedGroup>, CallError> {
-        let path = Path {
-            template: "/groups",
-            segments: &["groups"],
-        };
-        let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
-        let query = [("page", number.as_str()), ("pageSize", size.as_str())];
-        let answer = api::get(session, path, &query).await?;
+        let query = page_query(number);
+        let answer = api::get(session, GROUPS, &borrowed(&query)).await?;
         list(&answer, map::listed_group)
     }
 
@@ -217,6 +219,42 @@ impl Connector for Smartsheet {
         is_asked_for(&answer, id, &user.remote_id)?;
         Ok(Presence::Found(user))
     }
+}
+
+const USERS: Path<'static> = Path {
+    template: "/users",
+    segments: &["users"],
+};
+
+const GROUPS: Path<'static> = Path {
+    template: "/groups",
+    segments: &["groups"],
+};
+
+type Query = Vec<(&'static str, String)>;
+
+fn page_query(number: u64) -> Query {
+    vec![
+        ("page", number.to_string()),
+        ("pageSize", PAGE_SIZE.to_string()),
+    ]
+}
+
+/// What a token may ask for besides the page itself.
+fn users_query(identity: &Identity, number: u64) -> Query {
+    let mut query = page_query(number);
+    if identity.is_admin {
+        query.push(("include", "lastLogin".to_owned()));
+    }
+    if let Seats::Readable { plan } = &identity.seats {
+        query.push(("planId", plan.to_string()));
+    }
+    query
+}
+
+fn borrowed(query: &Query) -> Vec<(&str, &str)> {
+    let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
+    pairs.collect()
 }
 
 /// A record of somebody else is no answer about this one.

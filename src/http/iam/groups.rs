@@ -13,7 +13,7 @@ use crate::{
         error::ApiError,
         errors::ReadErrors,
     },
-    model::schema::Group,
+    model::schema::{Group, ProviderRead},
 };
 
 /// A page of groups.
@@ -24,12 +24,18 @@ pub struct GroupPage {
     pub data: Vec<Group>,
     /// The number of groups that the filters leave, on all pages together.
     pub total: u64,
+    /// Where the records came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// One group.
 #[derive(Serialize, ToSchema)]
 pub struct GroupRecord {
     pub data: Group,
+    /// Where the record came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List groups

@@ -68,6 +68,9 @@ pub struct ListParams {
     /// Nested records to give whole, separated by commas.
     #[param(required = false)]
     pub expand: Option<String>,
+    /// Tell the reads of the provider that the records came from.
+    #[param(required = false, default = false)]
+    pub raw: Option<bool>,
 }
 
 /// Parameters of a single record.
@@ -83,6 +86,9 @@ pub struct RecordParams {
     /// Nested records to give whole, separated by commas.
     #[param(required = false)]
     pub expand: Option<String>,
+    /// Tell the reads of the provider that the record came from.
+    #[param(required = false, default = false)]
+    pub raw: Option<bool>,
 }
 
 /// Headers of every read. The one that names the account is in the document as `account`,
@@ -157,6 +163,7 @@ fn selection(resource: Resource, filter: Filter, query: &mut Query<'_>) -> Resul
     Ok(Selection {
         resource,
         filter,
+        raw: query.take_bool("raw")?.unwrap_or(false),
         fields: FieldSet::parse(resource, &fields).map_err(|name| unknown("fields", &name))?,
         expand: ExpandSet::parse(resource, &expand).map_err(|name| unknown("expand", &name))?,
     })

@@ -13,7 +13,7 @@ use crate::{
         error::ApiError,
         errors::ReadErrors,
     },
-    model::schema::Role,
+    model::schema::{ProviderRead, Role},
 };
 
 /// A page of roles.
@@ -24,12 +24,18 @@ pub struct RolePage {
     pub data: Vec<Role>,
     /// The number of roles that the filters leave, on all pages together.
     pub total: u64,
+    /// Where the records came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// One role.
 #[derive(Serialize, ToSchema)]
 pub struct RoleRecord {
     pub data: Role,
+    /// Where the record came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List roles

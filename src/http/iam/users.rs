@@ -17,7 +17,7 @@ use crate::{
         error::ApiError,
         errors::{ReadErrors, UserListErrors, WriteErrors},
     },
-    model::schema::User,
+    model::schema::{ProviderRead, User},
 };
 
 /// A page of users.
@@ -28,12 +28,18 @@ pub struct UserPage {
     pub data: Vec<User>,
     /// The number of users that the filters leave, on all pages together.
     pub total: u64,
+    /// Where the records came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// One user.
 #[derive(Serialize, ToSchema)]
 pub struct UserRecord {
     pub data: User,
+    /// Where the record came from, with `raw=true`.
+    #[schema(required = false)]
+    pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List users
