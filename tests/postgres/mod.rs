@@ -26,7 +26,11 @@ impl Schema {
     /// The url of a store in here.
     pub fn url(&self) -> String {
         let mark = if self.server.contains('?') { '&' } else { '?' };
-        format!("{}{mark}options=-csearch_path%3D{}", self.server, self.name)
+        format!(
+            "{}{mark}application_name={name}&options=-csearch_path%3D{name}",
+            self.server,
+            name = self.name
+        )
     }
 
     /// A connection that sees what is in here.
