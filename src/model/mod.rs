@@ -4,10 +4,12 @@
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
 //! * [`connector`]: what a connector says of itself.
+//! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 
 pub mod access;
 pub mod account;
+pub mod budget;
 pub mod connector;
 pub mod id;
 pub mod observed;
