@@ -117,7 +117,7 @@ impl Provider {
             ..Settings::default()
         };
         adjust(&mut settings);
-        Outbound::new(settings, self.clock.clone(), 7).unwrap()
+        Outbound::new(settings, self.clock.clone(), 7, None).unwrap()
     }
 
     fn caller(&self) -> Caller {
