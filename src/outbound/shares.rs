@@ -2,9 +2,9 @@
 //! it through [`Shares`], sends what they allow, and settles them.
 //!
 //! A slice is about a second's worth of requests, for about a second. So a pause that another
-//! process was told of is kept by this one within that second, since no slice is given then; and
-//! of a process that is killed, little is lost until its slices are written off. What a slice
-//! allows, and for how long it counts, is the store's to decide; here it is seen to that no
+//! process was told of is kept by this one within a second, since no slice is given then; and
+//! with a process that is killed, little is lost until its slices are written off. How much a
+//! slice allows, and for how long it counts, is for the store to say; here it is seen to that no
 //! request is sent without a permit, or with one that is too old.
 //!
 //! The time that a slice may be used for runs from before it was asked for, by the clock that
@@ -24,8 +24,9 @@ use crate::{
     model::budget::{Settlement, SharedBudget, Slice, SliceAnswer, SliceOrder, Throttling},
 };
 
-/// How long the permits of a slice are given out.
-const USABLE_FOR: Duration = Duration::from_secs(1);
+/// How long the permits of a slice are given out: with the time that the telling takes, a pause
+/// is kept by everybody within a second.
+const USABLE_FOR: Duration = Duration::from_millis(900);
 
 /// How long to wait before a pause that could not be told is told again.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -20,6 +20,7 @@ use super::*;
 mod limits;
 mod replies;
 mod retries;
+mod shares;
 
 /// What the provider does with one request.
 enum Act {
