@@ -425,3 +425,186 @@ fn int(number: i64) -> Arg {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX / 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    const NOON: i64 = 1_795_348_800_000;
+    const MINUTE: i64 = 60_000;
+    const NOTHING: Counted = Counted {
+        permits: 0,
+        first_until: None,
+    };
+
+    fn quota(limit: u32) -> Quota {
+        Quota::new(NonZeroU32::new(limit).unwrap())
+    }
+
+    fn order(most: u32) -> SliceOrder {
+        SliceOrder {
+            most,
+            usable_for: Duration::from_secs(1),
+            longest_call: Duration::from_secs(60),
+            is_newly_linked: false,
+        }
+    }
+
+    /// With its whole burst, at noon.
+    fn ledger() -> Ledger {
+        Ledger {
+            number: 1,
+            tat: NOON * 1_000,
+            paused_until: None,
+            probe: None,
+            percent: 100,
+            recovers_from: 0,
+            halved_at: None,
+        }
+    }
+
+    fn told_to_wait(seconds: u64) -> Throttling {
+        Throttling {
+            wait: Duration::from_secs(seconds),
+            halves_if_sent_ago: None,
+        }
+    }
+
+    fn end_of(slice: Slice, is_answered: bool) -> Settlement {
+        Settlement {
+            number: slice.number,
+            used: slice.permits,
+            unused: 0,
+            arriving_for: Duration::ZERO,
+            is_answered,
+        }
+    }
+
+    /// How many permits are given from `from` until `to` to whoever comes when they are told to.
+    fn given(ledger: &mut Ledger, quota: Quota, from: i64, to: i64) -> u32 {
+        let (mut now, mut given) = (from, 0);
+        while now < to {
+            match ledger.grant(quota, &order(5), NOTHING, now) {
+                Ok(slice) => given += slice.permits,
+                Err(wait) => now += millis(wait),
+            }
+        }
+        given
+    }
+
+    #[test]
+    fn nine_tenths_are_spread_evenly_and_one_tenth_is_there_at_once() {
+        let mut ledger = ledger();
+        assert_eq!(given(&mut ledger, quota(300), NOON, NOON + 1), 30);
+        for minute in 0..10 {
+            let from = NOON + MINUTE * minute;
+            let given = given(&mut ledger, quota(300), from, from + MINUTE);
+            assert!(given.abs_diff(270) <= 3, "{given}");
+        }
+        // A second's worth is asked for; half of it is worth coming for.
+        let now = NOON + MINUTE * 10;
+        let wait = ledger.grant(quota(300), &order(5), NOTHING, now);
+        let wait = wait.unwrap_err().as_millis();
+        assert!((1..=667).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn the_smallest_quota_gives_one_a_minute() {
+        let mut ledger = ledger();
+        let given = given(&mut ledger, quota(1), NOON, NOON + MINUTE * 10);
+        assert_eq!(given, 10);
+    }
+
+    #[test]
+    fn what_counts_leaves_no_more_than_the_rest() {
+        let counted = |permits| Counted {
+            permits,
+            first_until: Some(NOON + 400),
+        };
+        let mut ledger = ledger();
+        let slice = ledger.grant(quota(300), &order(5), counted(298), NOON);
+        assert_eq!(slice.unwrap().permits, 2);
+        for permits in [300, 301] {
+            let wait = ledger.grant(quota(300), &order(5), counted(permits), NOON);
+            assert_eq!(wait.unwrap_err(), Duration::from_millis(401));
+        }
+    }
+
+    #[test]
+    fn what_was_not_used_is_there_again() {
+        let mut ledger = ledger();
+        assert_eq!(given(&mut ledger, quota(300), NOON, NOON + 1), 30);
+        ledger.give_back(quota(300), 4, NOON);
+        assert_eq!(given(&mut ledger, quota(300), NOON, NOON + 1), 4);
+    }
+
+    #[test]
+    fn after_a_pause_one_goes_first_until_its_answer_or_until_it_is_lost() {
+        let grant = |ledger: &mut Ledger, now| ledger.grant(quota(300), &order(5), NOTHING, now);
+        let mut ledger = ledger();
+        ledger.pause(quota(300), &told_to_wait(60), NOON);
+        ledger.pause(quota(300), &told_to_wait(7), NOON);
+        let wait = grant(&mut ledger, NOON + 1_000).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(59));
+
+        let over = NOON + MINUTE;
+        let probe = grant(&mut ledger, over).unwrap();
+        assert_eq!((probe.permits, probe.is_probe), (1, true));
+        ledger.number += 1;
+        let lost_after = over + 61_000;
+        assert!(grant(&mut ledger, over).is_err());
+        assert!(grant(&mut ledger, lost_after).is_err());
+        let second = grant(&mut ledger.clone(), lost_after + 1).unwrap();
+        assert!(second.is_probe);
+
+        // One that was not answered, or was refused, ends no pause.
+        let mut unanswered = ledger.clone();
+        unanswered.hear(&end_of(probe, false), over);
+        assert!(grant(&mut unanswered, over).unwrap().is_probe);
+        // Neither does one whose answer came when there was a new pause.
+        let mut paused_again = ledger.clone();
+        paused_again.pause(quota(300), &told_to_wait(5), over);
+        paused_again.hear(&end_of(probe, true), over);
+        assert!(grant(&mut paused_again, over + 1_000).is_err());
+        assert!(grant(&mut paused_again, over + 5_000).unwrap().is_probe);
+        // Nor does any other slice.
+        let mut other = ledger.clone();
+        let foreign = Slice {
+            number: 99,
+            ..probe
+        };
+        other.hear(&end_of(foreign, true), over);
+        assert!(grant(&mut other, over).is_err());
+
+        ledger.hear(&end_of(probe, true), over);
+        let slice = grant(&mut ledger, over).unwrap();
+        assert_eq!((slice.permits, slice.is_probe), (5, false));
+    }
+
+    #[test]
+    fn a_refusal_that_says_no_time_halves_the_rate_once_and_it_comes_back() {
+        let mut ledger = ledger();
+        let unsaid = |sent_ago| Throttling {
+            wait: Duration::from_secs(60),
+            halves_if_sent_ago: Some(Duration::from_millis(sent_ago)),
+        };
+        ledger.pause(quota(300), &unsaid(200), NOON);
+        ledger.pause(quota(300), &unsaid(300), NOON + 100);
+        assert_eq!(ledger.percent, 50);
+        ledger.paused_until = None;
+        let resumed = NOON + MINUTE;
+        for (minute, expected) in (0..).zip([135, 162, 189, 216, 243, 270, 270]) {
+            let from = resumed + MINUTE * minute;
+            let given = given(&mut ledger, quota(300), from, from + MINUTE);
+            assert!(given.abs_diff(expected) <= 4, "{minute}: {given}");
+        }
+
+        let again = resumed + MINUTE * 10;
+        for time in 0..10 {
+            ledger.pause(quota(300), &unsaid(10), again + time * 1_000);
+        }
+        assert_eq!(ledger.percent, 5);
+    }
+}
