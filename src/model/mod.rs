@@ -1,5 +1,6 @@
 //! The words of Rolecall as plain types: the unified schema that we serve, what a connector
-//! observes at a provider, and the things that a project owns. No I/O, no clock, no policy.
+//! observes at a provider, and the things that a project owns. No I/O, no clock; no policy but the
+//! figures of a budget.
 //!
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.

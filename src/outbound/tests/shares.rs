@@ -353,8 +353,8 @@ async fn work(lane: Arc<Lane>, provider: Arc<Notes>, weather: Weather, seed: u64
     }
 }
 
-/// When requests of three processes arrived in eight minutes, while one after the other was
-/// killed and followed by the next.
+/// When requests of three processes arrived in six minutes, while one after the other was killed
+/// and followed by the next.
 fn arrivals_among_kills(weather: Weather, seed: u64) -> Vec<Duration> {
     run(|database| async move {
         let provider = Arc::new(Notes::default());
@@ -368,7 +368,7 @@ fn arrivals_among_kills(weather: Weather, seed: u64) -> Vec<Duration> {
         };
         let from = clock.monotonic();
         let mut processes = [start(), start(), start()];
-        while clock.monotonic() - from < MINUTE * 8 {
+        while clock.monotonic() - from < MINUTE * 6 {
             processes.sort_unstable_by_key(|&(dies_at, _)| dies_at);
             let wait = processes[0].0.saturating_sub(clock.monotonic());
             clock.sleep(wait).await;
@@ -393,22 +393,22 @@ fn whatever_happens_no_minute_holds_more_than_the_limit() {
             arrived.len()
         );
         assert!(most <= weather.limit as usize, "seed {seed}: {most}");
-        assert!(arrived.len() > 80, "seed {seed}: {}", arrived.len());
+        assert!(arrived.len() > 50, "seed {seed}: {}", arrived.len());
     }
 }
 
-/// Two processes at work, of which one is told this after two minutes; then six more.
-fn after_a_refusal(come_back: ComeBack) -> Arc<Notes> {
+/// Two processes at work, of which one is told this after a minute; then so many more.
+fn after_a_refusal(come_back: ComeBack, minutes: u32) -> Arc<Notes> {
     run(|database| async move {
         let provider = Arc::new(Notes::default());
         let clock = Clock::system();
-        provider.refuse_after(clock.monotonic() + MINUTE * 2, come_back);
+        provider.refuse_after(clock.monotonic() + MINUTE, come_back);
         let processes = [1, 2].map(|seed| {
             let mut process = Process::start(&database, FAIR, seed);
             process.work(&provider, FAIR);
             process
         });
-        clock.sleep(MINUTE * 8).await;
+        clock.sleep(MINUTE * (1 + minutes)).await;
         processes.into_iter().for_each(Process::kill);
         provider
     })
@@ -428,11 +428,11 @@ fn sharing_costs_next_to_nothing_of_the_rate() {
                 .collect();
             let clock = Clock::system();
             let from = clock.monotonic();
-            clock.sleep(MINUTE * 4).await;
+            clock.sleep(MINUTE * 3).await;
             processes.into_iter().for_each(Process::kill);
             let arrived = sorted(&provider.arrived);
             assert!(most_in_a_minute(&arrived) <= 300);
-            count_within(&arrived, from + MINUTE, from + MINUTE * 4) / 3
+            count_within(&arrived, from + MINUTE, from + MINUTE * 3) / 2
         });
         assert!(
             (257..=271).contains(&per_minute),
@@ -444,7 +444,7 @@ fn sharing_costs_next_to_nothing_of_the_rate() {
 #[test]
 fn a_wait_is_kept_by_every_process_within_a_second_and_then_one_call_goes_first() {
     let wait = Duration::from_secs(30);
-    let provider = after_a_refusal(ComeBack::After(wait));
+    let provider = after_a_refusal(ComeBack::After(wait), 2);
     let (sent, answered) = (sorted(&provider.sent), sorted(&provider.answered));
     let (from, to) = (provider.refused_at(), provider.refused_at() + wait);
     assert!(count_within(&sent, from - MINUTE, from) > 200);
@@ -459,7 +459,7 @@ fn a_wait_is_kept_by_every_process_within_a_second_and_then_one_call_goes_first(
 
 #[test]
 fn throttling_without_a_time_halves_the_rate_of_all_processes_together() {
-    let provider = after_a_refusal(ComeBack::Unsaid);
+    let provider = after_a_refusal(ComeBack::Unsaid, 5);
     let sent = sorted(&provider.sent);
     let resumed_at = provider.refused_at() + MINUTE;
     let counts: Vec<_> = (0..3)
