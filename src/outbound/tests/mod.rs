@@ -18,6 +18,7 @@ use tokio::{
 use super::*;
 
 mod limits;
+mod processes;
 mod replies;
 mod retries;
 mod shares;
