@@ -3,7 +3,7 @@
 //! [`App::build`] opens the store and binds the port, so that port 0 works and a fault shows
 //! before anything runs; the command line and the tests call the very same function.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App as ActixApp, HttpServer, dev::Server, middleware::from_fn, web::Data};
 
@@ -12,9 +12,9 @@ use crate::{
     config::Config,
     connectors,
     crypto::{Chance, KeyRing},
-    gateway::{Gateway, Settings},
+    gateway::{Gateway, Settings, SharedBudgets},
     http,
-    outbound::{self, Outbound},
+    outbound::{self, Outbound, Shares},
     store::{OpenError, Store},
 };
 
@@ -88,6 +88,9 @@ impl App {
             outbound_settings(config),
             clock.clone(),
             u64::from_le_bytes(chance.bytes()),
+            store
+                .is_shared()
+                .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>),
         )
         .map_err(|error| BuildError::Outbound(error.to_string()))?;
         let gateway = Gateway::new(

@@ -13,6 +13,7 @@
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for.
 //! * `replica`: this process among others on the same store.
+//! * `shares`: the budgets of tokens that other processes call with, too.
 
 use std::{
     collections::HashMap,
@@ -54,6 +55,7 @@ pub mod reading;
 mod remembered;
 mod replica;
 pub mod schedule;
+mod shares;
 mod summary;
 pub mod walk;
 
@@ -62,6 +64,7 @@ use live::{Held, Live};
 use page::{ListKey, Page, PageKey};
 use quota::Quotas;
 use remembered::Remembered;
+pub use shares::SharedBudgets;
 
 /// One part in so many of the memory for pages is for what filters left: four bytes a record, so
 /// that by default forty lists of a hundred thousand stay.

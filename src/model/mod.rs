@@ -1,13 +1,16 @@
 //! The words of Rolecall as plain types: the unified schema that we serve, what a connector
-//! observes at a provider, and the things that a project owns. No I/O, no clock, no policy.
+//! observes at a provider, and the things that a project owns. No I/O, no clock; no policy but the
+//! figures of a budget.
 //!
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
 //! * [`connector`]: what a connector says of itself.
+//! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 
 pub mod access;
 pub mod account;
+pub mod budget;
 pub mod connector;
 pub mod id;
 pub mod observed;

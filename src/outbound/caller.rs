@@ -16,7 +16,7 @@ use super::{
     Answer, CallError, CallErrorKind, Complaint, Health, Priority, Request, Route, Shared,
     breaker::Pass,
     exchange::Outgoing,
-    lane::{Lane, Permit},
+    lane::{Lane, NoTurn, Permit},
     retry,
     verdict::{self, Fault, Remedy},
 };
@@ -123,12 +123,19 @@ impl Caller {
                     let turn = self.lane.enter(self.route.priority, tries.patience());
                     let permit = match turn.await {
                         Ok(permit) => permit,
-                        Err(wait) => {
+                        Err(NoTurn::In(wait)) => {
                             let detail = "the token's budget is spent, or it has been told to wait";
                             return Err(tries.refused(
                                 CallErrorKind::Throttled,
                                 detail,
                                 Some(wait),
+                            ));
+                        }
+                        Err(NoTurn::Unknown(error)) => {
+                            return Err(tries.refused(
+                                CallErrorKind::Unavailable,
+                                &error.to_string(),
+                                error.retry_after,
                             ));
                         }
                     };

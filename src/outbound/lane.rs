@@ -16,6 +16,10 @@
 //! * **A pause**: the provider said to wait. Nobody calls until it is over, and then one call
 //!   goes first, to see: the others follow once it was answered.
 //!
+//! That is a lane whose process is alone with the token. Where processes share it, the rate, the
+//! window and who goes first after a pause are kept where all of them can see it, and the lane
+//! has a hand that takes slices of what they allow (`shares`); the queue is its own.
+//!
 //! All time comes from [`Clock::monotonic`]: a step of the machine's date must not cut short
 //! what a provider asked for.
 
@@ -27,16 +31,19 @@ use std::{
 };
 
 use governor::{
-    Quota, RateLimiter, clock::Clock as Ticker, middleware::NoOpMiddleware, state::InMemoryState,
+    RateLimiter, clock::Clock as Ticker, middleware::NoOpMiddleware, state::InMemoryState,
     state::NotKeyed,
 };
 use tokio::sync::Notify;
 
-use super::Priority;
-use crate::clock::Clock;
-
-/// What providers count requests over.
-const WINDOW: Duration = Duration::from_secs(60);
+use super::{
+    Priority,
+    shares::{Answer, Asking, Draw, Hand, Share, ShareError, Source},
+};
+use crate::{
+    clock::Clock,
+    model::budget::{Quota, WINDOW, halved, recovered},
+};
 
 /// The longest wait that is taken at its word.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
@@ -46,11 +53,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long to pause where the provider says that it is too much, but not until when.
 const UNSAID_PAUSE: Duration = Duration::from_secs(60);
-
-/// How much of the rate comes back with each minute after it was halved, and what is always
-/// left of it, in percent.
-const RECOVERY_PERCENT: u32 = 10;
-const LEAST_PERCENT: u32 = 5;
 
 pub(super) struct Lane {
     clock: Clock,
@@ -63,6 +65,8 @@ struct State {
     pause: Option<Pause>,
     queue: BTreeMap<Place, Arc<Notify>>,
     next_place: u64,
+    /// Why those who drew a place before this number are not to go.
+    turned_away: Option<(u64, ShareError)>,
     /// When the rate was last halved. What was sent before that is no news.
     halved_at: Option<Duration>,
     last_used_at: Duration,
@@ -77,15 +81,28 @@ struct Pause {
     is_probed: bool,
 }
 
-/// What the head of the queue is told.
+/// What whoever waits in the queue is told.
 enum Turn {
     Go {
         is_probe: bool,
+        share: Option<Share>,
     },
     /// Not before this much time has passed.
     In(Duration),
     /// Not before something changes: the queue, or an answer that comes in.
     Behind,
+    /// As before, and a slice is to be asked for.
+    Ask(Asking),
+    Refused(ShareError),
+}
+
+/// Why a call has no turn.
+#[derive(Debug, Clone)]
+pub(super) enum NoTurn {
+    /// It would come after this time, and that is too late.
+    In(Duration),
+    /// Nobody can say when.
+    Unknown(ShareError),
 }
 
 /// What the provider said about when to come back.
@@ -112,65 +129,102 @@ impl Lane {
     /// A lane for `limit` requests a minute, at most. `rested` is how long its token has
     /// certainly not been used: None says that it never was.
     pub(super) fn new(clock: Clock, limit: Option<NonZeroU32>, rested: Option<Duration>) -> Self {
-        let now = clock.monotonic();
+        let budget = limit.map(|limit| {
+            let window = Window::new(clock.clone(), Quota::new(limit), rested);
+            Budget::Own(window)
+        });
+        Self::with(clock, budget)
+    }
+
+    /// A lane whose budget other processes have a part in.
+    pub(super) fn sharing(clock: Clock, source: Source) -> Self {
+        Self::with(clock, Some(Budget::Shared(Hand::new(source))))
+    }
+
+    fn with(clock: Clock, budget: Option<Budget>) -> Self {
         Self {
             state: Mutex::new(State {
-                budget: limit.map(|limit| Budget::new(clock.clone(), limit, rested)),
+                budget,
                 pause: None,
                 queue: BTreeMap::new(),
                 next_place: 0,
+                turned_away: None,
                 halved_at: None,
-                last_used_at: now,
+                last_used_at: clock.monotonic(),
             }),
             clock,
         }
     }
 
-    /// Waits for this call's turn. Fails, with the wait that is left, as soon as it is known
-    /// that the turn will not come within `patience`.
+    /// Waits for this call's turn. Fails as soon as it is known that the turn will not come, or
+    /// not within `patience`.
     pub(super) async fn enter(
         self: &Arc<Self>,
         priority: Priority,
         patience: Option<Duration>,
-    ) -> Result<Permit, Duration> {
+    ) -> Result<Permit, NoTurn> {
         let deadline = patience.map(|patience| self.clock.monotonic() + patience);
         let ticket = Ticket::draw(self, priority);
         loop {
             let now = self.clock.monotonic();
             let turn = self.state().turn(ticket.place, now);
             match turn {
-                Turn::Go { is_probe } => {
+                Turn::Go { is_probe, share } => {
                     return Ok(Permit {
                         lane: Arc::clone(self),
                         sent_at: now,
                         is_probe,
+                        share,
                         is_settled: false,
                     });
                 }
                 Turn::In(wait) if deadline.is_some_and(|deadline| now + wait > deadline) => {
-                    return Err(wait);
+                    return Err(NoTurn::In(wait));
                 }
+                Turn::Refused(error) => return Err(NoTurn::Unknown(error)),
                 Turn::In(wait) => tokio::select! {
                     biased;
                     () = ticket.bell.notified() => {}
                     () = self.clock.sleep(wait) => {}
                 },
                 Turn::Behind => ticket.bell.notified().await,
+                Turn::Ask(asking) => {
+                    self.ask(asking);
+                    ticket.bell.notified().await;
+                }
             }
+        }
+    }
+
+    /// Asks for a slice, in a task of its own: whoever made it necessary may go away.
+    fn ask(self: &Arc<Self>, asking: Asking) {
+        let asked = Asked {
+            lane: Arc::clone(self),
+            answer: None,
+        };
+        tokio::spawn(async move { asked.is(asking.answer().await) });
+    }
+
+    /// Gives back what other processes could use by now.
+    pub(super) fn put_back_late(&self) {
+        let now = self.clock.monotonic();
+        if let Some(Budget::Shared(hand)) = &mut self.state().budget {
+            hand.put_back_late(now);
         }
     }
 
     /// Whether the lane holds nothing that a new one would not begin with.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.clock.monotonic();
-        let mut state = self.state();
-        let is_slowed = state
-            .budget
-            .as_mut()
-            .is_some_and(|budget| budget.in_flight > 0 || budget.percent_at(now) < 100);
+        let state = self.state();
+        let is_free = match &state.budget {
+            None => true,
+            Some(Budget::Own(window)) => window.in_flight == 0 && window.percent_at(now) == 100,
+            Some(Budget::Shared(hand)) => hand.is_empty(),
+        };
         let is_paused = state.pause.as_ref().is_some_and(|pause| now < pause.until);
         state.queue.is_empty()
-            && !is_slowed
+            && is_free
             && !is_paused
             && now.saturating_sub(state.last_used_at) > WINDOW
     }
@@ -184,6 +238,11 @@ impl Lane {
 
 impl State {
     fn turn(&mut self, place: Place, now: Duration) -> Turn {
+        if let Some((before, error)) = &self.turned_away
+            && place.1 < *before
+        {
+            return Turn::Refused(error.clone());
+        }
         if self.queue.keys().next() != Some(&place) {
             return Turn::Behind;
         }
@@ -195,10 +254,26 @@ impl State {
                 return Turn::Behind;
             }
         }
-        if let Some(budget) = &mut self.budget {
-            match budget.take(now) {
+        match &mut self.budget {
+            None => {}
+            Some(Budget::Own(window)) => match window.take(now) {
                 Turn::Go { .. } => {}
                 wait => return wait,
+            },
+            Some(Budget::Shared(hand)) => {
+                // Who goes first after it is not for this process alone to say.
+                self.pause = None;
+                let share = match hand.draw(now) {
+                    Draw::Permit(share) => Some(share),
+                    Draw::In(wait) => return Turn::In(wait),
+                    Draw::Ask(asking) => return Turn::Ask(asking),
+                    Draw::Asked => return Turn::Behind,
+                };
+                self.last_used_at = now;
+                return Turn::Go {
+                    is_probe: false,
+                    share,
+                };
             }
         }
         self.last_used_at = now;
@@ -209,7 +284,24 @@ impl State {
             }
             None => false,
         };
-        Turn::Go { is_probe }
+        Turn::Go {
+            is_probe,
+            share: None,
+        }
+    }
+
+    /// Takes a slice that was asked for. If there is none to be had, nobody who waits can go.
+    fn receive(&mut self, answer: Answer) {
+        let Some(Budget::Shared(hand)) = &mut self.budget else {
+            return;
+        };
+        match hand.receive(answer) {
+            Ok(()) => self.ring_head(),
+            Err(error) => {
+                self.turned_away = Some((self.next_place, error));
+                self.queue.values().for_each(|bell| bell.notify_one());
+            }
+        }
     }
 
     fn ring_head(&self) {
@@ -218,11 +310,11 @@ impl State {
         }
     }
 
-    fn settle(&mut self, permit: &Permit, ending: Ending, now: Duration) {
-        if let Some(budget) = &mut self.budget {
-            budget.in_flight -= 1;
+    fn settle(&mut self, permit: &mut Permit, ending: Ending, now: Duration) {
+        if let Some(Budget::Own(window)) = &mut self.budget {
+            window.in_flight -= 1;
             if ending != Ending::Unsent {
-                budget.answered_at.push_back(now);
+                window.answered_at.push_back(now);
             }
         }
         self.last_used_at = now;
@@ -235,6 +327,17 @@ impl State {
             }
             Ending::ToldToWait(come_back) => self.pause(permit, come_back, now),
             Ending::Answered | Ending::Unsent | Ending::Unanswered => {}
+        }
+        if let Some(share) = permit.share.take() {
+            match ending {
+                Ending::Unsent => share.unsent(),
+                Ending::Answered => share.answered(),
+                Ending::Unanswered => share.unanswered(),
+                Ending::ToldToWait(come_back) => {
+                    let halves = come_back == ComeBack::Unsaid;
+                    share.told_to_wait(now + come_back.pause(), halves);
+                }
+            }
         }
         self.ring_head();
     }
@@ -251,20 +354,29 @@ impl State {
         }
         // Calls that were under way together are refused together: that halves the rate once.
         let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
-        if come_back == ComeBack::Unsaid && is_news {
-            self.halved_at = Some(now);
-            let resumes_at = pause.until;
-            if let Some(budget) = &mut self.budget {
-                budget.halve(now, resumes_at);
+        let resumes_at = pause.until;
+        match &mut self.budget {
+            Some(Budget::Own(window)) if come_back == ComeBack::Unsaid && is_news => {
+                self.halved_at = Some(now);
+                window.halve(now, resumes_at);
             }
+            Some(Budget::Shared(hand)) => hand.put_back(),
+            _ => {}
         }
     }
 }
 
-/// The rate and the window of one lane.
-struct Budget {
+/// What holds back a lane besides pauses.
+enum Budget {
+    /// This process is alone with the token.
+    Own(Window),
+    Shared(Hand),
+}
+
+/// The rate and the window of a lane that is alone.
+struct Window {
     clock: Clock,
-    limit: NonZeroU32,
+    quota: Quota,
     rate: Rate,
     /// What part of the full rate `rate` runs at.
     percent: u32,
@@ -277,17 +389,17 @@ struct Budget {
 
 type Rate = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
 
-impl Budget {
-    fn new(clock: Clock, limit: NonZeroU32, rested: Option<Duration>) -> Self {
+impl Window {
+    fn new(clock: Clock, quota: Quota, rested: Option<Duration>) -> Self {
         Self {
-            rate: rate(&clock, limit, 100, rested),
+            rate: rate(&clock, quota, 100, rested),
             percent: 100,
             halved_to: 100,
             recovers_from: Duration::ZERO,
             in_flight: 0,
             answered_at: VecDeque::new(),
             clock,
-            limit,
+            quota,
         }
     }
 
@@ -296,7 +408,7 @@ impl Budget {
         let percent = self.percent_at(now);
         if percent != self.percent {
             self.percent = percent;
-            self.rate = rate(&self.clock, self.limit, percent, Some(Duration::ZERO));
+            self.rate = rate(&self.clock, self.quota, percent, Some(Duration::ZERO));
         }
         while let Some(&oldest) = self.answered_at.front() {
             if now <= oldest + WINDOW {
@@ -304,7 +416,7 @@ impl Budget {
             }
             self.answered_at.pop_front();
         }
-        if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.limit.get().into() {
+        if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.quota.limit().into() {
             return match self.answered_at.front() {
                 Some(&oldest) => Turn::In(oldest + WINDOW + Duration::from_millis(1) - now),
                 None => Turn::Behind,
@@ -313,7 +425,10 @@ impl Budget {
         match self.rate.check() {
             Ok(()) => {
                 self.in_flight += 1;
-                Turn::Go { is_probe: false }
+                Turn::Go {
+                    is_probe: false,
+                    share: None,
+                }
             }
             // To the whole millisecond, so that a clock of milliseconds gets there in one go.
             Err(not_until) => {
@@ -323,33 +438,20 @@ impl Budget {
     }
 
     fn percent_at(&self, now: Duration) -> u32 {
-        let minutes = now.saturating_sub(self.recovers_from).as_secs() / 60;
-        let regained = u32::try_from(minutes)
-            .unwrap_or(u32::MAX)
-            .saturating_mul(RECOVERY_PERCENT);
-        self.halved_to.saturating_add(regained).min(100)
+        recovered(self.halved_to, now.saturating_sub(self.recovers_from))
     }
 
     fn halve(&mut self, now: Duration, resumes_at: Duration) {
-        self.halved_to = (self.percent_at(now) / 2).max(LEAST_PERCENT);
+        self.halved_to = halved(self.percent_at(now));
         self.recovers_from = resumes_at;
     }
 }
 
-/// A limiter for `percent` of what `limit` allows, as it is after a token that was in full use
+/// A limiter for `percent` of what `quota` allows, as it is after a token that was in full use
 /// has rested for a while.
-fn rate(clock: &Clock, limit: NonZeroU32, percent: u32, rested: Option<Duration>) -> Rate {
-    let part = |requests: u32| {
-        let scaled = u64::from(requests) * u64::from(percent) / 100;
-        u32::try_from(scaled)
-            .ok()
-            .and_then(NonZeroU32::new)
-            .unwrap_or(NonZeroU32::MIN)
-    };
-    let steady = (u64::from(limit.get()) * 9 / 10).max(1);
-    let steady = u32::try_from(steady).expect("nine tenths of a u32 are a u32");
-    let burst = part(limit.get() - steady);
-    let quota = Quota::per_minute(part(steady)).allow_burst(burst);
+fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> Rate {
+    let burst = quota.burst(percent);
+    let quota = governor::Quota::per_minute(quota.steady(percent)).allow_burst(burst);
     let limiter = RateLimiter::direct_with_clock(quota, Ticks(clock.clone()));
     if let Some(rested) = rested {
         let refilled = rested.as_nanos() / quota.replenish_interval().as_nanos().max(1);
@@ -403,12 +505,33 @@ impl Drop for Ticket<'_> {
     }
 }
 
+/// A slice that was asked for. However the task ends, the lane hears of it.
+struct Asked {
+    lane: Arc<Lane>,
+    answer: Option<Answer>,
+}
+
+impl Asked {
+    fn is(mut self, answer: Answer) {
+        self.answer = Some(answer);
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let answer = self.answer.take().unwrap_or_else(Answer::none);
+        self.lane.state().receive(answer);
+    }
+}
+
 /// Leave to send one request. How it ended is told back; one that is dropped untold counts as
 /// sent and never answered.
 pub(super) struct Permit {
     lane: Arc<Lane>,
     sent_at: Duration,
     is_probe: bool,
+    /// Of a budget that is shared.
+    share: Option<Share>,
     is_settled: bool,
 }
 
@@ -442,17 +565,21 @@ impl Permit {
     }
 
     fn settle(mut self, ending: Ending) {
+        self.end(ending);
+    }
+
+    fn end(&mut self, ending: Ending) {
         self.is_settled = true;
-        let now = self.lane.clock.monotonic();
-        self.lane.state().settle(&self, ending, now);
+        let lane = Arc::clone(&self.lane);
+        let now = lane.clock.monotonic();
+        lane.state().settle(self, ending, now);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.is_settled {
-            let now = self.lane.clock.monotonic();
-            self.lane.state().settle(self, Ending::Unanswered, now);
+            self.end(Ending::Unanswered);
         }
     }
 }

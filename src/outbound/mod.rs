@@ -5,6 +5,7 @@
 //! dealt with here once, the same for every provider:
 //!
 //! * `lane`: what one access token may still ask, and the pauses that its provider wants;
+//! * `shares`: the same, where other processes call with that token, too;
 //! * `caller`: the way of one call through the others;
 //! * `verdict`: what an answer comes to;
 //! * `breaker` and `retry`: when to leave a provider alone, and when to try again;
@@ -32,7 +33,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    model::budget::{BudgetName, Quota, SharedBudget},
+};
 
 mod address;
 mod body;
@@ -42,6 +46,7 @@ mod exchange;
 mod lane;
 mod retry;
 mod settings;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -51,6 +56,8 @@ pub use caller::Caller;
 use lane::Lane;
 use retry::RetryBudget;
 pub use settings::{BreakerSettings, Caps, RetrySettings, Settings, Timeouts};
+use shares::Source;
+pub use shares::{ShareError, Shares};
 pub use verdict::{Answer, Complaint, Nature};
 
 /// What a provider call came to, when not to an answer.
@@ -82,7 +89,8 @@ pub enum CallErrorKind {
     Refused,
     /// 429, and the retries that the budget allows are used up.
     Throttled,
-    /// No answer, or a 5xx, after the retries; or the breaker is open.
+    /// No answer, or a 5xx, after the retries; or the breaker is open; or the token's budget is
+    /// shared, and the others could not be asked.
     Unavailable,
     /// An answer that is no answer: not JSON, cut short, too large, too deep, off its shape.
     InvalidReply,
@@ -123,6 +131,12 @@ impl TokenKey {
     pub fn of(token: &SecretString) -> Self {
         Self(Sha256::digest(token.expose_secret().as_bytes()).into())
     }
+
+    /// What other processes know the token's budget by.
+    fn budget_at(self, provider: &str) -> BudgetName {
+        let digest = Sha256::new().chain_update(self.0).chain_update(provider);
+        BudgetName::new(digest.finalize().into())
+    }
 }
 
 impl fmt::Debug for TokenKey {
@@ -161,6 +175,8 @@ struct Shared {
     client: Client,
     settings: Settings,
     clock: Clock,
+    /// None if this process is alone with its tokens.
+    shares: Option<Arc<dyn Shares>>,
     /// Chance for the jitter alone: speed and a seed are wanted of it, not secrecy.
     chance: Mutex<fastrand::Rng>,
     began_at: Duration,
@@ -180,8 +196,14 @@ struct Health {
 }
 
 impl Outbound {
-    /// `seed` is for the jitter of retries: chance is a value, and comes in.
-    pub fn new(settings: Settings, clock: Clock, seed: u64) -> Result<Self, SetUpError> {
+    /// `seed` is for the jitter of retries: chance is a value, and comes in. With `shares`, other
+    /// processes may call with the same tokens.
+    pub fn new(
+        settings: Settings,
+        clock: Clock,
+        seed: u64,
+        shares: Option<Arc<dyn Shares>>,
+    ) -> Result<Self, SetUpError> {
         Ok(Self(Arc::new(Shared {
             client: client(&settings).map_err(SetUpError)?,
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -190,6 +212,7 @@ impl Outbound {
             healths: Mutex::default(),
             settings,
             clock,
+            shares,
         })))
     }
 
@@ -205,8 +228,15 @@ impl Outbound {
         }
     }
 
-    /// Drops the lanes and breakers that hold nothing: to be called now and then.
+    /// Drops the lanes and breakers that hold nothing, and gives back what others could use: to
+    /// be called now and then.
     pub fn forget_idle(&self) {
+        self.0
+            .lanes
+            .lock()
+            .expect("nothing panics while it holds a map")
+            .values()
+            .for_each(|lane| lane.put_back_late());
         fn retain<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Arc<V>>>, is_idle: fn(&V) -> bool) {
             map.lock()
                 .expect("nothing panics while it holds a map")
@@ -253,15 +283,29 @@ impl Shared {
             .expect("nothing panics while it holds a map");
         let lane = lanes
             .entry((route.provider, route.token))
-            .or_insert_with(|| {
-                let rested = self.clock.monotonic().saturating_sub(self.began_at);
-                Arc::new(Lane::new(
-                    self.clock.clone(),
-                    NonZeroU32::new(self.settings.rate_limit),
-                    (!route.is_newly_linked).then_some(rested),
-                ))
-            });
+            .or_insert_with(|| Arc::new(self.new_lane(route)));
         Arc::clone(lane)
+    }
+
+    fn new_lane(&self, route: &Route) -> Lane {
+        let clock = self.clock.clone();
+        let limit = NonZeroU32::new(self.settings.rate_limit);
+        if let (Some(shares), Some(limit)) = (&self.shares, limit) {
+            let budget = SharedBudget {
+                name: route.token.budget_at(route.provider),
+                quota: Quota::new(limit),
+            };
+            let source = Source::new(
+                Arc::clone(shares),
+                budget,
+                self.settings.timeouts.whole,
+                route.is_newly_linked,
+                clock.clone(),
+            );
+            return Lane::sharing(clock, source);
+        }
+        let rested = clock.monotonic().saturating_sub(self.began_at);
+        Lane::new(clock, limit, (!route.is_newly_linked).then_some(rested))
     }
 
     fn health(&self, route: &Route) -> Arc<Health> {

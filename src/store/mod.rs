@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod accounts;
+mod budgets;
 mod copy;
 mod db;
 mod directories;

@@ -93,6 +93,7 @@ fn migrations() -> Migrator {
     let mut migrator = Migrator::with_migrations(vec![
         migration(1, "init", include_str!("migrations/0001_init.sql")),
         migration(2, "replicas", include_str!("migrations/0002_replicas.sql")),
+        migration(3, "budgets", include_str!("migrations/0003_budgets.sql")),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);

@@ -272,3 +272,51 @@ async fn a_key_that_one_revokes_is_refused_by_the_other_within_a_second() {
     world.clock.advance(SOON);
     ask().await.refused(401, "unauthorized");
 }
+
+#[tokio::test]
+async fn a_wait_that_the_provider_asks_of_one_is_kept_by_the_other() {
+    let Some(pair) = Pair::with(Plan {
+        settings: vec![("provider.rate_limit", "6000")],
+        ..Plan::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let world = &pair.world;
+    let token = world.admin_token();
+    let there = async || {
+        let body = world.account_body(&token);
+        let bearer = format!("Bearer {}", world.key);
+        let headers = [("authorization", bearer.as_str())];
+        let base = &pair.second.base;
+        world
+            .send_to(base, Method::POST, "/accounts", &headers, Some(&body))
+            .await
+    };
+    world.link_admin().await;
+    let throttled = json!({
+        "kind": "status", "status": 429, "error_code": 4003, "retry_after": "120",
+    });
+    world
+        .faults(&json!([{"match": {}, "times": 1, "fault": throttled}]))
+        .await;
+    world
+        .try_link(&token)
+        .await
+        .refused(429, "provider_throttled");
+
+    // The other is told of it by nobody but this one.
+    let refused = async {
+        while there().await.status.as_u16() != 429 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG, refused).await.unwrap();
+    let calls = world.provider_calls().await;
+    let refusal = there().await;
+    refusal.refused(429, "provider_throttled");
+    let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
+    assert!((100..=120).contains(&wait), "{wait}");
+    assert_eq!(world.provider_calls().await, calls);
+}

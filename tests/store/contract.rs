@@ -17,8 +17,11 @@ use rolecall::{
 };
 use secrecy::SecretString;
 
-use crate::world::{
-    EMAIL, NAME, TOKEN, World, credential, ends, exposed, furnish, identity, project, ring,
+use crate::{
+    budgets,
+    world::{
+        EMAIL, NAME, TOKEN, World, credential, ends, exposed, furnish, identity, project, ring,
+    },
 };
 
 pub type Contract = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -91,6 +94,18 @@ pub const ALL: &[(&str, Contract)] = &[
     }),
     ("all keys can be wrapped anew", |w| {
         Box::pin(all_keys_can_be_wrapped_anew(w))
+    }),
+    ("a budget begins with its burst only if it is new", |w| {
+        Box::pin(budgets::it_begins_with_its_burst_only_if_it_is_new(w))
+    }),
+    ("what is not used of a slice is there again", |w| {
+        Box::pin(budgets::what_is_not_used_is_there_again(w))
+    }),
+    ("a budget is given once, however many ask", |w| {
+        Box::pin(budgets::it_is_given_once_however_many_ask(w))
+    }),
+    ("after a pause of a budget one goes first", |w| {
+        Box::pin(budgets::after_a_pause_one_goes_first(w))
     }),
     ("writers in a crowd all succeed", |w| {
         Box::pin(writers_in_a_crowd_all_succeed(w))

@@ -6,6 +6,7 @@
     reason = "in a test, an error that was not expected is a failure"
 )]
 
+mod budgets;
 mod contract;
 mod copy;
 mod postgres;

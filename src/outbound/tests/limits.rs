@@ -7,7 +7,7 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The most requests within any sixty seconds.
-fn most_in_a_minute(times: &[Duration]) -> usize {
+pub(super) fn most_in_a_minute(times: &[Duration]) -> usize {
     (0..times.len())
         .map(|first| {
             times[first..]

@@ -18,8 +18,10 @@ use tokio::{
 use super::*;
 
 mod limits;
+mod processes;
 mod replies;
 mod retries;
+mod shares;
 
 /// What the provider does with one request.
 enum Act {
@@ -117,7 +119,7 @@ impl Provider {
             ..Settings::default()
         };
         adjust(&mut settings);
-        Outbound::new(settings, self.clock.clone(), 7).unwrap()
+        Outbound::new(settings, self.clock.clone(), 7, None).unwrap()
     }
 
     fn caller(&self) -> Caller {

@@ -57,7 +57,7 @@ impl World {
             ..Settings::default()
         };
         let clock = Clock::skipping("2026-11-22T12:00:00Z".parse().unwrap());
-        let outbound = Outbound::new(settings, clock, 7).unwrap();
+        let outbound = Outbound::new(settings, clock, 7, None).unwrap();
         let token = SecretString::from(token);
         Session {
             endpoint: Endpoint::BaseUrl(self.simulator.announcement().api_base.clone()),
