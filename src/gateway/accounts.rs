@@ -389,6 +389,8 @@ pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
             Kind::ProviderThrottled,
             "the provider's rate limit for this token is spent",
         ),
+        // Budgets are in the store.
+        CallErrorKind::BudgetUnknown => return super::remembered::store_down(),
         CallErrorKind::NotFound
         | CallErrorKind::Refused
         | CallErrorKind::Unavailable

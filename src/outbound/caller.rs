@@ -133,7 +133,7 @@ impl Caller {
                         }
                         Err(NoTurn::Unknown(error)) => {
                             return Err(tries.refused(
-                                CallErrorKind::Unavailable,
+                                CallErrorKind::BudgetUnknown,
                                 &error.to_string(),
                                 error.retry_after,
                             ));

@@ -89,9 +89,10 @@ pub enum CallErrorKind {
     Refused,
     /// 429, and the retries that the budget allows are used up.
     Throttled,
-    /// No answer, or a 5xx, after the retries; or the breaker is open; or the token's budget is
-    /// shared, and the others could not be asked.
+    /// No answer, or a 5xx, after the retries; or the breaker is open.
     Unavailable,
+    /// The token's budget is shared, and what is left of it could not be learnt: nothing was sent.
+    BudgetUnknown,
     /// An answer that is no answer: not JSON, cut short, too large, too deep, off its shape.
     InvalidReply,
 }

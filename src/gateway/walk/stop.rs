@@ -32,6 +32,8 @@ impl From<CallError> for Stop {
             CallErrorKind::Forbidden => WalkReason::ScopeMissing,
             CallErrorKind::Throttled => WalkReason::ProviderThrottled,
             CallErrorKind::Unavailable => WalkReason::ProviderUnavailable,
+            // Budgets are in the store.
+            CallErrorKind::BudgetUnknown => WalkReason::StoreUnavailable,
             CallErrorKind::NotFound | CallErrorKind::Refused | CallErrorKind::InvalidReply => {
                 WalkReason::InvalidReply
             }

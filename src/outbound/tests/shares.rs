@@ -124,7 +124,7 @@ async fn without_a_permit_nothing_is_sent_and_everybody_who_waits_is_told() {
         .caller(route("token"));
     for error in join_all((0..3).map(|_| provider.get(&caller))).await {
         let error = error.unwrap_err();
-        assert_eq!(error.kind, CallErrorKind::Unavailable);
+        assert_eq!(error.kind, CallErrorKind::BudgetUnknown);
         assert_eq!(error.retry_after, Some(Duration::from_secs(5)));
         assert!(
             error.detail.contains("nothing was sent"),
@@ -141,7 +141,7 @@ async fn without_a_permit_nothing_is_sent_and_everybody_who_waits_is_told() {
         .outbound(provider.clock.clone())
         .caller(route("token"));
     let error = provider.get(&caller).await.unwrap_err();
-    assert_eq!(error.kind, CallErrorKind::Unavailable);
+    assert_eq!(error.kind, CallErrorKind::BudgetUnknown);
     assert_eq!(provider.noted().len(), 1);
 }
 
