@@ -92,7 +92,12 @@ impl Clock {
         };
         match &self.0 {
             Source::System => {
-                let origin = *ORIGIN.get_or_init(Instant::now);
+                // Well before now: a runtime whose time stands still may have begun to before
+                // anybody asked.
+                let origin = *ORIGIN.get_or_init(|| {
+                    let now = Instant::now();
+                    now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
+                });
                 tokio::time::Instant::now()
                     .into_std()
                     .saturating_duration_since(origin)
