@@ -12,10 +12,11 @@ use crate::{
     config::Config,
     connectors,
     crypto::{Chance, KeyRing},
-    gateway::{Gateway, Settings, SharedBudgets},
+    error::Error,
+    gateway::{Gateway, Settings, SharedBudgets, trial},
     http,
     outbound::{self, Outbound, Shares},
-    store::{OpenError, Store},
+    store::{self, OpenError, Store},
 };
 
 /// A gateway that is ready to run.
@@ -39,7 +40,67 @@ pub enum BuildError {
     #[error("cannot set up calls to providers: {0}")]
     Outbound(String),
     #[error("the store was opened but does not answer: {0}")]
-    Unready(crate::error::Error),
+    Unready(Error),
+}
+
+/// The use-cases on the store that the configuration names. It is opened beside whoever serves it:
+/// [`Gateway::claim`] takes it for this process.
+///
+/// # Errors
+/// A store that does not open, or not with these keys.
+pub async fn gateway(
+    config: &Config,
+    ring: KeyRing,
+    clock: Clock,
+    chance: Chance,
+) -> Result<Gateway, BuildError> {
+    let retention = store::Retention {
+        superseded_directories: Duration::from_secs(config.directory.keep_superseded_seconds),
+        ..store::Retention::default()
+    };
+    let store = Store::open(&config.store.url, ring.clone(), clock.clone())
+        .await?
+        .with_retention(retention);
+    let shares = store
+        .is_shared()
+        .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>);
+    let outbound = outbound(config, clock.clone(), &chance, shares)?;
+    Ok(Gateway::new(
+        store,
+        ring,
+        outbound,
+        connectors::registry(),
+        clock,
+        chance,
+        Settings::from(config),
+    ))
+}
+
+/// What the provider says of a token, which is stored nowhere and needs no store; so nobody's
+/// budget counts its few calls.
+///
+/// # Errors
+/// As [`trial::examine`]; `internal` where no call can be set up.
+pub async fn examine(
+    config: &Config,
+    clock: Clock,
+    chance: &Chance,
+    candidate: trial::Candidate,
+) -> Result<trial::Findings, Error> {
+    let outbound = outbound(config, clock, chance, None).map_err(Error::internal)?;
+    let settings = Settings::from(config);
+    trial::examine(&outbound, connectors::registry(), &settings, candidate).await
+}
+
+fn outbound(
+    config: &Config,
+    clock: Clock,
+    chance: &Chance,
+    shares: Option<Arc<dyn Shares>>,
+) -> Result<Outbound, BuildError> {
+    let seed = u64::from_le_bytes(chance.bytes());
+    Outbound::new(outbound_settings(config), clock, seed, shares)
+        .map_err(|error| BuildError::Outbound(error.to_string()))
 }
 
 /// The settings of provider calls; what the configuration does not name keeps its default.
@@ -70,38 +131,13 @@ impl App {
         clock: Clock,
         chance: Chance,
     ) -> Result<Self, BuildError> {
-        let store = Store::open(&config.store.url, ring.clone(), clock.clone())
-            .await?
-            .with_retention(crate::store::Retention {
-                superseded_directories: Duration::from_secs(
-                    config.directory.keep_superseded_seconds,
-                ),
-                ..crate::store::Retention::default()
-            });
-        store.claim()?;
+        let gateway = gateway(config, ring, clock, chance).await?;
+        gateway.claim()?;
         let address = config.server.address();
         let listener = TcpListener::bind(address).map_err(|source| BuildError::Listen {
             address: address.to_string(),
             source,
         })?;
-        let outbound = Outbound::new(
-            outbound_settings(config),
-            clock.clone(),
-            u64::from_le_bytes(chance.bytes()),
-            store
-                .is_shared()
-                .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>),
-        )
-        .map_err(|error| BuildError::Outbound(error.to_string()))?;
-        let gateway = Gateway::new(
-            store,
-            ring,
-            outbound,
-            connectors::registry(),
-            clock,
-            chance,
-            Settings::from(config),
-        );
         gateway.join().await.map_err(BuildError::Unready)?;
         Ok(Self {
             listener,

@@ -102,6 +102,29 @@ impl Server {
     }
 }
 
+impl StoreConfig {
+    pub fn is_postgres(&self) -> bool {
+        matches!(
+            self.url.split_once("://"),
+            Some(("postgres" | "postgresql", _))
+        )
+    }
+
+    /// The url without the password, which may be in either of two places.
+    pub fn shown_url(&self) -> String {
+        if !self.is_postgres() {
+            return self.url.clone();
+        }
+        let Ok(mut url) = url::Url::parse(&self.url) else {
+            return "the PostgreSQL database".to_owned();
+        };
+        url.set_query(None);
+        // Refused only where there is no host, and so no password either.
+        let _ = url.set_password(None);
+        url.to_string()
+    }
+}
+
 /// Everything that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Faults(Vec<String>);

@@ -13,8 +13,8 @@
 //! **Serving** must cost nothing to speak of. A [`Directory`] is immutable and compact: rows in
 //! order of remote id, text in one arena, memberships as numbers. So a page is a slice, a
 //! cursor is a key, "go on after this one" holds across versions, and a look-up is a binary
-//! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, since
-//! nobody ever wants a record in any other form.
+//! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, as who
+//! asks for a part wants it; [`Directory::users`] is for who writes out all of it.
 //!
 //! Read next: `pass` for reading lists, `assess` and `seal` for the rules, `world` for how a
 //! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,

@@ -54,7 +54,7 @@ pub struct Visibility {
 }
 
 impl Visibility {
-    pub(super) fn of(is_admin: bool, seats: &Seats, groups: bool) -> Self {
+    pub fn of(is_admin: bool, seats: &Seats, groups: bool) -> Self {
         Self {
             roles: is_admin,
             seats_hidden: match seats {

@@ -68,6 +68,11 @@ impl Directory {
         Some(data)
     }
 
+    /// Every user, in order of remote id, made when asked for.
+    pub fn users(&self, expand: ExpandSet) -> impl Iterator<Item = User> {
+        (0..self.columns.users.len()).map(move |place| self.user_out(place, expand))
+    }
+
     fn write(
         &self,
         into: &mut Vec<u8>,

@@ -52,8 +52,8 @@ pub struct OwnAccount {
 /// What the store says of an account, asked for together: a version that another process sealed
 /// is found by the same question as a change of the account.
 pub(super) struct Seen {
-    account: Arc<Account>,
-    latest: Latest,
+    pub(super) account: Arc<Account>,
+    pub(super) latest: Latest,
 }
 
 impl Gateway {
@@ -139,7 +139,7 @@ impl Gateway {
     }
 }
 
-async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
+pub(super) async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
     let Some(account) = store.account(project, id).await? else {
         return Ok(None);
     };

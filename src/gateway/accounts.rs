@@ -8,8 +8,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::{
-    Gateway,
+    Gateway, Settings,
     access::{Caller, OwnAccount},
+    trial::Trial,
     walk::Join,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     error::{Error, Kind, ProviderFault, Result},
     model::{
         account::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
-        id::AccountId,
+        id::{AccountId, ProjectId},
         observed::{Identity, Seats},
         schema::{Reason, UserField, Warning},
     },
@@ -72,11 +73,14 @@ impl Gateway {
     /// `credential_refused`, `scope_missing`, `provider_unavailable`, `provider_throttled`,
     /// `base_url_not_allowed`; nothing is stored then.
     pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
+        self.link_into(caller.project().clone(), link).await
+    }
+
+    pub(super) async fn link_into(&self, project: ProjectId, link: Link) -> Result<Arc<Account>> {
         let connector = self.connector(&link.provider)?;
-        self.check_endpoint(&link.endpoint)?;
+        self.0.settings.check_endpoint(&link.endpoint)?;
         let now = self.0.clock.now();
         let id: AccountId = self.new_id();
-        let project = caller.project().clone();
         let gateway = self.clone();
         self.owned(async move {
             let credential = Credential::AccessToken(link.token);
@@ -197,26 +201,17 @@ impl Gateway {
         endpoint: &Endpoint,
         credential: &Credential,
     ) -> Result<Identity> {
-        let route = Route {
-            provider: connector.key(),
-            account: account.to_string(),
-            token: token_key(credential),
-            priority: Priority::Interactive,
-            is_newly_linked: true,
-        };
-        let session = Session {
-            endpoint: endpoint.clone(),
-            credential: credential.clone(),
-            caller: self.0.outbound.caller(route),
-        };
-        let tried = async {
-            let identity = connector.identify(&session).await?;
-            connector.users(&session, &identity, 1).await?;
-            Ok(identity)
-        };
-        tried
-            .await
-            .map_err(|error: CallError| link_error(&error, false))
+        let trial = Trial::new(
+            &self.0.outbound,
+            connector,
+            account.to_string(),
+            endpoint,
+            credential,
+        );
+        match trial.accepted().await {
+            Ok((identity, _)) => Ok(identity),
+            Err(error) => Err(link_error(&error, false)),
+        }
     }
 
     /// The accounts of the caller's project for which all `conditions` hold, oldest first.
@@ -327,24 +322,27 @@ impl Gateway {
         };
         Ok((session, generation))
     }
+}
 
-    fn check_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
+impl Settings {
+    /// # Errors
+    /// `base_url_not_allowed`.
+    pub(super) fn check_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
         let Endpoint::BaseUrl(base) = endpoint else {
             return Ok(());
         };
-        let settings = &self.0.settings;
-        let is_listed = settings.base_urls.iter().any(|allowed| allowed == base);
-        if is_listed || (settings.is_loopback_base_url_allowed && is_loopback_base(base)) {
+        let is_listed = self.base_urls.iter().any(|allowed| allowed == base);
+        if is_listed || (self.is_loopback_base_url_allowed && is_loopback_base(base)) {
             return Ok(());
         }
         Err(Error::new(
             Kind::BaseUrlNotAllowed,
-            "this `base_url` is not among those that the operator allows",
+            "this `base_url` is not among those that the operator allows in `provider.base_urls`",
         ))
     }
 }
 
-fn token_key(credential: &Credential) -> TokenKey {
+pub(super) fn token_key(credential: &Credential) -> TokenKey {
     match credential {
         Credential::AccessToken(token) => TokenKey::of(token),
     }

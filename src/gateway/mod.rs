@@ -14,6 +14,7 @@
 //! * [`schedule`]: walks that nobody asked for.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
+//! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
 
 use std::{
     collections::HashMap,
@@ -41,7 +42,7 @@ use crate::{
         id::{AccountId, Id, KeyId, ProjectId},
     },
     outbound::Outbound,
-    store::Store,
+    store::{OpenError, Store},
 };
 
 pub mod access;
@@ -49,6 +50,7 @@ pub mod accounts;
 mod cursor;
 pub mod keys;
 mod live;
+pub mod operator;
 mod page;
 pub mod quota;
 pub mod reading;
@@ -57,6 +59,7 @@ mod replica;
 pub mod schedule;
 mod shares;
 mod summary;
+pub mod trial;
 pub mod walk;
 
 use access::Seen;
@@ -205,6 +208,14 @@ impl Gateway {
         self.0.chance.id(self.0.clock.now())
     }
 
+    /// Takes the store for this process: `InUse` if another has it that cannot share it.
+    ///
+    /// # Errors
+    /// `InUse`, and what the file system says.
+    pub fn claim(&self) -> Result<(), OpenError> {
+        self.0.store.claim()
+    }
+
     /// Whether requests should be sent here.
     ///
     /// # Errors
@@ -253,14 +264,11 @@ impl Gateway {
     }
 
     fn connector(&self, provider: &str) -> Result<Arc<dyn Connector>> {
-        self.0.connectors.get(provider).cloned().ok_or_else(|| {
-            let mut known: Vec<_> = self.0.connectors.keys().copied().collect();
-            known.sort_unstable();
-            Error::new(
-                Kind::InvalidBody,
-                format!("`provider` must be one of: {}", known.join(", ")),
-            )
-        })
+        self.0
+            .connectors
+            .get(provider)
+            .cloned()
+            .ok_or_else(|| trial::unknown_provider(self.0.connectors.keys().copied().collect()))
     }
 
     /// Runs `work` to its end whether or not the caller stays to hear of it.

@@ -509,7 +509,7 @@ fn not_permitted(hidden: Warning) -> Error {
     )
 }
 
-fn inactive(account: &Account) -> Error {
+pub(super) fn inactive(account: &Account) -> Error {
     let since = account
         .status_reasons
         .first()

@@ -177,15 +177,20 @@ impl AccountPatch {
 
 impl CredentialIn {
     fn into_token(self) -> Result<SecretString> {
-        let CredentialIn::AccessToken { access_token } = self;
-        let token = access_token.expose_secret();
-        if (1..=4096).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Ok(access_token);
-        }
-        Err(invalid(
-            "`credential.access_token` must be 1 to 4096 visible ASCII characters, without spaces",
-        ))
+        let CredentialIn::AccessToken { access_token: it } = self;
+        access_token("`credential.access_token`", it)
     }
+}
+
+/// A token that can be sent in a header; `name` is what the refusal calls it.
+pub fn access_token(name: &str, token: SecretString) -> Result<SecretString> {
+    let text = token.expose_secret();
+    if (1..=4096).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(token);
+    }
+    Err(invalid(format!(
+        "{name} must be 1 to 4096 visible ASCII characters, without spaces"
+    )))
 }
 
 /// A linked account. Its credential is never shown.
@@ -221,7 +226,7 @@ pub struct OrganizationOut {
 }
 
 impl AccountOut {
-    fn of(account: &Account, gateway: &Gateway) -> Self {
+    pub fn of(account: &Account, gateway: &Gateway) -> Self {
         let (region, base_url) = match &account.endpoint {
             Endpoint::Region(region) => (Some(*region), None),
             Endpoint::BaseUrl(base) => (None, Some(base.clone())),
@@ -281,7 +286,8 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
-fn text(name: &'static str, value: String) -> Result<String> {
+/// A text for people, such as a name; `name` is what the refusal calls it.
+pub fn text(name: &'static str, value: String) -> Result<String> {
     let is_fitting = !value.trim().is_empty()
         && value.chars().count() <= 255
         && !value.chars().any(char::is_control);

@@ -134,6 +134,15 @@ impl Store {
         vault.map(|vault| account_in(&vault, row)).transpose()
     }
 
+    /// Whose account this is. For the operator, who is above projects.
+    pub async fn project_of(&self, id: AccountId) -> Result<Option<ProjectId>> {
+        let row: Option<(String,)> = self
+            .db
+            .fetch_one("select project from accounts where id = $1", [id.into()])
+            .await?;
+        row.map(|(project,)| project_in(&project)).transpose()
+    }
+
     /// A project's accounts, the oldest first.
     pub async fn accounts(&self, project: &ProjectId) -> Result<Vec<Account>> {
         let rows: Vec<AccountRow> = self

@@ -3,7 +3,7 @@
 //!
 //! * **Whose is it?** Everything that hangs on an account is asked for by project *and*
 //!   account; the row of another project is simply not found. Only the scheduler's list of all
-//!   accounts crosses projects, and it gives both.
+//!   accounts and the operator's look-up of one cross projects, and they give the project.
 //! * **Nothing secret or personal lies open.** Credentials, names, e-mail addresses and all that
 //!   a walk brought are sealed in here, under the project's data key and bound to their row
 //!   ([`crate::crypto`]); callers pass and get plain values. What does not open answers
@@ -39,10 +39,12 @@ use crate::{
 };
 
 mod accounts;
+mod backup;
 mod budgets;
 mod copy;
 mod db;
 mod directories;
+mod inspect;
 mod open;
 mod postgres;
 mod projects;
@@ -53,6 +55,7 @@ mod walks;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
 pub use copy::{Copied, CopyError};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
+pub use inspect::Inspection;
 pub use open::OpenError;
 pub use replicas::{Beat, DEAD_AFTER};
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};

@@ -33,6 +33,11 @@ pub enum OpenError {
     WrongKeys { key_id: String, fault: OpenFault },
     #[error("{place} is not a database of Rolecall's; nothing was changed")]
     Foreign { place: String },
+    #[error(
+        "{place} was written by a newer version of Rolecall; use that one, or restore a backup of \
+         this one's"
+    )]
+    Newer { place: String },
     #[error("{place} was written by another version of Rolecall: {source}")]
     OtherVersion { place: String, source: MigrateError },
     #[error("another process serves {} already", path.display())]
@@ -100,6 +105,12 @@ fn migrations() -> Migrator {
     migrator
 }
 
+/// The last migration of this version.
+pub(super) fn newest_migration() -> i64 {
+    let versions = migrations().iter().map(|each| each.version).max();
+    versions.expect("there are migrations")
+}
+
 /// A connection to a database that is being opened.
 pub(super) struct Opening<'a> {
     pub connection: OpeningConnection<'a>,
@@ -123,9 +134,24 @@ macro_rules! each_connection {
 }
 
 impl Opening<'_> {
-    /// Proves the keys, and writes nothing.
-    pub(super) async fn inspect(&mut self, ring: &KeyRing) -> Result<(), OpenError> {
-        prove_keys(ring, self.checks().await?)
+    /// Proves the keys, and writes nothing. Gives the newest migration that was run; 0 before the
+    /// first.
+    pub(super) async fn inspect(&mut self, ring: &KeyRing) -> Result<i64, OpenError> {
+        let checks = self.checks().await?;
+        if checks.is_empty() {
+            return Ok(0);
+        }
+        prove_keys(ring, checks)?;
+        let migration = "select coalesce(max(version), 0) from _sqlx_migrations";
+        let migration: i64 = each_connection!(connection => {
+            sqlx::query_scalar(migration).fetch_one(&mut **connection).await
+        }, self)
+        .map_err(|source| self.fault(source))?;
+        if migration > newest_migration() {
+            let place = self.place.to_owned();
+            return Err(OpenError::Newer { place });
+        }
+        Ok(migration)
     }
 
     /// Inside a transaction that nobody else can be in at the same time: proves the keys again

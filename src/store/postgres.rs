@@ -64,6 +64,22 @@ pub(super) async fn open(
     Ok(Db::Postgres(pool))
 }
 
+/// What [`Opening::inspect`] finds.
+pub(super) async fn inspect(url: &str, ring: &KeyRing) -> Result<i64, OpenError> {
+    let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url)?;
+    let place = place(&options);
+    let database = |source| OpenError::database(&place, source);
+    let mut connection = options.connect().await.map_err(database)?;
+    let found = Opening {
+        connection: OpeningConnection::Postgres(&mut connection),
+        place: &place,
+    }
+    .inspect(ring)
+    .await;
+    connection.close().await.map_err(database)?;
+    found
+}
+
 async fn prepare(
     connection: &mut PgConnection,
     place: &str,

@@ -31,7 +31,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 /// A SQLite file that is being opened or served.
 #[derive(Debug, Clone)]
 pub(super) struct SqliteFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     claim: Arc<Mutex<Option<fs::File>>>,
 }
 
@@ -42,10 +42,14 @@ impl SqliteFile {
         if path.is_empty() || is_special || path.contains(['?', '\0']) {
             return Err(OpenError::Url);
         }
-        Ok(Self {
-            path: path.into(),
+        Ok(Self::at(path.into()))
+    }
+
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self {
+            path,
             claim: Arc::default(),
-        })
+        }
     }
 
     pub(super) async fn open(
@@ -144,15 +148,30 @@ impl SqliteFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(error),
         }
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::File::open(folder)?.sync_all()
+        fs::File::open(self.folder())?.sync_all()
     }
 
-    /// Proves the keys through a connection that cannot write.
-    async fn inspect(&self, ring: &KeyRing) -> Result<(), OpenError> {
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// What [`Opening::inspect`] finds, through a connection that cannot write; 0 where there is no
+    /// file either, and could be one.
+    pub(super) async fn look(&self, ring: &KeyRing) -> Result<i64, OpenError> {
+        if self.is_written().map_err(|source| self.io(source))? {
+            return self.inspect(ring).await;
+        }
+        if self.folder().is_dir() {
+            return Ok(0);
+        }
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no such folder");
+        Err(self.io(source))
+    }
+
+    async fn inspect(&self, ring: &KeyRing) -> Result<i64, OpenError> {
         loop {
             // Even a reader makes the log's side files, unless it is told that nobody writes;
             // and nobody does while there is no log.
@@ -166,7 +185,7 @@ impl SqliteFile {
         }
     }
 
-    async fn inspect_as(&self, ring: &KeyRing, is_quiet: bool) -> Result<(), OpenError> {
+    async fn inspect_as(&self, ring: &KeyRing, is_quiet: bool) -> Result<i64, OpenError> {
         let mut connection = SqliteConnectOptions::new()
             .filename(&self.path)
             .read_only(true)
@@ -224,7 +243,7 @@ impl SqliteFile {
         self.path.display().to_string()
     }
 
-    fn database(&self, source: sqlx::Error) -> OpenError {
+    pub(super) fn database(&self, source: sqlx::Error) -> OpenError {
         OpenError::database(&self.place(), source)
     }
 }

@@ -3,7 +3,7 @@
 use rolecall::{
     clock::Clock,
     model::walk::{Walk, WalkState},
-    store::{Begun, Committed, OpenError, Store},
+    store::{Begun, Committed, Inspection, OpenError, Store},
 };
 use sqlx::{Connection, PgConnection};
 
@@ -52,6 +52,24 @@ async fn postgresql_keeps_the_contract() {
         contract(world).await;
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_database_is_looked_at_without_being_made_or_changed() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let (url, ours) = (schema.url(), ring("a"));
+    let found = Store::inspect(&url, &ours).await.unwrap();
+    assert_eq!(found, Inspection::Absent);
+    assert!(rows(&schema).await.is_empty());
+    World::open(&url, &ours).await.unwrap().store.close().await;
+    let before = rows(&schema).await;
+    let found = Store::inspect(&url, &ours).await.unwrap();
+    assert!(matches!(found, Inspection::Current { .. }), "{found:?}");
+    let error = Store::inspect(&url, &ring("b")).await.err().unwrap();
+    assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
+    assert_eq!(rows(&schema).await, before);
 }
 
 #[tokio::test]
@@ -144,7 +162,7 @@ async fn what_is_not_ours_is_left_as_it_was() {
     raw.close().await.unwrap();
     let before = rows(&schema).await;
     let error = World::open(&schema.url(), &keys).await.err().unwrap();
-    assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { .. }), "{error}");
     assert_eq!(rows(&schema).await, before);
 }
 

@@ -7,7 +7,7 @@ use rolecall::{
     crypto::KeyRing,
     error::Kind,
     model::account::AccountChange,
-    store::{AccountUpdate, NewCredential, OpenError, Store},
+    store::{AccountUpdate, Inspection, NewCredential, OpenError, Store},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -437,6 +437,45 @@ async fn a_database_of_a_newer_version_is_left_alone() {
     raw.close().await.unwrap();
     let before = fs::read(&path).unwrap();
     let error = try_open(&path, &ring).await.err().unwrap();
-    assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { .. }), "{error}");
+    let url = format!("sqlite://{}", path.display());
+    let error = Store::inspect(&url, &ring).await.err().unwrap();
+    assert!(matches!(error, OpenError::Newer { .. }), "{error}");
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_database_is_looked_at_without_being_made_or_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, ring) = (folder.path().join("store.db"), ring("a"));
+    let url = format!("sqlite://{}", path.display());
+    let found = Store::inspect(&url, &ring).await.unwrap();
+    assert_eq!(found, Inspection::Absent);
+    assert!(!path.exists());
+
+    open(&path, &ring).await.store.close().await;
+    let found = Store::inspect(&url, &ring).await.unwrap();
+    let Inspection::Current { migration } = found else {
+        panic!("{found:?}");
+    };
+    // As an older version left it.
+    let mut raw = connect(&path).await;
+    let last = sqlx::query("delete from _sqlx_migrations where version = $1").bind(migration);
+    last.execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let before = fs::read(&path).unwrap();
+    let behind = Inspection::Behind {
+        migration: migration - 1,
+        newest: migration,
+    };
+    assert_eq!(Store::inspect(&url, &ring).await.unwrap(), behind);
+    assert!(fs::read(&path).unwrap() == before);
+
+    // It can be backed up before it is brought up to date, and the copy is what it was.
+    let copy = folder.path().join("copy.db");
+    fs::File::create_new(&copy).unwrap();
+    Store::backup(&url, &ring, &copy).await.unwrap();
+    let copied = format!("sqlite://{}", copy.display());
+    assert_eq!(Store::inspect(&copied, &ring).await.unwrap(), behind);
     assert!(fs::read(&path).unwrap() == before);
 }

@@ -1,0 +1,220 @@
+//! What the operator may do, who stands above projects. The command line alone has a way here:
+//! the table in `docs/ARCHITECTURE.md` keeps http out, whose callers belong to one project each.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Gateway,
+    access::{OwnAccount, see},
+    accounts::Link,
+    live::{Head, Held},
+    reading::{StaleReason, inactive},
+};
+use crate::{
+    clock::since,
+    directory::{ExpandSet, Resource},
+    error::{Error, Kind, Result},
+    model::{
+        account::Account,
+        id::{AccountId, ProjectId},
+        schema::{User, Warning},
+        walk::{Counts, Walk},
+    },
+    store::DirectoryHead,
+};
+
+/// A gateway in the operator's hands, beside whoever serves the store.
+pub struct Operator {
+    gateway: Gateway,
+    has_joined: bool,
+}
+
+/// The directory that is in force, whole.
+pub struct InForce {
+    head: Arc<Head>,
+    held: Arc<Held>,
+    /// Since the provider was last found to agree with it.
+    pub age: Duration,
+    /// Why it may no longer be what the provider would say.
+    pub stale: Option<StaleReason>,
+}
+
+impl Operator {
+    pub const fn new(gateway: Gateway) -> Self {
+        let has_joined = false;
+        Self {
+            gateway,
+            has_joined,
+        }
+    }
+
+    pub const fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Begins to serve, as a server does: what walks, or changes what others hold in memory, must
+    /// be one of them. The store was claimed.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn join(&mut self) -> Result<()> {
+        self.gateway.join().await?;
+        self.has_joined = true;
+        Ok(())
+    }
+
+    /// Closes the store. Who only looked at it leaves nothing to tell the others.
+    pub async fn close(&self) {
+        if self.has_joined {
+            self.gateway.close().await;
+        } else {
+            self.gateway.0.store.close().await;
+        }
+    }
+
+    /// The accounts of a project, or of all, project by project, oldest first.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn accounts(&self, project: Option<&ProjectId>) -> Result<Vec<Account>> {
+        let store = &self.gateway.0.store;
+        if let Some(project) = project {
+            self.require(project).await?;
+            return store.accounts(project).await;
+        }
+        let mut accounts = Vec::new();
+        for project in store.projects().await? {
+            accounts.extend(store.accounts(&project).await?);
+        }
+        Ok(accounts)
+    }
+
+    /// The account with this id, whichever project's it is.
+    ///
+    /// # Errors
+    /// `account_not_found`.
+    pub async fn account(&self, id: &str) -> Result<OwnAccount> {
+        let not_found = || {
+            Error::new(Kind::AccountNotFound, "there is no such account")
+                .with_hint("Check the id; `rolecall accounts list` lists every account.")
+        };
+        let id: AccountId = id.parse().map_err(|_| not_found())?;
+        let store = &self.gateway.0.store;
+        let project = store.project_of(id).await?.ok_or_else(not_found)?;
+        let seen = see(store, &project, id).await?.ok_or_else(not_found)?;
+        Ok(OwnAccount {
+            account: seen.account,
+            latest: seen.latest,
+            is_store_down: false,
+        })
+    }
+
+    /// As [`Gateway::link`], into any project.
+    ///
+    /// # Errors
+    /// As there, and `not_found` if there is no such project; the provider is not asked then.
+    pub async fn link(&self, project: &ProjectId, link: Link) -> Result<OwnAccount> {
+        self.require(project).await?;
+        let account = self.gateway.link_into(project.clone(), link).await?;
+        self.account(&account.id.to_string()).await
+    }
+
+    /// Which version of an account's directory is in force, without reading it.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn directory_head(&self, account: &Account) -> Result<Option<DirectoryHead>> {
+        let store = &self.gateway.0.store;
+        let latest = store.latest(&account.project, account.id).await?;
+        Ok(latest.and_then(|latest| latest.directory))
+    }
+
+    /// The walk of an account that began last.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn last_walk(&self, own: &OwnAccount) -> Result<Option<Walk>> {
+        Ok(self.gateway.walks(own, None, 1).await?.pop())
+    }
+
+    /// The directory in force, if the API would still answer from it. Nothing is walked, however
+    /// old it is. None before the first seal.
+    ///
+    /// # Errors
+    /// `account_inactive` where the API would not.
+    pub async fn served(&self, own: &OwnAccount) -> Result<Option<InForce>> {
+        let in_force = self.in_force(own).await?;
+        let retain_for = self.gateway.0.settings.retain_for;
+        match in_force {
+            Some(it) if own.account.needs_reauth() && it.age > retain_for => {
+                Err(inactive(&own.account))
+            }
+            in_force => Ok(in_force),
+        }
+    }
+
+    /// The directory in force, whether or not it is still served.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `credential_locked`.
+    pub async fn in_force(&self, own: &OwnAccount) -> Result<Option<InForce>> {
+        let gateway = &self.gateway;
+        let account = &own.account;
+        let live = gateway.live(account);
+        gateway.catch_up_now(&live).await?;
+        let Some(head) = live.head() else {
+            return Ok(None);
+        };
+        let held = gateway.version(account, head.version).await?;
+        let held = held.ok_or_else(|| Error::internal("the version in force is not held"))?;
+        Ok(Some(InForce {
+            age: since(gateway.0.clock.now(), head.verified_at),
+            stale: gateway.staleness(own, &head),
+            head,
+            held,
+        }))
+    }
+
+    async fn require(&self, project: &ProjectId) -> Result<()> {
+        if self.gateway.0.store.project_exists(project).await? {
+            return Ok(());
+        }
+        Err(
+            Error::new(Kind::NotFound, format!("there is no project {project}")).with_hint(
+                format!("`rolecall projects create {project}` makes it, `rolecall projects list` lists all."),
+            ),
+        )
+    }
+}
+
+impl InForce {
+    pub fn version(&self) -> u64 {
+        self.head.version
+    }
+
+    pub fn sealed_at(&self) -> Timestamp {
+        self.head.sealed_at
+    }
+
+    pub fn verified_at(&self) -> Timestamp {
+        self.head.verified_at
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.held.directory.counts()
+    }
+
+    /// The fields that are null for everybody, and why.
+    pub fn hidden_fields(&self) -> Vec<Warning> {
+        self.head.visibility.hidden_fields()
+    }
+
+    /// Every user with roles and groups whole, as with `expand=roles,groups`, one at a time.
+    pub fn users(&self) -> impl Iterator<Item = User> {
+        let expand = ExpandSet::parse(Resource::Users, "roles,groups");
+        let expand = expand.expect("users expand both");
+        self.held.directory.users(expand)
+    }
+}
