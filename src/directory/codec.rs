@@ -97,7 +97,11 @@ fn unfold(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     reader
         .window_log_max(LARGEST_WINDOW_LOG)
         .map_err(DecodeError::Compression)?;
-    let mut plain = Vec::new();
+    // What the frame says of itself, as far as that is believed: a vector that grows by doubling
+    // would hold twice as much.
+    let told = zstd::zstd_safe::get_frame_content_size(packed);
+    let told = told.ok().flatten().unwrap_or_default().min(bound);
+    let mut plain = Vec::with_capacity(usize::try_from(told).unwrap_or_default());
     reader
         .take(bound + 1)
         .read_to_end(&mut plain)
