@@ -11,7 +11,6 @@ use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use clap::Args;
@@ -19,14 +18,19 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use smartsheet_simulator::{Announcement, Options, Simulator};
 
-use super::{Failure, progress::Bar, say, shutdown_signal};
+use super::{
+    Failure,
+    file::Draft,
+    progress::{Bar, await_first_walk},
+    say, shutdown_signal,
+};
 use crate::{
     app::App,
     clock::Clock,
     config::Config,
     crypto::{Chance, KeyRing},
     error::Kind,
-    gateway::{Gateway, access::OwnAccount, accounts::Link},
+    gateway::{Gateway, accounts::Link},
     model::{
         access::{NewKey, Scope},
         account::{AccountKind, Endpoint},
@@ -326,34 +330,12 @@ async fn await_first_walks(
     for account in &remembered.accounts {
         let own = gateway.own_account(&caller, &account.id).await?;
         let bar = is_shown.then(|| Bar::new(&account.persona));
-        await_first_walk(gateway, &own, bar.as_ref()).await?;
+        let counts = await_first_walk(gateway, &own, bar.as_ref()).await?;
+        if let Some(bar) = bar {
+            bar.finish(&format!("{} users, {} groups", counts.users, counts.groups));
+        }
     }
     Ok(())
-}
-
-async fn await_first_walk(
-    gateway: &Gateway,
-    own: &OwnAccount,
-    bar: Option<&Bar>,
-) -> Result<(), Failure> {
-    loop {
-        let walked = gateway
-            .await_directory(own, Duration::from_millis(250))
-            .await;
-        if let (Some(bar), Some(progress)) = (bar, gateway.walk_progress(&own.account)) {
-            bar.show(progress);
-        }
-        match walked {
-            Ok(counts) => {
-                if let Some(bar) = bar {
-                    bar.finish(&format!("{} users, {} groups", counts.users, counts.groups));
-                }
-                return Ok(());
-            }
-            Err(error) if error.kind() == Kind::DirectoryNotReady => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn introduce(ready: &Ready<'_>) -> Result<(), Failure> {
@@ -421,13 +403,9 @@ impl Remembered {
     }
 }
 
-/// Whole or not at all, and for the owner's eyes: the demo's API key is in it.
+/// For the owner's eyes: the demo's API key is in it.
 fn write_whole(path: &Path, text: &[u8]) -> Result<(), Failure> {
-    let directory = path.parent().expect("a file in the data directory");
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text)?;
-    file.as_file().sync_all()?;
-    file.persist(path)
-        .map_err(|error| Failure::from(error.error))?;
-    Ok(())
+    let mut draft = Draft::replacing(path)?;
+    draft.write_all(text)?;
+    draft.finish()
 }

@@ -359,7 +359,7 @@ fn no_such_key(id: KeyId) -> Failure {
     ))
 }
 
-fn project_id(text: &str) -> Result<ProjectId, Failure> {
+pub(super) fn project_id(text: &str) -> Result<ProjectId, Failure> {
     text.parse().map_err(|_| {
         Failure::Other(
             "a project's id is 1 to 63 of a-z, 0-9 and -, beginning with a letter".to_owned(),

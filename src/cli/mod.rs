@@ -1,18 +1,30 @@
 //! The command line: for the operator and for whoever tries Rolecall out.
 //!
-//! Exit codes: 0 done; 1 it could not be done; 2 the command line was wrong (clap); 78 the
-//! configuration or the key ring is wrong (`EX_CONFIG` of sysexits.h), and nothing was written.
-//! A closed pipe on standard output is a quiet end.
+//! Exit codes: 0 done; 1 it could not be done, or (`check`, `health`, `accounts walk`) it is not as
+//! it should be; 2 the command line was wrong (clap); 78 the configuration or the key ring is wrong
+//! (`EX_CONFIG` of sysexits.h), and nothing was written. A closed pipe on standard output is a
+//! quiet end.
+//!
+//! What reads works beside a running server: `accounts` has what does not. A token comes on
+//! standard input (`token`), a file is whole or not there (`file`), and an installation that a
+//! command is to work on is looked at before it is opened, as opening makes or changes one.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    app::BuildError, config::Faults, crypto::KeyRingError, error::Error, store::OpenError,
+    app::BuildError, config::Faults, crypto::KeyRingError, error::Error, model::schema::Reason,
+    store::OpenError,
 };
 
+mod accounts;
+mod backup;
+mod check;
 mod demo;
+mod export;
+mod file;
+mod health;
 mod keyring;
 mod keys;
 mod openapi;
@@ -20,6 +32,7 @@ mod output;
 mod progress;
 mod serve;
 mod store;
+mod token;
 
 /// A self-hosted identity gateway: the identity feed you may let delete things.
 #[derive(Parser)]
@@ -41,6 +54,15 @@ enum Command {
     /// Make, list and end API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// List, show, link, walk, remove and export linked accounts
+    #[command(subcommand)]
+    Accounts(accounts::Command),
+    /// Say whether this installation is in order, and what a token would be worth
+    Check(check::Arguments),
+    /// Ask the server on this machine whether it is ready
+    Health(health::Arguments),
+    /// Copy the database while the server runs; the key ring is not in the copy
+    Backup(backup::Arguments),
     /// Make the key ring that everything stored is sealed with
     #[command(subcommand)]
     Keyring(keyring::Command),
@@ -52,7 +74,7 @@ enum Command {
 }
 
 /// Where the settings are.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct ConfigFile {
     /// A TOML file over the defaults; `config/default.toml` names every key
     #[arg(long, value_name = "FILE")]
@@ -68,6 +90,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Projects(command) => block_on(keys::run_projects(command)),
         Command::Keys(command) => block_on(keys::run_keys(command)),
+        Command::Accounts(command) => block_on(accounts::run(command)),
+        Command::Check(arguments) => block_on(check::run(arguments)),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Backup(arguments) => block_on(backup::run(arguments)),
         Command::Keyring(command) => keyring::run(command),
         Command::Store(command) => block_on(store::run(command)),
         Command::Openapi => openapi::run(),
@@ -76,11 +102,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Err(Failure::Config(message)) => {
-            eprintln!("rolecall: {message}");
+            note(message);
             ExitCode::from(78)
         }
         Err(Failure::Other(message)) => {
-            eprintln!("rolecall: {message}");
+            note(message);
             ExitCode::FAILURE
         }
     }
@@ -99,6 +125,13 @@ enum Failure {
 impl Failure {
     fn other(message: impl std::fmt::Display) -> Self {
         Self::Other(message.to_string())
+    }
+
+    fn into_message(self) -> String {
+        match self {
+            Self::ClosedPipe => "nobody reads the output".to_owned(),
+            Self::Config(message) | Self::Other(message) => message,
+        }
     }
 }
 
@@ -128,7 +161,10 @@ impl From<BuildError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Other(format!("{error}. {}", error.hint()))
+        let wait = error.retry_after().map_or_else(String::new, |wait| {
+            format!(" (Retry-After: {} s)", wait.as_secs())
+        });
+        Self::Other(format!("{error}. {}{wait}", error.hint()))
     }
 }
 
@@ -156,22 +192,30 @@ fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Why a field is null for everybody.
+const fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotPermitted => "the token may not see it",
+        Reason::NotFetched => "it is not asked for",
+        Reason::NotSupported => "the provider, or this plan of it, has no such thing",
+        Reason::Unknown => "the provider did not say",
+    }
+}
+
+/// Writes a line to standard error, where there need be nobody to read it.
+fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "rolecall: {line}");
+}
+
 /// The key ring that the settings name.
 fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Failure> {
     use secrecy::ExposeSecret;
 
     let given = config.keys.expose_secret();
-    let (ring, origin) = if given.is_empty() {
-        let path = &config.keys_file;
-        (
-            crate::crypto::KeyRing::read_file(path),
-            format!("the key ring {}", path.display()),
-        )
+    let ring = if given.is_empty() {
+        crate::crypto::KeyRing::read_file(&config.keys_file)
     } else {
-        (
-            crate::crypto::KeyRing::parse(given),
-            "the key ring in `keys`".to_owned(),
-        )
+        crate::crypto::KeyRing::parse(given)
     };
     ring.map_err(|error| {
         let hint = match &error {
@@ -180,8 +224,20 @@ fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Fa
             }
             _ => "",
         };
+        let origin = ring_origin(config);
         Failure::Config(format!("{origin} cannot be used: {error}{hint}"))
     })
+}
+
+/// Where the settings say that the key ring is.
+fn ring_origin(config: &crate::config::Config) -> String {
+    use secrecy::ExposeSecret;
+
+    if config.keys.expose_secret().is_empty() {
+        format!("the key ring {}", config.keys_file.display())
+    } else {
+        "the key ring in `keys`".to_owned()
+    }
 }
 
 /// Ends when the process is asked to: SIGTERM or Ctrl-C.

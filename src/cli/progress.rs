@@ -1,10 +1,53 @@
 //! A first walk, as people like to watch it: pages, people, and how long it still takes.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::error::Progress;
+use crate::{
+    error::{Error, Kind, Progress},
+    gateway::{Gateway, access::OwnAccount},
+    model::walk::Counts,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits for an account's first walk to end, in the sight of whoever watches.
+pub async fn await_first_walk(
+    gateway: &Gateway,
+    own: &OwnAccount,
+    bar: Option<&Bar>,
+) -> Result<Counts, Error> {
+    loop {
+        let walked = gateway.await_directory(own, LOOK_EVERY).await;
+        show(gateway, own, bar);
+        match walked {
+            Err(error) if error.kind() == Kind::DirectoryNotReady => {}
+            ended => return ended,
+        }
+    }
+}
+
+/// Waits for what walks this account, in the sight of whoever watches.
+pub async fn watched<T>(
+    gateway: &Gateway,
+    own: &OwnAccount,
+    mut walking: Pin<&mut impl Future<Output = T>>,
+    bar: Option<&Bar>,
+) -> T {
+    loop {
+        tokio::select! {
+            ended = &mut walking => return ended,
+            () = gateway.clock().sleep(LOOK_EVERY) => show(gateway, own, bar),
+        }
+    }
+}
+
+fn show(gateway: &Gateway, own: &OwnAccount, bar: Option<&Bar>) {
+    if let (Some(bar), Some(progress)) = (bar, gateway.walk_progress(&own.account)) {
+        bar.show(progress);
+    }
+}
 
 /// A bar on standard error; nothing where that is no terminal.
 pub struct Bar(ProgressBar);

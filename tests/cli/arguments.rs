@@ -5,7 +5,10 @@ use crate::bench::Bench;
 #[tokio::test]
 async fn the_help_names_every_command() {
     let help = Bench::new().run(&["--help"]).await.expect(0).out;
-    for command in ["demo", "serve", "projects", "keys", "keyring", "openapi"] {
+    for command in [
+        "demo", "serve", "projects", "keys", "accounts", "backup", "check", "health", "keyring",
+        "openapi",
+    ] {
         assert!(
             help.contains(&format!("\n  {command}")),
             "{command}: {help}"
@@ -23,6 +26,14 @@ async fn a_command_line_that_is_wrong_exits_with_2() {
         &["demo", "--users", "many"],
         &["keyring"],
         &["keys", "create"],
+        &["backup"],
+        &["check", "--token-stdin"],
+        &["check", "--region", "eu"],
+        &["check", "--token-stdin", "--region", "moon"],
+        &["health", "--url", "nowhere"],
+        &["accounts", "show"],
+        &["accounts", "export", "x"],
+        &["accounts", "export", "x", "--format", "xlsx"],
         &[
             "keys",
             "create",
@@ -47,6 +58,16 @@ async fn the_version_is_the_package_s() {
         version.trim(),
         concat!("rolecall ", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[tokio::test]
+async fn a_fault_that_nobody_reads_keeps_its_exit_code() {
+    let bench = Bench::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bench.command(&["accounts", "list", "--config", "absent.toml"]);
+    let output = command.stderr(writer).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -106,10 +106,19 @@ impl Bench {
 
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Outcome {
-        let output = timeout(HANG, self.command(arguments).output())
-            .await
-            .unwrap()
-            .unwrap();
+        self.run_with(arguments, b"").await
+    }
+
+    /// Runs a command to its end, with this on its standard input.
+    pub async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Outcome {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that wants no input may be gone before it was sent.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        let output = timeout(HANG, child.wait_with_output()).await;
+        let output = output.unwrap().unwrap();
         Outcome {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -121,7 +130,8 @@ impl Bench {
     pub async fn furnish(&self) {
         self.write(
             "rolecall.toml",
-            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n\n[log]\nformat = \"json\"\n",
+            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n\n[log]\nformat = \"json\"\n\n\
+             [provider]\nrate_limit = 0\nloopback_base_urls = true\n",
         );
         self.run(&["keyring", "init"]).await.expect(0);
     }
@@ -177,6 +187,11 @@ impl Running {
                 return said[from..].to_owned();
             }
         }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 
     /// Asks the process to end, as an init system does; how it ended, and what else it printed.

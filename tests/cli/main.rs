@@ -3,11 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
+mod accounts;
 mod arguments;
+mod backup;
 mod bench;
+mod check;
 mod demo;
+mod export;
+mod health;
 mod keyring;
 mod keys;
+mod office;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod serve;

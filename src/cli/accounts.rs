@@ -1,0 +1,555 @@
+//! `rolecall accounts`: the operator's hand on linked accounts, of whichever project.
+//!
+//! What reads works beside a running server. What links, walks or removes changes what a server
+//! holds in memory, so these commands serve for a moment: they take the claim on the store, as
+//! `serve` does, and where they cannot have it they name the call of the API to make.
+
+use std::{pin::pin, time::Duration};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    ConfigFile, Failure, export, key_ring,
+    keys::project_id,
+    note,
+    output::{json_line, table},
+    progress::{Bar, await_first_walk, watched},
+    say,
+    token::{AtProvider, read_token},
+    why,
+};
+use crate::{
+    app,
+    clock::Clock,
+    config::{Config, Log},
+    crypto::Chance,
+    gateway::{
+        access::OwnAccount,
+        accounts::Link,
+        operator::{InForce, Operator},
+    },
+    http::accounts::{AccountOut, text},
+    model::{
+        account::{Account, AccountKind, AccountStatus, Endpoint},
+        id::ProjectId,
+        schema::Warning,
+        walk::{Counts, Walk, WalkReason, WalkState},
+    },
+    store::{DirectoryHead, Inspection, OpenError, Store},
+    telemetry,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List the accounts
+    List {
+        /// Only those of this project
+        #[arg(long)]
+        project: Option<String>,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Show one account: how it is doing, what is served of it, and what is missing
+    Show {
+        /// Its id
+        account: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Link an account by a token on standard input, and make its first walk
+    Link(LinkArguments),
+    /// Walk an account now
+    Walk {
+        /// Its id
+        account: String,
+        /// Read the members of every group again
+        #[arg(long)]
+        full: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Remove an account with its credential, directories and walks
+    Remove {
+        /// Its id
+        account: String,
+        /// Remove it; without this it is only said what would be
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Write out everybody in an account's directory, with their roles and groups
+    Export(export::Arguments),
+}
+
+/// What every command on accounts takes.
+#[derive(Args)]
+pub struct Shared {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct LinkArguments {
+    /// The project that the account is for
+    #[arg(long)]
+    project: String,
+    #[command(flatten)]
+    at: AtProvider,
+    /// Read the access token from standard input
+    #[arg(long, required = true, requires = "Place")]
+    token_stdin: bool,
+    /// Your own id of the customer
+    #[arg(long)]
+    owner_id: String,
+    /// Your own name of the customer
+    #[arg(long)]
+    owner_name: String,
+    /// What the account is for, in your words
+    #[arg(long)]
+    label: Option<String>,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::List { project, shared } => {
+            let project = project.as_deref().map(project_id).transpose()?;
+            let operator = open(&shared.file).await?;
+            closing(&operator, list(&operator, project.as_ref(), shared.json)).await
+        }
+        Command::Show { account, shared } => {
+            let operator = open(&shared.file).await?;
+            closing(&operator, show(&operator, &account, shared.json)).await
+        }
+        Command::Link(arguments) => {
+            let is_json = arguments.shared.json;
+            let file = arguments.shared.file.clone();
+            let (project, wanted) = checked(arguments)?;
+            let (operator, _log) = open_alone(&file, "POST /accounts").await?;
+            closing(&operator, link(&operator, &project, wanted, is_json)).await
+        }
+        Command::Walk {
+            account,
+            full,
+            shared,
+        } => {
+            let call = format!("POST /accounts/{account}/walks");
+            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            closing(&operator, walk(&operator, &account, full, shared.json)).await
+        }
+        Command::Remove {
+            account,
+            yes: false,
+            shared,
+        } => {
+            let operator = open(&shared.file).await?;
+            closing(&operator, tell_what_would_be_removed(&operator, &account)).await
+        }
+        Command::Remove {
+            account,
+            yes: true,
+            shared,
+        } => {
+            let call = format!("DELETE /accounts/{account}");
+            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            closing(&operator, remove(&operator, &account, shared.json)).await
+        }
+        Command::Export(arguments) => export::run(arguments).await,
+    }
+}
+
+/// The operator's gateway on an installation that there is.
+pub(super) async fn open(file: &ConfigFile) -> Result<Operator, Failure> {
+    let config = Config::load(file.config.as_deref())?;
+    open_as(&config).await
+}
+
+async fn open_as(config: &Config) -> Result<Operator, Failure> {
+    let ring = key_ring(config)?;
+    match Store::inspect(&config.store.url, &ring).await? {
+        Inspection::Current { .. } => {}
+        Inspection::Absent => {
+            return Err(Failure::Other(format!(
+                "nothing is at {} yet; check --config, or start `rolecall serve`",
+                config.store.shown_url()
+            )));
+        }
+        Inspection::Behind { .. } => {
+            return Err(Failure::Other(format!(
+                "{} is of an older version of Rolecall; `rolecall serve` of this one brings it up \
+                 to date",
+                config.store.shown_url()
+            )));
+        }
+    }
+    let gateway = app::gateway(config, ring, Clock::system(), Chance::system()).await?;
+    Ok(Operator::new(gateway))
+}
+
+/// As [`open`], for what a server must not be surprised by: `instead` is the call to make while
+/// one runs.
+async fn open_alone(
+    file: &ConfigFile,
+    instead: &str,
+) -> Result<(Operator, impl Sized + use<>), Failure> {
+    let config = Config::load(file.config.as_deref())?;
+    let log = telemetry::start(&Log {
+        level: "warn".to_owned(),
+        format: config.log.format,
+    });
+    let mut operator = open_as(&config).await?;
+    let refused = match operator.gateway().claim() {
+        Ok(()) => match operator.join().await {
+            Ok(()) => return Ok((operator, log)),
+            Err(error) => error.into(),
+        },
+        Err(error @ OpenError::InUse { .. }) => {
+            Failure::Other(format!("{error}; have it done there: {instead}"))
+        }
+        Err(error) => error.into(),
+    };
+    operator.close().await;
+    Err(refused)
+}
+
+/// The store is left closed, whatever the work comes to.
+pub(super) async fn closing<T>(
+    operator: &Operator,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let done = work.await;
+    operator.close().await;
+    done
+}
+
+async fn list(
+    operator: &Operator,
+    project: Option<&ProjectId>,
+    is_json: bool,
+) -> Result<(), Failure> {
+    let accounts = operator.accounts(project).await?;
+    let mut listed = Vec::with_capacity(accounts.len());
+    for account in &accounts {
+        let head = operator.directory_head(account).await?;
+        listed.push((account, head));
+    }
+    if is_json {
+        let accounts: Vec<_> = listed
+            .iter()
+            .map(|(account, head)| Listed::of(account, *head, operator))
+            .collect();
+        json_line(&serde_json::json!({ "accounts": accounts }))
+    } else {
+        let rows = listed.iter().map(|(account, head)| {
+            [
+                account.id.to_string(),
+                account.project.to_string(),
+                account.provider.clone(),
+                account.status.as_str().to_owned(),
+                account.origin_owner_id.clone(),
+                account.origin_owner_name.clone(),
+                head.map_or_else(|| "-".to_owned(), |head| head.version.to_string()),
+                head.map_or_else(|| "never".to_owned(), |head| head.verified_at.to_string()),
+            ]
+        });
+        table(
+            [
+                "ACCOUNT", "PROJECT", "PROVIDER", "STATUS", "OWNER", "NAME", "VERSION", "VERIFIED",
+            ],
+            rows,
+        )
+    }
+}
+
+async fn show(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let standing = Standing::of(operator, &own).await?;
+    if is_json {
+        return json_line(&standing.out(&own.account, operator));
+    }
+    table(["FIELD", "VALUE"], standing.rows(&own.account))
+}
+
+/// Everything that can be checked of a link before anybody is asked.
+fn checked(arguments: LinkArguments) -> Result<(ProjectId, Link), Failure> {
+    let project = project_id(&arguments.project)?;
+    let checked = |name, value| text(name, value).map_err(Failure::other);
+    let label = arguments.label.map(|label| checked("--label", label));
+    let link = Link {
+        endpoint: arguments.at.endpoint(),
+        provider: arguments.at.provider,
+        origin_owner_id: checked("--owner-id", arguments.owner_id)?,
+        origin_owner_name: checked("--owner-name", arguments.owner_name)?,
+        origin_username: None,
+        label: label.transpose()?,
+        kind: AccountKind::Production,
+        token: read_token()?,
+    };
+    Ok((project, link))
+}
+
+async fn link(
+    operator: &Operator,
+    project: &ProjectId,
+    link: Link,
+    is_json: bool,
+) -> Result<(), Failure> {
+    let own = operator.link(project, link).await?;
+    let account = &own.account;
+    if is_json {
+        json_line(&Listed::of(account, None, operator))?;
+    } else {
+        let organisation = organisation(account);
+        say(format!(
+            "Linked the account {} to {organisation}.",
+            account.id
+        ))?;
+    }
+    // The account is linked, whatever becomes of this: its next walk is the server's.
+    let bar = Bar::new("first walk");
+    match await_first_walk(operator.gateway(), &own, Some(&bar)).await {
+        Ok(counts) => bar.finish(&counted(counts)),
+        Err(error) => {
+            bar.finish("failed");
+            let id = account.id;
+            note(format!(
+                "{error}; `rolecall accounts walk {id}` tries again"
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let bar = Bar::new("walk");
+    let gateway = operator.gateway();
+    // However long it takes: the budget of a large directory may be that of hours.
+    let walking = pin!(gateway.walk_now(&own, is_full, Duration::MAX));
+    let walk = watched(gateway, &own, walking, Some(&bar)).await?;
+    bar.finish("ended");
+    if is_json {
+        json_line(&walk)?;
+    } else {
+        say(in_words(&walk))?;
+    }
+    match walk.state {
+        WalkState::Sealed => Ok(()),
+        WalkState::Held => Err(Failure::Other(format!(
+            "the walk was held: start the server, see whom it is about with \
+             GET /accounts/{id}/walks/{}/suspects, then release or discard it there",
+            walk.id
+        ))),
+        WalkState::Failed | WalkState::Running => Err(Failure::Other(
+            "the walk failed; the directory that was in force still is".to_owned(),
+        )),
+    }
+}
+
+async fn remove(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let account = operator.gateway().unlink(&own).await?;
+    if is_json {
+        return json_line(&Listed::of(&account, None, operator));
+    }
+    say(format!(
+        "Removed the account {id}. Its token still works at the provider: revoke it there."
+    ))
+}
+
+async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let account = &own.account;
+    Err(Failure::Other(format!(
+        "nothing was removed. With --yes the account {id} of {} ({}), its credential, \
+         directories and walks are destroyed",
+        account.origin_owner_id,
+        organisation(account)
+    )))
+}
+
+/// An account as the API gives it, with what only the operator asks.
+#[derive(Serialize)]
+struct Listed<'a> {
+    project: &'a str,
+    #[serde(flatten)]
+    account: AccountOut,
+    directory: Option<HeadOut>,
+}
+
+#[derive(Serialize)]
+struct HeadOut {
+    version: String,
+    sealed_at: Timestamp,
+    verified_at: Timestamp,
+}
+
+impl<'a> Listed<'a> {
+    fn of(account: &'a Account, head: Option<DirectoryHead>, operator: &Operator) -> Self {
+        Self {
+            project: account.project.as_str(),
+            account: AccountOut::of(account, operator.gateway()),
+            directory: head.map(|head| HeadOut {
+                version: head.version.to_string(),
+                sealed_at: head.sealed_at,
+                verified_at: head.verified_at,
+            }),
+        }
+    }
+}
+
+/// How an account is doing.
+struct Standing {
+    directory: Option<InForce>,
+    /// The fields that are null for everybody, and why.
+    hidden: Vec<Warning>,
+    last_walk: Option<Walk>,
+}
+
+#[derive(Serialize)]
+struct StandingOut<'a> {
+    project: &'a str,
+    #[serde(flatten)]
+    account: AccountOut,
+    directory: Option<DirectoryOut>,
+    unavailable_fields: &'a [Warning],
+    last_walk: Option<&'a Walk>,
+}
+
+#[derive(Serialize)]
+struct DirectoryOut {
+    version: String,
+    sealed_at: Timestamp,
+    verified_at: Timestamp,
+    age_seconds: u64,
+    stale: Option<&'static str>,
+    counts: Counts,
+}
+
+impl Standing {
+    async fn of(operator: &Operator, own: &OwnAccount) -> Result<Self, Failure> {
+        Ok(Self {
+            directory: operator.in_force(own).await?,
+            hidden: operator.gateway().unavailable_fields(&own.account).await?,
+            last_walk: operator.last_walk(own).await?,
+        })
+    }
+
+    fn out<'a>(&'a self, account: &'a Account, operator: &Operator) -> StandingOut<'a> {
+        StandingOut {
+            project: account.project.as_str(),
+            account: AccountOut::of(account, operator.gateway()),
+            directory: self.directory.as_ref().map(|directory| DirectoryOut {
+                version: directory.version().to_string(),
+                sealed_at: directory.sealed_at(),
+                verified_at: directory.verified_at(),
+                age_seconds: directory.age.as_secs(),
+                stale: directory.stale.map(|stale| stale.as_str()),
+                counts: directory.counts(),
+            }),
+            unavailable_fields: &self.hidden,
+            last_walk: self.last_walk.as_ref(),
+        }
+    }
+
+    fn rows(&self, account: &Account) -> Vec<[String; 2]> {
+        let mut rows = Vec::new();
+        let mut row = |field: &str, value: String| rows.push([field.to_owned(), value]);
+        let identity = &account.identity;
+        row("account", account.id.to_string());
+        row("project", account.project.to_string());
+        row("provider", account.provider.clone());
+        match &account.endpoint {
+            Endpoint::Region(region) => row("region", region.to_string()),
+            Endpoint::BaseUrl(base) => row("base URL", base.clone()),
+        }
+        row("status", account.status.as_str().to_owned());
+        if account.status != AccountStatus::Active {
+            for reason in &account.status_reasons {
+                row(
+                    "reason",
+                    format!("{}, since {}", reason.code, reason.timestamp),
+                );
+            }
+        }
+        let owner = (&account.origin_owner_id, &account.origin_owner_name);
+        row("owner", format!("{} ({})", owner.0, owner.1));
+        row("organisation", organisation(account));
+        let person = identity.name.as_deref().or(identity.email.as_deref());
+        let standing = if identity.is_admin {
+            ", an administrator"
+        } else {
+            ""
+        };
+        let person = person.unwrap_or(identity.user.as_str());
+        row("token of", format!("{person}{standing}"));
+        row("linked at", account.created_at.to_string());
+        match &self.directory {
+            None => row("directory", "none yet".to_owned()),
+            Some(directory) => {
+                row("directory", format!("version {}", directory.version()));
+                row("holds", counted(directory.counts()));
+                row("sealed at", directory.sealed_at().to_string());
+                row("verified at", directory.verified_at().to_string());
+                if let Some(stale) = directory.stale {
+                    row("stale", stale.as_str().to_owned());
+                }
+            }
+        }
+        for warning in &self.hidden {
+            let field = warning.field.as_str();
+            row("missing", format!("{field}: {}", why(warning.reason)));
+        }
+        if let Some(walk) = &self.last_walk {
+            row("last walk", in_words(walk));
+            row("began at", walk.started_at.to_string());
+        }
+        rows
+    }
+}
+
+fn organisation(account: &Account) -> String {
+    let identity = &account.identity;
+    match &identity.organisation_name {
+        Some(name) => format!("{name} ({})", identity.organisation),
+        None => identity.organisation.to_string(),
+    }
+}
+
+fn counted(counts: Counts) -> String {
+    let Counts {
+        users,
+        groups,
+        roles,
+    } = counts;
+    format!("{users} users, {groups} groups, {roles} roles")
+}
+
+/// A walk as people read it.
+fn in_words(walk: &Walk) -> String {
+    let state = match walk.state {
+        WalkState::Running => "running",
+        WalkState::Sealed => "sealed",
+        WalkState::Held => "held",
+        WalkState::Failed => "failed",
+    };
+    let reason = walk.reason.as_ref().map(reason).unwrap_or_default();
+    let version = match &walk.directory_version {
+        Some(version) => format!(", version {version} in force"),
+        None => ", no directory".to_owned(),
+    };
+    let calls = walk.upstream_calls;
+    format!("{state}{reason}{version}, after {calls} calls to the provider")
+}
+
+fn reason(reason: &WalkReason) -> String {
+    let word = serde_json::to_value(reason).unwrap_or_default();
+    format!(" ({})", word.as_str().unwrap_or_default())
+}

@@ -1,0 +1,276 @@
+//! `rolecall check`: is this installation in order, and what would a token be worth? Nothing is
+//! written, and all that is wrong is said at once, each with what to do about it.
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    ConfigFile, Failure, key_ring,
+    output::{json_line, table},
+    ring_origin,
+    token::{AtProvider, read_token},
+    why,
+};
+use crate::{
+    app,
+    clock::Clock,
+    config::Config,
+    crypto::{Chance, KeyRing},
+    gateway::trial::{Candidate, Findings},
+    model::account::Endpoint,
+    store::{Inspection, OpenError, Store},
+};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    at: AtProvider,
+    /// Read an access token from standard input and try it with the provider
+    #[arg(long, requires = "Place")]
+    token_stdin: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found of one part.
+#[derive(Serialize)]
+struct Part {
+    name: &'static str,
+    state: State,
+    detail: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    Fault,
+    /// A part that it rests on has a fault.
+    NotChecked,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Fault => "FAULT",
+            State::NotChecked => "not checked",
+        }
+    }
+}
+
+/// All parts, and the gravest failure among them.
+struct Report {
+    parts: Vec<Part>,
+    is_config_wrong: bool,
+}
+
+impl Report {
+    /// Notes what a part came to, and hands on what the next ones rest on.
+    fn note<T>(
+        &mut self,
+        name: &'static str,
+        outcome: Option<Result<(T, String), Failure>>,
+    ) -> Option<T> {
+        let (state, detail, found) = match outcome {
+            Some(Ok((found, detail))) => (State::Ok, detail, Some(found)),
+            Some(Err(failure)) => {
+                self.is_config_wrong |= matches!(failure, Failure::Config(_));
+                (State::Fault, failure.into_message(), None)
+            }
+            None => (
+                State::NotChecked,
+                "for what is wrong above".to_owned(),
+                None,
+            ),
+        };
+        self.parts.push(Part {
+            name,
+            state,
+            detail,
+        });
+        found
+    }
+
+    fn is_ok(&self) -> bool {
+        self.parts.iter().all(|part| part.state == State::Ok)
+    }
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut report = Report {
+        parts: Vec::new(),
+        is_config_wrong: false,
+    };
+    let path = arguments.file.config.as_deref();
+    let origin = path.map_or_else(
+        || "the defaults and the environment".to_owned(),
+        |path| format!("{} and the environment", path.display()),
+    );
+    let config = Config::load(path).map_err(Failure::from);
+    let config = report.note("configuration", Some(config.map(|config| (config, origin))));
+    let ring = report.note("key ring", config.as_ref().map(read_ring));
+    let store = match (&config, &ring) {
+        (Some(config), Some(ring)) => Some(inspect(config, ring).await),
+        _ => None,
+    };
+    report.note("store", store);
+    let mut findings = None;
+    if arguments.token_stdin {
+        let tried = match &config {
+            Some(config) => Some(examine(config, &arguments.at).await),
+            None => None,
+        };
+        findings = report.note("token", tried);
+    }
+    print(&report, findings.as_ref(), &arguments)?;
+    match (report.is_ok(), report.is_config_wrong) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::Config(WRONG.to_owned())),
+        (false, false) => Err(Failure::Other(WRONG.to_owned())),
+    }
+}
+
+const WRONG: &str = "not everything is in order; standard output says what is not";
+
+fn read_ring(config: &Config) -> Result<(KeyRing, String), Failure> {
+    let ring = key_ring(config)?;
+    let ids: Vec<_> = ring.ids().skip(1).collect();
+    let others = match ids.as_slice() {
+        [] => String::new(),
+        ids => format!(", to decrypt also `{}`", ids.join("`, `")),
+    };
+    let detail = format!(
+        "{} encrypts with `{}`{others}",
+        ring_origin(config),
+        ring.encrypting_id()
+    );
+    Ok((ring, detail))
+}
+
+async fn inspect(config: &Config, ring: &KeyRing) -> Result<((), String), Failure> {
+    let url = config.store.shown_url();
+    let detail = match Store::inspect(&config.store.url, ring).await {
+        Ok(Inspection::Current { migration }) => {
+            format!("{url} opens with these keys; its migration {migration} is this version's")
+        }
+        Ok(Inspection::Absent) => format!("nothing is at {url} yet; `rolecall serve` makes it"),
+        Ok(Inspection::Behind { migration, newest }) => {
+            return Err(Failure::Other(format!(
+                "{url} is of an older version of Rolecall (migration {migration}, not {newest}); \
+                 back it up, then `rolecall serve` brings it up to date"
+            )));
+        }
+        Err(error @ (OpenError::Io { .. } | OpenError::Database { .. })) => {
+            return Err(Failure::Other(format!(
+                "{error}; check `store.url`, and that this user may read and write there"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(((), detail))
+}
+
+async fn examine(config: &Config, at: &AtProvider) -> Result<(Findings, String), Failure> {
+    let candidate = Candidate {
+        provider: at.provider.clone(),
+        endpoint: at.endpoint(),
+        token: read_token()?,
+    };
+    let findings = app::examine(config, Clock::system(), &Chance::system(), candidate).await?;
+    let detail = in_words(&findings, at);
+    Ok((findings, detail))
+}
+
+fn in_words(findings: &Findings, at: &AtProvider) -> String {
+    let identity = &findings.identity;
+    let person = match (&identity.name, &identity.email) {
+        (Some(name), Some(email)) => format!("{name} <{email}>"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => identity.user.to_string(),
+    };
+    let standing = if identity.is_admin {
+        "an administrator"
+    } else {
+        "no administrator"
+    };
+    let id = &identity.organisation;
+    let organisation = match &identity.organisation_name {
+        Some(name) => format!("{name} ({id})"),
+        None => id.to_string(),
+    };
+    let place = match at.endpoint() {
+        Endpoint::Region(region) => format!("in region {region}"),
+        Endpoint::BaseUrl(base) => format!("at {base}"),
+    };
+    let users = findings
+        .users
+        .map(|users| format!("; it lists {users} users"));
+    format!(
+        "of {person}, {standing} of {organisation}, {} {place}{}",
+        findings.connector.name,
+        users.unwrap_or_default()
+    )
+}
+
+/// The fields of users that would hold something.
+fn served(findings: &Findings) -> Vec<&'static str> {
+    let fields = findings.connector.models.users.iter().copied();
+    fields
+        .filter(|field| findings.hidden.iter().all(|it| it.field.as_str() != *field))
+        .collect()
+}
+
+fn print(
+    report: &Report,
+    findings: Option<&Findings>,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    if arguments.json {
+        let token = findings.map(|findings| {
+            let identity = &findings.identity;
+            let (region, base_url) = match arguments.at.endpoint() {
+                Endpoint::Region(region) => (Some(region), None),
+                Endpoint::BaseUrl(base) => (None, Some(base)),
+            };
+            json!({
+                "provider": findings.connector.provider,
+                "region": region,
+                "base_url": base_url,
+                "person": {
+                    "remote_id": identity.user, "name": identity.name, "email": identity.email,
+                },
+                "organization": {
+                    "remote_id": identity.organisation, "name": identity.organisation_name,
+                },
+                "is_admin": identity.is_admin,
+                "users": findings.users,
+                "served_fields": served(findings),
+                "unavailable_fields": findings.hidden,
+            })
+        });
+        return json_line(&json!({
+            "ok": report.is_ok(), "checks": report.parts, "token": token,
+        }));
+    }
+    let row = |name: &str, state: &str, detail: &str| [name, state, detail].map(str::to_owned);
+    let mut rows = Vec::new();
+    for part in &report.parts {
+        let mut lines = part.detail.lines();
+        let first = lines.next().unwrap_or_default();
+        rows.push(row(part.name, part.state.as_str(), first));
+        rows.extend(lines.map(|line| row("", "", line.trim_start())));
+    }
+    if let Some(findings) = findings {
+        rows.push(row("", "serves", &served(findings).join(", ")));
+        for warning in &findings.hidden {
+            let missing = format!("{}: {}", warning.field.as_str(), why(warning.reason));
+            rows.push(row("", "misses", &missing));
+        }
+    }
+    table(["PART", "STATE", "WHAT"], rows)
+}

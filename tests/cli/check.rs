@@ -1,0 +1,193 @@
+//! `rolecall check`: everything that is wrong, at once, and nothing changed by looking.
+
+use rolecall::crypto::{Chance, KeyRing};
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{Bench, Outcome},
+    office::{CONFIG, Office},
+};
+
+async fn check(bench: &Bench, more: &[&str]) -> Outcome {
+    bench.run(&[&["check"][..], more, &CONFIG].concat()).await
+}
+
+async fn check_token(office: &Office, token: &str, more: &[&str]) -> Outcome {
+    let base = office.simulator.announcement().api_base.as_str();
+    let arguments = [
+        &["check", "--token-stdin", "--base-url", base][..],
+        more,
+        &CONFIG,
+    ];
+    office
+        .bench
+        .run_with(&arguments.concat(), token.as_bytes())
+        .await
+}
+
+fn states(outcome: &Outcome) -> Value {
+    let line = outcome.json();
+    let parts = line["checks"].as_array().unwrap();
+    parts
+        .iter()
+        .map(|part| {
+            (
+                part["name"].as_str().unwrap().to_owned(),
+                part["state"].clone(),
+            )
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+#[tokio::test]
+async fn an_installation_is_in_order_before_during_and_after_a_server() {
+    let office = Office::new().await;
+    let before = office.bench.files();
+    let fine = check(&office.bench, &["--json"]).await.expect(0);
+    assert_eq!(fine.json()["ok"], true);
+    assert_eq!(fine.json()["token"], json!(null));
+    assert_eq!(
+        states(&fine),
+        json!({ "configuration": "ok", "key ring": "ok", "store": "ok" })
+    );
+    assert!(office.bench.files() == before, "looking changed a byte");
+    let (running, _) = office.serve().await;
+    check(&office.bench, &[]).await.expect(0);
+    running.terminate().await;
+    check(&office.bench, &[]).await.expect(0);
+}
+
+#[tokio::test]
+async fn a_new_installation_is_in_order_and_is_not_made_by_looking() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let before = bench.files();
+    let fine = check(&bench, &[]).await.expect(0);
+    assert!(fine.out.contains("nothing is at"), "{fine:?}");
+    assert_eq!(bench.files(), before);
+}
+
+#[tokio::test]
+async fn each_fault_says_what_to_do() {
+    let office = Office::new().await;
+    let bench = &office.bench;
+    let settings = std::fs::read_to_string(bench.path("rolecall.toml")).unwrap();
+    let ring = std::fs::read_to_string(bench.path("rolecall.keys")).unwrap();
+
+    bench.write(
+        "rolecall.toml",
+        "[server]\nlisten = \"nowhere\"\n[walk]\nparallel_reads = 0\n",
+    );
+    let wrong = check(bench, &["--json"]).await.expect(78);
+    assert_eq!(
+        states(&wrong),
+        json!({ "configuration": "fault", "key ring": "not_checked", "store": "not_checked" })
+    );
+    let wrong = check(bench, &[]).await.expect(78).out;
+    assert!(
+        wrong.contains("server.listen") && wrong.contains("walk.parallel_reads"),
+        "{wrong}"
+    );
+
+    bench.write("rolecall.toml", &settings);
+    std::fs::remove_file(bench.path("rolecall.keys")).unwrap();
+    let wrong = check(bench, &[]).await.expect(78).out;
+    assert!(wrong.contains("rolecall keyring init"), "{wrong}");
+
+    let stranger = KeyRing::generate("k2", &Chance::system()).unwrap();
+    bench.write("rolecall.keys", &stranger.to_text());
+    let wrong = check(bench, &[]).await.expect(78).out;
+    assert!(wrong.contains("`k1`") && wrong.contains("FAULT"), "{wrong}");
+
+    bench.write("rolecall.keys", &ring);
+    let folder = format!("{settings}\n[store]\nurl = \"sqlite://missing/rolecall.db\"\n");
+    bench.write("rolecall.toml", &folder);
+    let wrong = check(bench, &[]).await.expect(1).out;
+    assert!(
+        wrong.contains("no such folder") && wrong.contains("store.url"),
+        "{wrong}"
+    );
+
+    bench.write(
+        "other.db",
+        "this is no database, but long enough that SQLite has a look at it",
+    );
+    let foreign = format!("{settings}\n[store]\nurl = \"sqlite://other.db\"\n");
+    bench.write("rolecall.toml", &foreign);
+    let wrong = check(bench, &[]).await.expect(1).out;
+    assert!(wrong.contains("is not a database of Rolecall's"), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_token_is_known_by_whose_it_is_and_what_it_would_show() {
+    // There need be no database yet, and none is made.
+    let mut office = Office::new().await;
+    let bench = Bench::new();
+    bench.furnish().await;
+    office.bench = bench;
+    let before = office.bench.files();
+    let tokens = office.simulator.announcement().tokens.clone();
+
+    let admin = check_token(&office, &tokens.system_admin, &["--json"]).await;
+    let admin = admin.expect(0).json()["token"].clone();
+    assert_eq!(admin["is_admin"], true);
+    assert_eq!(admin["provider"], "smartsheet");
+    assert!(admin["organization"]["remote_id"].is_string(), "{admin}");
+    assert!(admin["users"].as_u64().unwrap() >= 40, "{admin}");
+    assert_eq!(admin["unavailable_fields"], json!([]));
+    assert!(
+        admin["served_fields"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("roles"))
+    );
+
+    let member = check_token(&office, &tokens.member, &["--json"]).await;
+    let member = member.expect(0).json()["token"].clone();
+    assert_eq!(member["is_admin"], false);
+    let missing = member["unavailable_fields"].as_array().unwrap();
+    assert!(missing.contains(&json!({ "field": "roles", "reason": "not_permitted" })));
+    assert!(
+        !member["served_fields"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("roles"))
+    );
+    let words = check_token(&office, &tokens.member, &[])
+        .await
+        .expect(0)
+        .out;
+    assert!(words.contains("no administrator"), "{words}");
+    assert!(words.contains("roles: the token may not see it"), "{words}");
+
+    for (token, words) in [
+        (tokens.revoked.as_str(), "does not take this token"),
+        (&tokens.no_read_users, "may not read users"),
+        ("", "no token on standard input"),
+        ("can\u{0}ary", "visible ASCII"),
+    ] {
+        let refused = check_token(&office, token, &[]).await.expect(1);
+        assert!(refused.out.contains(words), "{refused:?}");
+        let said = format!("{}{}", refused.out, refused.err);
+        assert!(token.is_empty() || !said.contains(token), "{said}");
+    }
+    assert_eq!(office.bench.files(), before);
+}
+
+#[tokio::test]
+async fn what_is_checked_of_a_token_is_what_is_served_of_it() {
+    let office = Office::new().await;
+    let token = office.simulator.announcement().tokens.member.clone();
+    let found = check_token(&office, &token, &["--json"])
+        .await
+        .expect(0)
+        .json();
+    let linked = office.link_with(token.as_bytes(), &["--json"]).await;
+    let id = linked.expect(0).json()["id"].as_str().unwrap().to_owned();
+    let shown = office.run(&["accounts", "show", &id, "--json"]).await;
+    assert_eq!(
+        found["token"]["unavailable_fields"],
+        shown.expect(0).json()["unavailable_fields"]
+    );
+}
