@@ -8,6 +8,7 @@
 //! * [`faults`]: no false leaver, no partial directory, no mixed versions, no panic.
 //! * [`truth`]: the sealed directory equals the truth at 100,000 users.
 //! * [`kill`]: `kill -9` at any moment loses nothing that was acknowledged.
+//! * [`export`]: writing a directory out takes its memory and no more.
 //! * [`crowd`]: a provider's limit is never passed and its wait is obeyed.
 //! * [`replicas`]: two processes on one PostgreSQL database are one, whichever is killed.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
@@ -19,6 +20,7 @@
 )]
 
 mod crowd;
+mod export;
 mod faults;
 mod judge;
 mod kill;

@@ -109,7 +109,7 @@ impl House {
         self.directory.path().join(name).display().to_string()
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(ROLECALL);
         command
             .env_clear()
@@ -306,12 +306,14 @@ impl Served {
     /// The most memory that the process ever had, in MiB.
     pub fn peak_mib(&self) -> u64 {
         let id = self.child.id().expect("the process runs");
-        let status = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"));
-        let status = status.unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let kib = line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .unwrap();
-        kib.parse::<u64>().unwrap() / 1024
+        peak_kib(id).expect("the process runs") / 1024
     }
+}
+
+/// The most memory that a process ever had, in KiB; None once it has ended.
+pub fn peak_kib(id: u32) -> Option<u64> {
+    let status = Path::new("/proc").join(id.to_string()).join("status");
+    let status = fs::read_to_string(status).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
