@@ -1,6 +1,6 @@
 # Each target is a line or two that hide nothing. `make help` lists them.
 
-.PHONY: help demo test lint deny audit fmt openapi stackone soak
+.PHONY: help demo test lint deny audit fmt openapi image stackone soak
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -29,6 +29,9 @@ fmt: ## Format the code
 
 openapi: ## Rewrite openapi/openapi.json from the route list
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
+
+image: ## Build the container image (needs docker and a network)
+	docker build --tag rolecall .
 
 stackone: ## Every call of StackOne's own SDK against a demo (needs node, npm and a network)
 	tests/stackone/run

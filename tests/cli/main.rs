@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod export;
 mod health;
+mod image;
 mod keyring;
 mod keys;
 mod office;
