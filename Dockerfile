@@ -1,6 +1,5 @@
-# Rolecall in two stages: a toolchain to build with, then the binary and nothing to log in to.
-# `make image` builds it. The second stage has glibc, libgcc and the certificate authorities, no
-# shell and no package manager, and a user `nonroot` (65532).
+# Rolecall in two stages: a toolchain to build with, then the binary, the certificate authorities
+# and a user of its own, 65532. `make image` builds it.
 #
 #   docker run --rm -v rolecall:/var/lib/rolecall rolecall keyring init /var/lib/rolecall/rolecall.keys
 #   docker run -d -p 8080:8080 -v rolecall:/var/lib/rolecall rolecall
@@ -10,16 +9,20 @@ WORKDIR /build
 COPY . .
 RUN cargo build --release --locked --bin rolecall && mkdir data
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 65532 --no-create-home --shell /usr/sbin/nologin rolecall
 COPY --from=build /build/target/release/rolecall /usr/local/bin/rolecall
-COPY --from=build --chown=nonroot:nonroot /build/data /var/lib/rolecall
+COPY --from=build --chown=rolecall:rolecall /build/data /var/lib/rolecall
 ENV ROLECALL_SERVER__LISTEN=0.0.0.0:8080 \
     ROLECALL_STORE__URL=sqlite:///var/lib/rolecall/rolecall.db \
     ROLECALL_KEYS_FILE=/var/lib/rolecall/rolecall.keys \
     ROLECALL_LOG__FORMAT=json
 WORKDIR /var/lib/rolecall
 VOLUME /var/lib/rolecall
-USER nonroot
+USER rolecall
 EXPOSE 8080
 HEALTHCHECK --start-period=10s CMD ["/usr/local/bin/rolecall", "health"]
 # A stop is a SIGTERM, and requests in flight get server.drain_seconds: docker stop --time 30.

@@ -7,7 +7,7 @@ use super::{ConfigFile, Failure, key_ring, output, say};
 use crate::{
     clock::Clock,
     config::Config,
-    store::{CopyError, Store},
+    store::{CopyError, Inspection, Store},
 };
 
 #[derive(Subcommand)]
@@ -38,6 +38,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         json,
     } = command;
     let ring = key_ring(&Config::load(file.config.as_deref())?)?;
+    // Looked at first: opening a file that is not there would make it.
+    if let Inspection::Absent = Store::inspect(&from, &ring).await? {
+        return Err(Failure::other(
+            "there is nothing stored at the url after --from; check it",
+        ));
+    }
     let open = async |url: &str| Store::open(url, ring.clone(), Clock::system()).await;
     let source = open(&from).await?;
     let target = open(&to).await?;

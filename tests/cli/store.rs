@@ -51,6 +51,19 @@ async fn an_installation_moves_to_postgresql_and_its_keys_go_on() {
     assert_eq!(reply.status(), 200);
     let page: Value = reply.json().await.unwrap();
     assert_eq!(page, Value::Array(Vec::new()));
+    let wrong = [
+        "store",
+        "copy",
+        "--from",
+        "sqlite://rollcall.db",
+        "--to",
+        &url,
+    ];
+    run(&wrong)
+        .await
+        .expect(1)
+        .says(&["there is nothing stored"]);
+    assert!(!bench.path("rollcall.db").exists());
     let back = ["store", "copy", "--from", &url, "--to", "sqlite://back.db"];
     run(&back)
         .await
