@@ -128,6 +128,8 @@ struct Inner {
     settings: Settings,
     is_stopping: AtomicBool,
     has_closed: AtomicBool,
+    /// Held while the store is told that this process lives, or that it ends.
+    signing: tokio::sync::Mutex<()>,
     runtime: Handle,
     quotas: Quotas,
     keys: Remembered<KeyId, ApiKey>,
@@ -188,6 +190,7 @@ impl Gateway {
             settings,
             is_stopping: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
+            signing: tokio::sync::Mutex::default(),
             runtime: Handle::current(),
             quotas,
             keys: Remembered::new(100_000),

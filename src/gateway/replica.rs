@@ -46,6 +46,8 @@ impl Gateway {
             ticket.abandon();
         }
         join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
+        // A sign of life that is on its way would be the last one, and say the contrary.
+        let _signing = self.0.signing.lock().await;
         if let Err(error) = self.0.store.leave().await {
             tracing::warn!(%error, "the other processes could not be told of the end of this one");
         }
@@ -54,6 +56,10 @@ impl Gateway {
 
     /// One sign of life, and what follows from it.
     async fn beat(&self) -> Result<()> {
+        let _signing = self.0.signing.lock().await;
+        if self.0.has_closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // Looked at before the store is asked: what begins in between is not missing there.
         let begun: Vec<_> = self.running_walks();
         let begun = begun.into_iter().filter(|ticket| ticket.has_begun());
