@@ -40,7 +40,6 @@ impl Gateway {
 
     /// Ends the walks that run here, and closes the store.
     pub async fn close(&self) {
-        self.0.has_closed.store(true, Ordering::Relaxed);
         let running = self.running_walks();
         for ticket in &running {
             ticket.abandon();
@@ -48,6 +47,7 @@ impl Gateway {
         join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
         // A sign of life that is on its way would be the last one, and say the contrary.
         let _signing = self.0.signing.lock().await;
+        self.0.has_closed.store(true, Ordering::Relaxed);
         if let Err(error) = self.0.store.leave().await {
             tracing::warn!(%error, "the other processes could not be told of the end of this one");
         }

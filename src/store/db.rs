@@ -17,6 +17,7 @@ use sqlx::{
         SqliteSynchronous, SqliteTypeInfo,
     },
 };
+use tokio::runtime::Handle;
 
 use crate::{
     clock::Clock,
@@ -46,7 +47,26 @@ macro_rules! each_backend {
 #[derive(Debug, Clone)]
 pub(super) enum Db {
     Sqlite(SqlitePools),
-    Postgres(PgPool),
+    Postgres(PostgresPool),
+}
+
+/// Connections to PostgreSQL, all of them opened on one runtime. A socket lives as long as the
+/// runtime that opened it; a server's threads each have one of their own, which ends before the
+/// last thing is written.
+#[derive(Debug, Clone)]
+pub(super) struct PostgresPool {
+    pool: PgPool,
+    runtime: Handle,
+}
+
+impl PostgresPool {
+    /// Opens its connections on the current runtime.
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            runtime: Handle::current(),
+        }
+    }
 }
 
 /// SQLite has one writer at a time whatever we do. So there is one connection that writes, and
@@ -65,11 +85,11 @@ pub(super) enum Tx {
 
 /// What comes out of a query: tuples of text, integers and bytes.
 pub(super) trait Record:
-    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
 impl<T> Record for T where
-    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
 
@@ -81,19 +101,17 @@ impl Db {
     /// state that the pool does not see. For the same reason, no time-out and no `select!`
     /// may ever go around the inside of this.
     pub(super) async fn begin(&self) -> Result<Tx> {
-        let db = self.clone();
-        tokio::spawn(async move {
-            match db {
-                // IMMEDIATE, since a transaction that reads first and then writes is refused
-                // at once when somebody else wrote in between, whatever the busy time-out.
-                Self::Sqlite(pools) => pools
-                    .writer
-                    .begin_with("begin immediate")
-                    .await
-                    .map(Tx::Sqlite),
-                Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
+        match self.clone() {
+            // IMMEDIATE, since a transaction that reads first and then writes is refused at once
+            // when somebody else wrote in between, whatever the busy time-out.
+            Self::Sqlite(pools) => tokio::spawn(async move {
+                let begun = pools.writer.begin_with("begin immediate").await;
+                begun.map(Tx::Sqlite)
+            }),
+            Self::Postgres(PostgresPool { pool, runtime }) => {
+                runtime.spawn(async move { pool.begin().await.map(Tx::Postgres) })
             }
-        })
+        }
         .await
         .map_err(Error::internal)?
         .map_err(fault)
@@ -105,12 +123,22 @@ impl Db {
         sql: &'static str,
         args: [Arg; N],
     ) -> Result<Vec<T>> {
-        each_backend!(pool => {
-            args.into_iter()
-                .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
-                .fetch_all(pool.readers())
+        let args = args.into_iter();
+        match self.clone() {
+            Self::Sqlite(pools) => {
+                args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                    .fetch_all(&pools.readers)
+                    .await
+            }
+            Self::Postgres(PostgresPool { pool, runtime }) => runtime
+                .spawn(async move {
+                    args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                        .fetch_all(&pool)
+                        .await
+                })
                 .await
-        }, self)
+                .map_err(Error::internal)?,
+        }
         .map_err(fault)
     }
 
@@ -132,7 +160,7 @@ impl Db {
                 pools.readers.close().await;
                 pools.writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(PostgresPool { pool, .. }) => pool.close().await,
         }
     }
 }
@@ -253,26 +281,6 @@ impl Tx {
     /// On return, what was written survives a power cut.
     pub(super) async fn commit(self) -> Result<()> {
         each_backend!(tx => tx.commit().await, self).map_err(fault)
-    }
-}
-
-/// Where a query goes that reads outside of a transaction.
-trait Readers {
-    type Pool;
-    fn readers(&self) -> &Self::Pool;
-}
-
-impl Readers for SqlitePools {
-    type Pool = SqlitePool;
-    fn readers(&self) -> &SqlitePool {
-        &self.readers
-    }
-}
-
-impl Readers for PgPool {
-    type Pool = PgPool;
-    fn readers(&self) -> &PgPool {
-        self
     }
 }
 

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use super::{
-    db::Db,
+    db::{Db, PostgresPool},
     open::{OpenError, Opening, OpeningConnection},
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(super) async fn open(
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options);
-    Ok(Db::Postgres(pool))
+    Ok(Db::Postgres(PostgresPool::new(pool)))
 }
 
 /// What [`Opening::inspect`] finds.
