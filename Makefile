@@ -1,6 +1,6 @@
 # Each target is a line or two that hide nothing. `make help` lists them.
 
-.PHONY: help demo test lint deny audit fmt openapi image stackone soak
+.PHONY: help demo test lint deny audit fmt openapi image stackone soak bench
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -40,3 +40,6 @@ soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulat
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test api -- --test-threads 1 truth::every_persona
 	simulator/sdk/run
+
+bench: ## Speed and memory as ratios, each with its target (ARGS=reads: a part; BENCH_STRICT=1: a miss fails)
+	cargo bench --locked --profile $(or $(BENCH_PROFILE),release) --bench ratios -- $(ARGS)

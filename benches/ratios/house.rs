@@ -1,0 +1,242 @@
+//! A gateway as an operator runs it: a key ring, a database and an API key in a folder, and
+//! `rolecall serve` in a process of its own, with its log written to a file.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rolecall::clock::Clock;
+use serde_json::{Value, json};
+use smartsheet_simulator::{Options, Simulator};
+use tempfile::TempDir;
+
+use crate::{
+    Outcome,
+    load::{Reply, Request},
+    process::{Core, Running, on_core},
+    read_file,
+};
+
+const ROLECALL: &str = env!("CARGO_BIN_EXE_rolecall");
+
+/// How long a start or a walk may take at the very most.
+const NEVER: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether something has come about.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+pub struct House {
+    folder: TempDir,
+    address: SocketAddr,
+    /// What the provider allows in a minute; 0 is no limit.
+    rate_limit: u32,
+    key: String,
+    client: reqwest::Client,
+}
+
+/// An organisation of so many, limited to so many calls a minute.
+pub async fn organisation(users: usize, groups: usize, rate_limit: u32) -> Outcome<Simulator> {
+    let options = Options {
+        port: 0,
+        users,
+        groups,
+        rate_limit,
+        ..Options::default()
+    };
+    Ok(Simulator::start(options).await?)
+}
+
+impl House {
+    pub fn new(rate_limit: u32) -> Outcome<Self> {
+        // Whoever is first sets it for the whole process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut house = Self {
+            folder: tempfile::tempdir()?,
+            address: free.local_addr()?,
+            rate_limit,
+            key: String::new(),
+            client: reqwest::Client::builder().timeout(NEVER).build()?,
+        };
+        house.run(&["keyring", "init", "rolecall.keys"])?;
+        house.run(&["projects", "create", "bench"])?;
+        let made = house.run(&["keys", "create", "--project", "bench", "--json"])?;
+        let made: Value = serde_json::from_str(&made)?;
+        house.key = text(&made["api_key"])?.to_owned();
+        Ok(house)
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(ROLECALL);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("ROLECALL_SERVER__LISTEN", self.address.to_string())
+            .env("ROLECALL_SERVER__WORKERS", "1")
+            .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
+            .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
+            .env("ROLECALL_LOG__LEVEL", "info")
+            .env("ROLECALL_LOG__FORMAT", "json")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end and gives what it printed.
+    fn run(&self, arguments: &[&str]) -> Outcome<String> {
+        let output = self.command(arguments).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("rolecall {}: {said}", arguments.join(" ")).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// How many requests the log has told since this was last asked; it forgets them.
+    pub fn take_logged(&self) -> Outcome<u64> {
+        let log = read_file(&self.log_path())?;
+        let lines = log.split(|&byte| byte == b'\n');
+        let told = lines.filter(|line| {
+            let target = b"\"target\":\"rolecall::access\"";
+            line.windows(target.len()).any(|part| part == target)
+        });
+        let told = told.count() as u64;
+        // The process appends, so that it goes on at the new end.
+        File::options()
+            .write(true)
+            .open(self.log_path())?
+            .set_len(0)?;
+        Ok(told)
+    }
+
+    /// Starts `rolecall serve`, on the core of the servers, without waiting for it.
+    pub fn start(&self) -> Outcome<Running> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let mut command = self.command(&["serve"]);
+        command.stdout(Stdio::null()).stderr(log);
+        on_core(Core::Servers, || Running::start(&mut command))
+    }
+
+    /// Starts it, and waits until it is ready.
+    pub async fn serve(&self) -> Outcome<Running> {
+        let mut running = self.start()?;
+        self.until_answered(&mut running, &self.request("/health/ready", "", &[]))
+            .await?;
+        Ok(running)
+    }
+
+    /// Asks again and again until the answer is 200.
+    pub async fn until_answered(&self, running: &mut Running, request: &Request) -> Outcome<Reply> {
+        let began_at = Instant::now();
+        while began_at.elapsed() < NEVER {
+            if let Ok(reply) = request.once(self.address).await
+                && reply.status == 200
+            {
+                return Ok(reply);
+            }
+            if let Some(status) = running.child().try_wait()? {
+                return Err(format!("rolecall serve ended with {status}").into());
+            }
+            Clock::system().sleep(LOOK_EVERY).await;
+        }
+        Err("rolecall serve does not answer".into())
+    }
+
+    /// A read of an account, ready to be sent.
+    pub fn request(&self, path: &str, account: &str, more: &[(&str, &str)]) -> Request {
+        let bearer = format!("Bearer {}", self.key);
+        let mut headers = vec![
+            ("authorization", bearer.as_str()),
+            ("x-account-id", account),
+        ];
+        headers.extend_from_slice(more);
+        Request::get(path, &headers)
+    }
+
+    /// Links an account to the simulated organisation, whose first walk then begins.
+    pub async fn link(&self, simulator: &Simulator, owner: &str) -> Outcome<String> {
+        let announcement = simulator.announcement();
+        let body = json!({
+            "provider": "smartsheet",
+            "origin_owner_id": owner,
+            "origin_owner_name": owner,
+            "credential": {
+                "type": "access_token", "access_token": announcement.tokens.system_admin,
+            },
+            "base_url": announcement.api_base,
+        });
+        let url = format!("http://{}/accounts", self.address);
+        let request = self.client.post(url).bearer_auth(&self.key).json(&body);
+        let account: Value = request.send().await?.error_for_status()?.json().await?;
+        Ok(text(&account["id"])?.to_owned())
+    }
+
+    /// Waits until an account has a directory.
+    pub async fn until_walked(&self, account: &str) -> Outcome<()> {
+        let began_at = Instant::now();
+        let request = self.request("/iam/users?page_size=1", account, &[]);
+        while began_at.elapsed() < NEVER {
+            let reply = request.once(self.address).await?;
+            match reply.status {
+                200 => return Ok(()),
+                // Not yet: the read has waited for as long as it may.
+                408 => {}
+                status => {
+                    let said = String::from_utf8_lossy(&reply.body);
+                    return Err(format!("{status}: {said}").into());
+                }
+            }
+        }
+        Err("an account's first walk does not end".into())
+    }
+
+    /// The walks of an account, newest first.
+    pub async fn walks(&self, account: &str) -> Outcome<Vec<Value>> {
+        let url = format!("http://{}/accounts/{account}/walks", self.address);
+        let request = self.client.get(url).bearer_auth(&self.key);
+        let mut page: Value = request.send().await?.error_for_status()?.json().await?;
+        match page["data"].take() {
+            Value::Array(walks) => Ok(walks),
+            _ => Err("a list of walks without walks".into()),
+        }
+    }
+
+    /// Walks an account now, every group included.
+    pub async fn walk(&self, account: &str) -> Outcome<Value> {
+        let path = format!("/accounts/{account}/walks?full=true&wait=60");
+        let url = format!("http://{}{path}", self.address);
+        let request = self.client.post(url).bearer_auth(&self.key);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    }
+
+    /// What the simulator is told or asked for out of band.
+    pub async fn control(&self, simulator: &Simulator, path: &str) -> Outcome<Value> {
+        let url = format!("{}{path}", simulator.announcement().control_url);
+        Ok(self.client.get(url).send().await?.json().await?)
+    }
+}
+
+pub fn text(value: &Value) -> Outcome<&str> {
+    value
+        .as_str()
+        .ok_or_else(|| format!("expected a text, got {value}").into())
+}

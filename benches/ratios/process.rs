@@ -1,0 +1,139 @@
+//! Processes: on which core they run, what they use, and their end.
+
+use std::{
+    process::{Child, Command},
+    time::Duration,
+};
+
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{Outcome, read_file};
+
+/// Which of the cores that we may use.
+#[derive(Debug, Clone, Copy)]
+pub enum Core {
+    Servers,
+    Load,
+}
+
+/// Runs `work` with this thread, and whatever it starts meanwhile, on one core. Where there is
+/// only one core, or none may be chosen, they share what there is.
+pub fn on_core<T>(core: Core, work: impl FnOnce() -> T) -> T {
+    let Ok(before) = sched_getaffinity(None) else {
+        return work();
+    };
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|&each| before.is_set(each));
+    let chosen = match core {
+        Core::Servers => allowed.next(),
+        Core::Load => allowed.nth(1),
+    };
+    let Some(chosen) = chosen else {
+        return work();
+    };
+    let mut one = CpuSet::new();
+    one.set(chosen);
+    if sched_setaffinity(None, &one).is_err() {
+        return work();
+    }
+    let done = work();
+    if let Err(error) = sched_setaffinity(None, &before) {
+        eprintln!("this thread stays on one core: {error}");
+    }
+    done
+}
+
+/// A process of ours; killed when dropped.
+pub struct Running(Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Outcome<Self> {
+        let started = command.spawn();
+        let named = command.get_program().display();
+        Ok(Self(started.map_err(|error| format!("{named}: {error}"))?))
+    }
+
+    pub const fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    pub fn watch(&self) -> Watch {
+        Watch(self.0.id())
+    }
+
+    /// Asks it to end, as an init system does, and waits until it has.
+    pub fn terminate(mut self) -> Outcome<()> {
+        let id = Pid::from_child(&self.0);
+        kill_process(id, Signal::TERM)?;
+        let status = self.0.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("a server ended with {status}").into()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Looks at a process from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch(u32);
+
+impl Watch {
+    /// This process.
+    pub fn own() -> Self {
+        Self(std::process::id())
+    }
+
+    fn read(self, name: &str) -> Outcome<String> {
+        let path = ["/proc", &self.0.to_string(), name]
+            .iter()
+            .collect::<std::path::PathBuf>();
+        Ok(String::from_utf8_lossy(&read_file(&path)?).into_owned())
+    }
+
+    /// The processor time that all its threads have used, to a hundredth of a second.
+    pub fn cpu(self) -> Outcome<Duration> {
+        let stat = self.read("stat")?;
+        // The name in the second field may hold anything, but it ends with the last parenthesis.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        // The fields 14 and 15: utime and stime (proc_pid_stat(5)).
+        let ticks = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u64>)
+            .sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(
+            ticks * 1000 / clock_ticks_per_second(),
+        ))
+    }
+
+    /// The memory that is its own, in bytes.
+    pub fn resident(self) -> Outcome<u64> {
+        let status = self.read("status")?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .ok_or("the kernel does not say how much memory is resident")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+}
+
+/// The processor time that this process has used, exactly.
+pub fn own_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+}

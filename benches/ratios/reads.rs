@@ -1,0 +1,248 @@
+//! Reads of what was built before: the key is checked, the account found, the version decided,
+//! the page handed out, the line logged, each time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    Outcome, bare,
+    house::{House, organisation},
+    load::{self, Reply, Request, Round},
+    process::Watch,
+    table::{Table, Target},
+};
+
+const USERS: usize = 1_000;
+const GROUPS: usize = 50;
+
+/// Rounds of each server for each case; odd, so that a median is a round.
+const ROUNDS: usize = 9;
+const A_ROUND: Duration = Duration::from_millis(400);
+
+/// Rolecall's p99 may be so many times the bare server's.
+const P99: Target = Target::AtMost(2.0);
+
+struct Case {
+    name: &'static str,
+    request: Request,
+    expected: Reply,
+    /// Which case the bare server answers in full where this one gets off with less: what is
+    /// compressed, or known already, stands for a whole page.
+    stands_for: usize,
+    target: Option<Target>,
+}
+
+/// A server and its rounds of one case.
+struct Side {
+    address: SocketAddr,
+    watch: Watch,
+    rounds: Vec<Vec<Round>>,
+}
+
+impl Side {
+    fn new(address: SocketAddr, watch: Watch, cases: usize) -> Self {
+        Self {
+            address,
+            watch,
+            rounds: vec![Vec::with_capacity(ROUNDS); cases],
+        }
+    }
+
+    fn run(&mut self, of: usize, request: &Request, expected: &Reply) -> Outcome<()> {
+        let round = load::run(self.address, self.watch, request, expected, A_ROUND)?;
+        self.rounds[of].push(round);
+        Ok(())
+    }
+
+    fn median(&self, of: usize, figure: impl Fn(&Round) -> f64) -> f64 {
+        median(self.rounds[of].iter().map(figure))
+    }
+
+    fn requests(&self) -> u64 {
+        self.rounds
+            .iter()
+            .flatten()
+            .map(|round| round.requests)
+            .sum()
+    }
+
+    /// Microseconds of processor time for a request.
+    fn cpu(&self, of: usize) -> f64 {
+        let rounds = &self.rounds[of];
+        let cpu: Duration = rounds.iter().map(|round| round.cpu).sum();
+        let requests: u64 = rounds.iter().map(|round| round.requests).sum();
+        cpu.as_secs_f64() * 1e6 / requests as f64
+    }
+
+    /// The part of the time in which it had work and the processor.
+    fn busy(&self) -> f64 {
+        let rounds = || self.rounds.iter().flatten();
+        let cpu: Duration = rounds().map(|round| round.cpu).sum();
+        let took: Duration = rounds().map(|round| round.took).sum();
+        cpu.as_secs_f64() / took.as_secs_f64()
+    }
+}
+
+/// The median of `figure` of one side's rounds over the other's, round by round.
+fn ratio(ours: &[Round], theirs: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
+    median(
+        ours.iter()
+            .zip(theirs)
+            .map(|(ours, theirs)| figure(ours) / figure(theirs)),
+    )
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+pub async fn measure(table: &mut Table) -> Outcome<()> {
+    let simulator = organisation(USERS, GROUPS, 0).await?;
+    let house = House::new(0)?;
+    let serving = house.serve().await?;
+    let account = house.link(&simulator, "reads").await?;
+    house.until_walked(&account).await?;
+    let cases = cases(&house, &account).await?;
+    let replies: Vec<_> = cases.iter().map(|case| case.expected.clone()).collect();
+    let (bare_serving, bare_address) = bare::start(&replies, house.folder())?;
+    let mut ours = Side::new(house.address(), serving.watch(), cases.len());
+    let mut bare = Side::new(bare_address, bare_serving.watch(), cases.len());
+    let mut logged = 0;
+    for number in 0..ROUNDS {
+        for (of, case) in cases.iter().enumerate() {
+            let bare_request = case.request.at(&bare::path(of));
+            // Who goes first takes turns, too.
+            let mut turns = [true, false];
+            turns.rotate_left(number % 2);
+            for is_bare in turns {
+                match is_bare {
+                    true => bare.run(of, &bare_request, &case.expected)?,
+                    false => ours.run(of, &case.request, &case.expected)?,
+                }
+            }
+        }
+        logged += house.take_logged()?;
+    }
+    serving.terminate()?;
+    logged += house.take_logged()?;
+    print(table, &cases, &ours, &bare);
+    let asked = ours.requests();
+    table.line(&format!(
+        "{asked} requests were measured, {logged} were logged."
+    ));
+    Ok(())
+}
+
+async fn cases(house: &House, account: &str) -> Outcome<Vec<Case>> {
+    const PAGE: &str = "/iam/users?page_size=25";
+    let first = house
+        .request(PAGE, account, &[])
+        .once(house.address())
+        .await?;
+    let etag = first.header("etag").ok_or("a page without an ETag")?;
+    let page: serde_json::Value = serde_json::from_slice(&first.body)?;
+    let id = crate::house::text(&page["data"][0]["id"])?;
+    let record = format!("/iam/users/{id}");
+    let cached = Some(Target::AtLeast(0.85));
+    let spared = Some(Target::AtLeast(1.0));
+    let mut cases = Vec::new();
+    for (name, path, more, status, stands_for, target) in [
+        ("page of 25", PAGE, None, 200, 0, cached),
+        (
+            "page of 100",
+            "/iam/users?page_size=100",
+            None,
+            200,
+            1,
+            cached,
+        ),
+        (
+            "page of 25, zstd",
+            PAGE,
+            Some(("accept-encoding", "zstd")),
+            200,
+            0,
+            spared,
+        ),
+        (
+            "page of 25, 304",
+            PAGE,
+            Some(("if-none-match", etag)),
+            304,
+            0,
+            spared,
+        ),
+        (
+            "page of 25, fields=id,name,status",
+            "/iam/users?page_size=25&fields=id,name,status",
+            None,
+            200,
+            4,
+            cached,
+        ),
+        ("one user by id", record.as_str(), None, 200, 5, None),
+    ] {
+        let request = house.request(path, account, more.as_slice());
+        let expected = request.once(house.address()).await?;
+        if expected.status != status {
+            return Err(format!("{name}: expected {status}, got {expected:?}").into());
+        }
+        cases.push(Case {
+            name,
+            request,
+            expected,
+            stands_for,
+            target,
+        });
+    }
+    if cases[2].expected.header("content-encoding") != Some("zstd") {
+        return Err("what should be compressed is not".into());
+    }
+    Ok(cases)
+}
+
+fn print(table: &mut Table, cases: &[Case], ours: &Side, bare: &Side) {
+    table.part(
+        "Reads, built before: requests a second over those of bare actix-web with the same bytes",
+    );
+    table.line(&format!(
+        "{:<34} {:>6} {:>9} {:<20} {:>6} {:>7} {:>6} {:>6} {:>6}  {}",
+        "",
+        "bytes",
+        "req/s",
+        "x bare, whole page",
+        "x same",
+        "CPU us",
+        "bare",
+        "p50 ms",
+        "p99 ms",
+        "p99 x bare",
+    ));
+    for (of, case) in cases.iter().enumerate() {
+        let whole = case.stands_for;
+        let figure = ratio(&ours.rounds[of], &bare.rounds[whole], Round::per_second);
+        let judged = match case.target {
+            Some(target) => table.judge(figure, target),
+            None => format!("{figure:.3}"),
+        };
+        let same = ratio(&ours.rounds[of], &bare.rounds[of], Round::per_second);
+        let p99 = |round: &Round| round.p99.as_secs_f64();
+        let p99_judged = table.judge(ratio(&ours.rounds[of], &bare.rounds[whole], p99), P99);
+        table.line(&format!(
+            "{:<34} {:>6} {:>9.0} {judged:<20} {same:>6.3} {:>7.1} {:>6.1} {:>6.2} {:>6.2}  {p99_judged}",
+            case.name,
+            case.expected.body.len(),
+            ours.median(of, Round::per_second),
+            ours.cpu(of),
+            bare.cpu(of),
+            ours.median(of, |round| round.p50.as_secs_f64() * 1e3),
+            ours.median(of, |round| p99(round) * 1e3),
+        ));
+    }
+    table.line(&format!(
+        "The servers had work and the processor for {:.0} % of the time, the bare one for {:.0} %.",
+        ours.busy() * 100.0,
+        bare.busy() * 100.0,
+    ));
+}
