@@ -74,6 +74,11 @@ pub struct Round {
 }
 
 impl Round {
+    /// Processor time of the server for a request.
+    pub fn cpu_micros(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.requests as f64
+    }
+
     pub fn per_second(&self) -> f64 {
         self.requests as f64 / self.took.as_secs_f64()
     }

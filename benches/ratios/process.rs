@@ -1,12 +1,12 @@
 //! Processes: on which core they run, what they use, and their end.
 
 use std::{
+    path::{Path, PathBuf},
     process::{Child, Command},
     time::Duration,
 };
 
 use rustix::{
-    param::clock_ticks_per_second,
     process::{Pid, Signal, kill_process},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
     time::{ClockId, clock_gettime},
@@ -95,39 +95,35 @@ impl Watch {
         Self(std::process::id())
     }
 
-    fn read(self, name: &str) -> Outcome<String> {
-        let path = ["/proc", &self.0.to_string(), name]
-            .iter()
-            .collect::<std::path::PathBuf>();
-        Ok(String::from_utf8_lossy(&read_file(&path)?).into_owned())
+    fn folder(self) -> PathBuf {
+        Path::new("/proc").join(self.0.to_string())
     }
 
-    /// The processor time that all its threads have used, to a hundredth of a second.
+    /// The processor time that its threads have used. One that has ended is not counted.
     pub fn cpu(self) -> Outcome<Duration> {
-        let stat = self.read("stat")?;
-        // The name in the second field may hold anything, but it ends with the last parenthesis.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        // The fields 14 and 15: utime and stime (proc_pid_stat(5)).
-        let ticks = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u64>)
-            .sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(
-            ticks * 1000 / clock_ticks_per_second(),
-        ))
+        let mut used = Duration::ZERO;
+        for thread in std::fs::read_dir(self.folder().join("task"))? {
+            // Nanoseconds on a processor, waiting for one, and how often.
+            let Ok(stat) = read_file(&thread?.path().join("schedstat")) else {
+                continue;
+            };
+            let stat = String::from_utf8_lossy(&stat);
+            let nanos = stat.split(' ').next().unwrap_or_default();
+            used += Duration::from_nanos(nanos.parse()?);
+        }
+        Ok(used)
     }
 
     /// The memory that is its own, in bytes.
     pub fn resident(self) -> Outcome<u64> {
-        let status = self.read("status")?;
-        let kib = status
+        let status = read_file(&self.folder().join("status"))?;
+        let kib = String::from_utf8_lossy(&status)
             .lines()
             .find_map(|line| line.strip_prefix("RssAnon:"))
             .and_then(|rest| rest.split_whitespace().next())
-            .ok_or("the kernel does not say how much memory is resident")?;
-        Ok(kib.parse::<u64>()? * 1024)
+            .map(str::parse::<u64>)
+            .ok_or("the kernel does not say how much memory is resident")??;
+        Ok(kib * 1024)
     }
 }
 

@@ -15,8 +15,8 @@ const USERS: usize = 1_000;
 const GROUPS: usize = 50;
 
 /// Rounds of each server for each case; odd, so that a median is a round.
-const ROUNDS: usize = 9;
-const A_ROUND: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 15;
+const A_ROUND: Duration = Duration::from_millis(250);
 
 /// Rolecall's p99 may be so many times the bare server's.
 const P99: Target = Target::AtMost(2.0);
@@ -67,10 +67,7 @@ impl Side {
 
     /// Microseconds of processor time for a request.
     fn cpu(&self, of: usize) -> f64 {
-        let rounds = &self.rounds[of];
-        let cpu: Duration = rounds.iter().map(|round| round.cpu).sum();
-        let requests: u64 = rounds.iter().map(|round| round.requests).sum();
-        cpu.as_secs_f64() * 1e6 / requests as f64
+        self.median(of, Round::cpu_micros)
     }
 
     /// The part of the time in which it had work and the processor.
@@ -221,12 +218,12 @@ fn print(table: &mut Table, cases: &[Case], ours: &Side, bare: &Side) {
     ));
     for (of, case) in cases.iter().enumerate() {
         let whole = case.stands_for;
-        let figure = ratio(&ours.rounds[of], &bare.rounds[whole], Round::per_second);
+        let figure = ratio(&bare.rounds[whole], &ours.rounds[of], Round::cpu_micros);
         let judged = match case.target {
             Some(target) => table.judge(figure, target),
             None => format!("{figure:.3}"),
         };
-        let same = ratio(&ours.rounds[of], &bare.rounds[of], Round::per_second);
+        let same = ratio(&bare.rounds[of], &ours.rounds[of], Round::cpu_micros);
         let p99 = |round: &Round| round.p99.as_secs_f64();
         let p99_judged = table.judge(ratio(&ours.rounds[of], &bare.rounds[whole], p99), P99);
         table.line(&format!(
