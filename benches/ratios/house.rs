@@ -23,6 +23,9 @@ use crate::{
 
 const ROLECALL: &str = env!("CARGO_BIN_EXE_rolecall");
 
+/// Requests are counted by key as ever; the most that can be set is enough for a measurement.
+const QUOTA: (&str, &str) = ("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "1000000");
+
 /// How long a start or a walk may take at the very most.
 const NEVER: Duration = Duration::from_secs(120);
 
@@ -64,10 +67,15 @@ impl House {
         };
         house.run(&["keyring", "init", "rolecall.keys"])?;
         house.run(&["projects", "create", "bench"])?;
-        let made = house.run(&["keys", "create", "--project", "bench", "--json"])?;
-        let made: Value = serde_json::from_str(&made)?;
-        house.key = text(&made["api_key"])?.to_owned();
+        house.key = house.new_key()?;
         Ok(house)
+    }
+
+    /// Makes an API key, with a quota of its own.
+    pub fn new_key(&self) -> Outcome<String> {
+        let made = self.run(&["keys", "create", "--project", "bench", "--json"])?;
+        let made: Value = serde_json::from_str(&made)?;
+        Ok(text(&made["api_key"])?.to_owned())
     }
 
     pub fn folder(&self) -> &std::path::Path {
@@ -85,6 +93,7 @@ impl House {
             .env_clear()
             .env("ROLECALL_SERVER__LISTEN", self.address.to_string())
             .env("ROLECALL_SERVER__WORKERS", "1")
+            .env(QUOTA.0, QUOTA.1)
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
             .env("ROLECALL_LOG__LEVEL", "info")
@@ -139,7 +148,7 @@ impl House {
     /// Starts it, and waits until it is ready.
     pub async fn serve(&self) -> Outcome<Running> {
         let mut running = self.start()?;
-        self.until_answered(&mut running, &self.request("/health/ready", "", &[]))
+        self.until_answered(&mut running, &self.request("/health/ready", ""))
             .await?;
         Ok(running)
     }
@@ -162,13 +171,12 @@ impl House {
     }
 
     /// A read of an account, ready to be sent.
-    pub fn request(&self, path: &str, account: &str, more: &[(&str, &str)]) -> Request {
+    pub fn request(&self, path: &str, account: &str) -> Request {
         let bearer = format!("Bearer {}", self.key);
-        let mut headers = vec![
+        let headers = [
             ("authorization", bearer.as_str()),
             ("x-account-id", account),
         ];
-        headers.extend_from_slice(more);
         Request::get(path, &headers)
     }
 
@@ -193,7 +201,7 @@ impl House {
     /// Waits until an account has a directory.
     pub async fn until_walked(&self, account: &str) -> Outcome<()> {
         let began_at = Instant::now();
-        let request = self.request("/iam/users?page_size=1", account, &[]);
+        let request = self.request("/iam/users?page_size=1", account);
         while began_at.elapsed() < NEVER {
             let reply = request.once(self.address).await?;
             match reply.status {

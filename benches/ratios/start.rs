@@ -42,10 +42,10 @@ pub async fn measure(table: &mut Table) -> Outcome<()> {
     for account in accounts.iter().take(STARTS) {
         let began_at = Instant::now();
         let mut serving = house.start()?;
-        let ready = house.request("/health/ready", account, &[]);
+        let ready = house.request("/health/ready", account);
         house.until_answered(&mut serving, &ready).await?;
         let ready_after = began_at.elapsed();
-        let page = house.request("/iam/users", account, &[]);
+        let page = house.request("/iam/users", account);
         house.until_answered(&mut serving, &page).await?;
         starts.push((ready_after, began_at.elapsed()));
         serving.terminate()?;
