@@ -29,12 +29,18 @@ struct Seeded {
     drawn: u64,
 }
 
-/// The millisecond and the 74 other bits of the id that was made last.
+/// The millisecond and the 74 other bits of the id that was made last, and what the next ones
+/// will be drawn from.
 #[derive(Debug, Default)]
 struct LastId {
     millis: u64,
     tail: u128,
+    drawn: Vec<[u8; 16]>,
 }
+
+/// Each request has an id, and asking the system for bytes takes longer than all else about one:
+/// so they are asked for so many ids at once. No secret is ever drawn ahead.
+const DRAWN_AHEAD: usize = 64;
 
 const TAIL_BITS: u32 = 74;
 const LOW_BITS: u32 = 62;
@@ -97,8 +103,12 @@ impl Chance {
     /// are ordered by id, and two walks that end in one millisecond must not trade places.
     pub fn uuid(&self, now: Timestamp) -> Uuid {
         let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        let drawn = u128::from_be_bytes(self.bytes());
         let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.drawn.is_empty() {
+            last.drawn.resize(DRAWN_AHEAD, [0; 16]);
+            self.fill(last.drawn.as_flattened_mut());
+        }
+        let drawn = last.drawn.pop().map_or(0, u128::from_be_bytes);
         last.tail = if last.millis == millis {
             // The highest bit starts clear, so 2^41 steps of at most 2^32 fit in.
             last.tail + 1 + (drawn & u128::from(u32::MAX))
