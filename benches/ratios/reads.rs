@@ -133,10 +133,7 @@ pub async fn measure(table: &mut Table) -> Outcome<()> {
 
 async fn cases(house: &House, account: &str) -> Outcome<Vec<Case>> {
     const PAGE: &str = "/iam/users?page_size=25";
-    let first = house
-        .request(PAGE, account)
-        .once(house.address())
-        .await?;
+    let first = house.request(PAGE, account).once(house.address()).await?;
     let etag = first.header("etag").ok_or("a page without an ETag")?;
     let page: serde_json::Value = serde_json::from_slice(&first.body)?;
     let id = crate::house::text(&page["data"][0]["id"])?;

@@ -1,6 +1,9 @@
 //! A page: built once per directory version and query, then only handed out.
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -51,13 +54,13 @@ pub enum Part {
 impl PageKey {
     /// The weak ETag (RFC 9110, 8.8.3): of what the page is of, not of its bytes, so that a 304
     /// is answered before a page exists.
-    pub fn etag(&self) -> String {
+    pub fn etag(&self) -> Arc<str> {
         etag(self.list.version, self)
     }
 }
 
 /// The weak ETag of an answer that follows from `of`, in which the version is.
-pub fn etag(version: u64, of: &impl fmt::Debug) -> String {
+pub fn etag(version: u64, of: &impl fmt::Debug) -> Arc<str> {
     use fmt::Write;
 
     let digest = Sha256::digest(format!("{of:?}").as_bytes());
@@ -66,12 +69,14 @@ pub fn etag(version: u64, of: &impl fmt::Debug) -> String {
         write!(etag, "{byte:02x}").expect("writing to a String does not fail");
     }
     etag.push('"');
-    etag
+    etag.into()
 }
 
 /// One built answer: its bytes, and their compressed forms once somebody asked for them.
 #[derive(Debug)]
 pub struct Page {
+    /// That of its key, which takes longer to make than all else that a built page is asked for.
+    pub etag: Arc<str>,
     body: Bytes,
     zstd: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
@@ -89,8 +94,9 @@ pub enum Coding {
 const WORTH_COMPRESSING: usize = 860;
 
 impl Page {
-    pub fn new(body: Vec<u8>) -> Self {
+    pub fn new(etag: Arc<str>, body: Vec<u8>) -> Self {
         Self {
+            etag,
             body: body.into(),
             zstd: OnceLock::new(),
             gzip: OnceLock::new(),

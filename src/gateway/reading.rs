@@ -78,7 +78,7 @@ pub enum MaxAge {
 
 /// An answer: what to send, and how good it is.
 pub struct Answer {
-    pub etag: String,
+    pub etag: Arc<str>,
     /// None if the caller has it already.
     pub page: Option<Arc<Page>>,
     pub version: u64,
@@ -160,11 +160,15 @@ impl Gateway {
             raw: selection.raw,
             part,
         };
-        let etag = key.etag();
-        let page = if is_known(&etag) {
-            None
-        } else {
-            Some(self.page(account, key).await?)
+        let built = self.0.pages.get(&key);
+        let etag = match &built {
+            Some(page) => Arc::clone(&page.etag),
+            None => key.etag(),
+        };
+        let page = match built {
+            _ if is_known(&etag) => None,
+            Some(page) => Some(page),
+            None => Some(self.build_page(account, key, &etag).await?),
         };
         Ok(Answer {
             etag,
@@ -396,10 +400,12 @@ impl Gateway {
         .await
     }
 
-    async fn page(&self, account: &Account, key: PageKey) -> Result<Arc<Page>> {
-        if let Some(page) = self.0.pages.get(&key) {
-            return Ok(page);
-        }
+    async fn build_page(
+        &self,
+        account: &Account,
+        key: PageKey,
+        etag: &Arc<str>,
+    ) -> Result<Arc<Page>> {
         let held = self
             .version(account, key.list.version)
             .await?
@@ -407,7 +413,10 @@ impl Gateway {
                 let version = key.list.version;
                 Error::internal(format!("version {version} is in force but not held"))
             })?;
-        let page = Arc::new(Page::new(self.build(account, &held.directory, &key)?));
+        let page = Arc::new(Page::new(
+            Arc::clone(etag),
+            self.build(account, &held.directory, &key)?,
+        ));
         self.0.pages.insert(key, Arc::clone(&page));
         Ok(page)
     }

@@ -56,7 +56,7 @@ impl Gateway {
                 stale: stale.map(|stale| stale.as_str()),
                 warnings: head.visibility.hidden_fields(),
             };
-            Some(Arc::new(Page::new(record(&data)?)))
+            Some(Arc::new(Page::new(Arc::clone(&etag), record(&data)?)))
         };
         Ok(Answer {
             etag,

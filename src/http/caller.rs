@@ -5,7 +5,12 @@
 
 use std::{future::Future, marker::PhantomData, pin::Pin};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Data};
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::header::{self, HeaderName},
+    web::Data,
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{error::ApiError, query::Query, quota};
@@ -57,6 +62,8 @@ pub struct PathAccount<S>(pub OwnAccount, PhantomData<S>);
 
 /// The API key of the caller's own project, named by `{id}` in the path.
 pub struct PathKey<S>(pub OwnKey, PhantomData<S>);
+
+const ACCOUNT_ID: HeaderName = HeaderName::from_static("x-account-id");
 
 type Extracted<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -167,7 +174,7 @@ fn key_in(value: &str) -> Option<String> {
 
 fn named_account(request: &HttpRequest) -> Result<String> {
     let required = |message: &'static str| Error::new(Kind::AccountRequired, message);
-    let mut headers = request.headers().get_all("x-account-id");
+    let mut headers = request.headers().get_all(&ACCOUNT_ID);
     let header = headers
         .next()
         .map(|value| {

@@ -1,6 +1,9 @@
 //! `/iam`: the directory of one account, as a whole, as pages and as single records.
 
-use actix_web::{HttpRequest, HttpResponse, http::header};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderName, HeaderValue},
+};
 use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -28,6 +31,11 @@ pub mod users;
 
 const PAGE_SIZE: u64 = 25;
 const LARGEST_PAGE: u64 = 100;
+
+const VARY: HeaderValue = HeaderValue::from_static("Authorization, x-account-id, Accept-Encoding");
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const DIRECTORY_VERSION: HeaderName = HeaderName::from_static("x-directory-version");
 
 /// The same list is mounted at the root and under `/unified`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -197,12 +205,12 @@ fn respond(request: &HttpRequest, known: &[&str], mut answer: Answer) -> HttpRes
         Some(_) => HttpResponse::Ok(),
     };
     response
-        .insert_header((header::ETAG, answer.etag.as_str()))
-        .insert_header((header::VARY, "Authorization, x-account-id, Accept-Encoding"))
-        .insert_header((header::CACHE_CONTROL, "private, no-cache"))
-        .insert_header((header::AGE, answer.age.as_secs().to_string()))
+        .insert_header((header::ETAG, &*answer.etag))
+        .insert_header((header::VARY, VARY))
+        .insert_header((header::CACHE_CONTROL, CACHE_CONTROL))
+        .insert_header((header::AGE, HeaderValue::from(answer.age.as_secs())))
         .insert_header((header::LAST_MODIFIED, http_date(answer.sealed_at)))
-        .insert_header(("x-directory-version", answer.version.to_string()));
+        .insert_header((DIRECTORY_VERSION, HeaderValue::from(answer.version)));
     if let Some(stale) = answer.stale {
         response.insert_header(("x-directory-stale", stale.as_str()));
     }
@@ -219,7 +227,9 @@ fn respond(request: &HttpRequest, known: &[&str], mut answer: Answer) -> HttpRes
             response.insert_header((header::CONTENT_ENCODING, "zstd"));
         }
     }
-    response.content_type("application/json").body(body)
+    response
+        .insert_header((header::CONTENT_TYPE, JSON))
+        .body(body)
 }
 
 /// RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
