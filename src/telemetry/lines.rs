@@ -1,9 +1,4 @@
-//! What is logged, and how: one line per request and one per provider call, on standard error.
-//!
-//! Lines are gathered in memory, and a thread of its own writes many at once: no request waits for
-//! a write, and few wake that thread. When it falls behind by a whole buffer, lines are dropped
-//! rather than requests delayed. No line holds a token, a body, an e-mail address, a query or a
-//! path with ids in it.
+//! Lines on their way to standard error: gathered in memory, written by a thread of their own.
 
 use std::{
     io::{self, Write},
@@ -12,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
-
-use crate::config::{Log, LogFormat};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// For how long lines are gathered behind the first one.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
@@ -22,25 +15,8 @@ const GATHERED_FOR: Duration = Duration::from_millis(10);
 /// How many bytes of lines may wait, some ten thousand lines.
 const MOST_WAITING: usize = 4 << 20;
 
-/// Starts logging for the life of the process; the guard writes what is left when dropped.
-///
-/// # Panics
-/// If called twice.
-pub fn start(log: &Log) -> LogGuard {
-    let (lines, guard) = gather(io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&log.level))
-        .with_writer(lines)
-        .with_ansi(false);
-    match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
-    guard
-}
-
 /// Lines on their way to `output`, and who sees to it that they arrive.
-fn gather(output: impl Write + Send + 'static) -> (Lines, LogGuard) {
+pub(super) fn gather(output: impl Write + Send + 'static) -> (Lines, LogGuard) {
     let lines = Lines(Arc::default());
     let written = lines.clone();
     let writing = std::thread::Builder::new()
@@ -73,7 +49,7 @@ impl Drop for LogGuard {
 
 /// Where lines wait until they are written.
 #[derive(Clone)]
-struct Lines(Arc<Shared>);
+pub(super) struct Lines(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
