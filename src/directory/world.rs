@@ -415,25 +415,30 @@ fn everybody<'a>(
         }
     }
     if let Some(prev) = prev {
+        // Most people are in many groups, and found once.
+        let mut found = vec![NOWHERE; prev.len(Resource::Users)];
         for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
             let Members::Carried(group) = members else {
                 continue;
             };
             for user in prev.members(*group) {
-                let former = prev.user(*user as usize);
-                let place = match places.get(former.id) {
-                    Some(place) => *place,
-                    None if former.profile.is_outsider => {
-                        let id = former.id;
-                        users.push(UserView {
-                            profile: Cow::Owned(outsider_profile(visibility)),
-                            ..former
-                        });
-                        *places.entry(id).insert_entry(size(users.len() - 1)).get()
-                    }
-                    None => continue,
-                };
-                places_of.push(place);
+                let user = *user as usize;
+                if found[user] == NOWHERE {
+                    let former = prev.user(user);
+                    found[user] = match places.get(former.id) {
+                        Some(place) => *place,
+                        None if former.profile.is_outsider => {
+                            let id = former.id;
+                            users.push(UserView {
+                                profile: Cow::Owned(outsider_profile(visibility)),
+                                ..former
+                            });
+                            *places.entry(id).insert_entry(size(users.len() - 1)).get()
+                        }
+                        None => continue,
+                    };
+                }
+                places_of.push(found[user]);
             }
         }
         for id in &decisions.disputed {
