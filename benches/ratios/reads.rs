@@ -1,5 +1,9 @@
 //! Reads of what was built before: the key is checked, the account found, the version decided,
 //! the page handed out, the line logged, each time.
+//!
+//! What is compared is the processor time that a server takes for a request, all its threads
+//! together. With a core to itself and never idle, that is the ratio of requests a second; on a
+//! machine that has other things to do it still says what that ratio would be.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -205,16 +209,17 @@ async fn cases(house: &House, account: &str) -> Outcome<Vec<Case>> {
 
 fn print(table: &mut Table, cases: &[Case], ours: &Side, bare: &Side) {
     table.part(
-        "Reads, built before: requests a second over those of bare actix-web with the same bytes",
+        "Reads, built before: requests for the same processor time, over those of bare actix-web",
     );
     table.line(&format!(
-        "{:<34} {:>6} {:>9} {:<20} {:>6} {:>7} {:>6} {:>6} {:>6}  {}",
+        "{:<34} {:>6} {:<20} {:>6} {:>6} {:>6} {:>8} {:>8} {:>6} {:>6}  {}",
         "",
         "bytes",
-        "req/s",
         "x bare, whole page",
         "x same",
         "CPU us",
+        "bare",
+        "req/s",
         "bare",
         "p50 ms",
         "p99 ms",
@@ -231,18 +236,19 @@ fn print(table: &mut Table, cases: &[Case], ours: &Side, bare: &Side) {
         let p99 = |round: &Round| round.p99.as_secs_f64();
         let p99_judged = table.judge(ratio(&ours.rounds[of], &bare.rounds[whole], p99), P99);
         table.line(&format!(
-            "{:<34} {:>6} {:>9.0} {judged:<20} {same:>6.3} {:>7.1} {:>6.1} {:>6.2} {:>6.2}  {p99_judged}",
+            "{:<34} {:>6} {judged:<20} {same:>6.3} {:>6.1} {:>6.1} {:>8.0} {:>8.0} {:>6.2} {:>6.2}  {p99_judged}",
             case.name,
             case.expected.body.len(),
-            ours.median(of, Round::per_second),
             ours.cpu(of),
             bare.cpu(of),
+            ours.median(of, Round::per_second),
+            bare.median(of, Round::per_second),
             ours.median(of, |round| round.p50.as_secs_f64() * 1e3),
             ours.median(of, |round| p99(round) * 1e3),
         ));
     }
     table.line(&format!(
-        "The servers had work and the processor for {:.0} % of the time, the bare one for {:.0} %.",
+        "Rolecall had work and the processor for {:.0} % of the time, the bare server for {:.0} %.",
         ours.busy() * 100.0,
         bare.busy() * 100.0,
     ));
