@@ -4,6 +4,10 @@
 use actix_web::{HttpRequest, http::header, web::Payload};
 use futures_util::StreamExt;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use crate::error::{Error, Kind, Result};
 
@@ -67,6 +71,29 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
+
+/// A text for people, as it came, and what the document says of one.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Text(pub String);
+
+impl PartialSchema for Text {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(255))
+            .pattern(Some(
+                r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+            ))
+            .description(Some(
+                "1 to 255 characters, not all of them spaces, and none a control character.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Text {}
 
 /// How deep brackets nest, outside of texts.
 fn depth(body: &[u8]) -> usize {

@@ -6,6 +6,11 @@
 
 use std::{borrow::Cow, str::FromStr};
 
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
 use crate::error::{Error, Kind, Result};
 
 /// The longest query string that is read; longer ones are refused.
@@ -113,6 +118,20 @@ impl<'a> Query<'a> {
         }
     }
 }
+
+/// A value that is not empty, as the document shows it.
+pub struct Filled;
+
+impl PartialSchema for Filled {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .into()
+    }
+}
+
+impl ToSchema for Filled {}
 
 /// Which page is asked for, of a list whose only parameters are `page_size` and `next`.
 pub struct Page {

@@ -11,7 +11,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::{GroupErrors, GroupListErrors},
     },
     model::schema::{Group, ProviderRead},
 };
@@ -48,7 +48,7 @@ pub struct GroupRecord {
     responses(
         (status = 200, description = "A page of one sealed directory version", body = GroupPage),
         (status = 304, description = "The caller has this page already"),
-        ReadErrors,
+        GroupListErrors,
     ),
 )]
 #[get("/iam/groups")]
@@ -70,7 +70,7 @@ pub async fn list_groups(
     responses(
         (status = 200, description = "The group", body = GroupRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        GroupErrors,
     ),
 )]
 #[get("/iam/groups/{record}")]

@@ -51,23 +51,23 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// The linked account; the header x-account-id does the same.
-    #[param(required = false)]
+    #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
     /// Records per page.
     #[param(minimum = 1, maximum = 100, default = 25, required = false)]
     pub page_size: Option<u32>,
     /// `next` of the page before, unchanged.
-    #[param(required = false)]
+    #[param(required = false, max_length = 1024)]
     pub next: Option<String>,
     /// Accepted and ignored: pages are walked by `next`.
     #[param(required = false)]
     pub page: Option<String>,
     /// Only these top-level fields, separated by commas; all if empty.
-    #[param(required = false)]
-    pub fields: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub fields: Option<Vec<String>>,
     /// Nested records to give whole, separated by commas.
-    #[param(required = false)]
-    pub expand: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub expand: Option<Vec<String>>,
     /// Tell the reads of the provider that the records came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,
@@ -78,14 +78,14 @@ pub struct ListParams {
 #[into_params(parameter_in = Query)]
 pub struct RecordParams {
     /// The linked account; the header x-account-id does the same.
-    #[param(required = false)]
+    #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
     /// Only these top-level fields, separated by commas; all if empty.
-    #[param(required = false)]
-    pub fields: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub fields: Option<Vec<String>>,
     /// Nested records to give whole, separated by commas.
-    #[param(required = false)]
-    pub expand: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub expand: Option<Vec<String>>,
     /// Tell the reads of the provider that the record came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,

@@ -11,7 +11,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::{RecordErrors, RoleListErrors},
     },
     model::schema::{ProviderRead, Role},
 };
@@ -48,7 +48,7 @@ pub struct RoleRecord {
     responses(
         (status = 200, description = "A page of one sealed directory version", body = RolePage),
         (status = 304, description = "The caller has this page already"),
-        ReadErrors,
+        RoleListErrors,
     ),
 )]
 #[get("/iam/roles")]
@@ -70,7 +70,7 @@ pub async fn list_roles(
     responses(
         (status = 200, description = "The role", body = RoleRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        RecordErrors,
     ),
 )]
 #[get("/iam/roles/{record}")]

@@ -31,7 +31,7 @@ pub struct SummaryRecord {
     operation_id = "get_summary",
     params(
         ReadHeaders,
-        ("account_id" = Option<String>, Query, description = "The linked account; the header x-account-id does the same."),
+        ("account_id" = Option<Uuid>, Query, description = "The linked account; the header x-account-id does the same."),
     ),
     responses(
         (status = 200, description = "The directory as a whole", body = SummaryRecord),

@@ -15,7 +15,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::{ReadErrors, UserListErrors, WriteErrors},
+        errors::{RecordErrors, UserListErrors, WriteErrors},
     },
     model::schema::{ProviderRead, User},
 };
@@ -74,7 +74,7 @@ pub async fn list_users(
     responses(
         (status = 200, description = "The user", body = UserRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        RecordErrors,
     ),
 )]
 #[get("/iam/users/{record}")]
