@@ -46,6 +46,9 @@ const READ: [Kind; 7] = [
     Kind::ProviderUnavailable,
 ];
 
+/// Refusals that any route about a held walk can answer.
+const HELD: [Kind; 3] = [Kind::WalkNotFound, Kind::WalkSuperseded, Kind::WalkNotHeld];
+
 /// Errors of the directory as a whole.
 pub struct SummaryErrors;
 /// Errors of the list of users, whose filters ask about fields that may be hidden.
@@ -243,21 +246,13 @@ impl IntoResponses for WalkErrors {
 
 impl IntoResponses for SuspectsErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            ACCOUNT.as_slice(),
-            &[Kind::WalkNotFound, Kind::InvalidCursor],
-        ]
-        .concat())
+        of(&[ACCOUNT.as_slice(), &HELD, &[Kind::InvalidCursor]].concat())
     }
 }
 
 impl IntoResponses for DecisionErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            ACCOUNT.as_slice(),
-            &[Kind::WalkNotFound, Kind::WalkSuperseded, Kind::WalkNotHeld],
-        ]
-        .concat())
+        of(&[ACCOUNT.as_slice(), &HELD].concat())
     }
 }
 

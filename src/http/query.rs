@@ -152,11 +152,17 @@ impl Page {
         })
     }
 
-    /// The place that `next` names; None is the beginning.
-    pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
-        let next = self.next.as_deref();
-        next.map(|next| next.parse().map_err(|_| not_a_cursor()))
-            .transpose()
+    /// The place that `next` names, in the one spelling that was given out; None is the beginning.
+    pub fn after<T: FromStr + ToString>(&self) -> Result<Option<T>> {
+        let Some(next) = self.next.as_deref() else {
+            return Ok(None);
+        };
+        let place = next.parse::<T>().map_err(|_| not_a_cursor())?;
+        if place.to_string() == next {
+            Ok(Some(place))
+        } else {
+            Err(not_a_cursor())
+        }
     }
 
     pub fn size(&self) -> usize {

@@ -264,10 +264,13 @@ fn max_age(request: &HttpRequest) -> Result<MaxAge> {
             return Ok(MaxAge::New);
         }
         if let Some(seconds) = directive.strip_prefix("max-age=") {
-            let seconds = seconds.trim_matches('"').parse().map_err(|_| {
+            let seconds = seconds.trim_matches('"');
+            // Digits alone: `u64::from_str` would also take a leading plus sign.
+            let is_number = seconds.bytes().all(|byte| byte.is_ascii_digit());
+            let seconds = is_number.then(|| seconds.parse().ok()).flatten();
+            wanted = MaxAge::Seconds(seconds.ok_or_else(|| {
                 invalid("max-age in Cache-Control must be a whole number of seconds")
-            })?;
-            wanted = MaxAge::Seconds(seconds);
+            })?);
         }
     }
     Ok(wanted)
