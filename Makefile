@@ -27,7 +27,8 @@ audit: ## Known vulnerabilities (needs cargo-deny and a network)
 fmt: ## Format the code
 	cargo fmt --all
 
-openapi: ## Rewrite openapi/openapi.json from the route list
+openapi: ## Rewrite openapi/openapi.json from the route list, with examples from the simulator's world
+	ROLECALL_WRITE_EXAMPLES=1 cargo test --locked --quiet --test api the_examples_of_the_document
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
 
 image: ## Build the container image (needs docker and a network)

@@ -3,10 +3,14 @@
 //! Operations, parameters and schemas are collected from the route list; the errors that each
 //! answers with stand in [`super::errors`]. Added here is what no single handler could say.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use utoipa::{
     OpenApi,
     openapi::{
-        Header, HeaderBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, Schema, Type,
+        Content, Header, HeaderBuilder, ObjectBuilder, OpenApi as Document, Ref, RefOr, Schema,
+        Type,
         path::{Operation, PathItem},
         schema::{ArrayItems, KnownFormat, SchemaFormat},
         security::{
@@ -46,6 +50,12 @@ use crate::directory::Resource;
 )]
 struct Base;
 
+/// What is asked and answered about the simulator's world: by operation, the body of the request
+/// and those of its answers by status. A test holds them to what is answered.
+const EXAMPLES: &str = include_str!("../../openapi/examples.json");
+
+type Examples = BTreeMap<String, BTreeMap<String, Value>>;
+
 /// The OpenAPI document of everything that is served.
 pub fn document() -> Document {
     let (_, mut document) = actix_web::App::new()
@@ -75,6 +85,7 @@ pub fn document() -> Document {
              it; the query parameter `account_id` does the same.",
         ))),
     );
+    let mut examples: Examples = serde_json::from_str(EXAMPLES).expect("examples are by operation");
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             if let Some(rest) = path.strip_prefix("/iam") {
@@ -91,6 +102,10 @@ pub fn document() -> Document {
             }
             takes_words(operation, "include", &connectors::INCLUDES);
             answers_with_headers(operation);
+            let name = operation.operation_id.as_deref().unwrap_or_default();
+            if let Some(examples) = examples.remove(name) {
+                shows(operation, examples);
+            }
         }
     }
     quota::document(&mut document);
@@ -130,6 +145,24 @@ fn takes_words(operation: &mut Operation, name: &str, words: &[&str]) {
     }
 }
 
+/// Shows bodies of the operation's request and answers.
+fn shows(operation: &mut Operation, mut examples: BTreeMap<String, Value>) {
+    const JSON: &str = "application/json";
+    let mut show = |part: &str, content: Option<&mut RefOr<Content>>| {
+        if let Some(RefOr::T(content)) = content {
+            content.example = examples.remove(part).or(content.example.take());
+        }
+    };
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        show("request", body.content.get_mut(JSON));
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response {
+            show(status, response.content.get_mut(JSON));
+        }
+    }
+}
+
 /// The header fields of answers, but for what a key has left.
 fn headers() -> [(&'static str, Header); 9] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
@@ -138,7 +171,7 @@ fn headers() -> [(&'static str, Header); 9] {
             .schema_type(Type::Integer)
             .minimum(Some(least))
     };
-    let header = |schema: ObjectBuilder, description: &str, example: serde_json::Value| {
+    let header = |schema: ObjectBuilder, description: &str, example: Value| {
         HeaderBuilder::new()
             .schema(Some(schema))
             .description(Some(description))

@@ -8,6 +8,7 @@ mod accounts;
 mod api_keys;
 mod connectors;
 mod errors;
+mod examples;
 mod expected;
 mod filters;
 mod freshness;
