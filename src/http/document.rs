@@ -30,7 +30,10 @@ use crate::directory::Resource;
         description = "A self-hosted identity gateway: the users, roles and groups of linked \
             accounts, as one clean directory that never shows a partial reading.\n\n\
             Every route under `/iam` is served under `/unified/iam` too, for clients of StackOne's \
-            Unified IAM API."
+            Unified IAM API.\n\n\
+            Errors have one body, `Error`, whose `code` is for programs. A path that is not here is \
+            404 `route_not_found`, a method that its path does not have 405 `method_not_allowed`, with \
+            the ones that it has in `Allow`. Whatever can be got answers `HEAD` too."
     ),
     servers((url = "/", description = "This server")),
     security(("api_key" = [])),
@@ -52,7 +55,7 @@ struct Base;
 
 /// What is asked and answered about the simulator's world: by operation, the body of the request
 /// and those of its answers by status. A test holds them to what is answered.
-const EXAMPLES: &str = include_str!("../../openapi/examples.json");
+const EXAMPLES: &str = include_str!("examples.json");
 
 type Examples = BTreeMap<String, BTreeMap<String, Value>>;
 

@@ -213,7 +213,7 @@ async fn told(world: &World) -> Examples {
 async fn the_examples_of_the_document_are_what_is_answered() {
     let world = World::new().await;
     let told = told(&world).await.settled();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/examples.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/examples.json");
     if std::env::var_os("ROLECALL_WRITE_EXAMPLES").is_some() {
         let text = serde_json::to_string_pretty(&told).unwrap() + "\n";
         std::fs::write(&path, text).unwrap();
@@ -222,7 +222,7 @@ async fn the_examples_of_the_document_are_what_is_answered() {
     for (operation, parts) in told.as_object().unwrap() {
         assert_eq!(
             &committed[operation], parts,
-            "openapi/examples.json is stale: run `make openapi`"
+            "src/http/examples.json is stale: run `make openapi`"
         );
     }
 }

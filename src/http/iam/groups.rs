@@ -44,7 +44,7 @@ pub struct GroupRecord {
 #[utoipa::path(
     tag = "groups",
     operation_id = "list_groups",
-    params(ReadHeaders, ListParams, ListFilters),
+    params(ListParams, ListFilters, ReadHeaders),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = GroupPage),
         (status = 304, description = "The caller has this page already"),
@@ -66,7 +66,7 @@ pub async fn list_groups(
 #[utoipa::path(
     tag = "groups",
     operation_id = "get_group",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams, ReadHeaders),
     responses(
         (status = 200, description = "The group", body = GroupRecord),
         (status = 304, description = "The caller has this record already"),

@@ -44,7 +44,7 @@ pub struct RoleRecord {
 #[utoipa::path(
     tag = "roles",
     operation_id = "list_roles",
-    params(ReadHeaders, ListParams, ListFilters),
+    params(ListParams, ListFilters, ReadHeaders),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = RolePage),
         (status = 304, description = "The caller has this page already"),
@@ -66,7 +66,7 @@ pub async fn list_roles(
 #[utoipa::path(
     tag = "roles",
     operation_id = "get_role",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams, ReadHeaders),
     responses(
         (status = 200, description = "The role", body = RoleRecord),
         (status = 304, description = "The caller has this record already"),
