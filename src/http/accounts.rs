@@ -67,6 +67,7 @@ pub struct AccountIn {
     /// `production` where it is not said.
     #[serde(rename = "type")]
     kind: Option<AccountKind>,
+    #[serde(deserialize_with = "body::object")]
     credential: CredentialIn,
     /// Where the customer's data lives.
     region: Option<Region>,
@@ -113,7 +114,7 @@ pub struct AccountPatch {
     label: Option<Option<LabelIn>>,
     /// Takes the place of the one that the account has. The provider is asked first, and it must
     /// be of the same organisation.
-    #[serde(default, deserialize_with = "body::present")]
+    #[serde(default, deserialize_with = "body::present_object")]
     #[schema(value_type = CredentialIn, required = false)]
     credential: Option<CredentialIn>,
     /// Ignored: it is set when the account is linked. StackOne's SDK always sends it.
@@ -156,6 +157,7 @@ pub struct AccountPatch {
 #[serde(untagged)]
 pub enum LabelIn {
     Text(Text),
+    #[serde(deserialize_with = "body::object")]
     Stripped(Stripped),
 }
 

@@ -12,6 +12,7 @@ mod examples;
 mod expected;
 mod filters;
 mod freshness;
+mod hostile;
 mod iam;
 mod isolation;
 mod openapi;
