@@ -1,6 +1,6 @@
 # Each target is a line or two that hide nothing. `make help` lists them.
 
-.PHONY: help demo test lint deny audit fmt openapi image stackone soak bench
+.PHONY: help demo test lint deny audit fmt openapi image stackone fuzz soak bench
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -27,7 +27,8 @@ audit: ## Known vulnerabilities (needs cargo-deny and a network)
 fmt: ## Format the code
 	cargo fmt --all
 
-openapi: ## Rewrite openapi/openapi.json from the route list
+openapi: ## Rewrite openapi/openapi.json from the route list, with examples from the simulator's world
+	ROLECALL_WRITE_EXAMPLES=1 cargo test --locked --quiet --test api the_examples_of_the_document
 	cargo run --locked --quiet -- openapi > openapi/openapi.json.new && mv openapi/openapi.json.new openapi/openapi.json
 
 image: ## Build the container image (needs docker and a network)
@@ -35,6 +36,9 @@ image: ## Build the container image (needs docker and a network)
 
 stackone: ## Every call of StackOne's own SDK against a demo (needs node, npm and a network)
 	tests/stackone/run
+
+fuzz: ## The API document against Spectral's rules, and a demo against the document (needs node, npm, python3 and a network)
+	tests/openapi/run
 
 soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (ROLECALL_SOAK_SEED=n: one seed)
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1

@@ -181,7 +181,7 @@ impl Kind {
             ),
             Kind::WalkNotHeld => (
                 "walk_not_held",
-                "Only a held walk can be released or discarded.",
+                "Only a held walk has suspects, and can be released or discarded.",
             ),
             Kind::AccountInactive => (
                 "account_inactive",

@@ -42,7 +42,7 @@ impl Resource {
 
     /// The names that `fields` takes. The contract's list may be longer than what we serve:
     /// a name without effect is still no misspelling.
-    const fn fields(self) -> &'static [&'static str] {
+    pub const fn fields(self) -> &'static [&'static str] {
         match self {
             Resource::Users => &[
                 "id",
@@ -106,7 +106,7 @@ impl Resource {
     }
 
     /// The names that `expand` takes.
-    const fn expansions(self) -> &'static [&'static str] {
+    pub const fn expansions(self) -> &'static [&'static str] {
         match self {
             Resource::Users => &["roles", "groups"],
             Resource::Roles => &["policies"],

@@ -16,12 +16,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{
-    body,
+    body::{self, Text},
     caller::{AccountsRead, AccountsWrite, Allowed, PathAccount},
     connectors::{CATEGORY, ModelsOut},
     error::ApiError,
     errors::{AccountErrors, AccountsErrors, LinkErrors, UpdateErrors},
-    query::{Query, invalid as invalid_parameter, shown},
+    iam::me::Organization,
+    query::{Filled, Query, invalid as invalid_parameter, shown},
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -44,25 +45,31 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(delete_account);
 }
 
-/// An account to link.
+/// An account to link. It has either a `region` or a `base_url`.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = NewAccount)]
 #[serde(deny_unknown_fields)]
 pub struct AccountIn {
-    /// The connector, such as `smartsheet`.
-    #[schema(example = "smartsheet")]
+    /// The connector, such as `smartsheet`; `GET /connectors/meta` lists them.
     provider: String,
     /// Your own id of the customer.
-    #[schema(example = "customer-17")]
+    #[schema(value_type = Text)]
     origin_owner_id: String,
     /// Your own name of the customer.
-    #[schema(example = "Example Ltd")]
+    #[schema(value_type = Text)]
     origin_owner_name: String,
+    /// Your own name of the person who links.
+    #[schema(value_type = Option<Text>)]
     origin_username: Option<String>,
+    /// What the account is to you, in your words.
+    #[schema(value_type = Option<Text>)]
     label: Option<String>,
+    /// `production` where it is not said.
     #[serde(rename = "type")]
     kind: Option<AccountKind>,
+    #[serde(deserialize_with = "body::object")]
     credential: CredentialIn,
-    /// Where the customer's data lives; this or `base_url`.
+    /// Where the customer's data lives.
     region: Option<Region>,
     /// An API base such as `https://api.smartsheet.com/2.0`, where the operator allows it.
     base_url: Option<String>,
@@ -70,11 +77,15 @@ pub struct AccountIn {
 
 /// What the account authenticates with.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Credential)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum CredentialIn {
     /// A personal access token.
     AccessToken {
-        #[schema(value_type = String, format = Password, write_only)]
+        #[schema(
+            value_type = String, format = Password, write_only,
+            min_length = 1, max_length = 4096, pattern = "^[!-~]+$"
+        )]
         access_token: SecretString,
     },
 }
@@ -82,19 +93,20 @@ pub enum CredentialIn {
 /// What to change of an account. A key that is not there changes nothing. StackOne's SDK sends
 /// more than it is asked to, stripped of its contents; that is ignored.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = AccountChange)]
 #[serde(deny_unknown_fields)]
 pub struct AccountPatch {
     /// Your own id of the customer.
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = String, required = false)]
+    #[schema(value_type = Text, required = false)]
     origin_owner_id: Option<String>,
     /// Your own name of the customer.
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = String, required = false)]
+    #[schema(value_type = Text, required = false)]
     origin_owner_name: Option<String>,
     /// Null takes it away.
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<Text>)]
     origin_username: Option<Option<String>>,
     /// Null takes it away, `{}` leaves it.
     #[serde(default, deserialize_with = "body::present")]
@@ -102,7 +114,7 @@ pub struct AccountPatch {
     label: Option<Option<LabelIn>>,
     /// Takes the place of the one that the account has. The provider is asked first, and it must
     /// be of the same organisation.
-    #[serde(default, deserialize_with = "body::present")]
+    #[serde(default, deserialize_with = "body::present_object")]
     #[schema(value_type = CredentialIn, required = false)]
     credential: Option<CredentialIn>,
     /// Ignored: it is set when the account is linked. StackOne's SDK always sends it.
@@ -141,14 +153,17 @@ pub struct AccountPatch {
 
 /// A label, or the `{}` that StackOne's SDK makes of one.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = LabelChange)]
 #[serde(untagged)]
 pub enum LabelIn {
-    Text(String),
+    Text(Text),
+    #[serde(deserialize_with = "body::object")]
     Stripped(Stripped),
 }
 
 /// An object without keys.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = EmptyObject)]
 #[serde(deny_unknown_fields)]
 pub struct Stripped {}
 
@@ -159,7 +174,7 @@ impl AccountPatch {
         let label = match self.label {
             None | Some(Some(LabelIn::Stripped(_))) => None,
             Some(None) => Some(None),
-            Some(Some(LabelIn::Text(label))) => Some(Some(text("label", label)?)),
+            Some(Some(LabelIn::Text(Text(label)))) => Some(Some(text("label", label)?)),
         };
         let change = AccountChange {
             origin_owner_id: checked("origin_owner_id", self.origin_owner_id)?,
@@ -195,7 +210,9 @@ pub fn access_token(name: &str, token: SecretString) -> Result<SecretString> {
 
 /// A linked account. Its credential is never shown.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
 pub struct AccountOut {
+    #[schema(format = Uuid)]
     pub id: String,
     pub provider: String,
     pub provider_name: Option<String>,
@@ -211,18 +228,11 @@ pub struct AccountOut {
     pub region: Option<Region>,
     pub base_url: Option<String>,
     /// The organisation that the token belongs to.
-    pub organization: OrganizationOut,
+    pub organization: Organization,
     /// Whether the provider shows the token's person what only an administrator sees.
     pub is_admin: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-}
-
-/// The organisation of an account.
-#[derive(Serialize, ToSchema)]
-pub struct OrganizationOut {
-    pub remote_id: String,
-    pub name: Option<String>,
 }
 
 impl AccountOut {
@@ -244,7 +254,7 @@ impl AccountOut {
             kind: account.kind,
             region,
             base_url,
-            organization: OrganizationOut {
+            organization: Organization {
                 remote_id: account.identity.organisation.to_string(),
                 name: account.identity.organisation_name.clone(),
             },
@@ -358,24 +368,24 @@ pub struct ListParams {
     #[param(minimum = 1, maximum = 100, default = 25, required = false)]
     pub page_size: Option<u32>,
     /// Only these accounts; repeat the name for each.
-    #[param(required = false)]
-    pub account_ids: Option<Vec<String>>,
+    #[param(inline, required = false, min_items = 1)]
+    pub account_ids: Option<Vec<Filled>>,
     /// Only accounts at this provider.
     #[param(min_length = 1, required = false)]
     pub provider: Option<String>,
     /// Only accounts at one of these providers; repeat the name for each.
-    #[param(required = false)]
-    pub providers: Option<Vec<String>>,
+    #[param(inline, required = false, min_items = 1)]
+    pub providers: Option<Vec<Filled>>,
     /// Only accounts with one of these statuses; repeat the name for each. `suspended`,
     /// `archived` and `expired` are taken too, and no account is.
-    #[param(inline, value_type = Vec<StatusWord>, required = false)]
+    #[param(inline, value_type = Vec<StatusWord>, required = false, min_items = 1)]
     pub status: Option<Vec<String>>,
     /// Only accounts of this customer of yours.
     #[param(min_length = 1, required = false)]
     pub origin_owner_id: Option<String>,
     /// Only accounts of one of these customers of yours; repeat the name for each.
-    #[param(required = false)]
-    pub origin_owner_ids: Option<Vec<String>>,
+    #[param(inline, required = false, min_items = 1)]
+    pub origin_owner_ids: Option<Vec<Filled>>,
 }
 
 /// The filters of the list.
@@ -440,6 +450,7 @@ pub async fn list_accounts(
 
 /// What an account's meta information needs: StackOne's three keys.
 #[derive(Serialize, ToSchema)]
+#[schema(as = AccountMeta)]
 pub struct AccountMetaOut {
     provider: String,
     #[schema(example = "iam")]
@@ -454,7 +465,7 @@ pub struct AccountMetaOut {
 #[utoipa::path(
     tag = "accounts",
     operation_id = "get_account_meta",
-    params(("id" = String, Path, description = "The account's id")),
+    params(("id" = Uuid, Path, description = "The account's id")),
     responses((status = 200, description = "What is served", body = AccountMetaOut), AccountErrors),
 )]
 #[get("/accounts/{id}/meta")]
@@ -479,7 +490,7 @@ pub async fn get_account_meta(
 #[utoipa::path(
     tag = "accounts",
     operation_id = "get_account",
-    params(("id" = String, Path, description = "The account's id")),
+    params(("id" = Uuid, Path, description = "The account's id")),
     responses((status = 200, description = "The account", body = AccountOut), AccountErrors),
 )]
 #[get("/accounts/{id}")]
@@ -503,7 +514,7 @@ pub async fn get_account(
 #[utoipa::path(
     tag = "accounts",
     operation_id = "update_account",
-    params(("id" = String, Path, description = "The account's id")),
+    params(("id" = Uuid, Path, description = "The account's id")),
     request_body = AccountPatch,
     responses((status = 200, description = "The account as it is now", body = AccountOut), UpdateErrors),
 )]
@@ -528,7 +539,7 @@ pub async fn update_account(
 #[utoipa::path(
     tag = "accounts",
     operation_id = "delete_account",
-    params(("id" = String, Path, description = "The account's id")),
+    params(("id" = Uuid, Path, description = "The account's id")),
     responses((status = 200, description = "The account as it was", body = AccountOut), AccountErrors),
 )]
 #[delete("/accounts/{id}")]

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{
-    body,
+    body::{self, Text},
     caller::{Admin, Allowed, PathKey},
     error::ApiError,
     errors::{IssueKeyErrors, KeyErrors, KeysErrors, UpdateKeyErrors},
@@ -38,39 +38,42 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 
 /// An API key to make.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = NewApiKey)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyIn {
     /// What the key is for, in your words.
-    #[schema(example = "HR feed", min_length = 1, max_length = 255)]
+    #[schema(value_type = Option<Text>)]
     label: Option<String>,
     /// What the key may be used for, each scope once. `admin` is not given here.
-    #[schema(value_type = Vec<Scope>, min_items = 1, example = json!(["iam:read", "accounts:read"]))]
+    #[schema(value_type = BTreeSet<Scope>, min_items = 1)]
     scopes: Vec<String>,
     /// From when on the key is refused: `YYYY-MM-DDTHH:MM:SS`, a fraction if need be, and `Z` or an
-    /// offset. Without it the key holds until it is revoked.
-    #[schema(value_type = Option<Timestamp>, example = "2027-06-30T00:00:00Z")]
+    /// offset, in the future. Without it the key holds until it is revoked.
+    #[schema(value_type = Option<Timestamp>)]
     expires_at: Option<String>,
 }
 
 /// What to change of an API key. What is not there stays as it is.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = ApiKeyChange)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyPatch {
     /// Null takes it away.
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = Option<String>, example = "HR feed, until the new one is in use")]
+    #[schema(value_type = Option<Text>)]
     label: Option<Option<String>>,
     /// From when on the key is refused: in the future, and not after the end that it has.
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = Timestamp, required = false, example = "2027-01-31T00:00:00Z")]
+    #[schema(value_type = Timestamp, required = false)]
     expires_at: Option<Option<String>>,
 }
 
 /// An API key, without the key itself.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub struct ApiKeyOut {
     /// The key's public part: it is in the key, between `rc_` and the next `_`, without hyphens.
-    #[schema(example = "0198c3f0-5a1b-7c3d-9e2f-1a2b3c4d5e6f")]
+    #[schema(format = Uuid)]
     pub id: String,
     pub label: Option<String>,
     pub scopes: Vec<Scope>,
@@ -83,11 +86,11 @@ pub struct ApiKeyOut {
 
 /// An API key that was just made.
 #[derive(Serialize, ToSchema)]
+#[schema(as = IssuedApiKey)]
 pub struct NewApiKeyOut {
     #[serde(flatten)]
     pub api_key: ApiKeyOut,
     /// The key itself. It is shown this once, and nobody can find it out later.
-    #[schema(example = "rc_0198c3f05a1b7c3d9e2f1a2b3c4d5e6f_…")]
     pub key: String,
 }
 
@@ -219,7 +222,7 @@ pub async fn create_api_key(
     operation_id = "list_api_keys",
     params(
         ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Keys per page, 25 by default."),
-        ("next" = Option<String>, Query, description = "`next` of the page before."),
+        ("next" = Option<String>, Query, max_length = 1024, description = "`next` of the page before."),
     ),
     responses((status = 200, description = "Keys, newest first", body = ApiKeyPage), KeysErrors),
 )]
@@ -246,7 +249,7 @@ pub async fn list_api_keys(
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "get_api_key",
-    params(("id" = String, Path, description = "The key's id")),
+    params(("id" = Uuid, Path, description = "The key's id")),
     responses((status = 200, description = "The key", body = ApiKeyOut), KeyErrors),
 )]
 #[get("/api_keys/{id}")]
@@ -266,7 +269,7 @@ pub async fn get_api_key(
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "update_api_key",
-    params(("id" = String, Path, description = "The key's id")),
+    params(("id" = Uuid, Path, description = "The key's id")),
     request_body = ApiKeyPatch,
     responses((status = 200, description = "The key as it is now", body = ApiKeyOut), UpdateKeyErrors),
 )]
@@ -292,7 +295,7 @@ pub async fn update_api_key(
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "revoke_api_key",
-    params(("id" = String, Path, description = "The key's id")),
+    params(("id" = Uuid, Path, description = "The key's id")),
     responses((status = 200, description = "The key, now revoked", body = ApiKeyOut), KeyErrors),
 )]
 #[delete("/api_keys/{id}")]

@@ -1,9 +1,18 @@
 //! Request bodies, read strictly: one JSON object, of bounded size and depth, without unknown or
 //! repeated keys; anything else is told what is wrong with it.
 
+use std::{fmt, marker::PhantomData};
+
 use actix_web::{HttpRequest, http::header, web::Payload};
 use futures_util::StreamExt;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use crate::error::{Error, Kind, Result};
 
@@ -44,7 +53,9 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
     }
     // serde's message names the key or the place, and for a wrong type may repeat the value,
     // which may be a secret: only its place is passed on then.
-    serde_json::from_slice(&body).map_err(|error| {
+    let mut from = serde_json::Deserializer::from_slice(&body);
+    let read = object(&mut from).and_then(|read| from.end().map(|()| read));
+    read.map_err(|error| {
         let text = error.to_string();
         let is_about_keys = ["unknown field", "missing field", "duplicate field"]
             .iter()
@@ -67,6 +78,56 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
+
+/// Reads an object, and in its place no array of what its keys would hold, which is as good to
+/// serde.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    struct Members<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(members))
+        }
+    }
+
+    from.deserialize_map(Members(PhantomData))
+}
+
+/// Reads an object under a key that is there.
+pub fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    object(from).map(Some)
+}
+
+/// A text for people, as it came, and what the document says of one.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Text(pub String);
+
+impl PartialSchema for Text {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(255))
+            .pattern(Some(
+                r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+            ))
+            .description(Some(
+                "1 to 255 characters, not all of them spaces, and none a control character.",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Text {}
 
 /// How deep brackets nest, outside of texts.
 fn depth(body: &[u8]) -> usize {

@@ -8,7 +8,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use super::{
     caller::{AccountsRead, Allowed},
     error::ApiError,
-    errors::{AccountsErrors, ConnectorErrors},
+    errors::{ConnectorErrors, ConnectorsErrors},
     query::{Query, invalid, shown},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 pub const CATEGORY: &str = "iam";
 
 /// What `include` takes: StackOne's words. There is nothing of these to include yet.
-const INCLUDES: [&str; 6] = [
+pub const INCLUDES: [&str; 6] = [
     "field_path",
     "unmapped_fields",
     "resources",
@@ -36,6 +36,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 
 /// A provider that accounts can be linked at.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Connector)]
 pub struct ConnectorOut {
     /// As `provider` of an account.
     #[schema(example = "smartsheet")]
@@ -52,6 +53,7 @@ pub struct ConnectorOut {
 
 /// What is served of a provider, by kind of record.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Models)]
 pub struct ModelsOut {
     users: ModelOut,
     roles: ModelOut,
@@ -60,6 +62,7 @@ pub struct ModelsOut {
 
 /// What is served of one kind of record.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Model)]
 pub struct ModelOut {
     /// The fields that can hold something; every other is always null or empty.
     fields: &'static [&'static str],
@@ -114,8 +117,8 @@ impl From<ConnectorProfile> for ConnectorOut {
 #[utoipa::path(
     tag = "connectors",
     operation_id = "list_connectors",
-    params(("include" = Option<String>, Query, description = "`field_path`, `unmapped_fields`, `resources`, `inactive`, `webhooks`, `static_fields`, separated by commas; taken without effect, since no connector has any of them.")),
-    responses((status = 200, description = "The connectors", body = Vec<ConnectorOut>), AccountsErrors),
+    params(("include" = Option<Vec<String>>, Query, style = Form, explode = false, description = "StackOne's words, separated by commas; taken without effect, since no connector has any of them.")),
+    responses((status = 200, description = "The connectors", body = Vec<ConnectorOut>), ConnectorsErrors),
 )]
 #[get("/connectors/meta")]
 pub async fn list_connectors(
@@ -136,7 +139,7 @@ pub async fn list_connectors(
     operation_id = "get_connector",
     params(
         ("provider" = String, Path, description = "The provider's key, such as `smartsheet`"),
-        ("include" = Option<String>, Query, description = "As in the list."),
+        ("include" = Option<Vec<String>>, Query, style = Form, explode = false, description = "As in the list."),
     ),
     responses((status = 200, description = "The connector", body = ConnectorOut), ConnectorErrors),
 )]

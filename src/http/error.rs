@@ -53,6 +53,7 @@ pub const fn whole_seconds(wait: Duration) -> u128 {
 
 /// The body of every error.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ErrorBody {
     #[serde(rename = "statusCode")]
     pub status_code: u16,
@@ -65,6 +66,7 @@ pub struct ErrorBody {
     /// What to do about it.
     pub hint: String,
     /// As in the header x-request-id.
+    #[schema(format = Uuid)]
     pub request_id: String,
     /// What the provider answered, where it spoke.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -76,6 +78,7 @@ pub struct ErrorBody {
 
 /// A provider's refusal, without its body.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderError)]
 pub struct ProviderErrorBody {
     pub status: Option<u16>,
     /// The provider's own error code.
@@ -86,6 +89,7 @@ pub struct ProviderErrorBody {
 
 /// How far a walk is.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Progress)]
 pub struct ProgressBody {
     pub pages: u64,
     pub pages_total: Option<u64>,

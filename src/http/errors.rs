@@ -19,55 +19,76 @@ const ANY: [Kind; 7] = [
     Kind::InvalidParameter,
     Kind::Unauthorized,
     Kind::KeyScopeMissing,
-    Kind::RouteNotFound,
     Kind::RateLimited,
     Kind::Internal,
+    Kind::ProxyNotOffered,
     Kind::StoreUnavailable,
 ];
 
-/// Refusals that any read under `/iam` can answer.
-const READ: [Kind; 8] = [
+/// Refusals that any route about one account can answer: what is stored of it is sealed.
+const ACCOUNT: [Kind; 2] = [Kind::AccountNotFound, Kind::CredentialLocked];
+
+/// Refusals that any route under `/iam` can answer.
+const NAMED: [Kind; 3] = [
+    Kind::AccountRequired,
+    Kind::AccountNotFound,
+    Kind::CredentialLocked,
+];
+
+/// Refusals that any read of a directory can answer.
+const READ: [Kind; 7] = [
     Kind::AccountRequired,
     Kind::AccountNotFound,
     Kind::DirectoryNotReady,
     Kind::AccountInactive,
     Kind::ProviderThrottled,
     Kind::CredentialLocked,
-    Kind::ProxyNotOffered,
     Kind::ProviderUnavailable,
 ];
 
-/// Refusals of reads of records.
-const RECORDS: [Kind; 3] = [
-    Kind::InvalidCursor,
-    Kind::GroupsNotPermitted,
-    Kind::NotFound,
-];
+/// Refusals that any route about a held walk can answer.
+const HELD: [Kind; 3] = [Kind::WalkNotFound, Kind::WalkSuperseded, Kind::WalkNotHeld];
 
 /// Errors of the directory as a whole.
 pub struct SummaryErrors;
-/// Errors of a read of records under `/iam`.
-pub struct ReadErrors;
 /// Errors of the list of users, whose filters ask about fields that may be hidden.
 pub struct UserListErrors;
+/// Errors of the list of roles.
+pub struct RoleListErrors;
+/// Errors of the list of groups.
+pub struct GroupListErrors;
+/// Errors of one user's and one role's routes.
+pub struct RecordErrors;
+/// Errors of one group's route.
+pub struct GroupErrors;
+/// Errors of `/iam/me`, which waits for no walk.
+pub struct MeErrors;
 /// Errors of `/iam/policies`, which answers with nothing else.
 pub struct PolicyErrors;
 /// Errors of changing a user, which answers with nothing else.
 pub struct WriteErrors;
-/// Errors of the routes of the accounts as a whole.
-pub struct AccountsErrors;
+/// Errors of the list of connectors.
+pub struct ConnectorsErrors;
 /// Errors of one connector's route.
 pub struct ConnectorErrors;
-/// Errors of changing an account.
-pub struct UpdateErrors;
+/// Errors of the list of accounts.
+pub struct AccountsErrors;
 /// Errors of linking an account.
 pub struct LinkErrors;
 /// Errors of one account's routes.
 pub struct AccountErrors;
-/// Errors of asking for a walk.
+/// Errors of changing an account.
+pub struct UpdateErrors;
+/// Errors of asking for a walk: a credential that was refused before is tried first.
 pub struct WalkNowErrors;
-/// Errors of one walk's routes.
+/// Errors of the list of walks.
+pub struct WalksErrors;
+/// Errors of one walk's route.
 pub struct WalkErrors;
+/// Errors of the list of a walk's suspects.
+pub struct SuspectsErrors;
+/// Errors of deciding on a held walk.
+pub struct DecisionErrors;
 /// Errors of making an API key.
 pub struct IssueKeyErrors;
 /// Errors of the list of API keys.
@@ -85,41 +106,63 @@ impl IntoResponses for SummaryErrors {
     }
 }
 
-impl IntoResponses for ReadErrors {
+impl IntoResponses for UserListErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[READ.as_slice(), &RECORDS].concat())
+        of(&[
+            READ.as_slice(),
+            &[Kind::InvalidCursor, Kind::FieldNotPermitted],
+        ]
+        .concat())
     }
 }
 
-impl IntoResponses for UserListErrors {
+impl IntoResponses for RoleListErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[READ.as_slice(), &RECORDS, &[Kind::FieldNotPermitted]].concat())
+        of(&[READ.as_slice(), &[Kind::InvalidCursor]].concat())
+    }
+}
+
+impl IntoResponses for GroupListErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            READ.as_slice(),
+            &[Kind::InvalidCursor, Kind::GroupsNotPermitted],
+        ]
+        .concat())
+    }
+}
+
+impl IntoResponses for RecordErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[READ.as_slice(), &[Kind::NotFound]].concat())
+    }
+}
+
+impl IntoResponses for GroupErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[READ.as_slice(), &[Kind::NotFound, Kind::GroupsNotPermitted]].concat())
+    }
+}
+
+impl IntoResponses for MeErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&NAMED)
     }
 }
 
 impl IntoResponses for PolicyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            Kind::AccountRequired,
-            Kind::AccountNotFound,
-            Kind::ProxyNotOffered,
-            Kind::PoliciesNotOffered,
-        ])
+        of(&[NAMED.as_slice(), &[Kind::PoliciesNotOffered]].concat())
     }
 }
 
 impl IntoResponses for WriteErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            Kind::AccountRequired,
-            Kind::AccountNotFound,
-            Kind::ProxyNotOffered,
-            Kind::WritesNotOffered,
-        ])
+        of(&[NAMED.as_slice(), &[Kind::WritesNotOffered]].concat())
     }
 }
 
-impl IntoResponses for AccountsErrors {
+impl IntoResponses for ConnectorsErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[])
     }
@@ -131,18 +174,9 @@ impl IntoResponses for ConnectorErrors {
     }
 }
 
-impl IntoResponses for UpdateErrors {
+impl IntoResponses for AccountsErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            Kind::InvalidBody,
-            Kind::AccountNotFound,
-            Kind::CredentialRefused,
-            Kind::ScopeMissing,
-            Kind::OrganisationMismatch,
-            Kind::ProviderThrottled,
-            Kind::CredentialLocked,
-            Kind::ProviderUnavailable,
-        ])
+        of(&[Kind::CredentialLocked])
     }
 }
 
@@ -154,6 +188,7 @@ impl IntoResponses for LinkErrors {
             Kind::CredentialRefused,
             Kind::ScopeMissing,
             Kind::ProviderThrottled,
+            Kind::CredentialLocked,
             Kind::ProviderUnavailable,
         ])
     }
@@ -161,31 +196,63 @@ impl IntoResponses for LinkErrors {
 
 impl IntoResponses for AccountErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[Kind::AccountNotFound])
+        of(&ACCOUNT)
+    }
+}
+
+impl IntoResponses for UpdateErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            ACCOUNT.as_slice(),
+            &[
+                Kind::InvalidBody,
+                Kind::CredentialRefused,
+                Kind::ScopeMissing,
+                Kind::OrganisationMismatch,
+                Kind::ProviderThrottled,
+                Kind::ProviderUnavailable,
+            ],
+        ]
+        .concat())
     }
 }
 
 impl IntoResponses for WalkNowErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[
-            Kind::AccountNotFound,
-            Kind::AccountInactive,
-            Kind::ProviderThrottled,
-            Kind::CredentialLocked,
-            Kind::ProviderUnavailable,
-        ])
+            ACCOUNT.as_slice(),
+            &[
+                Kind::AccountInactive,
+                Kind::ScopeMissing,
+                Kind::ProviderThrottled,
+                Kind::ProviderUnavailable,
+            ],
+        ]
+        .concat())
+    }
+}
+
+impl IntoResponses for WalksErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[ACCOUNT.as_slice(), &[Kind::InvalidCursor]].concat())
     }
 }
 
 impl IntoResponses for WalkErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[
-            Kind::InvalidCursor,
-            Kind::AccountNotFound,
-            Kind::WalkNotFound,
-            Kind::WalkSuperseded,
-            Kind::WalkNotHeld,
-        ])
+        of(&[ACCOUNT.as_slice(), &[Kind::WalkNotFound]].concat())
+    }
+}
+
+impl IntoResponses for SuspectsErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[ACCOUNT.as_slice(), &HELD, &[Kind::InvalidCursor]].concat())
+    }
+}
+
+impl IntoResponses for DecisionErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[ACCOUNT.as_slice(), &HELD].concat())
     }
 }
 

@@ -6,6 +6,11 @@
 
 use std::{borrow::Cow, str::FromStr};
 
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
 use crate::error::{Error, Kind, Result};
 
 /// The longest query string that is read; longer ones are refused.
@@ -114,6 +119,20 @@ impl<'a> Query<'a> {
     }
 }
 
+/// A value that is not empty, as the document shows it.
+pub struct Filled;
+
+impl PartialSchema for Filled {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .into()
+    }
+}
+
+impl ToSchema for Filled {}
+
 /// Which page is asked for, of a list whose only parameters are `page_size` and `next`.
 pub struct Page {
     size: u32,
@@ -133,11 +152,17 @@ impl Page {
         })
     }
 
-    /// The place that `next` names; None is the beginning.
-    pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
-        let next = self.next.as_deref();
-        next.map(|next| next.parse().map_err(|_| not_a_cursor()))
-            .transpose()
+    /// The place that `next` names, in the one spelling that was given out; None is the beginning.
+    pub fn after<T: FromStr + ToString>(&self) -> Result<Option<T>> {
+        let Some(next) = self.next.as_deref() else {
+            return Ok(None);
+        };
+        let place = next.parse::<T>().map_err(|_| not_a_cursor())?;
+        if place.to_string() == next {
+            Ok(Some(place))
+        } else {
+            Err(not_a_cursor())
+        }
     }
 
     pub fn size(&self) -> usize {

@@ -10,7 +10,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use super::{
     caller::{AccountsRead, PathAccount, WalksWrite},
     error::ApiError,
-    errors::{WalkErrors, WalkNowErrors},
+    errors::{DecisionErrors, SuspectsErrors, WalkErrors, WalkNowErrors, WalksErrors},
     query::{Page, Query, not_a_cursor},
 };
 use crate::{
@@ -50,7 +50,7 @@ pub struct SuspectPage {
     tag = "walks",
     operation_id = "walk_now",
     params(
-        ("id" = String, Path, description = "The account's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
         ("wait" = Option<u64>, Query, minimum = 0, maximum = 60, description = "Seconds to wait for the walk's end, 0 by default."),
         ("full" = Option<bool>, Query, description = "Read the members of every group again."),
     ),
@@ -87,11 +87,11 @@ pub async fn walk_now(
     tag = "walks",
     operation_id = "list_walks",
     params(
-        ("id" = String, Path, description = "The account's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
         ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Walks per page, 25 by default."),
-        ("next" = Option<String>, Query, description = "`next` of the page before."),
+        ("next" = Option<String>, Query, max_length = 1024, description = "`next` of the page before."),
     ),
-    responses((status = 200, description = "Walks, newest first", body = WalkPage), WalkErrors),
+    responses((status = 200, description = "Walks, newest first", body = WalkPage), WalksErrors),
 )]
 #[get("/accounts/{id}/walks")]
 pub async fn list_walks(
@@ -114,8 +114,8 @@ pub async fn list_walks(
     tag = "walks",
     operation_id = "get_walk",
     params(
-        ("id" = String, Path, description = "The account's id"),
-        ("walk" = String, Path, description = "The walk's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
+        ("walk" = Uuid, Path, description = "The walk's id"),
     ),
     responses((status = 200, description = "The walk", body = Walk), WalkErrors),
 )]
@@ -136,12 +136,12 @@ pub async fn get_walk(
     tag = "walks",
     operation_id = "list_suspects",
     params(
-        ("id" = String, Path, description = "The account's id"),
-        ("walk" = String, Path, description = "The walk's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
+        ("walk" = Uuid, Path, description = "The walk's id"),
         ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Suspects per page, 25 by default."),
-        ("next" = Option<String>, Query, description = "`next` of the page before."),
+        ("next" = Option<String>, Query, max_length = 1024, description = "`next` of the page before."),
     ),
-    responses((status = 200, description = "Suspects", body = SuspectPage), WalkErrors),
+    responses((status = 200, description = "Suspects", body = SuspectPage), SuspectsErrors),
 )]
 #[get("/accounts/{id}/walks/{walk}/suspects")]
 pub async fn list_suspects(
@@ -165,10 +165,10 @@ pub async fn list_suspects(
     tag = "walks",
     operation_id = "release_walk",
     params(
-        ("id" = String, Path, description = "The account's id"),
-        ("walk" = String, Path, description = "The walk's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
+        ("walk" = Uuid, Path, description = "The walk's id"),
     ),
-    responses((status = 200, description = "The walk, now sealed", body = Walk), WalkErrors),
+    responses((status = 200, description = "The walk, now sealed", body = Walk), DecisionErrors),
 )]
 #[post("/accounts/{id}/walks/{walk}/release")]
 pub async fn release_walk(
@@ -187,10 +187,10 @@ pub async fn release_walk(
     tag = "walks",
     operation_id = "discard_walk",
     params(
-        ("id" = String, Path, description = "The account's id"),
-        ("walk" = String, Path, description = "The walk's id"),
+        ("id" = Uuid, Path, description = "The account's id"),
+        ("walk" = Uuid, Path, description = "The walk's id"),
     ),
-    responses((status = 200, description = "The walk, now failed with reason `discarded`", body = Walk), WalkErrors),
+    responses((status = 200, description = "The walk, now failed with reason `discarded`", body = Walk), DecisionErrors),
 )]
 #[post("/accounts/{id}/walks/{walk}/discard")]
 pub async fn discard_walk(

@@ -66,12 +66,15 @@ pub enum SeatType {
     UnmappedValue,
 }
 
-/// A person, or a guest of the organisation, or an outsider whom one of its groups names.
+/// A person, or a guest of the organisation, or an outsider whom one of its groups names. Every
+/// key is there, and null where nothing is known, unless `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct User {
     /// `usr_` and the remote id: the same on every replica and after linking again.
+    #[schema(required = false)]
     pub id: String,
     /// The provider's id, as text.
+    #[schema(required = false)]
     pub remote_id: String,
     pub name: Option<String>,
     pub first_name: Option<String>,
@@ -81,8 +84,12 @@ pub struct User {
     pub is_bot_user: Option<bool>,
     pub status: Option<EnumValue<UserStatus>>,
     /// Null where roles may not be seen, with a warning; `[]` where the user holds none.
+    /// Of each only `id`, `remote_id` and `name`, without `expand=roles`.
+    #[schema(value_type = Option<Vec<Role>>)]
     pub roles: Option<Vec<RoleEntry>>,
     /// Null where groups may not be seen, with a warning; `[]` where the user is in none.
+    /// Of each only `id`, `remote_id` and `name`, without `expand=groups`.
+    #[schema(value_type = Option<Vec<Group>>)]
     pub groups: Option<Vec<GroupEntry>>,
     pub avatar: Option<File>,
     pub multi_factor_enabled: Option<Vec<EnumValue<String>>>,
@@ -100,10 +107,13 @@ pub struct User {
     pub first_seen_at: Option<Timestamp>,
     /// False for somebody whom the provider confirms by id but has left out of its list in
     /// three complete walks.
+    #[schema(required = false)]
     pub listed: bool,
     /// True for somebody who is missing from the list and not yet proven gone.
+    #[schema(required = false)]
     pub suspected: bool,
     /// Why a field is null here. Empty if every field that can be served is.
+    #[schema(required = false)]
     pub warnings: Vec<Warning>,
 }
 
@@ -118,12 +128,15 @@ pub struct Seat {
     pub provisional_until: Option<Timestamp>,
 }
 
-/// What a user may do in the organisation.
+/// What a user may do in the organisation. Every key is there, and null where nothing is known,
+/// unless `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Role {
     /// `rol_` and the remote id.
+    #[schema(required = false)]
     pub id: String,
     /// The role's word, such as `system_admin`.
+    #[schema(required = false)]
     pub remote_id: String,
     pub name: Option<String>,
     pub description: Option<String>,
@@ -137,24 +150,29 @@ pub struct Role {
     pub holder_count: Option<u64>,
 }
 
-/// A group of users.
+/// A group of users. Every key but `members` is there, and null where nothing is known, unless
+/// `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Group {
     /// `grp_` and the remote id.
+    #[schema(required = false)]
     pub id: String,
     /// The provider's id, as text.
+    #[schema(required = false)]
     pub remote_id: String,
     pub name: Option<String>,
     pub description: Option<String>,
     #[serde(rename = "type")]
     pub kind: Option<EnumValue<GroupType>>,
     /// Always empty for a provider whose groups hold no roles.
+    #[schema(value_type = Vec<Role>, required = false)]
     pub roles: Vec<RoleEntry>,
     pub parent_id: Option<String>,
     pub remote_parent_id: Option<String>,
     pub created_at: Option<Timestamp>,
     /// The later of the provider's own time and when Rolecall last saw a change.
     pub updated_at: Option<Timestamp>,
+    #[schema(required = false)]
     pub member_count: u64,
     pub owner: Option<GroupOwner>,
     /// Only with `expand=members`.
@@ -166,8 +184,10 @@ pub struct Group {
     pub first_seen_at: Option<Timestamp>,
     /// False for a group that the provider confirms by id but has left out of its list in
     /// three complete walks.
+    #[schema(required = false)]
     pub listed: bool,
     /// True for a group that is missing from the list and not yet proven gone.
+    #[schema(required = false)]
     pub suspected: bool,
 }
 
@@ -218,7 +238,7 @@ pub struct RecordCounts {
 }
 
 /// A record by its ids and name.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reference {
     pub id: String,
     pub remote_id: String,
@@ -226,7 +246,7 @@ pub struct Reference {
 }
 
 /// A role as a user carries it: whole with `expand=roles`, else by reference.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RoleEntry {
     Whole(Box<Role>),
@@ -234,7 +254,7 @@ pub enum RoleEntry {
 }
 
 /// A group as a user carries it: whole with `expand=groups`, else by reference.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum GroupEntry {
     Whole(Box<Group>),

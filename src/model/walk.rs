@@ -9,7 +9,7 @@ use super::id::{AccountId, WalkId};
 /// One walk of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Walk {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = Uuid)]
     pub id: WalkId,
     #[serde(skip)]
     pub account: AccountId,

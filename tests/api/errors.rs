@@ -14,7 +14,7 @@ use crate::world::{Reply, World};
 
 /// The shape that StackOne's SDK needs, and what is ours.
 #[track_caller]
-fn is_an_error(reply: &Reply, status: u16, code: &str) -> Value {
+pub fn is_an_error(reply: &Reply, status: u16, code: &str) -> Value {
     let body = reply.refused(status, code);
     assert_eq!(body["statusCode"], status);
     assert!(!body["message"].as_str().unwrap().is_empty());

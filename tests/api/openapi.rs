@@ -113,6 +113,7 @@ fn every_route_that_needs_a_key_documents_the_refusals_that_all_share() {
             Kind::KeyScopeMissing,
             Kind::RateLimited,
             Kind::Internal,
+            Kind::ProxyNotOffered,
             Kind::StoreUnavailable,
         ] {
             assert!(
@@ -136,7 +137,7 @@ fn every_error_of_the_document_has_the_one_body() {
             }
             let schema = &response["content"]["application/json"]["schema"]["$ref"];
             assert_eq!(
-                schema, "#/components/schemas/ErrorBody",
+                schema, "#/components/schemas/Error",
                 "{} {status}",
                 operation.path
             );
@@ -147,7 +148,7 @@ fn every_error_of_the_document_has_the_one_body() {
 #[test]
 fn every_error_code_has_its_place_in_the_document_with_its_status() {
     let document = serde_json::to_value(rolecall::http::document()).unwrap();
-    let code = &document["components"]["schemas"]["ErrorBody"]["properties"]["code"];
+    let code = &document["components"]["schemas"]["Error"]["properties"]["code"];
     let table = code["description"].as_str().unwrap();
     for kind in Kind::ALL {
         let line = format!("* `{}` ({}): ", kind.code(), status(kind));

@@ -11,7 +11,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::{GroupErrors, GroupListErrors},
     },
     model::schema::{Group, ProviderRead},
 };
@@ -44,11 +44,11 @@ pub struct GroupRecord {
 #[utoipa::path(
     tag = "groups",
     operation_id = "list_groups",
-    params(ReadHeaders, ListParams, ListFilters),
+    params(ListParams, ListFilters, ReadHeaders),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = GroupPage),
         (status = 304, description = "The caller has this page already"),
-        ReadErrors,
+        GroupListErrors,
     ),
 )]
 #[get("/iam/groups")]
@@ -66,11 +66,11 @@ pub async fn list_groups(
 #[utoipa::path(
     tag = "groups",
     operation_id = "get_group",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams, ReadHeaders),
     responses(
         (status = 200, description = "The group", body = GroupRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        GroupErrors,
     ),
 )]
 #[get("/iam/groups/{record}")]

@@ -10,7 +10,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::MeErrors,
         query::Query,
     },
     model::schema::{EnumValue, Warning},
@@ -57,8 +57,8 @@ pub struct Organization {
 #[utoipa::path(
     tag = "me",
     operation_id = "get_me",
-    params(("account_id" = Option<String>, Query, description = "The linked account; the header x-account-id does the same.")),
-    responses((status = 200, description = "The token's person", body = MeRecord), ReadErrors),
+    params(("account_id" = Option<Uuid>, Query, description = "The linked account; the header x-account-id does the same.")),
+    responses((status = 200, description = "The token's person", body = MeRecord), MeErrors),
 )]
 #[get("/iam/me")]
 pub async fn get_me(

@@ -59,23 +59,23 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// The linked account; the header x-account-id does the same.
-    #[param(required = false)]
+    #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
     /// Records per page.
     #[param(minimum = 1, maximum = 100, default = 25, required = false)]
     pub page_size: Option<u32>,
     /// `next` of the page before, unchanged.
-    #[param(required = false)]
+    #[param(required = false, max_length = 1024)]
     pub next: Option<String>,
     /// Accepted and ignored: pages are walked by `next`.
     #[param(required = false)]
     pub page: Option<String>,
     /// Only these top-level fields, separated by commas; all if empty.
-    #[param(required = false)]
-    pub fields: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub fields: Option<Vec<String>>,
     /// Nested records to give whole, separated by commas.
-    #[param(required = false)]
-    pub expand: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub expand: Option<Vec<String>>,
     /// Tell the reads of the provider that the records came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,
@@ -86,14 +86,14 @@ pub struct ListParams {
 #[into_params(parameter_in = Query)]
 pub struct RecordParams {
     /// The linked account; the header x-account-id does the same.
-    #[param(required = false)]
+    #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
     /// Only these top-level fields, separated by commas; all if empty.
-    #[param(required = false)]
-    pub fields: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub fields: Option<Vec<String>>,
     /// Nested records to give whole, separated by commas.
-    #[param(required = false)]
-    pub expand: Option<String>,
+    #[param(required = false, style = Form, explode = false)]
+    pub expand: Option<Vec<String>>,
     /// Tell the reads of the provider that the record came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,
@@ -274,10 +274,13 @@ fn max_age(request: &HttpRequest) -> Result<MaxAge> {
             return Ok(MaxAge::New);
         }
         if let Some(seconds) = directive.strip_prefix("max-age=") {
-            let seconds = seconds.trim_matches('"').parse().map_err(|_| {
+            let seconds = seconds.trim_matches('"');
+            // Digits alone: `u64::from_str` would also take a leading plus sign.
+            let is_number = seconds.bytes().all(|byte| byte.is_ascii_digit());
+            let seconds = is_number.then(|| seconds.parse().ok()).flatten();
+            wanted = MaxAge::Seconds(seconds.ok_or_else(|| {
                 invalid("max-age in Cache-Control must be a whole number of seconds")
-            })?;
-            wanted = MaxAge::Seconds(seconds);
+            })?);
         }
     }
     Ok(wanted)

@@ -2,7 +2,7 @@
 
 use actix_web::{get, web::Data};
 
-use super::{ListParams, ReadHeaders, RecordParams};
+use super::{ListParams, RecordParams};
 use crate::{
     error::{Error, Kind, Result},
     gateway::Gateway,
@@ -19,7 +19,7 @@ use crate::{
 #[utoipa::path(
     tag = "policies",
     operation_id = "list_policies",
-    params(ReadHeaders, ListParams),
+    params(ListParams),
     responses(PolicyErrors)
 )]
 #[get("/iam/policies")]
@@ -36,7 +36,7 @@ pub async fn list_policies(
 #[utoipa::path(
     tag = "policies",
     operation_id = "get_policy",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams),
     responses(PolicyErrors),
 )]
 #[get("/iam/policies/{record}")]

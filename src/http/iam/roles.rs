@@ -11,7 +11,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::ReadErrors,
+        errors::{RecordErrors, RoleListErrors},
     },
     model::schema::{ProviderRead, Role},
 };
@@ -44,11 +44,11 @@ pub struct RoleRecord {
 #[utoipa::path(
     tag = "roles",
     operation_id = "list_roles",
-    params(ReadHeaders, ListParams, ListFilters),
+    params(ListParams, ListFilters, ReadHeaders),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = RolePage),
         (status = 304, description = "The caller has this page already"),
-        ReadErrors,
+        RoleListErrors,
     ),
 )]
 #[get("/iam/roles")]
@@ -66,11 +66,11 @@ pub async fn list_roles(
 #[utoipa::path(
     tag = "roles",
     operation_id = "get_role",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams, ReadHeaders),
     responses(
         (status = 200, description = "The role", body = RoleRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        RecordErrors,
     ),
 )]
 #[get("/iam/roles/{record}")]

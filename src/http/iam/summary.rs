@@ -30,8 +30,8 @@ pub struct SummaryRecord {
     tag = "summary",
     operation_id = "get_summary",
     params(
+        ("account_id" = Option<Uuid>, Query, description = "The linked account; the header x-account-id does the same."),
         ReadHeaders,
-        ("account_id" = Option<String>, Query, description = "The linked account; the header x-account-id does the same."),
     ),
     responses(
         (status = 200, description = "The directory as a whole", body = SummaryRecord),

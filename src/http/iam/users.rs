@@ -15,7 +15,7 @@ use crate::{
     http::{
         caller::{IamRead, NamedAccount},
         error::ApiError,
-        errors::{ReadErrors, UserListErrors, WriteErrors},
+        errors::{RecordErrors, UserListErrors, WriteErrors},
     },
     model::schema::{ProviderRead, User},
 };
@@ -48,7 +48,7 @@ pub struct UserRecord {
 #[utoipa::path(
     tag = "users",
     operation_id = "list_users",
-    params(ReadHeaders, ListParams, ListFilters, UserFilters),
+    params(ListParams, ListFilters, UserFilters, ReadHeaders),
     responses(
         (status = 200, description = "A page of one sealed directory version", body = UserPage),
         (status = 304, description = "The caller has this page already"),
@@ -70,11 +70,11 @@ pub async fn list_users(
 #[utoipa::path(
     tag = "users",
     operation_id = "get_user",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders, RecordParams),
+    params(("record" = String, Path, description = "Unified or remote id"), RecordParams, ReadHeaders),
     responses(
         (status = 200, description = "The user", body = UserRecord),
         (status = 304, description = "The caller has this record already"),
-        ReadErrors,
+        RecordErrors,
     ),
 )]
 #[get("/iam/users/{record}")]
@@ -92,7 +92,10 @@ pub async fn get_user(
 #[utoipa::path(
     tag = "users",
     operation_id = "update_user",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders),
+    params(
+        ("record" = String, Path, description = "Unified or remote id"),
+        ("account_id" = Option<Uuid>, Query, description = "The linked account; the header x-account-id does the same."),
+    ),
     responses(WriteErrors),
 )]
 #[patch("/iam/users/{record}")]
@@ -106,7 +109,10 @@ pub async fn update_user(_account: NamedAccount<IamRead>) -> Result<&'static str
 #[utoipa::path(
     tag = "users",
     operation_id = "delete_user",
-    params(("record" = String, Path, description = "Unified or remote id"), ReadHeaders),
+    params(
+        ("record" = String, Path, description = "Unified or remote id"),
+        ("account_id" = Option<Uuid>, Query, description = "The linked account; the header x-account-id does the same."),
+    ),
     responses(WriteErrors),
 )]
 #[delete("/iam/users/{record}")]
