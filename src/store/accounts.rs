@@ -28,7 +28,7 @@ use crate::{
 pub struct AccountState<'a> {
     pub status: AccountStatus,
     pub reasons: &'a [StatusReason],
-    /// Whose credential it is, where that was asked again; None leaves it as it was.
+    /// Whose credential it is, where that is another than it was; None leaves it as it is.
     pub identity: Option<&'a Identity>,
 }
 
@@ -329,7 +329,8 @@ impl Store {
     }
 }
 
-/// Writes an account's state inside a transaction; `AccountNotFound` if it is gone.
+/// Writes an account's state inside a transaction; `AccountNotFound` if it is gone. What is as it
+/// was does not make the account newer.
 pub(super) async fn write_state(
     tx: &mut Tx,
     vault: &Vault<'_>,
@@ -344,7 +345,11 @@ pub(super) async fn write_state(
     let changed = tx
         .execute(
             "update accounts set status = $3, status_reasons = $4,
-                    sealed_identity = coalesce($5, sealed_identity), updated_at = $6
+                    sealed_identity = coalesce($5, sealed_identity),
+                    updated_at = case
+                        when status = $3 and status_reasons = $4 and $5 is null then updated_at
+                        else $6
+                    end
              where project = $1 and id = $2",
             [
                 vault.project.into(),

@@ -93,7 +93,7 @@ impl Walker<'_> {
                     status: AccountStatus::Active,
                     reasons: &[],
                     // What a held walk says of the token is in force once it is released.
-                    identity: is_sealed.then_some(identity),
+                    identity: (is_sealed && *identity != account.identity).then_some(identity),
                 }),
             })
             .await?;
