@@ -177,7 +177,7 @@ impl Kind {
             ),
             Kind::WalkSuperseded => (
                 "walk_superseded",
-                "A later walk has sealed the directory; there is nothing left to decide.",
+                "The directory was sealed anew since that walk; there is nothing left to decide.",
             ),
             Kind::WalkNotHeld => (
                 "walk_not_held",

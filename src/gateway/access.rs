@@ -71,11 +71,11 @@ impl Gateway {
         let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
         let now = self.0.clock.now();
         let id = presented.id();
-        let store = &self.0.store;
+        let store = self.0.store.clone();
         let recalled = self
             .0
             .keys
-            .get(id, now, || store.key(id))
+            .get(id, now, || async move { store.key(id).await })
             .await?
             .ok_or_else(refused)?;
         if presented.matches(&recalled.value.digest)
@@ -103,15 +103,20 @@ impl Gateway {
         let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
         let id: AccountId = id.parse().map_err(|_| not_found())?;
         let project = caller.project();
-        let store = &self.0.store;
+        let store = self.0.store.clone();
         let recalled = self
             .0
             .accounts
             .get((project.clone(), id), self.0.clock.now(), || {
-                see(store, project, id)
+                let project = project.clone();
+                async move { see(&store, &project, id).await }
             })
-            .await?
-            .ok_or_else(not_found)?;
+            .await?;
+        let Some(recalled) = recalled else {
+            // Another process may have unlinked it.
+            self.drop_from_memory(id);
+            return Err(not_found());
+        };
         Ok(OwnAccount {
             account: Arc::clone(&recalled.value.account),
             latest: recalled.value.latest,

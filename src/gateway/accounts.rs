@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::{
     Gateway, Settings,
     access::{Caller, OwnAccount},
+    live::Live,
     trial::Trial,
     walk::Join,
 };
@@ -259,25 +260,34 @@ impl Gateway {
     /// # Errors
     /// `account_not_found`, `store_unavailable`.
     pub async fn unlink(&self, own: &OwnAccount) -> Result<Account> {
-        let account = &own.account;
-        let deleted = self
-            .0
-            .store
-            .delete_account(&account.project, account.id)
-            .await?;
-        self.0
-            .accounts
-            .forget(&(account.project.clone(), account.id));
-        let live = self
-            .0
-            .lives
+        let (gateway, account) = (self.clone(), Arc::clone(&own.account));
+        self.owned(async move {
+            let (project, id) = (&account.project, account.id);
+            let deleted = gateway.0.store.delete_account(project, id).await;
+            gateway.0.accounts.forget(&(project.clone(), id));
+            let deleted = deleted?;
+            if let Some(live) = gateway.drop_from_memory(id) {
+                gateway.end_walks(&live).await;
+            }
+            deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+        })
+        .await
+    }
+
+    /// Drops what this process knows of an account that is no more, and gives what lived of it.
+    pub(super) fn drop_from_memory(&self, id: AccountId) -> Option<Arc<Live>> {
+        let lives = &self.0.lives;
+        if !lives
+            .read()
+            .expect("no holder of this lock panics")
+            .contains_key(&id)
+        {
+            return None;
+        }
+        let live = lives
             .write()
             .expect("no holder of this lock panics")
-            .remove(&account.id);
-        if let Some(live) = live {
-            self.end_walks(&live).await;
-        }
-        let id = account.id;
+            .remove(&id);
         // The caches were built to take these; a full queue only delays the forgetting.
         let _ = self
             .0
@@ -291,7 +301,7 @@ impl Gateway {
             .0
             .matches
             .invalidate_entries_if(move |key, _| key.account == id);
-        deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+        live
     }
 
     /// A way to the provider with the account's stored credential, and its generation.

@@ -328,12 +328,14 @@ impl Gateway {
                 });
                 match caught_up.await {
                     // What is known already is served as long as nothing later can be had.
+                    Ok(()) => {}
                     Err(error)
-                        if error.kind() != Kind::StoreUnavailable || live.head().is_none() =>
+                        if error.kind() == Kind::StoreUnavailable && live.head().is_some() =>
                     {
-                        return Err(error);
+                        live.set_stale(Some(Stale::StoreUnavailable));
+                        return Ok(());
                     }
-                    _ => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

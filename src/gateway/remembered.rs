@@ -23,10 +23,18 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// Below the second that G10 promises, with room for the read itself.
+/// What was read so long ago is read again: below the second that G10 promises.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
-pub struct Remembered<K, V> {
+/// While one request reads it again, others go on with what is known for as long as this.
+const USABLE_FOR: Duration = Duration::from_millis(800);
+
+/// A store that has not answered after this much is taken for down by whoever knows a value.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+pub struct Remembered<K, V>(Arc<Memory<K, V>>);
+
+struct Memory<K, V> {
     entries: Cache<K, Entry<V>>,
     /// Reads and changes, in the order in which they began and ended.
     turns: AtomicU64,
@@ -35,8 +43,11 @@ pub struct Remembered<K, V> {
 struct Entry<V> {
     /// None: changed by this process and not read since, or gone.
     value: Option<Arc<V>>,
+    /// When the store was last asked, and answered or not.
     read_at: Timestamp,
     turn: u64,
+    is_being_read: bool,
+    is_store_down: bool,
 }
 
 impl<V> Entry<V> {
@@ -46,6 +57,8 @@ impl<V> Entry<V> {
             value: None,
             read_at: Timestamp::UNIX_EPOCH,
             turn,
+            is_being_read: false,
+            is_store_down: false,
         }
     }
 }
@@ -71,13 +84,15 @@ where
     V: Send + Sync + 'static,
 {
     pub fn new(capacity: u64) -> Self {
-        Self {
+        Self(Arc::new(Memory {
             entries: Cache::new(capacity),
             turns: AtomicU64::new(0),
-        }
+        }))
     }
 
-    /// The value of `key`: remembered if that was read just now, else what `read` finds.
+    /// The value of `key`: remembered if that was read just now, else what `read` finds. One
+    /// request reads what many ask for; and whoever knows a value waits for the store no longer
+    /// than a moment.
     pub async fn get<F>(
         &self,
         key: K,
@@ -85,55 +100,108 @@ where
         read: impl FnOnce() -> F,
     ) -> Result<Option<Recalled<V>>>
     where
-        F: Future<Output = Result<Option<V>>>,
+        F: Future<Output = Result<Option<V>>> + Send + 'static,
     {
-        let known = self.entries.get(&key);
-        let known = known.and_then(|entry| Some((entry.value?, entry.read_at)));
-        if let Some((value, read_at)) = &known
-            && since(now, *read_at) < FRESH_FOR
-        {
-            return Ok(Some(Recalled {
-                value: Arc::clone(value),
+        let memory = &self.0;
+        let known = memory.entries.get(&key).and_then(|entry| {
+            let value = entry.value.clone()?;
+            Some((entry, value))
+        });
+        if let Some((entry, value)) = &known {
+            // A clock that was set back makes nothing fresh.
+            let age = (now >= entry.read_at).then(|| since(now, entry.read_at));
+            let is_usable =
+                age.is_some_and(|age| age < FRESH_FOR || (entry.is_being_read && age < USABLE_FOR));
+            if is_usable {
+                return Ok(Some(Recalled {
+                    value: Arc::clone(value),
+                    is_store_down: entry.is_store_down,
+                }));
+            }
+        }
+        let turn = memory.turn();
+        if let Some((entry, _)) = &known {
+            let being_read = Entry {
+                turn,
+                is_being_read: true,
+                ..entry.clone()
+            };
+            memory.put(key.clone(), being_read);
+        }
+        let reading = {
+            let (memory, key, read) = (Arc::clone(memory), key.clone(), read());
+            // In a task of its own: it is worth remembering whoever still waits for it.
+            tokio::spawn(async move { memory.note(key, turn, now, read.await) })
+        };
+        let Some((_, value)) = known else {
+            let found = reading.await.map_err(Error::internal)??;
+            return Ok(found.map(|value| Recalled {
+                value,
                 is_store_down: false,
             }));
-        }
-        let turn = self.turn();
-        match read().await {
-            Ok(Some(value)) => {
-                let value = Arc::new(value);
-                let entry = Entry {
+        };
+        match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Ok(Ok(found))) => Ok(found.map(|value| Recalled {
+                value,
+                is_store_down: false,
+            })),
+            Ok(Ok(Err(error))) if error.kind() != Kind::StoreUnavailable => Err(error),
+            Ok(Err(failure)) => Err(Error::internal(failure)),
+            Ok(Ok(Err(_))) | Err(_) => {
+                let down = Entry {
                     value: Some(Arc::clone(&value)),
                     read_at: now,
                     turn,
+                    is_being_read: false,
+                    is_store_down: true,
                 };
-                self.put(key, entry);
+                memory.put(key, down);
                 Ok(Some(Recalled {
                     value,
-                    is_store_down: false,
+                    is_store_down: true,
                 }))
             }
-            Ok(None) => {
-                // What was never there leaves no trace, or a flood of it would push out the rest.
-                if self.entries.contains_key(&key) {
-                    self.put(key, Entry::unread(turn));
-                }
-                Ok(None)
-            }
-            Err(error) if error.kind() == Kind::StoreUnavailable => match known {
-                Some((value, _)) => Ok(Some(Recalled {
-                    value,
-                    is_store_down: true,
-                })),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
         }
     }
 
     /// Forgets `key`, because this process has just changed it. A read that began before that
     /// may have found it as it was: it is not remembered either.
     pub fn forget(&self, key: &K) {
-        self.put(key.clone(), Entry::unread(self.turn()));
+        let memory = &self.0;
+        memory.put(key.clone(), Entry::unread(memory.turn()));
+    }
+}
+
+impl<K, V> Memory<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// Takes note of what the store said.
+    fn note(
+        &self,
+        key: K,
+        turn: u64,
+        now: Timestamp,
+        found: Result<Option<V>>,
+    ) -> Result<Option<Arc<V>>> {
+        let Some(value) = found? else {
+            // What was never there leaves no trace, or a flood of it would push out the rest.
+            if self.entries.contains_key(&key) {
+                self.put(key, Entry::unread(turn));
+            }
+            return Ok(None);
+        };
+        let value = Arc::new(value);
+        let entry = Entry {
+            value: Some(Arc::clone(&value)),
+            read_at: now,
+            turn,
+            is_being_read: false,
+            is_store_down: false,
+        };
+        self.put(key, entry);
+        Ok(Some(value))
     }
 
     fn turn(&self) -> u64 {
@@ -237,25 +305,68 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_a_change_overtook_is_not_remembered() {
-        let memory = Remembered::new(8);
-        let overtaken = memory.get(1, at(0), || async {
-            let found = read(Some(7)).await;
-            memory.forget(&1);
-            found
+        let memory = Arc::new(Remembered::new(8));
+        let overtaken = memory.get(1, at(0), || {
+            let memory = Arc::clone(&memory);
+            async move {
+                let found = read(Some(7)).await;
+                memory.forget(&1);
+                found
+            }
         });
         assert_eq!(*overtaken.await.unwrap().unwrap().value, 7);
         let next = memory.get(1, at(1), || read(Some(8))).await;
         assert_eq!(*next.unwrap().unwrap().value, 8);
 
         // Nor where others have seen by then that it is gone.
-        let overtaken = memory.get(1, at(2000), || async {
-            memory.forget(&1);
-            let gone = memory.get(1, at(2000), || read(None)).await;
-            assert!(gone.unwrap().is_none());
-            read(Some(8)).await
+        let overtaken = memory.get(1, at(2000), || {
+            let memory = Arc::clone(&memory);
+            async move {
+                memory.forget(&1);
+                let gone = memory.get(1, at(2000), || read(None)).await;
+                assert!(gone.unwrap().is_none());
+                read(Some(8)).await
+            }
         });
         assert!(overtaken.await.unwrap().is_some());
         let next = memory.get(1, at(2001), || read(None)).await;
         assert!(next.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_knows_a_value_waits_for_a_silent_store_a_moment_and_once() {
+        let memory = Remembered::new(8);
+        memory.get(1, at(0), || read(Some(7))).await.unwrap();
+        let silent = || std::future::pending::<Result<Option<u8>>>();
+        let began_at = tokio::time::Instant::now();
+        let recalled = memory.get(1, at(1000), silent).await.unwrap().unwrap();
+        assert_eq!((*recalled.value, recalled.is_store_down), (7, true));
+        let waited = began_at.elapsed();
+        assert!(waited <= PATIENCE + Duration::from_millis(1), "{waited:?}");
+        let recalled = memory.get(1, at(1100), silent).await.unwrap().unwrap();
+        assert!(recalled.is_store_down);
+        assert_eq!(began_at.elapsed(), waited);
+    }
+
+    #[tokio::test]
+    async fn one_request_reads_what_many_ask_for() {
+        let memory = Arc::new(Remembered::new(8));
+        memory.get(1, at(0), || read(Some(7))).await.unwrap();
+        let recalled = memory.get(1, at(600), || {
+            let memory = Arc::clone(&memory);
+            async move {
+                let beside = memory.get(1, at(700), || read(Some(9))).await;
+                assert_eq!(*beside.unwrap().unwrap().value, 7);
+                read(Some(8)).await
+            }
+        });
+        assert_eq!(*recalled.await.unwrap().unwrap().value, 8);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_keeps_nothing_alive() {
+        let memory = Remembered::new(8);
+        memory.get(1, at(5000), || read(Some(7))).await.unwrap();
+        assert!(memory.get(1, at(1), || read(None)).await.unwrap().is_none());
     }
 }

@@ -12,16 +12,22 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{Gateway, Inner, walk::Ticket};
-use crate::{error::Result, store::DEAD_AFTER};
+use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 
 /// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
 /// more: within the second that a disconnect may take to be felt everywhere.
 const BEAT_EVERY: Duration = Duration::from_millis(800);
 
-/// Silent for so long, a replica ends its walks: well before others may take it for dead.
-const STOP_AFTER: Duration = Duration::from_secs(6);
+/// How long one sign is waited for before the next thing is done.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-const _: () = assert!(STOP_AFTER.as_secs() + 2 * BEAT_EVERY.as_secs() < DEAD_AFTER.as_secs());
+/// Silent for so long, a replica ends its walks: well before others may take it for dead.
+const STOP_AFTER: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    (STOP_AFTER.as_millis() + PATIENCE.as_millis() + BEAT_EVERY.as_millis())
+        < DEAD_AFTER.as_millis()
+);
 
 impl Gateway {
     /// Begins to serve: takes over from processes that ended, whose walks will not end by
@@ -45,13 +51,20 @@ impl Gateway {
             ticket.abandon();
         }
         join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
-        // A sign of life that is on its way would be the last one, and say the contrary.
-        let _signing = self.0.signing.lock().await;
-        self.0.has_closed.store(true, Ordering::Relaxed);
-        if let Err(error) = self.0.store.leave().await {
-            tracing::warn!(%error, "the other processes could not be told of the end of this one");
+        let gateway = self.clone();
+        let left = self.0.runtime.spawn(async move {
+            // A sign of life that is on its way would be the last one, and say the contrary.
+            let _signing = gateway.0.signing.lock().await;
+            gateway.0.has_closed.store(true, Ordering::Relaxed);
+            if let Err(error) = gateway.0.store.leave().await {
+                tracing::warn!(%error, "the other processes were not told that this one ends");
+            }
+            gateway.0.store.close().await;
+        });
+        // A database that no longer answers keeps nobody from stopping.
+        if tokio::time::timeout(STOP_AFTER, left).await.is_err() {
+            tracing::warn!("the store could not be closed in time");
         }
-        self.0.store.close().await;
     }
 
     /// One sign of life, and what follows from it.
@@ -61,15 +74,21 @@ impl Gateway {
             return Ok(());
         }
         // Looked at before the store is asked: what begins in between is not missing there.
-        let begun: Vec<_> = self.running_walks();
-        let begun = begun.into_iter().filter(|ticket| ticket.has_begun());
-        let begun: Vec<_> = begun.collect();
-        let beat = self.0.store.beat().await?;
-        tell_of(beat.interrupted);
+        let begun = self.running_walks().into_iter();
+        let begun: Vec<_> = begun.filter(|ticket| ticket.has_begun()).collect();
+        let stored = self.0.store.beat().await?;
         for ticket in begun {
-            if !beat.running.contains(&ticket.id) {
+            if !stored.contains(&ticket.id) {
                 ticket.abandon();
             }
+        }
+        // Looked at once more: what is stored as running and runs no longer was not told to the
+        // store when it ended.
+        let running = self.running_walks();
+        let is_orphan = |id: &WalkId| !running.iter().any(|ticket| ticket.id == *id);
+        let orphans: Vec<_> = stored.into_iter().filter(is_orphan).collect();
+        if !orphans.is_empty() {
+            self.0.store.end_orphans(&orphans).await?;
         }
         Ok(())
     }
@@ -93,15 +112,37 @@ async fn keep_beating(inner: Weak<Inner>) {
             return;
         }
         let asked_at = clock.monotonic();
-        match gateway.beat().await {
-            Ok(()) => heard_at = asked_at,
-            Err(error) => tracing::warn!(%error, "this process could not say that it lives"),
+        // A task of its own: a database that does not answer must not keep this from seeing that
+        // it has been silent for too long.
+        let beat = tokio::spawn({
+            let gateway = gateway.clone();
+            async move { gateway.beat().await }
+        });
+        match tokio::time::timeout(PATIENCE, beat).await {
+            Ok(Ok(Ok(()))) => {
+                heard_at = asked_at;
+                let burial = tokio::spawn(bury(gateway.clone()));
+                // It may take longer; the next sign does not wait for it.
+                let _ = tokio::time::timeout(PATIENCE, burial).await;
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "this process could not say that it lives");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "a sign of life failed inside"),
+            Err(_) => tracing::warn!("the store does not take a sign of life"),
         }
         if clock.monotonic().saturating_sub(heard_at) > STOP_AFTER {
             for ticket in gateway.running_walks() {
                 ticket.abandon();
             }
         }
+    }
+}
+
+async fn bury(gateway: Gateway) {
+    match gateway.0.store.bury().await {
+        Ok(interrupted) => tell_of(interrupted),
+        Err(error) => tracing::debug!(%error, "the dead are left for later"),
     }
 }
 

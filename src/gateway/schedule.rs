@@ -48,10 +48,20 @@ impl Gateway {
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 break;
             };
-            let Some(account) = self.0.store.account(&project, id).await? else {
-                continue;
+            let account = match self.0.store.account(&project, id).await {
+                Ok(Some(account)) => account,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(account = %id, %error, "an account that is due cannot be walked");
+                    continue;
+                }
             };
-            let ticket = self.request_walk(&self.live(&account), Join::Any, false);
+            let live = self.live(&account);
+            // Whose walk takes longer than the claim is due again, and needs no second place.
+            if live.running().is_some() {
+                continue;
+            }
+            let ticket = self.request_walk(&live, Join::Any, false);
             let gateway = self.clone();
             self.0.runtime.spawn(async move {
                 gateway.await_walk(&ticket, PATIENCE).await;

@@ -119,7 +119,8 @@ impl Source {
         });
         let usable_until = asked_at + USABLE_FOR;
         if now > usable_until {
-            return Err(ShareError::new("the answer came too late"));
+            // It goes back with this, and the next one may be asked for.
+            return Ok(Taken::NotBefore(now));
         }
         Ok(Taken::Slice(InHand {
             in_use,

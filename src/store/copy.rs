@@ -109,6 +109,13 @@ impl Store {
             let rows = content.rows;
             copied.push(Copied { table, rows });
         }
+        // Whoever began meanwhile may have written what was not copied.
+        if self.is_shared() && self.is_served(&mut self.db.begin().await?).await? {
+            return Err(CopyError::Served("source"));
+        }
+        if target.is_served(&mut to).await? {
+            return Err(CopyError::Served("target"));
+        }
         to.commit().await?;
         Ok(copied)
     }

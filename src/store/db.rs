@@ -216,6 +216,17 @@ impl Tx {
         }
     }
 
+    /// For a transaction that can as well be tried again later.
+    pub(super) async fn wait_for_locks_briefly(&mut self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => {
+                let sql = "set local lock_timeout = '200ms'";
+                self.execute(sql, []).await.map(drop)
+            }
+        }
+    }
+
     /// For a transaction that may take as long as it needs.
     pub(super) async fn lift_time_outs(&mut self) -> Result<()> {
         match self {
@@ -528,6 +539,7 @@ impl<'a> SqlState<'a> {
     fn passes(self) -> bool {
         const READ_ONLY: &str = "25006";
         const LOCK_NOT_AVAILABLE: &str = "55P03";
+        const IDLE_FOR_TOO_LONG: &str = "25P03";
         const CLASSES: [&str; 5] = [
             "08", // connection
             "40", // deadlock, serialisation
@@ -535,7 +547,7 @@ impl<'a> SqlState<'a> {
             "57", // shut down, starting up, cancelled
             "58", // the system around the server
         ];
-        [READ_ONLY, LOCK_NOT_AVAILABLE].contains(&self.0)
+        [READ_ONLY, LOCK_NOT_AVAILABLE, IDLE_FOR_TOO_LONG].contains(&self.0)
             || CLASSES.iter().any(|class| self.0.starts_with(class))
     }
 }

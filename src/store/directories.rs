@@ -108,7 +108,7 @@ impl Store {
                  left join walks w on w.id = (
                      select id from walks
                      where project = a.project and account = a.id and state <> 'running'
-                     order by id desc limit 1)
+                     order by ended_at desc, id desc limit 1)
                  where a.project = $1 and a.id = $2",
                 [project.into(), account.into()],
             )

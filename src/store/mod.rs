@@ -57,7 +57,7 @@ pub use copy::{Copied, CopyError};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
 pub use open::OpenError;
-pub use replicas::{Beat, DEAD_AFTER};
+pub use replicas::DEAD_AFTER;
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.

@@ -31,7 +31,7 @@ const MIGRATION_LOCK: i64 = 0x726f_6c65_6361_6c6c;
 /// promises (an answered commit is on disk).
 const SESSION: [(&str, &str); 5] = [
     ("default_transaction_isolation", "read committed"),
-    ("idle_in_transaction_session_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "10s"),
     ("lock_timeout", "10s"),
     ("statement_timeout", "60s"),
     ("synchronous_commit", "on"),

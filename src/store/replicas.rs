@@ -21,15 +21,6 @@ use crate::{
 /// How long a replica may be silent.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// What a sign of life found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beat {
-    /// The walks that are this replica's and run.
-    pub running: Vec<WalkId>,
-    /// How many walks of dead replicas were ended.
-    pub interrupted: u64,
-}
-
 impl Store {
     /// True where several processes may serve one database.
     pub fn is_shared(&self) -> bool {
@@ -38,21 +29,74 @@ impl Store {
 
     /// Begins to serve. Gives how many walks were ended whose replicas are dead.
     pub async fn join(&self) -> Result<u64> {
-        let mut tx = self.db.begin().await?;
         if !self.is_shared() {
+            let mut tx = self.db.begin().await?;
             tx.execute("delete from replicas", []).await?;
+            tx.commit().await?;
         }
-        let beat = self.sign(&mut tx).await?;
-        tx.commit().await?;
-        Ok(beat.interrupted)
+        self.beat().await?;
+        self.bury().await
     }
 
-    /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared.
-    pub async fn beat(&self) -> Result<Beat> {
+    /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks
+    /// that are this replica's and run. It waits for nobody, since it touches no row of another's.
+    pub async fn beat(&self) -> Result<Vec<WalkId>> {
         let mut tx = self.db.begin().await?;
-        let beat = self.sign(&mut tx).await?;
+        let now = tx.now(&self.clock).await?;
+        tx.execute(
+            "insert into replicas (id, seen_at) values ($1, $2)
+             on conflict (id) do update set seen_at = excluded.seen_at",
+            [self.replica.into(), now.into()],
+        )
+        .await?;
+        let running: Vec<(String,)> = tx
+            .fetch(
+                "select id from walks where state = 'running' and replica = $1",
+                [self.replica.into()],
+            )
+            .await?;
         tx.commit().await?;
-        Ok(beat)
+        running.iter().map(|(id,)| id_in(id)).collect()
+    }
+
+    /// Ends the walks of replicas that are dead, and gives how many. Where one of them still holds
+    /// a row, this is refused and tried again with the next sign.
+    pub async fn bury(&self) -> Result<u64> {
+        let mut tx = self.db.begin().await?;
+        tx.wait_for_locks_briefly().await?;
+        let now = tx.now(&self.clock).await?;
+        if self.is_shared() {
+            let dead_before = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+            tx.execute(
+                "delete from replicas where seen_at < $1 and id <> $2",
+                [dead_before.into(), self.replica.into()],
+            )
+            .await?;
+        }
+        let interrupted = self.end_walks_of_the_dead(&mut tx).await?;
+        tx.commit().await?;
+        Ok(interrupted)
+    }
+
+    /// Ends walks of this replica that nobody in it runs any more, because their end could not be
+    /// stored.
+    pub async fn end_orphans(&self, walks: &[WalkId]) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        for walk in walks {
+            tx.execute(
+                "update walks set state = $1, reason = $2, ended_at = $3
+                 where state = 'running' and id = $4 and replica = $5",
+                [
+                    word(&WalkState::Failed)?.into(),
+                    word(&WalkReason::Interrupted)?.into(),
+                    self.clock.now().into(),
+                    (*walk).into(),
+                    self.replica.into(),
+                ],
+            )
+            .await?;
+        }
+        tx.commit().await
     }
 
     /// Ends to serve: what this replica still walks has failed, and the others need not wait.
@@ -62,38 +106,6 @@ impl Store {
             .await?;
         self.end_walks_of_the_dead(&mut tx).await?;
         tx.commit().await
-    }
-
-    async fn sign(&self, tx: &mut Tx) -> Result<Beat> {
-        let now = tx.now(&self.clock).await?;
-        tx.execute(
-            "insert into replicas (id, seen_at) values ($1, $2)
-             on conflict (id) do update set seen_at = excluded.seen_at",
-            [self.replica.into(), now.into()],
-        )
-        .await?;
-        if self.is_shared() {
-            let dead_before = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
-            tx.execute(
-                "delete from replicas where seen_at < $1",
-                [dead_before.into()],
-            )
-            .await?;
-        }
-        let interrupted = self.end_walks_of_the_dead(tx).await?;
-        let running: Vec<(String,)> = tx
-            .fetch(
-                "select id from walks where state = 'running' and replica = $1",
-                [self.replica.into()],
-            )
-            .await?;
-        Ok(Beat {
-            running: running
-                .iter()
-                .map(|(id,)| id_in(id))
-                .collect::<Result<_>>()?,
-            interrupted,
-        })
     }
 
     async fn end_walks_of_the_dead(&self, tx: &mut Tx) -> Result<u64> {

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     model::{
         id::{AccountId, ProjectId, WalkId},
-        walk::{Counts, Walk, WalkState},
+        walk::{Counts, Walk, WalkReason, WalkState},
     },
 };
 
@@ -125,14 +125,27 @@ impl Store {
         if !lock_account(&mut tx, project, walk.account).await? {
             return Err(no_such_account());
         }
-        let running: Option<(String,)> = tx
+        let running: Option<(String, String)> = tx
             .fetch_one(
-                "select id from walks where project = $1 and account = $2 and state = 'running'",
+                "select id, replica from walks where project = $1 and account = $2 and state = 'running'",
                 [project.into(), walk.account.into()],
             )
             .await?;
-        if let Some((id,)) = running {
-            return Ok(Begun::Elsewhere(id_in(&id)?));
+        match running {
+            // This process walks an account once at a time: what it began before has ended, and
+            // only that could not be stored.
+            Some((id, replica)) if replica == self.replica.to_string() => {
+                let ended = Walk {
+                    id: id_in(&id)?,
+                    state: WalkState::Failed,
+                    reason: Some(WalkReason::Interrupted),
+                    ended_at: Some(self.clock.now()),
+                    ..walk.clone()
+                };
+                end_orphan(&mut tx, &ended).await?;
+            }
+            Some((id, _)) => return Ok(Begun::Elsewhere(id_in(&id)?)),
+            None => {}
         }
         let started_at = self.clock.now();
         let walk = Walk {
@@ -196,7 +209,7 @@ impl Store {
             blob.write(&mut tx, project, account).await?;
         }
         if commit.supersedes_held {
-            drop_candidates_before(&mut tx, project, walk).await?;
+            drop_other_candidates(&mut tx, project, walk).await?;
         }
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
@@ -288,7 +301,8 @@ impl Store {
         };
         Ok(match word_in(state)? {
             WalkState::Running => replica == self.replica.to_string(),
-            WalkState::Held => true,
+            // Once a later walk has sealed there is nothing left to decide.
+            WalkState::Held => has_candidate(tx, project, walk).await?,
             WalkState::Sealed | WalkState::Failed => false,
         })
     }
@@ -481,11 +495,38 @@ async fn verify(
     }
 }
 
-async fn drop_candidates_before(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
+/// Whatever else is held was judged against what is in force no more, or was not confirmed.
+async fn drop_other_candidates(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
     tx.execute(
         "delete from blobs
-         where project = $1 and account = $2 and field = 'candidate' and name < $3",
+         where project = $1 and account = $2 and field = 'candidate' and name <> $3",
         [project.into(), walk.account.into(), walk.id.into()],
+    )
+    .await
+    .map(drop)
+}
+
+async fn has_candidate(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<bool> {
+    let row: Option<(String,)> = tx
+        .fetch_one(
+            "select name from blobs
+             where project = $1 and account = $2 and field = 'candidate' and name = $3",
+            [project.into(), walk.account.into(), walk.id.into()],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Ends the row of a walk that nobody runs.
+async fn end_orphan(tx: &mut Tx, ended: &Walk) -> Result<()> {
+    tx.execute(
+        "update walks set state = $2, reason = $3, ended_at = $4 where id = $1",
+        [
+            ended.id.into(),
+            word(&ended.state)?.into(),
+            ended.reason.as_ref().map(word).transpose()?.into(),
+            ended.ended_at.into(),
+        ],
     )
     .await
     .map(drop)

@@ -68,6 +68,18 @@ pub const ALL: &[(&str, Contract)] = &[
         Box::pin(walks_end_with_the_replica_that_runs_them(w))
     }),
     (
+        "a walk whose end could not be stored is in nobody's way",
+        |w| Box::pin(a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(w)),
+    ),
+    (
+        "what was held is decided until a later walk has sealed",
+        |w| {
+            Box::pin(what_was_held_is_decided_only_until_a_later_walk_has_sealed(
+                w,
+            ))
+        },
+    ),
+    (
         "what was judged against another version is not stored",
         |w| Box::pin(what_was_judged_against_another_version_is_not_stored(w)),
     ),
@@ -507,17 +519,15 @@ async fn walks_are_listed_newest_first(world: World) {
 async fn one_walk_of_an_account_runs_at_a_time(world: World) {
     let own = world.project("own").await;
     let (account, other) = (world.account(&own).await, world.account(&own).await);
-    let replicas = [world.clone(), world.another().await];
-    let racers: Vec<_> = (0..8)
-        .map(|n| {
-            let walk = world.new_walk(account.id, WalkState::Running);
-            let (world, own) = (replicas[n % 2].clone(), own.clone());
-            tokio::spawn(async move {
-                let begun = world.store.begin_walk(&own, &walk).await.unwrap();
-                (walk, begun)
-            })
-        })
-        .collect();
+    let mut racers = Vec::new();
+    for _ in 0..8 {
+        let walk = world.new_walk(account.id, WalkState::Running);
+        let (replica, own) = (world.another().await, own.clone());
+        racers.push(tokio::spawn(async move {
+            let begun = replica.store.begin_walk(&own, &walk).await.unwrap();
+            (walk, begun)
+        }));
+    }
     let mut begun = Vec::new();
     for racer in racers {
         begun.push(racer.await.unwrap());
@@ -581,7 +591,7 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     let sealed = world.seal(&account, 1, b"one").await;
     let running = world.new_walk(account.id, WalkState::Running);
     store.begin_walk(&own, &running).await.unwrap();
-    assert_eq!(store.beat().await.unwrap().running, [running.id]);
+    assert_eq!(store.beat().await.unwrap(), [running.id]);
 
     world.tick();
     store.leave().await.unwrap();
@@ -607,6 +617,66 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     let next = world.new_walk(account.id, WalkState::Running);
     let begun = another.store.begin_walk(&own, &next).await.unwrap();
     assert!(matches!(begun, Begun::Here { .. }));
+}
+
+async fn a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(world: World) {
+    let store = &world.store;
+    store.join().await.unwrap();
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let lost = world.new_walk(account.id, WalkState::Running);
+    store.begin_walk(&own, &lost).await.unwrap();
+    // The process that ran it begins the next one, and so runs that one no more.
+    let next = world.new_walk(account.id, WalkState::Running);
+    let begun = store.begin_walk(&own, &next).await.unwrap();
+    assert!(matches!(begun, Begun::Here { .. }), "{begun:?}");
+    let walk = store.walk(&own, account.id, lost.id).await.unwrap();
+    assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
+
+    // Or it finds that nobody in it runs it.
+    assert_eq!(store.beat().await.unwrap(), [next.id]);
+    store.end_orphans(&[next.id, lost.id]).await.unwrap();
+    assert_eq!(store.beat().await.unwrap(), []);
+    let walk = store.walk(&own, account.id, next.id).await.unwrap();
+    assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
+}
+
+async fn what_was_held_is_decided_only_until_a_later_walk_has_sealed(world: World) {
+    let store = &world.store;
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    world.seal(&account, 1, b"one").await;
+    // Asked for first, and run last: the order of ids is that of the questions.
+    let later = world.new_walk(account.id, WalkState::Sealed);
+    let held = world.hold(&account, b"candidate").await;
+    let unchanged = WalkCommit {
+        judged_against: Some(1),
+        verified_at: Some(world.clock.now()),
+        supersedes_held: true,
+        ..ends(&own, &later)
+    };
+    assert_eq!(
+        store.commit_walk(unchanged).await.unwrap(),
+        Committed::Whole
+    );
+    assert_eq!(store.held(&own, account.id, held.id).await.unwrap(), None);
+    let released = Walk {
+        state: WalkState::Sealed,
+        ..held
+    };
+    let release = WalkCommit {
+        judged_against: Some(1),
+        directory: Some(NewDirectory {
+            version: 2,
+            encoded: b"candidate",
+            sealed_at: world.clock.now(),
+        }),
+        ..ends(&own, &released)
+    };
+    assert_eq!(
+        store.commit_walk(release).await.unwrap(),
+        Committed::Overtaken
+    );
 }
 
 async fn what_was_judged_against_another_version_is_not_stored(world: World) {
@@ -896,11 +966,10 @@ async fn a_held_walk_can_be_released(world: World) {
         })
         .await
         .unwrap();
-    assert_eq!(held(first.id).await.unwrap(), None);
-    assert!(held(second.id).await.unwrap().is_some());
-
-    world.seal(&account, 3, b"three").await;
-    assert_eq!(held(second.id).await.unwrap(), None);
+    // What the other was held against is in force no more.
+    for walk in [&first, &second] {
+        assert_eq!(held(walk.id).await.unwrap(), None);
+    }
     // Who it was about can still be read.
     let about = store.suspects(&own, account.id, second.id).await.unwrap();
     assert_eq!(about, Some(suspects));

@@ -2,6 +2,7 @@
 
 use rolecall::{
     clock::Clock,
+    error::Kind,
     model::walk::{Walk, WalkState},
     store::{Begun, Committed, Inspection, OpenError, Store},
 };
@@ -180,15 +181,15 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
     let running = slow.new_walk(account.id, WalkState::Running);
     slow.store.begin_walk(&own, &running).await.unwrap();
 
-    let beat = other.store.beat().await.unwrap();
-    assert_eq!((beat.running.len(), beat.interrupted), (0, 0));
+    other.store.beat().await.unwrap();
+    assert_eq!(other.store.bury().await.unwrap(), 0);
     let mut raw = schema.connect().await;
     run(&mut raw, "update replicas set seen_at = seen_at - 20000").await;
-    assert_eq!(other.store.beat().await.unwrap().interrupted, 1);
+    other.store.beat().await.unwrap();
+    assert_eq!(other.store.bury().await.unwrap(), 1);
 
     // Whoever was only slow hears of it, cannot end that walk any more, and may go on.
-    let beat = slow.store.beat().await.unwrap();
-    assert_eq!((beat.running.len(), beat.interrupted), (0, 0));
+    assert_eq!(slow.store.beat().await.unwrap(), []);
     let ended = Walk {
         state: WalkState::Sealed,
         ..running
@@ -200,6 +201,33 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
     let next = slow.new_walk(account.id, WalkState::Running);
     let begun = slow.store.begin_walk(&own, &next).await.unwrap();
     assert!(matches!(begun, Begun::Here { .. }));
+}
+
+#[tokio::test]
+async fn one_that_hangs_in_a_commit_keeps_nobody_else_from_living() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let dead = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let other = dead.another().await;
+    dead.store.join().await.unwrap();
+    other.store.join().await.unwrap();
+    let own = dead.project("own").await;
+    let account = dead.account(&own).await;
+    let running = dead.new_walk(account.id, WalkState::Running);
+    dead.store.begin_walk(&own, &running).await.unwrap();
+
+    // As a process leaves it that was frozen in the middle of its commit.
+    let mut frozen = schema.connect().await;
+    run(&mut frozen, "begin; update walks set upstream_calls = 1").await;
+    let mut raw = schema.connect().await;
+    run(&mut raw, "update replicas set seen_at = seen_at - 20000").await;
+    other.store.beat().await.unwrap();
+    let error = other.store.bury().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::StoreUnavailable);
+    other.store.beat().await.unwrap();
+    run(&mut frozen, "rollback").await;
+    assert_eq!(other.store.bury().await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -157,6 +157,6 @@ impl Gateway {
 fn superseded() -> Error {
     Error::new(
         Kind::WalkSuperseded,
-        "a later walk has sealed the directory",
+        "the directory was sealed anew since this walk was held",
     )
 }
