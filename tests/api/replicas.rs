@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Method;
 use rolecall::{crypto::ApiKeyText, model::access::Scope};
 use serde_json::{Value, json};
@@ -59,10 +60,14 @@ impl Pair {
         let path = format!("/accounts/{account}/walks?page_size=100");
         let page = self.world.get(&path).await.expect(200);
         let mut walks = page["data"].as_array().unwrap().clone();
-        walks.sort_by_key(|walk| walk["started_at"].as_str().unwrap().to_owned());
-        for (one, next) in walks.iter().zip(&walks[1..]) {
-            let (ended, started) = (one["ended_at"].as_str(), next["started_at"].as_str());
-            assert!(ended <= started, "{one} and {next}");
+        let at = |walk: &Value, field: &str| {
+            let text = walk[field].as_str().unwrap();
+            text.parse::<Timestamp>().unwrap()
+        };
+        walks.sort_by_key(|walk| at(walk, "started_at"));
+        for pair in walks.windows(2) {
+            let (ended_at, started_at) = (at(&pair[0], "ended_at"), at(&pair[1], "started_at"));
+            assert!(ended_at <= started_at, "{pair:?}");
         }
         walks
     }

@@ -13,6 +13,7 @@ use std::{
 
 use fastrand::Rng;
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use reqwest::Method;
 use rolecall::clock::Clock;
 use serde_json::{Value, json};
@@ -212,11 +213,14 @@ impl Proof {
             let told = self.seen.lock().unwrap().versions.get(account).copied();
             assert!(Some(version) >= told, "{account}: {version} after {told:?}");
             let mut walks = self.walks(account).await;
-            walks.sort_by_key(|walk| walk["started_at"].as_str().unwrap().to_owned());
+            let at = |walk: &Value, field: &str| {
+                let text = walk[field].as_str().unwrap();
+                text.parse::<Timestamp>().unwrap()
+            };
+            walks.sort_by_key(|walk| at(walk, "started_at"));
             for pair in walks.windows(2) {
-                let (ended, started) =
-                    (pair[0]["ended_at"].as_str(), pair[1]["started_at"].as_str());
-                assert!(ended.is_some() && ended <= started, "{pair:?}");
+                let (ended_at, started_at) = (at(&pair[0], "ended_at"), at(&pair[1], "started_at"));
+                assert!(ended_at <= started_at, "{pair:?}");
             }
             let versions: Vec<u64> = walks
                 .iter()
