@@ -114,7 +114,7 @@ impl Gateway {
             .await?;
         let Some(recalled) = recalled else {
             // Another process may have unlinked it.
-            self.drop_from_memory(id);
+            self.drop_from_memory(project, id);
             return Err(not_found());
         };
         Ok(OwnAccount {

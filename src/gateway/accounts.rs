@@ -266,7 +266,7 @@ impl Gateway {
             let deleted = gateway.0.store.delete_account(project, id).await;
             gateway.0.accounts.forget(&(project.clone(), id));
             let deleted = deleted?;
-            if let Some(live) = gateway.drop_from_memory(id) {
+            if let Some(live) = gateway.drop_from_memory(project, id) {
                 gateway.end_walks(&live).await;
             }
             deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
@@ -274,14 +274,17 @@ impl Gateway {
         .await
     }
 
-    /// Drops what this process knows of an account that is no more, and gives what lived of it.
-    pub(super) fn drop_from_memory(&self, id: AccountId) -> Option<Arc<Live>> {
+    /// Drops what this process knows of an account that `project` has no more, and gives what
+    /// lived of it. Another project's account of that id is left alone: that this one has none says
+    /// nothing about it.
+    pub(super) fn drop_from_memory(&self, project: &ProjectId, id: AccountId) -> Option<Arc<Live>> {
         let lives = &self.0.lives;
-        if !lives
+        let is_theirs = lives
             .read()
             .expect("no holder of this lock panics")
-            .contains_key(&id)
-        {
+            .get(&id)
+            .is_some_and(|live| live.project == *project);
+        if !is_theirs {
             return None;
         }
         let live = lives

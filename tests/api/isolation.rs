@@ -3,7 +3,7 @@
 //! Two projects, with an account each. Every route of the document that takes an id is asked with
 //! every kind of id, with the key of each; a route that is missing here fails the test.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Method;
 use rolecall::{crypto::ApiKeyText, model::access::Scope};
@@ -389,4 +389,29 @@ async fn a_walk_of_one_account_is_no_walk_of_another_of_the_same_project() {
             .await;
         reply.refused(404, "walk_not_found");
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_anothers_account_disturbs_nothing_of_it() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let strangers = world.project("two", &Scope::ALL).await;
+    let bearer = format!("Bearer {strangers}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-account-id", account.as_str()),
+    ];
+
+    world.provider_takes(Duration::from_millis(50)).await;
+    let calls = world.provider_calls().await;
+    let path = format!("/accounts/{account}/walks");
+    let first = world.post(&path).await.expect(202);
+    world.provider_is_called_after(calls).await;
+    let asked = world.send(Method::GET, "/iam/users", &headers, None).await;
+    asked.refused(404, "account_not_found");
+
+    // The walk that was under way goes on to its end, and the next one waits for it.
+    assert_eq!(world.walk(&account).await["state"], "sealed");
+    let path = format!("{path}/{}", first["id"].as_str().unwrap());
+    assert_eq!(world.get(&path).await.expect(200)["state"], "sealed");
 }
