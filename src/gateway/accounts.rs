@@ -274,8 +274,8 @@ impl Gateway {
         .await
     }
 
-    /// Drops what this process knows of an account that `project` has no more, and gives what
-    /// lived of it. Another project's account of that id is left alone: that this one has none says
+    /// Drops what this process knows of an account that `project` has no more, ends a walk of it,
+    /// and gives what lived of it. Another project's account of that id is left alone: that this one has none says
     /// nothing about it.
     pub(super) fn drop_from_memory(&self, project: &ProjectId, id: AccountId) -> Option<Arc<Live>> {
         let lives = &self.0.lives;
@@ -291,6 +291,10 @@ impl Gateway {
             .write()
             .expect("no holder of this lock panics")
             .remove(&id);
+        // Nothing but this finds it from here on.
+        if let Some(ticket) = live.as_ref().and_then(|live| live.running()) {
+            ticket.abandon();
+        }
         // The caches were built to take these; a full queue only delays the forgetting.
         let _ = self
             .0

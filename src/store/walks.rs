@@ -135,14 +135,7 @@ impl Store {
             // This process walks an account once at a time: what it began before has ended, and
             // only that could not be stored.
             Some((id, replica)) if replica == self.replica.to_string() => {
-                let ended = Walk {
-                    id: id_in(&id)?,
-                    state: WalkState::Failed,
-                    reason: Some(WalkReason::Interrupted),
-                    ended_at: Some(self.clock.now()),
-                    ..walk.clone()
-                };
-                end_orphan(&mut tx, &ended).await?;
+                interrupt(&mut tx, id_in(&id)?, self.clock.now()).await?;
             }
             Some((id, _)) => return Ok(Begun::Elsewhere(id_in(&id)?)),
             None => {}
@@ -517,15 +510,16 @@ async fn has_candidate(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<
     Ok(row.is_some())
 }
 
-/// Ends the row of a walk that nobody runs.
-async fn end_orphan(tx: &mut Tx, ended: &Walk) -> Result<()> {
+/// Ends the row of a walk that nobody runs any more.
+pub(super) async fn interrupt(tx: &mut Tx, walk: WalkId, now: Timestamp) -> Result<()> {
     tx.execute(
-        "update walks set state = $2, reason = $3, ended_at = $4 where id = $1",
+        "update walks set state = $2, reason = $3, ended_at = $4
+         where id = $1 and state = 'running'",
         [
-            ended.id.into(),
-            word(&ended.state)?.into(),
-            ended.reason.as_ref().map(word).transpose()?.into(),
-            ended.ended_at.into(),
+            walk.into(),
+            word(&WalkState::Failed)?.into(),
+            word(&WalkReason::Interrupted)?.into(),
+            now.into(),
         ],
     )
     .await

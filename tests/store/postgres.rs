@@ -226,6 +226,8 @@ async fn one_that_hangs_in_a_commit_keeps_nobody_else_from_living() {
     let error = other.store.bury().await.unwrap_err();
     assert_eq!(error.kind(), Kind::StoreUnavailable);
     other.store.beat().await.unwrap();
+    let newcomer = dead.another().await;
+    assert_eq!(newcomer.store.join().await.unwrap(), 0);
     run(&mut frozen, "rollback").await;
     assert_eq!(other.store.bury().await.unwrap(), 1);
 }
