@@ -7,6 +7,8 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App as ActixApp, HttpServer, dev::Server, middleware::from_fn, web::Data};
 
+use tokio::task::JoinHandle;
+
 use crate::{
     clock::Clock,
     config::Config,
@@ -60,7 +62,8 @@ pub async fn gateway(
     };
     let store = Store::open(&config.store.url, ring.clone(), clock.clone())
         .await?
-        .with_retention(retention);
+        .with_retention(retention)
+        .with_journal(config.store.journal());
     let shares = store
         .is_shared()
         .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>);
@@ -138,6 +141,9 @@ impl App {
             address: address.to_string(),
             source,
         })?;
+        if let Ok(bound) = listener.local_addr() {
+            gateway.listens_at(bound);
+        }
         gateway.join().await.map_err(BuildError::Unready)?;
         Ok(Self {
             listener,
@@ -170,11 +176,14 @@ impl App {
         let gateway = self.gateway.clone();
         let server = self.server()?;
         let handle = server.handle();
-        let schedule = tokio::spawn(gateway.clone().keep_walking());
+        let schedule = [
+            tokio::spawn(gateway.clone().keep_walking()),
+            tokio::spawn(gateway.clone().keep_refreshing()),
+        ];
         let served = tokio::spawn(server);
         shutdown.await;
         gateway.stop();
-        schedule.abort();
+        schedule.iter().for_each(JoinHandle::abort);
         handle.stop(true).await;
         served.await.map_err(std::io::Error::other)??;
         gateway.close().await;

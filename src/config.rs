@@ -37,6 +37,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Server {
     pub listen: String,
+    pub public_url: String,
     pub workers: usize,
     pub requests_per_minute_per_key: u32,
     pub read_wait_seconds: u64,
@@ -46,6 +47,7 @@ pub struct Server {
 #[derive(Debug, Clone, Deserialize)]
 pub struct StoreConfig {
     pub url: String,
+    pub journal: PathBuf,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -103,6 +105,15 @@ impl Server {
 }
 
 impl StoreConfig {
+    /// The folder of the journal.
+    pub fn journal(&self) -> PathBuf {
+        match self.url.strip_prefix("sqlite://") {
+            _ if !self.journal.as_os_str().is_empty() => self.journal.clone(),
+            Some(file) => format!("{file}.journal").into(),
+            None => "rolecall.journal".into(),
+        }
+    }
+
     pub fn is_postgres(&self) -> bool {
         matches!(
             self.url.split_once("://"),
@@ -207,6 +218,11 @@ impl Config {
             "server.listen must be an address and a port, such as 127.0.0.1:8080",
         );
         demand(
+            self.server.public_url.is_empty() || is_public_url(&self.server.public_url),
+            "server.public_url must be https:// and a host, a port and a path if need be, and no \
+             trailing slash; http:// for this machine's loopback alone",
+        );
+        demand(
             self.server.workers <= 1024,
             "server.workers must be 0 to 1024",
         );
@@ -290,6 +306,25 @@ impl Config {
         );
         faults
     }
+}
+
+/// Whether browsers may be sent there: over TLS, or to this very machine.
+fn is_public_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
+    let is_loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => return false,
+    };
+    (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !text.ends_with('/')
 }
 
 /// Compares what was given with the reference: unknown keys, and values of another kind.

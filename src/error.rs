@@ -71,6 +71,14 @@ pub enum Kind {
     CredentialLocked,
     ScopeMissing,
     OrganisationMismatch,
+    NothingToRefresh,
+    RefreshInProgress,
+    ActionNotEnabled,
+    AuthorizationInvalid,
+    AuthorizationRefused,
+    AppRefused,
+    ConnectSessionInvalid,
+    AssumeUserRefused,
     RateLimited,
     Internal,
     ProxyNotOffered,
@@ -82,7 +90,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 39] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -106,6 +114,14 @@ impl Kind {
         Kind::CredentialLocked,
         Kind::ScopeMissing,
         Kind::OrganisationMismatch,
+        Kind::NothingToRefresh,
+        Kind::RefreshInProgress,
+        Kind::ActionNotEnabled,
+        Kind::AuthorizationInvalid,
+        Kind::AuthorizationRefused,
+        Kind::AppRefused,
+        Kind::ConnectSessionInvalid,
+        Kind::AssumeUserRefused,
         Kind::RateLimited,
         Kind::Internal,
         Kind::ProxyNotOffered,
@@ -210,6 +226,38 @@ impl Kind {
             Kind::OrganisationMismatch => (
                 "organisation_mismatch",
                 "Use a token of the organisation that the account was linked to, or link a new account for the other one.",
+            ),
+            Kind::NothingToRefresh => (
+                "nothing_to_refresh",
+                "A personal access token is not refreshed; replace it with PATCH /accounts/{id}.",
+            ),
+            Kind::RefreshInProgress => (
+                "refresh_in_progress",
+                "Try again after Retry-After; the credential is neither lost nor refused.",
+            ),
+            Kind::ActionNotEnabled => (
+                "action_not_enabled",
+                "Read what the account's connector profile allows, or have the profile's `actions` extended.",
+            ),
+            Kind::AuthorizationInvalid => (
+                "authorization_invalid",
+                "Begin again with POST /oauth/authorization_url; a state is good once, for 10 minutes, and in the project that it was made in.",
+            ),
+            Kind::AuthorizationRefused => (
+                "authorization_refused",
+                "Begin again with POST /oauth/authorization_url, and bring the new code within 10 minutes.",
+            ),
+            Kind::AppRefused => (
+                "app_refused",
+                "Compare client id, client secret and redirect URL of the connector profile with the app at the provider.",
+            ),
+            Kind::ConnectSessionInvalid => (
+                "connect_session_invalid",
+                "Make a new connect session: this one has ended or was used, or never was.",
+            ),
+            Kind::AssumeUserRefused => (
+                "assume_user_refused",
+                "Name a user of the organisation who is no system admin, and link with a system admin's personal access token.",
             ),
             Kind::RateLimited => (
                 "rate_limited",

@@ -27,7 +27,8 @@ use crate::{
     crypto::Chance,
     gateway::{
         access::OwnAccount,
-        accounts::Link,
+        accounts::{Disconnect, Revocation},
+        link::{Described, Link},
         operator::{InForce, Operator},
     },
     http::accounts::{AccountOut, text},
@@ -77,6 +78,9 @@ pub enum Command {
         /// Remove it; without this it is only said what would be
         #[arg(long)]
         yes: bool,
+        /// Revoke a personal access token at the provider, too; OAuth tokens always are
+        #[arg(long)]
+        revoke: bool,
         #[command(flatten)]
         shared: Shared,
     },
@@ -113,6 +117,9 @@ pub struct LinkArguments {
     /// What the account is for, in your words
     #[arg(long)]
     label: Option<String>,
+    /// The e-mail address of a user whom the provider is to take the token's owner for
+    #[arg(long, value_name = "EMAIL")]
+    assume_user: Option<String>,
     #[command(flatten)]
     shared: Shared,
 }
@@ -148,6 +155,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             account,
             yes: false,
             shared,
+            ..
         } => {
             let operator = open(&shared.file).await?;
             closing(&operator, tell_what_would_be_removed(&operator, &account)).await
@@ -155,11 +163,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Remove {
             account,
             yes: true,
+            revoke,
             shared,
         } => {
             let call = format!("DELETE /accounts/{account}");
             let (operator, _log) = open_alone(&shared.file, &call).await?;
-            closing(&operator, remove(&operator, &account, shared.json)).await
+            closing(&operator, remove(&operator, &account, revoke, shared.json)).await
         }
         Command::Export(arguments) => export::run(arguments).await,
     }
@@ -285,11 +294,14 @@ fn checked(arguments: LinkArguments) -> Result<(ProjectId, Link), Failure> {
     let link = Link {
         endpoint: arguments.at.endpoint(),
         provider: arguments.at.provider,
-        origin_owner_id: checked("--owner-id", arguments.owner_id)?,
-        origin_owner_name: checked("--owner-name", arguments.owner_name)?,
-        origin_username: None,
-        label: label.transpose()?,
-        kind: AccountKind::Production,
+        description: Described {
+            origin_owner_id: checked("--owner-id", arguments.owner_id)?,
+            origin_owner_name: checked("--owner-name", arguments.owner_name)?,
+            origin_username: None,
+            label: label.transpose()?,
+            kind: AccountKind::Production,
+        },
+        assume_user: arguments.assume_user.map(assumed).transpose()?,
         token: read_token()?,
     };
     Ok((project, link))
@@ -353,15 +365,40 @@ async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Re
     }
 }
 
-async fn remove(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
+async fn remove(operator: &Operator, id: &str, revoke: bool, is_json: bool) -> Result<(), Failure> {
     let own = operator.account(id).await?;
-    let account = operator.gateway().unlink(&own).await?;
+    let how = Disconnect {
+        revoke,
+        purge: true,
+    };
+    let removed = operator.gateway().disconnect(&own, how).await?;
     if is_json {
-        return json_line(&Listed::of(&account, None, operator));
+        return json_line(&Listed::of(&removed.account, None, operator));
     }
     say(format!(
-        "Removed the account {id}. Its token still works at the provider: revoke it there."
+        "Removed the account {id}. {}",
+        revoked(removed.revocation)
     ))
+}
+
+/// What became of a token at its provider, in words.
+pub(super) const fn revoked(revocation: Revocation) -> &'static str {
+    match revocation {
+        Revocation::Revoked => "Its token was revoked at the provider.",
+        Revocation::NotAsked => "Its token still works at the provider: revoke it there.",
+        Revocation::Shared => {
+            "Another account here has the same token, so it was not revoked at the provider."
+        }
+        Revocation::Failed => {
+            "The provider did not revoke its token, which still works: revoke it there."
+        }
+        Revocation::Nothing => "It had no credential any more.",
+    }
+}
+
+/// An e-mail address to assume.
+fn assumed(address: String) -> Result<String, Failure> {
+    crate::http::accounts::address("--assume-user", address).map_err(Failure::other)
 }
 
 async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(), Failure> {

@@ -30,7 +30,10 @@ use crate::{
     config::Config,
     crypto::{Chance, KeyRing},
     error::Kind,
-    gateway::{Gateway, accounts::Link},
+    gateway::{
+        Gateway,
+        link::{Described, Link},
+    },
     model::{
         access::{NewKey, Scope},
         account::{AccountKind, Endpoint},
@@ -295,11 +298,14 @@ async fn link_accounts(
     ] {
         let link = Link {
             provider: "smartsheet".to_owned(),
-            origin_owner_id: format!("demo-{persona}"),
-            origin_owner_name: name.to_owned(),
-            origin_username: None,
-            label: None,
-            kind: AccountKind::Test,
+            description: Described {
+                origin_owner_id: format!("demo-{persona}"),
+                origin_owner_name: name.to_owned(),
+                origin_username: None,
+                label: None,
+                kind: AccountKind::Test,
+            },
+            assume_user: None,
             endpoint: Endpoint::BaseUrl(announcement.api_base.clone()),
             token: SecretString::from(token.as_str()),
         };

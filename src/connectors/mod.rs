@@ -12,26 +12,22 @@ use url::Url;
 
 use crate::{
     model::{
-        account::{Credential, Endpoint},
+        account::Endpoint,
         connector::Models,
         id::RemoteId,
         observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Origin},
     },
-    outbound::{CallError, Caller},
+    outbound::{CallError, Outbound},
 };
 
 #[cfg(test)]
 mod contract;
+pub mod oauth;
+mod session;
 pub mod smartsheet;
 
-/// What a connector may call with: one account's credential at one endpoint, behind the budget,
-/// breaker and retries of [`crate::outbound`].
-#[derive(Clone)]
-pub struct Session {
-    pub endpoint: Endpoint,
-    pub credential: Credential,
-    pub caller: Caller,
-}
+use oauth::{AuthorizeRequest, IssuedPair, TokenError, TokenRequest};
+pub use session::{Renewal, Session};
 
 /// One page of a provider's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +118,26 @@ pub trait Connector: Send + Sync {
         session: &Session,
         id: &RemoteId,
     ) -> Result<Presence<ObservedUser>, CallError>;
+
+    /// The scopes that reading a directory needs, and no others.
+    fn read_scopes(&self) -> &'static [&'static str];
+
+    /// Whether the provider knows a scope of this name.
+    fn knows_scope(&self, scope: &str) -> bool;
+
+    /// Where the customer consents (RFC 6749, 4.1.1); None where the endpoint has no such page.
+    fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url>;
+
+    /// Redeems a code or a refresh token (RFC 6749, 4.1.3 and 6): sent once, whatever comes.
+    async fn issue_tokens(
+        &self,
+        outbound: &Outbound,
+        request: TokenRequest<'_>,
+    ) -> Result<IssuedPair, TokenError>;
+
+    /// Revokes the session's token at the provider, and with it the pair that it is of. A token
+    /// that is dead already is revoked.
+    async fn revoke(&self, session: &Session) -> Result<(), CallError>;
 }
 
 /// Every connector there is, by key.

@@ -132,6 +132,7 @@ pub(super) fn seal(
 }
 
 /// The key that seals one project's fields. It never leaves memory unwrapped.
+#[derive(Clone)]
 pub struct DataKey {
     id: String,
     key: Zeroizing<[u8; 32]>,

@@ -1,43 +1,29 @@
-//! Accounts: link one by token, list them, change one, delete one.
-//!
-//! A token is tried before it is stored: the provider says whose it is, and whether it may read
-//! users, and only then is anything written.
+//! Accounts that are linked: list them, change one, disconnect one. How they come to be is in
+//! [`super::link`].
 
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Gateway, Settings,
     access::{Caller, OwnAccount},
+    link::Unproven,
     live::Live,
-    trial::Trial,
-    walk::Join,
 };
 use crate::{
-    connectors::{Connector, Session},
-    error::{Error, Kind, ProviderFault, Result},
+    error::{Error, Kind, Result},
     model::{
-        account::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
+        account::{Account, AccountChange, Credential, CredentialState, Endpoint},
         id::{AccountId, ProjectId},
-        observed::{Identity, Seats},
+        observed::Seats,
         schema::{Reason, UserField, Warning},
     },
-    outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
-    store::{AccountUpdate, NewCredential},
+    outbound::TokenKey,
+    store::StoredCredential,
 };
-
-/// Who asks to link what.
-pub struct Link {
-    pub provider: String,
-    pub origin_owner_id: String,
-    pub origin_owner_name: String,
-    pub origin_username: Option<String>,
-    pub label: Option<String>,
-    pub kind: AccountKind,
-    pub endpoint: Endpoint,
-    pub token: SecretString,
-}
 
 /// What accounts are chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,55 +53,39 @@ impl OneOf {
     }
 }
 
+/// How an account is disconnected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disconnect {
+    /// Whether a personal access token is revoked, too. OAuth tokens always are.
+    pub revoke: bool,
+    /// Whether everything that is stored of the account is destroyed, and not its credential alone.
+    pub purge: bool,
+}
+
+/// An account that was disconnected.
+pub struct Disconnected {
+    pub account: Account,
+    pub revocation: Revocation,
+}
+
+/// What became of a token at its provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocation {
+    /// The provider takes it no more.
+    Revoked,
+    /// A personal access token, which nobody asked to have revoked; or one that another
+    /// installation has.
+    NotAsked,
+    /// Another account has the same token: it was not revoked.
+    Shared,
+    /// The provider refused, or did not answer: revoke it there by hand.
+    Failed,
+    /// There was no credential any more.
+    Nothing,
+}
+
 impl Gateway {
-    /// Tests the token with the provider, stores the account, and has its first walk begin.
-    ///
-    /// # Errors
-    /// `credential_refused`, `scope_missing`, `provider_unavailable`, `provider_throttled`,
-    /// `base_url_not_allowed`; nothing is stored then.
-    pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
-        self.link_into(caller.project().clone(), link).await
-    }
-
-    pub(super) async fn link_into(&self, project: ProjectId, link: Link) -> Result<Arc<Account>> {
-        let connector = self.connector(&link.provider)?;
-        self.0.settings.check_endpoint(&link.endpoint)?;
-        let now = self.0.clock.now();
-        let id: AccountId = self.new_id();
-        let gateway = self.clone();
-        self.owned(async move {
-            let credential = Credential::AccessToken(link.token);
-            let identity = gateway
-                .try_credential(connector.as_ref(), id, &link.endpoint, &credential)
-                .await?;
-            let account = Account {
-                id,
-                project,
-                provider: link.provider,
-                origin_owner_id: link.origin_owner_id,
-                origin_owner_name: link.origin_owner_name,
-                origin_username: link.origin_username,
-                label: link.label,
-                kind: link.kind,
-                status: AccountStatus::Active,
-                status_reasons: Vec::new(),
-                endpoint: link.endpoint,
-                identity,
-                created_at: now,
-                updated_at: now,
-            };
-            gateway
-                .0
-                .store
-                .insert_account(&account, &credential)
-                .await?;
-            tracing::info!(account = %account.id, provider = account.provider, "account linked");
-            gateway.request_walk(&gateway.live(&account), Join::Any, false);
-            Ok(Arc::new(account))
-        })
-        .await
-    }
-
     /// Changes an account's description; with a token, that takes the place of its credential. The
     /// token is tried first as in linking, and must be of the same organisation; then the account
     /// is active and a walk begins, which is not waited for. All of it or, on an error, nothing.
@@ -135,84 +105,18 @@ impl Gateway {
         }
         let gateway = self.clone();
         self.owned(async move {
-            let replaced = match token {
+            let proven = match token {
                 None => None,
-                Some(token) => Some(gateway.replacement(&account, token).await?),
+                Some(token) => {
+                    let unproven = Unproven::personal(token);
+                    Some(gateway.prove_for(&account, unproven).await?)
+                }
             };
-            let update = AccountUpdate {
-                change: &change,
-                credential: replaced
-                    .as_ref()
-                    .map(|(credential, identity)| NewCredential {
-                        credential,
-                        identity,
-                    }),
-            };
-            let now = gateway.0.clock.now();
-            let updated = gateway
-                .0
-                .store
-                .update_account(&account.project, account.id, update, now)
-                .await?;
             gateway
-                .0
-                .accounts
-                .forget(&(account.project.clone(), account.id));
-            let updated = updated
-                .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
-            if replaced.is_some() {
-                tracing::info!(account = %account.id, "credential replaced");
-                gateway.request_walk(&gateway.live(&updated), Join::NotYetCalling, false);
-            }
-            Ok(Arc::new(updated))
+                .replace_credential(&account, &change, proven.as_ref(), None)
+                .await
         })
         .await
-    }
-
-    /// A token for this account as a credential, once the provider has said whose it is.
-    async fn replacement(
-        &self,
-        account: &Account,
-        token: SecretString,
-    ) -> Result<(Credential, Identity)> {
-        let connector = self.connector(&account.provider)?;
-        let credential = Credential::AccessToken(token);
-        let identity = self
-            .try_credential(
-                connector.as_ref(),
-                account.id,
-                &account.endpoint,
-                &credential,
-            )
-            .await?;
-        if identity.organisation == account.identity.organisation {
-            return Ok((credential, identity));
-        }
-        Err(Error::new(
-            Kind::OrganisationMismatch,
-            "this token is of another organisation than the account",
-        ))
-    }
-
-    /// Whose credential this is, as the provider says, if it may read users.
-    async fn try_credential(
-        &self,
-        connector: &dyn Connector,
-        account: AccountId,
-        endpoint: &Endpoint,
-        credential: &Credential,
-    ) -> Result<Identity> {
-        let trial = Trial::new(
-            &self.0.outbound,
-            connector,
-            account.to_string(),
-            endpoint,
-            credential,
-        );
-        match trial.accepted().await {
-            Ok((identity, _)) => Ok(identity),
-            Err(error) => Err(link_error(&error, false)),
-        }
     }
 
     /// The accounts of the caller's project for which all `conditions` hold, oldest first.
@@ -253,25 +157,82 @@ impl Gateway {
         Ok(fields)
     }
 
-    /// Deletes the account with its credential, directories and walks, and ends a walk that is
-    /// under way: the provider is not called for it again. What it answered last is returned;
-    /// from the next request on it is unknown.
+    /// Disconnects an account: its credential is destroyed, a walk that is under way ends, and from
+    /// the next request on nothing of it is served. Then its token is revoked at the provider, if
+    /// that is `how`. What it was is returned, or what is left of it.
     ///
     /// # Errors
-    /// `account_not_found`, `store_unavailable`.
-    pub async fn unlink(&self, own: &OwnAccount) -> Result<Account> {
+    /// `account_not_found`, `credential_locked`, `store_unavailable`. That the provider did not
+    /// revoke is none: it is told.
+    pub async fn disconnect(&self, own: &OwnAccount, how: Disconnect) -> Result<Disconnected> {
         let (gateway, account) = (self.clone(), Arc::clone(&own.account));
         self.owned(async move {
             let (project, id) = (&account.project, account.id);
-            let deleted = gateway.0.store.delete_account(project, id).await;
+            let store = &gateway.0.store;
+            let stored = store.credential(project, id).await?;
+            let is_shared = match &stored {
+                Some(StoredCredential {
+                    credential: Credential::AccessToken(token),
+                    ..
+                }) if how.revoke => store.is_held_elsewhere(project, id, token).await?,
+                _ => false,
+            };
+            let left = if how.purge {
+                store.delete_account(project, id).await
+            } else {
+                store
+                    .disconnect_account(project, id, gateway.0.clock.now())
+                    .await
+            };
             gateway.0.accounts.forget(&(project.clone(), id));
-            let deleted = deleted?;
+            let left = left?;
             if let Some(live) = gateway.drop_from_memory(project, id) {
                 gateway.end_walks(&live).await;
             }
-            deleted.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+            let left =
+                left.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+            let revocation = match stored {
+                None => Revocation::Nothing,
+                Some(_) if is_shared => Revocation::Shared,
+                Some(stored) => gateway.revoke(&account, stored, how.revoke).await,
+            };
+            tracing::info!(account = %id, ?revocation, purged = how.purge, "account disconnected");
+            Ok(Disconnected {
+                account: left,
+                revocation,
+            })
         })
         .await
+    }
+
+    /// Revokes what an account had, at its provider. What people made by themselves only if it
+    /// was asked for: it may serve them elsewhere.
+    async fn revoke(
+        &self,
+        account: &Account,
+        stored: StoredCredential,
+        is_asked: bool,
+    ) -> Revocation {
+        let token = match stored.credential {
+            Credential::AccessToken(_) if !is_asked => return Revocation::NotAsked,
+            // Another installation lives on it.
+            Credential::OAuth(_) if stored.state == CredentialState::Moved => {
+                return Revocation::NotAsked;
+            }
+            Credential::AccessToken(token) => token,
+            Credential::OAuth(pair) => pair.access_token,
+        };
+        let Ok(connector) = self.connector(&account.provider) else {
+            return Revocation::Failed;
+        };
+        let of = (account.id.to_string(), &account.endpoint);
+        match self.revoke_token(connector.as_ref(), of, token).await {
+            Ok(()) => Revocation::Revoked,
+            Err(error) => {
+                tracing::warn!(account = %account.id, %error, "a token was not revoked");
+                Revocation::Failed
+            }
+        }
     }
 
     /// Drops what this process knows of an account that `project` has no more, ends a walk of it,
@@ -310,35 +271,6 @@ impl Gateway {
             .invalidate_entries_if(move |key, _| key.account == id);
         live
     }
-
-    /// A way to the provider with the account's stored credential, and its generation.
-    pub(super) async fn session(
-        &self,
-        account: &Account,
-        priority: Priority,
-        is_newly_linked: bool,
-    ) -> Result<(Session, u64)> {
-        let (credential, generation) = self
-            .0
-            .store
-            .credential(&account.project, account.id)
-            .await?
-            .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
-        let connector = self.connector(&account.provider)?;
-        let route = Route {
-            provider: connector.key(),
-            account: account.id.to_string(),
-            token: token_key(&credential),
-            priority,
-            is_newly_linked,
-        };
-        let session = Session {
-            endpoint: account.endpoint.clone(),
-            credential,
-            caller: self.0.outbound.caller(route),
-        };
-        Ok((session, generation))
-    }
 }
 
 impl Settings {
@@ -360,9 +292,7 @@ impl Settings {
 }
 
 pub(super) fn token_key(credential: &Credential) -> TokenKey {
-    match credential {
-        Credential::AccessToken(token) => TokenKey::of(token),
-    }
+    TokenKey::of(credential.access_token())
 }
 
 /// Whether `base` is plain http to a loopback address, and nothing but an API base.
@@ -382,52 +312,6 @@ fn is_loopback_base(base: &str) -> bool {
         && url.query().is_none()
         && url.fragment().is_none()
         && !base.ends_with('/')
-}
-
-/// What a failed try of a credential means to whoever brought it, or (`was_linked`) to whoever
-/// asks for a walk with one that was refused before.
-pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
-    let (kind, message) = match error.kind {
-        CallErrorKind::Unauthorized if was_linked => (
-            Kind::AccountInactive,
-            "the provider still does not take this account's credential",
-        ),
-        CallErrorKind::Unauthorized => (
-            Kind::CredentialRefused,
-            "the provider does not take this token in this region",
-        ),
-        CallErrorKind::Forbidden => (
-            Kind::ScopeMissing,
-            "the provider takes this token, but it may not read users",
-        ),
-        CallErrorKind::Throttled => (
-            Kind::ProviderThrottled,
-            "the provider's rate limit for this token is spent",
-        ),
-        // Budgets are in the store.
-        CallErrorKind::BudgetUnknown => return super::remembered::store_down(),
-        CallErrorKind::NotFound
-        | CallErrorKind::Refused
-        | CallErrorKind::Unavailable
-        | CallErrorKind::InvalidReply => (
-            Kind::ProviderUnavailable,
-            "the provider did not give a usable answer",
-        ),
-    };
-    let mut answer = Error::new(kind, message)
-        .with_provider(ProviderFault {
-            status: error.status,
-            code: error.code,
-            reference: error.reference.clone(),
-        })
-        .with_source(error.clone());
-    if matches!(kind, Kind::ProviderThrottled | Kind::ProviderUnavailable) {
-        let wait = error
-            .retry_after
-            .unwrap_or(std::time::Duration::from_secs(30));
-        answer = answer.with_retry_after(wait);
-    }
-    answer
 }
 
 #[cfg(test)]

@@ -7,20 +7,23 @@
 //!
 //! * [`access`]: whose key is this, whose account is that.
 //! * [`keys`]: make, look at and end API keys; [`quota`]: how often one may ask.
-//! * [`accounts`]: link, list, delete.
+//! * [`link`]: what was brought is tried and stored; [`accounts`]: list, change, disconnect.
+//! * [`profiles`]: OAuth apps; [`authorize`]: sign-ins under them;
+//!   [`connect`]: invitations, and what the hub does for whoever has one.
 //! * [`reading`]: a directory, its pages, its freshness.
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
-//! * [`schedule`]: walks that nobody asked for.
+//! * [`schedule`]: walks that nobody asked for; `refresh`: tokens that are good once.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     num::NonZeroU32,
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -38,7 +41,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         access::ApiKey,
-        connector::ConnectorProfile,
+        connector::ConnectorMeta,
         id::{AccountId, Id, KeyId, ProjectId},
     },
     outbound::Outbound,
@@ -47,13 +50,18 @@ use crate::{
 
 pub mod access;
 pub mod accounts;
+pub mod authorize;
+pub mod connect;
 mod cursor;
 pub mod keys;
+pub mod link;
 mod live;
 pub mod operator;
 mod page;
+pub mod profiles;
 pub mod quota;
 pub mod reading;
+mod refresh;
 mod remembered;
 mod replica;
 pub mod schedule;
@@ -66,6 +74,7 @@ use access::Seen;
 use live::{Held, Live};
 use page::{ListKey, Page, PageKey};
 use quota::Quotas;
+use refresh::Refreshes;
 use remembered::Remembered;
 pub use shares::SharedBudgets;
 
@@ -87,6 +96,8 @@ pub struct Settings {
     pub rate_limit: Option<u32>,
     /// Requests a minute that an API key may make; None is no limit.
     pub key_rate_limit: Option<NonZeroU32>,
+    /// Where browsers reach this server, without a trailing slash; None: where it listens.
+    pub public_url: Option<String>,
     pub base_urls: Vec<String>,
     pub is_loopback_base_url_allowed: bool,
     pub directory_bytes: u64,
@@ -106,6 +117,7 @@ impl From<&Config> for Settings {
             unlisted_departs_after: Some(config.walk.unlisted_departs_after).filter(|&n| n > 0),
             rate_limit: Some(config.provider.rate_limit).filter(|&limit| limit > 0),
             key_rate_limit: NonZeroU32::new(config.server.requests_per_minute_per_key),
+            public_url: Some(config.server.public_url.clone()).filter(|url| !url.is_empty()),
             base_urls: config.provider.base_urls.clone(),
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
             directory_bytes: config.directory.memory_mib * MIB,
@@ -132,6 +144,8 @@ struct Inner {
     signing: tokio::sync::Mutex<()>,
     runtime: Handle,
     quotas: Quotas,
+    refreshes: Refreshes,
+    listens_at: OnceLock<String>,
     keys: Remembered<KeyId, ApiKey>,
     accounts: Remembered<(ProjectId, AccountId), Seen>,
     lives: RwLock<HashMap<AccountId, Arc<Live>>>,
@@ -193,6 +207,8 @@ impl Gateway {
             signing: tokio::sync::Mutex::default(),
             runtime: Handle::current(),
             quotas,
+            refreshes: Refreshes::default(),
+            listens_at: OnceLock::new(),
             keys: Remembered::new(100_000),
             accounts: Remembered::new(100_000),
             lives: RwLock::default(),
@@ -204,6 +220,19 @@ impl Gateway {
 
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Where it listens: the address of links and callbacks, unless the settings have another.
+    pub fn listens_at(&self, address: SocketAddr) {
+        // Once bound, it stays there.
+        let _ = self.0.listens_at.set(format!("http://{address}"));
+    }
+
+    /// Where browsers reach this server, without a trailing slash.
+    pub fn public_url(&self) -> &str {
+        let configured = self.0.settings.public_url.as_deref();
+        let bound = || self.0.listens_at.get().map(String::as_str);
+        configured.or_else(bound).unwrap_or("http://127.0.0.1:8080")
     }
 
     /// A new id of ours.
@@ -247,23 +276,23 @@ impl Gateway {
     }
 
     /// Every connector, in order of its key.
-    pub fn connectors(&self) -> Vec<ConnectorProfile> {
+    pub fn connectors(&self) -> Vec<ConnectorMeta> {
         let connectors = self.0.connectors.values();
-        let mut profiles: Vec<_> = connectors.map(|each| profile(each.as_ref())).collect();
-        profiles.sort_unstable_by_key(|profile| profile.provider);
-        profiles
+        let mut all: Vec<_> = connectors.map(|each| meta(each.as_ref())).collect();
+        all.sort_unstable_by_key(|meta| meta.provider);
+        all
     }
 
     /// The connector of this key.
     ///
     /// # Errors
     /// `not_found`.
-    pub fn connector_profile(&self, provider: &str) -> Result<ConnectorProfile> {
+    pub fn connector_meta(&self, provider: &str) -> Result<ConnectorMeta> {
         let connector = self.0.connectors.get(provider).ok_or_else(|| {
             Error::new(Kind::NotFound, "there is no such connector")
                 .with_hint("Check the provider; GET /connectors/meta lists the connectors.")
         })?;
-        Ok(profile(connector.as_ref()))
+        Ok(meta(connector.as_ref()))
     }
 
     fn connector(&self, provider: &str) -> Result<Arc<dyn Connector>> {
@@ -286,8 +315,8 @@ impl Gateway {
     }
 }
 
-fn profile(connector: &dyn Connector) -> ConnectorProfile {
-    ConnectorProfile {
+fn meta(connector: &dyn Connector) -> ConnectorMeta {
+    ConnectorMeta {
         provider: connector.key(),
         name: connector.name(),
         models: connector.models(),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     Gateway,
     access::{OwnAccount, see},
-    accounts::Link,
+    link::Link,
     live::{Head, Held},
     reading::{StaleReason, inactive},
 };

@@ -20,9 +20,10 @@ use crate::{
     directory::{Directory, ExpandSet, FieldSet, Filter, Matches, PageQuery, Resource},
     error::{Error, Kind, Result},
     model::{
-        account::Account,
+        account::{Account, Inactive},
         id::RemoteId,
         observed::Origin,
+        profile::Action,
         schema::{ProviderRead, Reason, Warning},
         walk::{Counts, WalkReason},
     },
@@ -104,6 +105,7 @@ impl Gateway {
         is_known: impl Fn(&str) -> bool,
     ) -> Result<Answer> {
         let account = &own.account;
+        check_action(account, selection.resource)?;
         let cursor = match want {
             Want::Page {
                 next: Some(text), ..
@@ -186,6 +188,7 @@ impl Gateway {
     /// `directory_not_ready`, and what a failed first walk came to.
     pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
         let live = self.live(&own.account);
+        check_active(&own.account)?;
         self.catch_up(&live, own.latest).await?;
         let head = match live.head() {
             Some(head) => head,
@@ -230,6 +233,7 @@ impl Gateway {
         live: &Arc<Live>,
         max_age: MaxAge,
     ) -> Result<Arc<Head>> {
+        check_active(&own.account)?;
         self.catch_up(live, own.latest).await?;
         let Some(head) = live.head() else {
             return self.first_head(own, live, self.0.settings.read_wait).await;
@@ -507,6 +511,21 @@ impl Gateway {
 }
 
 /// The refusal of a filter on a field that is null for everybody.
+fn check_action(account: &Account, resource: Resource) -> Result<()> {
+    let action = match resource {
+        Resource::Users => Action::Users,
+        Resource::Roles => Action::Roles,
+        Resource::Groups => Action::Groups,
+    };
+    if account.actions.has(action) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::ActionNotEnabled,
+        format!("the connector profile of this account does not allow reading {action}"),
+    ))
+}
+
 fn not_permitted(hidden: Warning) -> Error {
     let why = match hidden.reason {
         Reason::NotPermitted => "the account's token may not see it",
@@ -518,6 +537,23 @@ fn not_permitted(hidden: Warning) -> Error {
         Kind::FieldNotPermitted,
         format!("users cannot be filtered by `{field}`: {why}"),
     )
+}
+
+/// # Errors
+/// `account_inactive` for an account that serves nothing, whatever its provider would say.
+pub(super) fn check_active(account: &Account) -> Result<()> {
+    let (message, hint) = match account.inactive_reason() {
+        None | Some(Inactive::Moved) => return Ok(()),
+        Some(Inactive::Disconnected) => (
+            "this account was disconnected",
+            "Link it again: make a connect session with this account_id.",
+        ),
+        Some(Inactive::ProfileDisabled) => (
+            "the connector profile of this account is disabled",
+            "Enable the profile with PATCH /connector_profiles/{id}.",
+        ),
+    };
+    Err(Error::new(Kind::AccountInactive, message).with_hint(hint))
 }
 
 pub(super) fn inactive(account: &Account) -> Error {

@@ -164,6 +164,12 @@ where
         }
     }
 
+    /// Forgets everything, because this process has changed what many entries hang on. What is
+    /// being read meanwhile may be remembered as it was, for as long as anything is.
+    pub fn forget_all(&self) {
+        self.0.entries.invalidate_all();
+    }
+
     /// Forgets `key`, because this process has just changed it. A read that began before that
     /// may have found it as it was: it is not remembered either.
     pub fn forget(&self, key: &K) {

@@ -38,6 +38,7 @@ impl Gateway {
     pub async fn join(&self) -> Result<()> {
         let interrupted = self.0.store.join().await?;
         tell_of(interrupted);
+        self.recover_refreshes().await;
         if self.0.store.is_shared() {
             self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
         }

@@ -5,18 +5,14 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use super::{
-    Settings,
-    accounts::{link_error, token_key},
-    profile,
-};
+use super::{Settings, accounts::token_key, link::link_error, meta};
 use crate::{
     connectors::{Connector, Session},
     directory::Visibility,
     error::{Error, Kind, Result},
     model::{
         account::{Credential, Endpoint},
-        connector::ConnectorProfile,
+        connector::ConnectorMeta,
         observed::Identity,
         schema::Warning,
     },
@@ -32,7 +28,7 @@ pub struct Candidate {
 
 /// What the provider says of a token.
 pub struct Findings {
-    pub connector: ConnectorProfile,
+    pub connector: ConnectorMeta,
     /// Whose it is.
     pub identity: Identity,
     /// How many users it can list; None where the provider does not say.
@@ -61,28 +57,23 @@ pub async fn examine(
         .ok_or_else(|| unknown_provider(connectors.iter().map(|each| each.key()).collect()))?;
     settings.check_endpoint(&endpoint)?;
     let credential = Credential::AccessToken(token);
-    let trial = Trial::new(
-        outbound,
-        connector.as_ref(),
-        "trial".to_owned(),
-        &endpoint,
-        &credential,
-    );
-    let tried = async {
-        let (identity, users) = trial.accepted().await?;
-        let sees_groups = trial.sees_groups().await?;
-        Ok((identity, users, sees_groups))
+    let of = TrialOf {
+        account: "trial".to_owned(),
+        endpoint: &endpoint,
+        assume_user: None,
     };
-    let (identity, users, sees_groups) = tried
+    Trial::new(outbound, connector.as_ref(), of, &credential)
+        .findings()
         .await
-        .map_err(|error: CallError| link_error(&error, false))?;
-    let visibility = Visibility::of(identity.is_admin, &identity.seats, sees_groups);
-    Ok(Findings {
-        connector: profile(connector.as_ref()),
-        identity,
-        users,
-        hidden: visibility.hidden_fields(),
-    })
+        .map_err(|error| link_error(&error, false))
+}
+
+/// What is tried: whose calls these are, where, and in whose place.
+pub(super) struct TrialOf<'a> {
+    /// An account's id, or a word for one that is none yet.
+    pub(super) account: String,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) assume_user: Option<&'a str>,
 }
 
 /// A way to the provider with a token that is not stored.
@@ -95,25 +86,33 @@ impl<'a> Trial<'a> {
     pub(super) fn new(
         outbound: &Outbound,
         connector: &'a dyn Connector,
-        account: String,
-        endpoint: &Endpoint,
+        of: TrialOf<'_>,
         credential: &Credential,
     ) -> Self {
         let route = Route {
             provider: connector.key(),
-            account,
+            account: of.account,
             token: token_key(credential),
             priority: Priority::Interactive,
             is_newly_linked: true,
         };
-        Self {
-            connector,
-            session: Session {
-                endpoint: endpoint.clone(),
-                credential: credential.clone(),
-                caller: outbound.caller(route),
-            },
-        }
+        let token = credential.access_token().clone();
+        let session = Session::new(of.endpoint.clone(), token, outbound.caller(route))
+            .assuming(of.assume_user);
+        Self { connector, session }
+    }
+
+    /// What the provider says of it.
+    pub(super) async fn findings(&self) -> Result<Findings, CallError> {
+        let (identity, users) = self.accepted().await?;
+        let sees_groups = self.sees_groups().await?;
+        let visibility = Visibility::of(identity.is_admin, &identity.seats, sees_groups);
+        Ok(Findings {
+            connector: meta(self.connector),
+            identity,
+            users,
+            hidden: visibility.hidden_fields(),
+        })
     }
 
     /// Whose token it is and how many users it lists, if it may list them.

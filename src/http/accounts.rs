@@ -1,4 +1,5 @@
-//! `/accounts`: link an account, list them, look at one, change one, delete one.
+//! `/accounts`: link an account, list them, look at one, change one, refresh its tokens, disconnect
+//! it.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ use super::{
     caller::{AccountsRead, AccountsWrite, Allowed, PathAccount},
     connectors::{CATEGORY, ModelsOut},
     error::ApiError,
-    errors::{AccountErrors, AccountsErrors, LinkErrors, UpdateErrors},
+    errors::{AccountErrors, AccountsErrors, LinkErrors, RefreshErrors, UpdateErrors},
     iam::me::Organization,
     query::{Filled, Query, invalid as invalid_parameter, shown},
 };
@@ -28,10 +29,15 @@ use crate::{
     error::{Error, Kind, Result},
     gateway::{
         Gateway,
-        accounts::{AccountField, Link, OneOf},
+        accounts::{AccountField, Disconnect, OneOf, Revocation},
+        link::{Described, Link},
     },
-    model::account::{
-        Account, AccountChange, AccountKind, AccountStatus, Endpoint, Region, StatusReason,
+    model::{
+        access::Scope,
+        account::{
+            Account, AccountChange, AccountKind, AccountStatus, CredentialKind, CredentialState,
+            CredentialStatus, Endpoint, Region, StatusReason,
+        },
     },
 };
 
@@ -42,6 +48,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(get_account)
         .service(get_account_meta)
         .service(update_account)
+        .service(refresh_account)
         .service(delete_account);
 }
 
@@ -73,6 +80,11 @@ pub struct AccountIn {
     region: Option<Region>,
     /// An API base such as `https://api.smartsheet.com/2.0`, where the operator allows it.
     base_url: Option<String>,
+    /// The e-mail address of a user whom the provider is to take the token's owner for
+    /// (Smartsheet: `Assume-User`, by a system admin's personal token). Needs the scope
+    /// `accounts:assume`.
+    #[schema(value_type = Option<String>, format = Email)]
+    assume_user: Option<String>,
 }
 
 /// What the account authenticates with.
@@ -217,7 +229,9 @@ pub struct AccountOut {
     pub provider: String,
     pub provider_name: Option<String>,
     pub status: AccountStatus,
-    /// Why the status is not `active`.
+    /// Why the status is not `active`, and what else is to be known of its credential:
+    /// `refreshing`, `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
+    /// `profile_disabled`, `scope_missing`, `organisation_changed`, `assume_user_refused`.
     pub status_reasons: Vec<StatusReason>,
     pub origin_owner_id: String,
     pub origin_owner_name: String,
@@ -231,8 +245,50 @@ pub struct AccountOut {
     pub organization: Organization,
     /// Whether the provider shows the token's person what only an administrator sees.
     pub is_admin: bool,
+    /// The user whom the provider takes the token's owner for.
+    pub assume_user: Option<String>,
+    /// How its credential is doing; null once it is disconnected.
+    pub credential: Option<CredentialOut>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// How a credential is doing. Nothing of the credential itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CredentialStatus)]
+pub struct CredentialOut {
+    #[serde(rename = "type")]
+    pub kind: CredentialKind,
+    pub state: CredentialState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// When its access token ends; the next one is there before. Null where it has no end.
+    pub expires_at: Option<Timestamp>,
+    /// The connector profile whose app it was issued to.
+    #[schema(format = Uuid)]
+    pub connector_profile_id: Option<String>,
+}
+
+impl CredentialOut {
+    fn of(status: &CredentialStatus) -> Self {
+        Self {
+            kind: status.kind,
+            state: status.state,
+            since: status.since,
+            expires_at: status.expires_at,
+            connector_profile_id: status.profile.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// An account that was disconnected.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DisconnectedAccount)]
+pub struct DisconnectedOut {
+    #[serde(flatten)]
+    pub account: AccountOut,
+    /// What became of its token at the provider.
+    pub revocation: Revocation,
 }
 
 impl AccountOut {
@@ -259,6 +315,8 @@ impl AccountOut {
                 name: account.identity.organisation_name.clone(),
             },
             is_admin: account.identity.is_admin,
+            assume_user: account.assume_user.clone(),
+            credential: account.credential.as_ref().map(CredentialOut::of),
             created_at: account.created_at,
             updated_at: account.updated_at,
         }
@@ -268,27 +326,36 @@ impl AccountOut {
 impl AccountIn {
     /// Every field checked, in the words of the document.
     fn into_link(self) -> Result<Link> {
-        let endpoint = match (self.region, self.base_url) {
-            (Some(region), None) => Endpoint::Region(region),
-            (None, Some(base)) => Endpoint::BaseUrl(base),
-            (None, None) => return Err(invalid("`region` or `base_url` is required")),
-            (Some(_), Some(_)) => {
-                return Err(invalid("`region` and `base_url` exclude each other"));
-            }
-        };
+        let endpoint = endpoint(self.region, self.base_url)?;
         Ok(Link {
             provider: self.provider,
-            origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
-            origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
-            origin_username: self
-                .origin_username
-                .map(|it| text("origin_username", it))
-                .transpose()?,
-            label: self.label.map(|it| text("label", it)).transpose()?,
-            kind: self.kind.unwrap_or(AccountKind::Production),
+            description: Described {
+                origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
+                origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
+                origin_username: self
+                    .origin_username
+                    .map(|it| text("origin_username", it))
+                    .transpose()?,
+                label: self.label.map(|it| text("label", it)).transpose()?,
+                kind: self.kind.unwrap_or(AccountKind::Production),
+            },
             endpoint,
+            assume_user: self
+                .assume_user
+                .map(|it| address("assume_user", it))
+                .transpose()?,
             token: self.credential.into_token()?,
         })
+    }
+}
+
+/// Where an account or an app is: exactly one of the two.
+pub fn endpoint(region: Option<Region>, base_url: Option<String>) -> Result<Endpoint> {
+    match (region, base_url) {
+        (Some(region), None) => Ok(Endpoint::Region(region)),
+        (None, Some(base)) => Ok(Endpoint::BaseUrl(base)),
+        (None, None) => Err(invalid("`region` or `base_url` is required")),
+        (Some(_), Some(_)) => Err(invalid("`region` and `base_url` exclude each other")),
     }
 }
 
@@ -306,6 +373,20 @@ pub fn text(name: &'static str, value: String) -> Result<String> {
     }
     Err(invalid(format!(
         "`{name}` must be 1 to 255 characters, not all of them spaces, and without control characters"
+    )))
+}
+
+/// An e-mail address; `name` is what the refusal calls it. Only what could not be sent is refused:
+/// the provider knows its people.
+pub fn address(name: &'static str, value: String) -> Result<String> {
+    let is_fitting = (3..=254).contains(&value.len())
+        && value.contains('@')
+        && !value.chars().any(|c| c.is_control() || c.is_whitespace());
+    if is_fitting {
+        return Ok(value);
+    }
+    Err(invalid(format!(
+        "`{name}` must be an e-mail address of at most 254 bytes"
     )))
 }
 
@@ -331,6 +412,9 @@ pub async fn link_account(
     let link = body::read::<AccountIn>(&request, payload)
         .await?
         .into_link()?;
+    if link.assume_user.is_some() {
+        caller.0.require(Scope::AccountsAssume)?;
+    }
     let account = gateway.link(&caller.0, link).await?;
     Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
 }
@@ -476,7 +560,7 @@ pub async fn get_account_meta(
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
     let provider = account.0.account.provider.clone();
-    let models = gateway.connector_profile(&provider)?.models.into();
+    let models = gateway.connector_meta(&provider)?.models.into();
     Ok(HttpResponse::Ok().json(AccountMetaOut {
         provider,
         category: CATEGORY,
@@ -533,14 +617,45 @@ pub async fn update_account(
     Ok(HttpResponse::Ok().json(AccountOut::of(&updated, &gateway)))
 }
 
-/// Delete an account
+/// Refresh an account's tokens
 ///
-/// Destroys its credential, directories and walks. Answers with the account as it was.
+/// Now, whether or not they are due. Answers with the account as it is then: that the provider did
+/// not renew them is told by `credential.state` and `status_reasons`, and is no error. A refresh
+/// token that was refused for good is tried once more.
+#[utoipa::path(
+    tag = "accounts",
+    operation_id = "refresh_account",
+    params(("id" = Uuid, Path, description = "The account's id")),
+    responses((status = 200, description = "The account as it is now", body = AccountOut), RefreshErrors),
+)]
+#[post("/accounts/{id}/refresh")]
+pub async fn refresh_account(
+    account: PathAccount<AccountsWrite>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let refreshed = gateway.refresh_now(&account.0).await?;
+    Ok(HttpResponse::Ok().json(AccountOut::of(&refreshed, &gateway)))
+}
+
+/// Disconnect an account
+///
+/// Destroys its credential; from the next request on nothing of it is served. OAuth tokens are
+/// revoked at the provider, a personal access token only with `revoke=true`, and never while
+/// another account here has the same one; `revocation` tells what came of it. Without
+/// `purge=true` the account stays, `inactive` and `disconnected`, with the walks that it had, and
+/// can be linked again by a connect session with its `account_id`; with it, every stored byte of
+/// the account is destroyed, and the answer is what it was.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "delete_account",
-    params(("id" = Uuid, Path, description = "The account's id")),
-    responses((status = 200, description = "The account as it was", body = AccountOut), AccountErrors),
+    params(
+        ("id" = Uuid, Path, description = "The account's id"),
+        ("revoke" = Option<bool>, Query, description = "Revoke a personal access token, too"),
+        ("purge" = Option<bool>, Query, description = "Destroy all that is stored of the account"),
+    ),
+    responses((status = 200, description = "The account, disconnected", body = DisconnectedOut), AccountErrors),
 )]
 #[delete("/accounts/{id}")]
 pub async fn delete_account(
@@ -548,7 +663,15 @@ pub async fn delete_account(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    Query::parse(request.query_string())?.finish()?;
-    let deleted = gateway.unlink(&account.0).await?;
-    Ok(HttpResponse::Ok().json(AccountOut::of(&deleted, &gateway)))
+    let mut query = Query::parse(request.query_string())?;
+    let how = Disconnect {
+        revoke: query.take_bool("revoke")?.unwrap_or(false),
+        purge: query.take_bool("purge")?.unwrap_or(false),
+    };
+    query.finish()?;
+    let disconnected = gateway.disconnect(&account.0, how).await?;
+    Ok(HttpResponse::Ok().json(DisconnectedOut {
+        account: AccountOut::of(&disconnected.account, &gateway),
+        revocation: disconnected.revocation,
+    }))
 }

@@ -20,6 +20,7 @@ use crate::{
         Gateway,
         access::{Caller, OwnAccount},
         keys::OwnKey,
+        profiles::OwnProfile,
     },
     model::access::Scope,
 };
@@ -32,6 +33,7 @@ pub trait Needs: 'static {
 pub enum IamRead {}
 pub enum AccountsRead {}
 pub enum AccountsWrite {}
+pub enum ProfilesWrite {}
 pub enum WalksWrite {}
 pub enum Admin {}
 
@@ -43,6 +45,9 @@ impl Needs for AccountsRead {
 }
 impl Needs for AccountsWrite {
     const SCOPE: Scope = Scope::AccountsWrite;
+}
+impl Needs for ProfilesWrite {
+    const SCOPE: Scope = Scope::ProfilesWrite;
 }
 impl Needs for WalksWrite {
     const SCOPE: Scope = Scope::WalksWrite;
@@ -62,6 +67,9 @@ pub struct PathAccount<S>(pub OwnAccount, PhantomData<S>);
 
 /// The API key of the caller's own project, named by `{id}` in the path.
 pub struct PathKey<S>(pub OwnKey, PhantomData<S>);
+
+/// The connector profile of the caller's own project, named by `{id}` in the path.
+pub struct PathProfile<S>(pub OwnProfile, PhantomData<S>);
 
 const ACCOUNT_ID: HeaderName = HeaderName::from_static("x-account-id");
 
@@ -122,6 +130,23 @@ impl<S: Needs> FromRequest for PathKey<S> {
             let id = request.match_info().get("id").unwrap_or_default();
             Ok(Self(
                 gateway(&request).own_key(&caller, id).await?,
+                PhantomData,
+            ))
+        })
+    }
+}
+
+impl<S: Needs> FromRequest for PathProfile<S> {
+    type Error = ApiError;
+    type Future = Extracted<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let caller = caller::<S>(&request).await?;
+            let id = request.match_info().get("id").unwrap_or_default();
+            Ok(Self(
+                gateway(&request).own_profile(&caller, id).await?,
                 PhantomData,
             ))
         })

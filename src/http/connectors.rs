@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::Result,
     gateway::Gateway,
-    model::connector::{ConnectorProfile, Models},
+    model::connector::{ConnectorMeta, Models},
 };
 
 /// The unified API that all of this belongs to, in StackOne's word.
@@ -98,13 +98,13 @@ impl From<Models> for ModelsOut {
     }
 }
 
-impl From<ConnectorProfile> for ConnectorOut {
-    fn from(profile: ConnectorProfile) -> Self {
+impl From<ConnectorMeta> for ConnectorOut {
+    fn from(meta: ConnectorMeta) -> Self {
         Self {
-            provider: profile.provider,
-            provider_name: profile.name,
+            provider: meta.provider,
+            provider_name: meta.name,
             category: CATEGORY,
-            models: profile.models.into(),
+            models: meta.models.into(),
             active: true,
             resources: ConnectorResources { images: None },
         }
@@ -150,8 +150,8 @@ pub async fn get_connector(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     check_include(&request)?;
-    let profile = gateway.connector_profile(request.match_info().query("provider"))?;
-    Ok(HttpResponse::Ok().json(ConnectorOut::from(profile)))
+    let meta = gateway.connector_meta(request.match_info().query("provider"))?;
+    Ok(HttpResponse::Ok().json(ConnectorOut::from(meta)))
 }
 
 /// Refuses a word of `include` that is not one of StackOne's.

@@ -24,18 +24,26 @@ pub const fn status(kind: Kind) -> u16 {
         | Kind::InvalidBody
         | Kind::InvalidCursor
         | Kind::AccountRequired
+        | Kind::AuthorizationInvalid
         | Kind::BaseUrlNotAllowed => 400,
         Kind::Unauthorized => 401,
         Kind::KeyScopeMissing
         | Kind::AdminNotPermitted
         | Kind::GroupsNotPermitted
-        | Kind::FieldNotPermitted => 403,
+        | Kind::FieldNotPermitted
+        | Kind::ActionNotEnabled
+        | Kind::ConnectSessionInvalid => 403,
         Kind::NotFound | Kind::AccountNotFound | Kind::WalkNotFound | Kind::RouteNotFound => 404,
         Kind::MethodNotAllowed => 405,
-        Kind::DirectoryNotReady => 408,
-        Kind::WalkSuperseded | Kind::WalkNotHeld => 409,
+        Kind::DirectoryNotReady | Kind::RefreshInProgress => 408,
+        Kind::WalkSuperseded | Kind::WalkNotHeld | Kind::NothingToRefresh => 409,
         Kind::AccountInactive => 412,
-        Kind::CredentialRefused | Kind::ScopeMissing | Kind::OrganisationMismatch => 422,
+        Kind::CredentialRefused
+        | Kind::ScopeMissing
+        | Kind::OrganisationMismatch
+        | Kind::AuthorizationRefused
+        | Kind::AppRefused
+        | Kind::AssumeUserRefused => 422,
         Kind::RateLimited | Kind::ProviderThrottled => 429,
         Kind::Internal | Kind::CredentialLocked => 500,
         Kind::ProxyNotOffered | Kind::PoliciesNotOffered | Kind::WritesNotOffered => 501,

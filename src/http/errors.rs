@@ -36,11 +36,12 @@ const NAMED: [Kind; 3] = [
 ];
 
 /// Refusals that any read of a directory can answer.
-const READ: [Kind; 7] = [
+const READ: [Kind; 8] = [
     Kind::AccountRequired,
     Kind::AccountNotFound,
     Kind::DirectoryNotReady,
     Kind::AccountInactive,
+    Kind::ActionNotEnabled,
     Kind::ProviderThrottled,
     Kind::CredentialLocked,
     Kind::ProviderUnavailable,
@@ -79,6 +80,8 @@ pub struct LinkErrors;
 pub struct AccountErrors;
 /// Errors of changing an account.
 pub struct UpdateErrors;
+/// Errors of refreshing an account's tokens.
+pub struct RefreshErrors;
 /// Errors of asking for a walk: a credential that was refused before is tried first.
 pub struct WalkNowErrors;
 /// Errors of the list of walks.
@@ -97,6 +100,22 @@ pub struct KeysErrors;
 pub struct KeyErrors;
 /// Errors of changing an API key.
 pub struct UpdateKeyErrors;
+/// Errors of making a connector profile.
+pub struct NewProfileErrors;
+/// Errors of the list of connector profiles.
+pub struct ProfilesErrors;
+/// Errors of one connector profile's route.
+pub struct ProfileErrors;
+/// Errors of changing a connector profile.
+pub struct UpdateProfileErrors;
+/// Errors of beginning a sign-in.
+pub struct AuthorizationUrlErrors;
+/// Errors of ending a sign-in.
+pub struct TokenExchangeErrors;
+/// Errors of making a connect session.
+pub struct NewSessionErrors;
+/// Errors of authenticating a connect session.
+pub struct AuthenticateSessionErrors;
 /// Errors of a route without a key.
 pub struct HealthErrors;
 
@@ -187,6 +206,7 @@ impl IntoResponses for LinkErrors {
             Kind::BaseUrlNotAllowed,
             Kind::CredentialRefused,
             Kind::ScopeMissing,
+            Kind::AssumeUserRefused,
             Kind::ProviderThrottled,
             Kind::CredentialLocked,
             Kind::ProviderUnavailable,
@@ -209,8 +229,23 @@ impl IntoResponses for UpdateErrors {
                 Kind::CredentialRefused,
                 Kind::ScopeMissing,
                 Kind::OrganisationMismatch,
+                Kind::AssumeUserRefused,
                 Kind::ProviderThrottled,
                 Kind::ProviderUnavailable,
+            ],
+        ]
+        .concat())
+    }
+}
+
+impl IntoResponses for RefreshErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            ACCOUNT.as_slice(),
+            &[
+                Kind::AccountInactive,
+                Kind::NothingToRefresh,
+                Kind::RefreshInProgress,
             ],
         ]
         .concat())
@@ -223,7 +258,9 @@ impl IntoResponses for WalkNowErrors {
             ACCOUNT.as_slice(),
             &[
                 Kind::AccountInactive,
+                Kind::RefreshInProgress,
                 Kind::ScopeMissing,
+                Kind::AssumeUserRefused,
                 Kind::ProviderThrottled,
                 Kind::ProviderUnavailable,
             ],
@@ -277,6 +314,84 @@ impl IntoResponses for KeyErrors {
 impl IntoResponses for UpdateKeyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[Kind::InvalidBody, Kind::NotFound])
+    }
+}
+
+impl IntoResponses for NewProfileErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::BaseUrlNotAllowed,
+            Kind::CredentialLocked,
+        ])
+    }
+}
+
+impl IntoResponses for ProfilesErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[])
+    }
+}
+
+impl IntoResponses for ProfileErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::NotFound])
+    }
+}
+
+impl IntoResponses for UpdateProfileErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidBody, Kind::NotFound, Kind::CredentialLocked])
+    }
+}
+
+impl IntoResponses for AuthorizationUrlErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::NotFound,
+            Kind::AccountInactive,
+            Kind::CredentialLocked,
+        ])
+    }
+}
+
+impl IntoResponses for TokenExchangeErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::AuthorizationInvalid,
+            Kind::AuthorizationRefused,
+            Kind::AppRefused,
+            Kind::AccountInactive,
+            Kind::CredentialRefused,
+            Kind::ScopeMissing,
+            Kind::ProviderThrottled,
+            Kind::CredentialLocked,
+            Kind::ProviderUnavailable,
+        ])
+    }
+}
+
+impl IntoResponses for NewSessionErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::NotFound,
+            Kind::AccountNotFound,
+            Kind::AccountInactive,
+            Kind::CredentialLocked,
+        ])
+    }
+}
+
+impl IntoResponses for AuthenticateSessionErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[
+            Kind::InvalidBody,
+            Kind::ConnectSessionInvalid,
+            Kind::CredentialLocked,
+        ])
     }
 }
 

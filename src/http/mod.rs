@@ -6,7 +6,8 @@
 //!
 //! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
 //!   strictly.
-//! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`api_keys`], [`health`]: the routes.
+//! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`oauth`], [`connectors`],
+//!   [`walks`], [`api_keys`], [`health`]: the routes.
 //! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
 //!   what every answer has in common.
 //! * [`document()`]: the OpenAPI document.
@@ -23,6 +24,8 @@ pub mod answer;
 pub mod api_keys;
 pub mod body;
 pub mod caller;
+pub mod connect_sessions;
+pub mod connector_profiles;
 pub mod connectors;
 mod document;
 pub mod error;
@@ -30,6 +33,7 @@ pub mod errors;
 pub mod health;
 pub mod iam;
 pub mod moment;
+pub mod oauth;
 pub mod query;
 pub mod quota;
 pub mod routes;
@@ -44,6 +48,9 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
     config
         .configure(iam::routes)
         .configure(accounts::routes)
+        .configure(connect_sessions::routes)
+        .configure(connector_profiles::routes)
+        .configure(oauth::routes)
         .configure(connectors::routes)
         .configure(walks::routes)
         .configure(api_keys::routes)

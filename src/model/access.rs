@@ -19,6 +19,10 @@ pub enum Scope {
     AccountsRead,
     #[serde(rename = "accounts:write")]
     AccountsWrite,
+    #[serde(rename = "accounts:assume")]
+    AccountsAssume,
+    #[serde(rename = "profiles:write")]
+    ProfilesWrite,
     #[serde(rename = "walks:write")]
     WalksWrite,
     #[serde(rename = "admin")]
@@ -26,10 +30,12 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Scope; 5] = [
+    pub const ALL: [Scope; 7] = [
         Scope::IamRead,
         Scope::AccountsRead,
         Scope::AccountsWrite,
+        Scope::AccountsAssume,
+        Scope::ProfilesWrite,
         Scope::WalksWrite,
         Scope::Admin,
     ];
@@ -39,6 +45,8 @@ impl Scope {
             Scope::IamRead => "iam:read",
             Scope::AccountsRead => "accounts:read",
             Scope::AccountsWrite => "accounts:write",
+            Scope::AccountsAssume => "accounts:assume",
+            Scope::ProfilesWrite => "profiles:write",
             Scope::WalksWrite => "walks:write",
             Scope::Admin => "admin",
         }
@@ -64,7 +72,8 @@ impl FromStr for Scope {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown scope; the scopes are iam:read, accounts:read, accounts:write, walks:write and admin"
+    "unknown scope; the scopes are iam:read, accounts:read, accounts:write, accounts:assume, \
+     profiles:write, walks:write and admin"
 )]
 pub struct UnknownScope;
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::{
     id::{AccountId, ProjectId},
     observed::Identity,
+    profile::{ActionSet, ProfileId},
 };
 
 /// A linked account, without its credential.
@@ -30,6 +31,12 @@ pub struct Account {
     pub endpoint: Endpoint,
     /// Whose credential this is, as the provider said at the last walk or at linking.
     pub identity: Identity,
+    /// Whom the provider is asked to take the token's owner for, by e-mail address.
+    pub assume_user: Option<String>,
+    /// None once it is disconnected.
+    pub credential: Option<CredentialStatus>,
+    /// What it may serve: all, or what its profile allows.
+    pub actions: ActionSet,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -37,6 +44,69 @@ pub struct Account {
 impl Account {
     /// The code of the status reason of a credential that the provider no longer takes.
     pub const REAUTH_REQUIRED: &'static str = "reauth_required";
+    /// The code of the status reason of an account whose credential was destroyed.
+    pub const DISCONNECTED: &'static str = "disconnected";
+    /// The code of the status reason of an account whose credential another installation has.
+    pub const MOVED: &'static str = "moved";
+    /// The code of the status reason of an account whose connector profile is disabled.
+    pub const PROFILE_DISABLED: &'static str = "profile_disabled";
+
+    /// Why nothing may be read or walked with this account, whatever the provider would say; None
+    /// if nothing keeps it from that.
+    pub fn inactive_reason(&self) -> Option<Inactive> {
+        match &self.credential {
+            None => Some(Inactive::Disconnected),
+            Some(credential) if credential.is_profile_disabled => Some(Inactive::ProfileDisabled),
+            Some(credential) if credential.state == CredentialState::Moved => Some(Inactive::Moved),
+            Some(_) => None,
+        }
+    }
+
+    /// Adds to status and reasons what its credential's own state says of it.
+    pub fn tell_of_credential(&mut self) {
+        let Some(credential) = &self.credential else {
+            return;
+        };
+        let (status, code, description) = match credential.state {
+            _ if credential.is_profile_disabled => (
+                AccountStatus::Inactive,
+                Self::PROFILE_DISABLED,
+                "The connector profile that the account was linked under is disabled.",
+            ),
+            CredentialState::Healthy => return,
+            CredentialState::Refreshing => (
+                self.status,
+                "refreshing",
+                "The access token is being refreshed.",
+            ),
+            CredentialState::Uncertain => (
+                self.status,
+                "uncertain",
+                "Whether the provider still takes the refresh token is not known yet. It is \
+                 asked again.",
+            ),
+            CredentialState::ReauthRequired => (
+                AccountStatus::Error,
+                Self::REAUTH_REQUIRED,
+                "The provider no longer takes the refresh token. Somebody must sign in again: \
+                 make a connect session with this account_id.",
+            ),
+            CredentialState::Moved => (
+                AccountStatus::Inactive,
+                Self::MOVED,
+                "The credential was exported to another installation, which refreshes it from \
+                 now on.",
+            ),
+        };
+        self.status = status;
+        if self.status_reasons.iter().all(|reason| reason.code != code) {
+            self.status_reasons.push(StatusReason {
+                code: code.to_owned(),
+                description: description.to_owned(),
+                timestamp: credential.since,
+            });
+        }
+    }
 
     /// Whether the provider no longer takes this account's credential.
     pub fn needs_reauth(&self) -> bool {
@@ -67,6 +137,83 @@ impl AccountStatus {
             AccountStatus::Active => "active",
             AccountStatus::Inactive => "inactive",
             AccountStatus::Error => "error",
+        }
+    }
+}
+
+/// Why an account serves nothing, though its provider might take its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inactive {
+    /// Its credential was destroyed.
+    Disconnected,
+    /// The connector profile that it was linked under is disabled.
+    ProfileDisabled,
+    /// Another installation has its credential.
+    Moved,
+}
+
+/// How an account's credential is doing, without the credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialStatus {
+    pub kind: CredentialKind,
+    pub state: CredentialState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// When its access token ends by itself; None where it does not.
+    pub expires_at: Option<Timestamp>,
+    /// The connector profile whose OAuth app it was issued to; None for a token of the customer's
+    /// own making and for the customer's own app.
+    pub profile: Option<ProfileId>,
+    pub is_profile_disabled: bool,
+}
+
+/// What an account authenticates with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// A personal access token.
+    AccessToken,
+    /// A pair of OAuth tokens, issued to a connector profile's app.
+    #[serde(rename = "oauth2")]
+    OAuth,
+    /// A pair of OAuth tokens, issued to the customer's own app.
+    #[serde(rename = "oauth2_own_app")]
+    OAuthOwnApp,
+}
+
+/// How a credential stands with its provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialState {
+    /// As far as is known it is good.
+    Healthy,
+    /// A refresh is under way.
+    Refreshing,
+    /// Whether the provider still takes the refresh token is not known: a reply was lost, or it
+    /// said no once. It is asked again.
+    Uncertain,
+    /// The provider no longer takes it: somebody must sign in again.
+    ReauthRequired,
+    /// It was exported to another installation, which now refreshes it.
+    Moved,
+}
+
+impl CredentialState {
+    pub const ALL: [CredentialState; 5] = [
+        CredentialState::Healthy,
+        CredentialState::Refreshing,
+        CredentialState::Uncertain,
+        CredentialState::ReauthRequired,
+        CredentialState::Moved,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CredentialState::Healthy => "healthy",
+            CredentialState::Refreshing => "refreshing",
+            CredentialState::Uncertain => "uncertain",
+            CredentialState::ReauthRequired => "reauth_required",
+            CredentialState::Moved => "moved",
         }
     }
 }
@@ -152,4 +299,33 @@ impl fmt::Display for Region {
 pub enum Credential {
     /// A personal access token: long-lived, no refresh.
     AccessToken(SecretString),
+    /// An OAuth token pair: short-lived, refreshed.
+    OAuth(TokenPair),
+}
+
+impl Credential {
+    /// What calls are made with.
+    pub const fn access_token(&self) -> &SecretString {
+        match self {
+            Credential::AccessToken(token) => token,
+            Credential::OAuth(pair) => &pair.access_token,
+        }
+    }
+
+    /// When the access token ends by itself.
+    pub const fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Credential::AccessToken(_) => None,
+            Credential::OAuth(pair) => Some(pair.expires_at),
+        }
+    }
+}
+
+/// An access token with the refresh token that gets the next pair (RFC 6749, 1.5). Redacts itself.
+#[derive(Debug, Clone)]
+pub struct TokenPair {
+    pub access_token: SecretString,
+    pub refresh_token: SecretString,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
 }

@@ -2,7 +2,7 @@
 
 /// A connector, by the word in `provider` and by its name for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectorProfile {
+pub struct ConnectorMeta {
     pub provider: &'static str,
     pub name: &'static str,
     pub models: Models,

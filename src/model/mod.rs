@@ -4,15 +4,18 @@
 //!
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
-//! * [`connector`]: what a connector says of itself.
+//! * [`connector`]: what a connector says of itself; [`profile`]: an OAuth app at its provider.
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
+//! * [`connect`]: an invitation to link.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 
 pub mod access;
 pub mod account;
 pub mod budget;
+pub mod connect;
 pub mod connector;
 pub mod id;
 pub mod observed;
+pub mod profile;
 pub mod schema;
 pub mod walk;

@@ -68,8 +68,14 @@ pub enum WalkReason {
     ProviderThrottled,
     /// Failed: the provider no longer takes this credential.
     CredentialRefused,
+    /// Failed: the access token has ended, and whether there will be another is not known yet.
+    CredentialUncertain,
+    /// Failed: what is stored of the credential does not open with the key ring.
+    CredentialLocked,
     /// Failed: the credential lacks a permission that a walk needs.
     ScopeMissing,
+    /// Failed: the provider no longer lets the token stand for the user that it is to assume.
+    AssumeUserRefused,
     /// Failed: the credential belongs to another organisation than the account.
     OrganisationChanged,
     /// Failed: the process ended during the walk.

@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use reqwest::Method;
 use tokio::time::Instant;
 
 use super::{
     Answer, CallError, CallErrorKind, Complaint, Health, Priority, Request, Route, Shared,
+    TokenKey,
     breaker::Pass,
     exchange::Outgoing,
     lane::{Lane, NoTurn, Permit},
@@ -55,6 +57,22 @@ impl Caller {
         }
     }
 
+    /// The same caller with another token of the same account, counting on. What was asked with
+    /// the former one counts against that one's budget.
+    #[must_use]
+    pub fn with_token(&self, token: TokenKey) -> Self {
+        let route = Route {
+            token,
+            is_newly_linked: false,
+            ..(*self.route).clone()
+        };
+        Self {
+            lane: self.shared.lane(&route),
+            route: Arc::new(route),
+            ..self.clone()
+        }
+    }
+
     /// Requests a minute that this caller's token may make; None: no limit is known.
     pub fn budget_per_minute(&self) -> Option<u32> {
         NonZeroU32::new(self.shared.settings.rate_limit).map(NonZeroU32::get)
@@ -69,13 +87,31 @@ impl Caller {
         request: Request<'_>,
         complaint: impl Fn(&Answer) -> Complaint + Send,
     ) -> Result<Answer, CallError> {
+        self.send(Method::GET, request, complaint).await
+    }
+
+    /// Deletes, as [`Caller::get`] gets: what is deleted twice is deleted (RFC 9110, 9.2.2).
+    pub async fn delete(
+        &self,
+        request: Request<'_>,
+        complaint: impl Fn(&Answer) -> Complaint + Send,
+    ) -> Result<Answer, CallError> {
+        self.send(Method::DELETE, request, complaint).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        request: Request<'_>,
+        complaint: impl Fn(&Answer) -> Complaint + Send,
+    ) -> Result<Answer, CallError> {
         let shared = &*self.shared;
         shared
             .settings
             .reach()
             .check(&request.url)
             .map_err(|fault| CallError::new(CallErrorKind::Refused, fault.to_string()))?;
-        let Some(outgoing) = Outgoing::new(&request) else {
+        let Some(outgoing) = Outgoing::new(method, &request) else {
             let detail = "this credential cannot be sent in a header";
             return Err(CallError::new(CallErrorKind::Unauthorized, detail));
         };

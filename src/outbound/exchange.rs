@@ -4,8 +4,11 @@ use std::error::Error as _;
 
 use bytes::Bytes;
 use reqwest::{
-    Client,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+    Client, Method,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
+        HeaderValue, RETRY_AFTER,
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
@@ -15,8 +18,10 @@ use super::{Answer, CallErrorKind, Caps, Request, Timeouts, address::OutOfReach,
 
 /// A request as it goes out, as often as it has to.
 pub(super) struct Outgoing {
+    method: Method,
     url: Url,
     headers: HeaderMap,
+    body: Option<Bytes>,
 }
 
 /// Why there is no answer.
@@ -27,6 +32,8 @@ pub(super) struct Broken {
     pub(super) status: Option<u16>,
     /// Whether the same request may get an answer when it is sent again.
     pub(super) is_passing: bool,
+    /// Whether it is certain that nothing of the request left.
+    pub(super) is_unsent: bool,
 }
 
 impl Broken {
@@ -36,6 +43,7 @@ impl Broken {
             detail,
             status: None,
             is_passing: true,
+            is_unsent: false,
         }
     }
 
@@ -45,6 +53,7 @@ impl Broken {
             detail: detail.into(),
             status: None,
             is_passing: false,
+            is_unsent: false,
         }
     }
 
@@ -60,29 +69,55 @@ impl Broken {
         )
     }
 
-    fn unsent(error: &reqwest::Error) -> Self {
+    fn unanswered(error: &reqwest::Error) -> Self {
         if chain(error).any(|cause| cause.is::<OutOfReach>()) {
-            return Self::lasting(CallErrorKind::Refused, OutOfReach::NotPublic.to_string());
+            let detail = OutOfReach::NotPublic.to_string();
+            return Self {
+                is_unsent: true,
+                ..Self::lasting(CallErrorKind::Refused, detail)
+            };
         }
         let detail = format!("no answer: {}", causes(error));
-        Self::passing(CallErrorKind::Unavailable, detail)
+        Self {
+            // There was no connection to send it on.
+            is_unsent: error.is_connect(),
+            ..Self::passing(CallErrorKind::Unavailable, detail)
+        }
     }
 }
 
 impl Outgoing {
     /// None if the token or a header cannot be sent at all.
-    pub(super) fn new(request: &Request<'_>) -> Option<Self> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    pub(super) fn new(method: Method, request: &Request<'_>) -> Option<Self> {
+        let mut headers = headers();
         headers.insert(AUTHORIZATION, bearer(request.token)?);
-        for &(name, value) in request.headers {
-            headers.insert(name, HeaderValue::from_static(value));
+        for (name, value) in request.headers {
+            let mut sent = HeaderValue::from_str(value).ok()?;
+            // An e-mail address, it may be.
+            sent.set_sensitive(true);
+            headers.insert(HeaderName::from_static(name), sent);
         }
         Some(Self {
+            method,
             url: request.url.clone(),
             headers,
+            body: None,
         })
+    }
+
+    /// A form.
+    pub(super) fn form(url: Url, form: &str) -> Self {
+        let mut headers = headers();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        Self {
+            method: Method::POST,
+            url,
+            headers,
+            body: Some(Bytes::copy_from_slice(form.as_bytes())),
+        }
     }
 
     pub(super) async fn send(
@@ -102,13 +137,15 @@ impl Outgoing {
         caps: &Caps,
         timeouts: &Timeouts,
     ) -> Result<Answer, Broken> {
-        let sending = client
-            .get(self.url.clone())
-            .headers(self.headers.clone())
-            .send();
-        let response = match timeout(timeouts.first_byte, sending).await {
+        let mut sending = client
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone());
+        if let Some(body) = &self.body {
+            sending = sending.body(body.clone());
+        }
+        let response = match timeout(timeouts.first_byte, sending.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Broken::unsent(&error.without_url())),
+            Ok(Err(error)) => return Err(Broken::unanswered(&error.without_url())),
             Err(_) => return Err(Broken::timeout("no answer in time")),
         };
         let status = response.status();
@@ -139,6 +176,13 @@ impl Outgoing {
             date,
         })
     }
+}
+
+fn headers() -> HeaderMap {
+    HeaderMap::from_iter([
+        (ACCEPT, HeaderValue::from_static("application/json")),
+        (ACCEPT_ENCODING, HeaderValue::from_static("gzip")),
+    ])
 }
 
 /// The header value is marked, so that nothing which prints headers prints this one.

@@ -10,10 +10,11 @@
 //! * `verdict`: what an answer comes to;
 //! * `breaker` and `retry`: when to leave a provider alone, and when to try again;
 //! * `address`: where a call may go at all;
-//! * `exchange` and `body`: one request and its reply, bounded in time and size.
+//! * `exchange` and `body`: one request and its reply, bounded in time and size;
+//! * `once`: what must not be sent again.
 //!
-//! Only reads pass here, and a read may be repeated. What is not repeatable (redeeming a
-//! refresh token) must not be sent through [`Caller::get`].
+//! What passes a [`Caller`] may be repeated. What may not (redeeming a code or a refresh token) is
+//! sent by [`Outbound::post_once`]: once, on a connection of its own, with none of the retries.
 //!
 //! What a provider's error codes mean is told by its connector, as a [`Complaint`]; what
 //! follows from it is decided here. No reply's text ever leaves as part of an error: it may
@@ -44,6 +45,7 @@ mod breaker;
 mod caller;
 mod exchange;
 mod lane;
+mod once;
 mod retry;
 mod settings;
 mod shares;
@@ -54,6 +56,7 @@ mod verdict;
 use breaker::Breaker;
 pub use caller::Caller;
 use lane::Lane;
+pub use once::{Once, OnceError};
 use retry::RetryBudget;
 pub use settings::{BreakerSettings, Caps, RetrySettings, Settings, Timeouts};
 use shares::Source;
@@ -83,6 +86,9 @@ pub enum CallErrorKind {
     Unauthorized,
     /// The provider takes it, but not for this (403).
     Forbidden,
+    /// The provider takes it, but not in the place of the user that it is to stand for. Only a
+    /// connector can tell.
+    AssumeUserRefused,
     /// No such thing (404), whatever the provider's code.
     NotFound,
     /// Another refusal of the request itself (4xx).
@@ -165,7 +171,7 @@ pub struct Request<'a> {
     /// The path without its values, for the log: `/users/{id}`.
     pub template: &'static str,
     pub token: &'a SecretString,
-    pub headers: &'a [(&'static str, &'static str)],
+    pub headers: &'a [(&'static str, &'a str)],
 }
 
 /// The way out: one client, and all lanes and breakers. Clones are the same one.
@@ -174,6 +180,8 @@ pub struct Outbound(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    /// Keeps no connection: one that was closed behind our back would be found out by sending.
+    once_client: Client,
     settings: Settings,
     clock: Clock,
     /// None if this process is alone with its tokens.
@@ -189,6 +197,9 @@ struct Shared {
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client could not be set up")]
 pub struct SetUpError(#[source] reqwest::Error);
+
+/// Idle connections to one host: no bound of ours.
+const KEPT_CONNECTIONS: usize = usize::MAX;
 
 /// How an account's provider has been doing.
 struct Health {
@@ -206,7 +217,8 @@ impl Outbound {
         shares: Option<Arc<dyn Shares>>,
     ) -> Result<Self, SetUpError> {
         Ok(Self(Arc::new(Shared {
-            client: client(&settings).map_err(SetUpError)?,
+            client: client(&settings, KEPT_CONNECTIONS).map_err(SetUpError)?,
+            once_client: client(&settings, 0).map_err(SetUpError)?,
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
             began_at: clock.monotonic(),
             lanes: Mutex::default(),
@@ -258,7 +270,7 @@ impl fmt::Debug for Outbound {
     clippy::disallowed_methods,
     reason = "this is the place where calls to providers are made"
 )]
-fn client(settings: &Settings) -> reqwest::Result<Client> {
+fn client(settings: &Settings, kept_connections: usize) -> reqwest::Result<Client> {
     // Only the first in a process takes effect; whoever set one before wanted the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -273,6 +285,7 @@ fn client(settings: &Settings) -> reqwest::Result<Client> {
         .connect_timeout(settings.timeouts.connect)
         // Well under what load balancers keep, so that a call seldom meets a closing door.
         .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(kept_connections)
         .build()
 }
 

@@ -6,20 +6,27 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
-    Field, Store, Vault, count_in, db::Tx, id_in, json, json_in, lock_account, moment_in,
-    no_such_account, no_such_project, project_in, word, word_in,
+    Field, Store, Vault,
+    connect_sessions::use_up,
+    credentials::{
+        CredentialColumns, DESTROYED, Grant, destroy_credential, insert_credential,
+        replace_credential, status_of,
+    },
+    db::Tx,
+    id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
+    word, word_in,
 };
 use crate::{
     error::{Error, Result},
     model::{
-        account::{Account, AccountChange, AccountStatus, Credential, StatusReason},
+        account::{Account, AccountChange, AccountStatus, StatusReason},
         id::{AccountId, ProjectId},
         observed::Identity,
+        profile::ActionSet,
     },
 };
 
@@ -38,29 +45,92 @@ pub struct AccountUpdate<'a> {
     pub change: &'a AccountChange,
     /// In place of the credential that it has.
     pub credential: Option<NewCredential<'a>>,
+    /// Which invitation this uses up.
+    pub connect_session: Option<u64>,
 }
 
 /// A credential that the provider was found to take, and whose it is.
 #[derive(Debug, Clone, Copy)]
 pub struct NewCredential<'a> {
-    pub credential: &'a Credential,
+    pub grant: Grant<'a>,
     pub identity: &'a Identity,
 }
 
-type AccountRow = (
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    String,
-    Vec<u8>,
-    Vec<u8>,
-    i64,
-    i64,
-);
+/// An account's columns, with what it needs of its credential and of that one's profile.
+struct AccountRow {
+    id: String,
+    project: String,
+    provider: String,
+    origin_owner_id: String,
+    kind: String,
+    status: String,
+    status_reasons: String,
+    endpoint: String,
+    sealed_profile: Vec<u8>,
+    sealed_identity: Vec<u8>,
+    created_at: i64,
+    updated_at: i64,
+    credential: Option<CredentialColumns>,
+    is_profile_enabled: Option<i64>,
+    actions: Option<String>,
+}
+
+impl<'r, R: Row> FromRow<'r, R> for AccountRow
+where
+    usize: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let kind: Option<String> = row.try_get(12)?;
+        let state: Option<String> = row.try_get(13)?;
+        let credential = match kind.zip(state).filter(|(_, state)| state != DESTROYED) {
+            None => None,
+            Some((kind, state)) => Some(CredentialColumns {
+                kind,
+                state,
+                is_doubtful: row.try_get(14)?,
+                state_since: row.try_get(15)?,
+                expires_at: row.try_get(16)?,
+                profile: row.try_get(17)?,
+            }),
+        };
+        Ok(Self {
+            id: row.try_get(0)?,
+            project: row.try_get(1)?,
+            provider: row.try_get(2)?,
+            origin_owner_id: row.try_get(3)?,
+            kind: row.try_get(4)?,
+            status: row.try_get(5)?,
+            status_reasons: row.try_get(6)?,
+            endpoint: row.try_get(7)?,
+            sealed_profile: row.try_get(8)?,
+            sealed_identity: row.try_get(9)?,
+            created_at: row.try_get(10)?,
+            updated_at: row.try_get(11)?,
+            credential,
+            is_profile_enabled: row.try_get(18)?,
+            actions: row.try_get(19)?,
+        })
+    }
+}
+
+/// The one list of an account's columns, as [`AccountRow`] reads them.
+macro_rules! select_accounts {
+    ($which:literal) => {
+        concat!(
+            "select a.id, a.project, a.provider, a.origin_owner_id, a.kind, a.status,
+                    a.status_reasons, a.endpoint, a.sealed_profile, a.sealed_identity,
+                    a.created_at, a.updated_at, c.kind, c.state, c.is_doubtful, c.state_since,
+                    c.expires_at, c.profile, p.is_enabled, p.actions
+             from accounts a
+             left join credentials c on c.project = a.project and c.account = a.id
+             left join connector_profiles p on p.project = c.project and p.id = c.profile ",
+            $which
+        )
+    };
+}
 
 /// The sealed part of an account's description.
 #[derive(Serialize, Deserialize)]
@@ -68,21 +138,22 @@ struct Profile {
     origin_owner_name: String,
     origin_username: Option<String>,
     label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    assume_user: Option<String>,
 }
 
-const FIRST_GENERATION: u64 = 1;
-
 impl Store {
-    /// Stores a new account with its credential.
-    pub async fn insert_account(&self, account: &Account, credential: &Credential) -> Result<()> {
+    /// Stores a new account with its credential, and uses up the invitation that it comes from:
+    /// `ConnectSessionInvalid` if that was used meanwhile, and nothing is stored.
+    pub async fn insert_account(
+        &self,
+        account: &Account,
+        new: &Grant<'_>,
+        connect_session: Option<u64>,
+    ) -> Result<()> {
         let vault = Vault::of(self, &account.project, account.id)
             .await?
             .ok_or_else(no_such_project)?;
-        let sealed_credential = vault.seal(
-            Field::Credential,
-            &FIRST_GENERATION.to_string(),
-            &credential_out(credential),
-        );
         let mut tx = self.db.begin().await?;
         tx.execute(
             "insert into accounts
@@ -105,17 +176,17 @@ impl Store {
             ],
         )
         .await?;
-        tx.execute(
-            "insert into credentials (project, account, generation, sealed)
-             values ($1, $2, $3, $4)",
-            [
-                (&account.project).into(),
-                account.id.into(),
-                FIRST_GENERATION.into(),
-                sealed_credential.into(),
-            ],
-        )
-        .await?;
+        insert_credential(&mut tx, &vault, account.id, new, account.created_at).await?;
+        if let Some(number) = connect_session {
+            use_up(
+                &mut tx,
+                &account.project,
+                number,
+                account.id,
+                account.created_at,
+            )
+            .await?;
+        }
         tx.commit().await
     }
 
@@ -123,9 +194,7 @@ impl Store {
         let row: Option<AccountRow> = self
             .db
             .fetch_one(
-                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
-                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
-                 from accounts where project = $1 and id = $2",
+                select_accounts!("where a.project = $1 and a.id = $2"),
                 [project.into(), id.into()],
             )
             .await?;
@@ -148,9 +217,7 @@ impl Store {
         let rows: Vec<AccountRow> = self
             .db
             .fetch(
-                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
-                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
-                 from accounts where project = $1 order by created_at, id",
+                select_accounts!("where a.project = $1 order by a.created_at, a.id"),
                 [project.into()],
             )
             .await?;
@@ -165,7 +232,7 @@ impl Store {
         };
         rows.into_iter()
             .map(|row| {
-                vault.account.clone_from(&row.0);
+                vault.account.clone_from(&row.id);
                 account_in(&vault, row)
             })
             .collect()
@@ -220,15 +287,58 @@ impl Store {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
+        lock_account(&mut tx, project, id).await?;
         let row: Option<AccountRow> = tx
             .fetch_one(
-                "delete from accounts where project = $1 and id = $2
-                 returning id, project, provider, origin_owner_id, kind, status, status_reasons,
-                           endpoint, sealed_profile, sealed_identity, created_at, updated_at",
+                select_accounts!("where a.project = $1 and a.id = $2"),
                 [project.into(), id.into()],
             )
             .await?;
-        // Opened before the commit: what is locked is not deleted.
+        // Opened before anything is deleted: what is locked stays.
+        let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        tx.execute(
+            "delete from accounts where project = $1 and id = $2",
+            [project.into(), id.into()],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(account)
+    }
+
+    /// Destroys an account's credential and keeps the rest; gives the account as it is then. None
+    /// if the project has no such account. One that has none already stays as it is.
+    pub async fn disconnect_account(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+        now: Timestamp,
+    ) -> Result<Option<Account>> {
+        let Some(vault) = Vault::of(self, project, id).await? else {
+            return Ok(None);
+        };
+        let mut tx = self.db.begin().await?;
+        lock_account(&mut tx, project, id).await?;
+        if destroy_credential(&mut tx, project, id, now).await? {
+            let reason = StatusReason {
+                code: Account::DISCONNECTED.to_owned(),
+                description: "The account was disconnected, and its credential destroyed. Link it \
+                              again to go on."
+                    .to_owned(),
+                timestamp: now,
+            };
+            let state = AccountState {
+                status: AccountStatus::Inactive,
+                reasons: &[reason],
+                identity: None,
+            };
+            write_state(&mut tx, &vault, id, state, now).await?;
+        }
+        let row: Option<AccountRow> = tx
+            .fetch_one(
+                select_accounts!("where a.project = $1 and a.id = $2"),
+                [project.into(), id.into()],
+            )
+            .await?;
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
         tx.commit().await?;
         Ok(account)
@@ -251,9 +361,7 @@ impl Store {
         lock_account(&mut tx, project, id).await?;
         let row: Option<AccountRow> = tx
             .fetch_one(
-                "select id, project, provider, origin_owner_id, kind, status, status_reasons,
-                        endpoint, sealed_profile, sealed_identity, created_at, updated_at
-                 from accounts where project = $1 and id = $2",
+                select_accounts!("where a.project = $1 and a.id = $2"),
                 [project.into(), id.into()],
             )
             .await?;
@@ -262,7 +370,8 @@ impl Store {
         update.change.apply(&mut account);
         account.updated_at = now;
         if let Some(new) = update.credential {
-            write_next_credential(&mut tx, &vault, id, new.credential).await?;
+            replace_credential(&mut tx, &vault, id, &new.grant, now).await?;
+            account.credential = Some(status_of(&new.grant, now));
             account.status = AccountStatus::Active;
             account.status_reasons = Vec::new();
             account.identity = new.identity.clone();
@@ -272,6 +381,9 @@ impl Store {
                 identity: Some(&account.identity),
             };
             write_state(&mut tx, &vault, id, state, now).await?;
+        }
+        if let Some(number) = update.connect_session {
+            use_up(&mut tx, project, number, id, now).await?;
         }
         tx.execute(
             "update accounts set origin_owner_id = $3, sealed_profile = $4, updated_at = $5
@@ -303,29 +415,6 @@ impl Store {
         let mut tx = self.db.begin().await?;
         write_state(&mut tx, &vault, id, state, now).await?;
         tx.commit().await
-    }
-
-    /// An account's credential and its generation, which counts the times it was replaced.
-    pub async fn credential(
-        &self,
-        project: &ProjectId,
-        id: AccountId,
-    ) -> Result<Option<(Credential, u64)>> {
-        let row: Option<(i64, Vec<u8>)> = self
-            .db
-            .fetch_one(
-                "select generation, sealed from credentials where project = $1 and account = $2",
-                [project.into(), id.into()],
-            )
-            .await?;
-        let Some((generation, sealed)) = row else {
-            return Ok(None);
-        };
-        let Some(vault) = Vault::of(self, project, id).await? else {
-            return Ok(None);
-        };
-        let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-        Ok(Some((credential_in(&text)?, count_in(generation)?)))
     }
 }
 
@@ -367,58 +456,12 @@ pub(super) async fn write_state(
     }
 }
 
-/// True if the account's credential is the one of this generation.
-pub(super) async fn is_generation(
-    tx: &mut Tx,
-    project: &ProjectId,
-    id: AccountId,
-    generation: u64,
-) -> Result<bool> {
-    let row: Option<(i64,)> = tx
-        .fetch_one(
-            "select generation from credentials where project = $1 and account = $2",
-            [project.into(), id.into()],
-        )
-        .await?;
-    let (now,) = row.ok_or_else(no_such_account)?;
-    Ok(count_in(now)? == generation)
-}
-
-/// Puts `credential` in the place of the former one, with the next generation. A former one that
-/// does not open is locked, and what is locked is not overwritten.
-async fn write_next_credential(
-    tx: &mut Tx,
-    vault: &Vault<'_>,
-    id: AccountId,
-    credential: &Credential,
-) -> Result<()> {
-    let former: Option<(i64, Vec<u8>)> = tx
-        .fetch_one(
-            "select generation, sealed from credentials where project = $1 and account = $2",
-            [vault.project.into(), id.into()],
-        )
-        .await?;
-    let (generation, sealed) = former.ok_or_else(no_such_account)?;
-    vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-    let next = count_in(generation)? + 1;
-    let sealed = vault.seal(
-        Field::Credential,
-        &next.to_string(),
-        &credential_out(credential),
-    );
-    tx.execute(
-        "update credentials set generation = $3, sealed = $4 where project = $1 and account = $2",
-        [vault.project.into(), id.into(), next.into(), sealed.into()],
-    )
-    .await?;
-    Ok(())
-}
-
 fn seal_profile(vault: &Vault<'_>, account: &Account) -> Result<Vec<u8>> {
     let profile = json(&Profile {
         origin_owner_name: account.origin_owner_name.clone(),
         origin_username: account.origin_username.clone(),
         label: account.label.clone(),
+        assume_user: account.assume_user.clone(),
     })?;
     Ok(vault.seal(Field::Profile, "", profile.as_bytes()))
 }
@@ -428,57 +471,34 @@ fn seal_identity(vault: &Vault<'_>, identity: &Identity) -> Result<Vec<u8>> {
 }
 
 fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
-    let (
-        id,
-        project,
-        provider,
-        origin_owner_id,
-        kind,
-        status,
-        status_reasons,
-        endpoint,
-        sealed_profile,
-        sealed_identity,
-        created_at,
-        updated_at,
-    ) = row;
-    let profile: Profile = json_in(&vault.open(Field::Profile, "", &sealed_profile)?)?;
-    Ok(Account {
-        id: id_in(&id)?,
-        project: project_in(&project)?,
-        provider,
-        origin_owner_id,
+    let profile: Profile = json_in(&vault.open(Field::Profile, "", &row.sealed_profile)?)?;
+    let credential = row
+        .credential
+        .map(|columns| columns.status(row.is_profile_enabled))
+        .transpose()?;
+    let actions = match row.actions {
+        None => ActionSet::ALL,
+        Some(words) => words.parse().map_err(Error::internal)?,
+    };
+    let mut account = Account {
+        id: id_in(&row.id)?,
+        project: project_in(&row.project)?,
+        provider: row.provider,
+        origin_owner_id: row.origin_owner_id,
         origin_owner_name: profile.origin_owner_name,
         origin_username: profile.origin_username,
         label: profile.label,
-        kind: word_in(kind)?,
-        status: word_in(status)?,
-        status_reasons: json_in(status_reasons.as_bytes())?,
-        endpoint: json_in(endpoint.as_bytes())?,
-        identity: json_in(&vault.open(Field::Identity, "", &sealed_identity)?)?,
-        created_at: moment_in(created_at)?,
-        updated_at: moment_in(updated_at)?,
-    })
-}
-
-const ACCESS_TOKEN: u8 = b'a';
-
-/// A credential as it is sealed: a letter for its kind, then the token. By hand, since a
-/// serialiser would leave copies of it in buffers that nobody wipes.
-fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
-    let Credential::AccessToken(token) = credential;
-    let token = token.expose_secret().as_bytes();
-    let mut text = Zeroizing::new(Vec::with_capacity(1 + token.len()));
-    text.push(ACCESS_TOKEN);
-    text.extend_from_slice(token);
-    text
-}
-
-fn credential_in(text: &[u8]) -> Result<Credential> {
-    let token = text
-        .split_first()
-        .filter(|(kind, _)| **kind == ACCESS_TOKEN)
-        .and_then(|(_, token)| std::str::from_utf8(token).ok())
-        .ok_or_else(|| Error::internal("a stored credential is of no kind that is known"))?;
-    Ok(Credential::AccessToken(SecretString::from(token)))
+        kind: word_in(row.kind)?,
+        status: word_in(row.status)?,
+        status_reasons: json_in(row.status_reasons.as_bytes())?,
+        endpoint: json_in(row.endpoint.as_bytes())?,
+        identity: json_in(&vault.open(Field::Identity, "", &row.sealed_identity)?)?,
+        assume_user: profile.assume_user,
+        credential,
+        actions,
+        created_at: moment_in(row.created_at)?,
+        updated_at: moment_in(row.updated_at)?,
+    };
+    account.tell_of_credential();
+    Ok(account)
 }

@@ -15,12 +15,15 @@ use super::{
 use crate::error::{Error, Result};
 
 /// What is copied, in an order in which each row finds what it refers to.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 11] = [
     "key_checks",
     "projects",
     "api_keys",
+    "connector_profiles",
     "accounts",
     "credentials",
+    "connect_sessions",
+    "authorizations",
     "walks",
     "directories",
     "blobs",

@@ -14,6 +14,7 @@
 //! * **One after the other.** What changes an account, or anything that hangs on it, locks the
 //!   account's row first. So a transaction that reads and then writes is right with any number of
 //!   processes on one database.
+//! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `credentials`).
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
 //!   come back; that another process holds a lock is waited out in here.
 //!
@@ -21,7 +22,11 @@
 //! differs between databases, `open` (with `sqlite` and `postgres`) for what happens before the
 //! first query.
 
-use std::fmt;
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,6 +34,7 @@ use zeroize::Zeroizing;
 
 use self::{
     db::{Db, Tx},
+    journal::Journal,
     sqlite::SqliteFile,
 };
 use crate::{
@@ -41,22 +47,33 @@ use crate::{
 mod accounts;
 mod backup;
 mod budgets;
+mod connect_sessions;
 mod copy;
+mod credentials;
 mod db;
 mod directories;
 mod inspect;
+mod journal;
 mod open;
 mod postgres;
+mod profiles;
 mod projects;
 mod replicas;
 mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
+pub use connect_sessions::{Authorization, Bringer, Draft, NewAuthorization, StateFault};
 pub use copy::{Copied, CopyError};
+pub use credentials::{
+    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, Grant, Intent, IssuedTo,
+    RefreshEnd, StoredCredential, TAKEN_OVER_AFTER, Wanted,
+};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
+pub use journal::PendingPair;
 pub use open::OpenError;
+pub use projects::HubTargets;
 pub use replicas::DEAD_AFTER;
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
@@ -72,6 +89,10 @@ pub struct Store {
     clock: Clock,
     chance: Chance,
     retention: Retention,
+    journal_path: Option<PathBuf>,
+    /// Where pairs wait that the database does not take; None until this process serves, or where
+    /// another has it.
+    journal: Arc<OnceLock<Journal>>,
 }
 
 impl Store {
@@ -100,7 +121,56 @@ impl Store {
             clock,
             chance,
             retention: Retention::default(),
+            journal_path: None,
+            journal: Arc::default(),
         })
+    }
+
+    /// Has pairs of tokens that the database does not take wait in this folder.
+    #[must_use]
+    pub fn with_journal(mut self, path: PathBuf) -> Self {
+        self.journal_path = Some(path);
+        self
+    }
+
+    /// What this process and its earlier runs are known by to others on the same database. A
+    /// SQLite file has one node.
+    fn node(&self) -> &str {
+        match self.journal.get() {
+            Some(journal) if self.is_shared() => journal.node(),
+            _ => "",
+        }
+    }
+
+    /// Keeps a pair that the database does not take. On return it survives a power cut.
+    ///
+    /// # Errors
+    /// Where there is no journal, or the disk does not take it either.
+    pub fn journal_pair(&self, pair: &PendingPair) -> Result<()> {
+        let journal = self.journal.get();
+        let journal = journal.ok_or_else(|| Error::internal("this process has no journal"))?;
+        journal.put(pair).map_err(Error::internal)
+    }
+
+    /// Takes a pair out of the journal that need not wait there any more.
+    pub fn unjournal_pair(&self, pair: &PendingPair) {
+        if let Some(journal) = self.journal.get()
+            && let Err(error) = journal.remove(pair)
+        {
+            // It is found superseded with the next start.
+            tracing::warn!(%error, "a pair of tokens could not be taken out of the journal");
+        }
+    }
+
+    /// The pairs that wait.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn journaled_pairs(&self) -> Result<Vec<PendingPair>> {
+        match self.journal.get() {
+            None => Ok(Vec::new()),
+            Some(journal) => journal.pairs().map_err(Error::internal),
+        }
     }
 
     /// Keeps other than the default amount of what is past.
@@ -161,6 +231,16 @@ impl fmt::Debug for Store {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Credential,
+    /// The customer's own app.
+    App,
+    /// The secret of a connector profile's app.
+    ClientSecret,
+    /// What is said of a connect session in words.
+    Details,
+    /// What a customer brought that is not saved yet.
+    Draft,
+    /// A sign-in under way.
+    Authorization,
     Profile,
     Identity,
     Directory,
@@ -173,6 +253,11 @@ impl Field {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Credential => "credential",
+            Self::App => "app",
+            Self::ClientSecret => "client_secret",
+            Self::Details => "details",
+            Self::Draft => "draft",
+            Self::Authorization => "authorization",
             Self::Profile => "profile",
             Self::Identity => "identity",
             Self::Directory => "directory",

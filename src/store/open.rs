@@ -99,6 +99,7 @@ fn migrations() -> Migrator {
         migration(1, "init", include_str!("migrations/0001_init.sql")),
         migration(2, "replicas", include_str!("migrations/0002_replicas.sql")),
         migration(3, "budgets", include_str!("migrations/0003_budgets.sql")),
+        migration(5, "linking", include_str!("migrations/0005_linking.sql")),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);

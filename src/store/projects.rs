@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Store, id_in, moment_in, no_such_project, open::known_answer, project_in};
+use super::{
+    Store, id_in, json, json_in, moment_in, no_such_project, open::known_answer, project_in,
+};
 use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
@@ -22,6 +24,13 @@ type KeyRow = (
     Option<i64>,
     Option<i64>,
 );
+
+/// What the hub may lead to beside itself, letter for letter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HubTargets {
+    pub return_urls: Vec<String>,
+    pub opener_origins: Vec<String>,
+}
 
 impl Store {
     /// Makes a project and its data key. False if there is one of that id already; it stays
@@ -46,6 +55,40 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(created == 1)
+    }
+
+    /// Where a project's customers may be sent back to, and which pages may be told of a link.
+    pub async fn hub_targets(&self, project: &ProjectId) -> Result<HubTargets> {
+        let row: Option<(String, String)> = self
+            .db
+            .fetch_one(
+                "select return_urls, opener_origins from projects where id = $1",
+                [project.into()],
+            )
+            .await?;
+        let (return_urls, opener_origins) = row.ok_or_else(no_such_project)?;
+        Ok(HubTargets {
+            return_urls: json_in(return_urls.as_bytes())?,
+            opener_origins: json_in(opener_origins.as_bytes())?,
+        })
+    }
+
+    /// Registers where a project's customers may be sent back to, and which pages may be told, in
+    /// the place of what was registered. False if there is no such project.
+    pub async fn set_hub_targets(&self, project: &ProjectId, targets: &HubTargets) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let updated = tx
+            .execute(
+                "update projects set return_urls = $2, opener_origins = $3 where id = $1",
+                [
+                    project.into(),
+                    json(&targets.return_urls)?.into(),
+                    json(&targets.opener_origins)?.into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(updated == 1)
     }
 
     pub async fn project_exists(&self, project: &ProjectId) -> Result<bool> {

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Store, db::Tx, id_in, walks::interrupt, word};
+use super::{Store, db::Tx, id_in, journal::Journal, walks::interrupt, word};
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -34,12 +34,42 @@ impl Store {
             tx.execute("delete from replicas", []).await?;
             tx.commit().await?;
         }
+        self.claim_journal();
         self.beat().await?;
         match self.bury().await {
             // A row that somebody else's end still holds keeps nobody from serving.
             Err(error) if self.is_shared() && error.kind() == Kind::StoreUnavailable => Ok(0),
             buried => buried,
         }
+    }
+
+    /// Takes the journal. Without one this serves too: a pair that the database does not take is
+    /// then kept in memory alone.
+    fn claim_journal(&self) {
+        let Some(path) = &self.journal_path else {
+            return;
+        };
+        match Journal::claim(path, &self.chance) {
+            Ok(Some(journal)) => {
+                // A second join of one process has it already.
+                let _ = self.journal.set(journal);
+            }
+            Ok(None) if self.journal.get().is_some() => {}
+            Ok(None) => tracing::warn!("another process has the journal of token pairs"),
+            Err(error) => tracing::error!(%error, "the journal of token pairs cannot be used"),
+        }
+    }
+
+    /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
+    /// refreshes that were in flight are taken over at once. Gives how many of each.
+    pub async fn recover_refreshes(&self) -> Result<(u64, u64)> {
+        let mut stored = 0;
+        for pair in self.journaled_pairs()? {
+            self.commit_pair(&pair).await?;
+            self.unjournal_pair(&pair);
+            stored += 1;
+        }
+        Ok((stored, self.take_over_own().await?))
     }
 
     /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::{
     Field, Store, Vault,
-    accounts::{AccountState, is_generation, write_state},
+    accounts::{AccountState, write_state},
     count_in,
+    credentials::is_lineage,
     db::Tx,
     directories::SealedBlob,
     id_in, lock_account, moment_in, no_such_account, word, word_in,
@@ -24,9 +25,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct WalkCommit<'a> {
     pub project: &'a ProjectId,
-    /// The generation of the credential that the walk read with: what that one saw counts only
-    /// while it is the account's. None where what is written does not hang on it.
-    pub generation: Option<u64>,
+    /// The lineage of the credential that the walk read with: what that one saw counts only while
+    /// it is the account's. None where what is written does not hang on it.
+    pub lineage: Option<u64>,
     /// As it ended. Its row may be one that this process has running, one that is held, or not
     /// there at all.
     pub walk: &'a Walk,
@@ -180,8 +181,8 @@ impl Store {
         if !lock_account(&mut tx, project, account).await? {
             return Err(no_such_account());
         }
-        if let Some(generation) = commit.generation
-            && !is_generation(&mut tx, project, account, generation).await?
+        if let Some(lineage) = commit.lineage
+            && !is_lineage(&mut tx, project, account, lineage).await?
         {
             return Ok(Committed::CredentialReplaced);
         }

@@ -11,16 +11,17 @@ use rolecall::{
         walk::{Walk, WalkReason, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, Begun, Committed, Held, Latest, NewCredential, NewDirectory,
-        OpenError, Retention, WalkCommit,
+        AccountState, AccountUpdate, Begun, Committed, Grant, Held, Latest, NewCredential,
+        NewDirectory, OpenError, Retention, WalkCommit,
     },
 };
 use secrecy::SecretString;
 
 use crate::{
-    budgets,
+    budgets, credentials,
     world::{
-        EMAIL, NAME, TOKEN, World, credential, ends, exposed, furnish, identity, project, ring,
+        EMAIL, NAME, TOKEN, World, credential, credential_of, ends, exposed, furnish, identity,
+        project, ring,
     },
 };
 
@@ -125,6 +126,38 @@ pub const ALL: &[(&str, Contract)] = &[
     ("callers that vanish leave nothing half done", |w| {
         Box::pin(callers_that_vanish_leave_nothing_half_done(w))
     }),
+    ("one of many redeems a refresh token", |w| {
+        Box::pin(credentials::one_of_many_redeems(w))
+    }),
+    (
+        "a late pair wins, unless the account has another credential",
+        |w| Box::pin(credentials::a_late_pair_wins(w)),
+    ),
+    (
+        "a refresh that nobody ends is taken over, and told to be in doubt",
+        |w| Box::pin(credentials::a_refresh_that_nobody_ends_is_taken_over(w)),
+    ),
+    (
+        "a refresh token is dead after two refusals, 90 seconds apart",
+        |w| Box::pin(credentials::a_refresh_token_is_dead_after_two_refusals(w)),
+    ),
+    (
+        "what was not sent, or refused for another reason, is due again",
+        |w| Box::pin(credentials::what_says_nothing_of_the_token_is_due_again(w)),
+    ),
+    ("a disconnected account has nothing left to redeem", |w| {
+        Box::pin(credentials::a_disconnected_account_has_nothing_left(w))
+    }),
+    (
+        "a changed secret is used by accounts that are linked",
+        |w| Box::pin(credentials::a_changed_secret_is_used(w)),
+    ),
+    ("an invitation makes one link", |w| {
+        Box::pin(credentials::an_invitation_makes_one_link(w))
+    }),
+    ("a sign-in comes back once, and to who set out", |w| {
+        Box::pin(credentials::a_sign_in_comes_back_once(w))
+    }),
 ];
 
 async fn a_project_is_made_once(World { store, clock, .. }: World) {
@@ -223,12 +256,12 @@ async fn an_account_reads_back_whole(world: World) {
         store.accounts(&own).await.unwrap(),
         [first.clone(), second.clone(), third.clone()]
     );
-    let (stored, generation) = store.credential(&own, first.id).await.unwrap().unwrap();
-    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
+    let found = credential_of(store, &own, first.id).await;
+    assert_eq!(found, (TOKEN.to_owned(), 1));
 
     let nobodys = world.new_account(&project("nobody"));
     let error = store
-        .insert_account(&nobodys, &credential())
+        .insert_account(&nobodys, &Grant::personal(&credential()), None)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
@@ -316,6 +349,7 @@ async fn an_accounts_description_can_be_changed(world: World) {
     let update = AccountUpdate {
         change: &change,
         credential: None,
+        connect_session: None,
     };
     let after = store
         .update_account(&own, before.id, update, clock.now())
@@ -330,8 +364,8 @@ async fn an_accounts_description_can_be_changed(world: World) {
     assert_eq!(after.label, before.label);
     let stored = store.account(&own, before.id).await.unwrap();
     assert_eq!(stored, Some(after));
-    let (credential, generation) = store.credential(&own, before.id).await.unwrap().unwrap();
-    assert_eq!((exposed(&credential), generation), (TOKEN, 1));
+    let found = credential_of(store, &own, before.id).await;
+    assert_eq!(found, (TOKEN.to_owned(), 1));
     let kept = store.account(&own, other.id).await.unwrap();
     assert_eq!(kept, Some(other));
 
@@ -365,9 +399,10 @@ async fn a_credential_is_replaced_by_its_next_generation(world: World) {
         let update = AccountUpdate {
             change: &relabelled(),
             credential: Some(NewCredential {
-                credential: &credential,
+                grant: Grant::personal(&credential),
                 identity: &identity,
             }),
+            connect_session: None,
         };
         let after = store
             .update_account(&own, account.id, update, clock.now())
@@ -381,11 +416,11 @@ async fn a_credential_is_replaced_by_its_next_generation(world: World) {
         assert_eq!(after.label.as_deref(), Some("Canary Lovelace II"));
         let stored = store.account(&own, account.id).await.unwrap();
         assert_eq!(stored, Some(after));
-        let (stored, now) = store.credential(&own, account.id).await.unwrap().unwrap();
-        assert_eq!((exposed(&stored), now), (NEW_TOKEN, generation));
+        let found = credential_of(store, &own, account.id).await;
+        assert_eq!(found, (NEW_TOKEN.to_owned(), generation));
     }
-    let (stored, generation) = store.credential(&own, other.id).await.unwrap().unwrap();
-    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
+    let found = credential_of(store, &own, other.id).await;
+    assert_eq!(found, (TOKEN.to_owned(), 1));
 }
 
 async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
@@ -393,12 +428,14 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     world.seal(&account, 1, b"one").await;
+    let credential = new_credential();
     let update = AccountUpdate {
         change: &AccountChange::default(),
         credential: Some(NewCredential {
-            credential: &new_credential(),
+            grant: Grant::personal(&credential),
             identity: &account.identity,
         }),
+        connect_session: None,
     };
     let replaced = store
         .update_account(&own, account.id, update, clock.now())
@@ -410,8 +447,8 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
         reasons: &[],
         identity: None,
     };
-    let commit = |generation| WalkCommit {
-        generation: Some(generation),
+    let commit = |lineage| WalkCommit {
+        lineage: Some(lineage),
         directory: Some(NewDirectory {
             version: 2,
             encoded: b"two",
@@ -1073,9 +1110,10 @@ async fn no_project_sees_anothers_rows(world: World) {
     let stolen_away = || AccountUpdate {
         change: &change,
         credential: Some(NewCredential {
-            credential: &theirs,
+            grant: Grant::personal(&theirs),
             identity: &identity,
         }),
+        connect_session: None,
     };
 
     for project in [&foreign, &absent] {
@@ -1138,8 +1176,8 @@ async fn no_project_sees_anothers_rows(world: World) {
     assert_eq!(store.held(&own, sibling, held.id).await.unwrap(), None);
 
     // Nothing of it has changed.
-    let (stored, generation) = store.credential(&own, id).await.unwrap().unwrap();
-    assert_eq!((exposed(&stored), generation), (TOKEN, 1));
+    let found = credential_of(store, &own, id).await;
+    assert_eq!(found, (TOKEN.to_owned(), 1));
     assert_eq!(store.key(key.id).await.unwrap(), Some(key));
     assert_eq!(store.account(&own, id).await.unwrap(), Some(account));
     let walk = store.walk(&own, id, sealed.id).await.unwrap();
@@ -1204,7 +1242,11 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         account.origin_owner_id = format!("customer-{n}");
         let attempt = {
             let (store, account) = (world.store.clone(), account.clone());
-            tokio::spawn(async move { store.insert_account(&account, &credential()).await })
+            tokio::spawn(async move {
+                store
+                    .insert_account(&account, &Grant::personal(&credential()), None)
+                    .await
+            })
         };
         for _ in 0..n % 20 {
             tokio::task::yield_now().await;
@@ -1257,7 +1299,7 @@ pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
     let store = open(&new).await.store;
     for account in [account, later] {
         let found = store.credential(&account.project, account.id).await;
-        assert_eq!(exposed(&found.unwrap().unwrap().0), TOKEN);
+        assert_eq!(exposed(&found.unwrap().unwrap().credential), TOKEN);
         let found = store.account(&account.project, account.id).await.unwrap();
         assert_eq!(found, Some(account));
     }

@@ -49,7 +49,12 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
             let (project, id) = (&account.project, account.id);
             let found = store.account(project, id).await.unwrap();
             assert_eq!(found.as_ref(), Some(account));
-            let (credential, _) = store.credential(project, id).await.unwrap().unwrap();
+            let credential = store
+                .credential(project, id)
+                .await
+                .unwrap()
+                .unwrap()
+                .credential;
             assert_eq!(exposed(&credential), TOKEN);
             let expected = &source.store;
             assert_eq!(

@@ -9,6 +9,7 @@
 mod budgets;
 mod contract;
 mod copy;
+mod credentials;
 mod postgres;
 #[path = "../postgres/mod.rs"]
 mod schema;

@@ -7,7 +7,7 @@ use rolecall::{
     crypto::KeyRing,
     error::Kind,
     model::account::AccountChange,
-    store::{AccountUpdate, Inspection, NewCredential, OpenError, Store},
+    store::{AccountUpdate, Grant, Inspection, NewCredential, OpenError, Store},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -73,11 +73,8 @@ async fn what_was_stored_is_there_after_a_restart() {
     );
     let latest = store.latest_directory(project, account.id).await.unwrap();
     assert_eq!(latest.unwrap().version, 2);
-    let (credential, _) = store
-        .credential(project, account.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let found = store.credential(project, account.id).await;
+    let credential = found.unwrap().unwrap().credential;
     assert_eq!(exposed(&credential), TOKEN);
 }
 
@@ -193,10 +190,12 @@ async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
         let error = store.credential(&one.project, one.id).await.unwrap_err();
         assert_eq!(error.kind(), Kind::CredentialLocked, "{theft}");
         // What is locked is not overwritten either.
+        let brought = credential();
         let update = AccountUpdate {
+            connect_session: None,
             change: &AccountChange::default(),
             credential: Some(NewCredential {
-                credential: &credential(),
+                grant: Grant::personal(&brought),
                 identity: &one.identity,
             }),
         };

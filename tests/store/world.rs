@@ -12,12 +12,14 @@ use rolecall::{
         account::{Account, AccountKind, AccountStatus, Credential, Endpoint, Region},
         id::{AccountId, ProjectId, RemoteId},
         observed::{Identity, Seats},
+        profile::ActionSet,
         schema::Reason,
         walk::{Counts, Walk, WalkState},
     },
-    store::{NewDirectory, OpenError, Store, WalkCommit},
+    store::{Grant, NewDirectory, OpenError, Store, WalkCommit},
 };
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
 
 pub const TOKEN: &str = "canary-token-7fQ2";
 pub const EMAIL: &str = "canary.ada@example.com";
@@ -62,8 +64,13 @@ pub fn credential() -> Credential {
 }
 
 pub fn exposed(credential: &Credential) -> &str {
-    let Credential::AccessToken(token) = credential;
-    token.expose_secret()
+    credential.access_token().expose_secret()
+}
+
+/// What is stored of a credential, as its access token and generation.
+pub async fn credential_of(store: &Store, project: &ProjectId, id: AccountId) -> (String, u64) {
+    let stored = store.credential(project, id).await.unwrap().unwrap();
+    (exposed(&stored.credential).to_owned(), stored.generation)
 }
 
 impl World {
@@ -84,6 +91,35 @@ impl World {
         Self {
             store: store.unwrap(),
             ..self.clone()
+        }
+    }
+
+    /// Sets a moment of an account's credential behind the store's back.
+    pub async fn set(&self, account: &Account, column: &str, moment: Timestamp) {
+        let statement = format!(
+            "update credentials set {column} = {} where account = '{}'",
+            moment.as_millisecond(),
+            account.id
+        );
+        let statement = sqlx::AssertSqlSafe(statement);
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let mut connection = SqliteConnectOptions::new()
+                .filename(path)
+                .connect()
+                .await
+                .unwrap();
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection.close().await.unwrap();
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection.close().await.unwrap();
         }
     }
 
@@ -131,6 +167,9 @@ impl World {
             status_reasons: Vec::new(),
             endpoint: Endpoint::Region(Region::Eu),
             identity: identity(NAME),
+            assume_user: None,
+            credential: None,
+            actions: ActionSet::ALL,
             created_at: now,
             updated_at: now,
         }
@@ -139,10 +178,12 @@ impl World {
     pub async fn account(&self, project: &ProjectId) -> Account {
         let account = self.new_account(project);
         self.store
-            .insert_account(&account, &credential())
+            .insert_account(&account, &Grant::personal(&credential()), None)
             .await
             .unwrap();
-        account
+        // As it is read: with what is to be known of its credential.
+        let stored = self.store.account(project, account.id).await.unwrap();
+        stored.unwrap()
     }
 
     pub fn new_walk(&self, account: AccountId, state: WalkState) -> Walk {
@@ -204,7 +245,7 @@ impl World {
 pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
     WalkCommit {
         project,
-        generation: None,
+        lineage: None,
         walk,
         judged_against: None,
         directory: None,

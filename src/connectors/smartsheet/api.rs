@@ -1,19 +1,21 @@
 //! Smartsheet's paths, paging and error codes.
 
-use secrecy::SecretString;
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::wire;
 use crate::{
     connectors::Session,
-    model::account::{Credential, Endpoint, Region},
-    outbound::{Answer, CallError, CallErrorKind, Complaint, Nature, Request},
+    model::account::{Endpoint, Region},
+    outbound::{Answer, CallError, CallErrorKind, Complaint, Nature},
 };
 
 /// "No such user": the user's own code and the general one, which of them comes is not known.
 pub(super) const NO_SUCH_USER: [i64; 2] = [1020, 1006];
 pub(super) const NO_SUCH_GROUP: [i64; 1] = [1106];
+
+/// That user cannot be assumed; a token that must assume one does not.
+const ASSUME_USER_REFUSED: [i64; 8] = [1030, 1044, 1270, 1271, 1272, 1273, 1274, 1275];
 
 /// Tells Smartsheet that this is an integration and not a person.
 const HEADERS: [(&str, &str); 1] = [(
@@ -33,25 +35,32 @@ pub(super) async fn get(
     path: Path<'_>,
     query: &[(&str, &str)],
 ) -> Result<Answer, CallError> {
-    let url = url(&session.endpoint, path.segments, query).ok_or_else(|| {
-        CallError::new(
-            CallErrorKind::Refused,
-            "the account's base URL cannot be called",
-        )
-    })?;
-    let request = Request {
-        url,
-        template: path.template,
-        token: token(&session.credential),
-        headers: &HEADERS,
-    };
-    session.caller.get(request, complaint).await
+    let url = url(&session.endpoint, path.segments, query).ok_or_else(uncallable)?;
+    session
+        .get(url, path.template, &HEADERS, complaint)
+        .await
+        .map_err(|error| match error.code {
+            // Said with 401, 400 or 403, and none of them is about the token as such.
+            Some(code) if ASSUME_USER_REFUSED.contains(&code) => CallError {
+                kind: CallErrorKind::AssumeUserRefused,
+                ..error
+            },
+            _ => error,
+        })
 }
 
-fn token(credential: &Credential) -> &SecretString {
-    match credential {
-        Credential::AccessToken(token) => token,
-    }
+pub(super) async fn delete(session: &Session, path: Path<'_>) -> Result<Answer, CallError> {
+    let url = url(&session.endpoint, path.segments, &[]).ok_or_else(uncallable)?;
+    session
+        .delete(url, path.template, &HEADERS, complaint)
+        .await
+}
+
+pub(super) fn uncallable() -> CallError {
+    CallError::new(
+        CallErrorKind::Refused,
+        "the account's base URL cannot be called",
+    )
 }
 
 /// Data, tokens and apps of the regions are apart.

@@ -3,6 +3,7 @@
 //! * `api`: paths, paging, error codes.
 //! * `wire`: its JSON as it comes.
 //! * `map`: from its words to ours; `roles`: what it has for roles.
+//! * `oauth`: consent and tokens.
 //!
 //! Its quirks, and what is made of them:
 //!
@@ -23,7 +24,10 @@ use async_trait::async_trait;
 use url::Url;
 
 use crate::{
-    connectors::{Connector, ListPage, Presence, Session},
+    connectors::{
+        Connector, ListPage, Presence, Session,
+        oauth::{AuthorizeRequest, IssuedPair, TokenError, TokenRequest},
+    },
     model::{
         account::Endpoint,
         connector::Models,
@@ -33,11 +37,12 @@ use crate::{
         },
         schema::Reason,
     },
-    outbound::{Answer, CallError, CallErrorKind},
+    outbound::{Answer, CallError, CallErrorKind, Outbound},
 };
 
 mod api;
 mod map;
+mod oauth;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -218,6 +223,38 @@ impl Connector for Smartsheet {
             .map_err(|fault| api::off_shape(&answer, fault))?;
         is_asked_for(&answer, id, &user.remote_id)?;
         Ok(Presence::Found(user))
+    }
+
+    fn read_scopes(&self) -> &'static [&'static str] {
+        oauth::READ_SCOPES
+    }
+
+    fn knows_scope(&self, scope: &str) -> bool {
+        oauth::knows_scope(scope)
+    }
+
+    fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url> {
+        oauth::authorize_url(request)
+    }
+
+    async fn issue_tokens(
+        &self,
+        outbound: &Outbound,
+        request: TokenRequest<'_>,
+    ) -> Result<IssuedPair, TokenError> {
+        oauth::issue_tokens(outbound, request).await
+    }
+
+    async fn revoke(&self, session: &Session) -> Result<(), CallError> {
+        let path = Path {
+            template: "/token",
+            segments: &["token"],
+        };
+        match api::delete(session, path).await {
+            // Dead already.
+            Err(error) if error.kind == CallErrorKind::Unauthorized => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 }
 

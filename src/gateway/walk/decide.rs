@@ -77,7 +77,7 @@ impl Gateway {
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
-                generation: None,
+                lineage: None,
                 walk: &released,
                 judged_against: Some(in_force),
                 directory: Some(NewDirectory {
@@ -126,7 +126,7 @@ impl Gateway {
             .store
             .commit_walk(WalkCommit {
                 project: &account.project,
-                generation: None,
+                lineage: None,
                 walk: &discarded,
                 judged_against: None,
                 directory: None,

@@ -61,6 +61,14 @@ impl Walker<'_> {
             ended_at: Some(now),
             ..self.as_running()
         };
+        let degraded: Vec<_> = (end.reason == Some(WalkReason::Degraded))
+            .then(|| StatusReason {
+                code: "degraded".to_owned(),
+                description: "The account's token sees less than at the last seal: its person is no longer a system admin, it may be. The last directory is served on.".to_owned(),
+                timestamp: now,
+            })
+            .into_iter()
+            .collect();
         let encoded = end.directory.as_ref().map(Directory::encode);
         let evidence = end.evidence.encode();
         let candidate = end
@@ -71,7 +79,7 @@ impl Walker<'_> {
             .store
             .commit_walk(WalkCommit {
                 project: &self.live.project,
-                generation: self.generation,
+                lineage: self.lineage,
                 walk: &walk,
                 judged_against: Some(in_force.map_or(0, Directory::version)),
                 directory: encoded.as_deref().zip(end.directory.as_ref()).map(
@@ -91,7 +99,7 @@ impl Walker<'_> {
                 supersedes_held: is_sealed,
                 account_state: Some(AccountState {
                     status: AccountStatus::Active,
-                    reasons: &[],
+                    reasons: &degraded,
                     // What a held walk says of the token is in force once it is released.
                     identity: (is_sealed && *identity != account.identity).then_some(identity),
                 }),
@@ -139,10 +147,14 @@ impl Walker<'_> {
             ended_at: Some(now),
             ..self.as_running()
         };
-        let (status, reasons) = self.account_after(stop.reason, now);
+        let (status, reasons) = match stop.reason {
+            // The credential's own row says so already.
+            WalkReason::CredentialRefused if !stop.was_refused => (AccountStatus::Active, None),
+            reason => self.account_after(reason, now),
+        };
         let failed = WalkCommit {
             project: &self.live.project,
-            generation: self.generation,
+            lineage: self.lineage,
             walk: &walk,
             judged_against: None,
             directory: None,
@@ -166,7 +178,7 @@ impl Walker<'_> {
             committed = inner
                 .store
                 .commit_walk(WalkCommit {
-                    generation: None,
+                    lineage: None,
                     walk: &interrupted,
                     account_state: None,
                     ..failed
@@ -198,6 +210,14 @@ impl Walker<'_> {
             WalkReason::CredentialRefused => (
                 Account::REAUTH_REQUIRED,
                 "The provider no longer takes this account's credential. Replace its token.",
+            ),
+            WalkReason::CredentialLocked => (
+                "locked",
+                "What is stored of the credential does not open with the present key ring. Restore the ring that it was stored with.",
+            ),
+            WalkReason::AssumeUserRefused => (
+                "assume_user_refused",
+                "The provider no longer lets the account's token stand for the user that it is to assume. Link a new account without it, or for another user.",
             ),
             WalkReason::ScopeMissing => (
                 "scope_missing",

@@ -198,6 +198,7 @@ impl Gateway {
     /// # Errors
     /// `account_inactive`, `provider_unavailable`, `store_unavailable`.
     pub async fn walk_now(&self, own: &OwnAccount, full: bool, wait: Duration) -> Result<Walk> {
+        super::reading::check_active(&own.account)?;
         if own.account.needs_reauth() {
             self.reactivate(&own.account).await?;
         }
@@ -309,7 +310,7 @@ impl Gateway {
         connector
             .identify(&session)
             .await
-            .map_err(|error| super::accounts::link_error(&error, true))?;
+            .map_err(|error| super::link::link_error(&error, true))?;
         self.0
             .store
             .set_account_state(

@@ -55,7 +55,7 @@ pub(super) struct Walker<'a> {
     pub started_at: Timestamp,
     pub caller: Option<Caller>,
     /// Of the credential that it reads with, once that is known.
-    pub generation: Option<u64>,
+    pub lineage: Option<u64>,
 }
 
 /// Walks, commits, and tells what came of it.
@@ -66,7 +66,7 @@ pub(super) async fn walk(gateway: Gateway, live: Arc<Live>, ticket: Arc<Ticket>)
         ticket: &ticket,
         started_at: gateway.0.clock.now(),
         caller: None,
-        generation: None,
+        lineage: None,
     };
     let walk = match walker.walk().await {
         Ok(walk) => walk,
@@ -89,7 +89,7 @@ pub(super) async fn after_panic(
         ticket,
         started_at: ticket.asked_at,
         caller: None,
-        generation: None,
+        lineage: None,
     };
     let reason = if failure.is_cancelled() {
         WalkReason::Interrupted
@@ -117,12 +117,12 @@ impl Walker<'_> {
 
         let connector = self.gateway.connector(&account.provider)?;
         let is_newly_linked = since(self.started_at, account.created_at) < NEWLY_LINKED;
-        let (session, generation) = self
+        let (session, lineage) = self
             .gateway
             .session(&account, Priority::Background, is_newly_linked)
             .await?;
-        self.caller = Some(session.caller.clone());
-        self.generation = Some(generation);
+        self.caller = Some(session.caller());
+        self.lineage = Some(lineage);
         {
             // From here on nobody joins who asks for what is true after their question.
             let _slots = self
@@ -145,11 +145,8 @@ impl Walker<'_> {
         let _judgement = self.live.judgement.lock().await;
         // A person may have released a held walk through another process meanwhile.
         self.gateway.catch_up_now(self.live).await?;
-        let (_, generation_now) = self
-            .gateway
-            .session(&account, Priority::Background, false)
-            .await?;
-        if generation_now != generation {
+        let now = inner.store.credential(project, id).await?;
+        if now.is_none_or(|now| now.lineage != lineage) {
             return Err(WalkReason::Interrupted.into());
         }
         self.judge(&account, connector.as_ref(), &session, reading, started_at)

@@ -30,6 +30,7 @@ impl From<CallError> for Stop {
         let reason = match error.kind {
             CallErrorKind::Unauthorized => WalkReason::CredentialRefused,
             CallErrorKind::Forbidden => WalkReason::ScopeMissing,
+            CallErrorKind::AssumeUserRefused => WalkReason::AssumeUserRefused,
             CallErrorKind::Throttled => WalkReason::ProviderThrottled,
             CallErrorKind::Unavailable => WalkReason::ProviderUnavailable,
             // Budgets are in the store.
@@ -53,6 +54,9 @@ impl From<Error> for Stop {
             Kind::StoreUnavailable => WalkReason::StoreUnavailable,
             // Unlinked while it was walked.
             Kind::AccountNotFound => WalkReason::Interrupted,
+            Kind::AccountInactive => WalkReason::CredentialRefused,
+            Kind::RefreshInProgress => WalkReason::CredentialUncertain,
+            Kind::CredentialLocked => WalkReason::CredentialLocked,
             _ => WalkReason::Internal,
         };
         Self {

@@ -17,12 +17,7 @@ use crate::{
         contract::{self, Truth},
         smartsheet::Smartsheet,
     },
-    model::{
-        account::{Credential, Endpoint},
-        id::RemoteId,
-        observed::Seats,
-        schema::Reason,
-    },
+    model::{account::Endpoint, id::RemoteId, observed::Seats, schema::Reason},
     outbound::{CallError, CallErrorKind, Outbound, Priority, Route, Settings, TokenKey},
 };
 
@@ -59,17 +54,15 @@ impl World {
         let clock = Clock::skipping("2026-11-22T12:00:00Z".parse().unwrap());
         let outbound = Outbound::new(settings, clock, 7, None).unwrap();
         let token = SecretString::from(token);
-        Session {
-            endpoint: Endpoint::BaseUrl(self.simulator.announcement().api_base.clone()),
-            caller: outbound.caller(Route {
-                provider: "smartsheet",
-                account: "account".to_owned(),
-                token: TokenKey::of(&token),
-                priority: Priority::Background,
-                is_newly_linked: true,
-            }),
-            credential: Credential::AccessToken(token),
-        }
+        let caller = outbound.caller(Route {
+            provider: "smartsheet",
+            account: "account".to_owned(),
+            token: TokenKey::of(&token),
+            priority: Priority::Background,
+            is_newly_linked: true,
+        });
+        let endpoint = Endpoint::BaseUrl(self.simulator.announcement().api_base.clone());
+        Session::new(endpoint, token, caller)
     }
 
     /// One call of the control plane.
@@ -204,7 +197,7 @@ async fn who_the_token_is_and_what_it_sees() {
     assert!(!member.is_admin);
     assert_eq!(member.seats, Seats::Hidden(Reason::NotPermitted));
     assert_eq!(
-        session.caller.calls(),
+        session.caller().calls(),
         1,
         "a member's plans are not asked for"
     );
@@ -429,7 +422,7 @@ async fn trouble_that_passes_is_not_seen() {
             .await;
         Smartsheet.identify(&session).await.unwrap();
         // Two that failed, who am I, and the plans: an empty page and one with the answer.
-        assert_eq!(session.caller.calls(), 2 + 1 + 2, "{fault}");
+        assert_eq!(session.caller().calls(), 2 + 1 + 2, "{fault}");
     }
 }
 
@@ -448,7 +441,7 @@ async fn a_walk_asks_for_no_more_than_it_must() {
     }
     // Who am I, my plans (whose first page is empty), three pages of users, one of groups, and
     // each group.
-    assert_eq!(session.caller.calls(), 1 + 2 + 3 + 1 + 20);
+    assert_eq!(session.caller().calls(), 1 + 2 + 3 + 1 + 20);
     let log = world.control("GET", "/log?since=0", Value::Null).await;
     for call in log.as_array().unwrap() {
         let query = call["query"].as_str().unwrap_or_default();

@@ -1,0 +1,164 @@
+//! What a connector calls with: one account's access token at one endpoint, behind the budget,
+//! breaker and retries of [`crate::outbound`].
+//!
+//! An access token may end in the middle of a walk. A session that can be renewed then takes the
+//! next one, once for each call, and makes the call again; whoever holds the session goes on.
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::{
+    model::account::Endpoint,
+    outbound::{Answer, CallError, CallErrorKind, Caller, Complaint, Request, TokenKey},
+};
+
+/// One account's way to its provider. Clones share the token that it calls with.
+#[derive(Clone)]
+pub struct Session {
+    pub endpoint: Endpoint,
+    access: Arc<ArcSwap<Access>>,
+    renewal: Option<Arc<dyn Renewal>>,
+    /// As it is sent.
+    assume_user: Option<Arc<str>>,
+}
+
+/// An access token with its budget.
+struct Access {
+    token: SecretString,
+    caller: Caller,
+}
+
+/// Whoever knows the next access token.
+#[async_trait]
+pub trait Renewal: Send + Sync {
+    /// Another access token than `refused`, which the provider does not take; None if there is
+    /// none to be had.
+    async fn renew(&self, refused: &SecretString) -> Option<SecretString>;
+}
+
+/// What stays as it is in an e-mail address that is sent as JavaScript's `encodeURIComponent`
+/// would.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+impl Session {
+    pub fn new(endpoint: Endpoint, token: SecretString, caller: Caller) -> Self {
+        Self {
+            endpoint,
+            access: Arc::new(ArcSwap::from_pointee(Access { token, caller })),
+            renewal: None,
+            assume_user: None,
+        }
+    }
+
+    /// The same session, which asks `renewal` for another token when its own is refused.
+    #[must_use]
+    pub fn renewed_by(mut self, renewal: Arc<dyn Renewal>) -> Self {
+        self.renewal = Some(renewal);
+        self
+    }
+
+    /// The same session, which asks the provider to take it for the user with this address.
+    #[must_use]
+    pub fn assuming(mut self, user: Option<&str>) -> Self {
+        self.assume_user =
+            user.map(|user| utf8_percent_encode(user, UNRESERVED).to_string().into());
+        self
+    }
+
+    /// The way out of the token that it calls with now.
+    pub fn caller(&self) -> Caller {
+        self.access.load().caller.clone()
+    }
+
+    pub(super) async fn get(
+        &self,
+        url: Url,
+        template: &'static str,
+        headers: &[(&'static str, &str)],
+        complaint: impl Fn(&Answer) -> Complaint + Send + Sync,
+    ) -> Result<Answer, CallError> {
+        let access = self.access.load_full();
+        let headers = self.headers(headers);
+        let request = |access| request(&url, template, access, &headers);
+        let refused = match access.caller.get(request(&access), &complaint).await {
+            Err(error) if error.kind == CallErrorKind::Unauthorized => error,
+            answer => return answer,
+        };
+        let Some(access) = self.renew(&access).await else {
+            return Err(refused);
+        };
+        access.caller.get(request(&access), &complaint).await
+    }
+
+    /// Without another try: a token that is refused here has nothing left to delete.
+    pub(super) async fn delete(
+        &self,
+        url: Url,
+        template: &'static str,
+        headers: &[(&'static str, &str)],
+        complaint: impl Fn(&Answer) -> Complaint + Send + Sync,
+    ) -> Result<Answer, CallError> {
+        let access = self.access.load_full();
+        let headers = self.headers(headers);
+        let request = request(&url, template, &access, &headers);
+        access.caller.delete(request, &complaint).await
+    }
+
+    fn headers<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let assumed = self.assume_user.as_deref();
+        let assumed = assumed.map(|user| ("assume-user", user));
+        own.iter().copied().chain(assumed).collect()
+    }
+
+    /// Takes the next token, unless another call of this session has taken it already.
+    async fn renew(&self, refused: &Access) -> Option<Arc<Access>> {
+        let renewal = self.renewal.as_ref()?;
+        let now = self.access.load_full();
+        if now.token.expose_secret() != refused.token.expose_secret() {
+            return Some(now);
+        }
+        let token = renewal.renew(&refused.token).await?;
+        let next = Arc::new(Access {
+            caller: refused.caller.with_token(TokenKey::of(&token)),
+            token,
+        });
+        self.access.store(Arc::clone(&next));
+        Some(next)
+    }
+}
+
+fn request<'a>(
+    url: &Url,
+    template: &'static str,
+    access: &'a Access,
+    headers: &'a [(&'static str, &'a str)],
+) -> Request<'a> {
+    Request {
+        url: url.clone(),
+        template,
+        token: &access.token,
+        headers,
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}

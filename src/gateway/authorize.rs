@@ -1,0 +1,399 @@
+//! Sign-ins at a provider by OAuth 2.0 (RFC 6749, 4.1, with PKCE, RFC 7636): one engine for the
+//! hub, for integrators with pages of their own, and for the command line.
+//!
+//! A sign-in begins with a `state` of 256 random bits that is good once, for ten minutes, and for
+//! whoever set out with it: the browser that the hub knows by a cookie, or the project. It remembers
+//! which app it is for and what it is to become, so that nothing that comes back says so: the
+//! token endpoint is that of the profile's own region, whoever sent the browser back (mix-up), the
+//! verifier never leaves this house (injection of a code), and the redirect URL is the one that
+//! the app is registered with.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::{
+    Gateway,
+    access::Caller,
+    link::{Described, Issuer, NewAccount, Unproven},
+    profiles::check_enabled,
+    trial::TrialOf,
+};
+use crate::{
+    connectors::oauth::{AuthorizeRequest, TokenError, TokenErrorKind, TokenGrant, TokenRequest},
+    error::{Error, Kind, ProviderFault, Result},
+    model::{
+        account::{Account, Credential, Endpoint, TokenPair},
+        id::ProjectId,
+        profile::{ConnectorProfile, OAuthApp, ProfileId},
+    },
+    store::{Bringer, NewAuthorization, StateFault},
+};
+
+/// How long a sign-in may take. Smartsheet's codes live about as long.
+pub const GOOD_FOR: Duration = Duration::from_secs(600);
+
+/// A sign-in under a connector profile.
+#[derive(Debug, Clone)]
+pub struct NewSignIn {
+    pub profile: String,
+    pub callback_url: String,
+    /// What it is to become.
+    pub description: Described,
+}
+
+/// Where a sign-in leads, and what comes back from it.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    pub url: Url,
+    pub state: SecretString,
+    pub expires_at: Timestamp,
+}
+
+/// Whose app a sign-in is for.
+pub(super) enum SignInApp<'a> {
+    Profile(&'a ConnectorProfile),
+    /// The customer's own, at this endpoint.
+    Own {
+        app: &'a OAuthApp,
+        endpoint: &'a Endpoint,
+        provider: &'a str,
+    },
+}
+
+/// Who sets out on a sign-in.
+pub(super) struct SetsOut<'a> {
+    pub(super) project: &'a ProjectId,
+    pub(super) connect_session: Option<u64>,
+    pub(super) browser: Option<[u8; 32]>,
+    /// What the sign-in is to become; None where that is decided later.
+    pub(super) description: Option<&'a Described>,
+}
+
+/// What belongs to a sign-in and is no secret.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    provider: String,
+    endpoint: Endpoint,
+    description: Option<Described>,
+}
+
+/// A sign-in that came back with a pair of tokens, of which the provider has said nothing yet.
+pub(super) struct SignedIn {
+    pub(super) project: ProjectId,
+    pub(super) connect_session: Option<u64>,
+    pub(super) provider: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) description: Option<Described>,
+    pub(super) unproven: Unproven,
+}
+
+/// A digest under which a secret that comes back is looked up.
+pub(super) fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+impl Gateway {
+    /// Begins a sign-in for an integrator with pages of their own. `callback_url` must be the
+    /// profile's registered one.
+    ///
+    /// # Errors
+    /// `not_found`, `account_inactive` while the profile is disabled, `invalid_body`.
+    pub async fn authorization_url(&self, caller: &Caller, new: NewSignIn) -> Result<SignIn> {
+        let profile = self.profile_in(caller.project(), &new.profile).await?;
+        self.begin_for_project(&profile, &new.callback_url, new.description)
+            .await
+    }
+
+    pub(super) async fn begin_for_project(
+        &self,
+        profile: &ConnectorProfile,
+        callback_url: &str,
+        description: Described,
+    ) -> Result<SignIn> {
+        check_enabled(profile)?;
+        if profile.redirect_url != callback_url {
+            return Err(Error::new(
+                Kind::InvalidBody,
+                "`callback_url` must be the redirect URL of the connector profile, letter for letter",
+            ));
+        }
+        let sets_out = SetsOut {
+            project: &profile.project,
+            connect_session: None,
+            browser: None,
+            description: Some(&description),
+        };
+        self.begin_sign_in(SignInApp::Profile(profile), sets_out)
+            .await
+    }
+
+    /// Ends a sign-in that [`Gateway::authorization_url`] began: redeems the code, proves what it
+    /// brought, and links.
+    ///
+    /// # Errors
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
+    /// [`Gateway::link`]. The code is spent then, and the tokens that it brought are revoked.
+    pub async fn exchange(
+        &self,
+        caller: &Caller,
+        state: &str,
+        code: SecretString,
+    ) -> Result<std::sync::Arc<Account>> {
+        self.exchange_in(caller.project().clone(), state, code)
+            .await
+    }
+
+    pub(super) async fn exchange_in(
+        &self,
+        project: ProjectId,
+        state: &str,
+        code: SecretString,
+    ) -> Result<std::sync::Arc<Account>> {
+        let (gateway, state) = (self.clone(), digest(state));
+        self.owned(async move {
+            let signed_in = gateway
+                .end_sign_in(state, Bringer::Project(&project), code)
+                .await?;
+            let connector = gateway.connector(&signed_in.provider)?;
+            let description = signed_in
+                .description
+                .ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
+            let id = gateway.new_id();
+            let of = TrialOf {
+                account: id.to_string(),
+                endpoint: &signed_in.endpoint,
+                assume_user: None,
+            };
+            let token = signed_in.unproven.credential.access_token().clone();
+            let linked = async {
+                let proven = gateway
+                    .prove(connector.as_ref(), of, signed_in.unproven)
+                    .await?;
+                let new = NewAccount {
+                    id,
+                    project: signed_in.project,
+                    provider: signed_in.provider,
+                    description,
+                    endpoint: signed_in.endpoint.clone(),
+                    assume_user: None,
+                    connect_session: None,
+                };
+                gateway.store_account(new, &proven).await
+            };
+            let linked = linked.await;
+            if linked.is_err() {
+                gateway
+                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                    .await;
+            }
+            linked
+        })
+        .await
+    }
+
+    /// Begins a sign-in.
+    pub(super) async fn begin_sign_in(
+        &self,
+        app: SignInApp<'_>,
+        sets_out: SetsOut<'_>,
+    ) -> Result<SignIn> {
+        let (provider, endpoint) = match &app {
+            SignInApp::Profile(profile) => (profile.provider.as_str(), &profile.endpoint),
+            SignInApp::Own {
+                endpoint, provider, ..
+            } => (*provider, *endpoint),
+        };
+        let connector = self.connector(provider)?;
+        let now = self.0.clock.now();
+        let expires_at = now.saturating_add(GOOD_FOR).map_err(Error::internal)?;
+        let state = self.random_text();
+        let verifier = self.random_text();
+        let default_scopes: Vec<_> = connector
+            .read_scopes()
+            .iter()
+            .map(|scope| (*scope).to_owned())
+            .collect();
+        let (profile, own_app, request) = match &app {
+            SignInApp::Profile(profile) => (
+                Some(profile.id),
+                None,
+                (&profile.client_id, &profile.redirect_url, &profile.scopes),
+            ),
+            SignInApp::Own { app, .. } => (
+                None,
+                Some(*app),
+                (&app.client_id, &app.redirect_url, &default_scopes),
+            ),
+        };
+        let (client_id, redirect_url, scopes) = request;
+        let url = connector
+            .authorize_url(&AuthorizeRequest {
+                endpoint,
+                client_id,
+                redirect_url,
+                scopes,
+                state: state.expose_secret(),
+                verifier: &verifier,
+            })
+            .ok_or_else(|| {
+                let message = "nobody can sign in at this endpoint";
+                Error::new(Kind::InvalidBody, message)
+            })?;
+        let meta = Meta {
+            provider: provider.to_owned(),
+            endpoint: endpoint.clone(),
+            description: sets_out.description.cloned(),
+        };
+        let new = NewAuthorization {
+            state_digest: digest(state.expose_secret()),
+            project: sets_out.project,
+            profile,
+            own_app,
+            connect_session: sets_out.connect_session,
+            browser_digest: sets_out.browser,
+            verifier: &verifier,
+            meta: &serde_json::to_vec(&meta).map_err(Error::internal)?,
+            expires_at,
+        };
+        self.0.store.insert_authorization(&new, now).await?;
+        Ok(SignIn {
+            url,
+            state,
+            expires_at,
+        })
+    }
+
+    /// Ends a sign-in: takes its `state`, once, and redeems the code, once. Not to be dropped on
+    /// the way.
+    pub(super) async fn end_sign_in(
+        &self,
+        state: [u8; 32],
+        bringer: Bringer<'_>,
+        code: SecretString,
+    ) -> Result<SignedIn> {
+        let store = &self.0.store;
+        let now = self.0.clock.now();
+        let taken = store.take_authorization(state, bringer, now).await?;
+        let taken = taken.map_err(|fault| state_refused(&fault))?;
+        let meta: Meta = serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
+        let (app, issuer) = match (taken.own_app, taken.profile) {
+            (Some(app), _) => (app.clone(), Issuer::OwnApp(app)),
+            (None, Some(id)) => (
+                self.app_of_enabled(&taken.project, id).await?,
+                Issuer::Profile(id),
+            ),
+            (None, None) => return Err(Error::internal("a sign-in of no app")),
+        };
+        let connector = self.connector(&meta.provider)?;
+        let request = TokenRequest {
+            endpoint: &meta.endpoint,
+            app: &app,
+            grant: TokenGrant::Code {
+                code: &code,
+                verifier: &taken.verifier,
+            },
+        };
+        let issued = connector
+            .issue_tokens(&self.0.outbound, request)
+            .await
+            .map_err(|error| code_refused(&error))?;
+        let issued_at = self.0.clock.now();
+        let pair = TokenPair {
+            access_token: issued.access_token,
+            refresh_token: issued.refresh_token,
+            issued_at,
+            expires_at: issued_at
+                .saturating_add(issued.expires_in)
+                .unwrap_or(Timestamp::MAX),
+        };
+        let refresh_at = Some(self.refresh_at(&pair));
+        Ok(SignedIn {
+            project: taken.project,
+            connect_session: taken.connect_session,
+            provider: meta.provider,
+            endpoint: meta.endpoint,
+            description: meta.description,
+            unproven: Unproven {
+                credential: Credential::OAuth(pair),
+                issuer,
+                refresh_at,
+            },
+        })
+    }
+
+    async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<OAuthApp> {
+        let store = &self.0.store;
+        let profile = store.profile(project, id).await?;
+        check_enabled(&profile.ok_or_else(super::profiles::no_such_profile)?)?;
+        let app = store.oauth_app(project, id).await?;
+        app.ok_or_else(super::profiles::no_such_profile)
+    }
+
+    /// 256 random bits as text that goes into a URL as it is (RFC 7636, 4.1 has 43 of these
+    /// letters as the least of a verifier).
+    pub(super) fn random_text(&self) -> SecretString {
+        use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+        let bytes = zeroize::Zeroizing::new(self.0.chance.bytes::<32>());
+        BASE64_URL_SAFE_NO_PAD.encode(*bytes).into()
+    }
+}
+
+fn state_refused(fault: &StateFault) -> Error {
+    let message = match fault {
+        StateFault::Unknown => "there is no sign-in of this `state`",
+        StateFault::Used => "the sign-in of this `state` has come back already",
+        StateFault::Expired => "the sign-in of this `state` took too long",
+        StateFault::Another => "the sign-in of this `state` was begun by somebody else",
+    };
+    Error::new(Kind::AuthorizationInvalid, message)
+}
+
+/// What the provider's refusal of a code means to whoever brought it.
+fn code_refused(error: &TokenError) -> Error {
+    let (kind, message) = match error.kind {
+        TokenErrorKind::InvalidGrant => (
+            Kind::AuthorizationRefused,
+            "the provider does not take this code: it was used, or issued to another app",
+        ),
+        TokenErrorKind::GrantExpired => (
+            Kind::AuthorizationRefused,
+            "the provider does not take this code any more: it is too old",
+        ),
+        TokenErrorKind::AppRefused => (
+            Kind::AppRefused,
+            "the provider knows the app, and does not take its client secret",
+        ),
+        TokenErrorKind::UnknownApp => (
+            Kind::AppRefused,
+            "the provider knows no app of this client id",
+        ),
+        TokenErrorKind::RedirectMismatch => (
+            Kind::AppRefused,
+            "the redirect URL is not the one that the app is registered with",
+        ),
+        TokenErrorKind::Throttled => (
+            Kind::ProviderThrottled,
+            "the provider's rate limit is spent",
+        ),
+        TokenErrorKind::Unsent | TokenErrorKind::Doubtful | TokenErrorKind::Refused => (
+            Kind::ProviderUnavailable,
+            "the provider did not give a usable answer to the code",
+        ),
+    };
+    let mut answer = Error::new(kind, message)
+        .with_provider(ProviderFault {
+            status: error.status,
+            code: error.code,
+            reference: None,
+        })
+        .with_source(error.clone());
+    if matches!(kind, Kind::ProviderThrottled | Kind::ProviderUnavailable) {
+        answer = answer.with_retry_after(Duration::from_secs(30));
+    }
+    answer
+}

@@ -1,0 +1,684 @@
+//! Connect sessions, and what the hub does for whoever was invited by one.
+//!
+//! An integrator makes a session and hands its link to a customer. Who has the link token may do
+//! what is here, and nothing else of the project: choose how to link, bring a token or sign in,
+//! look at what the provider said of it, and then save. What was brought waits sealed beside the
+//! session (a *draft*) until it is saved, so that no page ever carries it; saving names the draft
+//! that was looked at. A session is used up by the link that it makes.
+//!
+//! The browser that signs in at the provider is told from others by a secret that the hub keeps in
+//! a cookie; a `state` that comes back to another browser is refused
+//! ([`super::authorize`]).
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{
+    Gateway,
+    access::Caller,
+    authorize::{SetsOut, SignInApp, digest},
+    link::{Described, Issuer, NewAccount, Proven, Unproven, link_error, same_organisation},
+    profiles::check_enabled,
+    trial::{Findings, Trial, TrialOf},
+};
+use crate::{
+    error::{Error, Kind, Progress, Result},
+    model::{
+        account::{Account, AccountChange, AccountKind, Credential, Endpoint},
+        connect::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
+        id::AccountId,
+        observed::Identity,
+        profile::{ClientProof, ConnectorProfile, OAuthApp},
+        schema::Warning,
+        walk::{Walk, WalkState},
+    },
+    store::{Bringer, Draft},
+};
+
+/// How long a session lives if nobody says.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
+
+/// How long a session may live at the most: a link that is mailed.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// The only connector that there is to choose when nobody names one.
+const ONLY_PROVIDER: &str = "smartsheet";
+
+/// An invitation to be made.
+#[derive(Debug, Clone)]
+pub struct NewConnectSession {
+    pub provider: Option<String>,
+    /// The connector profile to sign in under.
+    pub profile: Option<String>,
+    /// The account to be linked again.
+    pub account: Option<String>,
+    pub kind: AccountKind,
+    pub is_multiple: bool,
+    pub origin_owner_id: String,
+    pub details: ConnectDetails,
+    pub expires_in: Duration,
+}
+
+/// An invitation, with what it is handed on by.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    pub session: ConnectSession,
+    pub token: LinkToken,
+}
+
+/// What a customer may choose from.
+pub struct Offer {
+    /// The name for people of the provider.
+    pub provider_name: &'static str,
+    pub provider: String,
+    /// OAuth apps of the project, to sign in under.
+    pub profiles: Vec<ConnectorProfile>,
+    /// Whether a token may be brought, or an app of the customer's own.
+    pub is_open: bool,
+    /// Where else than in the provider's regions the account may be.
+    pub base_urls: Vec<String>,
+    /// What an app of the customer's own is registered with.
+    pub own_app_callback_url: String,
+    /// The account that is linked again.
+    pub account: Option<Account>,
+}
+
+/// What waits to be saved, and what the provider said of it.
+#[derive(Debug, Clone)]
+pub struct Review {
+    /// Which draft this is about; saving names it.
+    pub draft: u64,
+    pub found: Found,
+}
+
+/// What the provider said of what was brought.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Found {
+    pub provider: String,
+    pub endpoint: Endpoint,
+    pub identity: Identity,
+    /// How many users it lists; None where the provider does not say.
+    pub users: Option<u64>,
+    /// The fields that would be null for everybody, and why.
+    pub hidden: Vec<Warning>,
+    refresh_at: Option<Timestamp>,
+}
+
+/// What was linked, and how far its first walk is.
+pub struct Linked {
+    pub account: Arc<Account>,
+    pub progress: Option<Progress>,
+    /// The walk that ended last.
+    pub last_walk: Option<Walk>,
+    pub is_sealed: bool,
+}
+
+impl Gateway {
+    /// Makes an invitation of the caller's project.
+    ///
+    /// # Errors
+    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`,
+    /// `account_inactive` while the profile is disabled.
+    pub async fn create_connect_session(
+        &self,
+        caller: &Caller,
+        new: NewConnectSession,
+    ) -> Result<Invited> {
+        let project = caller.project().clone();
+        if let Some(provider) = &new.provider {
+            self.connector(provider)?;
+        }
+        let mut provider = new.provider;
+        let profile = match &new.profile {
+            None => None,
+            Some(id) => {
+                let profile = self.profile_in(&project, id).await?;
+                check_enabled(&profile)?;
+                if provider.as_ref().is_some_and(|it| *it != profile.provider) {
+                    return Err(invalid("`provider` is not that of the connector profile"));
+                }
+                provider = Some(profile.provider.clone());
+                Some(profile.id)
+            }
+        };
+        let account = match &new.account {
+            None => None,
+            Some(id) => {
+                let own = self.own_account(caller, id).await?;
+                if provider
+                    .as_ref()
+                    .is_some_and(|it| *it != own.account.provider)
+                {
+                    return Err(invalid("`provider` is not that of the account"));
+                }
+                provider = Some(own.account.provider.clone());
+                Some(own.account.id)
+            }
+        };
+        let details = self.registered(&project, new.details).await?;
+        let now = self.0.clock.now();
+        let session = ConnectSession {
+            number: u64::from_be_bytes(self.0.chance.bytes()) & LARGEST_NUMBER,
+            project,
+            provider,
+            profile,
+            account,
+            kind: new.kind,
+            is_multiple: new.is_multiple,
+            origin_owner_id: new.origin_owner_id,
+            details,
+            draft: 0,
+            linked_account: None,
+            created_at: now,
+            expires_at: now
+                .saturating_add(new.expires_in)
+                .map_err(Error::internal)?,
+            used_at: None,
+        };
+        let token = self.random_text();
+        let store = &self.0.store;
+        store
+            .insert_connect_session(&session, digest(token.expose_secret()))
+            .await?;
+        tracing::info!(connect_session = session.number, "connect session made");
+        Ok(Invited { session, token })
+    }
+
+    /// The details, with where the customer returns to and which page is told: what was named must
+    /// be registered, and what is the only one registered need not be named.
+    async fn registered(
+        &self,
+        project: &crate::model::id::ProjectId,
+        mut details: ConnectDetails,
+    ) -> Result<ConnectDetails> {
+        let registered = self.0.store.hub_targets(project).await?;
+        for (name, chosen, registered) in [
+            (
+                "return_url",
+                &mut details.return_url,
+                &registered.return_urls,
+            ),
+            (
+                "opener_origin",
+                &mut details.opener_origin,
+                &registered.opener_origins,
+            ),
+        ] {
+            match chosen {
+                Some(chosen) if !registered.contains(chosen) => {
+                    return Err(Error::new(
+                        Kind::InvalidBody,
+                        format!("`{name}` is not among those that are registered for this project"),
+                    )
+                    .with_hint("The operator registers it with `rolecall projects update`."));
+                }
+                None => {
+                    if let [only] = registered.as_slice() {
+                        *chosen = Some(only.clone());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(details)
+    }
+
+    /// Where a customer goes with a link token.
+    pub fn auth_link_url(&self, token: &LinkToken) -> String {
+        format!("{}/connect/{}", self.public_url(), token.expose_secret())
+    }
+
+    /// The caller's own invitation with this token, if it can still be used. It is not used up by
+    /// that.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`, the same for an unknown, a used, an ended and another project's.
+    pub async fn authenticate_connect_session(
+        &self,
+        caller: &Caller,
+        token: &SecretString,
+    ) -> Result<ConnectSession> {
+        let session = self.open_connect_session(token).await?;
+        if session.project == *caller.project() {
+            return Ok(session);
+        }
+        Err(session_invalid())
+    }
+
+    /// The invitation with this token, if it can still be used.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`.
+    pub async fn open_connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+        let session = self.connect_session(token).await?;
+        if session.is_open_at(self.0.clock.now()) {
+            return Ok(session);
+        }
+        Err(session_invalid())
+    }
+
+    /// The invitation with this token, also one that was used, as long as it has not ended: who
+    /// linked by it may look how that goes.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`.
+    pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+        let digest = digest(token.expose_secret());
+        let session = self.0.store.connect_session(digest).await?;
+        session
+            .filter(|session| self.0.clock.now() < session.expires_at)
+            .ok_or_else(session_invalid)
+    }
+
+    /// What a customer may choose from.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn offer(&self, session: &ConnectSession) -> Result<Offer> {
+        let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+        let connector = self.connector(provider)?;
+        let profiles = self.0.store.profiles(&session.project).await?;
+        let profiles = profiles.into_iter().filter(|profile| {
+            profile.is_enabled
+                && profile.provider == provider
+                && profile.redirect_url == self.callback_url(provider)
+                && session.profile.is_none_or(|only| only == profile.id)
+        });
+        let account = self.account_again(session).await?;
+        let base_urls = match &account {
+            Some(Account {
+                endpoint: Endpoint::BaseUrl(base),
+                ..
+            }) => vec![base.clone()],
+            _ => self.0.settings.base_urls.clone(),
+        };
+        Ok(Offer {
+            provider_name: connector.name(),
+            provider: provider.to_owned(),
+            profiles: profiles.collect(),
+            is_open: session.profile.is_none(),
+            base_urls,
+            own_app_callback_url: self.own_app_callback_url(provider),
+            account,
+        })
+    }
+
+    async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
+        match session.account {
+            None => Ok(None),
+            Some(id) => self.0.store.account(&session.project, id).await,
+        }
+    }
+
+    /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
+    ///
+    /// # Errors
+    /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`; nothing is kept
+    /// then.
+    pub async fn bring_token(
+        &self,
+        session: &ConnectSession,
+        endpoint: Endpoint,
+        token: SecretString,
+    ) -> Result<Review> {
+        let (gateway, session) = (self.clone(), session.clone());
+        self.owned(async move {
+            gateway.0.settings.check_endpoint(&endpoint)?;
+            let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+            let unproven = Unproven::personal(token);
+            gateway
+                .keep(&session, provider.to_owned(), endpoint, unproven)
+                .await
+        })
+        .await
+    }
+
+    /// Begins a sign-in under one of the offered profiles, for this browser.
+    ///
+    /// # Errors
+    /// `not_found`, `account_inactive` while the profile is disabled.
+    pub async fn sign_in(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        profile: &str,
+    ) -> Result<Url> {
+        let profile = self.profile_in(&session.project, profile).await?;
+        check_enabled(&profile)?;
+        if session.profile.is_some_and(|only| only != profile.id) {
+            return Err(super::profiles::no_such_profile());
+        }
+        let sign_in = self
+            .begin_sign_in(
+                SignInApp::Profile(&profile),
+                self.sets_out(session, browser),
+            )
+            .await?;
+        Ok(sign_in.url)
+    }
+
+    /// Begins a sign-in under an app of the customer's own, for this browser. The app's secret is
+    /// kept sealed and never shown again.
+    ///
+    /// # Errors
+    /// `base_url_not_allowed`, `invalid_body`.
+    pub async fn sign_in_with_own_app(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        endpoint: Endpoint,
+        (client_id, client_secret): (String, SecretString),
+    ) -> Result<Url> {
+        self.0.settings.check_endpoint(&endpoint)?;
+        let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+        let app = OAuthApp {
+            client_id,
+            client_secret,
+            proof: ClientProof::ClientSecret,
+            redirect_url: self.own_app_callback_url(provider),
+        };
+        let app = SignInApp::Own {
+            app: &app,
+            endpoint: &endpoint,
+            provider,
+        };
+        let sign_in = self
+            .begin_sign_in(app, self.sets_out(session, browser))
+            .await?;
+        Ok(sign_in.url)
+    }
+
+    fn sets_out<'a>(&self, session: &'a ConnectSession, browser: &SecretString) -> SetsOut<'a> {
+        SetsOut {
+            project: &session.project,
+            connect_session: Some(session.number),
+            browser: Some(digest(browser.expose_secret())),
+            description: None,
+        }
+    }
+
+    /// Where this provider's people consent, as an origin: the only host beside ours that a form
+    /// of the hub may lead to.
+    pub fn consent_origin(&self, provider: &str, endpoint: &Endpoint) -> Option<String> {
+        let verifier = SecretString::default();
+        let connector = self.connector(provider).ok()?;
+        let url = connector.authorize_url(&crate::connectors::oauth::AuthorizeRequest {
+            endpoint,
+            client_id: "",
+            redirect_url: "",
+            scopes: &[],
+            state: "",
+            verifier: &verifier,
+        })?;
+        Some(url.origin().ascii_serialization())
+    }
+
+    /// Ends a sign-in of this session and browser: redeems the code, proves what it brought, and
+    /// keeps that until it is saved. If anything is refused, what it brought is revoked.
+    ///
+    /// # Errors
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
+    /// [`Gateway::bring_token`].
+    pub async fn signed_in(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        state: &str,
+        code: SecretString,
+    ) -> Result<Review> {
+        let (gateway, session) = (self.clone(), session.clone());
+        let bringer = Bringer::Browser(digest(browser.expose_secret()));
+        let state = digest(state);
+        self.owned(async move {
+            let signed_in = gateway.end_sign_in(state, bringer, code).await?;
+            let token = signed_in.unproven.credential.access_token().clone();
+            let kept = if signed_in.connect_session == Some(session.number) {
+                let unproven = signed_in.unproven;
+                let provider = signed_in.provider.clone();
+                gateway
+                    .keep(&session, provider, signed_in.endpoint.clone(), unproven)
+                    .await
+            } else {
+                Err(Error::new(
+                    Kind::AuthorizationInvalid,
+                    "this sign-in was begun from another invitation",
+                ))
+            };
+            if kept.is_err() {
+                let connector = gateway.connector(&signed_in.provider)?;
+                gateway
+                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                    .await;
+            }
+            kept
+        })
+        .await
+    }
+
+    /// Has the provider say what this is, and keeps it beside the session.
+    async fn keep(
+        &self,
+        session: &ConnectSession,
+        provider: String,
+        endpoint: Endpoint,
+        unproven: Unproven,
+    ) -> Result<Review> {
+        let connector = self.connector(&provider)?;
+        let again = self.account_again(session).await?;
+        if let Some(account) = &again
+            && account.endpoint != endpoint
+        {
+            return Err(Error::new(
+                Kind::OrganisationMismatch,
+                "the account that is to be linked again is in another region",
+            ));
+        }
+        let of = TrialOf {
+            account: format!("connect_session/{}", session.number),
+            endpoint: &endpoint,
+            assume_user: again
+                .as_ref()
+                .and_then(|account| account.assume_user.as_deref()),
+        };
+        let trial = Trial::new(
+            &self.0.outbound,
+            connector.as_ref(),
+            of,
+            &unproven.credential,
+        );
+        let Findings {
+            identity,
+            users,
+            hidden,
+            ..
+        } = trial
+            .findings()
+            .await
+            .map_err(|error| link_error(&error, false))?;
+        if let Some(account) = &again {
+            same_organisation(account, &identity)?;
+        }
+        let found = Found {
+            provider,
+            endpoint,
+            identity,
+            users,
+            hidden,
+            refresh_at: unproven.refresh_at,
+        };
+        let (profile, own_app) = match unproven.issuer {
+            Issuer::Owner => (None, None),
+            Issuer::Profile(id) => (Some(id), None),
+            Issuer::OwnApp(app) => (None, Some(app)),
+        };
+        let draft = Draft {
+            credential: unproven.credential,
+            profile,
+            own_app,
+            meta: serde_json::to_vec(&found).map_err(Error::internal)?,
+        };
+        let former = self.0.store.draft(session).await?;
+        let now = self.0.clock.now();
+        let number = self.0.store.put_draft(session, Some(&draft), now).await?;
+        let number = number.ok_or_else(session_invalid)?;
+        if let Some((_, former)) = former {
+            self.revoke_draft(former).await;
+        }
+        Ok(Review {
+            draft: number,
+            found,
+        })
+    }
+
+    /// What waits to be saved; None if nothing does.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn review(&self, session: &ConnectSession) -> Result<Option<Review>> {
+        let Some((number, draft)) = self.0.store.draft(session).await? else {
+            return Ok(None);
+        };
+        let found = serde_json::from_slice(&draft.meta).map_err(Error::internal)?;
+        Ok(Some(Review {
+            draft: number,
+            found,
+        }))
+    }
+
+    /// Saves the draft of this number, which uses the session up, and begins the first walk.
+    ///
+    /// # Errors
+    /// `connect_session_invalid` if the session was used or has ended; `invalid_body` if another
+    /// draft waits by now.
+    pub async fn save(&self, session: &ConnectSession, draft: u64) -> Result<Arc<Account>> {
+        let (gateway, session) = (self.clone(), session.clone());
+        self.owned(async move {
+            let waiting = gateway.0.store.draft(&session).await?;
+            let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
+                return Err(invalid("what was looked at is not what waits to be saved"));
+            };
+            let found: Found = serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
+            let proven = Proven {
+                issuer: match (waiting.own_app, waiting.profile) {
+                    (Some(app), _) => Issuer::OwnApp(app),
+                    (None, Some(id)) => Issuer::Profile(id),
+                    (None, None) => Issuer::Owner,
+                },
+                credential: waiting.credential,
+                refresh_at: found.refresh_at,
+                identity: found.identity,
+            };
+            let number = Some(session.number);
+            if let Some(account) = gateway.account_again(&session).await? {
+                let change = AccountChange::default();
+                return gateway
+                    .replace_credential(&account, &change, Some(&proven), number)
+                    .await;
+            }
+            let new = NewAccount {
+                id: gateway.new_id(),
+                project: session.project,
+                provider: found.provider,
+                description: Described {
+                    origin_owner_id: session.origin_owner_id,
+                    origin_owner_name: session.details.origin_owner_name,
+                    origin_username: session.details.origin_username,
+                    label: session.details.label,
+                    kind: session.kind,
+                },
+                endpoint: found.endpoint,
+                assume_user: None,
+                connect_session: number,
+            };
+            gateway.store_account(new, &proven).await
+        })
+        .await
+    }
+
+    /// Forgets what waits to be saved; what a sign-in brought is revoked.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn cancel(&self, session: &ConnectSession) -> Result<()> {
+        let (gateway, session) = (self.clone(), session.clone());
+        self.owned(async move {
+            let former = gateway.0.store.draft(&session).await?;
+            let now = gateway.0.clock.now();
+            gateway.0.store.put_draft(&session, None, now).await?;
+            if let Some((_, former)) = former {
+                gateway.revoke_draft(former).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a sign-in brought and nobody will save. What people made themselves is theirs.
+    async fn revoke_draft(&self, draft: Draft) {
+        let Credential::OAuth(pair) = draft.credential else {
+            return;
+        };
+        let Ok(found) = serde_json::from_slice::<Found>(&draft.meta) else {
+            return;
+        };
+        let Ok(connector) = self.connector(&found.provider) else {
+            return;
+        };
+        self.revoke_unkept(connector.as_ref(), &found.endpoint, pair.access_token)
+            .await;
+    }
+
+    /// What this session linked last, and how far that is; None if nothing yet.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn linked(&self, session: &ConnectSession) -> Result<Option<Linked>> {
+        let Some(id) = session.linked_account else {
+            return Ok(None);
+        };
+        self.linked_account(session, id).await
+    }
+
+    async fn linked_account(
+        &self,
+        session: &ConnectSession,
+        id: AccountId,
+    ) -> Result<Option<Linked>> {
+        let store = &self.0.store;
+        let project = &session.project;
+        let Some(account) = store.account(project, id).await? else {
+            return Ok(None);
+        };
+        let walks = store.walks(project, id, None, 2).await?;
+        let last_walk = walks
+            .into_iter()
+            .find(|walk| walk.state != WalkState::Running);
+        let latest = store.latest(project, id).await?;
+        Ok(Some(Linked {
+            progress: self.walk_progress(&account),
+            is_sealed: latest.is_some_and(|latest| latest.directory.is_some()),
+            last_walk,
+            account: Arc::new(account),
+        }))
+    }
+
+    /// A secret that tells one browser from others, for the hub's cookie.
+    pub fn new_browser(&self) -> SecretString {
+        self.random_text()
+    }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+fn session_invalid() -> Error {
+    Error::new(
+        Kind::ConnectSessionInvalid,
+        "there is no connect session of this token that can be used",
+    )
+}

@@ -1,0 +1,599 @@
+//! Refreshing OAuth tokens whose refresh token is good once: ahead of time, when an access token
+//! was refused, and when somebody asks.
+//!
+//! The rows' part (who may redeem, what an outcome means) is
+//! [`Store::begin_refresh`](crate::store::Store::begin_refresh) and its neighbours. Here is the
+//! order in which things happen, all of it in a task that nobody's disconnect ends:
+//!
+//! 1. Take the row. If more than [`SENT_WITHIN`] has passed since, send nothing and start over:
+//!    others would take it over before an answer must have come.
+//! 2. Send once, with a minute to be answered.
+//! 3. Store what came before anything uses it. What the database does not take waits in the
+//!    journal and is tried again for ever.
+//!
+//! In one process, who asks for the refresh of an account that is being refreshed waits for that
+//! one; with another process it is the row that tells.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Gateway, access::OwnAccount, accounts::token_key};
+use crate::{
+    connectors::{
+        Connector, Renewal, Session,
+        oauth::{TokenError, TokenErrorKind, TokenGrant, TokenRequest},
+    },
+    error::{Error, Kind, Result},
+    model::{
+        account::{Account, Credential, CredentialState, Endpoint, TokenPair},
+        id::{AccountId, ProjectId},
+    },
+    outbound::{CallError, Priority, Route, TokenKey},
+    store::{
+        Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd, StoredCredential, Wanted,
+    },
+};
+
+/// After this much of an intent's time nothing is sent any more.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a caller waits for a refresh before they are told to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a walk waits for one: past the take-over of another process's.
+const A_WALK_WAITS: Duration = Duration::from_secs(90);
+
+/// An access token that ends within this is refreshed before it is used.
+const NEAR_ITS_END: Duration = Duration::from_secs(60);
+
+/// How often it is looked what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How many are refreshed at once.
+const AT_ONCE: usize = 32;
+
+/// How often it is looked whether another process's refresh has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The waits before another try, by why the last came to nothing: the first, and the longest that
+/// doubling it comes to.
+const AFTER_UNSENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+const AFTER_REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
+const AFTER_DOUBT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
+
+/// The waits between tries to store a pair.
+const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// What a refresh came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    /// There is a new pair, of this process's or another's making.
+    Renewed,
+    /// There is none, and the credential is in this state.
+    Not(CredentialState),
+    /// It had not ended when nobody wanted to wait any longer.
+    Pending,
+    /// There is no refresh token, or it is another installation's.
+    Never,
+}
+
+/// The refreshes that run in this process, by account.
+#[derive(Default)]
+pub(super) struct Refreshes(Mutex<HashMap<AccountId, watch::Receiver<Option<Refreshed>>>>);
+
+impl Gateway {
+    /// Refreshes what is due, takes over what is overdue, and tries again what is in doubt, until
+    /// it is aborted.
+    pub async fn keep_refreshing(self) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            self.0.clock.sleep(LOOK_EVERY).await;
+            let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+            let due = match self.0.store.due_refreshes(free).await {
+                Ok(due) => due,
+                Err(error) => {
+                    tracing::warn!(%error, "the credentials that are due could not be listed");
+                    continue;
+                }
+            };
+            for (project, account) in due {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    break;
+                };
+                let gateway = self.clone();
+                self.0.runtime.spawn(async move {
+                    let mut outcome = gateway.refresh(&project, account, Wanted::WhenDue);
+                    // Nobody drops the sender before it has sent.
+                    let _ = outcome.wait_for(Option::is_some).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+
+    /// Refreshes an account's tokens now, whether or not they are due; a refresh token that was
+    /// refused before is tried once more. Gives the account as it is then.
+    ///
+    /// # Errors
+    /// `nothing_to_refresh`, `account_inactive`, `refresh_in_progress`, `store_unavailable`.
+    pub async fn refresh_now(&self, own: &OwnAccount) -> Result<Arc<Account>> {
+        let account = &own.account;
+        super::reading::check_active(account)?;
+        let outcome = self
+            .refreshed(account, Wanted::Now { generation: None }, PATIENCE)
+            .await?;
+        match outcome {
+            Refreshed::Pending => return Err(in_progress()),
+            Refreshed::Never => {
+                return Err(Error::new(
+                    Kind::NothingToRefresh,
+                    "this account's credential has no refresh token",
+                ));
+            }
+            Refreshed::Renewed | Refreshed::Not(_) => {}
+        }
+        let account = self.0.store.account(&account.project, account.id).await?;
+        account
+            .map(Arc::new)
+            .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+    }
+
+    /// A way to the provider with the account's stored credential, refreshed if it is near its
+    /// end, and the credential's lineage.
+    ///
+    /// # Errors
+    /// `account_inactive` if it has none, or the provider no longer takes the one that it has;
+    /// `refresh_in_progress`.
+    pub(super) async fn session(
+        &self,
+        account: &Account,
+        priority: Priority,
+        is_newly_linked: bool,
+    ) -> Result<(Session, u64)> {
+        let stored = self.usable_credential(account, priority).await?;
+        let connector = self.connector(&account.provider)?;
+        let token = stored.credential.access_token();
+        let route = Route {
+            provider: connector.key(),
+            account: account.id.to_string(),
+            token: token_key(&stored.credential),
+            priority,
+            is_newly_linked,
+        };
+        let caller = self.0.outbound.caller(route);
+        let session = Session::new(account.endpoint.clone(), token.clone(), caller)
+            .assuming(account.assume_user.as_deref());
+        let session = match &stored.credential {
+            Credential::AccessToken(_) => session,
+            Credential::OAuth(_) => session.renewed_by(Arc::new(RenewedByRefresh {
+                gateway: self.clone(),
+                account: account.clone(),
+                priority,
+            })),
+        };
+        Ok((session, stored.lineage))
+    }
+
+    /// The stored credential, with an access token that has not ended.
+    async fn usable_credential(
+        &self,
+        account: &Account,
+        priority: Priority,
+    ) -> Result<StoredCredential> {
+        let stored = self.stored_credential(account).await?;
+        if !self.is_near_its_end(&stored) {
+            return Ok(stored);
+        }
+        let wanted = Wanted::Now {
+            generation: Some(stored.generation),
+        };
+        match self.refreshed(account, wanted, patience(priority)).await? {
+            Refreshed::Not(CredentialState::ReauthRequired) => {
+                Err(super::reading::inactive(account))
+            }
+            Refreshed::Renewed => self.stored_credential(account).await,
+            Refreshed::Not(_) | Refreshed::Pending | Refreshed::Never => {
+                let stored = self.stored_credential(account).await?;
+                match self.is_near_its_end(&stored) {
+                    // What is left of it may still do.
+                    true if stored.credential.expires_at() > Some(self.0.clock.now()) => Ok(stored),
+                    true => Err(in_progress()),
+                    false => Ok(stored),
+                }
+            }
+        }
+    }
+
+    async fn stored_credential(&self, account: &Account) -> Result<StoredCredential> {
+        let stored = self
+            .0
+            .store
+            .credential(&account.project, account.id)
+            .await?;
+        stored.ok_or_else(|| {
+            Error::new(
+                Kind::AccountInactive,
+                "this account was disconnected, and its credential destroyed",
+            )
+            .with_hint("Link the account again: make a connect session with this account_id.")
+        })
+    }
+
+    fn is_near_its_end(&self, stored: &StoredCredential) -> bool {
+        let soon = self.0.clock.now().saturating_add(NEAR_ITS_END);
+        stored
+            .credential
+            .expires_at()
+            .is_some_and(|end| soon.is_ok_and(|soon| end <= soon))
+    }
+
+    /// Refreshes and waits for the outcome, whoever brings it about.
+    pub(super) async fn refreshed(
+        &self,
+        account: &Account,
+        wanted: Wanted,
+        patience: Duration,
+    ) -> Result<Refreshed> {
+        let mut outcome = self.refresh(&account.project, account.id, wanted);
+        let ended = outcome.wait_for(Option::is_some);
+        Ok(match tokio::time::timeout(patience, ended).await {
+            Ok(Ok(ended)) => ended.unwrap_or(Refreshed::Pending),
+            Ok(Err(_)) | Err(_) => Refreshed::Pending,
+        })
+    }
+
+    /// The outcome of a refresh of this account: of the one that runs, or of one that begins.
+    fn refresh(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        wanted: Wanted,
+    ) -> watch::Receiver<Option<Refreshed>> {
+        let refreshes = &self.0.refreshes;
+        let mut running = refreshes.lock();
+        if let Some(outcome) = running.get(&account) {
+            return outcome.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        running.insert(account, receiver.clone());
+        drop(running);
+        let (gateway, project) = (self.clone(), project.clone());
+        self.0.runtime.spawn(async move {
+            // In a task of its own, so that a panic in it is an outcome too.
+            let work = gateway.clone();
+            let refreshing =
+                tokio::spawn(async move { work.run_refresh(&project, account, wanted).await });
+            let outcome = match refreshing.await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(error)) => {
+                    tracing::warn!(%account, %error, "a refresh could not be carried out");
+                    Refreshed::Pending
+                }
+                Err(failure) => {
+                    tracing::error!(%account, error = %failure, "a refresh failed inside");
+                    Refreshed::Pending
+                }
+            };
+            gateway.0.refreshes.lock().remove(&account);
+            sender.send_replace(Some(outcome));
+        });
+        receiver
+    }
+
+    async fn run_refresh(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+        wanted: Wanted,
+    ) -> Result<Refreshed> {
+        let store = &self.0.store;
+        let Some(account) = store.account(project, id).await? else {
+            return Ok(Refreshed::Never);
+        };
+        let connector = self.connector(&account.provider)?;
+        let intent = loop {
+            let began_at = self.0.clock.monotonic();
+            match store.begin_refresh(project, id, wanted).await? {
+                RefreshBegun::Never => return Ok(Refreshed::Never),
+                RefreshBegun::NotNow => return self.as_it_is(&account).await,
+                RefreshBegun::Elsewhere => return self.ended_elsewhere(&account).await,
+                RefreshBegun::Here(intent) => {
+                    let passed = self.0.clock.monotonic().saturating_sub(began_at);
+                    if passed <= SENT_WITHIN {
+                        break intent;
+                    }
+                    store
+                        .end_refresh(&intent, RefreshEnd::Unsent, Duration::ZERO)
+                        .await?;
+                }
+            }
+        };
+        let outcome = self.redeem(&account, connector.as_ref(), &intent).await?;
+        self.0.accounts.forget(&(project.clone(), id));
+        Ok(outcome)
+    }
+
+    async fn redeem(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        intent: &Intent,
+    ) -> Result<Refreshed> {
+        let request = TokenRequest {
+            endpoint: &account.endpoint,
+            app: &intent.app,
+            grant: TokenGrant::RefreshToken(&intent.pair.refresh_token),
+        };
+        let issued = match connector.issue_tokens(&self.0.outbound, request).await {
+            Ok(issued) => issued,
+            Err(error) => return self.not_redeemed(account, intent, &error).await,
+        };
+        let issued_at = self.0.clock.now();
+        let pair = TokenPair {
+            access_token: issued.access_token,
+            refresh_token: issued.refresh_token,
+            issued_at,
+            expires_at: later(issued_at, issued.expires_in),
+        };
+        let refresh_at = self.refresh_at(&pair);
+        let pending = intent.seal(&self.0.store, &pair, refresh_at);
+        if self.store_pair(&pending).await == PairCommitted::Superseded {
+            tracing::info!(account = %account.id, "a refresh came after the account had another credential");
+            self.revoke_unkept(connector, &account.endpoint, pair.access_token)
+                .await;
+            return self.as_it_is(account).await;
+        }
+        tracing::info!(
+            account = %account.id,
+            generation = intent.generation + 1,
+            "tokens refreshed"
+        );
+        Ok(Refreshed::Renewed)
+    }
+
+    /// Stores a pair, however long the database does not take it.
+    async fn store_pair(&self, pending: &PendingPair) -> PairCommitted {
+        let store = &self.0.store;
+        let mut is_journaled = false;
+        let mut wait = STORED_AGAIN.0;
+        loop {
+            match store.commit_pair(pending).await {
+                Ok(committed) => {
+                    if is_journaled {
+                        store.unjournal_pair(pending);
+                    }
+                    return committed;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        account = %pending.account, %error,
+                        "a new pair of tokens is not stored yet"
+                    );
+                }
+            }
+            if !is_journaled {
+                match store.journal_pair(pending) {
+                    Ok(()) => is_journaled = true,
+                    Err(error) => tracing::error!(
+                        account = %pending.account, %error,
+                        "a new pair of tokens is in memory alone"
+                    ),
+                }
+            }
+            self.0.clock.sleep(wait).await;
+            wait = (wait * 2).min(STORED_AGAIN.1);
+        }
+    }
+
+    async fn not_redeemed(
+        &self,
+        account: &Account,
+        intent: &Intent,
+        error: &TokenError,
+    ) -> Result<Refreshed> {
+        let (end, bounds) = match error.kind {
+            TokenErrorKind::Unsent => (RefreshEnd::Unsent, AFTER_UNSENT),
+            TokenErrorKind::Doubtful => (RefreshEnd::Doubtful, AFTER_DOUBT),
+            TokenErrorKind::InvalidGrant | TokenErrorKind::GrantExpired => {
+                (RefreshEnd::InvalidGrant, AFTER_DOUBT)
+            }
+            TokenErrorKind::AppRefused | TokenErrorKind::UnknownApp => {
+                (RefreshEnd::AppRefused, AFTER_REFUSED)
+            }
+            TokenErrorKind::RedirectMismatch
+            | TokenErrorKind::Throttled
+            | TokenErrorKind::Refused => (RefreshEnd::Refused, AFTER_REFUSED),
+        };
+        let again_after = doubled(bounds, intent.attempts);
+        let mut wait = STORED_AGAIN.0;
+        // What came of it is worth as much as a pair: without it, others find the row in flight
+        // and replay.
+        let state = loop {
+            match self.0.store.end_refresh(intent, end, again_after).await {
+                Ok(state) => break state,
+                Err(failure) if failure.kind() == Kind::StoreUnavailable => {
+                    self.0.clock.sleep(wait).await;
+                    wait = (wait * 2).min(STORED_AGAIN.1);
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        tracing::warn!(
+            account = %account.id,
+            outcome = ?error.kind,
+            state = state.map(CredentialState::as_str),
+            status = error.status,
+            code = error.code,
+            fault = error.detail,
+            "tokens not refreshed"
+        );
+        match state {
+            Some(state) => Ok(Refreshed::Not(state)),
+            None => self.as_it_is(account).await,
+        }
+    }
+
+    /// What the row says, where this process did nothing about it.
+    async fn as_it_is(&self, account: &Account) -> Result<Refreshed> {
+        let stored = self
+            .0
+            .store
+            .credential(&account.project, account.id)
+            .await?;
+        Ok(match stored.map(|stored| stored.state) {
+            None => Refreshed::Never,
+            Some(CredentialState::Healthy) => Refreshed::Renewed,
+            Some(state) => Refreshed::Not(state),
+        })
+    }
+
+    /// Waits for a refresh that another process makes.
+    async fn ended_elsewhere(&self, account: &Account) -> Result<Refreshed> {
+        let clock = &self.0.clock;
+        let began_at = clock.monotonic();
+        loop {
+            match self.as_it_is(account).await? {
+                Refreshed::Not(CredentialState::Refreshing | CredentialState::Uncertain)
+                    if clock.monotonic().saturating_sub(began_at) < A_WALK_WAITS =>
+                {
+                    clock.sleep(LOOK_AGAIN).await;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Revokes a token that is stored nowhere (any more), and with it the pair that it is of.
+    pub(super) async fn revoke_token(
+        &self,
+        connector: &dyn Connector,
+        (of, endpoint): (String, &Endpoint),
+        token: SecretString,
+    ) -> Result<(), CallError> {
+        let route = Route {
+            provider: connector.key(),
+            account: of,
+            token: TokenKey::of(&token),
+            priority: Priority::Interactive,
+            is_newly_linked: false,
+        };
+        let caller = self.0.outbound.caller(route);
+        let session = Session::new(endpoint.clone(), token, caller);
+        connector.revoke(&session).await
+    }
+
+    /// Revokes a pair that was issued and that nobody keeps, as far as that succeeds.
+    pub(super) async fn revoke_unkept(
+        &self,
+        connector: &dyn Connector,
+        endpoint: &Endpoint,
+        token: SecretString,
+    ) {
+        let of = ("unkept".to_owned(), endpoint);
+        if let Err(error) = self.revoke_token(connector, of, token).await {
+            tracing::warn!(%error, "a pair of tokens that nobody keeps could not be revoked");
+        }
+    }
+
+    /// When a pair is refreshed: after 50 to 80 % of its life, so that those that were issued
+    /// together are not refreshed together.
+    pub(super) fn refresh_at(&self, pair: &TokenPair) -> Timestamp {
+        let life = crate::clock::since(pair.expires_at, pair.issued_at);
+        let [a, b] = self.0.chance.bytes::<2>();
+        let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
+        later(pair.issued_at, life.mul_f64(0.5 + 0.3 * part))
+    }
+}
+
+impl Refreshes {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<AccountId, watch::Receiver<Option<Refreshed>>>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// A session's next access token is what a refresh brings.
+struct RenewedByRefresh {
+    gateway: Gateway,
+    account: Account,
+    priority: Priority,
+}
+
+#[async_trait]
+impl Renewal for RenewedByRefresh {
+    async fn renew(&self, refused: &SecretString) -> Option<SecretString> {
+        let (gateway, account) = (&self.gateway, &self.account);
+        let current = async || {
+            let stored = gateway.0.store.credential(&account.project, account.id);
+            stored.await.ok().flatten()
+        };
+        let is_other = |stored: &StoredCredential| {
+            stored.credential.access_token().expose_secret() != refused.expose_secret()
+        };
+        let stored = current().await?;
+        if is_other(&stored) {
+            return Some(stored.credential.access_token().clone());
+        }
+        let wanted = Wanted::Now {
+            generation: Some(stored.generation),
+        };
+        let outcome = gateway
+            .refreshed(account, wanted, patience(self.priority))
+            .await;
+        if let Err(error) = outcome {
+            tracing::debug!(account = %account.id, %error, "no other access token");
+        }
+        let stored = current().await?;
+        is_other(&stored).then(|| stored.credential.access_token().clone())
+    }
+}
+
+const fn patience(priority: Priority) -> Duration {
+    match priority {
+        Priority::Interactive => PATIENCE,
+        Priority::Background => A_WALK_WAITS,
+    }
+}
+
+fn in_progress() -> Error {
+    Error::new(
+        Kind::RefreshInProgress,
+        "the access token of this account is being refreshed",
+    )
+    .with_retry_after(PATIENCE)
+}
+
+fn later(moment: Timestamp, by: Duration) -> Timestamp {
+    moment.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// The wait after so many tries that came to nothing.
+fn doubled((first, most): (Duration, Duration), attempts: u64) -> Duration {
+    let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(16);
+    (first * 2_u32.pow(doublings)).min(most)
+}
+
+impl Gateway {
+    /// Stores what this node's earlier runs could not, and takes over what they had in flight.
+    pub(super) async fn recover_refreshes(&self) {
+        match self.0.store.recover_refreshes().await {
+            Ok((0, 0)) => {}
+            Ok((stored, taken_over)) => tracing::info!(
+                stored,
+                taken_over,
+                "refreshes of an earlier run of this process were seen to"
+            ),
+            // Others take them over once they are overdue, and pairs wait for the next start.
+            Err(error) => tracing::error!(%error, "refreshes of an earlier run were not seen to"),
+        }
+    }
+}

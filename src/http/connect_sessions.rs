@@ -1,0 +1,351 @@
+//! `/connect_sessions`: invitations for customers to link, as StackOne's clients make them.
+//!
+//! StackOne's SDK has `organization_id` as a number up to 4.33.x and as a string from 4.34.0 on,
+//! and reads no body of the other kind. Its user agent is all that tells.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    post,
+    web::{Data, Payload},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    accounts::text,
+    body::{self, Text},
+    caller::{AccountsWrite, Allowed},
+    error::ApiError,
+    errors::{AuthenticateSessionErrors, NewSessionErrors},
+    query::Query,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    gateway::{
+        Gateway,
+        connect::{DEFAULT_LIFE, LONGEST_LIFE, NewConnectSession},
+    },
+    model::{
+        account::AccountKind,
+        connect::{ConnectDetails, ConnectSession},
+    },
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(create_connect_session)
+        .service(authenticate_connect_session);
+}
+
+/// The one organisation that an installation is to StackOne's clients.
+const ORGANIZATION: u64 = 1;
+
+/// The most that metadata may come to.
+const LARGEST_METADATA: usize = 16 * 1024;
+
+/// An invitation to make.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewConnectSession)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectSessionIn {
+    /// Your own id of the customer.
+    #[schema(value_type = Text)]
+    origin_owner_id: String,
+    /// Your own name of the customer; they see it.
+    #[schema(value_type = Text)]
+    origin_owner_name: String,
+    /// Your own name of the person who links.
+    #[schema(value_type = Option<Text>)]
+    origin_username: Option<String>,
+    /// The connector; without it the customer chooses.
+    provider: Option<String>,
+    /// Ignored: a connector has one version.
+    #[serde(default, rename = "provider_version")]
+    #[schema(value_type = Value, required = false)]
+    _provider_version: IgnoredAny,
+    /// The connector profile to sign in under: then the customer is offered no other way.
+    #[schema(value_type = Option<Uuid>)]
+    connector_profile_id: Option<String>,
+    /// The account to link again, in place of a new one.
+    #[schema(value_type = Option<Uuid>)]
+    account_id: Option<String>,
+    /// Given back as it came.
+    categories: Option<Vec<String>>,
+    /// How long the session may be used, in seconds.
+    #[schema(minimum = 60, maximum = 2_592_000, default = 1800)]
+    expires_in: Option<f64>,
+    /// Whether it may make more than one link.
+    multiple: Option<bool>,
+    /// What the account is to you, in your words.
+    #[schema(value_type = Option<Text>)]
+    label: Option<String>,
+    /// `production` where it is not said.
+    #[serde(rename = "type")]
+    kind: Option<AccountKind>,
+    /// Kept, and given back as it came.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// Where the customer goes once linked: one of the URLs that the operator registered for this
+    /// project. The only one that is registered need not be named.
+    return_url: Option<String>,
+    /// The origin of the page that opens the hub and is told of the link by `postMessage`: one of
+    /// those that the operator registered for this project.
+    opener_origin: Option<String>,
+    /// Ignored: StackOne's name of a connector profile.
+    #[serde(default, rename = "integration_id")]
+    #[schema(value_type = Value, required = false)]
+    _integration_id: IgnoredAny,
+}
+
+/// The token of an invitation.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConnectSessionToken)]
+#[serde(deny_unknown_fields)]
+pub struct AuthenticateIn {
+    #[schema(value_type = String, format = Password, write_only, min_length = 1, max_length = 256)]
+    token: SecretString,
+}
+
+/// A number, or the same as a text for clients that want one.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum OrganizationId {
+    Number(u64),
+    Text(String),
+}
+
+/// An invitation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectSession)]
+pub struct ConnectSessionOut {
+    pub id: u64,
+    /// A string; a number for StackOne's SDK up to 4.33.
+    pub organization_id: OrganizationId,
+    pub project_id: String,
+    pub origin_owner_id: String,
+    pub origin_owner_name: String,
+    pub origin_username: Option<String>,
+    pub provider: Option<String>,
+    #[schema(format = Uuid)]
+    pub connector_profile_id: Option<String>,
+    #[schema(format = Uuid)]
+    pub account_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub categories: Option<Vec<String>>,
+    pub label: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: AccountKind,
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Map<String, Value>>,
+    pub multiple: bool,
+    pub return_url: Option<String>,
+    pub opener_origin: Option<String>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// An invitation that was just made, with what it is handed on by.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NewConnectSessionOut)]
+pub struct InvitedOut {
+    #[serde(flatten)]
+    pub session: ConnectSessionOut,
+    /// Whoever has it may link. It is shown this once.
+    pub token: String,
+    /// Where to send the customer: the token is in it.
+    pub auth_link_url: String,
+}
+
+impl ConnectSessionOut {
+    fn of(session: ConnectSession, request: &HttpRequest) -> Self {
+        let ConnectDetails {
+            origin_owner_name,
+            origin_username,
+            label,
+            categories,
+            metadata,
+            return_url,
+            opener_origin,
+        } = session.details;
+        Self {
+            id: session.number,
+            organization_id: organization(request),
+            project_id: session.project.to_string(),
+            origin_owner_id: session.origin_owner_id,
+            origin_owner_name,
+            origin_username,
+            provider: session.provider,
+            connector_profile_id: session.profile.map(|id| id.to_string()),
+            account_id: session.account.map(|id| id.to_string()),
+            categories,
+            label,
+            kind: session.kind,
+            metadata,
+            multiple: session.is_multiple,
+            return_url,
+            opener_origin,
+            created_at: session.created_at,
+            expires_at: session.expires_at,
+        }
+    }
+}
+
+fn organization(request: &HttpRequest) -> OrganizationId {
+    let agent = request.headers().get(header::USER_AGENT);
+    let agent = agent
+        .and_then(|agent| agent.to_str().ok())
+        .unwrap_or_default();
+    if wants_number(agent) {
+        OrganizationId::Number(ORGANIZATION)
+    } else {
+        OrganizationId::Text(ORGANIZATION.to_string())
+    }
+}
+
+/// Whether this is StackOne's SDK of a version that reads `organization_id` as a number.
+fn wants_number(agent: &str) -> bool {
+    let version = || {
+        let version = agent.strip_prefix("speakeasy-sdk/typescript ")?;
+        let version = version.split(' ').next()?;
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    agent.contains("@stackone/") && version().is_some_and(|version| version < (4, 34))
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+impl ConnectSessionIn {
+    fn into_new(self) -> Result<NewConnectSession> {
+        let life = self.expires_in.unwrap_or(DEFAULT_LIFE.as_secs_f64());
+        if !(60.0..=LONGEST_LIFE.as_secs_f64()).contains(&life) {
+            return Err(invalid(format!(
+                "`expires_in` must be 60 to {} seconds",
+                LONGEST_LIFE.as_secs()
+            )));
+        }
+        if let Some(categories) = &self.categories
+            && (categories.len() > 50 || categories.iter().any(|it| it.len() > 64))
+        {
+            return Err(invalid(
+                "`categories` may be at most 50 words of at most 64 bytes",
+            ));
+        }
+        if let Some(metadata) = &self.metadata {
+            let size = serde_json::to_vec(metadata).map_err(Error::internal)?.len();
+            if size > LARGEST_METADATA {
+                return Err(invalid("`metadata` is larger than 16 KiB"));
+            }
+        }
+        Ok(NewConnectSession {
+            provider: self.provider,
+            profile: self.connector_profile_id,
+            account: self.account_id,
+            kind: self.kind.unwrap_or(AccountKind::Production),
+            is_multiple: self.multiple.unwrap_or(false),
+            origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
+            details: ConnectDetails {
+                origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
+                origin_username: self
+                    .origin_username
+                    .map(|it| text("origin_username", it))
+                    .transpose()?,
+                label: self.label.map(|it| text("label", it)).transpose()?,
+                categories: self.categories,
+                metadata: self.metadata,
+                return_url: self.return_url,
+                opener_origin: self.opener_origin,
+            },
+            expires_in: Duration::from_secs_f64(life),
+        })
+    }
+}
+
+/// Make a connect session
+///
+/// An invitation for a customer to link an account by themselves, on the pages of the hub. Send
+/// them to `auth_link_url`, or mail it. It is used up by the link that it makes, not by being
+/// opened.
+#[utoipa::path(
+    tag = "connect_sessions",
+    operation_id = "create_connect_session",
+    request_body = ConnectSessionIn,
+    responses((status = 201, description = "The session is made", body = InvitedOut), NewSessionErrors),
+)]
+#[post("/connect_sessions")]
+pub async fn create_connect_session(
+    caller: Allowed<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let new = body::read::<ConnectSessionIn>(&request, payload)
+        .await?
+        .into_new()?;
+    let invited = gateway.create_connect_session(&caller.0, new).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(InvitedOut {
+            auth_link_url: gateway.auth_link_url(&invited.token),
+            token: invited.token.expose_secret().to_owned(),
+            session: ConnectSessionOut::of(invited.session, &request),
+        }))
+}
+
+/// Authenticate a connect session
+///
+/// Whether a token is one of this project's that can still be used, and what it is for. It is not
+/// used up by this.
+#[utoipa::path(
+    tag = "connect_sessions",
+    operation_id = "authenticate_connect_session",
+    request_body = AuthenticateIn,
+    responses((status = 201, description = "The session", body = ConnectSessionOut), AuthenticateSessionErrors),
+)]
+#[post("/connect_sessions/authenticate")]
+pub async fn authenticate_connect_session(
+    caller: Allowed<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let AuthenticateIn { token } = body::read(&request, payload).await?;
+    let session = gateway
+        .authenticate_connect_session(&caller.0, &token)
+        .await?;
+    Ok(HttpResponse::Created().json(ConnectSessionOut::of(session, &request)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wants_number;
+
+    #[test]
+    fn stackones_sdk_is_given_a_number_up_to_4_33() {
+        let agent = |version| {
+            format!("speakeasy-sdk/typescript {version} 2.727.9 1.0.0 @stackone/stackone-client-ts")
+        };
+        assert!(wants_number(&agent("4.28.0")));
+        assert!(wants_number(&agent("4.33.9")));
+        assert!(!wants_number(&agent("4.34.0")));
+        assert!(!wants_number(&agent("5.0.0")));
+        for other in [
+            "",
+            "curl/8.0",
+            "speakeasy-sdk/typescript 4.28.0 1 1 @other/client",
+        ] {
+            assert!(!wants_number(other), "{other}");
+        }
+    }
+}

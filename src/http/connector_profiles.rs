@@ -1,0 +1,306 @@
+//! `/connector_profiles`: the OAuth apps that a project's customers sign in under.
+
+use std::borrow::Cow;
+
+use actix_web::{
+    HttpRequest, HttpResponse, get, patch, post,
+    web::{Data, Payload},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    accounts::{endpoint, text},
+    body::{self, Text},
+    caller::{AccountsRead, Allowed, PathProfile, ProfilesWrite},
+    error::ApiError,
+    errors::{NewProfileErrors, ProfileErrors, ProfilesErrors, UpdateProfileErrors},
+    query::Query,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    gateway::{Gateway, profiles::NewProfile},
+    model::{
+        account::{Endpoint, Region},
+        profile::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+    },
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(create_connector_profile)
+        .service(list_connector_profiles)
+        .service(get_connector_profile)
+        .service(update_connector_profile);
+}
+
+/// An OAuth app that is registered at the provider. It has either a `region` or a `base_url`.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewConnectorProfile)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorProfileIn {
+    /// The connector, such as `smartsheet`.
+    provider: String,
+    /// What the profile is for, in your words.
+    #[schema(value_type = Option<Text>)]
+    label: Option<String>,
+    /// The app's client id (RFC 6749, 2.2).
+    #[schema(value_type = Text)]
+    client_id: String,
+    /// The app's client secret. It is sealed and never shown again.
+    #[schema(value_type = String, format = Password, write_only, min_length = 1, max_length = 4096, pattern = "^[!-~]+$")]
+    client_secret: SecretString,
+    /// How the app proves itself; `client_secret` where it is not said.
+    client_auth: Option<ClientProof>,
+    /// Where the app is registered: apps of one region are unknown in the others.
+    region: Option<Region>,
+    /// An API base, where the operator allows it.
+    base_url: Option<String>,
+    /// What customers are asked to consent to; what reading a directory needs where it is not said
+    /// (Smartsheet: READ_USERS).
+    #[schema(min_items = 1)]
+    scopes: Option<Vec<String>>,
+    /// As it is registered at the provider; the hub's callback where it is not said.
+    redirect_url: Option<String>,
+    /// What accounts of this profile serve; all where it is not said. What is left out answers 403
+    /// `action_not_enabled`.
+    #[schema(min_items = 1)]
+    actions: Option<Vec<Action>>,
+}
+
+/// What to change of a connector profile. A key that is not there changes nothing.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConnectorProfileChange)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorProfilePatch {
+    /// Null takes it away.
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = Option<Text>)]
+    label: Option<Option<String>>,
+    /// Takes the place of the one that the app had; accounts stay linked.
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = String, required = false, format = Password, write_only, min_length = 1, max_length = 4096, pattern = "^[!-~]+$")]
+    client_secret: Option<SecretString>,
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = ClientProof, required = false)]
+    client_auth: Option<ClientProof>,
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = Vec<String>, required = false, min_items = 1)]
+    scopes: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = String, required = false)]
+    redirect_url: Option<String>,
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = Vec<Action>, required = false, min_items = 1)]
+    actions: Option<Vec<Action>>,
+    /// While it is false, its accounts are inactive (412) and nobody links under it.
+    #[serde(default, deserialize_with = "body::present")]
+    #[schema(value_type = bool, required = false)]
+    enabled: Option<bool>,
+}
+
+/// A connector profile. Its client secret is never shown.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConnectorProfile)]
+pub struct ConnectorProfileOut {
+    #[schema(format = Uuid)]
+    pub id: String,
+    pub provider: String,
+    pub label: Option<String>,
+    pub client_id: String,
+    pub client_auth: ClientProof,
+    pub region: Option<Region>,
+    pub base_url: Option<String>,
+    pub scopes: Vec<String>,
+    /// To be registered at the provider, letter for letter.
+    pub redirect_url: String,
+    pub actions: Vec<Action>,
+    pub enabled: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The connector profiles of a project.
+#[derive(Serialize, ToSchema)]
+pub struct ConnectorProfileList {
+    pub data: Vec<ConnectorProfileOut>,
+}
+
+impl From<ConnectorProfile> for ConnectorProfileOut {
+    fn from(profile: ConnectorProfile) -> Self {
+        let (region, base_url) = match profile.endpoint {
+            Endpoint::Region(region) => (Some(region), None),
+            Endpoint::BaseUrl(base) => (None, Some(base)),
+        };
+        Self {
+            id: profile.id.to_string(),
+            provider: profile.provider,
+            label: profile.label,
+            client_id: profile.client_id,
+            client_auth: profile.proof,
+            region,
+            base_url,
+            scopes: profile.scopes,
+            redirect_url: profile.redirect_url,
+            actions: profile.actions.iter().collect(),
+            enabled: profile.is_enabled,
+            created_at: profile.created_at,
+            updated_at: profile.updated_at,
+        }
+    }
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+/// A client secret as it can be sent; `name` is what the refusal calls it.
+pub fn client_secret(name: &str, secret: SecretString) -> Result<SecretString> {
+    let text = secret.expose_secret();
+    if (1..=4096).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(secret);
+    }
+    Err(invalid(format!(
+        "{name} must be 1 to 4096 visible ASCII characters, without spaces"
+    )))
+}
+
+fn actions(actions: &[Action]) -> Result<ActionSet> {
+    ActionSet::of(actions).ok_or_else(|| invalid("`actions` must name at least one action"))
+}
+
+impl ConnectorProfileIn {
+    fn into_new(self) -> Result<NewProfile> {
+        Ok(NewProfile {
+            endpoint: endpoint(self.region, self.base_url)?,
+            provider: self.provider,
+            label: self.label.map(|it| text("label", it)).transpose()?,
+            client_id: text("client_id", self.client_id)?,
+            client_secret: client_secret("`client_secret`", self.client_secret)?,
+            proof: self.client_auth.unwrap_or_default(),
+            scopes: self.scopes,
+            redirect_url: self.redirect_url,
+            actions: match &self.actions {
+                None => ActionSet::ALL,
+                Some(named) => actions(named)?,
+            },
+        })
+    }
+}
+
+impl ConnectorProfilePatch {
+    fn into_change(self) -> Result<ProfileChange> {
+        Ok(ProfileChange {
+            label: self
+                .label
+                .map(|label| label.map(|it| text("label", it)).transpose())
+                .transpose()?,
+            client_secret: self
+                .client_secret
+                .map(|it| client_secret("`client_secret`", it))
+                .transpose()?,
+            proof: self.client_auth,
+            scopes: self.scopes,
+            redirect_url: self.redirect_url,
+            actions: self.actions.as_deref().map(actions).transpose()?,
+            is_enabled: self.enabled,
+        })
+    }
+}
+
+/// Make a connector profile
+///
+/// An OAuth app that is registered at the provider, for customers to sign in under. Register the
+/// `redirect_url` of the answer with the app.
+#[utoipa::path(
+    tag = "connector_profiles",
+    operation_id = "create_connector_profile",
+    request_body = ConnectorProfileIn,
+    responses((status = 201, description = "The profile is made", body = ConnectorProfileOut), NewProfileErrors),
+)]
+#[post("/connector_profiles")]
+pub async fn create_connector_profile(
+    caller: Allowed<ProfilesWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let new = body::read::<ConnectorProfileIn>(&request, payload)
+        .await?
+        .into_new()?;
+    let profile = gateway.create_profile(&caller.0, new).await?;
+    Ok(HttpResponse::Created().json(ConnectorProfileOut::from(profile)))
+}
+
+/// List connector profiles
+///
+/// Those of this key's project, the oldest first; disabled ones too.
+#[utoipa::path(
+    tag = "connector_profiles",
+    operation_id = "list_connector_profiles",
+    responses((status = 200, description = "The profiles", body = ConnectorProfileList), ProfilesErrors),
+)]
+#[get("/connector_profiles")]
+pub async fn list_connector_profiles(
+    caller: Allowed<AccountsRead>,
+    request: HttpRequest,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let profiles = gateway.profiles(&caller.0).await?;
+    Ok(HttpResponse::Ok().json(ConnectorProfileList {
+        data: profiles
+            .into_iter()
+            .map(ConnectorProfileOut::from)
+            .collect(),
+    }))
+}
+
+/// Get a connector profile
+///
+/// As it is now, without its client secret.
+#[utoipa::path(
+    tag = "connector_profiles",
+    operation_id = "get_connector_profile",
+    params(("id" = Uuid, Path, description = "The profile's id")),
+    responses((status = 200, description = "The profile", body = ConnectorProfileOut), ProfileErrors),
+)]
+#[get("/connector_profiles/{id}")]
+pub async fn get_connector_profile(
+    profile: PathProfile<AccountsRead>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    Ok(HttpResponse::Ok().json(ConnectorProfileOut::from(profile.0.0)))
+}
+
+/// Change a connector profile
+///
+/// Changes what the body names and leaves the rest; if anything is refused, nothing is changed. A
+/// new client secret is used from the next token request on, and accounts stay linked. A profile
+/// is disabled by `enabled: false`, and is never deleted: its accounts hang on it.
+#[utoipa::path(
+    tag = "connector_profiles",
+    operation_id = "update_connector_profile",
+    params(("id" = Uuid, Path, description = "The profile's id")),
+    request_body = ConnectorProfilePatch,
+    responses((status = 200, description = "The profile as it is now", body = ConnectorProfileOut), UpdateProfileErrors),
+)]
+#[patch("/connector_profiles/{id}")]
+pub async fn update_connector_profile(
+    profile: PathProfile<ProfilesWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let change = body::read::<ConnectorProfilePatch>(&request, payload)
+        .await?
+        .into_change()?;
+    let updated = gateway.update_profile(&profile.0, change).await?;
+    Ok(HttpResponse::Ok().json(ConnectorProfileOut::from(updated)))
+}

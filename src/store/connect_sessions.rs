@@ -1,0 +1,448 @@
+//! Connect sessions, and the sign-ins that are under way.
+//!
+//! Of a link token and of a `state` only a digest is stored. Both are good once, and each change
+//! of state is one statement that only one caller can win: a session is used up in the transaction
+//! that stores the link ([`use_up`]), a `state` when it is taken.
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::{
+    Field, Store, Vault, count_in,
+    credentials::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
+    db::Tx,
+    id_in, json, json_in, moment_in, no_such_project, project_in, word, word_in,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{
+        account::Credential,
+        connect::{ConnectDetails, ConnectSession},
+        id::{AccountId, ProjectId},
+        profile::{OAuthApp, ProfileId},
+    },
+};
+
+/// What the customer brought, and what the provider said of it, until it is saved.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub credential: Credential,
+    pub profile: Option<ProfileId>,
+    pub own_app: Option<OAuthApp>,
+    /// What else belongs to it, as the gateway writes it.
+    pub meta: Vec<u8>,
+}
+
+/// A sign-in that is to begin.
+#[derive(Debug)]
+pub struct NewAuthorization<'a> {
+    pub state_digest: [u8; 32],
+    pub project: &'a ProjectId,
+    pub profile: Option<ProfileId>,
+    pub own_app: Option<&'a OAuthApp>,
+    pub connect_session: Option<u64>,
+    pub browser_digest: Option<[u8; 32]>,
+    pub verifier: &'a SecretString,
+    /// What else belongs to it, as the gateway writes it.
+    pub meta: &'a [u8],
+    pub expires_at: Timestamp,
+}
+
+/// A sign-in whose `state` came back. Nobody gets this twice.
+#[derive(Debug)]
+pub struct Authorization {
+    pub project: ProjectId,
+    pub profile: Option<ProfileId>,
+    pub own_app: Option<OAuthApp>,
+    pub connect_session: Option<u64>,
+    pub verifier: SecretString,
+    pub meta: Zeroizing<Vec<u8>>,
+}
+
+/// Who brings a `state` back.
+#[derive(Debug, Clone, Copy)]
+pub enum Bringer<'a> {
+    /// The browser with this digest.
+    Browser([u8; 32]),
+    /// A caller of this project, or the command line: no browser of ours is in it.
+    Project(&'a ProjectId),
+}
+
+/// Why a `state` is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateFault {
+    Unknown,
+    Used,
+    Expired,
+    /// Another browser, or another project, set out with it.
+    Another,
+}
+
+type SessionRow = (
+    i64,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    String,
+    i64,
+    String,
+    Vec<u8>,
+    i64,
+    Option<String>,
+    i64,
+    i64,
+    Option<i64>,
+);
+
+impl Store {
+    /// Stores a new session.
+    pub async fn insert_connect_session(
+        &self,
+        session: &ConnectSession,
+        token_digest: [u8; 32],
+    ) -> Result<()> {
+        let vault = self
+            .vault_of_session(&session.project, session.number)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let details = vault.seal(Field::Details, "", json(&session.details)?.as_bytes());
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "insert into connect_sessions
+                 (number, project, token_digest, provider, profile, account, kind, is_multiple,
+                  origin_owner_id, sealed_details, created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            [
+                session.number.into(),
+                (&session.project).into(),
+                token_digest.to_vec().into(),
+                session.provider.clone().into(),
+                session.profile.map(|id| id.to_string()).into(),
+                session.account.map(|id| id.to_string()).into(),
+                word(&session.kind)?.into(),
+                u64::from(session.is_multiple).into(),
+                session.origin_owner_id.as_str().into(),
+                details.into(),
+                session.created_at.into(),
+                session.expires_at.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    /// The session with this link token, whatever its state. The one look-up without a project:
+    /// it is what says in whose name the customer was invited.
+    pub async fn connect_session(&self, token_digest: [u8; 32]) -> Result<Option<ConnectSession>> {
+        let row: Option<SessionRow> = self
+            .db
+            .fetch_one(
+                "select number, project, provider, profile, account, kind, is_multiple,
+                        origin_owner_id, sealed_details, draft, linked_account, created_at,
+                        expires_at, used_at
+                 from connect_sessions where token_digest = $1",
+                [token_digest.to_vec().into()],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let project = project_in(&row.1)?;
+        let vault = self.vault_of_session(&project, count_in(row.0)?).await?;
+        vault.map(|vault| session_in(&vault, row)).transpose()
+    }
+
+    /// Puts what is to be saved in the place of what was, and gives its number; None if the
+    /// session has ended meanwhile.
+    pub async fn put_draft(
+        &self,
+        session: &ConnectSession,
+        draft: Option<&Draft>,
+        now: Timestamp,
+    ) -> Result<Option<u64>> {
+        let vault = self
+            .vault_of_session(&session.project, session.number)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let sealed = draft.map(|draft| {
+            let profile = draft.profile.map_or_else(String::new, |id| id.to_string());
+            let app = draft.own_app.as_ref().map(app_out);
+            let text = parts_out(&[
+                &credential_out(&draft.credential),
+                profile.as_bytes(),
+                app.as_ref().map_or(&[][..], |app| app.as_slice()),
+                &draft.meta,
+            ]);
+            vault.seal(Field::Draft, "", &text)
+        });
+        let mut tx = self.db.begin().await?;
+        let row: Option<(i64,)> = tx
+            .fetch_one(
+                "update connect_sessions set sealed_draft = $3, draft = draft + 1
+                 where project = $1 and number = $2 and expires_at > $4
+                     and (used_at is null or is_multiple = 1)
+                 returning draft",
+                [
+                    (&session.project).into(),
+                    session.number.into(),
+                    sealed.into(),
+                    now.into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        row.map(|(draft,)| count_in(draft)).transpose()
+    }
+
+    /// What waits to be saved, with its number.
+    pub async fn draft(&self, session: &ConnectSession) -> Result<Option<(u64, Draft)>> {
+        let row: Option<(i64, Option<Vec<u8>>)> = self
+            .db
+            .fetch_one(
+                "select draft, sealed_draft from connect_sessions
+                 where project = $1 and number = $2",
+                [(&session.project).into(), session.number.into()],
+            )
+            .await?;
+        let Some((number, Some(sealed))) = row else {
+            return Ok(None);
+        };
+        let vault = self
+            .vault_of_session(&session.project, session.number)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let text = vault.open(Field::Draft, "", &sealed)?;
+        let unreadable = || Error::internal("a stored draft is not in the form of one");
+        let [credential, profile, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
+        let profile = std::str::from_utf8(profile).map_err(|_| unreadable())?;
+        let draft = Draft {
+            credential: credential_in(credential)?,
+            profile: match profile {
+                "" => None,
+                id => Some(id_in(id)?),
+            },
+            own_app: match app {
+                [] => None,
+                app => Some(app_in(app)?),
+            },
+            meta: meta.to_vec(),
+        };
+        Ok(Some((count_in(number)?, draft)))
+    }
+
+    /// Stores a sign-in that begins.
+    pub async fn insert_authorization(
+        &self,
+        new: &NewAuthorization<'_>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let id = self.chance.uuid(now).to_string();
+        let vault = self
+            .vault_named(new.project, id.clone())
+            .await?
+            .ok_or_else(no_such_project)?;
+        let app = new.own_app.map(app_out);
+        let text = parts_out(&[
+            new.verifier.expose_secret().as_bytes(),
+            app.as_ref().map_or(&[][..], |app| app.as_slice()),
+            new.meta,
+        ]);
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "insert into authorizations
+                 (id, state_digest, project, profile, connect_session, browser_digest, sealed,
+                  created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            [
+                id.into(),
+                new.state_digest.to_vec().into(),
+                new.project.into(),
+                new.profile.map(|id| id.to_string()).into(),
+                new.connect_session.into(),
+                new.browser_digest.map(Vec::from).into(),
+                vault.seal(Field::Authorization, "", &text).into(),
+                now.into(),
+                new.expires_at.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    /// Takes the sign-in of this `state`, once. Whoever is not who set out with it gets nothing,
+    /// and takes nothing away.
+    pub async fn take_authorization(
+        &self,
+        state_digest: [u8; 32],
+        bringer: Bringer<'_>,
+        now: Timestamp,
+    ) -> Result<Result<Authorization, StateFault>> {
+        type Row = (
+            String,
+            String,
+            Option<String>,
+            Option<i64>,
+            Option<Vec<u8>>,
+            Vec<u8>,
+            i64,
+            Option<i64>,
+        );
+        let mut tx = self.db.begin().await?;
+        let row: Option<Row> = tx
+            .fetch_one(
+                "select id, project, profile, connect_session, browser_digest, sealed, expires_at,
+                        used_at
+                 from authorizations where state_digest = $1",
+                [state_digest.to_vec().into()],
+            )
+            .await?;
+        let Some((id, project, profile, session, browser, sealed, expires_at, used_at)) = row
+        else {
+            return Ok(Err(StateFault::Unknown));
+        };
+        let is_theirs = match bringer {
+            Bringer::Browser(digest) => browser.as_deref() == Some(&digest),
+            Bringer::Project(asking) => browser.is_none() && asking.as_str() == project,
+        };
+        if !is_theirs {
+            return Ok(Err(StateFault::Another));
+        }
+        if used_at.is_some() {
+            return Ok(Err(StateFault::Used));
+        }
+        if expires_at <= now.as_millisecond() {
+            return Ok(Err(StateFault::Expired));
+        }
+        let taken = tx
+            .execute(
+                "update authorizations set used_at = $2 where id = $1 and used_at is null",
+                [id.as_str().into(), now.into()],
+            )
+            .await?;
+        if taken == 0 {
+            return Ok(Err(StateFault::Used));
+        }
+        tx.commit().await?;
+        let project = project_in(&project)?;
+        let vault = self
+            .vault_named(&project, id)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let text = vault.open(Field::Authorization, "", &sealed)?;
+        let unreadable = || Error::internal("a stored sign-in is not in the form of one");
+        let [verifier, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
+        Ok(Ok(Authorization {
+            profile: profile.as_deref().map(id_in).transpose()?,
+            own_app: match app {
+                [] => None,
+                app => Some(app_in(app)?),
+            },
+            connect_session: session.map(count_in).transpose()?,
+            verifier: secret(verifier).ok_or_else(unreadable)?,
+            meta: Zeroizing::new(meta.to_vec()),
+            project,
+        }))
+    }
+
+    /// Forgets sessions and sign-ins that ended before `before`.
+    pub async fn forget_ended_sessions(&self, before: Timestamp) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "delete from authorizations where expires_at < $1",
+            [before.into()],
+        )
+        .await?;
+        tx.execute(
+            "delete from connect_sessions where expires_at < $1",
+            [before.into()],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    async fn vault_of_session<'a>(
+        &'a self,
+        project: &'a ProjectId,
+        number: u64,
+    ) -> Result<Option<Vault<'a>>> {
+        self.vault_named(project, format!("connect_session/{number}"))
+            .await
+    }
+
+    async fn vault_named<'a>(
+        &'a self,
+        project: &'a ProjectId,
+        account: String,
+    ) -> Result<Option<Vault<'a>>> {
+        Ok(self.data_key(project).await?.map(|key| Vault {
+            key,
+            chance: &self.chance,
+            project,
+            account,
+        }))
+    }
+}
+
+/// Uses a session up, in the transaction that stores its link; `ConnectSessionInvalid` if that was
+/// done meanwhile, or it has ended.
+pub(super) async fn use_up(
+    tx: &mut Tx,
+    project: &ProjectId,
+    number: u64,
+    account: AccountId,
+    now: Timestamp,
+) -> Result<()> {
+    let used = tx
+        .execute(
+            "update connect_sessions
+             set used_at = $4, linked_account = $3, sealed_draft = null
+             where project = $1 and number = $2 and expires_at > $4
+                 and (used_at is null or is_multiple = 1)",
+            [project.into(), number.into(), account.into(), now.into()],
+        )
+        .await?;
+    match used {
+        0 => Err(Error::new(
+            Kind::ConnectSessionInvalid,
+            "this invitation was used, or has ended",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn session_in(vault: &Vault<'_>, row: SessionRow) -> Result<ConnectSession> {
+    let (
+        number,
+        project,
+        provider,
+        profile,
+        account,
+        kind,
+        is_multiple,
+        origin_owner_id,
+        sealed_details,
+        draft,
+        linked_account,
+        created_at,
+        expires_at,
+        used_at,
+    ) = row;
+    let details: ConnectDetails = json_in(&vault.open(Field::Details, "", &sealed_details)?)?;
+    Ok(ConnectSession {
+        number: count_in(number)?,
+        project: project_in(&project)?,
+        provider,
+        profile: profile.as_deref().map(id_in).transpose()?,
+        account: account.as_deref().map(id_in).transpose()?,
+        kind: word_in(kind)?,
+        is_multiple: is_multiple != 0,
+        origin_owner_id,
+        details,
+        draft: count_in(draft)?,
+        linked_account: linked_account.as_deref().map(id_in).transpose()?,
+        created_at: moment_in(created_at)?,
+        expires_at: moment_in(expires_at)?,
+        used_at: used_at.map(moment_in).transpose()?,
+    })
+}

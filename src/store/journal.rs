@@ -1,0 +1,225 @@
+//! Where a new pair of tokens waits that the database does not take: files beside it, one a pair,
+//! sealed as in the database, on disk before the pair is used.
+//!
+//! The provider has ended the former pair by then, so this is all that is left of an account's
+//! credential. A process that finds pairs of its node's earlier runs brings them to the database
+//! before anything else. The folder belongs to one process at a time: `node` in it names the
+//! node, and its lock says who has it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::Chance,
+    model::id::{AccountId, ProjectId},
+};
+
+/// A pair that replaces the one of generation `redeemed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingPair {
+    pub project: ProjectId,
+    pub account: AccountId,
+    /// The generation whose refresh token was spent for it; its own is the next.
+    pub redeemed: u64,
+    pub(super) sealed: Vec<u8>,
+    pub expires_at: Timestamp,
+    pub refresh_at: Timestamp,
+}
+
+/// As it lies in a file.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    project: String,
+    account: String,
+    redeemed: u64,
+    sealed: Vec<u8>,
+    expires_at: i64,
+    refresh_at: i64,
+}
+
+/// A folder of pairs, held by this process.
+#[derive(Debug, Clone)]
+pub(super) struct Journal(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    node: String,
+    /// Its lock ends with the process, however that ends.
+    _held: File,
+}
+
+const NODE: &str = "node";
+const SUFFIX: &str = "pair";
+
+impl Journal {
+    /// Takes the folder at `path` for this process, and makes it if there is none; None if
+    /// another process has it.
+    pub(super) fn claim(path: &Path, chance: &Chance) -> io::Result<Option<Self>> {
+        fs::create_dir_all(path)?;
+        let file = path.join(NODE);
+        let mut held = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&file)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut node = io::read_to_string(&held)?.trim().to_owned();
+        if node.is_empty() {
+            node = format!("{:032x}", u128::from_be_bytes(chance.bytes()));
+            held.write_all(node.as_bytes())?;
+            held.sync_all()?;
+            sync_folder(path)?;
+        }
+        Ok(Some(Self(Arc::new(Folder {
+            path: path.to_owned(),
+            node,
+            _held: held,
+        }))))
+    }
+
+    /// What the folder's owner is known by, in this run and in earlier ones.
+    pub(super) fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// On return the pair survives a power cut.
+    pub(super) fn put(&self, pair: &PendingPair) -> io::Result<()> {
+        let entry = Entry {
+            project: pair.project.to_string(),
+            account: pair.account.to_string(),
+            redeemed: pair.redeemed,
+            sealed: pair.sealed.clone(),
+            expires_at: pair.expires_at.as_millisecond(),
+            refresh_at: pair.refresh_at.as_millisecond(),
+        };
+        let bytes = postcard::to_stdvec(&entry).map_err(io::Error::other)?;
+        let path = self.file_of(pair);
+        let draft = path.with_extension("draft");
+        let mut file = File::create(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        sync_folder(&self.0.path)
+    }
+
+    /// Takes a pair out that the database has, or that nothing refers to any more.
+    pub(super) fn remove(&self, pair: &PendingPair) -> io::Result<()> {
+        match fs::remove_file(self.file_of(pair)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Every pair that waits. A file that cannot be read stays where it is, and is told of.
+    pub(super) fn pairs(&self) -> io::Result<Vec<PendingPair>> {
+        let mut pairs = Vec::new();
+        for file in fs::read_dir(&self.0.path)? {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != SUFFIX) {
+                continue;
+            }
+            match pair_in(&fs::read(&path)?) {
+                Some(pair) => pairs.push(pair),
+                None => tracing::error!(
+                    file = path.file_name().and_then(|name| name.to_str()),
+                    "a pair of tokens in the journal cannot be read; it is left there"
+                ),
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn file_of(&self, pair: &PendingPair) -> PathBuf {
+        let name = format!("{}-{}.{SUFFIX}", pair.account, pair.redeemed);
+        self.0.path.join(name)
+    }
+}
+
+fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
+    let entry: Entry = postcard::from_bytes(bytes).ok()?;
+    Some(PendingPair {
+        project: entry.project.parse().ok()?,
+        account: entry.account.parse().ok()?,
+        redeemed: entry.redeemed,
+        sealed: entry.sealed,
+        expires_at: Timestamp::from_millisecond(entry.expires_at).ok()?,
+        refresh_at: Timestamp::from_millisecond(entry.refresh_at).ok()?,
+    })
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(redeemed: u64) -> PendingPair {
+        let moment = |millis| Timestamp::from_millisecond(millis).unwrap();
+        PendingPair {
+            project: "one".parse().unwrap(),
+            account: "01998ad6-3f35-7c58-9d37-9d27a1b1b8f0".parse().unwrap(),
+            redeemed,
+            sealed: vec![1, 2, 3],
+            expires_at: moment(5),
+            refresh_at: moment(4),
+        }
+    }
+
+    #[test]
+    fn a_pair_waits_for_the_next_run_of_the_same_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let first = Journal::claim(&path, &Chance::system()).unwrap().unwrap();
+        let node = first.node().to_owned();
+        first.put(&pair(1)).unwrap();
+        first.put(&pair(2)).unwrap();
+        first.put(&pair(2)).unwrap();
+        first.remove(&pair(1)).unwrap();
+        first.remove(&pair(1)).unwrap();
+        drop(first);
+
+        let next = Journal::claim(&path, &Chance::system()).unwrap().unwrap();
+        assert_eq!(next.node(), node);
+        assert_eq!(next.pairs().unwrap(), [pair(2)]);
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Journal::claim(folder.path(), &Chance::system()).unwrap();
+        assert!(first.is_some());
+        assert!(
+            Journal::claim(folder.path(), &Chance::system())
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_broke_off_is_left_there_and_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::claim(folder.path(), &Chance::system())
+            .unwrap()
+            .unwrap();
+        journal.put(&pair(1)).unwrap();
+        fs::write(folder.path().join("half.pair"), b"x").unwrap();
+        fs::write(folder.path().join("other.draft"), b"x").unwrap();
+        assert_eq!(journal.pairs().unwrap(), [pair(1)]);
+        assert!(folder.path().join("half.pair").exists());
+    }
+}

@@ -1,0 +1,252 @@
+//! Connector profiles: OAuth apps at providers, with their secrets sealed.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Field, Store, Vault, db::Tx, id_in, json, json_in, moment_in, no_such_project, project_in,
+    word, word_in,
+};
+use crate::{
+    crypto::DataKey,
+    error::{Error, Result},
+    model::{
+        id::ProjectId,
+        profile::{ConnectorProfile, OAuthApp, ProfileChange, ProfileId},
+    },
+};
+
+type ProfileRow = (
+    String,
+    String,
+    String,
+    Option<String>,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+);
+
+impl Store {
+    /// Stores a new profile with the app's secret.
+    pub async fn insert_profile(
+        &self,
+        profile: &ConnectorProfile,
+        secret: &SecretString,
+    ) -> Result<()> {
+        let key = self
+            .data_key(&profile.project)
+            .await?
+            .ok_or_else(no_such_project)?;
+        let sealed = self
+            .vault_of_profile(key, &profile.project, profile.id)
+            .seal(Field::ClientSecret, "", secret.expose_secret().as_bytes());
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "insert into connector_profiles
+                 (id, project, provider, label, client_id, proof, endpoint, scopes, redirect_url,
+                  actions, is_enabled, sealed_client_secret, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            [
+                profile.id.into(),
+                (&profile.project).into(),
+                profile.provider.as_str().into(),
+                profile.label.clone().into(),
+                profile.client_id.as_str().into(),
+                word(&profile.proof)?.into(),
+                json(&profile.endpoint)?.into(),
+                profile.scopes.join(" ").into(),
+                profile.redirect_url.as_str().into(),
+                profile.actions.to_string().into(),
+                u64::from(profile.is_enabled).into(),
+                sealed.into(),
+                profile.created_at.into(),
+                profile.updated_at.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+
+    pub async fn profile(
+        &self,
+        project: &ProjectId,
+        id: ProfileId,
+    ) -> Result<Option<ConnectorProfile>> {
+        let row = self
+            .db
+            .fetch_one(
+                "select id, project, provider, label, client_id, proof, endpoint, scopes,
+                        redirect_url, actions, is_enabled, created_at, updated_at
+                 from connector_profiles where project = $1 and id = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        row.map(profile_in).transpose()
+    }
+
+    /// A project's profiles, the oldest first, disabled ones too.
+    pub async fn profiles(&self, project: &ProjectId) -> Result<Vec<ConnectorProfile>> {
+        let rows = self
+            .db
+            .fetch(
+                "select id, project, provider, label, client_id, proof, endpoint, scopes,
+                        redirect_url, actions, is_enabled, created_at, updated_at
+                 from connector_profiles where project = $1 order by created_at, id",
+                [project.into()],
+            )
+            .await?;
+        rows.into_iter().map(profile_in).collect()
+    }
+
+    /// Changes a profile and gives it as it is then; None if the project has no such profile.
+    pub async fn update_profile(
+        &self,
+        project: &ProjectId,
+        id: ProfileId,
+        change: &ProfileChange,
+        now: Timestamp,
+    ) -> Result<Option<ConnectorProfile>> {
+        let Some(key) = self.data_key(project).await? else {
+            return Ok(None);
+        };
+        let vault = self.vault_of_profile(key, project, id);
+        let mut tx = self.db.begin().await?;
+        // Whoever else changes it waits here.
+        tx.execute(
+            "update connector_profiles set updated_at = updated_at where project = $1 and id = $2",
+            [project.into(), id.into()],
+        )
+        .await?;
+        let row = tx
+            .fetch_one(
+                "select id, project, provider, label, client_id, proof, endpoint, scopes,
+                        redirect_url, actions, is_enabled, created_at, updated_at
+                 from connector_profiles where project = $1 and id = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut profile = profile_in(row)?;
+        change.apply(&mut profile);
+        profile.updated_at = now;
+        let sealed = change
+            .client_secret
+            .as_ref()
+            .map(|secret| vault.seal(Field::ClientSecret, "", secret.expose_secret().as_bytes()));
+        tx.execute(
+            "update connector_profiles
+             set label = $3, proof = $4, scopes = $5, redirect_url = $6, actions = $7,
+                 is_enabled = $8, sealed_client_secret = coalesce($9, sealed_client_secret),
+                 updated_at = $10
+             where project = $1 and id = $2",
+            [
+                project.into(),
+                id.into(),
+                profile.label.clone().into(),
+                word(&profile.proof)?.into(),
+                profile.scopes.join(" ").into(),
+                profile.redirect_url.as_str().into(),
+                profile.actions.to_string().into(),
+                u64::from(profile.is_enabled).into(),
+                sealed.into(),
+                now.into(),
+            ],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(Some(profile))
+    }
+
+    /// A profile's app with its secret; None if the project has no such profile.
+    pub async fn oauth_app(&self, project: &ProjectId, id: ProfileId) -> Result<Option<OAuthApp>> {
+        let Some(key) = self.data_key(project).await? else {
+            return Ok(None);
+        };
+        let mut tx = self.db.begin().await?;
+        self.app_of(&mut tx, &key, project, id).await
+    }
+
+    pub(super) async fn app_of(
+        &self,
+        tx: &mut Tx,
+        key: &DataKey,
+        project: &ProjectId,
+        id: ProfileId,
+    ) -> Result<Option<OAuthApp>> {
+        let row: Option<(String, String, String, Vec<u8>)> = tx
+            .fetch_one(
+                "select client_id, proof, redirect_url, sealed_client_secret
+                 from connector_profiles where project = $1 and id = $2",
+                [project.into(), id.into()],
+            )
+            .await?;
+        let Some((client_id, proof, redirect_url, sealed)) = row else {
+            return Ok(None);
+        };
+        let secret = self.vault_of_profile(key.clone(), project, id).open(
+            Field::ClientSecret,
+            "",
+            &sealed,
+        )?;
+        let secret = std::str::from_utf8(&secret).map_err(|_| Error::internal("not a text"))?;
+        Ok(Some(OAuthApp {
+            client_id,
+            client_secret: secret.into(),
+            proof: word_in(proof)?,
+            redirect_url,
+        }))
+    }
+
+    fn vault_of_profile<'a>(
+        &'a self,
+        key: DataKey,
+        project: &'a ProjectId,
+        id: ProfileId,
+    ) -> Vault<'a> {
+        Vault {
+            key,
+            chance: &self.chance,
+            project,
+            account: id.to_string(),
+        }
+    }
+}
+
+fn profile_in(row: ProfileRow) -> Result<ConnectorProfile> {
+    let (
+        id,
+        project,
+        provider,
+        label,
+        client_id,
+        proof,
+        endpoint,
+        scopes,
+        redirect_url,
+        actions,
+        is_enabled,
+        created_at,
+        updated_at,
+    ) = row;
+    Ok(ConnectorProfile {
+        id: id_in(&id)?,
+        project: project_in(&project)?,
+        provider,
+        label,
+        client_id,
+        proof: word_in(proof)?,
+        endpoint: json_in(endpoint.as_bytes())?,
+        scopes: scopes.split_whitespace().map(str::to_owned).collect(),
+        redirect_url,
+        actions: actions.parse().map_err(Error::internal)?,
+        is_enabled: is_enabled != 0,
+        created_at: moment_in(created_at)?,
+        updated_at: moment_in(updated_at)?,
+    })
+}

@@ -1,0 +1,573 @@
+//! Credentials that are refreshed, apps, invitations and sign-ins: part of the contract.
+
+use std::{collections::HashSet, time::Duration};
+
+use jiff::Timestamp;
+use rolecall::{
+    error::Kind,
+    model::{
+        account::{
+            Account, AccountChange, AccountKind, Credential, CredentialState, Endpoint, Region,
+            TokenPair,
+        },
+        connect::{ConnectDetails, ConnectSession},
+        id::ProjectId,
+        profile::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
+    },
+    store::{
+        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, Grant, Intent, IssuedTo, NewAuthorization,
+        NewCredential, PairCommitted, RefreshBegun, RefreshEnd, StateFault, Store,
+        TAKEN_OVER_AFTER, Wanted,
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::world::World;
+
+const NOW: Wanted = Wanted::Now { generation: None };
+const AGAIN: Duration = Duration::from_secs(7);
+
+/// Later than any clock of a test or of a database.
+fn some_day() -> Timestamp {
+    "2100-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn pair(number: u32, world: &World) -> TokenPair {
+    let now = world.clock.now();
+    TokenPair {
+        access_token: format!("canary-access-{number}").into(),
+        refresh_token: format!("canary-refresh-{number}").into(),
+        issued_at: now,
+        expires_at: now + Duration::from_secs(604_799),
+    }
+}
+
+fn app() -> OAuthApp {
+    OAuthApp {
+        client_id: "the-app".to_owned(),
+        client_secret: "canary-app-secret".into(),
+        proof: ClientProof::Hash,
+        redirect_url: "https://example.org/callback".to_owned(),
+    }
+}
+
+/// An account with a pair of tokens that were issued to the customer's own app.
+async fn linked(world: &World, project: &ProjectId) -> Account {
+    let account = world.new_account(project);
+    let credential = Credential::OAuth(pair(1, world));
+    let app = app();
+    let grant = Grant {
+        credential: &credential,
+        issued_to: IssuedTo::OwnApp(&app),
+        refresh_at: Some(some_day()),
+    };
+    let store = &world.store;
+    store.insert_account(&account, &grant, None).await.unwrap();
+    store.account(project, account.id).await.unwrap().unwrap()
+}
+
+async fn begin(store: &Store, account: &Account, wanted: Wanted) -> Box<Intent> {
+    match store
+        .begin_refresh(&account.project, account.id, wanted)
+        .await
+        .unwrap()
+    {
+        RefreshBegun::Here(intent) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(world: &World, account: &Account) -> CredentialState {
+    let stored = world.store.account(&account.project, account.id).await;
+    stored.unwrap().unwrap().credential.unwrap().state
+}
+
+async fn access_token(world: &World, account: &Account) -> String {
+    let stored = world.store.credential(&account.project, account.id).await;
+    let credential = stored.unwrap().unwrap().credential;
+    credential.access_token().expose_secret().to_owned()
+}
+
+/// Brings a new pair about.
+async fn renew(world: &World, intent: &Intent, number: u32) -> PairCommitted {
+    let new = pair(number, world);
+    let pending = intent.seal(&world.store, &new, some_day());
+    world.store.commit_pair(&pending).await.unwrap()
+}
+
+pub async fn one_of_many_redeems(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    assert!(
+        matches!(
+            world
+                .store
+                .begin_refresh(&own, account.id, Wanted::WhenDue)
+                .await
+                .unwrap(),
+            RefreshBegun::NotNow
+        ),
+        "it is not due"
+    );
+    let tries: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, project, id) = (world.store.clone(), own.clone(), account.id);
+            tokio::spawn(async move { store.begin_refresh(&project, id, NOW).await.unwrap() })
+        })
+        .collect();
+    let mut here = Vec::new();
+    for attempt in tries {
+        match attempt.await.unwrap() {
+            RefreshBegun::Here(intent) => here.push(intent),
+            RefreshBegun::Elsewhere => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let [intent] = here.as_slice() else {
+        panic!("{} redeem one token", here.len());
+    };
+    assert_eq!(intent.generation, 1);
+    assert_eq!(
+        intent.pair.refresh_token.expose_secret(),
+        "canary-refresh-1"
+    );
+    assert_eq!(
+        intent.app.client_secret.expose_secret(),
+        "canary-app-secret"
+    );
+    assert_eq!(state(&world, &account).await, CredentialState::Refreshing);
+    assert_eq!(renew(&world, intent, 2).await, PairCommitted::Stored);
+    assert_eq!(access_token(&world, &account).await, "canary-access-2");
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+    // Told twice, as after an answer of the database that was lost.
+    assert_eq!(renew(&world, intent, 3).await, PairCommitted::Superseded);
+    let seen = Wanted::Now {
+        generation: Some(1),
+    };
+    assert!(matches!(
+        world
+            .store
+            .begin_refresh(&own, account.id, seen)
+            .await
+            .unwrap(),
+        RefreshBegun::NotNow
+    ));
+}
+
+pub async fn a_late_pair_wins(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let late = begin(&world.store, &account, NOW).await;
+    let new = pair(2, &world);
+    let pending = late.seal(&world.store, &new, some_day());
+    // Somebody else says meanwhile that it is no good: it is, since it was spent for this pair.
+    world.overdue(&account).await;
+    let second = begin(&world.store, &account, NOW).await;
+    let told = world
+        .store
+        .end_refresh(&second, RefreshEnd::InvalidGrant, AGAIN)
+        .await
+        .unwrap();
+    assert_eq!(told, Some(CredentialState::Uncertain));
+    assert_eq!(
+        world.store.commit_pair(&pending).await.unwrap(),
+        PairCommitted::Stored
+    );
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+    assert_eq!(access_token(&world, &account).await, "canary-access-2");
+    assert_eq!(
+        world.store.commit_pair(&pending).await.unwrap(),
+        PairCommitted::Stored,
+        "the very same pair is stored"
+    );
+
+    // But what was replaced by a person is replaced.
+    let late = begin(&world.store, &account, NOW).await;
+    world.replace(&account, "canary-pasted").await;
+    assert_eq!(renew(&world, &late, 4).await, PairCommitted::Superseded);
+    assert_eq!(access_token(&world, &account).await, "canary-pasted");
+    let end = world
+        .store
+        .end_refresh(&late, RefreshEnd::InvalidGrant, AGAIN)
+        .await
+        .unwrap();
+    assert_eq!(
+        end, None,
+        "what was found of a former credential says nothing"
+    );
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+}
+
+pub async fn a_refresh_that_nobody_ends_is_taken_over(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let first = begin(&world.store, &account, NOW).await;
+    assert!(matches!(
+        world
+            .store
+            .begin_refresh(&own, account.id, NOW)
+            .await
+            .unwrap(),
+        RefreshBegun::Elsewhere
+    ));
+    assert!(world.store.due_refreshes(9).await.unwrap().is_empty());
+    world.overdue(&account).await;
+    assert_eq!(
+        world.store.due_refreshes(9).await.unwrap(),
+        [(own.clone(), account.id)]
+    );
+    let second = begin(&world.store, &account, Wanted::WhenDue).await;
+    assert_eq!(second.generation, first.generation);
+    assert_eq!(state(&world, &account).await, CredentialState::Uncertain);
+    let end = |intent, end| world.store.end_refresh(intent, end, AGAIN);
+    assert_eq!(end(&first, RefreshEnd::Unsent).await.unwrap(), None);
+    assert_eq!(
+        end(&second, RefreshEnd::InvalidGrant).await.unwrap(),
+        Some(CredentialState::Uncertain)
+    );
+}
+
+pub async fn a_refresh_token_is_dead_after_two_refusals(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let refuse = async || {
+        let intent = begin(&world.store, &account, NOW).await;
+        let end = world
+            .store
+            .end_refresh(&intent, RefreshEnd::InvalidGrant, AGAIN);
+        end.await.unwrap().unwrap()
+    };
+    assert_eq!(refuse().await, CredentialState::Uncertain);
+    // At once is too early to be a second word.
+    assert_eq!(refuse().await, CredentialState::Uncertain);
+    world.refused_long_ago(&account).await;
+    assert_eq!(refuse().await, CredentialState::ReauthRequired);
+    assert!(world.store.due_refreshes(9).await.unwrap().is_empty());
+    let told = world
+        .store
+        .account(&own, account.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(told.needs_reauth(), "{told:?}");
+
+    // Somebody asks all the same, and the provider takes it.
+    let intent = begin(&world.store, &account, NOW).await;
+    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+}
+
+pub async fn what_says_nothing_of_the_token_is_due_again(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    for (number, end) in [
+        RefreshEnd::Unsent,
+        RefreshEnd::Refused,
+        RefreshEnd::AppRefused,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let intent = begin(&world.store, &account, NOW).await;
+        assert_eq!(intent.attempts, number as u64);
+        let told = world
+            .store
+            .end_refresh(&intent, end, Duration::ZERO)
+            .await
+            .unwrap();
+        assert_eq!(told, Some(CredentialState::Healthy), "{end:?}");
+        assert_eq!(
+            world.store.due_refreshes(9).await.unwrap(),
+            [(own.clone(), account.id)]
+        );
+    }
+    let intent = begin(&world.store, &account, Wanted::WhenDue).await;
+    let told = world
+        .store
+        .end_refresh(&intent, RefreshEnd::Doubtful, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(told, Some(CredentialState::Uncertain));
+    // From there on, what says nothing leaves it in doubt.
+    let intent = begin(&world.store, &account, Wanted::WhenDue).await;
+    let told = world
+        .store
+        .end_refresh(&intent, RefreshEnd::Unsent, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(told, Some(CredentialState::Uncertain));
+}
+
+pub async fn a_disconnected_account_has_nothing_left(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let intent = begin(&world.store, &account, NOW).await;
+    let store = &world.store;
+    let now = world.clock.now();
+    let left = store.disconnect_account(&own, account.id, now).await;
+    let left = left.unwrap().unwrap();
+    assert_eq!(left.credential, None);
+    assert_eq!(left.status_reasons[0].code, Account::DISCONNECTED);
+    assert!(store.credential(&own, account.id).await.unwrap().is_none());
+    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Superseded);
+    assert!(store.credential(&own, account.id).await.unwrap().is_none());
+    assert!(matches!(
+        store.begin_refresh(&own, account.id, NOW).await.unwrap(),
+        RefreshBegun::Never
+    ));
+    // It can be linked again, and what was before does not come back.
+    world.replace(&account, "canary-again").await;
+    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Superseded);
+    assert_eq!(access_token(&world, &account).await, "canary-again");
+}
+
+fn profile(world: &World, project: &ProjectId) -> ConnectorProfile {
+    let now = world.clock.now();
+    ConnectorProfile {
+        id: world.chance.id(now),
+        project: project.clone(),
+        provider: "smartsheet".to_owned(),
+        label: None,
+        client_id: "the-app".to_owned(),
+        proof: ClientProof::ClientSecret,
+        endpoint: Endpoint::Region(Region::Eu),
+        scopes: vec!["READ_USERS".to_owned()],
+        redirect_url: "https://example.org/callback".to_owned(),
+        actions: ActionSet::ALL,
+        is_enabled: true,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+pub async fn a_changed_secret_is_used(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let other = world.project("other").await;
+    let profile = profile(&world, &own);
+    store
+        .insert_profile(&profile, &"canary-app-secret".into())
+        .await
+        .unwrap();
+    assert_eq!(
+        store.profile(&own, profile.id).await.unwrap(),
+        Some(profile.clone())
+    );
+    assert_eq!(store.profile(&other, profile.id).await.unwrap(), None);
+    assert!(store.oauth_app(&other, profile.id).await.unwrap().is_none());
+
+    let account = world.new_account(&own);
+    let credential = Credential::OAuth(pair(1, &world));
+    let grant = Grant {
+        credential: &credential,
+        issued_to: IssuedTo::Profile(profile.id),
+        refresh_at: Some(clock.now()),
+    };
+    store.insert_account(&account, &grant, None).await.unwrap();
+    let change = ProfileChange {
+        client_secret: Some("canary-app-secret-2".into()),
+        actions: "users".parse().ok(),
+        ..ProfileChange::default()
+    };
+    let now = clock.now();
+    let changed = store.update_profile(&own, profile.id, &change, now).await;
+    assert!(changed.unwrap().is_some());
+    assert!(
+        store
+            .update_profile(&other, profile.id, &change, now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let intent = begin(store, &account, NOW).await;
+    assert_eq!(
+        intent.app.client_secret.expose_secret(),
+        "canary-app-secret-2"
+    );
+
+    let disabled = ProfileChange {
+        is_enabled: Some(false),
+        ..ProfileChange::default()
+    };
+    store
+        .update_profile(&own, profile.id, &disabled, now)
+        .await
+        .unwrap();
+    let seen = store.account(&own, account.id).await.unwrap().unwrap();
+    assert!(seen.credential.unwrap().is_profile_disabled);
+    assert_eq!(seen.actions.to_string(), "users");
+}
+
+fn invitation(world: &World, project: &ProjectId, number: u64) -> ConnectSession {
+    let now = world.clock.now();
+    ConnectSession {
+        number,
+        project: project.clone(),
+        provider: Some("smartsheet".to_owned()),
+        profile: None,
+        account: None,
+        kind: AccountKind::Production,
+        is_multiple: false,
+        origin_owner_id: "customer-1".to_owned(),
+        details: ConnectDetails {
+            origin_owner_name: crate::world::NAME.to_owned(),
+            ..ConnectDetails::default()
+        },
+        draft: 0,
+        linked_account: None,
+        created_at: now,
+        expires_at: now + Duration::from_secs(1800),
+        used_at: None,
+    }
+}
+
+pub async fn an_invitation_makes_one_link(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let session = invitation(&world, &own, 7);
+    store
+        .insert_connect_session(&session, [7; 32])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.connect_session([7; 32]).await.unwrap(),
+        Some(session.clone())
+    );
+    assert_eq!(store.connect_session([8; 32]).await.unwrap(), None);
+
+    let links: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, account) = (store.clone(), world.new_account(&own));
+            tokio::spawn(async move {
+                let credential = crate::world::credential();
+                store
+                    .insert_account(&account, &Grant::personal(&credential), Some(7))
+                    .await
+            })
+        })
+        .collect();
+    let mut linked = 0;
+    for link in links {
+        match link.await.unwrap() {
+            Ok(()) => linked += 1,
+            Err(error) => assert_eq!(error.kind(), Kind::ConnectSessionInvalid),
+        }
+    }
+    assert_eq!(linked, 1);
+    assert_eq!(store.accounts(&own).await.unwrap().len(), 1);
+    let used = store.connect_session([7; 32]).await.unwrap().unwrap();
+    assert!(!used.is_open_at(clock.now()));
+    assert!(used.linked_account.is_some());
+
+    store.forget_ended_sessions(Timestamp::MAX).await.unwrap();
+    assert_eq!(store.connect_session([7; 32]).await.unwrap(), None);
+}
+
+pub async fn a_sign_in_comes_back_once(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let other = world.project("other").await;
+    let verifier = SecretString::from("canary-verifier");
+    let app = app();
+    let begin = async |state: u8, browser: Option<[u8; 32]>| {
+        let new = NewAuthorization {
+            state_digest: [state; 32],
+            project: &own,
+            profile: None,
+            own_app: Some(&app),
+            connect_session: None,
+            browser_digest: browser,
+            verifier: &verifier,
+            meta: b"meta",
+            expires_at: clock.now() + Duration::from_secs(600),
+        };
+        store.insert_authorization(&new, clock.now()).await.unwrap();
+    };
+    let take = async |state: u8, bringer: Bringer<'_>, now: Timestamp| {
+        let taken = store.take_authorization([state; 32], bringer, now).await;
+        taken.unwrap()
+    };
+    let now = clock.now();
+    begin(1, None).await;
+    begin(2, Some([9; 32])).await;
+    let fault = |taken: Result<_, StateFault>| taken.map(drop).unwrap_err();
+    assert_eq!(
+        fault(take(3, Bringer::Project(&own), now).await),
+        StateFault::Unknown
+    );
+    for (state, bringer) in [
+        (1, Bringer::Project(&other)),
+        (1, Bringer::Browser([9; 32])),
+        (2, Bringer::Project(&own)),
+        (2, Bringer::Browser([8; 32])),
+    ] {
+        assert_eq!(fault(take(state, bringer, now).await), StateFault::Another);
+    }
+    let late = now + Duration::from_secs(600);
+    assert_eq!(
+        fault(take(1, Bringer::Project(&own), late).await),
+        StateFault::Expired
+    );
+
+    let taken = take(1, Bringer::Project(&own), now).await.unwrap();
+    assert_eq!(taken.verifier.expose_secret(), "canary-verifier");
+    assert_eq!(taken.own_app.unwrap().client_id, "the-app");
+    assert_eq!(&**taken.meta, b"meta");
+    assert_eq!(
+        fault(take(1, Bringer::Project(&own), now).await),
+        StateFault::Used
+    );
+    let tries: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let bringer = Bringer::Browser([9; 32]);
+                let taken = store.take_authorization([2; 32], bringer, now).await;
+                taken.unwrap().map(drop)
+            })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for attempt in tries {
+        outcomes.push(attempt.await.unwrap());
+    }
+    let faults: HashSet<_> = outcomes
+        .iter()
+        .filter_map(|it| it.err())
+        .map(|it| format!("{it:?}"))
+        .collect();
+    assert_eq!(outcomes.iter().filter(|it| it.is_ok()).count(), 1);
+    assert_eq!(faults, HashSet::from(["Used".to_owned()]));
+}
+
+impl World {
+    /// As if the time of whoever redeems had passed.
+    async fn overdue(&self, account: &Account) {
+        let past = self.clock.now() - TAKEN_OVER_AFTER - TAKEN_OVER_AFTER;
+        self.set(account, "due_at", past).await;
+    }
+
+    /// Puts a pasted token in the place of what an account has.
+    async fn replace(&self, account: &Account, token: &str) {
+        let credential = Credential::AccessToken(token.into());
+        let update = AccountUpdate {
+            change: &AccountChange::default(),
+            credential: Some(NewCredential {
+                grant: Grant::personal(&credential),
+                identity: &account.identity,
+            }),
+            connect_session: None,
+        };
+        let replaced = self
+            .store
+            .update_account(&account.project, account.id, update, self.clock.now())
+            .await;
+        assert!(replaced.unwrap().is_some());
+    }
+
+    /// As if the provider's first no were long ago.
+    async fn refused_long_ago(&self, account: &Account) {
+        let past = self.clock.now() - ASKED_AGAIN_AFTER - ASKED_AGAIN_AFTER;
+        self.set(account, "refused_at", past).await;
+    }
+}
