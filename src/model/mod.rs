@@ -7,9 +7,11 @@
 //! * [`connector`]: what a connector says of itself.
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
+//! * [`audit`]: who did what to what.
 
 pub mod access;
 pub mod account;
+pub mod audit;
 pub mod budget;
 pub mod connector;
 pub mod id;

@@ -15,9 +15,11 @@ use super::{
 use crate::error::{Error, Result};
 
 /// What is copied, in an order in which each row finds what it refers to.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "key_checks",
     "projects",
+    "audit_log",
+    "audit_heads",
     "api_keys",
     "accounts",
     "credentials",

@@ -14,6 +14,8 @@
 //! * **One after the other.** What changes an account, or anything that hangs on it, locks the
 //!   account's row first. So a transaction that reads and then writes is right with any number of
 //!   processes on one database.
+//! * **What was done is told.** Whoever uses a secret, or changes an account or a key, says so in
+//!   the project's audit log, in the same transaction (`audit`).
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
 //!   come back; that another process holds a lock is waited out in here.
 //!
@@ -39,6 +41,7 @@ use crate::{
 };
 
 mod accounts;
+mod audit;
 mod backup;
 mod budgets;
 mod copy;
@@ -53,6 +56,7 @@ mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
+pub use audit::{AuditFault, AuditFilter, Verified};
 pub use copy::{Copied, CopyError};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
@@ -143,6 +147,25 @@ impl Store {
                 [project.into()],
             )
             .await?;
+        self.unwrapped(project, row)
+    }
+
+    /// As [`data_key`](Self::data_key), inside a transaction.
+    async fn data_key_in(&self, tx: &mut Tx, project: &ProjectId) -> Result<Option<DataKey>> {
+        let row: Option<(String, Vec<u8>)> = tx
+            .fetch_one(
+                "select data_key_id, sealed_data_key from projects where id = $1",
+                [project.into()],
+            )
+            .await?;
+        self.unwrapped(project, row)
+    }
+
+    fn unwrapped(
+        &self,
+        project: &ProjectId,
+        row: Option<(String, Vec<u8>)>,
+    ) -> Result<Option<DataKey>> {
         row.map(|(id, wrapped)| {
             DataKey::unwrap(&self.ring, project.as_str(), &id, &wrapped)
                 .map_err(|fault| locked("data key", fault))

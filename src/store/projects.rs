@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         access::{ApiKey, KeyChange, Label, Scope},
+        audit::{Action, Actor, Event},
         id::{KeyId, ProjectId},
     },
 };
@@ -24,8 +25,8 @@ type KeyRow = (
 );
 
 impl Store {
-    /// Makes a project and its data key. False if there is one of that id already; it stays
-    /// as it is.
+    /// Makes a project and its data key, which the operator alone does. False if there is one of
+    /// that id already; it stays as it is.
     pub async fn create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
         let key = DataKey::generate(&self.chance);
         let wrapped = key.wrap(&self.ring, project.as_str(), &self.chance);
@@ -44,8 +45,14 @@ impl Store {
                 ],
             )
             .await?;
+        let is_new = created == 1;
+        if is_new {
+            self.begin_audit_log(&mut tx, project, &key).await?;
+            let made = Event::new(Actor::Operator, Action::ProjectCreated, project);
+            self.audit(&mut tx, project, Some(&key), &[made]).await?;
+        }
         tx.commit().await?;
-        Ok(created == 1)
+        Ok(is_new)
     }
 
     pub async fn project_exists(&self, project: &ProjectId) -> Result<bool> {
