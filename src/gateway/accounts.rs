@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Kind, ProviderFault, Result},
     model::{
         account::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
+        audit::Actor,
         id::{AccountId, ProjectId},
         observed::{Identity, Seats},
         schema::{Reason, UserField, Warning},
@@ -74,10 +75,16 @@ impl Gateway {
     /// `credential_refused`, `scope_missing`, `provider_unavailable`, `provider_throttled`,
     /// `base_url_not_allowed`; nothing is stored then.
     pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
-        self.link_into(caller.project().clone(), link).await
+        self.link_into(caller.project().clone(), link, caller.actor())
+            .await
     }
 
-    pub(super) async fn link_into(&self, project: ProjectId, link: Link) -> Result<Arc<Account>> {
+    pub(super) async fn link_into(
+        &self,
+        project: ProjectId,
+        link: Link,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
         let connector = self.connector(&link.provider)?;
         self.0.settings.check_endpoint(&link.endpoint)?;
         let now = self.0.clock.now();
@@ -107,10 +114,10 @@ impl Gateway {
             gateway
                 .0
                 .store
-                .insert_account(&account, &credential)
+                .insert_account(&account, &credential, by)
                 .await?;
             tracing::info!(account = %account.id, provider = account.provider, "account linked");
-            gateway.request_walk(&gateway.live(&account), Join::Any, false);
+            gateway.request_walk(&gateway.live(&account), Join::Any, false, by);
             Ok(Arc::new(account))
         })
         .await
@@ -129,7 +136,7 @@ impl Gateway {
         change: AccountChange,
         token: Option<SecretString>,
     ) -> Result<Arc<Account>> {
-        let account = Arc::clone(&own.account);
+        let (account, by) = (Arc::clone(&own.account), own.by);
         if change.is_empty() && token.is_none() {
             return Ok(account);
         }
@@ -147,6 +154,7 @@ impl Gateway {
                         credential,
                         identity,
                     }),
+                by,
             };
             let now = gateway.0.clock.now();
             let updated = gateway
@@ -162,7 +170,7 @@ impl Gateway {
                 .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
             if replaced.is_some() {
                 tracing::info!(account = %account.id, "credential replaced");
-                gateway.request_walk(&gateway.live(&updated), Join::NotYetCalling, false);
+                gateway.request_walk(&gateway.live(&updated), Join::NotYetCalling, false, by);
             }
             Ok(Arc::new(updated))
         })
@@ -261,9 +269,10 @@ impl Gateway {
     /// `account_not_found`, `store_unavailable`.
     pub async fn unlink(&self, own: &OwnAccount) -> Result<Account> {
         let (gateway, account) = (self.clone(), Arc::clone(&own.account));
+        let by = own.by;
         self.owned(async move {
             let (project, id) = (&account.project, account.id);
-            let deleted = gateway.0.store.delete_account(project, id).await;
+            let deleted = gateway.0.store.delete_account(project, id, by).await;
             gateway.0.accounts.forget(&(project.clone(), id));
             let deleted = deleted?;
             if let Some(live) = gateway.drop_from_memory(project, id) {
@@ -311,7 +320,8 @@ impl Gateway {
         live
     }
 
-    /// A way to the provider with the account's stored credential, and its generation.
+    /// A way to the provider with the account's stored credential, and its generation. That it is
+    /// used is in the audit log already: a walk's beginning tells it, or whoever tries it.
     pub(super) async fn session(
         &self,
         account: &Account,

@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     model::{
         account::{Account, AccountChange, AccountStatus, Credential, StatusReason},
+        audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
         observed::Identity,
     },
@@ -38,6 +39,8 @@ pub struct AccountUpdate<'a> {
     pub change: &'a AccountChange,
     /// In place of the credential that it has.
     pub credential: Option<NewCredential<'a>>,
+    /// Who changes it.
+    pub by: Actor,
 }
 
 /// A credential that the provider was found to take, and whose it is.
@@ -74,7 +77,12 @@ const FIRST_GENERATION: u64 = 1;
 
 impl Store {
     /// Stores a new account with its credential.
-    pub async fn insert_account(&self, account: &Account, credential: &Credential) -> Result<()> {
+    pub async fn insert_account(
+        &self,
+        account: &Account,
+        credential: &Credential,
+        by: Actor,
+    ) -> Result<()> {
         let vault = Vault::of(self, &account.project, account.id)
             .await?
             .ok_or_else(no_such_project)?;
@@ -116,6 +124,10 @@ impl Store {
             ],
         )
         .await?;
+        let linked = Event::new(by, Action::AccountLinked, account.id)
+            .with("provider", account.provider.as_str());
+        self.audit(&mut tx, &account.project, Some(&vault.key), &[linked])
+            .await?;
         tx.commit().await
     }
 
@@ -215,6 +227,7 @@ impl Store {
         &self,
         project: &ProjectId,
         id: AccountId,
+        by: Actor,
     ) -> Result<Option<Account>> {
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
@@ -230,6 +243,11 @@ impl Store {
             .await?;
         // Opened before the commit: what is locked is not deleted.
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        if account.is_some() {
+            let purged = Event::new(by, Action::AccountPurged, id);
+            self.audit(&mut tx, project, Some(&vault.key), &[purged])
+                .await?;
+        }
         tx.commit().await?;
         Ok(account)
     }
@@ -259,6 +277,11 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let mut account = account_in(&vault, row)?;
+        let mut events = Vec::new();
+        if !update.change.is_empty() {
+            let changed = update.change.fields().join(",");
+            events.push(Event::new(update.by, Action::AccountUpdated, id).with("changed", changed));
+        }
         update.change.apply(&mut account);
         account.updated_at = now;
         if let Some(new) = update.credential {
@@ -271,6 +294,8 @@ impl Store {
                 reasons: &account.status_reasons,
                 identity: Some(&account.identity),
             };
+            // That it is active follows from this.
+            events.push(Event::new(update.by, Action::CredentialReplaced, id));
             write_state(&mut tx, &vault, id, state, now).await?;
         }
         tx.execute(
@@ -285,6 +310,8 @@ impl Store {
             ],
         )
         .await?;
+        self.audit(&mut tx, project, Some(&vault.key), &events)
+            .await?;
         tx.commit().await?;
         Ok(Some(account))
     }
@@ -301,7 +328,10 @@ impl Store {
             .await?
             .ok_or_else(no_such_account)?;
         let mut tx = self.db.begin().await?;
-        write_state(&mut tx, &vault, id, state, now).await?;
+        lock_account(&mut tx, project, id).await?;
+        let events = write_state(&mut tx, &vault, id, state, now).await?;
+        self.audit(&mut tx, project, Some(&vault.key), events.as_slice())
+            .await?;
         tx.commit().await
     }
 
@@ -329,42 +359,79 @@ impl Store {
     }
 }
 
-/// Writes an account's state inside a transaction; `AccountNotFound` if it is gone. What is as it
-/// was does not make the account newer.
+/// Writes an account's state inside a transaction that has it locked; `AccountNotFound` if it is
+/// gone. What is as it was does not make the account newer. Gives what is to be told of it.
 pub(super) async fn write_state(
     tx: &mut Tx,
     vault: &Vault<'_>,
     id: AccountId,
     state: AccountState<'_>,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<Event>> {
+    let row: Option<(String, String)> = tx
+        .fetch_one(
+            "select status, status_reasons from accounts where project = $1 and id = $2",
+            [vault.project.into(), id.into()],
+        )
+        .await?;
+    let (status, reasons) = row.ok_or_else(no_such_account)?;
+    let former = (word_in(status)?, json_in(reasons.as_bytes())?);
     let identity = state
         .identity
         .map(|identity| seal_identity(vault, identity))
         .transpose()?;
-    let changed = tx
-        .execute(
-            "update accounts set status = $3, status_reasons = $4,
+    tx.execute(
+        "update accounts set status = $3, status_reasons = $4,
                     sealed_identity = coalesce($5, sealed_identity),
                     updated_at = case
                         when status = $3 and status_reasons = $4 and $5 is null then updated_at
                         else $6
                     end
              where project = $1 and id = $2",
-            [
-                vault.project.into(),
-                id.into(),
-                word(&state.status)?.into(),
-                json(&state.reasons)?.into(),
-                identity.into(),
-                now.into(),
-            ],
-        )
-        .await?;
-    match changed {
-        0 => Err(no_such_account()),
-        _ => Ok(()),
+        [
+            vault.project.into(),
+            id.into(),
+            word(&state.status)?.into(),
+            json(&state.reasons)?.into(),
+            identity.into(),
+            now.into(),
+        ],
+    )
+    .await?;
+    Ok(state_change(id, former, state))
+}
+
+/// What there is to tell of an account whose state was `former`. Rolecall sets it by itself, as it
+/// finds the provider to answer. That a refusal is repeated is no news.
+fn state_change(
+    id: AccountId,
+    former: (AccountStatus, Vec<StatusReason>),
+    state: AccountState<'_>,
+) -> Option<Event> {
+    let codes = |reasons: &[StatusReason]| -> Vec<String> {
+        reasons.iter().map(|reason| reason.code.clone()).collect()
+    };
+    let (was, is) = (codes(&former.1), codes(state.reasons));
+    let is_dead = |codes: &[String]| codes.iter().any(|code| code == Account::REAUTH_REQUIRED);
+    if is_dead(&is) && !is_dead(&was) {
+        return Some(Event::new(
+            Actor::System,
+            Action::CredentialReauthRequired,
+            id,
+        ));
     }
+    let is_other_state = former.0 != state.status || was != is;
+    let mut event = Event::new(Actor::System, Action::AccountUpdated, id);
+    if is_other_state {
+        event = event.with("status", state.status.as_str());
+    }
+    if is_other_state && !is.is_empty() {
+        event = event.with("reason", is.join(","));
+    }
+    if state.identity.is_some() {
+        event = event.with("changed", "identity");
+    }
+    Some(event).filter(|event| !event.detail.words().is_empty())
 }
 
 /// True if the account's credential is the one of this generation.

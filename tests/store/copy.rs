@@ -2,6 +2,7 @@
 
 use rolecall::{
     crypto::KeyRing,
+    model::audit::Actor,
     store::{Copied, CopyError, OpenError},
 };
 
@@ -29,7 +30,11 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
     let source = open(&file("one.db"), &ring).await;
     let (one, two) = (furnish(&source, "one").await, furnish(&source, "two").await);
     let (_, key) = source.new_key(&one.project);
-    source.store.insert_key(&key).await.unwrap();
+    source
+        .store
+        .insert_key(&key, Actor::Operator)
+        .await
+        .unwrap();
 
     let postgres = open(&schema.url(), &ring).await;
     let copied = source.store.copy_to(&postgres.store).await.unwrap();

@@ -10,6 +10,7 @@ use rolecall::{
     model::{
         access::{ApiKey, Scope},
         account::{Account, AccountKind, AccountStatus, Credential, Endpoint, Region},
+        audit::Actor,
         id::{AccountId, ProjectId, RemoteId},
         observed::{Identity, Seats},
         schema::Reason,
@@ -139,7 +140,7 @@ impl World {
     pub async fn account(&self, project: &ProjectId) -> Account {
         let account = self.new_account(project);
         self.store
-            .insert_account(&account, &credential())
+            .insert_account(&account, &credential(), Actor::Operator)
             .await
             .unwrap();
         account
