@@ -8,6 +8,7 @@
 //! * [`access`]: whose key is this, whose account is that.
 //! * [`keys`]: make, look at and end API keys; [`quota`]: how often one may ask.
 //! * [`accounts`]: link, list, delete.
+//! * `audit`: what was done, and by whom.
 //! * [`reading`]: a directory, its pages, its freshness.
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
@@ -47,6 +48,7 @@ use crate::{
 
 pub mod access;
 pub mod accounts;
+mod audit;
 mod cursor;
 pub mod keys;
 mod live;

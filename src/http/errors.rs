@@ -97,6 +97,8 @@ pub struct KeysErrors;
 pub struct KeyErrors;
 /// Errors of changing an API key.
 pub struct UpdateKeyErrors;
+/// Errors of the audit log.
+pub struct AuditErrors;
 /// Errors of a route without a key.
 pub struct HealthErrors;
 
@@ -277,6 +279,12 @@ impl IntoResponses for KeyErrors {
 impl IntoResponses for UpdateKeyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         of(&[Kind::InvalidBody, Kind::NotFound])
+    }
+}
+
+impl IntoResponses for AuditErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidCursor])
     }
 }
 

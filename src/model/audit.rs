@@ -55,6 +55,13 @@ impl Event {
     }
 }
 
+/// Which entries are asked for; None is all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub action: Option<Action>,
+    pub subject_id: Option<String>,
+}
+
 /// Who did it. Travels with a request from where it is proven to where something is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
@@ -343,6 +350,10 @@ impl Detail {
     /// The words, in order of their names.
     pub fn words(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+
+    pub fn into_words(self) -> BTreeMap<String, String> {
+        self.0
     }
 }
 

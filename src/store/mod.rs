@@ -56,7 +56,7 @@ mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
-pub use audit::{AuditFault, AuditFilter, Verified};
+pub use audit::{AuditFault, Verified};
 pub use copy::{Copied, CopyError};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;

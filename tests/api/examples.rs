@@ -206,6 +206,11 @@ async fn told(world: &World) -> Examples {
     told.ask(world, "update_api_key", patch, Some(change)).await;
     let delete = (Method::DELETE, of_key.as_str());
     told.ask(world, "revoke_api_key", delete, None).await;
+    let told_of_key = format!(
+        "/audit?page_size=2&subject_id={}",
+        &of_key["/api_keys/".len()..]
+    );
+    told.get(world, "list_audit_entries", &told_of_key).await;
     told
 }
 

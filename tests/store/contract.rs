@@ -19,7 +19,7 @@ use rolecall::{
 use secrecy::SecretString;
 
 use crate::{
-    budgets,
+    audit, budgets,
     world::{
         EMAIL, NAME, TOKEN, World, credential, ends, exposed, furnish, identity, project, ring,
     },
@@ -119,6 +119,21 @@ pub const ALL: &[(&str, Contract)] = &[
     }),
     ("after a pause of a budget one goes first", |w| {
         Box::pin(budgets::after_a_pause_one_goes_first(w))
+    }),
+    ("what is done is told", |w| {
+        Box::pin(audit::what_is_done_is_told(w))
+    }),
+    ("what is not done is not told", |w| {
+        Box::pin(audit::what_is_not_done_is_not_told(w))
+    }),
+    ("the audit log is read by pages and filters", |w| {
+        Box::pin(audit::it_is_read_by_pages_and_filters(w))
+    }),
+    ("an audit log of many pages is verified whole", |w| {
+        Box::pin(audit::a_log_of_many_pages_is_verified_whole(w))
+    }),
+    ("many may write the audit log at once", |w| {
+        Box::pin(audit::many_may_write_it_at_once_and_verify_it_meanwhile(w))
     }),
     ("writers in a crowd all succeed", |w| {
         Box::pin(writers_in_a_crowd_all_succeed(w))

@@ -3,14 +3,12 @@
 //! Each row has a tag over the tag of the row before it and all that the row itself holds, and the
 //! head, a row per project, has one over which row is the last. The key of both is derived from
 //! the project's data key. So whoever can write to the database and does not hold the key ring can
-//! neither change, remove, move nor add a row without [`Store::verify_audit`] finding it.
+//! neither change, remove, move nor add a row without [`Store::verify_audit`] finding it (`verify`).
 //!
 //! An entry is written in the transaction of what it tells of ([`Store::audit`]): either both are
 //! there or neither. A head that was tampered with stops nobody's work, since a key that must be
-//! revoked must be revoked. The next entry then says for ever that the chain was continued there,
-//! by a tag that follows no other.
-
-use std::cmp::Ordering;
+//! revoked must be revoked. The next entry then says for ever that the log was broken off before
+//! it, by a tag that follows on no other.
 
 use jiff::Timestamp;
 
@@ -21,48 +19,16 @@ use super::{
 };
 use crate::{
     crypto::{ChainKey, DataKey, Record},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{
-        audit::{Action, Actor, Entry, Event, Subject},
+        audit::{Actor, Entry, Event, Filter, Subject},
         id::ProjectId,
     },
 };
 
-/// Which entries are asked for; None is all.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AuditFilter<'a> {
-    pub action: Option<Action>,
-    pub subject_id: Option<&'a str>,
-}
+mod verify;
 
-/// What a project's log was found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verified {
-    /// As it was written, and as long. The number of entries never falls: where it did, the whole
-    /// database is an older one.
-    Whole { entries: u64 },
-    /// This entry is the first at fault.
-    Broken { entry: u64, fault: AuditFault },
-}
-
-/// What is wrong with an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditFault {
-    /// It is gone, and later ones are there.
-    Missing,
-    /// It is not as it was written, or not where.
-    Changed,
-    /// It and all after it are gone.
-    CutOff,
-    /// It was not written by Rolecall.
-    Added,
-    /// The head is gone, or not as it was written. So nobody can tell whether this entry, the one
-    /// after the last that is there, was cut off.
-    HeadLost,
-    /// It was written when the head was lost, or its own place was taken. Whether anything is
-    /// missing before it cannot be told.
-    Continued,
-}
+pub use verify::{AuditFault, Verified};
 
 const ENTRY_FORM: &str = "rolecall audit entry 1";
 const HEAD_FORM: &str = "rolecall audit head 1";
@@ -71,9 +37,6 @@ const HEAD_FORM: &str = "rolecall audit head 1";
 const BEGINNING: [u8; 32] = [0; 32];
 /// Stands for the tag before that of an entry which follows on none; no tag is as short.
 const BREAK: &[u8] = b"broken off";
-
-/// How many rows are looked at together.
-const PAGE: u64 = 500;
 
 type StoredRow = (
     i64,
@@ -124,7 +87,7 @@ impl Store {
                 None => {
                     let last = log.break_off(tx).await?;
                     let next = log.append(tx, &last, event, at).await?;
-                    next.ok_or_else(|| Error::internal("the audit log has no end"))?
+                    next.ok_or_else(no_end)?
                 }
             };
         }
@@ -158,153 +121,50 @@ impl Store {
     pub async fn audit_log(
         &self,
         project: &ProjectId,
-        filter: AuditFilter<'_>,
+        filter: &Filter,
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<Entry>> {
-        let before = before.unwrap_or(u64::MAX).into();
+        let rows = match self.audit_rows(project, filter, before, limit).await {
+            Err(error) if is_unreadable(&error) => return Err(spoilt(error)),
+            rows => rows?,
+        };
+        let entries: Result<Vec<_>> = rows.into_iter().map(entry_in).collect();
+        entries.map_err(spoilt)
+    }
+
+    /// A statement for each index: one whose condition may be none would use none of them.
+    async fn audit_rows(
+        &self,
+        project: &ProjectId,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<StoredRow>> {
+        let (project, before) = (project.into(), before.unwrap_or(u64::MAX).into());
         let limit = u64::from(limit).into();
         let action = filter.action.map(|action| action.as_str().to_owned());
-        // A statement for each index: one whose condition may be none would use none of them.
-        let rows: Vec<StoredRow> =
-            match (filter.subject_id, action) {
-                (Some(subject), action) => self
-                    .db
-                    .fetch(
-                        "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
-                         from audit_log where project = $1 and seq < $2
-                             and subject_id = $4 and ($5 is null or action = $5)
-                         order by seq desc limit $3",
-                        [project.into(), before, limit, subject.into(), action.into()],
-                    )
-                    .await?,
-                (None, Some(action)) => self
-                    .db
-                    .fetch(
-                        "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
-                         from audit_log where project = $1 and seq < $2 and action = $4
-                         order by seq desc limit $3",
-                        [project.into(), before, limit, action.into()],
-                    )
-                    .await?,
-                (None, None) => self
-                    .db
-                    .fetch(
-                        "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
-                         from audit_log where project = $1 and seq < $2
-                         order by seq desc limit $3",
-                        [project.into(), before, limit],
-                    )
-                    .await?,
-            };
-        rows.into_iter().map(entry_in).collect()
-    }
-
-    /// Looks through the whole audit log of a project, a page at a time, beside whoever writes to
-    /// it.
-    ///
-    /// # Errors
-    /// `not_found` if there is no such project; `credential_locked` if its data key does not open.
-    pub async fn verify_audit(&self, project: &ProjectId) -> Result<Verified> {
-        let key = self.data_key(project).await?.ok_or_else(no_such_project)?;
-        let log = Log::new(project.as_str(), &key);
-        let mut last = Last::beginning();
-        // Of the head that was read before; what it names was there then.
-        let mut due = 0;
-        loop {
-            if let Some(broken) = self.follow(&log, &mut last).await? {
-                return Ok(broken);
-            }
-            if last.seq < due {
-                return Ok(broken(last.seq + 1, AuditFault::CutOff));
-            }
-            // Read after the rows, so it is at least as new as they are.
-            let Some(head) = self.head(&log).await? else {
-                return Ok(broken(last.seq + 1, AuditFault::HeadLost));
-            };
-            match head.seq.cmp(&last.seq) {
-                Ordering::Less => return Ok(broken(head.seq + 1, AuditFault::Added)),
-                Ordering::Equal if head.tag == last.tag => {
-                    let entries = count_in(last.seq)?;
-                    return Ok(Verified::Whole { entries });
-                }
-                Ordering::Equal => return Ok(broken(last.seq, AuditFault::Changed)),
-                Ordering::Greater => due = head.seq,
-            }
+        let subject = filter.subject_id.as_deref();
+        if let Some(subject) = subject {
+            let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                       from audit_log where project = $1 and seq < $2
+                           and subject_id = $4 and ($5 is null or action = $5)
+                       order by seq desc limit $3";
+            let args = [project, before, limit, subject.into(), action.into()];
+            return self.db.fetch(sql, args).await;
         }
-    }
-
-    /// Verifies the rows after `last`, and moves it to the last one that is right; gives the first
-    /// that is not.
-    async fn follow(&self, log: &Log<'_>, last: &mut Last) -> Result<Option<Verified>> {
-        let mut at_once = PAGE;
-        loop {
-            // Before the first there should be none, whatever its number.
-            let from = match last.seq {
-                0 => i64::MIN,
-                seq => seq + 1,
-            };
-            let rows: Result<Vec<StoredRow>> = self
-                .db
-                .fetch(
-                    "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
-                     from audit_log where project = $1 and seq >= $2 order by seq limit $3",
-                    [log.project.into(), Arg::Int(Some(from)), at_once.into()],
-                )
-                .await;
-            let rows = match rows {
-                // Which of them it is, is found one by one.
-                Err(error) if is_unreadable(&error) && at_once > 1 => {
-                    at_once = 1;
-                    continue;
-                }
-                Err(error) if is_unreadable(&error) => {
-                    return Ok(Some(broken(last.seq + 1, AuditFault::Changed)));
-                }
-                rows => rows?,
-            };
-            if rows.is_empty() {
-                return Ok(None);
-            }
-            for stored in rows {
-                let (seq, next) = (stored.0, last.seq + 1);
-                if seq < next {
-                    return Ok(Some(broken(seq, AuditFault::Added)));
-                }
-                if seq > next {
-                    return Ok(Some(broken(next, AuditFault::Missing)));
-                }
-                let (row, tag) = (Row::of(&stored), &stored.8);
-                if !log.entry(&row, &last.tag).has_tag(tag) {
-                    let fault = match log.entry(&row, BREAK).has_tag(tag) {
-                        true => AuditFault::Continued,
-                        false => AuditFault::Changed,
-                    };
-                    return Ok(Some(broken(seq, fault)));
-                }
-                let tag = stored.8;
-                *last = Last { seq, tag };
-            }
+        if action.is_some() {
+            let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                       from audit_log where project = $1 and seq < $2 and action = $4
+                       order by seq desc limit $3";
+            let args = [project, before, limit, action.into()];
+            return self.db.fetch(sql, args).await;
         }
+        let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                   from audit_log where project = $1 and seq < $2
+                   order by seq desc limit $3";
+        self.db.fetch(sql, [project, before, limit]).await
     }
-
-    /// What the head says; None if it is lost.
-    async fn head(&self, log: &Log<'_>) -> Result<Option<Last>> {
-        let stored = self
-            .db
-            .fetch_one(
-                "select seq, tag, seal from audit_heads where project = $1",
-                [log.project.into()],
-            )
-            .await;
-        log.proven(stored)
-    }
-}
-
-fn broken(seq: i64, fault: AuditFault) -> Verified {
-    // One that was added may have a number that none of ours has.
-    let entry = u64::try_from(seq).unwrap_or(0);
-    Verified::Broken { entry, fault }
 }
 
 /// The row of `audit_heads` of a project of which nothing was told yet.
@@ -376,6 +236,18 @@ impl<'a> Log<'a> {
         record.number(last.seq).bytes(&last.tag)
     }
 
+    /// What a head that was read says, if it is as we wrote it.
+    fn proven(&self, stored: Result<Option<StoredHead>>) -> Result<Option<Last>> {
+        let stored = match stored {
+            Err(error) if is_unreadable(&error) => None,
+            stored => stored?,
+        };
+        Ok(stored.and_then(|(seq, tag, seal)| {
+            let last = Last { seq, tag };
+            self.head(&last).has_tag(&seal).then_some(last)
+        }))
+    }
+
     /// Makes other writers wait until the transaction has ended, and gives the last entry; None if
     /// the head is lost.
     async fn lock(&self, tx: &mut Tx) -> Result<Option<Last>> {
@@ -391,7 +263,7 @@ impl<'a> Log<'a> {
     /// Where to go on once it cannot be told what was last.
     async fn break_off(&self, tx: &mut Tx) -> Result<Last> {
         tracing::error!(
-            project = %self.project,
+            project = self.project,
             "the audit log is not as it was written; `rolecall audit verify` says where"
         );
         let row: Option<(i64,)> = tx
@@ -415,8 +287,7 @@ impl<'a> Log<'a> {
         event: &Event,
         at: Timestamp,
     ) -> Result<Option<Last>> {
-        let seq = last.seq.checked_add(1);
-        let seq = seq.ok_or_else(|| Error::internal("the audit log has no end"))?;
+        let seq = last.seq.checked_add(1).ok_or_else(no_end)?;
         let actor_id = event.actor.id().unwrap_or_default();
         let detail = json(&event.detail)?;
         let row = Row {
@@ -471,18 +342,18 @@ impl<'a> Log<'a> {
         .await
         .map(drop)
     }
+}
 
-    /// A head that was read, if it is as we wrote it.
-    fn proven(&self, stored: Result<Option<StoredHead>>) -> Result<Option<Last>> {
-        let stored = match stored {
-            Err(error) if is_unreadable(&error) => None,
-            stored => stored?,
-        };
-        Ok(stored.and_then(|(seq, tag, seal)| {
-            let last = Last { seq, tag };
-            self.head(&last).has_tag(&seal).then_some(last)
-        }))
-    }
+fn no_end() -> Error {
+    Error::internal("there is no room at the end of the audit log")
+}
+
+/// For whoever wants to look at entries. That one is not ours is no fault of theirs, and no secret.
+fn spoilt(source: Error) -> Error {
+    let message = "an entry of the audit log is not as it was written";
+    Error::new(Kind::Internal, message)
+        .with_hint("`rolecall audit verify` says which; the operator can run it at any time.")
+        .with_source(source)
 }
 
 fn entry_in(row: StoredRow) -> Result<Entry> {
@@ -493,7 +364,7 @@ fn entry_in(row: StoredRow) -> Result<Entry> {
         seq: count_in(seq)?,
         at: moment_in(at)?,
         event: Event {
-            actor: actor.ok_or_else(|| Error::internal("an audit entry has an unknown actor"))?,
+            actor: actor.ok_or_else(|| Error::internal("there is no such actor"))?,
             action: word_in(action)?,
             subject: Subject {
                 kind: word_in(subject)?,
