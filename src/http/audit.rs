@@ -106,8 +106,8 @@ fn filter(query: &mut Query<'_>) -> Result<Filter> {
 /// List the audit log
 ///
 /// Every use of a stored credential, and every change of an account, an API key or the project
-/// itself, newest first. Nobody can change or remove an entry; the operator can prove that nobody
-/// has.
+/// itself, newest first. Entries are never changed or removed, and the operator can prove that none
+/// was.
 #[utoipa::path(
     tag = "audit",
     operation_id = "list_audit_entries",

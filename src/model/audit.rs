@@ -76,6 +76,7 @@ pub enum Actor {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditActorKind)]
 pub enum ActorKind {
     ApiKey,
     Operator,
@@ -137,6 +138,7 @@ impl fmt::Display for Actor {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditAction)]
 pub enum Action {
     #[serde(rename = "account.linked")]
     AccountLinked,
@@ -288,6 +290,7 @@ pub struct Subject {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditSubjectKind)]
 pub enum SubjectKind {
     Account,
     /// A connector profile.

@@ -46,6 +46,7 @@ impl Examples {
 #[derive(Default)]
 struct Settling {
     ids: BTreeMap<String, String>,
+    entries: u64,
 }
 
 impl Settling {
@@ -67,6 +68,11 @@ impl Settling {
                     } else {
                         members.insert("base_url".to_owned(), Value::Null);
                     }
+                }
+                // It hangs on all that was done before; newest first it is always.
+                if let Some(sequence) = members.get_mut("sequence") {
+                    *sequence = (12 - self.entries).into();
+                    self.entries += 1;
                 }
                 if let Some(age) = members.get_mut("age_seconds") {
                     *age = 12.into();

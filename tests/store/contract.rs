@@ -8,12 +8,12 @@ use rolecall::{
     model::{
         access::{KeyChange, KeyStatus, Label},
         account::{AccountChange, AccountStatus, Credential, StatusReason},
-        audit::Actor,
+        audit::{Action, Actor, Filter},
         walk::{Walk, WalkReason, WalkState},
     },
     store::{
         AccountState, AccountUpdate, Begun, Committed, Held, Latest, NewCredential, NewDirectory,
-        OpenError, Retention, WalkCommit,
+        OpenError, Retention, Verified, WalkCommit,
     },
 };
 use secrecy::SecretString;
@@ -1289,6 +1289,9 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
         .unwrap();
     let ids: HashSet<_> = walks.iter().map(|walk| walk.id).collect();
     assert_eq!(ids.len(), 160);
+    let entries = 1 + 161 + 160;
+    let verified = world.store.verify_audit(&own).await.unwrap();
+    assert_eq!(verified, Verified::Whole { entries });
 }
 
 async fn callers_that_vanish_leave_nothing_half_done(world: World) {
@@ -1314,7 +1317,15 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         let found = world.store.account(&own, account.id).await.unwrap();
         let credential = world.store.credential(&own, account.id).await.unwrap();
         assert_eq!(found.is_some(), credential.is_some(), "{n}");
+        let told = Filter {
+            subject_id: Some(account.id.to_string()),
+            ..Filter::default()
+        };
+        let told = world.store.audit_log(&own, &told, None, 9).await.unwrap();
+        assert_eq!(told.len(), usize::from(found.is_some()), "{n}");
     }
+    let verified = world.store.verify_audit(&own).await.unwrap();
+    assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
     // And the connections still serve.
     world.account(&own).await;
 }
@@ -1364,6 +1375,20 @@ pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
         let found = store.credential(&account.project, account.id).await;
         assert_eq!(exposed(&found.unwrap().unwrap().0), TOKEN);
         let found = store.account(&account.project, account.id).await.unwrap();
+        // What was logged under the old ring key verifies, and of the two the older project says
+        // that its data key was wrapped anew.
+        let (project, filter) = (&account.project, Filter::default());
+        let verified = store.verify_audit(project).await.unwrap();
+        assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
+        let newest = store.audit_log(project, &filter, None, 1).await.unwrap();
+        let event = &newest[0].event;
+        if project.as_str() == "own" {
+            assert_eq!(event.action, Action::DataKeyRewrapped);
+            let words: Vec<_> = event.detail.words().values().collect();
+            assert_eq!(words, ["old", "new"]);
+        } else {
+            assert_eq!(event.action, Action::AccountLinked);
+        }
         assert_eq!(found, Some(account));
     }
 }

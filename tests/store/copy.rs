@@ -3,7 +3,7 @@
 use rolecall::{
     crypto::KeyRing,
     model::audit::Actor,
-    store::{Copied, CopyError, OpenError},
+    store::{Copied, CopyError, OpenError, Verified},
 };
 
 use crate::{
@@ -41,6 +41,8 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
     assert_eq!(rows(&copied, "projects"), 2);
     assert_eq!(rows(&copied, "accounts"), 2);
     assert_eq!(rows(&copied, "directories"), 4);
+    // Two projects and accounts made, and a key.
+    assert_eq!(rows(&copied, "audit_log"), 5);
     let back = open(&file("two.db"), &ring).await;
     assert_eq!(postgres.store.copy_to(&back.store).await.unwrap(), copied);
 
@@ -52,6 +54,9 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
         );
         for account in [&one, &two] {
             let (project, id) = (&account.project, account.id);
+            let verified = store.verify_audit(project).await.unwrap();
+            assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
+            assert_eq!(verified, source.store.verify_audit(project).await.unwrap());
             let found = store.account(project, id).await.unwrap();
             assert_eq!(found.as_ref(), Some(account));
             let (credential, _) = store.credential(project, id).await.unwrap().unwrap();
