@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     ConfigFile, Failure, export, key_ring,
     keys::project_id,
-    note,
+    must_be_current, note,
     output::{json_line, table},
     progress::{Bar, await_first_walk, watched},
     say,
@@ -38,7 +38,7 @@ use crate::{
         schema::Warning,
         walk::{Counts, Walk, WalkReason, WalkState},
     },
-    store::{DirectoryHead, Inspection, OpenError, Store},
+    store::{DirectoryHead, OpenError},
     telemetry,
 };
 
@@ -182,22 +182,7 @@ pub(super) async fn open(file: &ConfigFile) -> Result<Operator, Failure> {
 
 async fn open_as(config: &Config) -> Result<Operator, Failure> {
     let ring = key_ring(config)?;
-    match Store::inspect(&config.store.url, &ring).await? {
-        Inspection::Current { .. } => {}
-        Inspection::Absent => {
-            return Err(Failure::Other(format!(
-                "nothing is at {} yet; check --config, or start `rolecall serve`",
-                config.store.shown_url()
-            )));
-        }
-        Inspection::Behind { .. } => {
-            return Err(Failure::Other(format!(
-                "{} is of an older version of Rolecall; `rolecall serve` of this one brings it up \
-                 to date",
-                config.store.shown_url()
-            )));
-        }
-    }
+    must_be_current(config, &ring).await?;
     let gateway = app::gateway(config, ring, Clock::system(), Chance::system()).await?;
     Ok(Operator::new(gateway))
 }

@@ -20,6 +20,7 @@ use crate::{
     http::api_keys::ApiKeyOut,
     model::{
         access::{KeyChange, Label, NewKey, Scope},
+        audit::Actor,
         id::{KeyId, ProjectId},
     },
     store::Store,
@@ -260,7 +261,7 @@ async fn create_key(
 ) -> Result<(), Failure> {
     let store = open_with(file, project).await?;
     let (text, key) = ApiKeyText::issue(project, new, now, &Chance::system());
-    store.insert_key(&key).await?;
+    store.insert_key(&key, Actor::Operator).await?;
     store.close().await;
     if json {
         return json_line(&KeyLine {
@@ -317,7 +318,9 @@ async fn expire_key(
         expires_at: Some(end),
         ..KeyChange::default()
     };
-    let changed = store.update_key(&known.project, id, &change).await?;
+    let changed = store
+        .update_key(&known.project, id, &change, Actor::Operator)
+        .await?;
     store.close().await;
     let key = changed.ok_or_else(|| no_such_key(id))?;
     let project = &known.project;
@@ -337,7 +340,9 @@ async fn revoke_key(KeyName(id): KeyName, file: &ConfigFile, json: bool) -> Resu
     let now = Clock::system().now();
     let store = open(file).await?;
     let known = store.key(id).await?.ok_or_else(|| no_such_key(id))?;
-    let revoked = store.revoke_key(&known.project, id, now).await?;
+    let revoked = store
+        .revoke_key(&known.project, id, now, Actor::Operator)
+        .await?;
     store.close().await;
     let key = revoked.ok_or_else(|| no_such_key(id))?;
     let project = &known.project;

@@ -1,7 +1,7 @@
 //! The command line: for the operator and for whoever tries Rolecall out.
 //!
-//! Exit codes: 0 done; 1 it could not be done, or (`check`, `health`, `accounts walk`) it is not as
-//! it should be; 2 the command line was wrong (clap); 78 the configuration or the key ring is wrong
+//! Exit codes: 0 done; 1 it could not be done, or (`check`, `health`, `accounts walk`, `audit
+//! verify`) it is not as it should be; 2 the command line was wrong (clap); 78 the configuration or the key ring is wrong
 //! (`EX_CONFIG` of sysexits.h), and nothing was written. A closed pipe on standard output is a
 //! quiet end.
 //!
@@ -14,11 +14,16 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    app::BuildError, config::Faults, crypto::KeyRingError, error::Error, model::schema::Reason,
-    store::OpenError,
+    app::BuildError,
+    config::Faults,
+    crypto::KeyRingError,
+    error::Error,
+    model::schema::Reason,
+    store::{Inspection, OpenError, Store},
 };
 
 mod accounts;
+mod audit;
 mod backup;
 mod check;
 mod demo;
@@ -57,6 +62,9 @@ enum Command {
     /// List, show, link, walk, remove and export linked accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
+    /// List what was done and by whom, and prove that nobody has changed that since
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Say whether this installation is in order, and what a token would be worth
     Check(check::Arguments),
     /// Ask the server on this machine whether it is ready
@@ -91,6 +99,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Projects(command) => block_on(keys::run_projects(command)),
         Command::Keys(command) => block_on(keys::run_keys(command)),
         Command::Accounts(command) => block_on(accounts::run(command)),
+        Command::Audit(command) => block_on(audit::run(command)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Health(arguments) => health::run(&arguments),
         Command::Backup(arguments) => block_on(backup::run(arguments)),
@@ -227,6 +236,25 @@ fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Fa
         let origin = ring_origin(config);
         Failure::Config(format!("{origin} cannot be used: {error}{hint}"))
     })
+}
+
+/// Refuses a database that is not there yet or of an older version: opening would make it, or
+/// change it under the server that runs.
+async fn must_be_current(
+    config: &crate::config::Config,
+    ring: &crate::crypto::KeyRing,
+) -> Result<(), Failure> {
+    let url = config.store.shown_url();
+    match Store::inspect(&config.store.url, ring).await? {
+        Inspection::Current { .. } => Ok(()),
+        Inspection::Absent => Err(Failure::Other(format!(
+            "nothing is at {url} yet; check --config, or start `rolecall serve`"
+        ))),
+        Inspection::Behind { .. } => Err(Failure::Other(format!(
+            "{url} is of an older version of Rolecall; `rolecall serve` of this one brings it up \
+             to date"
+        ))),
+    }
 }
 
 /// Where the settings say that the key ring is.

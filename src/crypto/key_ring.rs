@@ -226,13 +226,13 @@ impl RingKey {
     }
 }
 
-/// One block of HKDF-Expand (RFC 5869); a ring key is random already and needs no extracting.
-fn derive(key: &[u8; KEY_LEN], purpose: &str) -> Zeroizing<[u8; KEY_LEN]> {
+/// One block of HKDF-Expand (RFC 5869); a key of ours is random already and needs no extracting.
+pub(super) fn derive(key: &[u8; KEY_LEN], purpose: &str) -> Zeroizing<[u8; KEY_LEN]> {
     let block = hmac(key).chain_update(purpose).chain_update([1]).finalize();
     Zeroizing::new(block.into_bytes().into())
 }
 
-fn hmac(key: &[u8; KEY_LEN]) -> Hmac<Sha256> {
+pub(super) fn hmac(key: &[u8; KEY_LEN]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 

@@ -10,6 +10,8 @@
 //! 3. **Fields** are sealed by a data key, each bound to its [`Place`]: a ciphertext moved to
 //!    another row, field, generation or project does not open.
 //!
+//! From a data key one more is derived, which chains the project's audit log ([`ChainKey`]).
+//!
 //! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
 //! SHA-256 of them and the ring can change freely.
 //!
@@ -17,11 +19,13 @@
 //! ([`crate::store`]). Read next: `seal` for the sealed form, `key_ring` for the file.
 
 mod api_key;
+mod chain;
 mod chance;
 mod key_ring;
 mod seal;
 
 pub use api_key::{ApiKeyText, MalformedKey};
+pub use chain::{ChainKey, Record};
 pub use chance::Chance;
 pub use key_ring::{KeyRing, KeyRingError};
 pub use seal::{DataKey, OpenFault, Place};

@@ -188,6 +188,11 @@ impl DataKey {
         sealed.open(&self.key, place)
     }
 
+    /// For what is derived from it.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.key
+    }
+
     fn place<'a>(project: &'a str, id: &'a str) -> Place<'a> {
         Place {
             project,

@@ -9,6 +9,7 @@ use crate::{
     model::{
         access::{ApiKey, KeyStatus, Scope},
         account::Account,
+        audit::Actor,
         id::{AccountId, ProjectId},
     },
     store::{Latest, Store},
@@ -25,6 +26,11 @@ pub struct Caller {
 impl Caller {
     pub fn project(&self) -> &ProjectId {
         &self.key.project
+    }
+
+    /// As whom the audit log knows them.
+    pub fn actor(&self) -> Actor {
+        Actor::ApiKey(self.key.id)
     }
 
     /// # Errors
@@ -47,6 +53,8 @@ pub struct OwnAccount {
     /// How its directory stood when the store was last asked.
     pub(super) latest: Latest,
     pub is_store_down: bool,
+    /// Who asks.
+    pub(super) by: Actor,
 }
 
 /// What the store says of an account, asked for together: a version that another process sealed
@@ -121,6 +129,7 @@ impl Gateway {
             account: Arc::clone(&recalled.value.account),
             latest: recalled.value.latest,
             is_store_down: recalled.is_store_down || caller.is_store_down,
+            by: caller.actor(),
         })
     }
 

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::{Account, AccountChange, Credential, CredentialState, Endpoint},
+        audit::{Action, Event},
         id::{AccountId, ProjectId},
         observed::Seats,
         schema::{Reason, UserField, Warning},
@@ -99,7 +100,7 @@ impl Gateway {
         change: AccountChange,
         token: Option<SecretString>,
     ) -> Result<Arc<Account>> {
-        let account = Arc::clone(&own.account);
+        let (account, by) = (Arc::clone(&own.account), own.by);
         if change.is_empty() && token.is_none() {
             return Ok(account);
         }
@@ -113,7 +114,7 @@ impl Gateway {
                 }
             };
             gateway
-                .replace_credential(&account, &change, proven.as_ref(), None)
+                .replace_credential(&account, &change, proven.as_ref(), by)
                 .await
         })
         .await
@@ -166,6 +167,7 @@ impl Gateway {
     /// revoke is none: it is told.
     pub async fn disconnect(&self, own: &OwnAccount, how: Disconnect) -> Result<Disconnected> {
         let (gateway, account) = (self.clone(), Arc::clone(&own.account));
+        let by = own.by;
         self.owned(async move {
             let (project, id) = (&account.project, account.id);
             let store = &gateway.0.store;
@@ -178,10 +180,10 @@ impl Gateway {
                 _ => false,
             };
             let left = if how.purge {
-                store.delete_account(project, id).await
+                store.delete_account(project, id, by).await
             } else {
                 store
-                    .disconnect_account(project, id, gateway.0.clock.now())
+                    .disconnect_account(project, id, by, gateway.0.clock.now())
                     .await
             };
             gateway.0.accounts.forget(&(project.clone(), id));
@@ -196,6 +198,16 @@ impl Gateway {
                 Some(_) if is_shared => Revocation::Shared,
                 Some(stored) => gateway.revoke(&account, stored, how.revoke).await,
             };
+            let told = match revocation {
+                Revocation::Revoked => Some(Action::CredentialRevoked),
+                Revocation::Failed => Some(Action::CredentialRevokeRefused),
+                Revocation::NotAsked | Revocation::Shared | Revocation::Nothing => None,
+            };
+            if let Some(action) = told
+                && let Err(error) = store.note(project, Event::new(by, action, id)).await
+            {
+                tracing::error!(account = %id, %error, "what became of a token is not in the audit log");
+            }
             tracing::info!(account = %id, ?revocation, purged = how.purge, "account disconnected");
             Ok(Disconnected {
                 account: left,

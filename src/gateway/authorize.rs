@@ -8,7 +8,7 @@
 //! verifier never leaves this house (injection of a code), and the redirect URL is the one that
 //! the app is registered with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Kind, ProviderFault, Result},
     model::{
         account::{Account, Credential, Endpoint, TokenPair},
+        audit::Actor,
         id::ProjectId,
         profile::{ConnectorProfile, OAuthApp, ProfileId},
     },
@@ -143,8 +144,8 @@ impl Gateway {
         caller: &Caller,
         state: &str,
         code: SecretString,
-    ) -> Result<std::sync::Arc<Account>> {
-        self.exchange_in(caller.project().clone(), state, code)
+    ) -> Result<Arc<Account>> {
+        self.exchange_in(caller.project().clone(), state, code, caller.actor())
             .await
     }
 
@@ -153,7 +154,8 @@ impl Gateway {
         project: ProjectId,
         state: &str,
         code: SecretString,
-    ) -> Result<std::sync::Arc<Account>> {
+        by: Actor,
+    ) -> Result<Arc<Account>> {
         let (gateway, state) = (self.clone(), digest(state));
         self.owned(async move {
             let signed_in = gateway
@@ -181,7 +183,7 @@ impl Gateway {
                     description,
                     endpoint: signed_in.endpoint.clone(),
                     assume_user: None,
-                    connect_session: None,
+                    by,
                 };
                 gateway.store_account(new, &proven).await
             };

@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Kind, Progress, Result},
     model::{
         account::{Account, AccountChange, AccountKind, Credential, Endpoint},
+        audit::Actor,
         connect::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
         id::AccountId,
         observed::Identity,
@@ -182,7 +183,7 @@ impl Gateway {
         let token = self.random_text();
         let store = &self.0.store;
         store
-            .insert_connect_session(&session, digest(token.expose_secret()))
+            .insert_connect_session(&session, digest(token.expose_secret()), caller.actor())
             .await?;
         tracing::info!(connect_session = session.number, "connect session made");
         Ok(Invited { session, token })
@@ -572,11 +573,11 @@ impl Gateway {
                 refresh_at: found.refresh_at,
                 identity: found.identity,
             };
-            let number = Some(session.number);
+            let by = Actor::ConnectSession(session.number);
             if let Some(account) = gateway.account_again(&session).await? {
                 let change = AccountChange::default();
                 return gateway
-                    .replace_credential(&account, &change, Some(&proven), number)
+                    .replace_credential(&account, &change, Some(&proven), by)
                     .await;
             }
             let new = NewAccount {
@@ -592,7 +593,7 @@ impl Gateway {
                 },
                 endpoint: found.endpoint,
                 assume_user: None,
-                connect_session: number,
+                by,
             };
             gateway.store_account(new, &proven).await
         })

@@ -13,19 +13,21 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         access::{ApiKey, KeyChange, NewKey, Scope},
+        audit::Actor,
         id::{KeyId, ProjectId},
     },
 };
 
-/// A key that was proven to be of the caller's own project, and by which key it is asked for.
+/// A key that was proven to be of the caller's own project, and who asks for it.
 #[derive(Debug, Clone)]
 pub struct OwnKey {
     pub key: ApiKey,
-    by: KeyId,
+    by: Actor,
 }
 
 impl Gateway {
-    /// Makes a key of `project` with any scopes; its text is known to nobody else and never again.
+    /// Makes a key of `project` with any scopes, as the operator may; its text is known to nobody
+    /// else and never again.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -34,9 +36,18 @@ impl Gateway {
         project: &ProjectId,
         new: &NewKey,
     ) -> Result<(ApiKeyText, ApiKey)> {
+        self.make_key(project, new, Actor::Operator).await
+    }
+
+    async fn make_key(
+        &self,
+        project: &ProjectId,
+        new: &NewKey,
+        by: Actor,
+    ) -> Result<(ApiKeyText, ApiKey)> {
         let now = self.0.clock.now();
         let (text, key) = ApiKeyText::issue(project, new, now, &self.0.chance);
-        self.0.store.insert_key(&key).await?;
+        self.0.store.insert_key(&key, by).await?;
         Ok((text, key))
     }
 
@@ -53,8 +64,9 @@ impl Gateway {
             ));
         }
         self.lies_ahead(new.expires_at)?;
-        let made = self.create_key(caller.project(), new).await?;
-        tracing::info!(key = %made.1.id, by = %caller.key.id, "API key made");
+        let by = caller.actor();
+        let made = self.make_key(caller.project(), new, by).await?;
+        tracing::info!(key = %made.1.id, %by, "API key made");
         Ok(made)
     }
 
@@ -81,7 +93,7 @@ impl Gateway {
         let key = key
             .filter(|key| key.project == *caller.project())
             .ok_or_else(no_such_key)?;
-        let by = caller.key.id;
+        let by = caller.actor();
         Ok(OwnKey { key, by })
     }
 
@@ -98,7 +110,7 @@ impl Gateway {
         self.owned(async move {
             let OwnKey { key, by } = own;
             let store = &gateway.0.store;
-            let updated = store.update_key(&key.project, key.id, &change).await;
+            let updated = store.update_key(&key.project, key.id, &change, by).await;
             gateway.0.keys.forget(&key.id);
             let updated = updated?.ok_or_else(no_such_key)?;
             tracing::info!(key = %key.id, %by, "API key changed");
@@ -117,7 +129,7 @@ impl Gateway {
             let OwnKey { key, by } = own;
             let now = gateway.0.clock.now();
             let store = &gateway.0.store;
-            let revoked = store.revoke_key(&key.project, key.id, now).await;
+            let revoked = store.revoke_key(&key.project, key.id, now, by).await;
             gateway.0.keys.forget(&key.id);
             let revoked = revoked?.ok_or_else(no_such_key)?;
             tracing::info!(key = %key.id, %by, "API key revoked");

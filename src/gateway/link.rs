@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Kind, ProviderFault, Result},
     model::{
         account::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
+        audit::Actor,
         id::{AccountId, ProjectId},
         observed::Identity,
         profile::{ActionSet, OAuthApp, ProfileId},
@@ -115,10 +116,16 @@ impl Gateway {
     /// `credential_refused`, `scope_missing`, `assume_user_refused`, `provider_unavailable`,
     /// `provider_throttled`, `base_url_not_allowed`; nothing is stored then.
     pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
-        self.link_into(caller.project().clone(), link).await
+        self.link_into(caller.project().clone(), link, caller.actor())
+            .await
     }
 
-    pub(super) async fn link_into(&self, project: ProjectId, link: Link) -> Result<Arc<Account>> {
+    pub(super) async fn link_into(
+        &self,
+        project: ProjectId,
+        link: Link,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
         let connector = self.connector(&link.provider)?;
         self.0.settings.check_endpoint(&link.endpoint)?;
         let id: AccountId = self.new_id();
@@ -142,7 +149,7 @@ impl Gateway {
                 description: link.description,
                 endpoint: link.endpoint,
                 assume_user: link.assume_user,
-                connect_session: None,
+                by,
             };
             gateway.store_account(new, &proven).await
         })
@@ -178,10 +185,10 @@ impl Gateway {
         };
         let store = &self.0.store;
         store
-            .insert_account(&account, &proven.grant(), new.connect_session)
+            .insert_account(&account, &proven.grant(), new.by)
             .await?;
         tracing::info!(account = %account.id, provider = account.provider, "account linked");
-        self.request_walk(&self.live(&account), Join::Any, false);
+        self.request_walk(&self.live(&account), Join::Any, false, new.by);
         // As it is read: with what its profile allows.
         let stored = store.account(&account.project, account.id).await?;
         Ok(Arc::new(stored.unwrap_or(account)))
@@ -194,7 +201,7 @@ impl Gateway {
         account: &Account,
         change: &AccountChange,
         proven: Option<&Proven>,
-        connect_session: Option<u64>,
+        by: Actor,
     ) -> Result<Arc<Account>> {
         let update = AccountUpdate {
             change,
@@ -202,7 +209,7 @@ impl Gateway {
                 grant: proven.grant(),
                 identity: &proven.identity,
             }),
-            connect_session,
+            by,
         };
         let store = &self.0.store;
         let updated = store
@@ -215,7 +222,7 @@ impl Gateway {
             updated.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
         if proven.is_some() {
             tracing::info!(account = %account.id, "credential replaced");
-            self.request_walk(&self.live(&updated), Join::NotYetCalling, false);
+            self.request_walk(&self.live(&updated), Join::NotYetCalling, false, by);
         }
         Ok(Arc::new(updated))
     }
@@ -256,8 +263,8 @@ pub(super) struct NewAccount {
     pub(super) description: Described,
     pub(super) endpoint: Endpoint,
     pub(super) assume_user: Option<String>,
-    /// Which invitation this uses up.
-    pub(super) connect_session: Option<u64>,
+    /// Who links it; an invitation is used up by that.
+    pub(super) by: Actor,
 }
 
 /// # Errors

@@ -10,6 +10,7 @@
 //! * [`link`]: what was brought is tried and stored; [`accounts`]: list, change, disconnect.
 //! * [`profiles`]: OAuth apps; [`authorize`]: sign-ins under them;
 //!   [`connect`]: invitations, and what the hub does for whoever has one.
+//! * `audit`: what was done, and by whom.
 //! * [`reading`]: a directory, its pages, its freshness.
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
@@ -50,6 +51,7 @@ use crate::{
 
 pub mod access;
 pub mod accounts;
+mod audit;
 pub mod authorize;
 pub mod connect;
 mod cursor;

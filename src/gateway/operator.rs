@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::Account,
+        audit::Actor,
         id::{AccountId, ProjectId},
         schema::{User, Warning},
         walk::{Counts, Walk},
@@ -108,6 +109,7 @@ impl Operator {
             account: seen.account,
             latest: seen.latest,
             is_store_down: false,
+            by: Actor::Operator,
         })
     }
 
@@ -117,7 +119,10 @@ impl Operator {
     /// As there, and `not_found` if there is no such project; the provider is not asked then.
     pub async fn link(&self, project: &ProjectId, link: Link) -> Result<OwnAccount> {
         self.require(project).await?;
-        let account = self.gateway.link_into(project.clone(), link).await?;
+        let account = self
+            .gateway
+            .link_into(project.clone(), link, Actor::Operator)
+            .await?;
         self.account(&account.id.to_string()).await
     }
 

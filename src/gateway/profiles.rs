@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::Endpoint,
+        audit::Actor,
         id::ProjectId,
         profile::{ActionSet, ClientProof, ConnectorProfile, ProfileChange, ProfileId},
     },
@@ -30,7 +31,10 @@ pub struct NewProfile {
 
 /// A profile that was proven to be of the caller's own project.
 #[derive(Debug, Clone)]
-pub struct OwnProfile(pub ConnectorProfile);
+pub struct OwnProfile {
+    pub profile: ConnectorProfile,
+    pub(super) by: Actor,
+}
 
 impl Gateway {
     /// Makes a profile of the caller's project, enabled.
@@ -42,13 +46,15 @@ impl Gateway {
         caller: &Caller,
         new: NewProfile,
     ) -> Result<ConnectorProfile> {
-        self.create_profile_in(caller.project().clone(), new).await
+        self.create_profile_in(caller.project().clone(), new, caller.actor())
+            .await
     }
 
     pub(super) async fn create_profile_in(
         &self,
         project: ProjectId,
         new: NewProfile,
+        by: Actor,
     ) -> Result<ConnectorProfile> {
         let connector = self.connector(&new.provider)?;
         self.0.settings.check_endpoint(&new.endpoint)?;
@@ -77,7 +83,7 @@ impl Gateway {
         self.check_profile(&profile)?;
         let (gateway, secret) = (self.clone(), new.client_secret);
         self.owned(async move {
-            gateway.0.store.insert_profile(&profile, &secret).await?;
+            gateway.0.store.insert_profile(&profile, &secret, by).await?;
             tracing::info!(profile = %profile.id, provider = profile.provider, "connector profile made");
             Ok(profile)
         })
@@ -97,7 +103,9 @@ impl Gateway {
     /// # Errors
     /// `not_found`, the same for an unknown, a malformed and another project's id.
     pub async fn own_profile(&self, caller: &Caller, id: &str) -> Result<OwnProfile> {
-        self.profile_in(caller.project(), id).await.map(OwnProfile)
+        let profile = self.profile_in(caller.project(), id).await?;
+        let by = caller.actor();
+        Ok(OwnProfile { profile, by })
     }
 
     pub(super) async fn profile_in(
@@ -120,17 +128,17 @@ impl Gateway {
         own: &OwnProfile,
         change: ProfileChange,
     ) -> Result<ConnectorProfile> {
-        let mut changed = own.0.clone();
+        let mut changed = own.profile.clone();
         change.apply(&mut changed);
         self.check_profile(&changed)?;
         let (gateway, own) = (self.clone(), own.clone());
         self.owned(async move {
-            let (project, id) = (&own.0.project, own.0.id);
+            let (project, id) = (&own.profile.project, own.profile.id);
             let now = gateway.0.clock.now();
             let updated = gateway
                 .0
                 .store
-                .update_profile(project, id, &change, now)
+                .update_profile(project, id, &change, own.by, now)
                 .await?
                 .ok_or_else(no_such_profile)?;
             tracing::info!(profile = %id, enabled = updated.is_enabled, "connector profile changed");

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::{Account, Inactive},
+        audit::Actor,
         id::RemoteId,
         observed::Origin,
         profile::Action,
@@ -252,12 +253,12 @@ impl Gateway {
             MaxAge::New => true,
         };
         if must_wait {
-            let ticket = self.request_walk(live, walk::Join::NotYetCalling, false);
+            let ticket = self.request_walk(live, walk::Join::NotYetCalling, false, own.by);
             self.await_walk(&ticket, self.0.settings.read_wait).await;
             return Ok(live.head().unwrap_or(head));
         }
         if age > self.0.settings.fresh_for && self.may_walk_again(live) {
-            self.request_walk(live, walk::Join::Any, false);
+            self.request_walk(live, walk::Join::Any, false, Actor::System);
         }
         Ok(head)
     }
@@ -286,7 +287,7 @@ impl Gateway {
             let failed = slots().last_unless_walking();
             let ticket = match failed {
                 Some(failed) if !self.may_walk_again(live) => failed,
-                _ => self.request_walk(live, walk::Join::Any, false),
+                _ => self.request_walk(live, walk::Join::Any, false, own.by),
             };
             let waited = clock.monotonic().saturating_sub(began_at);
             let ended = self.await_walk(&ticket, wait.saturating_sub(waited)).await;

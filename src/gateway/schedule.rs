@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{Gateway, walk::Join};
-use crate::error::Result;
+use crate::{error::Result, model::audit::Actor};
 
 /// How often it is looked whose walk is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Gateway {
             if live.running().is_some() {
                 continue;
             }
-            let ticket = self.request_walk(&live, Join::Any, false);
+            let ticket = self.request_walk(&live, Join::Any, false, Actor::System);
             let gateway = self.clone();
             self.0.runtime.spawn(async move {
                 gateway.await_walk(&ticket, PATIENCE).await;

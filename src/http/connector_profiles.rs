@@ -275,7 +275,7 @@ pub async fn get_connector_profile(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::Ok().json(ConnectorProfileOut::from(profile.0.0)))
+    Ok(HttpResponse::Ok().json(ConnectorProfileOut::from(profile.0.profile)))
 }
 
 /// Change a connector profile

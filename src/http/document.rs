@@ -48,6 +48,7 @@ use crate::directory::Resource;
         (name = "connectors", description = "Providers that accounts can be linked at"),
         (name = "walks", description = "Whole reads of a provider's directory"),
         (name = "api_keys", description = "What downstream systems call with"),
+        (name = "audit", description = "What was done, and by whom"),
         (name = "health", description = "The process itself"),
     )
 )]

@@ -116,6 +116,8 @@ pub struct TokenExchangeErrors;
 pub struct NewSessionErrors;
 /// Errors of authenticating a connect session.
 pub struct AuthenticateSessionErrors;
+/// Errors of the audit log.
+pub struct AuditErrors;
 /// Errors of a route without a key.
 pub struct HealthErrors;
 
@@ -392,6 +394,12 @@ impl IntoResponses for AuthenticateSessionErrors {
             Kind::ConnectSessionInvalid,
             Kind::CredentialLocked,
         ])
+    }
+}
+
+impl IntoResponses for AuditErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        of(&[Kind::InvalidCursor])
     }
 }
 

@@ -7,7 +7,7 @@
 //! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
 //!   strictly.
 //! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`oauth`], [`connectors`],
-//!   [`walks`], [`api_keys`], [`health`]: the routes.
+//!   [`walks`], [`api_keys`], [`audit`], [`health`]: the routes.
 //! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
 //!   what every answer has in common.
 //! * [`document()`]: the OpenAPI document.
@@ -22,6 +22,7 @@ use crate::error::{Error, Kind};
 pub mod accounts;
 pub mod answer;
 pub mod api_keys;
+pub mod audit;
 pub mod body;
 pub mod caller;
 pub mod connect_sessions;
@@ -54,6 +55,7 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
         .configure(connectors::routes)
         .configure(walks::routes)
         .configure(api_keys::routes)
+        .configure(audit::routes)
         .configure(health::routes);
 }
 

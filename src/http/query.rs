@@ -133,19 +133,26 @@ impl PartialSchema for Filled {
 
 impl ToSchema for Filled {}
 
-/// Which page is asked for, of a list whose only parameters are `page_size` and `next`.
+/// Which page of a list is asked for.
 pub struct Page {
     size: u32,
     next: Option<String>,
 }
 
 impl Page {
+    /// Of a list whose only parameters are `page_size` and `next`.
     pub fn parse(text: &str) -> Result<Self> {
         let mut query = Query::parse(text)?;
+        let page = Self::take(&mut query)?;
+        query.finish()?;
+        Ok(page)
+    }
+
+    /// Takes `page_size` and `next`.
+    pub fn take(query: &mut Query<'_>) -> Result<Self> {
         let size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
         let next = query.take("next").filter(|next| !next.is_empty());
         let next = next.map(Cow::into_owned);
-        query.finish()?;
         Ok(Self {
             size: u32::try_from(size).expect("at most a hundred"),
             next,

@@ -234,6 +234,19 @@ impl AccountChange {
         *self == Self::default()
     }
 
+    /// The names of what is to change.
+    pub fn fields(&self) -> Vec<&'static str> {
+        [
+            ("origin_owner_id", self.origin_owner_id.is_some()),
+            ("origin_owner_name", self.origin_owner_name.is_some()),
+            ("origin_username", self.origin_username.is_some()),
+            ("label", self.label.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_given)| is_given.then_some(name))
+        .collect()
+    }
+
     /// Changes `account`.
     pub fn apply(&self, account: &mut Account) {
         fn set<T: Clone>(field: &mut T, new: &Option<T>) {

@@ -8,9 +8,11 @@
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`connect`]: an invitation to link.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
+//! * [`audit`]: who did what to what.
 
 pub mod access;
 pub mod account;
+pub mod audit;
 pub mod budget;
 pub mod connect;
 pub mod connector;

@@ -51,6 +51,21 @@ pub struct ProfileChange {
 }
 
 impl ProfileChange {
+    /// The names of what changes, but for whether it is enabled.
+    pub fn fields(&self) -> Vec<&'static str> {
+        [
+            ("label", self.label.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+            ("client_auth", self.proof.is_some()),
+            ("scopes", self.scopes.is_some()),
+            ("redirect_url", self.redirect_url.is_some()),
+            ("actions", self.actions.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_changed)| is_changed.then_some(name))
+        .collect()
+    }
+
     /// Changes `profile`, all but its secret.
     pub fn apply(&self, profile: &mut ConnectorProfile) {
         fn set<T: Clone>(field: &mut T, new: &Option<T>) {

@@ -14,7 +14,7 @@ use super::{
     connect_sessions::use_up,
     credentials::{
         CredentialColumns, DESTROYED, Grant, destroy_credential, insert_credential,
-        replace_credential, status_of,
+        replace_credential,
     },
     db::Tx,
     id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
@@ -24,6 +24,7 @@ use crate::{
     error::{Error, Result},
     model::{
         account::{Account, AccountChange, AccountStatus, StatusReason},
+        audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
         observed::Identity,
         profile::ActionSet,
@@ -45,8 +46,8 @@ pub struct AccountUpdate<'a> {
     pub change: &'a AccountChange,
     /// In place of the credential that it has.
     pub credential: Option<NewCredential<'a>>,
-    /// Which invitation this uses up.
-    pub connect_session: Option<u64>,
+    /// Who changes it; an invitation is used up by that.
+    pub by: Actor,
 }
 
 /// A credential that the provider was found to take, and whose it is.
@@ -143,13 +144,13 @@ struct Profile {
 }
 
 impl Store {
-    /// Stores a new account with its credential, and uses up the invitation that it comes from:
+    /// Stores a new account with its credential. Linked by an invitation, it uses that up:
     /// `ConnectSessionInvalid` if that was used meanwhile, and nothing is stored.
     pub async fn insert_account(
         &self,
         account: &Account,
         new: &Grant<'_>,
-        connect_session: Option<u64>,
+        by: Actor,
     ) -> Result<()> {
         let vault = Vault::of(self, &account.project, account.id)
             .await?
@@ -176,17 +177,15 @@ impl Store {
             ],
         )
         .await?;
-        insert_credential(&mut tx, &vault, account.id, new, account.created_at).await?;
-        if let Some(number) = connect_session {
-            use_up(
-                &mut tx,
-                &account.project,
-                number,
-                account.id,
-                account.created_at,
-            )
+        let now = account.created_at;
+        insert_credential(&mut tx, &vault, account.id, new, now).await?;
+        let mut events = vec![
+            Event::new(by, Action::AccountLinked, account.id)
+                .with("provider", account.provider.as_str()),
+        ];
+        events.extend(use_up(&mut tx, &account.project, by, account.id, now).await?);
+        self.audit(&mut tx, &account.project, Some(&vault.key), &events)
             .await?;
-        }
         tx.commit().await
     }
 
@@ -282,6 +281,7 @@ impl Store {
         &self,
         project: &ProjectId,
         id: AccountId,
+        by: Actor,
     ) -> Result<Option<Account>> {
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
@@ -301,6 +301,11 @@ impl Store {
             [project.into(), id.into()],
         )
         .await?;
+        if account.is_some() {
+            let purged = Event::new(by, Action::AccountPurged, id);
+            self.audit(&mut tx, project, Some(&vault.key), &[purged])
+                .await?;
+        }
         tx.commit().await?;
         Ok(account)
     }
@@ -311,6 +316,7 @@ impl Store {
         &self,
         project: &ProjectId,
         id: AccountId,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Account>> {
         let Some(vault) = Vault::of(self, project, id).await? else {
@@ -318,7 +324,8 @@ impl Store {
         };
         let mut tx = self.db.begin().await?;
         lock_account(&mut tx, project, id).await?;
-        if destroy_credential(&mut tx, project, id, now).await? {
+        let is_destroyed = destroy_credential(&mut tx, project, id, now).await?;
+        if is_destroyed {
             let reason = StatusReason {
                 code: Account::DISCONNECTED.to_owned(),
                 description: "The account was disconnected, and its credential destroyed. Link it \
@@ -340,6 +347,11 @@ impl Store {
             )
             .await?;
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        if is_destroyed {
+            let disconnected = Event::new(by, Action::AccountDisconnected, id);
+            self.audit(&mut tx, project, Some(&vault.key), &[disconnected])
+                .await?;
+        }
         tx.commit().await?;
         Ok(account)
     }
@@ -367,11 +379,15 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let mut account = account_in(&vault, row)?;
+        let mut events = Vec::new();
+        if !update.change.is_empty() {
+            let changed = update.change.fields().join(",");
+            events.push(Event::new(update.by, Action::AccountUpdated, id).with("changed", changed));
+        }
         update.change.apply(&mut account);
         account.updated_at = now;
         if let Some(new) = update.credential {
             replace_credential(&mut tx, &vault, id, &new.grant, now).await?;
-            account.credential = Some(status_of(&new.grant, now));
             account.status = AccountStatus::Active;
             account.status_reasons = Vec::new();
             account.identity = new.identity.clone();
@@ -380,11 +396,11 @@ impl Store {
                 reasons: &account.status_reasons,
                 identity: Some(&account.identity),
             };
+            // That it is active follows from this.
+            events.push(Event::new(update.by, Action::CredentialReplaced, id));
             write_state(&mut tx, &vault, id, state, now).await?;
         }
-        if let Some(number) = update.connect_session {
-            use_up(&mut tx, project, number, id, now).await?;
-        }
+        events.extend(use_up(&mut tx, project, update.by, id, now).await?);
         tx.execute(
             "update accounts set origin_owner_id = $3, sealed_profile = $4, updated_at = $5
              where project = $1 and id = $2",
@@ -397,8 +413,18 @@ impl Store {
             ],
         )
         .await?;
+        // Read once more: what it may serve hangs on its credential.
+        let row: Option<AccountRow> = tx
+            .fetch_one(
+                select_accounts!("where a.project = $1 and a.id = $2"),
+                [project.into(), id.into()],
+            )
+            .await?;
+        let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        self.audit(&mut tx, project, Some(&vault.key), &events)
+            .await?;
         tx.commit().await?;
-        Ok(Some(account))
+        Ok(account)
     }
 
     /// Notes how an account is doing.
@@ -413,47 +439,87 @@ impl Store {
             .await?
             .ok_or_else(no_such_account)?;
         let mut tx = self.db.begin().await?;
-        write_state(&mut tx, &vault, id, state, now).await?;
+        lock_account(&mut tx, project, id).await?;
+        let events = write_state(&mut tx, &vault, id, state, now).await?;
+        self.audit(&mut tx, project, Some(&vault.key), events.as_slice())
+            .await?;
         tx.commit().await
     }
 }
 
-/// Writes an account's state inside a transaction; `AccountNotFound` if it is gone. What is as it
-/// was does not make the account newer.
+/// Writes an account's state inside a transaction that has it locked; `AccountNotFound` if it is
+/// gone. What is as it was does not make the account newer. Gives what is to be told of it.
 pub(super) async fn write_state(
     tx: &mut Tx,
     vault: &Vault<'_>,
     id: AccountId,
     state: AccountState<'_>,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<Event>> {
+    let row: Option<(String, String)> = tx
+        .fetch_one(
+            "select status, status_reasons from accounts where project = $1 and id = $2",
+            [vault.project.into(), id.into()],
+        )
+        .await?;
+    let (status, reasons) = row.ok_or_else(no_such_account)?;
+    let former = (word_in(status)?, json_in(reasons.as_bytes())?);
     let identity = state
         .identity
         .map(|identity| seal_identity(vault, identity))
         .transpose()?;
-    let changed = tx
-        .execute(
-            "update accounts set status = $3, status_reasons = $4,
+    tx.execute(
+        "update accounts set status = $3, status_reasons = $4,
                     sealed_identity = coalesce($5, sealed_identity),
                     updated_at = case
                         when status = $3 and status_reasons = $4 and $5 is null then updated_at
                         else $6
                     end
              where project = $1 and id = $2",
-            [
-                vault.project.into(),
-                id.into(),
-                word(&state.status)?.into(),
-                json(&state.reasons)?.into(),
-                identity.into(),
-                now.into(),
-            ],
-        )
-        .await?;
-    match changed {
-        0 => Err(no_such_account()),
-        _ => Ok(()),
+        [
+            vault.project.into(),
+            id.into(),
+            word(&state.status)?.into(),
+            json(&state.reasons)?.into(),
+            identity.into(),
+            now.into(),
+        ],
+    )
+    .await?;
+    Ok(state_change(id, former, state))
+}
+
+/// What there is to tell of an account whose state was `former`. Rolecall sets it by itself, as it
+/// finds the provider to answer. That a refusal is repeated is no news.
+fn state_change(
+    id: AccountId,
+    former: (AccountStatus, Vec<StatusReason>),
+    state: AccountState<'_>,
+) -> Option<Event> {
+    let codes = |reasons: &[StatusReason]| -> Vec<String> {
+        reasons.iter().map(|reason| reason.code.clone()).collect()
+    };
+    let (was, is) = (codes(&former.1), codes(state.reasons));
+    let is_dead = |codes: &[String]| codes.iter().any(|code| code == Account::REAUTH_REQUIRED);
+    if is_dead(&is) && !is_dead(&was) {
+        return Some(Event::new(
+            Actor::System,
+            Action::CredentialReauthRequired,
+            id,
+        ));
     }
+    let is_other_state = former.0 != state.status || was != is;
+    let mut event = Event::new(Actor::System, Action::AccountUpdated, id);
+    if is_other_state {
+        event = event.with("status", state.status.as_str());
+    }
+    if is_other_state && !is.is_empty() {
+        event = event.with("reason", is.join(","));
+    }
+    if state.identity.is_some() {
+        event = event.with("changed", "identity");
+    }
+    Some(event).filter(|event| !event.detail.words().is_empty())
 }
 
 fn seal_profile(vault: &Vault<'_>, account: &Account) -> Result<Vec<u8>> {

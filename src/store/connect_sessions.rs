@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::Credential,
+        audit::{Action, Actor, Event, Subject, SubjectKind},
         connect::{ConnectDetails, ConnectSession},
         id::{AccountId, ProjectId},
         profile::{OAuthApp, ProfileId},
@@ -103,6 +104,7 @@ impl Store {
         &self,
         session: &ConnectSession,
         token_digest: [u8; 32],
+        by: Actor,
     ) -> Result<()> {
         let vault = self
             .vault_of_session(&session.project, session.number)
@@ -131,6 +133,10 @@ impl Store {
             ],
         )
         .await?;
+        let subject = Subject::new(SubjectKind::ConnectSession, session.number);
+        let created = Event::new(by, Action::ConnectSessionCreated, subject);
+        self.audit(&mut tx, &session.project, Some(&vault.key), &[created])
+            .await?;
         tx.commit().await
     }
 
@@ -384,15 +390,19 @@ impl Store {
     }
 }
 
-/// Uses a session up, in the transaction that stores its link; `ConnectSessionInvalid` if that was
-/// done meanwhile, or it has ended.
+/// Uses up the session that a link comes from, if it comes from one, in the transaction that
+/// stores it; `ConnectSessionInvalid` if that was done meanwhile, or the session has ended. Gives
+/// what is to be told of it.
 pub(super) async fn use_up(
     tx: &mut Tx,
     project: &ProjectId,
-    number: u64,
+    by: Actor,
     account: AccountId,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<Event>> {
+    let Actor::ConnectSession(number) = by else {
+        return Ok(None);
+    };
     let used = tx
         .execute(
             "update connect_sessions
@@ -402,13 +412,15 @@ pub(super) async fn use_up(
             [project.into(), number.into(), account.into(), now.into()],
         )
         .await?;
-    match used {
-        0 => Err(Error::new(
+    if used == 0 {
+        return Err(Error::new(
             Kind::ConnectSessionInvalid,
             "this invitation was used, or has ended",
-        )),
-        _ => Ok(()),
+        ));
     }
+    let session = Subject::new(SubjectKind::ConnectSession, number);
+    let linked = Event::new(by, Action::ConnectSessionLinked, session).with("account", account);
+    Ok(Some(linked))
 }
 
 fn session_in(vault: &Vault<'_>, row: SessionRow) -> Result<ConnectSession> {

@@ -15,9 +15,11 @@ use super::{
 use crate::error::{Error, Result};
 
 /// What is copied, in an order in which each row finds what it refers to.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 13] = [
     "key_checks",
     "projects",
+    "audit_log",
+    "audit_heads",
     "api_keys",
     "connector_profiles",
     "accounts",

@@ -35,6 +35,7 @@ use crate::{
     error::{Error, Result},
     model::{
         account::{Credential, CredentialKind, CredentialState, CredentialStatus, TokenPair},
+        audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
         profile::{ClientProof, OAuthApp, ProfileId},
     },
@@ -192,18 +193,6 @@ impl CredentialColumns {
             profile: self.profile.as_deref().map(id_in).transpose()?,
             is_profile_disabled: is_profile_enabled == Some(0),
         })
-    }
-}
-
-/// The status of a credential that was just stored.
-pub(super) const fn status_of(grant: &Grant<'_>, now: Timestamp) -> CredentialStatus {
-    CredentialStatus {
-        kind: grant.kind(),
-        state: CredentialState::Healthy,
-        since: now,
-        expires_at: grant.credential.expires_at(),
-        profile: grant.profile(),
-        is_profile_disabled: false,
     }
 }
 
@@ -449,6 +438,12 @@ impl Store {
                 .await?;
             row.is_some_and(|(sealed,)| sealed == pair.sealed)
         };
+        if stored > 0 {
+            let refreshed = Event::new(Actor::System, Action::CredentialRefreshed, pair.account)
+                .with("generation", pair.redeemed + 1);
+            self.audit(&mut tx, &pair.project, None, &[refreshed])
+                .await?;
+        }
         tx.commit().await?;
         Ok(if is_there {
             Committed::Stored
@@ -526,6 +521,24 @@ impl Store {
             ],
         )
         .await?;
+        let told = match (end, state) {
+            (_, "reauth") => Some(Action::CredentialReauthRequired),
+            (RefreshEnd::InvalidGrant | RefreshEnd::Doubtful, _) => {
+                Some(Action::CredentialUncertain)
+            }
+            (RefreshEnd::Refused | RefreshEnd::AppRefused, _) => {
+                Some(Action::CredentialRefreshRefused)
+            }
+            (RefreshEnd::Unsent, _) => None,
+        };
+        let events: Vec<_> = told
+            .map(|action| {
+                Event::new(Actor::System, action, intent.account).with("reason", end.as_str())
+            })
+            .into_iter()
+            .collect();
+        self.audit(&mut tx, &intent.project, Some(&intent.key), &events)
+            .await?;
         tx.commit().await?;
         shown(state, is_doubtful).map(Some)
     }

@@ -486,6 +486,14 @@ fn fault(error: sqlx::Error) -> Error {
     }
 }
 
+/// True if what was found is not of the types that we write: in SQLite, any column takes any.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source
+        .and_then(|source| source.downcast_ref::<sqlx::Error>())
+        .is_some_and(|error| matches!(error, sqlx::Error::ColumnDecode { .. }))
+}
+
 /// SQLite's primary result code (<https://sqlite.org/rescode.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SqliteCode(i32);

@@ -15,6 +15,8 @@
 //!   account's row first. So a transaction that reads and then writes is right with any number of
 //!   processes on one database.
 //! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `credentials`).
+//! * **What was done is told.** Whoever uses a secret, or changes an account or a key, says so in
+//!   the project's audit log, in the same transaction (`audit`).
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
 //!   come back; that another process holds a lock is waited out in here.
 //!
@@ -45,6 +47,7 @@ use crate::{
 };
 
 mod accounts;
+mod audit;
 mod backup;
 mod budgets;
 mod connect_sessions;
@@ -63,6 +66,7 @@ mod sqlite;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
+pub use audit::{AuditFault, Verified};
 pub use connect_sessions::{Authorization, Bringer, Draft, NewAuthorization, StateFault};
 pub use copy::{Copied, CopyError};
 pub use credentials::{
@@ -213,6 +217,25 @@ impl Store {
                 [project.into()],
             )
             .await?;
+        self.unwrapped(project, row)
+    }
+
+    /// As [`data_key`](Self::data_key), inside a transaction.
+    async fn data_key_in(&self, tx: &mut Tx, project: &ProjectId) -> Result<Option<DataKey>> {
+        let row: Option<(String, Vec<u8>)> = tx
+            .fetch_one(
+                "select data_key_id, sealed_data_key from projects where id = $1",
+                [project.into()],
+            )
+            .await?;
+        self.unwrapped(project, row)
+    }
+
+    fn unwrapped(
+        &self,
+        project: &ProjectId,
+        row: Option<(String, Vec<u8>)>,
+    ) -> Result<Option<DataKey>> {
         row.map(|(id, wrapped)| {
             DataKey::unwrap(&self.ring, project.as_str(), &id, &wrapped)
                 .map_err(|fault| locked("data key", fault))

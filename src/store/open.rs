@@ -10,10 +10,10 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::db::SqliteCode;
+use super::{audit::empty_head, db::SqliteCode};
 use crate::{
     clock::Clock,
-    crypto::{Chance, KeyRing, OpenFault, Place},
+    crypto::{Chance, DataKey, KeyRing, OpenFault, Place},
 };
 
 /// Why a store could not be opened. For the operator: messages name files and key ids.
@@ -99,12 +99,20 @@ fn migrations() -> Migrator {
         migration(1, "init", include_str!("migrations/0001_init.sql")),
         migration(2, "replicas", include_str!("migrations/0002_replicas.sql")),
         migration(3, "budgets", include_str!("migrations/0003_budgets.sql")),
+        migration(
+            AUDIT_MIGRATION,
+            "audit",
+            include_str!("migrations/0004_audit.sql"),
+        ),
         migration(5, "linking", include_str!("migrations/0005_linking.sql")),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);
     migrator
 }
+
+/// The one that made the audit log.
+const AUDIT_MIGRATION: i64 = 4;
 
 /// The last migration of this version.
 pub(super) fn newest_migration() -> i64 {
@@ -143,11 +151,7 @@ impl Opening<'_> {
             return Ok(0);
         }
         prove_keys(ring, checks)?;
-        let migration = "select coalesce(max(version), 0) from _sqlx_migrations";
-        let migration: i64 = each_connection!(connection => {
-            sqlx::query_scalar(migration).fetch_one(&mut **connection).await
-        }, self)
-        .map_err(|source| self.fault(source))?;
+        let migration = self.migration().await?;
         if migration > newest_migration() {
             let place = self.place.to_owned();
             return Err(OpenError::Newer { place });
@@ -167,6 +171,7 @@ impl Opening<'_> {
         let checks = self.checks().await?;
         let is_new = checks.is_empty();
         prove_keys(ring, checks)?;
+        let is_before_audit = !is_new && self.migration().await? < AUDIT_MIGRATION;
         // `run_direct`, since a future that holds `run` cannot be sent to another thread.
         each_connection!(connection => {
             migrations().run_direct(None, &mut **connection, false).await
@@ -178,6 +183,9 @@ impl Opening<'_> {
                 source,
             },
         })?;
+        if is_before_audit {
+            self.begin_audit_logs(ring).await?;
+        }
         // Later keys leave theirs when they first wrap something, so that a new key can be
         // tried and taken back.
         if is_new {
@@ -187,6 +195,46 @@ impl Opening<'_> {
                     .bind(ring.encrypting_id())
                     .bind(known_answer(ring, chance))
                     .bind(clock.now().as_millisecond())
+                    .execute(&mut **connection)
+                    .await
+                    .map(drop)
+            }, self)
+            .map_err(|source| self.fault(source))?;
+        }
+        Ok(())
+    }
+
+    /// The newest migration that was run.
+    async fn migration(&mut self) -> Result<i64, OpenError> {
+        let migration = "select coalesce(max(version), 0) from _sqlx_migrations";
+        each_connection!(connection => {
+            sqlx::query_scalar(migration).fetch_one(&mut **connection).await
+        }, self)
+        .map_err(|source| self.fault(source))
+    }
+
+    /// Gives every project that is older than the audit log the head of an empty one. This once:
+    /// one that is missing later was taken away. A project whose data key does not open has none,
+    /// and can do nothing that would be told in it.
+    async fn begin_audit_logs(&mut self, ring: &KeyRing) -> Result<(), OpenError> {
+        let projects = "select id, data_key_id, sealed_data_key from projects order by id";
+        let projects: Vec<(String, String, Vec<u8>)> = each_connection!(connection => {
+            sqlx::query_as(projects).fetch_all(&mut **connection).await
+        }, self)
+        .map_err(|source| self.fault(source))?;
+        for (project, id, wrapped) in projects {
+            let Ok(key) = DataKey::unwrap(ring, &project, &id, &wrapped) else {
+                continue;
+            };
+            let (seq, tag, seal) = empty_head(&project, &key);
+            let insert =
+                "insert into audit_heads (project, seq, tag, seal) values ($1, $2, $3, $4)";
+            each_connection!(connection => {
+                sqlx::query(insert)
+                    .bind(&project)
+                    .bind(seq)
+                    .bind(&tag)
+                    .bind(&seal)
                     .execute(&mut **connection)
                     .await
                     .map(drop)

@@ -11,6 +11,7 @@ use crate::{
     crypto::DataKey,
     error::{Error, Result},
     model::{
+        audit::{Action, Actor, Event, Subject, SubjectKind},
         id::ProjectId,
         profile::{ConnectorProfile, OAuthApp, ProfileChange, ProfileId},
     },
@@ -38,14 +39,15 @@ impl Store {
         &self,
         profile: &ConnectorProfile,
         secret: &SecretString,
+        by: Actor,
     ) -> Result<()> {
         let key = self
             .data_key(&profile.project)
             .await?
             .ok_or_else(no_such_project)?;
-        let sealed = self
-            .vault_of_profile(key, &profile.project, profile.id)
-            .seal(Field::ClientSecret, "", secret.expose_secret().as_bytes());
+        let vault = self.vault_of_profile(key, &profile.project, profile.id);
+        let secret = secret.expose_secret().as_bytes();
+        let sealed = vault.seal(Field::ClientSecret, "", secret);
         let mut tx = self.db.begin().await?;
         tx.execute(
             "insert into connector_profiles
@@ -70,6 +72,11 @@ impl Store {
             ],
         )
         .await?;
+        let subject = Subject::new(SubjectKind::Profile, profile.id);
+        let created = Event::new(by, Action::ProfileCreated, subject)
+            .with("provider", profile.provider.as_str());
+        self.audit(&mut tx, &profile.project, Some(&vault.key), &[created])
+            .await?;
         tx.commit().await
     }
 
@@ -110,6 +117,7 @@ impl Store {
         project: &ProjectId,
         id: ProfileId,
         change: &ProfileChange,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<ConnectorProfile>> {
         let Some(key) = self.data_key(project).await? else {
@@ -133,6 +141,7 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let mut profile = profile_in(row)?;
+        let was_enabled = profile.is_enabled;
         change.apply(&mut profile);
         profile.updated_at = now;
         let sealed = change
@@ -159,6 +168,20 @@ impl Store {
             ],
         )
         .await?;
+        let subject = || Subject::new(SubjectKind::Profile, id);
+        let mut events = Vec::new();
+        let changed = change.fields();
+        if !changed.is_empty() {
+            let updated = Event::new(by, Action::ProfileUpdated, subject());
+            events.push(updated.with("changed", changed.join(",")));
+        }
+        match (was_enabled, profile.is_enabled) {
+            (true, false) => events.push(Event::new(by, Action::ProfileDisabled, subject())),
+            (false, true) => events.push(Event::new(by, Action::ProfileEnabled, subject())),
+            _ => {}
+        }
+        self.audit(&mut tx, project, Some(&vault.key), &events)
+            .await?;
         tx.commit().await?;
         Ok(Some(profile))
     }

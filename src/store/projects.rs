@@ -1,5 +1,7 @@
 //! Projects with their data keys, and API keys.
 
+use std::slice;
+
 use jiff::Timestamp;
 
 use super::{
@@ -10,6 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         access::{ApiKey, KeyChange, Label, Scope},
+        audit::{Action, Actor, Event, Subject, SubjectKind},
         id::{KeyId, ProjectId},
     },
 };
@@ -33,8 +36,8 @@ pub struct HubTargets {
 }
 
 impl Store {
-    /// Makes a project and its data key. False if there is one of that id already; it stays
-    /// as it is.
+    /// Makes a project and its data key, which the operator alone does. False if there is one of
+    /// that id already; it stays as it is.
     pub async fn create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
         let key = DataKey::generate(&self.chance);
         let wrapped = key.wrap(&self.ring, project.as_str(), &self.chance);
@@ -53,8 +56,14 @@ impl Store {
                 ],
             )
             .await?;
+        let is_new = created == 1;
+        if is_new {
+            self.begin_audit_log(&mut tx, project, &key).await?;
+            let made = Event::new(Actor::Operator, Action::ProjectCreated, project);
+            self.audit(&mut tx, project, Some(&key), &[made]).await?;
+        }
         tx.commit().await?;
-        Ok(created == 1)
+        Ok(is_new)
     }
 
     /// Where a project's customers may be sent back to, and which pages may be told of a link.
@@ -128,7 +137,7 @@ impl Store {
     /// Wraps every data key anew with the ring's first key, and gives how many were wrapped by
     /// another. Afterwards the database no longer asks for the other keys. What the data keys
     /// sealed is not touched.
-    pub async fn rewrap_data_keys(&self, now: Timestamp) -> Result<u64> {
+    pub async fn rewrap_data_keys(&self, now: Timestamp, by: Actor) -> Result<u64> {
         let encrypting = self.ring.encrypting_id();
         let mut tx = self.db.begin().await?;
         self.mark_key_in_use(&mut tx, now).await?;
@@ -139,27 +148,35 @@ impl Store {
             [encrypting.into()],
         )
         .await?;
-        let rows: Vec<(String, String, Vec<u8>)> = tx
+        let rows: Vec<(String, String, Vec<u8>, String)> = tx
             .fetch(
-                "select id, data_key_id, sealed_data_key from projects
+                "select id, data_key_id, sealed_data_key, wrapped_by from projects
                  where wrapped_by <> $1 order by id",
                 [encrypting.into()],
             )
             .await?;
-        let mut count = 0;
-        for (project, id, wrapped) in rows {
+        let mut rewrapped = Vec::with_capacity(rows.len());
+        for (project, id, wrapped, former) in rows {
             let key = DataKey::unwrap(&self.ring, &project, &id, &wrapped)
                 .map_err(|fault| super::locked("data key", fault))?;
             let wrapped = key.wrap(&self.ring, &project, &self.chance);
-            count += tx
-                .execute(
-                    "update projects set sealed_data_key = $1, wrapped_by = $2 where id = $3",
-                    [wrapped.into(), encrypting.into(), project.into()],
-                )
+            tx.execute(
+                "update projects set sealed_data_key = $1, wrapped_by = $2 where id = $3",
+                [wrapped.into(), encrypting.into(), project.as_str().into()],
+            )
+            .await?;
+            let subject = Subject::new(SubjectKind::DataKey, key.id());
+            let event = Event::new(by, Action::DataKeyRewrapped, subject)
+                .with("from", former)
+                .with("to", encrypting);
+            rewrapped.push((project_in(&project)?, key, event));
+        }
+        for (project, key, event) in &rewrapped {
+            self.audit(&mut tx, project, Some(key), slice::from_ref(event))
                 .await?;
         }
         tx.commit().await?;
-        Ok(count)
+        Ok(rewrapped.len() as u64)
     }
 
     /// Leaves the encrypting key's known answer beside the first thing that it wraps: from then
@@ -180,7 +197,7 @@ impl Store {
     }
 
     /// Stores a new API key.
-    pub async fn insert_key(&self, key: &ApiKey) -> Result<()> {
+    pub async fn insert_key(&self, key: &ApiKey, by: Actor) -> Result<()> {
         if !self.project_exists(&key.project).await? {
             return Err(no_such_project());
         }
@@ -202,6 +219,12 @@ impl Store {
             ],
         )
         .await?;
+        let mut made =
+            Event::new(by, Action::ApiKeyCreated, key.id).with("scopes", scopes.join(","));
+        if let Some(end) = key.expires_at {
+            made = made.with("expires_at", end);
+        }
+        self.audit(&mut tx, &key.project, None, &[made]).await?;
         tx.commit().await
     }
 
@@ -246,6 +269,7 @@ impl Store {
         project: &ProjectId,
         id: KeyId,
         change: &KeyChange,
+        by: Actor,
     ) -> Result<Option<ApiKey>> {
         let label = change.label.as_ref().map(|label| {
             let label = label.as_ref().map_or("", Label::as_str);
@@ -268,13 +292,26 @@ impl Store {
                 ],
             )
             .await?;
-        tx.commit().await?;
         match updated {
-            Some(row) => key_in(row).map(Some),
-            None => match self.key(id).await?.filter(|key| key.project == *project) {
-                Some(key) => Err(ends_before(&key)),
-                None => Ok(None),
-            },
+            Some(row) => {
+                let mut event = Event::new(by, Action::ApiKeyUpdated, id);
+                if change.label.is_some() {
+                    event = event.with("changed", "label");
+                }
+                if let Some(end) = change.expires_at {
+                    event = event.with("expires_at", end);
+                }
+                self.audit(&mut tx, project, None, &[event]).await?;
+                tx.commit().await?;
+                key_in(row).map(Some)
+            }
+            None => {
+                drop(tx);
+                match self.key(id).await?.filter(|key| key.project == *project) {
+                    Some(key) => Err(ends_before(&key)),
+                    None => Ok(None),
+                }
+            }
         }
     }
 
@@ -285,18 +322,25 @@ impl Store {
         project: &ProjectId,
         id: KeyId,
         now: Timestamp,
+        by: Actor,
     ) -> Result<Option<ApiKey>> {
         let mut tx = self.db.begin().await?;
-        let row = tx
+        let revoked = tx
             .fetch_one(
-                "update api_keys set revoked_at = coalesce(revoked_at, $3)
-                 where project = $1 and id = $2
+                "update api_keys set revoked_at = $3
+                 where project = $1 and id = $2 and revoked_at is null
                  returning id, project, label, scopes, digest, created_at, expires_at, revoked_at",
                 [project.into(), id.into(), now.into()],
             )
             .await?;
+        let Some(row) = revoked else {
+            drop(tx);
+            return Ok(self.key(id).await?.filter(|key| key.project == *project));
+        };
+        let event = Event::new(by, Action::ApiKeyRevoked, id);
+        self.audit(&mut tx, project, None, &[event]).await?;
         tx.commit().await?;
-        row.map(key_in).transpose()
+        key_in(row).map(Some)
     }
 }
 

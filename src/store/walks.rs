@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
+        audit::{Action, Actor, Event},
         id::{AccountId, ProjectId, WalkId},
         walk::{Counts, Walk, WalkReason, WalkState},
     },
@@ -121,7 +122,8 @@ type WalkRow = (
 
 impl Store {
     /// Stores a walk that begins now and in this process, unless another of the same account runs.
-    pub async fn begin_walk(&self, project: &ProjectId, walk: &Walk) -> Result<Begun> {
+    /// It will use the account's credential, on behalf of `by`.
+    pub async fn begin_walk(&self, project: &ProjectId, walk: &Walk, by: Actor) -> Result<Begun> {
         let mut tx = self.db.begin().await?;
         if !lock_account(&mut tx, project, walk.account).await? {
             return Err(no_such_account());
@@ -147,6 +149,8 @@ impl Store {
             ..walk.clone()
         };
         self.write_walk(&mut tx, project, &walk).await?;
+        let used = Event::new(by, Action::CredentialUsed, walk.account).with("walk", walk.id);
+        self.audit(&mut tx, project, None, &[used]).await?;
         tx.commit().await?;
         Ok(Begun::Here { started_at })
     }
@@ -208,10 +212,13 @@ impl Store {
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
         }
-        if let Some(state) = commit.account_state {
-            write_state(&mut tx, &vault, account, state, now).await?;
-        }
+        let change = match commit.account_state {
+            Some(state) => write_state(&mut tx, &vault, account, state, now).await?,
+            None => None,
+        };
         self.forget(&mut tx, project, account, now).await?;
+        self.audit(&mut tx, project, Some(&vault.key), change.as_slice())
+            .await?;
         tx.commit().await?;
         Ok(Committed::Whole)
     }

@@ -269,6 +269,7 @@ async fn a_key_does_only_what_its_scopes_allow_and_the_missing_one_is_named() {
         (Method::GET, "/api_keys/x".to_owned(), Scope::Admin),
         (Method::PATCH, "/api_keys/x".to_owned(), Scope::Admin),
         (Method::DELETE, "/api_keys/x".to_owned(), Scope::Admin),
+        (Method::GET, "/audit".to_owned(), Scope::Admin),
         (Method::POST, "/accounts".to_owned(), Scope::AccountsWrite),
         (
             Method::PATCH,

@@ -46,6 +46,7 @@ impl Examples {
 #[derive(Default)]
 struct Settling {
     ids: BTreeMap<String, String>,
+    entries: u64,
 }
 
 impl Settling {
@@ -67,6 +68,11 @@ impl Settling {
                     } else {
                         members.insert("base_url".to_owned(), Value::Null);
                     }
+                }
+                // It hangs on all that was done before; newest first it is always.
+                if let Some(sequence) = members.get_mut("sequence") {
+                    *sequence = (12 - self.entries).into();
+                    self.entries += 1;
                 }
                 if let Some(age) = members.get_mut("age_seconds") {
                     *age = 12.into();
@@ -206,6 +212,11 @@ async fn told(world: &World) -> Examples {
     told.ask(world, "update_api_key", patch, Some(change)).await;
     let delete = (Method::DELETE, of_key.as_str());
     told.ask(world, "revoke_api_key", delete, None).await;
+    let told_of_key = format!(
+        "/audit?page_size=2&subject_id={}",
+        &of_key["/api_keys/".len()..]
+    );
+    told.get(world, "list_audit_entries", &told_of_key).await;
     told
 }
 

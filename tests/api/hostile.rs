@@ -72,7 +72,7 @@ impl Target {
     async fn state(&self) -> Vec<Value> {
         let walks = format!("/accounts/{}/walks", self.account);
         let mut state = vec![self.world.provider_calls().await.into()];
-        for path in ["/accounts", "/api_keys", &walks] {
+        for path in ["/accounts", "/api_keys", "/audit", &walks] {
             state.push(self.world.get(path).await.expect(200));
         }
         state

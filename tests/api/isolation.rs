@@ -202,6 +202,7 @@ async fn no_route_answers_with_anything_of_another_project() {
             let known = [
                 "/accounts",
                 "/api_keys",
+                "/audit",
                 "/connectors/meta",
                 "/health/live",
                 "/health/ready",

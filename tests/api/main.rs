@@ -6,6 +6,7 @@
 mod account_changes;
 mod accounts;
 mod api_keys;
+mod audit;
 mod connectors;
 mod errors;
 mod examples;

@@ -423,6 +423,16 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
         shown.expect(200);
         errors.push(shown);
     }
+    // What was told of all this holds ids and plain words.
+    let audit = ask(Method::GET, "/audit?page_size=100", &[auth], None).await;
+    let audited = audit.expect(200).to_string();
+    for action in ["credential.used", "credential.replaced", "api_key.revoked"] {
+        assert!(audited.contains(action), "{audited}");
+    }
+    let flags = [
+        "audit", "list", "--limit", "1000", "--json", "--config", flag,
+    ];
+    let printed = run(&config, &flags);
     let files_while_it_runs = files(&store);
     let names: Vec<_> = files_while_it_runs.iter().map(|(name, _)| name).collect();
     assert!(names.iter().any(|name| name.ends_with("-wal")), "{names:?}");
@@ -461,6 +471,10 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
                 format!("{:?}", reply.headers).as_bytes(),
             );
         }
+    }
+    for canaries in [&secrets[..], &people, &whispers] {
+        search(canaries, "the audit log", audited.as_bytes());
+        search(canaries, "the audit log as printed", printed.as_bytes());
     }
     for reply in errors.iter().filter(|reply| reply.status.is_success()) {
         search(&secrets, "an answer", &reply.bytes);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rolecall::{
     error::Kind,
     http::{self, error::status},
+    model::audit::Action,
 };
 use serde_json::Value;
 
@@ -52,6 +53,16 @@ fn the_error_table_of_the_api_guide_is_the_code_s() {
         "the table in docs/API.md must be:\n{}",
         lines.join("\n")
     );
+}
+
+#[test]
+fn the_api_guide_says_what_every_action_of_the_audit_log_is() {
+    let written: Vec<_> = table(&read("docs/API.md"), &["action", "says"])
+        .into_iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    let expected = Action::ALL.map(Action::as_str);
+    assert_eq!(written, expected);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod arguments;
+mod audit;
 mod backup;
 mod bench;
 mod check;

@@ -8,17 +8,18 @@ use rolecall::{
     model::{
         access::{KeyChange, KeyStatus, Label},
         account::{AccountChange, AccountStatus, Credential, StatusReason},
+        audit::{Action, Actor, Filter},
         walk::{Walk, WalkReason, WalkState},
     },
     store::{
         AccountState, AccountUpdate, Begun, Committed, Grant, Held, Latest, NewCredential,
-        NewDirectory, OpenError, Retention, WalkCommit,
+        NewDirectory, OpenError, Retention, Verified, WalkCommit,
     },
 };
 use secrecy::SecretString;
 
 use crate::{
-    budgets, credentials,
+    audit, budgets, credentials,
     world::{
         EMAIL, NAME, TOKEN, World, credential, credential_of, ends, exposed, furnish, identity,
         project, ring,
@@ -120,6 +121,21 @@ pub const ALL: &[(&str, Contract)] = &[
     ("after a pause of a budget one goes first", |w| {
         Box::pin(budgets::after_a_pause_one_goes_first(w))
     }),
+    ("what is done is told", |w| {
+        Box::pin(audit::what_is_done_is_told(w))
+    }),
+    ("what is not done is not told", |w| {
+        Box::pin(audit::what_is_not_done_is_not_told(w))
+    }),
+    ("the audit log is read by pages and filters", |w| {
+        Box::pin(audit::it_is_read_by_pages_and_filters(w))
+    }),
+    ("an audit log of many pages is verified whole", |w| {
+        Box::pin(audit::a_log_of_many_pages_is_verified_whole(w))
+    }),
+    ("many may write the audit log at once", |w| {
+        Box::pin(audit::many_may_write_it_at_once_and_verify_it_meanwhile(w))
+    }),
     ("writers in a crowd all succeed", |w| {
         Box::pin(writers_in_a_crowd_all_succeed(w))
     }),
@@ -174,12 +190,12 @@ async fn an_api_key_reads_back(world: World) {
     let World { store, clock, .. } = &world;
     let own = world.project("own").await;
     let (text, key) = world.new_key(&own);
-    store.insert_key(&key).await.unwrap();
+    store.insert_key(&key, Actor::Operator).await.unwrap();
     assert_eq!(store.key(text.id()).await.unwrap(), Some(key.clone()));
 
     world.tick();
     let (_, later) = world.new_key(&own);
-    store.insert_key(&later).await.unwrap();
+    store.insert_key(&later, Actor::Operator).await.unwrap();
     assert_eq!(
         store.keys(&own, None, 9).await.unwrap(),
         [later.clone(), key.clone()]
@@ -192,19 +208,25 @@ async fn an_api_key_reads_back(world: World) {
 
     let revoked_at = clock.now();
     let revoked = store
-        .revoke_key(&own, key.id, revoked_at)
+        .revoke_key(&own, key.id, revoked_at, Actor::Operator)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(revoked.revoked_at, Some(revoked_at));
     assert_eq!(revoked.status_at(revoked_at), KeyStatus::Revoked);
     world.tick();
-    let again = store.revoke_key(&own, key.id, clock.now()).await.unwrap();
+    let again = store
+        .revoke_key(&own, key.id, clock.now(), Actor::Operator)
+        .await
+        .unwrap();
     assert_eq!(again, Some(revoked.clone()));
     assert_eq!(store.key(key.id).await.unwrap(), Some(revoked));
 
     let (_, nobodys) = world.new_key(&project("nobody"));
-    let error = store.insert_key(&nobodys).await.unwrap_err();
+    let error = store
+        .insert_key(&nobodys, Actor::Operator)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
@@ -215,7 +237,7 @@ async fn a_key_s_end_is_only_brought_forward(world: World) {
     let ends_in = |seconds| Some(now + Duration::from_secs(seconds));
     let (_, mut key) = world.new_key(&own);
     key.expires_at = None;
-    store.insert_key(&key).await.unwrap();
+    store.insert_key(&key, Actor::Operator).await.unwrap();
 
     let label: Label = "former feed".parse().unwrap();
     let change = |label: Option<Option<&Label>>, end| KeyChange {
@@ -228,14 +250,20 @@ async fn a_key_s_end_is_only_brought_forward(world: World) {
         (change(None, ends_in(60)), "former feed", ends_in(60)),
         (change(Some(None), ends_in(30)), "", ends_in(30)),
     ] {
-        let updated = store.update_key(&own, key.id, &change).await.unwrap();
+        let updated = store
+            .update_key(&own, key.id, &change, Actor::Operator)
+            .await
+            .unwrap();
         (key.label, key.expires_at) = (label.to_owned(), end);
         assert_eq!(updated.as_ref(), Some(&key));
         assert_eq!(store.key(key.id).await.unwrap(), updated);
     }
 
     let too_late = change(Some(Some(&label)), ends_in(31));
-    let error = store.update_key(&own, key.id, &too_late).await.unwrap_err();
+    let error = store
+        .update_key(&own, key.id, &too_late, Actor::Operator)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidBody);
     assert_eq!(store.key(key.id).await.unwrap(), Some(key));
 }
@@ -261,7 +289,7 @@ async fn an_account_reads_back_whole(world: World) {
 
     let nobodys = world.new_account(&project("nobody"));
     let error = store
-        .insert_account(&nobodys, &Grant::personal(&credential()), None)
+        .insert_account(&nobodys, &Grant::personal(&credential()), Actor::Operator)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
@@ -348,8 +376,8 @@ async fn an_accounts_description_can_be_changed(world: World) {
     };
     let update = AccountUpdate {
         change: &change,
+        by: Actor::Operator,
         credential: None,
-        connect_session: None,
     };
     let after = store
         .update_account(&own, before.id, update, clock.now())
@@ -398,11 +426,11 @@ async fn a_credential_is_replaced_by_its_next_generation(world: World) {
         world.tick();
         let update = AccountUpdate {
             change: &relabelled(),
+            by: Actor::Operator,
             credential: Some(NewCredential {
                 grant: Grant::personal(&credential),
                 identity: &identity,
             }),
-            connect_session: None,
         };
         let after = store
             .update_account(&own, account.id, update, clock.now())
@@ -431,11 +459,11 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
     let credential = new_credential();
     let update = AccountUpdate {
         change: &AccountChange::default(),
+        by: Actor::Operator,
         credential: Some(NewCredential {
             grant: Grant::personal(&credential),
             identity: &account.identity,
         }),
-        connect_session: None,
     };
     let replaced = store
         .update_account(&own, account.id, update, clock.now())
@@ -482,10 +510,19 @@ async fn a_deleted_account_leaves_nothing(world: World) {
     world.seal(&other, 1, b"other").await;
     let held = world.hold(&account, b"candidate").await;
 
-    let deleted = store.delete_account(&own, account.id).await.unwrap();
+    let deleted = store
+        .delete_account(&own, account.id, Actor::Operator)
+        .await
+        .unwrap();
     assert_eq!(deleted, Some(account.clone()));
     let id = account.id;
-    assert_eq!(store.delete_account(&own, id).await.unwrap(), None);
+    assert_eq!(
+        store
+            .delete_account(&own, id, Actor::Operator)
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(store.account(&own, id).await.unwrap(), None);
     assert!(store.credential(&own, id).await.unwrap().is_none());
     assert_eq!(store.latest_directory(&own, id).await.unwrap(), None);
@@ -510,7 +547,10 @@ async fn a_deleted_account_leaves_nothing(world: World) {
     };
     let error = store.commit_walk(commit).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
-    let error = store.begin_walk(&own, &late).await.unwrap_err();
+    let error = store
+        .begin_walk(&own, &late, Actor::System)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
     assert_eq!(store.directory(&own, id, 2).await.unwrap(), None);
     assert_eq!(store.evidence(&own, id).await.unwrap(), None);
@@ -536,7 +576,10 @@ async fn walks_are_listed_newest_first(world: World) {
     assert!(list(Some(expected[4].id), 2).await.unwrap().is_empty());
 
     let running = world.new_walk(account.id, WalkState::Running);
-    let begun = store.begin_walk(&own, &running).await.unwrap();
+    let begun = store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
     let started_at = world.clock.now();
     assert_eq!(begun, Begun::Here { started_at });
     assert_eq!(list(None, 1).await.unwrap(), slice::from_ref(&running));
@@ -561,7 +604,11 @@ async fn one_walk_of_an_account_runs_at_a_time(world: World) {
         let walk = world.new_walk(account.id, WalkState::Running);
         let (replica, own) = (world.another().await, own.clone());
         racers.push(tokio::spawn(async move {
-            let begun = replica.store.begin_walk(&own, &walk).await.unwrap();
+            let begun = replica
+                .store
+                .begin_walk(&own, &walk, Actor::System)
+                .await
+                .unwrap();
             (walk, begun)
         }));
     }
@@ -581,7 +628,11 @@ async fn one_walk_of_an_account_runs_at_a_time(world: World) {
 
     // Another account's is another matter.
     let walk = world.new_walk(other.id, WalkState::Running);
-    let begun = world.store.begin_walk(&own, &walk).await.unwrap();
+    let begun = world
+        .store
+        .begin_walk(&own, &walk, Actor::System)
+        .await
+        .unwrap();
     assert!(matches!(begun, Begun::Here { .. }));
 }
 
@@ -590,7 +641,10 @@ async fn a_walk_is_ended_by_whoever_began_it(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     let running = world.new_walk(account.id, WalkState::Running);
-    store.begin_walk(&own, &running).await.unwrap();
+    store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
 
     let ended = Walk {
         state: WalkState::Sealed,
@@ -627,7 +681,10 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     let account = world.account(&own).await;
     let sealed = world.seal(&account, 1, b"one").await;
     let running = world.new_walk(account.id, WalkState::Running);
-    store.begin_walk(&own, &running).await.unwrap();
+    store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
     assert_eq!(store.beat().await.unwrap(), [running.id]);
 
     world.tick();
@@ -652,7 +709,11 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     let another = world.another().await;
     assert_eq!(another.store.join().await.unwrap(), 0);
     let next = world.new_walk(account.id, WalkState::Running);
-    let begun = another.store.begin_walk(&own, &next).await.unwrap();
+    let begun = another
+        .store
+        .begin_walk(&own, &next, Actor::System)
+        .await
+        .unwrap();
     assert!(matches!(begun, Begun::Here { .. }));
 }
 
@@ -662,10 +723,10 @@ async fn a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     let lost = world.new_walk(account.id, WalkState::Running);
-    store.begin_walk(&own, &lost).await.unwrap();
+    store.begin_walk(&own, &lost, Actor::System).await.unwrap();
     // The process that ran it begins the next one, and so runs that one no more.
     let next = world.new_walk(account.id, WalkState::Running);
-    let begun = store.begin_walk(&own, &next).await.unwrap();
+    let begun = store.begin_walk(&own, &next, Actor::System).await.unwrap();
     assert!(matches!(begun, Begun::Here { .. }), "{begun:?}");
     let walk = store.walk(&own, account.id, lost.id).await.unwrap();
     assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
@@ -923,7 +984,10 @@ async fn a_refused_commit_writes_nothing(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     let running = world.new_walk(account.id, WalkState::Running);
-    store.begin_walk(&own, &running).await.unwrap();
+    store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
     let held = world.hold(&account, b"candidate").await;
 
     let mut ended = running.clone();
@@ -1087,7 +1151,7 @@ async fn no_project_sees_anothers_rows(world: World) {
     let (own, foreign) = (world.project("own").await, world.project("foreign").await);
     let absent = project("absent");
     let (_, key) = world.new_key(&own);
-    store.insert_key(&key).await.unwrap();
+    store.insert_key(&key, Actor::Operator).await.unwrap();
     let account = world.account(&own).await;
     let sealed = world.seal(&account, 1, b"one").await;
     let held = world.hold(&account, b"candidate").await;
@@ -1109,11 +1173,11 @@ async fn no_project_sees_anothers_rows(world: World) {
     let (change, theirs, identity) = (relabelled(), new_credential(), identity("Foreigner"));
     let stolen_away = || AccountUpdate {
         change: &change,
+        by: Actor::Operator,
         credential: Some(NewCredential {
             grant: Grant::personal(&theirs),
             identity: &identity,
         }),
-        connect_session: None,
     };
 
     for project in [&foreign, &absent] {
@@ -1122,18 +1186,35 @@ async fn no_project_sees_anothers_rows(world: World) {
             expires_at: Some(now),
             ..KeyChange::default()
         };
-        let updated = store.update_key(project, key.id, &forward).await;
+        let updated = store
+            .update_key(project, key.id, &forward, Actor::Operator)
+            .await;
         assert_eq!(updated.unwrap(), None);
-        assert_eq!(store.revoke_key(project, key.id, now).await.unwrap(), None);
+        assert_eq!(
+            store
+                .revoke_key(project, key.id, now, Actor::Operator)
+                .await
+                .unwrap(),
+            None
+        );
         assert!(store.accounts(project).await.unwrap().is_empty());
         assert_eq!(store.account(project, id).await.unwrap(), None);
         assert!(store.credential(project, id).await.unwrap().is_none());
-        assert_eq!(store.delete_account(project, id).await.unwrap(), None);
+        assert_eq!(
+            store
+                .delete_account(project, id, Actor::Operator)
+                .await
+                .unwrap(),
+            None
+        );
         let update = store.update_account(project, id, stolen_away(), now).await;
         assert_eq!(update.unwrap(), None);
         let refused = [
             store.set_account_state(project, id, state, now).await,
-            store.begin_walk(project, &sealed).await.map(drop),
+            store
+                .begin_walk(project, &sealed, Actor::System)
+                .await
+                .map(drop),
             store.commit_walk(ends(project, &sealed)).await.map(drop),
             store
                 .commit_walk(WalkCommit {
@@ -1167,7 +1248,10 @@ async fn no_project_sees_anothers_rows(world: World) {
     let foreigner = world.account(&foreign).await;
     let mut stolen = sealed.clone();
     stolen.account = foreigner.id;
-    let error = store.begin_walk(&foreign, &stolen).await.unwrap_err();
+    let error = store
+        .begin_walk(&foreign, &stolen, Actor::System)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Internal);
 
     // And the same within a project: a walk's id under another account finds nothing.
@@ -1197,7 +1281,13 @@ async fn all_keys_can_be_wrapped_anew(world: World) {
     let before = store.key_usage().await.unwrap();
     assert_eq!(before.len(), 1);
     assert_eq!(before[0].1, 1);
-    assert_eq!(store.rewrap_data_keys(clock.now()).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .rewrap_data_keys(clock.now(), Actor::Operator)
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(store.key_usage().await.unwrap(), before);
     assert!(store.credential(&own, account.id).await.unwrap().is_some());
 }
@@ -1211,7 +1301,7 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
             tokio::spawn(async move {
                 for _ in 0..5 {
                     let (_, key) = world.new_key(&own);
-                    world.store.insert_key(&key).await.unwrap();
+                    world.store.insert_key(&key, Actor::Operator).await.unwrap();
                     let walk = world.new_walk(account.id, WalkState::Failed);
                     world.store.commit_walk(ends(&own, &walk)).await.unwrap();
                     let new = world.account(&own).await;
@@ -1233,6 +1323,9 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
         .unwrap();
     let ids: HashSet<_> = walks.iter().map(|walk| walk.id).collect();
     assert_eq!(ids.len(), 160);
+    let entries = 1 + 161 + 160;
+    let verified = world.store.verify_audit(&own).await.unwrap();
+    assert_eq!(verified, Verified::Whole { entries });
 }
 
 async fn callers_that_vanish_leave_nothing_half_done(world: World) {
@@ -1244,7 +1337,7 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
             let (store, account) = (world.store.clone(), account.clone());
             tokio::spawn(async move {
                 store
-                    .insert_account(&account, &Grant::personal(&credential()), None)
+                    .insert_account(&account, &Grant::personal(&credential()), Actor::Operator)
                     .await
             })
         };
@@ -1258,7 +1351,15 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         let found = world.store.account(&own, account.id).await.unwrap();
         let credential = world.store.credential(&own, account.id).await.unwrap();
         assert_eq!(found.is_some(), credential.is_some(), "{n}");
+        let told = Filter {
+            subject_id: Some(account.id.to_string()),
+            ..Filter::default()
+        };
+        let told = world.store.audit_log(&own, &told, None, 9).await.unwrap();
+        assert_eq!(told.len(), usize::from(found.is_some()), "{n}");
     }
+    let verified = world.store.verify_audit(&own).await.unwrap();
+    assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
     // And the connections still serve.
     world.account(&own).await;
 }
@@ -1292,7 +1393,14 @@ pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
 
     let world = open(&both).await;
     let now = world.clock.now();
-    assert_eq!(world.store.rewrap_data_keys(now).await.unwrap(), 1);
+    assert_eq!(
+        world
+            .store
+            .rewrap_data_keys(now, Actor::Operator)
+            .await
+            .unwrap(),
+        1
+    );
     assert_eq!(world.store.key_usage().await.unwrap(), [usage("new", 2)]);
     world.store.close().await;
 
@@ -1301,6 +1409,20 @@ pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
         let found = store.credential(&account.project, account.id).await;
         assert_eq!(exposed(&found.unwrap().unwrap().credential), TOKEN);
         let found = store.account(&account.project, account.id).await.unwrap();
+        // What was logged under the old ring key verifies, and of the two the older project says
+        // that its data key was wrapped anew.
+        let (project, filter) = (&account.project, Filter::default());
+        let verified = store.verify_audit(project).await.unwrap();
+        assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
+        let newest = store.audit_log(project, &filter, None, 1).await.unwrap();
+        let event = &newest[0].event;
+        if project.as_str() == "own" {
+            assert_eq!(event.action, Action::DataKeyRewrapped);
+            let words: Vec<_> = event.detail.words().values().collect();
+            assert_eq!(words, ["old", "new"]);
+        } else {
+            assert_eq!(event.action, Action::AccountLinked);
+        }
         assert_eq!(found, Some(account));
     }
 }

@@ -2,7 +2,8 @@
 
 use rolecall::{
     crypto::KeyRing,
-    store::{Copied, CopyError, OpenError},
+    model::audit::Actor,
+    store::{Copied, CopyError, OpenError, Verified},
 };
 
 use crate::{
@@ -29,13 +30,19 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
     let source = open(&file("one.db"), &ring).await;
     let (one, two) = (furnish(&source, "one").await, furnish(&source, "two").await);
     let (_, key) = source.new_key(&one.project);
-    source.store.insert_key(&key).await.unwrap();
+    source
+        .store
+        .insert_key(&key, Actor::Operator)
+        .await
+        .unwrap();
 
     let postgres = open(&schema.url(), &ring).await;
     let copied = source.store.copy_to(&postgres.store).await.unwrap();
     assert_eq!(rows(&copied, "projects"), 2);
     assert_eq!(rows(&copied, "accounts"), 2);
     assert_eq!(rows(&copied, "directories"), 4);
+    // Two projects and accounts made, and a key.
+    assert_eq!(rows(&copied, "audit_log"), 5);
     let back = open(&file("two.db"), &ring).await;
     assert_eq!(postgres.store.copy_to(&back.store).await.unwrap(), copied);
 
@@ -47,6 +54,9 @@ async fn everything_is_found_again_in_the_other_database_and_back() {
         );
         for account in [&one, &two] {
             let (project, id) = (&account.project, account.id);
+            let verified = store.verify_audit(project).await.unwrap();
+            assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
+            assert_eq!(verified, source.store.verify_audit(project).await.unwrap());
             let found = store.account(project, id).await.unwrap();
             assert_eq!(found.as_ref(), Some(account));
             let credential = store

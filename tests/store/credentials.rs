@@ -10,6 +10,7 @@ use rolecall::{
             Account, AccountChange, AccountKind, Credential, CredentialState, Endpoint, Region,
             TokenPair,
         },
+        audit::Actor,
         connect::{ConnectDetails, ConnectSession},
         id::ProjectId,
         profile::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
@@ -62,7 +63,10 @@ async fn linked(world: &World, project: &ProjectId) -> Account {
         refresh_at: Some(some_day()),
     };
     let store = &world.store;
-    store.insert_account(&account, &grant, None).await.unwrap();
+    store
+        .insert_account(&account, &grant, Actor::Operator)
+        .await
+        .unwrap();
     store.account(project, account.id).await.unwrap().unwrap()
 }
 
@@ -304,7 +308,9 @@ pub async fn a_disconnected_account_has_nothing_left(world: World) {
     let intent = begin(&world.store, &account, NOW).await;
     let store = &world.store;
     let now = world.clock.now();
-    let left = store.disconnect_account(&own, account.id, now).await;
+    let left = store
+        .disconnect_account(&own, account.id, Actor::Operator, now)
+        .await;
     let left = left.unwrap().unwrap();
     assert_eq!(left.credential, None);
     assert_eq!(left.status_reasons[0].code, Account::DISCONNECTED);
@@ -346,7 +352,7 @@ pub async fn a_changed_secret_is_used(world: World) {
     let other = world.project("other").await;
     let profile = profile(&world, &own);
     store
-        .insert_profile(&profile, &"canary-app-secret".into())
+        .insert_profile(&profile, &"canary-app-secret".into(), Actor::Operator)
         .await
         .unwrap();
     assert_eq!(
@@ -363,18 +369,23 @@ pub async fn a_changed_secret_is_used(world: World) {
         issued_to: IssuedTo::Profile(profile.id),
         refresh_at: Some(clock.now()),
     };
-    store.insert_account(&account, &grant, None).await.unwrap();
+    store
+        .insert_account(&account, &grant, Actor::Operator)
+        .await
+        .unwrap();
     let change = ProfileChange {
         client_secret: Some("canary-app-secret-2".into()),
         actions: "users".parse().ok(),
         ..ProfileChange::default()
     };
     let now = clock.now();
-    let changed = store.update_profile(&own, profile.id, &change, now).await;
+    let changed = store
+        .update_profile(&own, profile.id, &change, Actor::Operator, now)
+        .await;
     assert!(changed.unwrap().is_some());
     assert!(
         store
-            .update_profile(&other, profile.id, &change, now)
+            .update_profile(&other, profile.id, &change, Actor::Operator, now)
             .await
             .unwrap()
             .is_none()
@@ -390,7 +401,7 @@ pub async fn a_changed_secret_is_used(world: World) {
         ..ProfileChange::default()
     };
     store
-        .update_profile(&own, profile.id, &disabled, now)
+        .update_profile(&own, profile.id, &disabled, Actor::Operator, now)
         .await
         .unwrap();
     let seen = store.account(&own, account.id).await.unwrap().unwrap();
@@ -426,7 +437,7 @@ pub async fn an_invitation_makes_one_link(world: World) {
     let own = world.project("own").await;
     let session = invitation(&world, &own, 7);
     store
-        .insert_connect_session(&session, [7; 32])
+        .insert_connect_session(&session, [7; 32], Actor::Operator)
         .await
         .unwrap();
     assert_eq!(
@@ -441,7 +452,11 @@ pub async fn an_invitation_makes_one_link(world: World) {
             tokio::spawn(async move {
                 let credential = crate::world::credential();
                 store
-                    .insert_account(&account, &Grant::personal(&credential), Some(7))
+                    .insert_account(
+                        &account,
+                        &Grant::personal(&credential),
+                        Actor::ConnectSession(7),
+                    )
                     .await
             })
         })
@@ -556,7 +571,7 @@ impl World {
                 grant: Grant::personal(&credential),
                 identity: &account.identity,
             }),
-            connect_session: None,
+            by: Actor::Operator,
         };
         let replaced = self
             .store

@@ -3,7 +3,10 @@
 use rolecall::{
     clock::Clock,
     error::Kind,
-    model::walk::{Walk, WalkState},
+    model::{
+        audit::Actor,
+        walk::{Walk, WalkState},
+    },
     store::{Begun, Committed, Inspection, OpenError, Store},
 };
 use sqlx::{Connection, PgConnection};
@@ -121,7 +124,7 @@ async fn no_secret_and_no_person_is_readable_in_any_row() {
     let world = World::open(&schema.url(), &ring("a")).await.unwrap();
     let account = furnish(&world, "own").await;
     let (key, row) = world.new_key(&account.project);
-    world.store.insert_key(&row).await.unwrap();
+    world.store.insert_key(&row, Actor::Operator).await.unwrap();
     world.store.close().await;
     let secret = key.expose().rsplit('_').next().unwrap();
     let rows = rows(&schema).await;
@@ -179,7 +182,10 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
     let own = slow.project("own").await;
     let account = slow.account(&own).await;
     let running = slow.new_walk(account.id, WalkState::Running);
-    slow.store.begin_walk(&own, &running).await.unwrap();
+    slow.store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
 
     other.store.beat().await.unwrap();
     assert_eq!(other.store.bury().await.unwrap(), 0);
@@ -199,7 +205,11 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
         Committed::Overtaken
     );
     let next = slow.new_walk(account.id, WalkState::Running);
-    let begun = slow.store.begin_walk(&own, &next).await.unwrap();
+    let begun = slow
+        .store
+        .begin_walk(&own, &next, Actor::System)
+        .await
+        .unwrap();
     assert!(matches!(begun, Begun::Here { .. }));
 }
 
@@ -215,7 +225,10 @@ async fn one_that_hangs_in_a_commit_keeps_nobody_else_from_living() {
     let own = dead.project("own").await;
     let account = dead.account(&own).await;
     let running = dead.new_walk(account.id, WalkState::Running);
-    dead.store.begin_walk(&own, &running).await.unwrap();
+    dead.store
+        .begin_walk(&own, &running, Actor::System)
+        .await
+        .unwrap();
 
     // As a process leaves it that was frozen in the middle of its commit.
     let mut frozen = schema.connect().await;

@@ -6,7 +6,7 @@ use rolecall::{
     clock::Clock,
     crypto::KeyRing,
     error::Kind,
-    model::account::AccountChange,
+    model::{account::AccountChange, audit::Actor},
     store::{AccountUpdate, Grant, Inspection, NewCredential, OpenError, Store},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -85,7 +85,7 @@ async fn no_secret_and_no_person_is_readable_in_any_file() {
     let world = open(&path, &ring("a")).await;
     let account = furnish(&world, "own").await;
     let (key, row) = world.new_key(&account.project);
-    world.store.insert_key(&row).await.unwrap();
+    world.store.insert_key(&row, Actor::Operator).await.unwrap();
 
     let secret = key.expose().rsplit('_').next().unwrap();
     let while_open = files(&folder);
@@ -128,7 +128,9 @@ async fn a_deleted_credential_is_wiped_even_in_its_sealed_form() {
     assert!(is_there());
 
     let store = open(&path, &ring).await.store;
-    let deleted = store.delete_account(&account.project, account.id).await;
+    let deleted = store
+        .delete_account(&account.project, account.id, Actor::Operator)
+        .await;
     assert_eq!(deleted.unwrap(), Some(account));
     store.close().await;
     assert!(!is_there());
@@ -192,8 +194,8 @@ async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
         // What is locked is not overwritten either.
         let brought = credential();
         let update = AccountUpdate {
-            connect_session: None,
             change: &AccountChange::default(),
+            by: Actor::Operator,
             credential: Some(NewCredential {
                 grant: Grant::personal(&brought),
                 identity: &one.identity,
@@ -250,7 +252,10 @@ async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
             "evidence" => store.evidence(&one.project, one.id).await.err(),
             _ => {
                 // What is locked is not deleted either.
-                let error = store.delete_account(&one.project, one.id).await.err();
+                let error = store
+                    .delete_account(&one.project, one.id, Actor::Operator)
+                    .await
+                    .err();
                 assert_eq!(error.unwrap().kind(), Kind::CredentialLocked);
                 store.account(&one.project, one.id).await.err()
             }

@@ -10,6 +10,7 @@ use rolecall::{
     model::{
         access::{ApiKey, Scope},
         account::{Account, AccountKind, AccountStatus, Credential, Endpoint, Region},
+        audit::Actor,
         id::{AccountId, ProjectId, RemoteId},
         observed::{Identity, Seats},
         profile::ActionSet,
@@ -178,7 +179,7 @@ impl World {
     pub async fn account(&self, project: &ProjectId) -> Account {
         let account = self.new_account(project);
         self.store
-            .insert_account(&account, &Grant::personal(&credential()), None)
+            .insert_account(&account, &Grant::personal(&credential()), Actor::Operator)
             .await
             .unwrap();
         // As it is read: with what is to be known of its credential.

@@ -186,7 +186,7 @@ impl Walker<'_> {
                 .await;
             walk = interrupted;
             self.gateway
-                .request_walk(self.live, Join::NotYetCalling, false);
+                .request_walk(self.live, Join::NotYetCalling, false, self.ticket.by);
         }
         if let Err(error) = committed
             && error.kind() != Kind::AccountNotFound

@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Kind, Progress, Result},
     model::{
         account::{Account, AccountStatus},
+        audit::{Action, Actor, Event},
         id::WalkId,
         walk::{Walk, WalkReason, WalkState},
     },
@@ -83,6 +84,8 @@ impl Slots {
 pub struct Ticket {
     pub id: WalkId,
     asked_at: Timestamp,
+    /// Who asked first.
+    by: Actor,
     is_full: AtomicBool,
     /// Whether somebody asked for a walk that begins after the question, so that another
     /// process's will not do.
@@ -109,10 +112,11 @@ struct Meter {
 }
 
 impl Ticket {
-    fn new(id: WalkId, asked_at: Timestamp, is_full: bool) -> Arc<Self> {
+    fn new(id: WalkId, asked_at: Timestamp, is_full: bool, by: Actor) -> Arc<Self> {
         Arc::new(Self {
             id,
             asked_at,
+            by,
             is_full: AtomicBool::new(is_full),
             is_own: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
@@ -200,10 +204,10 @@ impl Gateway {
     pub async fn walk_now(&self, own: &OwnAccount, full: bool, wait: Duration) -> Result<Walk> {
         super::reading::check_active(&own.account)?;
         if own.account.needs_reauth() {
-            self.reactivate(&own.account).await?;
+            self.reactivate(own).await?;
         }
         let live = self.live(&own.account);
-        let ticket = self.request_walk(&live, Join::NotYetCalling, full);
+        let ticket = self.request_walk(&live, Join::NotYetCalling, full, own.by);
         let ended = self.await_walk(&ticket, wait).await;
         Ok(ended.unwrap_or_else(|| ticket.as_running(&own.account)))
     }
@@ -251,7 +255,14 @@ impl Gateway {
         slots.running.as_ref().map(|ticket| ticket.progress())
     }
 
-    pub(super) fn request_walk(&self, live: &Arc<Live>, join: Join, full: bool) -> Arc<Ticket> {
+    /// The walk that will answer: one that was asked for before, or a new one on behalf of `by`.
+    pub(super) fn request_walk(
+        &self,
+        live: &Arc<Live>,
+        join: Join,
+        full: bool,
+        by: Actor,
+    ) -> Arc<Ticket> {
         let mut slots = live.slots.lock().expect("no holder of this lock panics");
         let joinable = match (&slots.running, &slots.next) {
             (Some(running), _)
@@ -268,7 +279,7 @@ impl Gateway {
             return ticket;
         }
         let now = self.0.clock.now();
-        let ticket = Ticket::new(self.0.chance.id(now), now, full);
+        let ticket = Ticket::new(self.0.chance.id(now), now, full, by);
         ticket.is_own.store(is_own, Ordering::Relaxed);
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
@@ -304,7 +315,11 @@ impl Gateway {
     }
 
     /// Tries a credential that was refused before.
-    async fn reactivate(&self, account: &Account) -> Result<()> {
+    async fn reactivate(&self, own: &OwnAccount) -> Result<()> {
+        let account = &own.account;
+        let tried =
+            Event::new(own.by, Action::CredentialUsed, account.id).with("for", "reactivation");
+        self.0.store.note(&account.project, tried).await?;
         let (session, _) = self.session(account, Priority::Interactive, false).await?;
         let connector = self.connector(&account.provider)?;
         connector

@@ -159,7 +159,8 @@ impl Walker<'_> {
         let store = &self.gateway.0.store;
         loop {
             let walk = self.as_running();
-            let other = match store.begin_walk(&self.live.project, &walk).await? {
+            let begun = store.begin_walk(&self.live.project, &walk, self.ticket.by);
+            let other = match begun.await? {
                 Begun::Elsewhere(other) => other,
                 Begun::Here { started_at } => {
                     self.started_at = started_at;

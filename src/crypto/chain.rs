@@ -1,0 +1,127 @@
+//! What the audit log is chained with: a tag over a form's name and the parts of a record, each
+//! with its length before it, so that no two records ever encode alike.
+
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{
+    DataKey,
+    key_ring::{derive, hmac},
+};
+
+/// Makes the tags (HMAC-SHA256) of one project's audit log. Derived from the project's data key:
+/// a tag tells nothing about what that one seals, and nothing sealed helps to forge a tag.
+pub struct ChainKey(Zeroizing<[u8; 32]>);
+
+/// A record that is being tagged.
+pub struct Record(Hmac<Sha256>);
+
+impl ChainKey {
+    pub(super) fn of(data_key: &[u8; 32]) -> Self {
+        Self(derive(data_key, "rolecall data key: audit chain"))
+    }
+
+    /// A record of the form that is so named, with no parts yet.
+    pub fn record(&self, form: &str) -> Record {
+        Record(hmac(&self.0)).text(form)
+    }
+}
+
+impl Record {
+    #[must_use]
+    pub fn bytes(self, part: &[u8]) -> Self {
+        let length = (part.len() as u64).to_be_bytes();
+        Self(self.0.chain_update(length).chain_update(part))
+    }
+
+    #[must_use]
+    pub fn text(self, part: &str) -> Self {
+        self.bytes(part.as_bytes())
+    }
+
+    #[must_use]
+    pub fn number(self, part: i64) -> Self {
+        self.bytes(&part.to_be_bytes())
+    }
+
+    pub fn tag(self) -> [u8; 32] {
+        self.0.finalize().into_bytes().into()
+    }
+
+    /// True if `tag` is this very record's. Compares in constant time.
+    pub fn has_tag(self, tag: &[u8]) -> bool {
+        self.0.verify_slice(tag).is_ok()
+    }
+}
+
+impl DataKey {
+    /// The key that chains this project's audit log.
+    pub fn chain_key(&self) -> ChainKey {
+        ChainKey::of(self.bytes())
+    }
+}
+
+impl fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChainKey([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::crypto::Chance;
+
+    fn key(seed: u64) -> ChainKey {
+        DataKey::generate(&Chance::seeded(seed)).chain_key()
+    }
+
+    fn record(key: u64, form: &str, parts: &[&str]) -> Record {
+        let record = self::key(key).record(form);
+        parts.iter().fold(record, |record, part| record.text(part))
+    }
+
+    #[test]
+    fn a_tag_holds_for_its_key_form_and_parts_alone() {
+        let tag = record(1, "entry", &["a", "bc"]).tag();
+        assert!(record(1, "entry", &["a", "bc"]).has_tag(&tag));
+        assert!(!record(1, "entry", &["a", "bc"]).has_tag(&tag[..16]));
+        for (key, form, parts) in [
+            (2, "entry", ["a", "bc"].as_slice()),
+            (1, "entrya", &["bc"]),
+            (1, "entry", &["ab", "c"]),
+            (1, "entry", &["a", "bc", ""]),
+        ] {
+            assert!(
+                !record(key, form, parts).has_tag(&tag),
+                "{key} {form} {parts:?}"
+            );
+        }
+        let number = key(1).record("entry").number(7).tag();
+        assert!(!key(1).record("entry").number(-7).has_tag(&number));
+    }
+
+    #[test]
+    fn a_chain_key_shows_nothing() {
+        assert_eq!(format!("{:?}", key(1)), "ChainKey([redacted])");
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_records_have_one_tag(
+            one in prop::collection::vec("[ab]{0,3}", 0..4),
+            two in prop::collection::vec("[ab]{0,3}", 0..4),
+        ) {
+            fn of(parts: &[String]) -> Record {
+                let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+                record(1, "entry", &parts)
+            }
+            prop_assert_eq!(of(&two).has_tag(&of(&one).tag()), one == two);
+        }
+    }
+}

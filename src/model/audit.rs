@@ -1,0 +1,443 @@
+//! The words of the audit log: who did what to what.
+//!
+//! An [`Event`] is what somebody did; an [`Entry`] is that event in its place in a project's log.
+//! Neither holds a secret, a name or an e-mail address: ids, and words from closed lists.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::id::{AccountId, KeyId, ProjectId};
+
+/// An event where it stands in the log of its project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// By the clock of the process that wrote it: order is by `seq`.
+    pub at: Timestamp,
+    pub event: Event,
+}
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub actor: Actor,
+    pub action: Action,
+    pub subject: Subject,
+    pub detail: Detail,
+}
+
+impl Event {
+    pub fn new(actor: Actor, action: Action, subject: impl Into<Subject>) -> Self {
+        Self {
+            actor,
+            action,
+            subject: subject.into(),
+            detail: Detail::default(),
+        }
+    }
+
+    /// Adds to the detail. What is no plain word (see [`Detail`]) is noted as `other`: a provider's
+    /// code may be anything, and a log that refused it would stop what it tells of.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, word: impl fmt::Display) -> Self {
+        let word = word.to_string();
+        let word = if is_plain(&word) {
+            word
+        } else {
+            Detail::OTHER.to_owned()
+        };
+        self.detail.0.insert(name.to_owned(), word);
+        self
+    }
+}
+
+/// Which entries are asked for; None is all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub action: Option<Action>,
+    pub subject_id: Option<String>,
+}
+
+/// Who did it. Travels with a request from where it is proven to where something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Actor {
+    ApiKey(KeyId),
+    /// The command line.
+    Operator,
+    /// A customer, by the number of the connect session; below 2^53.
+    ConnectSession(u64),
+    /// Rolecall by itself.
+    System,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AuditActorKind)]
+pub enum ActorKind {
+    ApiKey,
+    Operator,
+    ConnectSession,
+    System,
+}
+
+impl ActorKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ActorKind::ApiKey => "api_key",
+            ActorKind::Operator => "operator",
+            ActorKind::ConnectSession => "connect_session",
+            ActorKind::System => "system",
+        }
+    }
+}
+
+impl Actor {
+    pub const fn kind(self) -> ActorKind {
+        match self {
+            Actor::ApiKey(_) => ActorKind::ApiKey,
+            Actor::Operator => ActorKind::Operator,
+            Actor::ConnectSession(_) => ActorKind::ConnectSession,
+            Actor::System => ActorKind::System,
+        }
+    }
+
+    /// Which one of its kind, where there are several.
+    pub fn id(self) -> Option<String> {
+        match self {
+            Actor::ApiKey(key) => Some(key.to_string()),
+            Actor::ConnectSession(number) => Some(number.to_string()),
+            Actor::Operator | Actor::System => None,
+        }
+    }
+
+    /// The actor of this kind and id; None if there can be none such.
+    pub fn of(kind: ActorKind, id: Option<&str>) -> Option<Self> {
+        match (kind, id) {
+            (ActorKind::ApiKey, Some(id)) => id.parse().ok().map(Actor::ApiKey),
+            (ActorKind::ConnectSession, Some(id)) => id.parse().ok().map(Actor::ConnectSession),
+            (ActorKind::Operator, None) => Some(Actor::Operator),
+            (ActorKind::System, None) => Some(Actor::System),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().as_str())?;
+        match self.id() {
+            Some(id) => write!(f, ":{id}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditAction)]
+pub enum Action {
+    #[serde(rename = "account.linked")]
+    AccountLinked,
+    #[serde(rename = "account.updated")]
+    AccountUpdated,
+    #[serde(rename = "account.disconnected")]
+    AccountDisconnected,
+    #[serde(rename = "account.purged")]
+    AccountPurged,
+    /// The stored credential was opened to call the provider with it.
+    #[serde(rename = "credential.used")]
+    CredentialUsed,
+    #[serde(rename = "credential.replaced")]
+    CredentialReplaced,
+    #[serde(rename = "credential.refreshed")]
+    CredentialRefreshed,
+    #[serde(rename = "credential.refresh_refused")]
+    CredentialRefreshRefused,
+    #[serde(rename = "credential.uncertain")]
+    CredentialUncertain,
+    #[serde(rename = "credential.reauth_required")]
+    CredentialReauthRequired,
+    #[serde(rename = "credential.exported")]
+    CredentialExported,
+    #[serde(rename = "credential.imported")]
+    CredentialImported,
+    #[serde(rename = "credential.taken_back")]
+    CredentialTakenBack,
+    #[serde(rename = "credential.revoked")]
+    CredentialRevoked,
+    #[serde(rename = "credential.revoke_refused")]
+    CredentialRevokeRefused,
+    #[serde(rename = "profile.created")]
+    ProfileCreated,
+    #[serde(rename = "profile.updated")]
+    ProfileUpdated,
+    #[serde(rename = "profile.disabled")]
+    ProfileDisabled,
+    #[serde(rename = "profile.enabled")]
+    ProfileEnabled,
+    #[serde(rename = "api_key.created")]
+    ApiKeyCreated,
+    #[serde(rename = "api_key.updated")]
+    ApiKeyUpdated,
+    #[serde(rename = "api_key.revoked")]
+    ApiKeyRevoked,
+    #[serde(rename = "connect_session.created")]
+    ConnectSessionCreated,
+    #[serde(rename = "connect_session.linked")]
+    ConnectSessionLinked,
+    #[serde(rename = "project.created")]
+    ProjectCreated,
+    #[serde(rename = "project.deleted")]
+    ProjectDeleted,
+    #[serde(rename = "data_key.rewrapped")]
+    DataKeyRewrapped,
+}
+
+impl Action {
+    pub const ALL: [Action; 27] = [
+        Action::AccountLinked,
+        Action::AccountUpdated,
+        Action::AccountDisconnected,
+        Action::AccountPurged,
+        Action::CredentialUsed,
+        Action::CredentialReplaced,
+        Action::CredentialRefreshed,
+        Action::CredentialRefreshRefused,
+        Action::CredentialUncertain,
+        Action::CredentialReauthRequired,
+        Action::CredentialExported,
+        Action::CredentialImported,
+        Action::CredentialTakenBack,
+        Action::CredentialRevoked,
+        Action::CredentialRevokeRefused,
+        Action::ProfileCreated,
+        Action::ProfileUpdated,
+        Action::ProfileDisabled,
+        Action::ProfileEnabled,
+        Action::ApiKeyCreated,
+        Action::ApiKeyUpdated,
+        Action::ApiKeyRevoked,
+        Action::ConnectSessionCreated,
+        Action::ConnectSessionLinked,
+        Action::ProjectCreated,
+        Action::ProjectDeleted,
+        Action::DataKeyRewrapped,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Action::AccountLinked => "account.linked",
+            Action::AccountUpdated => "account.updated",
+            Action::AccountDisconnected => "account.disconnected",
+            Action::AccountPurged => "account.purged",
+            Action::CredentialUsed => "credential.used",
+            Action::CredentialReplaced => "credential.replaced",
+            Action::CredentialRefreshed => "credential.refreshed",
+            Action::CredentialRefreshRefused => "credential.refresh_refused",
+            Action::CredentialUncertain => "credential.uncertain",
+            Action::CredentialReauthRequired => "credential.reauth_required",
+            Action::CredentialExported => "credential.exported",
+            Action::CredentialImported => "credential.imported",
+            Action::CredentialTakenBack => "credential.taken_back",
+            Action::CredentialRevoked => "credential.revoked",
+            Action::CredentialRevokeRefused => "credential.revoke_refused",
+            Action::ProfileCreated => "profile.created",
+            Action::ProfileUpdated => "profile.updated",
+            Action::ProfileDisabled => "profile.disabled",
+            Action::ProfileEnabled => "profile.enabled",
+            Action::ApiKeyCreated => "api_key.created",
+            Action::ApiKeyUpdated => "api_key.updated",
+            Action::ApiKeyRevoked => "api_key.revoked",
+            Action::ConnectSessionCreated => "connect_session.created",
+            Action::ConnectSessionLinked => "connect_session.linked",
+            Action::ProjectCreated => "project.created",
+            Action::ProjectDeleted => "project.deleted",
+            Action::DataKeyRewrapped => "data_key.rewrapped",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Action {
+    type Err = UnknownAction;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+        let mut all = Action::ALL.into_iter();
+        all.find(|action| action.as_str() == text)
+            .ok_or(UnknownAction)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown action")]
+pub struct UnknownAction;
+
+/// What it was done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub kind: SubjectKind,
+    pub id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AuditSubjectKind)]
+pub enum SubjectKind {
+    Account,
+    /// A connector profile.
+    Profile,
+    ApiKey,
+    ConnectSession,
+    Project,
+    DataKey,
+}
+
+impl SubjectKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SubjectKind::Account => "account",
+            SubjectKind::Profile => "profile",
+            SubjectKind::ApiKey => "api_key",
+            SubjectKind::ConnectSession => "connect_session",
+            SubjectKind::Project => "project",
+            SubjectKind::DataKey => "data_key",
+        }
+    }
+}
+
+impl Subject {
+    pub fn new(kind: SubjectKind, id: impl fmt::Display) -> Self {
+        let id = id.to_string();
+        Self { kind, id }
+    }
+}
+
+impl From<AccountId> for Subject {
+    fn from(id: AccountId) -> Self {
+        Self::new(SubjectKind::Account, id)
+    }
+}
+
+impl From<KeyId> for Subject {
+    fn from(id: KeyId) -> Self {
+        Self::new(SubjectKind::ApiKey, id)
+    }
+}
+
+impl From<&ProjectId> for Subject {
+    fn from(id: &ProjectId) -> Self {
+        Self::new(SubjectKind::Project, id)
+    }
+}
+
+/// What else there is to say, in plain words by name: each 1 to 100 of letters, digits and
+/// `_.:,-`, so that neither an e-mail address nor a sentence fits in. Never a secret, and never
+/// what somebody is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Detail(BTreeMap<String, String>);
+
+impl Detail {
+    /// What stands for a word that is not plain.
+    const OTHER: &str = "other";
+
+    /// The words, in order of their names.
+    pub fn words(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    pub fn into_words(self) -> BTreeMap<String, String> {
+        self.0
+    }
+}
+
+fn is_plain(word: &str) -> bool {
+    (1..=100).contains(&word.len())
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.:,-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::Id;
+
+    #[test]
+    fn every_action_has_one_spelling_of_its_own() {
+        for action in Action::ALL {
+            let json = serde_json::to_value(action).unwrap();
+            assert_eq!(json, action.as_str());
+            assert_eq!(action.as_str().parse(), Ok(action));
+        }
+        assert_eq!("account.Linked".parse::<Action>(), Err(UnknownAction));
+    }
+
+    #[test]
+    fn an_actor_reads_back_from_its_kind_and_id() {
+        let key = Id::from_uuid(uuid::Uuid::from_u128(7));
+        for actor in [
+            Actor::ApiKey(key),
+            Actor::Operator,
+            Actor::ConnectSession((1 << 53) - 1),
+            Actor::System,
+        ] {
+            let id = actor.id();
+            assert_eq!(Actor::of(actor.kind(), id.as_deref()), Some(actor));
+            let json = serde_json::to_value(actor.kind()).unwrap();
+            assert_eq!(json, actor.kind().as_str());
+        }
+        assert_eq!(Actor::of(ActorKind::ApiKey, None), None);
+        assert_eq!(Actor::of(ActorKind::System, Some("7")), None);
+    }
+
+    #[test]
+    fn every_kind_of_subject_is_spelled_as_in_json() {
+        for kind in [
+            SubjectKind::Account,
+            SubjectKind::Profile,
+            SubjectKind::ApiKey,
+            SubjectKind::ConnectSession,
+            SubjectKind::Project,
+            SubjectKind::DataKey,
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn a_detail_holds_plain_words_alone() {
+        let noted = |word: &str| {
+            let project: ProjectId = "own".parse().unwrap();
+            let event = Event::new(Actor::System, Action::AccountUpdated, &project);
+            event.with("reason", word).detail.words()["reason"].clone()
+        };
+        for word in [
+            "invalid_grant",
+            "iam:read,admin",
+            "2026-11-22",
+            &"a".repeat(100),
+        ] {
+            assert_eq!(noted(word), word);
+        }
+        for word in [
+            "",
+            "ada@example.com",
+            "Ada Lovelace",
+            "Žofie",
+            "a\nb",
+            &"a".repeat(101),
+        ] {
+            assert_eq!(noted(word), "other", "{word}");
+        }
+    }
+}
