@@ -4,6 +4,7 @@
 //! never held over a wait.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,13 +26,19 @@ use crate::state::{Delivery, Outcome, State};
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<State>>);
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     pub fn new(state: State) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }
 
     /// A panic in one request must not take the others with it.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -131,11 +138,11 @@ fn call_of(request: &HttpRequest, body: Bytes) -> Call {
     }
 }
 
+/// The text of a header. What is not text is there too: a header that cannot be read is not one
+/// that was not sent.
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// Sends a reply, or does to the connection what was ordered instead.

@@ -2,7 +2,9 @@
 
 #![cfg(test)]
 
+mod assume_user;
 mod binary;
+mod clients;
 mod control;
 mod errors;
 mod faults;
