@@ -84,11 +84,21 @@ struct Connection(socket2::Socket);
 async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let call = call_of(&request, body);
     let arrival = shared.lock().arrive(&call);
-    if !arrival.wait.is_zero() {
-        tokio::time::sleep(arrival.wait).await;
-    }
-    let Outcome { reply, delivery } = shared.lock().answer(arrival, &call);
-    deliver(&request, reply, delivery)
+    let outcome = if arrival.wait.is_zero() {
+        shared.lock().answer(arrival, &call)
+    } else {
+        // A task of its own: who breaks off the connection meanwhile has asked all the same, and
+        // the framework drops a handler whose connection is gone.
+        let late = async move {
+            tokio::time::sleep(arrival.wait).await;
+            shared.lock().answer(arrival, &call)
+        };
+        match tokio::spawn(late).await {
+            Ok(outcome) => outcome,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    };
+    deliver(&request, outcome)
 }
 
 async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
@@ -98,12 +108,12 @@ async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>)
     } else {
         Reply::empty(405)
     };
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 async fn landing(request: HttpRequest) -> HttpResponse {
     let reply = api::consent::landing(&call_of(&request, Bytes::new()));
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 async fn control_plane(
@@ -120,7 +130,7 @@ async fn control_plane(
     } else {
         Reply::empty(403)
     };
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 fn call_of(request: &HttpRequest, body: Bytes) -> Call {
@@ -146,7 +156,7 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// Sends a reply, or does to the connection what was ordered instead.
-fn deliver(request: &HttpRequest, reply: Reply, delivery: Delivery) -> HttpResponse {
+fn deliver(request: &HttpRequest, Outcome { reply, delivery }: Outcome) -> HttpResponse {
     let status = StatusCode::from_u16(reply.status)
         .expect("codes are constants, and faults are checked when ordered");
     let mut response = HttpResponse::build(status);

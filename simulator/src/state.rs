@@ -61,6 +61,15 @@ pub struct Outcome {
     pub delivery: Delivery,
 }
 
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self {
+            reply,
+            delivery: Delivery::Whole,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     Whole,
@@ -171,27 +180,24 @@ impl State {
     }
 
     fn outcome(&mut self, fault: Option<Fault>, call: &Call) -> Outcome {
-        let whole = |reply| Outcome {
-            reply,
-            delivery: Delivery::Whole,
-        };
         match fault {
             Some(Fault::Status {
                 status,
                 error_code,
                 retry_after,
-            }) => whole(self.injected(status, error_code, retry_after)),
+            }) => self.injected(status, error_code, retry_after).into(),
             Some(Fault::Body {
                 status,
                 content_type,
                 body,
-            }) => whole(Reply {
+            }) => Reply {
                 status,
                 content_type: content_type.into(),
                 headers: Vec::new(),
                 body: body.into(),
                 error_code: None,
-            }),
+            }
+            .into(),
             Some(Fault::Reset) => Outcome {
                 reply: Reply::empty(500),
                 delivery: Delivery::Reset,

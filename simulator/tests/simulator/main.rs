@@ -13,5 +13,6 @@ mod limits;
 mod oauth;
 mod reads;
 mod switches;
+mod token_faults;
 mod world;
 mod writes;
