@@ -12,6 +12,7 @@
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for.
+//! * `measures`: what this process tells of its work in numbers.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
@@ -43,6 +44,7 @@ use crate::{
     },
     outbound::Outbound,
     store::{OpenError, Store},
+    telemetry::Metrics,
 };
 
 pub mod access;
@@ -50,6 +52,7 @@ pub mod accounts;
 mod cursor;
 pub mod keys;
 mod live;
+mod measures;
 pub mod operator;
 mod page;
 pub mod quota;
@@ -91,6 +94,7 @@ pub struct Settings {
     pub is_loopback_base_url_allowed: bool,
     pub directory_bytes: u64,
     pub page_bytes: u64,
+    pub shows_metrics: bool,
 }
 
 impl From<&Config> for Settings {
@@ -110,6 +114,7 @@ impl From<&Config> for Settings {
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
             directory_bytes: config.directory.memory_mib * MIB,
             page_bytes: config.directory.pages_mib * MIB,
+            shows_metrics: config.server.metrics,
         }
     }
 }
@@ -122,6 +127,9 @@ struct Inner {
     store: Store,
     ring: KeyRing,
     outbound: Outbound,
+    metrics: Metrics,
+    /// When the accounts were last counted, held while they are.
+    accounts_counted_at: tokio::sync::Mutex<Option<Duration>>,
     connectors: HashMap<&'static str, Arc<dyn Connector>>,
     clock: Clock,
     chance: Chance,
@@ -142,7 +150,8 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway whose tasks run on the current tokio runtime.
+    /// A gateway whose tasks run on the current tokio runtime. What it does is counted where its
+    /// calls of providers are.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -180,7 +189,9 @@ impl Gateway {
         Self(Arc::new(Inner {
             store,
             ring,
+            metrics: outbound.metrics().clone(),
             outbound,
+            accounts_counted_at: tokio::sync::Mutex::default(),
             connectors: connectors
                 .into_iter()
                 .map(|each| (each.key(), each))

@@ -7,8 +7,8 @@
 //! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
 //!   strictly.
 //! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`api_keys`], [`health`]: the routes.
-//! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
-//!   what every answer has in common.
+//! * [`error`], [`errors`], [`answer`], [`quota`], `meter`: the error table, its place in the
+//!   document, and what every answer has in common.
 //! * [`document()`]: the OpenAPI document.
 
 use actix_web::{HttpResponse, get, web, web::Data};
@@ -16,7 +16,10 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa_actix_web::{scope, service_config::ServiceConfig};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    telemetry::Metrics,
+};
 
 pub mod accounts;
 pub mod answer;
@@ -29,6 +32,7 @@ pub mod error;
 pub mod errors;
 pub mod health;
 pub mod iam;
+mod meter;
 pub mod moment;
 pub mod query;
 pub mod quota;
@@ -37,6 +41,7 @@ pub mod walks;
 
 pub use document::document;
 use error::ApiError;
+use meter::Meters;
 use routes::RouteTable;
 
 /// Everything that is served, but for the document itself and its pages.
@@ -56,10 +61,12 @@ fn unified(config: &mut ServiceConfig<'_>) {
 }
 
 /// What is not under a scope of its own: the document, its pages, and the answer to any other path.
-pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
+/// Requests are counted in `metrics`.
+pub fn mount(config: &mut web::ServiceConfig, document: &Document, metrics: &Metrics) {
     let routes = RouteTable::of(document);
     config
         .app_data(Data::new(routes))
+        .app_data(Data::new(Meters::of(document, metrics)))
         .app_data(Data::new(DocumentText::of(document)));
     config.service(openapi_json);
     configure(&mut ServiceConfig::new(config));
