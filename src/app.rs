@@ -19,6 +19,7 @@ use crate::{
     http,
     outbound::{self, Outbound, Shares},
     store::{self, OpenError, Store},
+    telemetry::Metrics,
 };
 
 /// A gateway that is ready to run.
@@ -67,7 +68,7 @@ pub async fn gateway(
     let shares = store
         .is_shared()
         .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>);
-    let outbound = outbound(config, clock.clone(), &chance, shares)?;
+    let outbound = outbound(config, clock.clone(), &chance, shares)?.with_metrics(Metrics::new());
     Ok(Gateway::new(
         store,
         ring,
@@ -192,11 +193,12 @@ impl App {
 
     fn server(self) -> std::io::Result<Server> {
         let document = http::document();
+        let metrics = self.gateway.metrics().clone();
         let gateway = Data::new(self.gateway);
         let app = move || {
             ActixApp::new()
                 .app_data(gateway.clone())
-                .configure(|config| http::mount(config, &document))
+                .configure(|config| http::mount(config, &document, &metrics))
                 .wrap(from_fn(http::answer::finish))
         };
         let workers = match self.workers {

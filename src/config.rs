@@ -42,6 +42,7 @@ pub struct Server {
     pub requests_per_minute_per_key: u32,
     pub read_wait_seconds: u64,
     pub drain_seconds: u64,
+    pub metrics: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -15,7 +15,7 @@
 //!   retries, time-outs, size limits.
 //! * [`directory`]: what may be said (sealing) and how it is said (serving). Pure.
 //! * [`store`]: what outlives the process, over [`crypto`], which seals it.
-//! * [`config`], [`telemetry`], [`clock`]: settings, log, time.
+//! * [`config`], [`telemetry`], [`clock`]: settings, log and metrics, time.
 //! * [`model`] and [`error`]: the words that all of these share.
 //!
 //! # A read

@@ -25,6 +25,8 @@ pub fn serve(state: &mut State, control: &str, call: &Call) -> Reply {
         ("GET", "truth") => Ok(truth(state)),
         ("GET", "log") => log(state, &call.query),
         ("GET", "tokens") => Ok(tokens(state)),
+        ("GET", "clients") => Ok(Reply::json(200, state.clients.all())),
+        ("POST", "clients") => parse(body).and_then(|client| register(state, &client)),
         ("POST", "mutate") => parse(body).and_then(|ops| mutate(state, ops)),
         ("POST", "churn") => parse(body).and_then(|order| churn(state, order)),
         ("POST", "faults") => parse(body).and_then(|rules| faults(state, rules)),
@@ -37,8 +39,8 @@ pub fn serve(state: &mut State, control: &str, call: &Call) -> Reply {
         }
         (
             _,
-            "truth" | "log" | "tokens" | "mutate" | "churn" | "faults" | "switches" | "clock"
-            | "reset",
+            "truth" | "log" | "tokens" | "clients" | "mutate" | "churn" | "faults" | "switches"
+            | "clock" | "reset",
         ) => {
             return Reply::json(405, &json!({"error": "method not allowed"}));
         }
@@ -85,6 +87,19 @@ fn tokens(state: &State) -> Reply {
     };
     let rows: Vec<_> = state.tokens.rows(state.now(), login).collect();
     Reply::json(200, &rows)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewClient {
+    redirect_url: String,
+    name: Option<String>,
+}
+
+fn register(state: &mut State, client: &NewClient) -> Result<Reply, String> {
+    let NewClient { redirect_url, name } = client;
+    let client = state.clients.register(redirect_url, name.as_deref())?;
+    Ok(Reply::json(200, client))
 }
 
 /// 200 if all was done; 422, with the same results, if something could not be.

@@ -12,6 +12,7 @@ mod api;
 mod call;
 mod chance;
 mod churn;
+mod clients;
 mod clock;
 mod control;
 mod faults;
@@ -33,7 +34,10 @@ use actix_web::dev::ServerHandle;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
+use crate::server::Shared;
 use crate::state::{Persona, State};
+
+pub use crate::clients::OauthClient;
 
 /// What a simulator starts with. The world is a pure function of `users`, `groups` and `seed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +77,7 @@ pub struct Announcement {
     pub authorize_url: String,
     pub control_url: String,
     pub tokens: Tokens,
+    /// The first of the OAuth apps that are registered.
     pub oauth_client: OauthClient,
 }
 
@@ -88,18 +93,11 @@ pub struct Tokens {
     pub revoked: String,
 }
 
-/// The OAuth app that is registered.
-#[derive(Clone, Debug, Serialize)]
-pub struct OauthClient {
-    pub client_id: String,
-    pub client_secret: String,
-    pub redirect_url: String,
-}
-
 /// A running simulator. It ends with [`stop`](Self::stop), or when it is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     announcement: Announcement,
+    shared: Shared,
     handle: ServerHandle,
     server: Option<JoinHandle<io::Result<()>>>,
 }
@@ -123,9 +121,11 @@ impl Simulator {
             .await
             .map_err(io::Error::other)?;
         let announcement = announce(&origin, &state, persona);
-        let (server, handle) = server::serve(listener, server::Shared::new(state))?;
+        let shared = Shared::new(state);
+        let (server, handle) = server::serve(listener, shared.clone())?;
         Ok(Self {
             announcement,
+            shared,
             handle,
             server: Some(tokio::spawn(server)),
         })
@@ -134,6 +134,16 @@ impl Simulator {
     /// Where it is reached, and with what.
     pub fn announcement(&self) -> &Announcement {
         &self.announcement
+    }
+
+    /// Registers one more OAuth app, with its one redirect URL. A reset forgets it.
+    ///
+    /// # Panics
+    /// If the URL is not an absolute one of http or https, in printable ASCII, without a fragment.
+    pub fn register_client(&self, redirect_url: &str) -> OauthClient {
+        let mut state = self.shared.lock();
+        let registered = state.clients.register(redirect_url, None);
+        registered.unwrap_or_else(|why| panic!("{why}")).clone()
     }
 
     /// Stops serving, at once, and frees the port.
@@ -165,10 +175,6 @@ fn announce(origin: &str, state: &State, persona: Persona) -> Announcement {
             no_read_users: persona.no_read_users,
             revoked: persona.revoked,
         },
-        oauth_client: OauthClient {
-            client_id: state.client.id.clone(),
-            client_secret: state.client.secret.clone(),
-            redirect_url: state.client.redirect_url.clone(),
-        },
+        oauth_client: state.clients.first().clone(),
     }
 }

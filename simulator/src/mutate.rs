@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 
 use jiff::Timestamp;
 
+use crate::api::consent::SCOPES;
 use crate::state::State;
+use crate::tokens::{ACCESS_LIFE_S, Consented};
 use crate::world::people::{Person, Profile, Seat, Standing, Status, Text};
 use crate::world::{Id, Refused, World};
+
+/// The longest that a minted access token may live: far from the calendar's end.
+const MOST_LIFE_S: i64 = 100 * 366 * 86_400;
 
 /// One change.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +30,7 @@ pub enum Op {
     RevokeToken(ByToken),
     ExpireToken(ByToken),
     MintToken(Login),
+    MintOauth(NewGrant),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -45,6 +51,45 @@ pub struct ByToken {
 pub struct Login {
     /// The person's address.
     login: String,
+}
+
+/// An OAuth grant without the way there: no page of consent, no code.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewGrant {
+    /// The person's address.
+    login: String,
+    /// The app; the first one, if absent.
+    client_id: Option<String>,
+    #[serde(default = "reading")]
+    scopes: Vec<String>,
+    /// How long its first access token lives; the next ones live as long as any.
+    #[serde(default = "access_life_s")]
+    expires_in_s: i64,
+}
+
+impl NewGrant {
+    fn check(&self) -> Result<(), String> {
+        if let Some(unknown) = self
+            .scopes
+            .iter()
+            .find(|scope| !SCOPES.contains(&scope.as_str()))
+        {
+            return Err(format!("there is no scope {unknown:?}"));
+        }
+        if !(0..=MOST_LIFE_S).contains(&self.expires_in_s) {
+            return Err("expires_in_s is from 0 to a hundred years".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn reading() -> Vec<String> {
+    vec!["READ_USERS".to_owned()]
+}
+
+fn access_life_s() -> i64 {
+    ACCESS_LIFE_S
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -222,6 +267,7 @@ impl Op {
             | Op::UpdateGroup(GroupChange {
                 name: Some(name), ..
             }) if name.is_empty() => Err("a group has a name".to_owned()),
+            Op::MintOauth(grant) => grant.check(),
             _ => Ok(()),
         }
     }
@@ -292,13 +338,32 @@ impl Op {
                 }
             }
             Op::MintToken(Login { login }) => {
-                let person = world
-                    .people
-                    .by_email(login)
-                    .map(|person| person.id)
-                    .ok_or_else(|| refused(Refused::NoSuchPerson))?;
+                let person = world.person_of(login).map_err(refused)?;
                 let (token, value) = state.tokens.mint(person, now);
                 Ok(json!({"token": token, "value": value, "login": login}))
+            }
+            Op::MintOauth(grant) => {
+                let person = world.person_of(&grant.login).map_err(refused)?;
+                let client = match &grant.client_id {
+                    None => Some(state.clients.first()),
+                    Some(id) => state.clients.find(id),
+                };
+                let client = client.ok_or("there is no such client_id")?;
+                let consented = Consented {
+                    client_id: client.client_id.clone(),
+                    person,
+                    scopes: grant.scopes.clone(),
+                    challenge: None,
+                };
+                let (token, pair) = state.tokens.begin_grant(consented, grant.expires_in_s, now);
+                Ok(json!({
+                    "token": token,
+                    "login": grant.login,
+                    "client_id": client.client_id,
+                    "access_token": pair.access_token,
+                    "refresh_token": pair.refresh_token,
+                    "expires_in": pair.expires_in,
+                }))
             }
         }
     }

@@ -4,6 +4,7 @@
 //! never held over a wait.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,13 +26,19 @@ use crate::state::{Delivery, Outcome, State};
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<State>>);
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     pub fn new(state: State) -> Self {
         Self(Arc::new(Mutex::new(state)))
     }
 
     /// A panic in one request must not take the others with it.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,11 +84,21 @@ struct Connection(socket2::Socket);
 async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let call = call_of(&request, body);
     let arrival = shared.lock().arrive(&call);
-    if !arrival.wait.is_zero() {
-        tokio::time::sleep(arrival.wait).await;
-    }
-    let Outcome { reply, delivery } = shared.lock().answer(arrival, &call);
-    deliver(&request, reply, delivery)
+    let outcome = if arrival.wait.is_zero() {
+        shared.lock().answer(arrival, &call)
+    } else {
+        // A task of its own: who breaks off the connection meanwhile has asked all the same, and
+        // the framework drops a handler whose connection is gone.
+        let late = async move {
+            tokio::time::sleep(arrival.wait).await;
+            shared.lock().answer(arrival, &call)
+        };
+        match tokio::spawn(late).await {
+            Ok(outcome) => outcome,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    };
+    deliver(&request, outcome)
 }
 
 async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
@@ -91,12 +108,12 @@ async fn authorize(request: HttpRequest, body: Bytes, shared: web::Data<Shared>)
     } else {
         Reply::empty(405)
     };
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 async fn landing(request: HttpRequest) -> HttpResponse {
     let reply = api::consent::landing(&call_of(&request, Bytes::new()));
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 async fn control_plane(
@@ -113,7 +130,7 @@ async fn control_plane(
     } else {
         Reply::empty(403)
     };
-    deliver(&request, reply, Delivery::Whole)
+    deliver(&request, reply.into())
 }
 
 fn call_of(request: &HttpRequest, body: Bytes) -> Call {
@@ -131,15 +148,15 @@ fn call_of(request: &HttpRequest, body: Bytes) -> Call {
     }
 }
 
+/// The text of a header. What is not text is there too: a header that cannot be read is not one
+/// that was not sent.
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// Sends a reply, or does to the connection what was ordered instead.
-fn deliver(request: &HttpRequest, reply: Reply, delivery: Delivery) -> HttpResponse {
+fn deliver(request: &HttpRequest, Outcome { reply, delivery }: Outcome) -> HttpResponse {
     let status = StatusCode::from_u16(reply.status)
         .expect("codes are constants, and faults are checked when ordered");
     let mut response = HttpResponse::build(status);

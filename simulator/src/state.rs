@@ -14,19 +14,20 @@ use crate::api;
 use crate::call::{Call, Reply};
 use crate::chance::Chance;
 use crate::churn::Churn;
+use crate::clients::{Clients, OauthClient};
 use crate::clock::Clock;
 use crate::faults::{Fault, Faults};
 use crate::limits::Limits;
 use crate::log::{Entry, Log};
 use crate::refusal::{self, Refusal};
 use crate::switches::{Switches, TokenErrorBody};
-use crate::tokens::Tokens;
+use crate::tokens::{Grant, Scopes, Tokens};
 use crate::world::{World, genesis};
 
 /// The state of a running simulator.
 pub struct State {
     options: Options,
-    pub client: Client,
+    pub clients: Clients,
     pub world: World,
     pub tokens: Tokens,
     pub clock: Clock,
@@ -36,14 +37,6 @@ pub struct State {
     pub limits: Limits,
     pub log: Log,
     references: Chance,
-}
-
-/// The registered OAuth app.
-#[derive(Clone, Debug)]
-pub struct Client {
-    pub id: String,
-    pub secret: String,
-    pub redirect_url: String,
 }
 
 /// The values of the tokens that the simulator starts with.
@@ -68,6 +61,15 @@ pub struct Outcome {
     pub delivery: Delivery,
 }
 
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self {
+            reply,
+            delivery: Delivery::Whole,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     Whole,
@@ -88,15 +90,10 @@ impl State {
     /// The state at the start, with the tokens that go with it.
     pub fn new(options: Options, redirect_url: String) -> (Self, Persona) {
         let clock = Clock::default();
-        let (world, tokens, persona) = beginning(&options, clock.now());
-        let mut secrets = Chance::new(options.seed, "client");
-        let client = Client {
-            id: secrets.text(12).to_lowercase(),
-            secret: secrets.text(19).to_lowercase(),
-            redirect_url,
-        };
+        let clients = Clients::new(options.seed, redirect_url);
+        let (world, tokens, persona) = beginning(&options, clients.first(), clock.now());
         let state = Self {
-            client,
+            clients,
             world,
             tokens,
             clock,
@@ -114,7 +111,9 @@ impl State {
     /// All as at the start, but for the log, whose numbers go on.
     pub fn reset(&mut self) {
         self.clock = Clock::default();
-        let (world, tokens, _) = beginning(&self.options, self.clock.now());
+        let redirect_url = self.clients.first().redirect_url.clone();
+        self.clients = Clients::new(self.options.seed, redirect_url);
+        let (world, tokens, _) = beginning(&self.options, self.clients.first(), self.clock.now());
         self.world = world;
         self.tokens = tokens;
         self.switches = Switches::new(self.options.rate_limit);
@@ -181,27 +180,24 @@ impl State {
     }
 
     fn outcome(&mut self, fault: Option<Fault>, call: &Call) -> Outcome {
-        let whole = |reply| Outcome {
-            reply,
-            delivery: Delivery::Whole,
-        };
         match fault {
             Some(Fault::Status {
                 status,
                 error_code,
                 retry_after,
-            }) => whole(self.injected(status, error_code, retry_after)),
+            }) => self.injected(status, error_code, retry_after).into(),
             Some(Fault::Body {
                 status,
                 content_type,
                 body,
-            }) => whole(Reply {
+            }) => Reply {
                 status,
                 content_type: content_type.into(),
                 headers: Vec::new(),
                 body: body.into(),
                 error_code: None,
-            }),
+            }
+            .into(),
             Some(Fault::Reset) => Outcome {
                 reply: Reply::empty(500),
                 delivery: Delivery::Reset,
@@ -310,7 +306,11 @@ impl State {
 }
 
 /// World and tokens as they are at the start, and after a reset.
-fn beginning(options: &Options, now: Timestamp) -> (World, Tokens, Persona) {
+fn beginning(
+    options: &Options,
+    first_client: &OauthClient,
+    now: Timestamp,
+) -> (World, Tokens, Persona) {
     let world = genesis::world(options.users, options.groups, options.seed);
     let mut tokens = Tokens::new(options.seed);
     let cast = world.cast;
@@ -318,10 +318,13 @@ fn beginning(options: &Options, now: Timestamp) -> (World, Tokens, Persona) {
         system_admin: tokens.issue_personal("system_admin", cast.system_admin, now),
         group_admin: tokens.issue_personal("group_admin", cast.group_admin, now),
         member: tokens.issue_personal("member", cast.member, now),
-        no_read_users: tokens.issue_narrow(
-            "no_read_users",
-            cast.no_read_users,
-            &["READ_SHEETS"],
+        no_read_users: tokens.issue_lasting(
+            Grant {
+                name: "no_read_users".to_owned(),
+                client_id: Some(first_client.client_id.clone()),
+                person: cast.no_read_users,
+                scopes: Scopes::Only(vec!["READ_SHEETS".to_owned()]),
+            },
             now,
         ),
         revoked: tokens.issue_personal("revoked", cast.revoked, now),

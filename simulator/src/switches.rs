@@ -64,6 +64,14 @@ pub enum AuthorizeErrors {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub enum Pkce {
+    /// Where a challenge was sent, the code takes its verifier.
+    Enforced,
+    Ignored,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PutUserReply {
     Result,
     Data,
@@ -121,10 +129,14 @@ pub struct Switches {
     pub token_error_body: TokenErrorBody,
     /// How errors of the page of consent are told.
     pub authorize_errors: AuthorizeErrors,
+    /// What becomes of a challenge and its verifier.
+    pub pkce: Pkce,
     /// Under which key `PUT /users/{id}` replies.
     pub put_user_reply: PutUserReply,
     /// Whether Assume-User works with an OAuth token.
     pub oauth_may_assume_user: bool,
+    /// Whether Assume-User may have an address that is not URL-encoded.
+    pub assume_user_unencoded: bool,
     /// Whether the list of users has those who are deactivated.
     pub list_deactivated: bool,
     /// Whether the list of users has those who declined.
@@ -170,8 +182,10 @@ impl Switches {
             refresh_grace_s: 0,
             token_error_body: TokenErrorBody::AllKeys,
             authorize_errors: AuthorizeErrors::Redirect,
+            pkce: Pkce::Enforced,
             put_user_reply: PutUserReply::Result,
             oauth_may_assume_user: false,
+            assume_user_unencoded: false,
             list_deactivated: true,
             list_declined: true,
             list_guests_without_plan_id: false,

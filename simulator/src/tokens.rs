@@ -3,6 +3,9 @@
 //! A personal token is one row. An OAuth grant is a row for each generation of its pair, all under
 //! the grant's name: a refresh ends a generation, its access token and its refresh token at once,
 //! and begins the next. Rows are kept for good, so that a test can ask what happened to each.
+//!
+//! Codes and grants belong to the app that they were issued to. What another app brings is to it
+//! as though it had never been, and stays as it is.
 
 use std::collections::HashMap;
 
@@ -55,9 +58,19 @@ enum Fate {
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub name: String,
-    pub kind: Kind,
+    /// The app that it was issued to; none for a personal token.
+    pub client_id: Option<String>,
     pub person: Id,
     pub scopes: Scopes,
+}
+
+impl Grant {
+    pub fn kind(&self) -> Kind {
+        match self.client_id {
+            Some(_) => Kind::Oauth,
+            None => Kind::Personal,
+        }
+    }
 }
 
 /// One token, or one generation of a pair.
@@ -79,6 +92,7 @@ pub struct Token {
 pub struct TokenRow<'a> {
     pub token: &'a str,
     pub kind: Kind,
+    pub client_id: Option<&'a str>,
     pub login: String,
     pub generation: u32,
     pub live: bool,
@@ -118,10 +132,19 @@ pub struct RefreshRules {
     pub grace_s: i64,
 }
 
+/// What a person has allowed an app.
+#[derive(Clone, Debug)]
+pub struct Consented {
+    pub client_id: String,
+    pub person: Id,
+    pub scopes: Vec<String>,
+    /// The challenge of PKCE, if the app sent one.
+    pub challenge: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 struct Code {
-    person: Id,
-    scopes: Scopes,
+    consented: Consented,
     issued_at: Timestamp,
     is_used: bool,
 }
@@ -153,32 +176,12 @@ impl Tokens {
 
     /// A personal token under a name of the caller's choice.
     pub fn issue_personal(&mut self, name: &str, person: Id, now: Timestamp) -> String {
-        self.issue(
+        self.issue_lasting(
             Grant {
                 name: name.to_owned(),
-                kind: Kind::Personal,
+                client_id: None,
                 person,
                 scopes: Scopes::All,
-            },
-            now,
-        )
-    }
-
-    /// An OAuth token without a refresh token and without an end, narrower than its person.
-    pub fn issue_narrow(
-        &mut self,
-        name: &str,
-        person: Id,
-        scopes: &[&str],
-        now: Timestamp,
-    ) -> String {
-        let scopes = Scopes::Only(scopes.iter().map(|scope| (*scope).to_owned()).collect());
-        self.issue(
-            Grant {
-                name: name.to_owned(),
-                kind: Kind::Oauth,
-                person,
-                scopes,
             },
             now,
         )
@@ -192,7 +195,8 @@ impl Tokens {
         (name, value)
     }
 
-    fn issue(&mut self, grant: Grant, now: Timestamp) -> String {
+    /// A token without a refresh token and without an end.
+    pub fn issue_lasting(&mut self, grant: Grant, now: Timestamp) -> String {
         let access = self.chance.text(37);
         self.insert(Token {
             grant,
@@ -238,13 +242,12 @@ impl Tokens {
         }
     }
 
-    pub fn issue_code(&mut self, person: Id, scopes: Vec<String>, now: Timestamp) -> String {
+    pub fn issue_code(&mut self, consented: Consented, now: Timestamp) -> String {
         let code = self.chance.text(17).to_lowercase();
         self.codes.insert(
             code.clone(),
             Code {
-                person,
-                scopes: Scopes::Only(scopes),
+                consented,
                 issued_at: now,
                 is_used: false,
             },
@@ -252,41 +255,62 @@ impl Tokens {
         code
     }
 
-    /// Whether a code can be redeemed, without doing so.
-    pub fn check_code(&self, code: &str, now: Timestamp) -> Result<(), NotRedeemable> {
-        let code = self.codes.get(code).ok_or(NotRedeemable::Invalid)?;
-        if code.is_used {
-            return Err(NotRedeemable::Invalid);
-        }
+    /// Spends a code of this app for the first pair of a new grant. If it came with a challenge to
+    /// which the app has no answer, it is spent for nothing.
+    pub fn redeem_code(
+        &mut self,
+        code: &str,
+        client_id: &str,
+        answers: impl FnOnce(&str) -> bool,
+        now: Timestamp,
+    ) -> Result<Pair, NotRedeemable> {
+        let code = self
+            .codes
+            .get_mut(code)
+            .filter(|code| code.consented.client_id == client_id && !code.is_used)
+            .ok_or(NotRedeemable::Invalid)?;
         if now.duration_since(code.issued_at) > SignedDuration::from_millis(CODE_LIFE_MS) {
             return Err(NotRedeemable::Expired);
         }
-        Ok(())
-    }
-
-    /// Spends a code for the first pair of a new grant.
-    pub fn redeem_code(&mut self, code: &str, now: Timestamp) -> Result<Pair, NotRedeemable> {
-        self.check_code(code, now)?;
-        let code = self.codes.get_mut(code).ok_or(NotRedeemable::Invalid)?;
         code.is_used = true;
-        self.grants += 1;
-        let grant = Grant {
-            name: format!("oauth-{}", self.grants),
-            kind: Kind::Oauth,
-            person: code.person,
-            scopes: code.scopes.clone(),
-        };
-        let index = self.issue_pair(grant, 1, now);
-        Ok(self.pair(index, now))
+        let consented = code.consented.clone();
+        if consented
+            .challenge
+            .as_deref()
+            .is_some_and(|challenge| !answers(challenge))
+        {
+            return Err(NotRedeemable::Invalid);
+        }
+        Ok(self.begin_grant(consented, ACCESS_LIFE_S, now).1)
     }
 
-    fn issue_pair(&mut self, grant: Grant, generation: u32, now: Timestamp) -> usize {
+    /// A new grant, as if a code had been redeemed for it, whose first access token lives so long;
+    /// gives its name and its first pair.
+    pub fn begin_grant(
+        &mut self,
+        consented: Consented,
+        life_s: i64,
+        now: Timestamp,
+    ) -> (String, Pair) {
+        self.grants += 1;
+        let name = format!("oauth-{}", self.grants);
+        let grant = Grant {
+            name: name.clone(),
+            client_id: Some(consented.client_id),
+            person: consented.person,
+            scopes: Scopes::Only(consented.scopes),
+        };
+        let index = self.issue_pair(grant, 1, life_s, now);
+        (name, self.pair(index, now))
+    }
+
+    fn issue_pair(&mut self, grant: Grant, generation: u32, life_s: i64, now: Timestamp) -> usize {
         let token = Token {
             grant,
             generation,
             access: self.chance.text(37),
             refresh: Some(self.chance.text(37)),
-            expires_at: Some(now + SignedDuration::from_secs(ACCESS_LIFE_S)),
+            expires_at: Some(now + SignedDuration::from_secs(life_s)),
             issued_at: now,
             fate: Fate::Live,
             redeemed: 0,
@@ -308,17 +332,21 @@ impl Tokens {
         }
     }
 
-    /// Spends a refresh token: a new pair, and the end of the old one at once. A second try is
-    /// refused and counted, but within a grace (which the default does not have) it is given the
-    /// same pair again.
+    /// Spends a refresh token of this app: a new pair, and the end of the old one at once. A second
+    /// try is refused and counted, but within a grace (which the default does not have) it is given
+    /// the same pair again.
     pub fn refresh(
         &mut self,
         refresh: &str,
+        client_id: &str,
         now: Timestamp,
         rules: RefreshRules,
     ) -> Result<Pair, NotRedeemable> {
         let index = *self.by_refresh.get(refresh).ok_or(NotRedeemable::Invalid)?;
         let token = &mut self.all[index];
+        if token.grant.client_id.as_deref() != Some(client_id) {
+            return Err(NotRedeemable::Invalid);
+        }
         match token.fate {
             Fate::Revoked => Err(NotRedeemable::Revoked),
             Fate::Succeeded { by, at } => {
@@ -338,23 +366,24 @@ impl Tokens {
                 }
                 token.redeemed += 1;
                 let (grant, generation) = (token.grant.clone(), token.generation + 1);
-                let by = self.issue_pair(grant, generation, now);
+                let by = self.issue_pair(grant, generation, ACCESS_LIFE_S, now);
                 self.all[index].fate = Fate::Succeeded { by, at: now };
                 Ok(self.pair(by, now))
             }
         }
     }
 
-    /// Revokes the token of this value, and with `all_of_person` every OAuth token of its person.
-    pub fn revoke(&mut self, access: &str, all_of_person: bool) {
+    /// Revokes the token of this value, and with `all_of_client` every token that its person has
+    /// allowed its app. A personal token has no app: it goes alone.
+    pub fn revoke(&mut self, access: &str, all_of_client: bool) {
         let Some(&index) = self.by_access.get(access) else {
             return;
         };
-        let person = self.all[index].grant.person;
         self.all[index].fate = Fate::Revoked;
-        if all_of_person {
+        let grant = self.all[index].grant.clone();
+        if all_of_client && grant.client_id.is_some() {
             self.revoke_where(|token| {
-                token.grant.kind == Kind::Oauth && token.grant.person == person
+                token.grant.client_id == grant.client_id && token.grant.person == grant.person
             });
         }
     }
@@ -408,7 +437,8 @@ impl Tokens {
     ) -> impl Iterator<Item = TokenRow<'a>> {
         self.all.iter().map(move |token| TokenRow {
             token: &token.grant.name,
-            kind: token.grant.kind,
+            kind: token.grant.kind(),
+            client_id: token.grant.client_id.as_deref(),
             login: login(token.grant.person),
             generation: token.generation,
             live: token.is_live(now),

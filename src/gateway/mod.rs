@@ -15,6 +15,7 @@
 //! * `summary`: a directory as a whole.
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for; `refresh`: tokens that are good once.
+//! * `measures`: what this process tells of its work in numbers.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
@@ -47,6 +48,7 @@ use crate::{
     },
     outbound::Outbound,
     store::{OpenError, Store},
+    telemetry::Metrics,
 };
 
 pub mod access;
@@ -58,6 +60,7 @@ mod cursor;
 pub mod keys;
 pub mod link;
 mod live;
+mod measures;
 pub mod operator;
 mod page;
 pub mod profiles;
@@ -104,6 +107,7 @@ pub struct Settings {
     pub is_loopback_base_url_allowed: bool,
     pub directory_bytes: u64,
     pub page_bytes: u64,
+    pub shows_metrics: bool,
 }
 
 impl From<&Config> for Settings {
@@ -124,6 +128,7 @@ impl From<&Config> for Settings {
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
             directory_bytes: config.directory.memory_mib * MIB,
             page_bytes: config.directory.pages_mib * MIB,
+            shows_metrics: config.server.metrics,
         }
     }
 }
@@ -136,6 +141,9 @@ struct Inner {
     store: Store,
     ring: KeyRing,
     outbound: Outbound,
+    metrics: Metrics,
+    /// When the accounts were last counted, held while they are.
+    accounts_counted_at: tokio::sync::Mutex<Option<Duration>>,
     connectors: HashMap<&'static str, Arc<dyn Connector>>,
     clock: Clock,
     chance: Chance,
@@ -158,7 +166,8 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway whose tasks run on the current tokio runtime.
+    /// A gateway whose tasks run on the current tokio runtime. What it does is counted where its
+    /// calls of providers are.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -196,7 +205,9 @@ impl Gateway {
         Self(Arc::new(Inner {
             store,
             ring,
+            metrics: outbound.metrics().clone(),
             outbound,
+            accounts_counted_at: tokio::sync::Mutex::default(),
             connectors: connectors
                 .into_iter()
                 .map(|each| (each.key(), each))

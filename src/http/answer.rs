@@ -1,6 +1,6 @@
 //! What every answer has in common, whatever the route: a request id, what the key has left, a body
 //! in the contract's shape when it is an error (also where actix itself refused), an answer even
-//! after a panic, and one line in the access log.
+//! after a panic, one line in the access log, and its place in the metrics.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -15,11 +15,16 @@ use actix_web::{
 };
 use futures_util::FutureExt;
 
-use super::{error::ApiError, quota::Noted, routes::RouteTable};
+use super::{
+    error::ApiError,
+    meter::{Meters, known},
+    quota::Noted,
+    routes::RouteTable,
+};
 use crate::{
-    clock::since,
     error::{Error, Kind},
     gateway::Gateway,
+    telemetry::metrics::Word,
 };
 
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
@@ -39,8 +44,12 @@ pub async fn finish(
         .app_data::<Data<Gateway>>()
         .expect("the app was built with a gateway")
         .clone();
+    let meters = request
+        .app_data::<Data<Meters>>()
+        .expect("the app was built with its meters")
+        .clone();
     let clock = gateway.clock();
-    let began_at = clock.now();
+    let began_at = clock.monotonic();
     let id = gateway.new_id::<Request>().to_string();
     let method = request.method().clone();
     if method == Method::HEAD {
@@ -48,8 +57,10 @@ pub async fn finish(
         request.head_mut().method = Method::GET;
     }
     let noted = Noted::of(&request);
-    let log = |route: Option<&str>, status: StatusCode| {
-        log(&method, route, status, &id, since(clock.now(), began_at));
+    let note = |route: Option<&str>, status: StatusCode| {
+        let took = clock.monotonic().saturating_sub(began_at);
+        meters.note(route, &method, status, took);
+        log(&method, route, status, &id, took);
     };
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let mut response = match outcome {
@@ -58,7 +69,7 @@ pub async fn finish(
         Ok(Err(error)) => {
             let mut answer = refusal(&error, &id, clock);
             noted.tell(answer.headers_mut());
-            log(None, answer.status());
+            note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
         Err(_panic) => {
@@ -66,7 +77,7 @@ pub async fn finish(
             let error = ApiError(Error::internal("a handler panicked"));
             let mut answer = error.answer(&id, clock.now());
             noted.tell(answer.headers_mut());
-            log(None, answer.status());
+            note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
     }
@@ -88,7 +99,7 @@ pub async fn finish(
     response.headers_mut().insert(REQUEST_ID, header_value(&id));
     noted.tell(response.headers_mut());
     let route = response.request().match_pattern();
-    log(route.as_deref(), response.status());
+    note(route.as_deref(), response.status());
     Ok(response)
 }
 
@@ -142,30 +153,12 @@ fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
     ApiError(error)
 }
 
-/// A method that HTTP knows; any other word is the caller's, and no word of the caller's is logged.
-fn logged(method: &Method) -> &str {
-    let known = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
-    if known.contains(method) {
-        method.as_str()
-    } else {
-        "-"
-    }
-}
-
 /// One line per request: the route's template, as far as one was found, never its path or query.
 fn log(method: &Method, route: Option<&str>, status: StatusCode, id: &str, took: Duration) {
     tracing::info!(
         target: "rolecall::access",
         request_id = id,
-        method = logged(method),
+        method = known(method).word(),
         route = route.unwrap_or("-"),
         status = status.as_u16(),
         ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

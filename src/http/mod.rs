@@ -8,8 +8,8 @@
 //!   strictly.
 //! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`oauth`], [`connectors`],
 //!   [`walks`], [`api_keys`], [`audit`], [`health`]: the routes.
-//! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
-//!   what every answer has in common.
+//! * [`error`], [`errors`], [`answer`], [`quota`], `meter`: the error table, its place in the
+//!   document, and what every answer has in common.
 //! * [`document()`]: the OpenAPI document.
 
 use actix_web::{HttpResponse, get, web, web::Data};
@@ -17,7 +17,10 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa_actix_web::{scope, service_config::ServiceConfig};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    telemetry::Metrics,
+};
 
 pub mod accounts;
 pub mod answer;
@@ -33,6 +36,7 @@ pub mod error;
 pub mod errors;
 pub mod health;
 pub mod iam;
+mod meter;
 pub mod moment;
 pub mod oauth;
 pub mod query;
@@ -42,6 +46,7 @@ pub mod walks;
 
 pub use document::document;
 use error::ApiError;
+use meter::Meters;
 use routes::RouteTable;
 
 /// Everything that is served, but for the document itself and its pages.
@@ -65,10 +70,12 @@ fn unified(config: &mut ServiceConfig<'_>) {
 }
 
 /// What is not under a scope of its own: the document, its pages, and the answer to any other path.
-pub fn mount(config: &mut web::ServiceConfig, document: &Document) {
+/// Requests are counted in `metrics`.
+pub fn mount(config: &mut web::ServiceConfig, document: &Document, metrics: &Metrics) {
     let routes = RouteTable::of(document);
     config
         .app_data(Data::new(routes))
+        .app_data(Data::new(Meters::of(document, metrics)))
         .app_data(Data::new(DocumentText::of(document)));
     config.service(openapi_json);
     configure(&mut ServiceConfig::new(config));

@@ -132,6 +132,8 @@ pub enum AccountStatus {
 }
 
 impl AccountStatus {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Inactive, Self::Error];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             AccountStatus::Active => "active",

@@ -44,6 +44,20 @@ pub enum WalkState {
     Failed,
 }
 
+impl WalkState {
+    pub const ALL: [Self; 4] = [Self::Running, Self::Sealed, Self::Held, Self::Failed];
+
+    /// As the API spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Sealed => "sealed",
+            Self::Held => "held",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Why a walk was held or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +100,47 @@ pub enum WalkReason {
     Internal,
 }
 
+impl WalkReason {
+    pub const ALL: [Self; 15] = [
+        Self::MassDisappearance,
+        Self::Degraded,
+        Self::Discarded,
+        Self::Incomplete,
+        Self::RepeatedPage,
+        Self::InvalidReply,
+        Self::TooManyInvalidRecords,
+        Self::ProviderUnavailable,
+        Self::ProviderThrottled,
+        Self::CredentialRefused,
+        Self::ScopeMissing,
+        Self::OrganisationChanged,
+        Self::Interrupted,
+        Self::StoreUnavailable,
+        Self::Internal,
+    ];
+
+    /// As the API spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MassDisappearance => "mass_disappearance",
+            Self::Degraded => "degraded",
+            Self::Discarded => "discarded",
+            Self::Incomplete => "incomplete",
+            Self::RepeatedPage => "repeated_page",
+            Self::InvalidReply => "invalid_reply",
+            Self::TooManyInvalidRecords => "too_many_invalid_records",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::ProviderThrottled => "provider_throttled",
+            Self::CredentialRefused => "credential_refused",
+            Self::ScopeMissing => "scope_missing",
+            Self::OrganisationChanged => "organisation_changed",
+            Self::Interrupted => "interrupted",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Somebody, or a group, for whose sake a walk was held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Suspect {
@@ -115,4 +170,39 @@ pub enum SuspectReason {
     RolesLost,
     GroupsLost,
     Degraded,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::{PartialSchema, openapi::RefOr, openapi::Schema};
+
+    use super::*;
+
+    /// The words that the API document lists for a type.
+    fn listed<T: PartialSchema>() -> BTreeSet<String> {
+        let RefOr::T(Schema::Object(object)) = T::schema() else {
+            panic!("a plain enum has a plain schema");
+        };
+        let words = object.enum_values.unwrap_or_default();
+        words
+            .iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_state_and_reason_is_listed_and_spelt_as_it_is_served() {
+        let states: BTreeSet<_> = WalkState::ALL.map(|it| it.as_str().to_owned()).into();
+        assert_eq!(states, listed::<WalkState>());
+        for state in WalkState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        let reasons: BTreeSet<_> = WalkReason::ALL.map(|it| it.as_str().to_owned()).into();
+        assert_eq!(reasons, listed::<WalkReason>());
+        for reason in WalkReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
 }

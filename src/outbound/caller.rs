@@ -22,6 +22,7 @@ use super::{
     retry,
     verdict::{self, Fault, Remedy},
 };
+use crate::telemetry::CallOutcome;
 
 /// One account's way out. Clones count together.
 #[derive(Clone)]
@@ -131,6 +132,9 @@ impl Caller {
                 .await;
             let verdict = verdict::judge(outcome, &complaint, shared.clock.now());
             self.log(&request, &verdict, sent_at.elapsed(), tries.made);
+            shared
+                .metrics
+                .provider_call(self.route.provider, outcome_of(&verdict));
             let fault = match verdict {
                 Ok(answer) => {
                     permit.answered();
@@ -217,6 +221,21 @@ impl Caller {
             fault = error.map(|error| error.detail.as_str()),
             "provider call"
         );
+    }
+}
+
+/// What a request that was sent counts as.
+fn outcome_of(verdict: &Result<Answer, Fault>) -> CallOutcome {
+    match verdict.as_ref().map_err(|fault| fault.error.kind) {
+        Ok(_) => CallOutcome::Answered,
+        Err(CallErrorKind::Unauthorized) => CallOutcome::Unauthorized,
+        Err(CallErrorKind::Forbidden) => CallOutcome::Forbidden,
+        Err(CallErrorKind::NotFound) => CallOutcome::NotFound,
+        Err(CallErrorKind::Refused) => CallOutcome::Refused,
+        Err(CallErrorKind::Throttled) => CallOutcome::Throttled,
+        // What is sent has a budget; it is not asked about afterwards.
+        Err(CallErrorKind::Unavailable | CallErrorKind::BudgetUnknown) => CallOutcome::Unavailable,
+        Err(CallErrorKind::InvalidReply) => CallOutcome::InvalidReply,
     }
 }
 

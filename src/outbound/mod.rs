@@ -37,6 +37,7 @@ use url::Url;
 use crate::{
     clock::Clock,
     model::budget::{BudgetName, Quota, SharedBudget},
+    telemetry::Metrics,
 };
 
 mod address;
@@ -184,6 +185,7 @@ struct Shared {
     once_client: Client,
     settings: Settings,
     clock: Clock,
+    metrics: Metrics,
     /// None if this process is alone with its tokens.
     shares: Option<Arc<dyn Shares>>,
     /// Chance for the jitter alone: speed and a seed are wanted of it, not secrecy.
@@ -225,8 +227,24 @@ impl Outbound {
             healths: Mutex::default(),
             settings,
             clock,
+            metrics: Metrics::new(),
             shares,
         })))
+    }
+
+    /// The same way out, whose calls are counted there.
+    ///
+    /// # Panics
+    /// If somebody has a clone, or a caller, already.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        Arc::get_mut(&mut self.0).expect("nobody calls yet").metrics = metrics;
+        self
+    }
+
+    /// Where its calls are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// One account's way out, counting its calls from 0.

@@ -237,6 +237,20 @@ impl Store {
             .collect()
     }
 
+    /// How many accounts there are of each status, of every project.
+    pub async fn count_accounts(&self) -> Result<Vec<(AccountStatus, u64)>> {
+        let rows: Vec<(String, i64)> = self
+            .db
+            .fetch("select status, count(*) from accounts group by status", [])
+            .await?;
+        rows.into_iter()
+            .map(|(status, count)| {
+                let count = u64::try_from(count).map_err(Error::internal)?;
+                Ok((word_in(status)?, count))
+            })
+            .collect()
+    }
+
     /// Claims accounts, of every project, whose last walk began before `before`: at most `limit`,
     /// the longest unwalked first. What is claimed is not due again for anybody before `claim` has
     /// passed, within which its walk should begin.

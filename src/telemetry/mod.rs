@@ -1,3 +1,5 @@
+//! What this process tells of its work: lines in a log, and [`metrics`].
+//!
 //! What is logged, and how: one line per request and one per provider call, on standard error.
 //!
 //! `lines`: lines are gathered in memory, and a thread of its own writes many at once: no request
@@ -7,11 +9,13 @@
 
 mod json;
 mod lines;
+pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 pub use lines::LogGuard;
+pub use metrics::{CallOutcome, CredentialState, HttpMethod, Metrics, RefreshOutcome, RouteMeter};
 
 /// Starts logging for the life of the process; the guard writes what is left when dropped.
 ///

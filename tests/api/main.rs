@@ -16,6 +16,7 @@ mod freshness;
 mod hostile;
 mod iam;
 mod isolation;
+mod metrics;
 mod openapi;
 mod paging;
 mod quota;

@@ -2,7 +2,8 @@
 //!
 //! The true binary is run with its log at TRACE, is given canaries in every place that holds a
 //! secret, and is treated badly. Then everything that it left behind is searched for them, in
-//! every form in which they might be written: log, error replies and every byte of the store.
+//! every form in which they might be written: log, metrics, error replies and every byte of the
+//! store.
 
 use std::{
     path::Path,
@@ -433,6 +434,18 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
         "audit", "list", "--limit", "1000", "--json", "--config", flag,
     ];
     let printed = run(&config, &flags);
+    // What is counted of all this.
+    let metrics = ask(Method::GET, "/metrics", &[], None).await;
+    assert_eq!(metrics.status, 200);
+    let counted = String::from_utf8(metrics.bytes).unwrap();
+    for part in [
+        "outcome=\"invalid_reply\"",
+        "route=\"/iam/users/{record}\"",
+        "state=\"failed\"",
+        "rolecall_accounts{state=\"error\"}",
+    ] {
+        assert!(counted.contains(part), "{part} is not counted: {counted}");
+    }
     let files_while_it_runs = files(&store);
     let names: Vec<_> = files_while_it_runs.iter().map(|(name, _)| name).collect();
     assert!(names.iter().any(|name| name.ends_with("-wal")), "{names:?}");
@@ -463,6 +476,7 @@ async fn canaries_in_every_place_of_a_secret_are_found_nowhere() {
     };
     for canaries in [&secrets[..], &people, &whispers] {
         search(canaries, "the log", &log);
+        search(canaries, "the metrics", counted.as_bytes());
         for reply in errors.iter().filter(|reply| !reply.status.is_success()) {
             search(canaries, "an error", &reply.bytes);
             search(

@@ -6,6 +6,7 @@ use rolecall::{
     error::Kind,
     http::{self, error::status},
     model::audit::Action,
+    telemetry::metrics::ALL,
 };
 use serde_json::Value;
 
@@ -63,6 +64,39 @@ fn the_api_guide_says_what_every_action_of_the_audit_log_is() {
         .collect();
     let expected = Action::ALL.map(Action::as_str);
     assert_eq!(written, expected);
+}
+
+#[test]
+fn the_table_of_metrics_in_the_operators_guide_is_the_code_s() {
+    let expected: Vec<_> = ALL
+        .iter()
+        .map(|metric| {
+            let labels: Vec<_> = metric
+                .labels
+                .iter()
+                .map(|label| format!("`{}`", label.name))
+                .collect();
+            vec![
+                format!("`{}`", metric.name),
+                metric.kind.as_str().to_owned(),
+                labels.join(" "),
+                metric.help.to_owned(),
+            ]
+        })
+        .collect();
+    let written = table(
+        &read("docs/OPERATIONS.md"),
+        &["metric", "kind", "labels", "says"],
+    );
+    let lines: Vec<_> = expected
+        .iter()
+        .map(|row| format!("| {} |", row.join(" | ")))
+        .collect();
+    assert!(
+        written == expected,
+        "the table in docs/OPERATIONS.md must be:\n{}",
+        lines.join("\n")
+    );
 }
 
 #[test]

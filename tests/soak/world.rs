@@ -345,11 +345,12 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
 /// As `App` serves, but for the schedule.
 fn serve(gateway: Gateway) -> (ServerHandle, String) {
     let document = http::document();
+    let metrics = gateway.metrics().clone();
     let gateway = Data::new(gateway);
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(gateway.clone())
-            .configure(|config| http::mount(config, &document))
+            .configure(|config| http::mount(config, &document, &metrics))
             .wrap(from_fn(http::answer::finish))
     })
     .workers(1)

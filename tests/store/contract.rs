@@ -45,6 +45,9 @@ pub const ALL: &[(&str, Contract)] = &[
     ("an account's state can be noted", |w| {
         Box::pin(an_accounts_state_can_be_noted(w))
     }),
+    ("accounts are counted by their status", |w| {
+        Box::pin(accounts_are_counted_by_their_status(w))
+    }),
     ("an account's description can be changed", |w| {
         Box::pin(an_accounts_description_can_be_changed(w))
     }),
@@ -347,6 +350,31 @@ async fn an_accounts_state_can_be_noted(world: World) {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
+}
+
+async fn accounts_are_counted_by_their_status(world: World) {
+    let World { store, clock, .. } = &world;
+    assert_eq!(store.count_accounts().await.unwrap(), []);
+    let (own, other) = (world.project("own").await, world.project("other").await);
+    let failed = world.account(&own).await;
+    world.account(&own).await;
+    world.account(&other).await;
+    let active = (AccountStatus::Active, 3);
+    assert_eq!(store.count_accounts().await.unwrap(), [active]);
+
+    let state = AccountState {
+        status: AccountStatus::Error,
+        reasons: &[],
+        identity: None,
+    };
+    store
+        .set_account_state(&own, failed.id, state, clock.now())
+        .await
+        .unwrap();
+    let mut counts = store.count_accounts().await.unwrap();
+    counts.sort_by_key(|(_, count)| *count);
+    let expected = [(AccountStatus::Error, 1), (AccountStatus::Active, 2)];
+    assert_eq!(counts, expected);
 }
 
 fn relabelled() -> AccountChange {

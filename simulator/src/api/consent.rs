@@ -1,18 +1,20 @@
 //! The page on which people give their consent, or do not.
 //!
 //! One page with one form: the person is chosen by address, from a list or typed, and allows or
-//! denies. Whatever happens is told on the registered redirect URL, but for an app that nobody
-//! knows.
+//! denies. Whatever happens is told on the redirect URL of the app that asks, but for an app that
+//! nobody knows.
 
 use serde::Serialize;
 
 use super::oauth::parameters;
 use crate::call::{Call, Query, Reply};
+use crate::clients::OauthClient;
 use crate::state::State;
-use crate::switches::AuthorizeErrors;
-use crate::tokens::CODE_LIFE_MS;
+use crate::switches::{AuthorizeErrors, Pkce};
+use crate::tokens::{CODE_LIFE_MS, Consented};
 
-const SCOPES: &[&str] = &[
+/// Every scope there is.
+pub const SCOPES: &[&str] = &[
     "ADMIN_SHEETS",
     "ADMIN_SIGHTS",
     "ADMIN_USERS",
@@ -38,24 +40,28 @@ const LISTED: usize = 200;
 /// What the page of consent is asked with.
 #[derive(Clone, Debug)]
 struct Consent {
-    client_id: String,
+    client: OauthClient,
     scopes: Vec<String>,
     state: Option<String>,
+    challenge: Option<String>,
 }
 
 /// `GET` and `POST /b/authorize`: shows the page, or takes the decision that its form sends.
 pub fn authorize(state: &mut State, call: &Call) -> Reply {
     let parameters = parameters(call);
-    if parameters.get("client_id") != Some(&state.client.id) {
+    let client = parameters
+        .get("client_id")
+        .and_then(|id| state.clients.find(id));
+    let Some(client) = client.cloned() else {
         return error_page(
             400,
             "invalid_client",
             "No app is registered under this client_id.",
         );
-    }
-    let consent = match consent_of(state, &parameters) {
+    };
+    let consent = match consent_of(state, &client, &parameters) {
         Ok(consent) => consent,
-        Err(error) => return authorize_error(state, error, parameters.get("state")),
+        Err(error) => return authorize_error(state, &client, error, parameters.get("state")),
     };
     let decision = parameters.get("decision").filter(|_| call.method == "POST");
     match decision {
@@ -66,15 +72,19 @@ pub fn authorize(state: &mut State, call: &Call) -> Reply {
             parameters.get("login").or(parameters.get("email")),
         ),
         Some("deny") => redirect(
-            state,
+            &client,
             &[("error", "access_denied")],
             consent.state.as_deref(),
         ),
-        Some(_) => authorize_error(state, "invalid_request", consent.state.as_deref()),
+        Some(_) => authorize_error(state, &client, "invalid_request", consent.state.as_deref()),
     }
 }
 
-fn consent_of(state: &State, parameters: &Query) -> Result<Consent, &'static str> {
+fn consent_of(
+    state: &State,
+    client: &OauthClient,
+    parameters: &Query,
+) -> Result<Consent, &'static str> {
     match parameters.get("response_type") {
         Some("code") => {}
         Some(_) => return Err("unsupported_response_type"),
@@ -83,7 +93,7 @@ fn consent_of(state: &State, parameters: &Query) -> Result<Consent, &'static str
     for name in ["redirect_uri", "redirect_url"] {
         if parameters
             .get(name)
-            .is_some_and(|url| url != state.client.redirect_url)
+            .is_some_and(|url| url != client.redirect_url)
         {
             return Err("invalid_request");
         }
@@ -98,11 +108,35 @@ fn consent_of(state: &State, parameters: &Query) -> Result<Consent, &'static str
     if scopes.iter().any(|scope| !SCOPES.contains(&scope.as_str())) {
         return Err("invalid_scope");
     }
+    let challenge = match state.switches.pkce {
+        Pkce::Ignored => None,
+        Pkce::Enforced => challenge(parameters)?,
+    };
     Ok(Consent {
-        client_id: state.client.id.clone(),
+        client: client.clone(),
         scopes,
         state: parameters.get("state").map(str::to_owned),
+        challenge: challenge.map(str::to_owned),
     })
+}
+
+/// The challenge of PKCE, by S256 or not at all: RFC 7636 has a server refuse a method that it does
+/// not know, and a challenge without a method is of the method `plain`.
+fn challenge(parameters: &Query) -> Result<Option<&str>, &'static str> {
+    let is_sha256 = |text: &str| {
+        text.len() == 43
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    match (
+        parameters.get("code_challenge"),
+        parameters.get("code_challenge_method"),
+    ) {
+        (None, None) => Ok(None),
+        (Some(challenge), Some("S256")) if is_sha256(challenge) => Ok(Some(challenge)),
+        _ => Err("invalid_request"),
+    }
 }
 
 fn allow(state: &mut State, consent: &Consent, login: Option<&str>) -> Reply {
@@ -118,17 +152,28 @@ fn allow(state: &mut State, consent: &Consent, login: Option<&str>) -> Reply {
         return page(state, consent, Some("Nobody here has this address."));
     };
     let now = state.now();
-    let code = state.tokens.issue_code(person, consent.scopes.clone(), now);
+    let consented = Consented {
+        client_id: consent.client.client_id.clone(),
+        person,
+        scopes: consent.scopes.clone(),
+        challenge: consent.challenge.clone(),
+    };
+    let code = state.tokens.issue_code(consented, now);
     redirect(
-        state,
+        &consent.client,
         &[("code", &code), ("expires_in", &CODE_LIFE_MS.to_string())],
         consent.state.as_deref(),
     )
 }
 
-fn authorize_error(state: &State, error: &str, client_state: Option<&str>) -> Reply {
+fn authorize_error(
+    state: &State,
+    client: &OauthClient,
+    error: &str,
+    client_state: Option<&str>,
+) -> Reply {
     match state.switches.authorize_errors {
-        AuthorizeErrors::Redirect => redirect(state, &[("error", error)], client_state),
+        AuthorizeErrors::Redirect => redirect(client, &[("error", error)], client_state),
         AuthorizeErrors::Page => error_page(
             400,
             error,
@@ -138,8 +183,12 @@ fn authorize_error(state: &State, error: &str, client_state: Option<&str>) -> Re
 }
 
 /// Sends the browser back to the app.
-fn redirect(state: &State, parameters: &[(&str, &str)], client_state: Option<&str>) -> Reply {
-    let registered = &state.client.redirect_url;
+fn redirect(
+    client: &OauthClient,
+    parameters: &[(&str, &str)],
+    client_state: Option<&str>,
+) -> Reply {
+    let registered = &client.redirect_url;
     let mut url = registered.clone();
     let mut separator = if registered.contains('?') { '&' } else { '?' };
     for (name, value) in parameters
@@ -175,6 +224,8 @@ fn percent_encoded(text: &str) -> String {
 /// The page: who are you, and do you allow it.
 fn page(state: &State, consent: &Consent, complaint: Option<&str>) -> Reply {
     let people = &state.world.people;
+    let client = &consent.client;
+    let app = escaped(client.name.as_ref().unwrap_or(&client.client_id));
     let options: String = people
         .iter()
         .take(LISTED)
@@ -182,9 +233,14 @@ fn page(state: &State, consent: &Consent, complaint: Option<&str>) -> Reply {
         .collect();
     let hidden: String = [
         ("response_type", Some("code")),
-        ("client_id", Some(consent.client_id.as_str())),
+        ("client_id", Some(client.client_id.as_str())),
         ("scope", Some(consent.scopes.join(" ").as_str())),
         ("state", consent.state.as_deref()),
+        ("code_challenge", consent.challenge.as_deref()),
+        (
+            "code_challenge_method",
+            consent.challenge.as_deref().map(|_| "S256"),
+        ),
     ]
     .into_iter()
     .filter_map(|(name, value)| {
@@ -211,7 +267,7 @@ fn page(state: &State, consent: &Consent, complaint: Option<&str>) -> Reply {
         .map(|person| escaped(&person.email))
         .unwrap_or_default();
     let body = format!(
-        "<h1>Allow access?</h1>{complaint}<p>An app asks:</p><ul>{asks}</ul>\
+        "<h1>Allow access?</h1>{complaint}<p>The app <strong>{app}</strong> asks:</p><ul>{asks}</ul>\
          <form method=\"post\" action=\"/b/authorize\">{hidden}\
          <p><label>Who are you? <input name=\"login\" type=\"email\" list=\"people\" value=\"{first}\" required></label>\
          <datalist id=\"people\">{options}</datalist></p>\

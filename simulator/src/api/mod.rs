@@ -137,7 +137,7 @@ fn admit(
     }
     let (person, kind, scopes) = (
         token.grant.person,
-        token.grant.kind,
+        token.grant.kind(),
         token.grant.scopes.clone(),
     );
     spend(state, call, bearer, headers)?;
@@ -205,9 +205,11 @@ fn spend(
 }
 
 /// A system admin may act as somebody else of the organisation who is not one, with a personal
-/// token.
-fn assume(state: &State, caller: &Caller, kind: Kind, email: &str) -> Result<Caller, Refusal> {
-    let email = percent_decoded(email)
+/// token. What they then may do is what that somebody may.
+fn assume(state: &State, caller: &Caller, kind: Kind, header: &str) -> Result<Caller, Refusal> {
+    let email = Some(header)
+        .filter(|header| state.switches.assume_user_unencoded || is_url_encoded(header))
+        .and_then(percent_decoded)
         .ok_or_else(|| refusal::HEADER_INVALID.because("Assume-User is not URL-encoded."))?;
     let is_allowed =
         caller.is_system_admin && (kind == Kind::Personal || state.switches.oauth_may_assume_user);
@@ -221,6 +223,13 @@ fn assume(state: &State, caller: &Caller, kind: Kind, email: &str) -> Result<Cal
         Some(person) if is_allowed => Ok(Caller::new(person, caller.scopes.clone())),
         _ => Err(refusal::CANNOT_ASSUME.into()),
     }
+}
+
+/// Whether nothing is left in it that `encodeURIComponent` of JavaScript or `quote` of Python, which
+/// Smartsheet's SDKs use, would have encoded.
+fn is_url_encoded(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"%-_.~!*'()/".contains(&byte))
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
@@ -370,10 +379,19 @@ fn server_info() -> Reply {
 
 #[cfg(test)]
 mod tests {
-    use super::percent_decoded;
+    use super::{is_url_encoded, percent_decoded};
 
     #[test]
     fn assumed_addresses_come_url_encoded() {
+        assert!(is_url_encoded("o'neil.b%2Bc%40example.org"));
+        for bare in [
+            "ana@example.org",
+            "a+b%40example.org",
+            "a b",
+            "ü%40example.org",
+        ] {
+            assert!(!is_url_encoded(bare), "{bare}");
+        }
         assert_eq!(
             percent_decoded("ana.ruiz%40example.org").as_deref(),
             Some("ana.ruiz@example.org")

@@ -1,14 +1,19 @@
 //! The token endpoint of OAuth 2.0 as Smartsheet speaks it; the page of consent is `consent`.
 //!
-//! A code and a refresh token are good once. Whoever asks for a token proves to be the app either
-//! by its secret or by a hash of it; the error bodies carry both families of keys.
+//! A code and a refresh token are good once, and for the app alone that they were issued to. Whoever
+//! asks for a token proves to be the app either by its secret or by a hash of it, and if it sent a
+//! challenge (PKCE) with its request for consent, to be the same as then. The error bodies carry
+//! both families of keys.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::call::{Call, Query, Reply};
 use crate::refusal::{self, Code, Refusal};
 use crate::state::State;
+use crate::switches::Pkce;
 use crate::tokens::{NotRedeemable, Pair, RefreshRules};
 
 /// `POST /token` and `DELETE /token`
@@ -45,10 +50,10 @@ fn issue(state: &mut State, call: &Call) -> Result<Pair, Refusal> {
             refusal::TOKEN_PARAMETER_MISSING.because(format!("The parameter {name} is missing."))
         })
     };
-    let client_id = need("client_id")?;
-    if client_id != state.client.id {
-        return Err(refusal::CLIENT_UNKNOWN.into());
-    }
+    let client = state
+        .clients
+        .find(need("client_id")?)
+        .ok_or(refusal::CLIENT_UNKNOWN)?;
     let grant_type = need("grant_type")?;
     let (mine, other) = match grant_type {
         "authorization_code" => ("code", "refresh_token"),
@@ -61,32 +66,40 @@ fn issue(state: &mut State, call: &Call) -> Result<Pair, Refusal> {
     let grant = need(mine)?;
     let proof = Proof::of(&parameters)?;
     if let Proof::Secret(secret) = proof
-        && secret != state.client.secret
+        && secret != client.client_secret
     {
         return Err(refusal::CLIENT_SECRET_WRONG.into());
     }
     for name in ["redirect_uri", "redirect_url"] {
         if parameters
             .get(name)
-            .is_some_and(|url| url != state.client.redirect_url)
+            .is_some_and(|url| url != client.redirect_url)
         {
             return Err(refusal::REDIRECT_MISMATCH.into());
         }
     }
     if let Proof::Hash(hash) = proof
-        && hash != hash_of(&state.client.secret, grant)
+        && hash != hash_of(&client.client_secret, grant)
     {
         return Err(refusal::HASH_MISMATCH.into());
     }
-    let now = state.now();
+    let now = state.clock.now();
     let pair = if mine == "code" {
-        state.tokens.redeem_code(grant, now)
+        let answers = |challenge: &str| match state.switches.pkce {
+            Pkce::Ignored => true,
+            Pkce::Enforced => parameters
+                .get("code_verifier")
+                .is_some_and(|verifier| challenge_of(verifier).as_deref() == Some(challenge)),
+        };
+        state
+            .tokens
+            .redeem_code(grant, &client.client_id, answers, now)
     } else {
         let rules = RefreshRules {
             life_s: state.switches.refresh_life_s,
             grace_s: state.switches.refresh_grace_s,
         };
-        state.tokens.refresh(grant, now, rules)
+        state.tokens.refresh(grant, &client.client_id, now, rules)
     };
     pair.map_err(|why| Refusal::from(code_of(why)))
 }
@@ -129,6 +142,15 @@ fn hash_of(secret: &str, grant: &str) -> String {
         })
 }
 
+/// The S256 challenge that a verifier answers; none for what RFC 7636 does not take for a verifier.
+fn challenge_of(verifier: &str) -> Option<String> {
+    let is_verifier = (43..=128).contains(&verifier.len())
+        && verifier
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    is_verifier.then(|| URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes())))
+}
+
 fn revoke(state: &mut State, call: &Call) -> Result<Reply, Refusal> {
     let bearer = call.bearer().ok_or(refusal::TOKEN_REQUIRED)?;
     // An expired token may still be revoked, a dead one not again.
@@ -154,5 +176,22 @@ mod tests {
             hash_of("secret", "code"),
             "875ccbea123ce4cf3682ad9f52be303c7a92c2eddf00e24bbeb583c3bf28765a"
         );
+    }
+
+    /// The pair of RFC 7636, appendix B.
+    #[test]
+    fn the_challenge_is_sha256_of_the_verifier_in_base64url_without_padding() {
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert_eq!(
+            challenge_of(verifier).as_deref(),
+            Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")
+        );
+        for bad in [
+            &verifier[1..],
+            &"a".repeat(129),
+            &verifier.replace('d', "+"),
+        ] {
+            assert_eq!(challenge_of(bad), None, "{bad}");
+        }
     }
 }

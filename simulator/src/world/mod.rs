@@ -98,6 +98,12 @@ impl World {
         }
     }
 
+    /// Whose address this is.
+    pub fn person_of(&self, email: &str) -> Result<Id, Refused> {
+        let person = self.people.by_email(email);
+        person.map(|person| person.id).ok_or(Refused::NoSuchPerson)
+    }
+
     pub fn standing_of(email: &str) -> Standing {
         let is_ours = email
             .rsplit_once('@')

@@ -2,7 +2,9 @@
 
 #![cfg(test)]
 
+mod assume_user;
 mod binary;
+mod clients;
 mod control;
 mod errors;
 mod faults;
@@ -11,5 +13,6 @@ mod limits;
 mod oauth;
 mod reads;
 mod switches;
+mod token_faults;
 mod world;
 mod writes;

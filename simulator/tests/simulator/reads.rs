@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::house::{House, ids, reply, start};
+use crate::house::{ids, reply, start};
 
 #[tokio::test]
 async fn a_list_has_its_envelope_and_includes_all_without_a_page_size() {
@@ -471,67 +470,4 @@ async fn server_info_takes_no_token_and_there_are_no_sheets() {
     .await;
     assert!(info.status == 200 && info.body["supportedLocales"].is_array());
     assert_eq!(house.get("/users/sheets").await.body["totalCount"], 0);
-}
-
-async fn assuming(house: &House, token: &str, email: &str) -> (u16, Value) {
-    let got = reply(
-        house
-            .request(Method::GET, "/users/me", token)
-            .header("Assume-User", email),
-    )
-    .await;
-    (
-        got.status,
-        if got.status == 200 {
-            got.body["email"].clone()
-        } else {
-            got.body["errorCode"].clone()
-        },
-    )
-}
-
-#[tokio::test]
-async fn a_system_admin_acts_as_somebody_else_who_is_none() {
-    let house = start().await;
-    let tokens = &house.is().tokens;
-    let refused = (401, Value::from(1030));
-    let chidi = "chidi.okafor%40example.org";
-    assert_eq!(
-        assuming(&house, &tokens.system_admin, chidi).await,
-        (200, "chidi.okafor@example.org".into())
-    );
-    for email in [
-        "farah.haddad%40example.org",
-        "nobody%40example.org",
-        "kim.gast%40partner.example",
-    ] {
-        assert_eq!(
-            assuming(&house, &tokens.system_admin, email).await,
-            refused,
-            "{email}"
-        );
-    }
-    assert_eq!(
-        assuming(&house, &tokens.member, "bela.kovacs%40example.org").await,
-        refused
-    );
-    assert_eq!(
-        assuming(&house, &tokens.system_admin, "%zz").await,
-        (400, Value::from(1011))
-    );
-    let list = reply(
-        house
-            .request(Method::GET, "/users", &tokens.system_admin)
-            .header("Assume-User", chidi),
-    )
-    .await;
-    assert!(
-        list.rows()[0].get("status").is_none(),
-        "the assumed person's view"
-    );
-    let entry = house.log().await.pop().unwrap();
-    assert_eq!(
-        (&entry["token"], &entry["assume_user"]),
-        (&"system_admin".into(), &chidi.into())
-    );
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::house::{House, ids, reply, small, start, start_with};
+use crate::house::{ids, small, start, start_with};
 
 #[tokio::test]
 async fn the_page_size_has_a_cap_that_clamps_refuses_or_is_not_there() {
@@ -302,22 +302,6 @@ async fn the_removed_may_still_be_answered_for() {
 }
 
 #[tokio::test]
-async fn an_oauth_token_assumes_nobody_unless_it_may() {
-    let house = start().await;
-    let token = crate::oauth::grant(&house, "ana.ruiz@example.org", "READ_USERS").await;
-    let token = token["access_token"].as_str().unwrap();
-    let ask = async |house: &House| {
-        let request = house
-            .request(Method::GET, "/users/me", token)
-            .header("Assume-User", "chidi.okafor%40example.org");
-        reply(request).await.refusal()
-    };
-    assert_eq!(ask(&house).await, (401, 1030));
-    house.switch(json!({"oauth_may_assume_user": true})).await;
-    assert_eq!(ask(&house).await.0, 200);
-}
-
-#[tokio::test]
 async fn a_switch_that_is_not_there_or_a_value_that_is_none_changes_nothing() {
     let house = start().await;
     let before = house.control("switches", json!({})).await;
@@ -347,6 +331,8 @@ async fn every_switch_is_known_to_these_tests_and_to_the_readme() {
     let readme = include_str!("../../README.md");
     let tests = concat!(
         include_str!("switches.rs"),
+        include_str!("assume_user.rs"),
+        include_str!("clients.rs"),
         include_str!("oauth.rs"),
         include_str!("limits.rs")
     );

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::{
     super::live::{Head, Held},
@@ -13,6 +12,7 @@ use super::{
     stop::Stop,
 };
 use crate::{
+    clock::since,
     directory::{Candidate, Directory, Evidence},
     error::Kind,
     model::{
@@ -124,6 +124,7 @@ impl Walker<'_> {
                 self.live.set_stale(stale_after(walk.state, walk.reason));
             }
         }
+        self.count(&walk);
         Ok(walk)
     }
 
@@ -197,7 +198,14 @@ impl Walker<'_> {
             .accounts
             .forget(&(self.live.project.clone(), self.live.account));
         self.live.set_stale(stale_after(walk.state, walk.reason));
+        self.count(&walk);
         walk
+    }
+
+    fn count(&self, walk: &Walk) {
+        let metrics = &self.gateway.0.metrics;
+        let ended_at = walk.ended_at.unwrap_or(walk.started_at);
+        metrics.walk_ended(walk.state, walk.reason, since(ended_at, walk.started_at));
     }
 
     /// What a failed walk says about its account; None where it says nothing.
@@ -267,19 +275,13 @@ impl Gateway {
     }
 }
 
-/// A state or reason as the API spells it.
-fn word(value: &impl Serialize) -> Option<String> {
-    let word = serde_json::to_value(value).ok()?;
-    word.as_str().map(str::to_owned)
-}
-
 pub(super) fn log(live: &Live, walk: &Walk) {
     let counts = walk.counts.unwrap_or_default();
     tracing::info!(
         account = %live.account,
         walk = %walk.id,
-        state = word(&walk.state).as_deref(),
-        reason = walk.reason.as_ref().and_then(word).as_deref(),
+        state = walk.state.as_str(),
+        reason = walk.reason.map(WalkReason::as_str),
         version = walk.directory_version.as_deref(),
         users = counts.users,
         groups = counts.groups,

@@ -1,0 +1,57 @@
+//! What this process tells of its work in numbers: what was counted as it happened, and how many
+//! accounts there are.
+
+use std::time::Duration;
+
+use super::Gateway;
+use crate::{
+    error::{Error, Kind, Result},
+    telemetry::Metrics,
+};
+
+/// Accounts are not counted anew for so long: whoever asks for numbers has no key.
+const COUNTED_FOR: Duration = Duration::from_secs(10);
+
+/// How long the numbers of this process wait for those of a database.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// Where this gateway counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// All numbers, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// `route_not_found`, where the operator wants none shown.
+    pub async fn metrics_page(&self) -> Result<String> {
+        if !self.0.settings.shows_metrics {
+            return Err(Error::new(
+                Kind::RouteNotFound,
+                "nothing is served at this path",
+            ));
+        }
+        let counting = self.0.runtime.spawn(self.clone().count_accounts());
+        // Without an answer in time they stay what they were.
+        let _ = tokio::time::timeout(PATIENCE, counting).await;
+        Ok(self.0.metrics.render())
+    }
+
+    async fn count_accounts(self) {
+        // Who asks while they are being counted gets what is known.
+        let Ok(mut counted_at) = self.0.accounts_counted_at.try_lock() else {
+            return;
+        };
+        let now = self.0.clock.monotonic();
+        if counted_at.is_some_and(|then| now.saturating_sub(then) < COUNTED_FOR) {
+            return;
+        }
+        let counts = self.0.store.count_accounts().await;
+        if let Err(error) = &counts {
+            tracing::debug!(%error, "the accounts could not be counted");
+        }
+        self.0.metrics.accounts(counts.ok().as_deref());
+        *counted_at = Some(now);
+    }
+}

@@ -1,0 +1,58 @@
+//! Requests, counted and timed by route.
+//!
+//! The routes are those of the API document, so a caller can make no new one up; whatever else was
+//! asked for is told apart by its status alone.
+
+use std::{collections::HashMap, time::Duration};
+
+use actix_web::http::{Method, StatusCode};
+use utoipa::openapi::OpenApi as Document;
+
+use crate::telemetry::{HttpMethod, Metrics, RouteMeter, metrics::NO_ROUTE};
+
+/// A meter for each route.
+pub struct Meters {
+    routes: HashMap<String, RouteMeter>,
+    others: RouteMeter,
+}
+
+impl Meters {
+    pub fn of(document: &Document, metrics: &Metrics) -> Self {
+        let templates = document.paths.paths.keys().flat_map(|path| {
+            let unified = path.starts_with("/iam").then(|| format!("/unified{path}"));
+            [path.clone()].into_iter().chain(unified)
+        });
+        Self {
+            routes: templates
+                .chain(["/openapi.json".to_owned()])
+                .map(|template| {
+                    let meter = metrics.route(&template);
+                    (template, meter)
+                })
+                .collect(),
+            others: metrics.route(NO_ROUTE),
+        }
+    }
+
+    /// A request to the route of this template, as far as one was found, was answered.
+    pub fn note(&self, route: Option<&str>, method: &Method, status: StatusCode, took: Duration) {
+        route
+            .and_then(|route| self.routes.get(route))
+            .unwrap_or(&self.others)
+            .answered(known(method), status.as_u16(), took);
+    }
+}
+
+/// A method that HTTP knows; any other word is the caller's, and no word of the caller's is noted.
+pub fn known(method: &Method) -> HttpMethod {
+    match *method {
+        Method::GET => HttpMethod::Get,
+        Method::HEAD => HttpMethod::Head,
+        Method::POST => HttpMethod::Post,
+        Method::PUT => HttpMethod::Put,
+        Method::PATCH => HttpMethod::Patch,
+        Method::DELETE => HttpMethod::Delete,
+        Method::OPTIONS => HttpMethod::Options,
+        _ => HttpMethod::Other,
+    }
+}

@@ -1,0 +1,767 @@
+//! What is counted, and under which names: every metric is in [`ALL`], once, with the values that
+//! its labels can have.
+//!
+//! A label says what kind of thing happened and never to whom: its values are words of an enum of
+//! ours, route templates, or keys of connectors. So there is nobody's name in here, and the number
+//! of series has a bound.
+//!
+//! A [`Metrics`] is a value that is handed on: two gateways in one process count apart, and nothing
+//! is installed anywhere. What happens with every request is counted through a [`RouteMeter`], which
+//! looks nothing up.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use metrics::{Counter, Gauge, Histogram, Key, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use crate::model::{
+    account::AccountStatus,
+    walk::{WalkReason, WalkState},
+};
+
+/// Where a request went that no route is for.
+pub const NO_ROUTE: &str = "-";
+
+/// Where a walk ended for no reason but that it was done.
+pub const NO_REASON: &str = "none";
+
+/// A metric: what it is called, and what it says.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [Label],
+    /// What it says, in a sentence without its full stop.
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper ends of its buckets, in seconds.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// A label, and what its value is one of.
+#[derive(Debug)]
+pub struct Label {
+    pub name: &'static str,
+    pub values: Values,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Values {
+    /// A template of the API document, such as `/iam/users/{record}`, or [`NO_ROUTE`].
+    Routes,
+    /// The key of a connector.
+    Connectors,
+    Words(fn() -> Vec<&'static str>),
+}
+
+const REQUESTS: Metric = Metric {
+    name: "rolecall_http_requests_total",
+    kind: Kind::Counter,
+    labels: &[
+        label("route", Values::Routes),
+        label("method", Values::Words(words::<HttpMethod>)),
+        label("status", Values::Words(words::<StatusClass>)),
+    ],
+    help: "Requests that were answered, by route template, method and class of status",
+};
+
+const REQUEST_SECONDS: Metric = Metric {
+    name: "rolecall_http_request_seconds",
+    kind: Kind::Histogram(&[
+        0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0,
+    ]),
+    labels: &[label("route", Values::Routes)],
+    help: "How long requests took until their answer was ready, waits for walks included",
+};
+
+const PROVIDER_CALLS: Metric = Metric {
+    name: "rolecall_provider_calls_total",
+    kind: Kind::Counter,
+    labels: &[
+        label("provider", Values::Connectors),
+        label("outcome", Values::Words(words::<CallOutcome>)),
+    ],
+    help: "Requests sent to a provider, each retry by itself, by what they came to",
+};
+
+const WALKS: Metric = Metric {
+    name: "rolecall_walks_total",
+    kind: Kind::Counter,
+    labels: &[
+        label("state", Values::Words(words::<WalkState>)),
+        label("reason", Values::Words(reasons)),
+    ],
+    help: "Walks that this process ended, by what they ended as and why",
+};
+
+const WALK_SECONDS: Metric = Metric {
+    name: "rolecall_walk_seconds",
+    kind: Kind::Histogram(&[
+        0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+    ]),
+    labels: &[],
+    help: "How long the walks took that this process ended, sealed or not",
+};
+
+const ACCOUNTS: Metric = Metric {
+    name: "rolecall_accounts",
+    kind: Kind::Gauge,
+    labels: &[label("state", Values::Words(words::<AccountStatus>))],
+    help: "Linked accounts in the store by their status; NaN while the store does not answer",
+};
+
+const REFRESHES: Metric = Metric {
+    name: "rolecall_refreshes_total",
+    kind: Kind::Counter,
+    labels: &[label("outcome", Values::Words(words::<RefreshOutcome>))],
+    help: "Refreshes of rotating credentials that this process sent, by what they came to",
+};
+
+const CREDENTIALS: Metric = Metric {
+    name: "rolecall_credentials",
+    kind: Kind::Gauge,
+    labels: &[label("state", Values::Words(words::<CredentialState>))],
+    help: "Credentials in the store by their state; NaN while the store does not answer",
+};
+
+/// Every metric that there is.
+pub const ALL: [&Metric; 8] = [
+    &REQUESTS,
+    &REQUEST_SECONDS,
+    &PROVIDER_CALLS,
+    &WALKS,
+    &WALK_SECONDS,
+    &ACCOUNTS,
+    &REFRESHES,
+    &CREDENTIALS,
+];
+
+const fn label(name: &'static str, values: Values) -> Label {
+    Label { name, values }
+}
+
+/// One of a closed set of words, which is all that a label's value may be.
+pub trait Word: Copy + 'static {
+    const ALL: &'static [Self];
+
+    fn word(self) -> &'static str;
+}
+
+fn words<W: Word>() -> Vec<&'static str> {
+    W::ALL.iter().map(|word| word.word()).collect()
+}
+
+fn reasons() -> Vec<&'static str> {
+    [words::<WalkReason>(), vec![NO_REASON]].concat()
+}
+
+/// A method that HTTP knows; any other word is the caller's, and none of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpMethod {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+    Other,
+}
+
+impl Word for HttpMethod {
+    const ALL: &'static [Self] = &[
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Patch,
+        Self::Delete,
+        Self::Options,
+        Self::Other,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Other => "-",
+        }
+    }
+}
+
+/// The first digit of a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusClass {
+    Informational,
+    Success,
+    Redirection,
+    ClientError,
+    ServerError,
+}
+
+impl StatusClass {
+    /// Of a status from 100 to 599; what is none counts as an error of ours.
+    pub const fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+impl Word for StatusClass {
+    const ALL: &'static [Self] = &[
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+        }
+    }
+}
+
+/// What a request to a provider came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    Answered,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    Refused,
+    Throttled,
+    Unavailable,
+    InvalidReply,
+}
+
+impl Word for CallOutcome {
+    const ALL: &'static [Self] = &[
+        Self::Answered,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Refused,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::InvalidReply,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::InvalidReply => "invalid_reply",
+        }
+    }
+}
+
+/// What a refresh of a rotating credential came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// A new pair came, and is stored.
+    Refreshed,
+    /// A new pair came, which the store could not take: it is in the journal.
+    Journalled,
+    /// The provider does not take the refresh token (`invalid_grant`).
+    Refused,
+    /// The provider answered something else than a pair.
+    Failed,
+    /// No answer came: whether the token was spent is not known.
+    Unanswered,
+}
+
+impl Word for RefreshOutcome {
+    const ALL: &'static [Self] = &[
+        Self::Refreshed,
+        Self::Journalled,
+        Self::Refused,
+        Self::Failed,
+        Self::Unanswered,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Refreshed => "refreshed",
+            Self::Journalled => "journalled",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// The state of a credential, as a person reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialState {
+    Healthy,
+    Refreshing,
+    Uncertain,
+    Degraded,
+    ReauthRequired,
+    Locked,
+    Disconnected,
+    Moved,
+}
+
+impl Word for CredentialState {
+    const ALL: &'static [Self] = &[
+        Self::Healthy,
+        Self::Refreshing,
+        Self::Uncertain,
+        Self::Degraded,
+        Self::ReauthRequired,
+        Self::Locked,
+        Self::Disconnected,
+        Self::Moved,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Refreshing => "refreshing",
+            Self::Uncertain => "uncertain",
+            Self::Degraded => "degraded",
+            Self::ReauthRequired => "reauth_required",
+            Self::Locked => "locked",
+            Self::Disconnected => "disconnected",
+            Self::Moved => "moved",
+        }
+    }
+}
+
+impl Word for WalkState {
+    const ALL: &'static [Self] = &WalkState::ALL;
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for WalkReason {
+    const ALL: &'static [Self] = &WalkReason::ALL;
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for AccountStatus {
+    const ALL: &'static [Self] = &AccountStatus::ALL;
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// The numbers of one gateway. Clones are the same one.
+#[derive(Clone)]
+pub struct Metrics(Arc<PrometheusRecorder>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics(…)")
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let buckets = |builder: PrometheusBuilder, metric: &Metric| match metric.kind {
+            Kind::Histogram(buckets) => builder
+                .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+                .expect("a histogram has buckets"),
+            Kind::Counter | Kind::Gauge => builder,
+        };
+        let recorder = ALL
+            .into_iter()
+            .fold(PrometheusBuilder::new(), buckets)
+            .build_recorder();
+        for Metric {
+            name, kind, help, ..
+        } in ALL
+        {
+            let (name, help) = ((*name).into(), (*help).into());
+            match kind {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+            }
+        }
+        Self(Arc::new(recorder))
+    }
+
+    /// What counts and times the requests to one route.
+    pub fn route(&self, template: &str) -> RouteMeter {
+        RouteMeter {
+            metrics: self.clone(),
+            template: template.into(),
+            seconds: OnceLock::new(),
+            requests: Default::default(),
+        }
+    }
+
+    /// A request was sent to a provider, and came to this.
+    pub fn provider_call(&self, provider: &'static str, outcome: CallOutcome) {
+        let key = key(&PROVIDER_CALLS, [provider, outcome.word()]);
+        self.counter(&key).increment(1);
+    }
+
+    /// A walk ended in this process.
+    pub fn walk_ended(&self, state: WalkState, reason: Option<WalkReason>, took: Duration) {
+        let reason = reason.map_or(NO_REASON, Word::word);
+        self.counter(&key(&WALKS, [state.word(), reason]))
+            .increment(1);
+        self.histogram(&key(&WALK_SECONDS, []))
+            .record(took.as_secs_f64());
+    }
+
+    /// A refresh token was sent to a provider, and that came to this.
+    pub fn refresh(&self, outcome: RefreshOutcome) {
+        self.counter(&key(&REFRESHES, [outcome.word()]))
+            .increment(1);
+    }
+
+    /// How many accounts there are of each status, of which those that are not named have none;
+    /// None if that could not be learnt.
+    pub fn accounts(&self, counts: Option<&[(AccountStatus, u64)]>) {
+        self.count(&ACCOUNTS, counts);
+    }
+
+    /// How many credentials there are in each state, likewise.
+    pub fn credentials(&self, counts: Option<&[(CredentialState, u64)]>) {
+        self.count(&CREDENTIALS, counts);
+    }
+
+    fn count<W: Word + PartialEq>(&self, metric: &'static Metric, counts: Option<&[(W, u64)]>) {
+        for state in W::ALL {
+            let of_state = |counts: &[(W, u64)]| {
+                let counts = counts.iter().filter(|(counted, _)| counted == state);
+                counts.map(|(_, count)| count).sum::<u64>() as f64
+            };
+            self.gauge(&key(metric, [state.word()]))
+                .set(counts.map_or(f64::NAN, of_state));
+        }
+    }
+
+    /// All of it in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.0.handle().render()
+    }
+
+    /// Adds up what was timed. What nobody reads would grow with every request: to be called every
+    /// few seconds.
+    pub fn add_up(&self) {
+        self.0.handle().run_upkeep();
+    }
+
+    fn counter(&self, key: &Key) -> Counter {
+        self.0.register_counter(key, &OF_OURS)
+    }
+
+    fn gauge(&self, key: &Key) -> Gauge {
+        self.0.register_gauge(key, &OF_OURS)
+    }
+
+    fn histogram(&self, key: &Key) -> Histogram {
+        self.0.register_histogram(key, &OF_OURS)
+    }
+}
+
+static OF_OURS: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+/// A series of a metric: a value for each of its labels, in their order.
+fn key<const LABELS: usize>(metric: &'static Metric, values: [&str; LABELS]) -> Key {
+    assert_eq!(
+        metric.labels.len(),
+        LABELS,
+        "{} has other labels",
+        metric.name
+    );
+    let labels: Vec<_> = metric
+        .labels
+        .iter()
+        .zip(values)
+        .map(|(label, value)| metrics::Label::new(label.name, value.to_owned()))
+        .collect();
+    Key::from_parts(metric.name, labels)
+}
+
+/// Counts and times the requests to one route. Its series are looked up when they are needed first,
+/// and then never again.
+pub struct RouteMeter {
+    metrics: Metrics,
+    template: Box<str>,
+    seconds: OnceLock<Histogram>,
+    requests: [[OnceLock<Counter>; StatusClass::ALL.len()]; HttpMethod::ALL.len()],
+}
+
+impl RouteMeter {
+    /// A request was answered with this status.
+    pub fn answered(&self, method: HttpMethod, status: u16, took: Duration) {
+        let status = StatusClass::of(status);
+        self.requests[method as usize][status as usize]
+            .get_or_init(|| {
+                let values = [&*self.template, method.word(), status.word()];
+                self.metrics.counter(&key(&REQUESTS, values))
+            })
+            .increment(1);
+        self.seconds
+            .get_or_init(|| {
+                let key = key(&REQUEST_SECONDS, [&*self.template]);
+                self.metrics.histogram(&key)
+            })
+            .record(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const ROUTE: &str = "/iam/users/{record}";
+    const CONNECTOR: &str = "smartsheet";
+
+    /// Whatever can happen, once.
+    fn everything() -> Metrics {
+        let metrics = Metrics::new();
+        let took = Duration::from_millis(20);
+        for route in [ROUTE, NO_ROUTE] {
+            let meter = metrics.route(route);
+            for method in HttpMethod::ALL {
+                for status in [101, 200, 304, 404, 503] {
+                    meter.answered(*method, status, took);
+                }
+            }
+        }
+        for outcome in CallOutcome::ALL {
+            metrics.provider_call(CONNECTOR, *outcome);
+        }
+        for state in WalkState::ALL {
+            metrics.walk_ended(state, None, took);
+            for reason in WalkReason::ALL {
+                metrics.walk_ended(state, Some(reason), took);
+            }
+        }
+        for outcome in RefreshOutcome::ALL {
+            metrics.refresh(*outcome);
+        }
+        metrics.accounts(Some(&[(AccountStatus::Active, 3)]));
+        metrics.credentials(Some(&[(CredentialState::Healthy, 3)]));
+        metrics
+    }
+
+    /// The samples of a page: name, labels in their order, value.
+    fn samples(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
+        let lines = page.lines();
+        lines
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = match series.split_once('{') {
+                    Some((name, labels)) => (name, labels.strip_suffix('}').unwrap()),
+                    None => (series, ""),
+                };
+                let labels = labels.split(',').filter(|label| !label.is_empty());
+                let labels = labels.map(|label| {
+                    let (name, value) = label.split_once('=').unwrap();
+                    (name.to_owned(), value.trim_matches('"').to_owned())
+                });
+                (name.to_owned(), labels.collect(), value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    fn value(page: &str, series: &str) -> Option<f64> {
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map(|value| value.parse().unwrap())
+    }
+
+    #[test]
+    fn every_metric_is_explained_and_has_its_kind() {
+        let page = everything().render();
+        for metric in ALL {
+            let help = format!("# HELP {} {}\n", metric.name, metric.help);
+            assert!(page.contains(&help), "{help}");
+            let kind = format!("# TYPE {} {}\n", metric.name, metric.kind.as_str());
+            assert!(page.contains(&kind), "{kind}");
+        }
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    /// No value of a label comes from anywhere but the sets that the table names, so none is
+    /// anybody's name, address or id.
+    #[test]
+    fn every_value_of_a_label_is_one_of_those_that_the_table_names() {
+        let page = everything().render();
+        let mut seen: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
+        for (name, labels, _) in samples(&page) {
+            let metric = ALL
+                .into_iter()
+                .find(|metric| {
+                    let rest = name.strip_prefix(metric.name);
+                    rest.is_some_and(|rest| match metric.kind {
+                        Kind::Histogram(_) => ["_bucket", "_sum", "_count"].contains(&rest),
+                        _ => rest.is_empty(),
+                    })
+                })
+                .unwrap_or_else(|| panic!("{name} is not in the table"));
+            for (label, value) in labels {
+                if label == "le" && matches!(metric.kind, Kind::Histogram(_)) {
+                    continue;
+                }
+                let known = metric.labels.iter().find(|known| known.name == label);
+                let known = known.unwrap_or_else(|| panic!("{name} has a label {label}"));
+                seen.entry((metric.name, known.name))
+                    .or_default()
+                    .insert(value);
+            }
+        }
+        for metric in ALL {
+            for label in metric.labels {
+                let allowed: BTreeSet<String> = match label.values {
+                    Values::Routes => [ROUTE, NO_ROUTE].map(str::to_owned).into(),
+                    Values::Connectors => [CONNECTOR.to_owned()].into(),
+                    Values::Words(words) => words().into_iter().map(str::to_owned).collect(),
+                };
+                assert_eq!(
+                    seen.get(&(metric.name, label.name)),
+                    Some(&allowed),
+                    "{} of {}",
+                    label.name,
+                    metric.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_plain_and_each_of_a_label_s_is_another() {
+        for label in ALL.iter().flat_map(|metric| metric.labels) {
+            let Values::Words(words) = label.values else {
+                continue;
+            };
+            let words = words();
+            let different: BTreeSet<_> = words.iter().collect();
+            assert_eq!(different.len(), words.len(), "{}", label.name);
+            for word in words {
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+                assert!(word.chars().all(is_plain), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_enum_s_place_is_where_its_word_stands() {
+        for (at, method) in HttpMethod::ALL.iter().enumerate() {
+            assert_eq!(*method as usize, at);
+        }
+        for (at, class) in StatusClass::ALL.iter().enumerate() {
+            assert_eq!(*class as usize, at);
+        }
+    }
+
+    #[test]
+    fn two_of_them_count_apart_and_clones_together() {
+        let (one, two) = (Metrics::new(), Metrics::new());
+        one.refresh(RefreshOutcome::Refreshed);
+        one.clone().refresh(RefreshOutcome::Refreshed);
+        two.refresh(RefreshOutcome::Refused);
+        let refreshed = "rolecall_refreshes_total{outcome=\"refreshed\"}";
+        assert_eq!(value(&one.render(), refreshed), Some(2.0));
+        assert_eq!(value(&two.render(), refreshed), None);
+    }
+
+    #[test]
+    fn what_was_added_up_is_still_there_and_in_its_bucket() {
+        let metrics = Metrics::new();
+        let meter = metrics.route(ROUTE);
+        for millis in [2, 20, 70_000] {
+            meter.answered(HttpMethod::Get, 200, Duration::from_millis(millis));
+            metrics.add_up();
+        }
+        let page = metrics.render();
+        let seconds = format!("rolecall_http_request_seconds_bucket{{route=\"{ROUTE}\",le=");
+        for (end, count) in [("0.001", 0.0), ("0.005", 1.0), ("60", 2.0), ("+Inf", 3.0)] {
+            let series = format!("{seconds}\"{end}\"}}");
+            assert_eq!(value(&page, &series), Some(count), "{page}");
+        }
+        let sum = format!("rolecall_http_request_seconds_sum{{route=\"{ROUTE}\"}}");
+        assert!((value(&page, &sum).unwrap() - 70.022).abs() < 1e-9);
+        let same = metrics.render();
+        assert_eq!(value(&same, &sum), value(&page, &sum));
+    }
+
+    #[test]
+    fn what_is_not_counted_is_none_and_what_is_not_known_is_no_number() {
+        let metrics = Metrics::new();
+        let series = |state: &str| format!("rolecall_accounts{{state=\"{state}\"}}");
+        metrics.accounts(Some(&[
+            (AccountStatus::Active, 7),
+            (AccountStatus::Error, 2),
+        ]));
+        let page = metrics.render();
+        assert_eq!(value(&page, &series("active")), Some(7.0));
+        assert_eq!(value(&page, &series("error")), Some(2.0));
+        assert!(
+            page.contains(&format!("{} 0\n", series("inactive"))),
+            "{page}"
+        );
+        metrics.accounts(None);
+        let page = metrics.render();
+        for state in words::<AccountStatus>() {
+            assert!(value(&page, &series(state)).unwrap().is_nan(), "{page}");
+        }
+    }
+}
