@@ -5,11 +5,13 @@
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
 //! * [`connector`]: what a connector says of itself.
+//! * [`brand`]: whose name and colours the hub's pages carry.
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 
 pub mod access;
 pub mod account;
+pub mod brand;
 pub mod budget;
 pub mod connector;
 pub mod id;
