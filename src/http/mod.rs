@@ -28,6 +28,7 @@ mod document;
 pub mod error;
 pub mod errors;
 pub mod health;
+pub mod hub;
 pub mod iam;
 pub mod moment;
 pub mod query;
