@@ -7,6 +7,7 @@
 //! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
 //!   strictly.
 //! * [`iam`], [`accounts`], [`connectors`], [`walks`], [`api_keys`], [`health`]: the routes.
+//! * [`hub`]: the pages that a customer links an account on.
 //! * [`error`], [`errors`], [`answer`], [`quota`]: the error table, its place in the document, and
 //!   what every answer has in common.
 //! * [`document()`]: the OpenAPI document.

@@ -9,7 +9,6 @@ use super::{look::Look, page::Page, place::Place, sight::Sight, words};
 #[template(path = "done.html")]
 pub struct Done<'a> {
     pub look: &'a Look,
-    pub customer: &'a str,
     /// What was linked: an organisation's name, or what there is in place of one.
     pub organisation: &'a str,
     /// Whose credential reads it.

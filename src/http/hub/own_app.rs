@@ -38,20 +38,6 @@ pub enum OwnAppFault {
     NotAClientSecret,
 }
 
-impl OwnAppFault {
-    fn is_about_region(self) -> bool {
-        self == Self::NoRegion
-    }
-
-    fn is_about_id(self) -> bool {
-        matches!(self, Self::NoClientId | Self::NotAClientId)
-    }
-
-    fn is_about_secret(self) -> bool {
-        matches!(self, Self::NoClientSecret | Self::NotAClientSecret)
-    }
-}
-
 impl OwnApp<'_> {
     fn is_chosen(&self, place: &Place) -> bool {
         self.chosen == Some(place.value.as_str())
@@ -62,16 +48,24 @@ impl OwnApp<'_> {
         false
     }
 
-    fn has_region_fault(&self) -> bool {
-        self.fault.is_some_and(OwnAppFault::is_about_region)
+    /// What is wrong with the region.
+    fn region_fault(&self) -> Option<&'static str> {
+        let is_missing = self.fault == Some(OwnAppFault::NoRegion);
+        is_missing.then_some("Choose the region of your account.")
     }
 
     fn has_id_fault(&self) -> bool {
-        self.fault.is_some_and(OwnAppFault::is_about_id)
+        matches!(
+            self.fault,
+            Some(OwnAppFault::NoClientId | OwnAppFault::NotAClientId)
+        )
     }
 
     fn has_secret_fault(&self) -> bool {
-        self.fault.is_some_and(OwnAppFault::is_about_secret)
+        matches!(
+            self.fault,
+            Some(OwnAppFault::NoClientSecret | OwnAppFault::NotAClientSecret)
+        )
     }
 }
 

@@ -76,6 +76,8 @@ struct Telling {
     title: &'static str,
     what: String,
     advice: Vec<String>,
+    /// What is to be typed elsewhere, exactly so.
+    value: Option<String>,
     way: Option<Way>,
 }
 
@@ -86,6 +88,7 @@ impl Problem<'_> {
             title,
             what: what.to_owned(),
             advice: advice.iter().map(|text| (*text).to_owned()).collect(),
+            value: None,
             way,
         };
         let new_invitation = format!("If that does not help, ask {name} for a new invitation.");
@@ -166,18 +169,19 @@ impl Problem<'_> {
                 ],
                 Some(OWN_APP),
             ),
-            Problem::RedirectUrlWrong(App::Own, redirect_url) => tell(
-                "The app has another redirect URL",
-                "Smartsheet sends people back only to the address that the app was registered \
-                 with. Nothing was saved.",
-                &[
-                    "In Smartsheet, open Account, then Developer Tools, then your app.",
-                    &format!(
-                        "Set its app redirect URL to exactly {redirect_url}, save, and try again."
-                    ),
-                ],
-                Some(OWN_APP),
-            ),
+            Problem::RedirectUrlWrong(App::Own, redirect_url) => Telling {
+                value: Some((*redirect_url).to_owned()),
+                ..tell(
+                    "The app has another redirect URL",
+                    "Smartsheet sends people back only to the address that the app was \
+                     registered with. Nothing was saved.",
+                    &[
+                        "In Smartsheet, open Account, then Developer Tools, then your app.",
+                        "Set its app redirect URL to exactly the one below, save, and try again.",
+                    ],
+                    Some(OWN_APP),
+                )
+            },
             Problem::ClientIdUnknown(App::Own) => tell(
                 "Smartsheet does not know this app",
                 "There is no app with this client id in the region that you chose. Nothing was \

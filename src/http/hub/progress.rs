@@ -90,17 +90,15 @@ impl Words {
             None => words::count(counts.pages),
         };
         let records = words::count(counts.records);
-        let left = match counts.eta_seconds {
-            Some(seconds @ 60..) => format!("about {}", words::duration(seconds)),
-            Some(seconds) => words::duration(seconds),
-            None => "not known yet".to_owned(),
-        };
+        let left = counts
+            .eta_seconds
+            .map_or_else(|| "not known yet".to_owned(), words::duration);
         let summary = match walk {
             FirstWalk::Waiting => "Reading is about to begin.".to_owned(),
             FirstWalk::Running(Counts {
                 eta_seconds: Some(_),
                 ..
-            }) => format!("Page {pages} read, {left} left."),
+            }) => format!("Page {pages} read, about {left} left."),
             FirstWalk::Running(_) => format!("Page {pages} read."),
             FirstWalk::Sealed => "Everything is read.".to_owned(),
             FirstWalk::Failed => "Reading did not finish.".to_owned(),
@@ -150,7 +148,7 @@ mod tests {
                 "state": "running", "pages": 12, "pages_total": 1060, "records": 1150,
                 "eta_seconds": 95,
                 "words": {
-                    "pages": "12 of 1,060", "records": "1,150", "left": "about 2 minutes",
+                    "pages": "12 of 1,060", "records": "1,150", "left": "2 minutes",
                     "summary": "Page 12 of 1,060 read, about 2 minutes left.",
                 },
             })

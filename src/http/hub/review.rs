@@ -49,7 +49,7 @@ impl Review<'_> {
 
     fn people(&self) -> String {
         match self.users {
-            Some(users) => words::counted(users, "person", "people"),
+            Some(users) => format!("{} can be listed", words::count(users)),
             None => "Smartsheet does not say how many".to_owned(),
         }
     }

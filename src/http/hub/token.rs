@@ -31,16 +31,6 @@ pub enum TokenFault<'a> {
     UnknownAt(&'a Place),
 }
 
-impl TokenFault<'_> {
-    fn is_about_region(self) -> bool {
-        matches!(self, Self::NoRegion | Self::UnknownAt(_))
-    }
-
-    fn is_about_token(self) -> bool {
-        matches!(self, Self::NoToken | Self::NotAToken)
-    }
-}
-
 impl Token<'_> {
     fn is_chosen(&self, place: &Place) -> bool {
         self.chosen == Some(place.value.as_str())
@@ -51,12 +41,20 @@ impl Token<'_> {
         matches!(self.fault, Some(TokenFault::UnknownAt(tried)) if tried == place)
     }
 
-    fn has_region_fault(&self) -> bool {
-        self.fault.is_some_and(TokenFault::is_about_region)
+    /// What is wrong with the region.
+    fn region_fault(&self) -> Option<&'static str> {
+        match self.fault? {
+            TokenFault::NoRegion => Some("Choose the region of your account."),
+            TokenFault::UnknownAt(_) => Some("Choose another region, if your account is there."),
+            TokenFault::NoToken | TokenFault::NotAToken => None,
+        }
     }
 
     fn has_token_fault(&self) -> bool {
-        self.fault.is_some_and(TokenFault::is_about_token)
+        matches!(
+            self.fault,
+            Some(TokenFault::NoToken | TokenFault::NotAToken)
+        )
     }
 }
 

@@ -21,7 +21,7 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
 /// A length of time in its largest unit, rounded up: nobody is told of less time than there is.
 pub fn duration(seconds: u64) -> String {
     let (length, one, many) = match seconds {
-        0..60 => return "less than a minute".to_owned(),
+        0..60 => return "under a minute".to_owned(),
         60..5_400 => (60, "minute", "minutes"),
         5_400..129_600 => (3_600, "hour", "hours"),
         _ => (86_400, "day", "days"),
@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn a_length_of_time_has_one_unit() {
         for (seconds, text) in [
-            (0, "less than a minute"),
-            (59, "less than a minute"),
+            (0, "under a minute"),
+            (59, "under a minute"),
             (60, "1 minute"),
             (61, "2 minutes"),
             (5_399, "90 minutes"),

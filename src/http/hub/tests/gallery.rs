@@ -385,7 +385,6 @@ impl World<'_> {
         let partly = Self::sight(&Self::identity(names, false), true);
         let done = Done {
             look,
-            customer: names.customer,
             organisation: names.organisation,
             person: names.person,
             place: &places[1],
