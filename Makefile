@@ -1,6 +1,6 @@
 # Each target is a line or two that hide nothing. `make help` lists them.
 
-.PHONY: help demo test lint deny audit fmt openapi image stackone fuzz soak bench
+.PHONY: help demo test lint deny audit fmt openapi image stackone fuzz hub soak bench
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,6 +39,9 @@ stackone: ## Every call of StackOne's own SDK against a demo (needs node, npm an
 
 fuzz: ## The API document against Spectral's rules, and a demo against the document (needs node, npm, python3 and a network)
 	tests/openapi/run
+
+hub: ## Every page of the hub in Chromium, with axe (needs chromium, node, npm and a network; SHOTS=DIR: leave screenshots)
+	tests/hub/run
 
 soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (ROLECALL_SOAK_SEED=n: one seed)
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1

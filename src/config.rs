@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,6 +19,8 @@ use figment2::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::model::brand::{Accent, Brand, Logo, Scheme};
+
 const DEFAULT: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "ROLECALL_";
 
@@ -31,6 +33,7 @@ pub struct Config {
     pub walk: Walk,
     pub directory: Directory,
     pub provider: ProviderConfig,
+    pub hub: Hub,
     pub log: Log,
 }
 
@@ -76,6 +79,14 @@ pub struct ProviderConfig {
     pub first_byte_timeout_seconds: f64,
     pub read_gap_timeout_seconds: f64,
     pub whole_timeout_seconds: f64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Hub {
+    pub name: String,
+    pub logo_file: PathBuf,
+    pub accent: String,
+    pub accent_dark: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -135,6 +146,50 @@ impl StoreConfig {
         let _ = url.set_password(None);
         url.to_string()
     }
+}
+
+impl Hub {
+    /// What the hub's pages carry; the logo is read from its file.
+    ///
+    /// # Errors
+    /// Everything that cannot be shown. Of a loaded configuration, only that the file of the logo
+    /// has changed since.
+    pub fn brand(&self) -> Result<Brand, Faults> {
+        let mut faults = Vec::new();
+        let mut note = |key: &str, fault: &dyn fmt::Display| {
+            faults.push(format!("hub.{key} {fault}"));
+        };
+        let name = self.name.parse().map_err(|fault| note("name", &fault)).ok();
+        let accent = Accent::new(&self.accent, Scheme::Light)
+            .map_err(|fault| note("accent", &fault))
+            .ok();
+        let accent_dark = Accent::new(&self.accent_dark, Scheme::Dark)
+            .map_err(|fault| note("accent_dark", &fault))
+            .ok();
+        let logo = if self.logo_file.as_os_str().is_empty() {
+            Some(None)
+        } else {
+            read_logo(&self.logo_file)
+                .map(Some)
+                .map_err(|fault| note("logo_file", &fault))
+                .ok()
+        };
+        match (name, logo, accent, accent_dark) {
+            (Some(name), Some(logo), Some(accent), Some(accent_dark)) => Ok(Brand {
+                name,
+                logo,
+                accent,
+                accent_dark,
+            }),
+            _ => Err(Faults(faults)),
+        }
+    }
+}
+
+fn read_logo(path: &Path) -> Result<Logo, String> {
+    let bytes =
+        fs::read(path).map_err(|error| format!("cannot be read: {}: {error}", path.display()))?;
+    Logo::new(bytes).map_err(|fault| format!("{fault}: {}", path.display()))
 }
 
 /// Everything that is wrong with the settings.
@@ -199,7 +254,10 @@ impl Config {
             return Err(Faults(faults));
         }
         let config: Config = figment.extract().map_err(|error| Faults(lines(&error)))?;
-        let faults = config.impossible();
+        let mut faults = config.impossible();
+        if let Err(Faults(of_hub)) = config.hub.brand() {
+            faults.extend(of_hub);
+        }
         if faults.is_empty() {
             Ok(config)
         } else {
@@ -439,6 +497,45 @@ mod tests {
         .unwrap();
         assert_eq!(config.store.url, "sqlite://x.db");
         assert!((config.provider.whole_timeout_seconds - 7.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_hub_s_brand_is_checked_as_a_whole() {
+        let brand = Config::with(&[]).unwrap().hub.brand().unwrap();
+        assert_eq!(brand.name.as_str(), "Rolecall");
+        assert_eq!(brand.logo, None);
+
+        let faults = Config::with(&[
+            ("hub.name", "\" \""),
+            ("hub.logo_file", "\"no/such/logo.png\""),
+            ("hub.accent", "\"navy\""),
+            ("hub.accent_dark", "\"#1f5fa8\""),
+            ("walk.parallel_reads", "0"),
+        ])
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "5 faults",
+            "walk.parallel_reads",
+            "hub.name must be 1 to 60 characters",
+            "hub.logo_file cannot be read: no/such/logo.png",
+            "hub.accent must be a colour such as #1f5fa8",
+            "hub.accent_dark must be read on #10151b",
+        ] {
+            assert!(faults.contains(part), "{part}: {faults}");
+        }
+    }
+
+    #[test]
+    fn a_logo_is_read_and_must_be_a_picture() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = format!("{:?}", file.path().to_str().unwrap());
+        let load = || Config::with(&[("hub.logo_file", path.as_str())]);
+        let faults = load().unwrap_err().to_string();
+        assert!(faults.contains("must be a PNG, JPEG"), "{faults}");
+        fs::write(file.path(), "<svg xmlns='http://www.w3.org/2000/svg'/>").unwrap();
+        let logo = load().unwrap().hub.brand().unwrap().logo.unwrap();
+        assert_eq!(logo.kind().media_type(), "image/svg+xml");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Gateway;
 use crate::{
     error::{Error, Kind, Result},
-    telemetry::Metrics,
+    model::account as model,
+    store::CountedState,
+    telemetry::{Metrics, metrics::CredentialState},
 };
 
 /// Accounts are not counted anew for so long: whoever asks for numbers has no key.
@@ -52,6 +54,31 @@ impl Gateway {
             tracing::debug!(%error, "the accounts could not be counted");
         }
         self.0.metrics.accounts(counts.ok().as_deref());
+        let counts = self.0.store.count_credentials().await;
+        let counts = counts.map(|counts| {
+            let states = counts
+                .into_iter()
+                .map(|(state, count)| (state_of(state), count));
+            states.collect::<Vec<_>>()
+        });
+        if let Err(error) = &counts {
+            tracing::debug!(%error, "the credentials could not be counted");
+        }
+        self.0.metrics.credentials(counts.ok().as_deref());
         *counted_at = Some(now);
+    }
+}
+
+/// A credential's state as it is counted.
+const fn state_of(state: CountedState) -> CredentialState {
+    match state {
+        CountedState::Of(model::CredentialState::Healthy) => CredentialState::Healthy,
+        CountedState::Of(model::CredentialState::Refreshing) => CredentialState::Refreshing,
+        CountedState::Of(model::CredentialState::Uncertain) => CredentialState::Uncertain,
+        CountedState::Of(model::CredentialState::ReauthRequired) => CredentialState::ReauthRequired,
+        CountedState::Of(model::CredentialState::Moved) => CredentialState::Moved,
+        CountedState::Degraded => CredentialState::Degraded,
+        CountedState::Locked => CredentialState::Locked,
+        CountedState::Disconnected => CredentialState::Disconnected,
     }
 }

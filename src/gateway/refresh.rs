@@ -40,6 +40,7 @@ use crate::{
     store::{
         Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd, StoredCredential, Wanted,
     },
+    telemetry::metrics::RefreshOutcome,
 };
 
 /// After this much of an intent's time nothing is sent any more.
@@ -367,6 +368,11 @@ impl Gateway {
         loop {
             match store.commit_pair(pending).await {
                 Ok(committed) => {
+                    self.0.metrics.refresh(if is_journaled {
+                        RefreshOutcome::Journalled
+                    } else {
+                        RefreshOutcome::Refreshed
+                    });
                     if is_journaled {
                         store.unjournal_pair(pending);
                     }
@@ -412,6 +418,13 @@ impl Gateway {
             | TokenErrorKind::Throttled
             | TokenErrorKind::Refused => (RefreshEnd::Refused, AFTER_REFUSED),
         };
+        self.0.metrics.refresh(match end {
+            RefreshEnd::InvalidGrant => RefreshOutcome::Refused,
+            RefreshEnd::Doubtful => RefreshOutcome::Unanswered,
+            RefreshEnd::Unsent | RefreshEnd::Refused | RefreshEnd::AppRefused => {
+                RefreshOutcome::Failed
+            }
+        });
         let again_after = doubled(bounds, intent.attempts);
         let mut wait = STORED_AGAIN.0;
         // What came of it is worth as much as a pair: without it, others find the row in flight

@@ -8,6 +8,7 @@
 //!   strictly.
 //! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`oauth`], [`connectors`],
 //!   [`walks`], [`api_keys`], [`audit`], [`health`]: the routes.
+//! * [`hub`]: the pages that a customer links an account on.
 //! * [`error`], [`errors`], [`answer`], [`quota`], `meter`: the error table, its place in the
 //!   document, and what every answer has in common.
 //! * [`document()`]: the OpenAPI document.
@@ -35,6 +36,7 @@ mod document;
 pub mod error;
 pub mod errors;
 pub mod health;
+pub mod hub;
 pub mod iam;
 mod meter;
 pub mod moment;

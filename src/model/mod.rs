@@ -5,6 +5,7 @@
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
 //! * [`connector`]: what a connector says of itself; [`profile`]: an OAuth app at its provider.
+//! * [`brand`]: whose name and colours the hub's pages carry.
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`connect`]: an invitation to link.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
@@ -13,6 +14,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod brand;
 pub mod budget;
 pub mod connect;
 pub mod connector;

@@ -101,7 +101,7 @@ pub enum WalkReason {
 }
 
 impl WalkReason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::MassDisappearance,
         Self::Degraded,
         Self::Discarded,
@@ -112,7 +112,10 @@ impl WalkReason {
         Self::ProviderUnavailable,
         Self::ProviderThrottled,
         Self::CredentialRefused,
+        Self::CredentialUncertain,
+        Self::CredentialLocked,
         Self::ScopeMissing,
+        Self::AssumeUserRefused,
         Self::OrganisationChanged,
         Self::Interrupted,
         Self::StoreUnavailable,
@@ -132,7 +135,10 @@ impl WalkReason {
             Self::ProviderUnavailable => "provider_unavailable",
             Self::ProviderThrottled => "provider_throttled",
             Self::CredentialRefused => "credential_refused",
+            Self::CredentialUncertain => "credential_uncertain",
+            Self::CredentialLocked => "credential_locked",
             Self::ScopeMissing => "scope_missing",
+            Self::AssumeUserRefused => "assume_user_refused",
             Self::OrganisationChanged => "organisation_changed",
             Self::Interrupted => "interrupted",
             Self::StoreUnavailable => "store_unavailable",

@@ -107,6 +107,15 @@ pub struct StoredCredential {
     pub own_app: Option<OAuthApp>,
 }
 
+/// A credential's state as it is counted, with what only its account or its row knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountedState {
+    Of(CredentialState),
+    Degraded,
+    Locked,
+    Disconnected,
+}
+
 /// Why a refresh is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -254,6 +263,39 @@ impl Store {
             profile: profile.as_deref().map(id_in).transpose()?,
             own_app,
         }))
+    }
+
+    /// How many credentials are in each state, in all projects together.
+    pub async fn count_credentials(&self) -> Result<Vec<(CountedState, u64)>> {
+        let rows: Vec<(String, i64, i64, i64, i64)> = self
+            .db
+            .fetch(
+                "select state, is_doubtful, is_degraded, is_locked, count(*)
+                 from (
+                     select credentials.state, credentials.is_doubtful,
+                            cast(case when status_reasons like '%\"code\":\"degraded\"%'
+                                then 1 else 0 end as bigint) as is_degraded,
+                            cast(case when status_reasons like '%\"code\":\"locked\"%'
+                                then 1 else 0 end as bigint) as is_locked
+                     from credentials join accounts on accounts.id = credentials.account
+                 ) as counted
+                 group by state, is_doubtful, is_degraded, is_locked",
+                [],
+            )
+            .await?;
+        rows.into_iter()
+            .map(|(state, is_doubtful, is_degraded, is_locked, count)| {
+                let state = match state.as_str() {
+                    DESTROYED => CountedState::Disconnected,
+                    _ if is_locked != 0 => CountedState::Locked,
+                    state => match shown(state, is_doubtful != 0)? {
+                        CredentialState::Healthy if is_degraded != 0 => CountedState::Degraded,
+                        state => CountedState::Of(state),
+                    },
+                };
+                Ok((state, count_in(count)?))
+            })
+            .collect()
     }
 
     /// The accounts, of every project, whose credentials are to be refreshed, taken over or tried

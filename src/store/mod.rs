@@ -70,8 +70,8 @@ pub use audit::{AuditFault, Verified};
 pub use connect_sessions::{Authorization, Bringer, Draft, NewAuthorization, StateFault};
 pub use copy::{Copied, CopyError};
 pub use credentials::{
-    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, Grant, Intent, IssuedTo,
-    RefreshEnd, StoredCredential, TAKEN_OVER_AFTER, Wanted,
+    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, CountedState, Grant,
+    Intent, IssuedTo, RefreshEnd, StoredCredential, TAKEN_OVER_AFTER, Wanted,
 };
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;

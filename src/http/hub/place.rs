@@ -1,0 +1,68 @@
+//! Where a customer's Smartsheet is, as they choose it on a page.
+
+use url::Url;
+
+/// A region of the provider's, or another API base that the operator allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What a form sends in `region`.
+    pub value: String,
+    /// What people call it, such as `Europe`.
+    pub name: String,
+    /// The one host that a credential of this place is sent to.
+    pub api_host: String,
+    /// The origin of the pages where people sign in and give consent, such as
+    /// `https://app.smartsheet.eu`; None where nobody can.
+    pub sign_in_origin: Option<String>,
+}
+
+impl Place {
+    /// `api` and `sign_in` are http or https urls.
+    pub fn new(value: &str, name: &str, api: &Url, sign_in: Option<&Url>) -> Self {
+        Self {
+            value: value.to_owned(),
+            name: name.to_owned(),
+            api_host: host(&origin(api)),
+            sign_in_origin: sign_in.map(origin),
+        }
+    }
+
+    /// The host that people see in their browser when they use the provider.
+    pub fn sign_in_host(&self) -> Option<String> {
+        self.sign_in_origin.as_deref().map(host)
+    }
+}
+
+/// In ASCII, whatever was typed: it goes into a header.
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn host(origin: &str) -> String {
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    host.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_shown_by_its_hosts() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let api = url("https://api.smartsheet.eu/2.0");
+        let sign_in = url("https://app.smartsheet.eu/b/authorize");
+        let place = Place::new("eu", "Europe", &api, Some(&sign_in));
+        assert_eq!(place.api_host, "api.smartsheet.eu");
+        assert_eq!(
+            place.sign_in_origin.as_deref(),
+            Some("https://app.smartsheet.eu")
+        );
+        assert_eq!(place.sign_in_host().as_deref(), Some("app.smartsheet.eu"));
+
+        let api = url("http://127.0.0.1:4010/2.0");
+        let place = Place::new(api.as_str(), "Smartsheet simulator", &api, None);
+        assert_eq!(place.api_host, "127.0.0.1:4010");
+        assert_eq!(place.sign_in_host(), None);
+    }
+}

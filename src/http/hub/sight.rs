@@ -1,0 +1,120 @@
+//! What a credential lets be served, and what will be missing and why, in a customer's words.
+
+use crate::model::schema::{Reason, UserField, Warning};
+
+/// What is seen with a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    pub served: Vec<&'static str>,
+    pub missing: Vec<Missing>,
+}
+
+/// Something that stays empty, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub what: &'static str,
+    pub why: &'static str,
+}
+
+/// What a credential may or may not see, in the order in which people ask for it.
+const FIELDS: [UserField; 6] = [
+    UserField::Status,
+    UserField::Roles,
+    UserField::Groups,
+    UserField::Seat,
+    UserField::LastLoginAt,
+    UserField::IsExternal,
+];
+
+impl Sight {
+    /// `hidden` are the fields that would be empty for everybody; `is_admin` is whether the
+    /// credential is a System Admin's.
+    pub fn of(is_admin: bool, hidden: &[Warning]) -> Self {
+        let mut sight = Self {
+            served: vec!["Names and e-mail addresses"],
+            missing: Vec::new(),
+        };
+        for field in FIELDS {
+            match hidden.iter().find(|warning| warning.field == field) {
+                None => sight.served.push(what(field)),
+                Some(warning) => sight.missing.push(Missing {
+                    what: what(field),
+                    why: why(field, warning.reason, is_admin),
+                }),
+            }
+        }
+        sight
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+const fn what(field: UserField) -> &'static str {
+    match field {
+        UserField::Status => "Who is active, invited or deactivated",
+        UserField::Roles => "Roles, such as System Admin and Group Admin",
+        UserField::Groups => "Groups and their members",
+        UserField::Seat => "Seats, such as Member and Guest",
+        UserField::LastLoginAt => "When each person last signed in",
+        UserField::IsExternal => "Who is from outside your organisation",
+    }
+}
+
+const fn why(field: UserField, reason: Reason, is_admin: bool) -> &'static str {
+    match (reason, field) {
+        (Reason::NotPermitted, UserField::Groups) => "This account may not read groups.",
+        (Reason::NotPermitted, _) if is_admin => "Smartsheet does not show it to this account.",
+        (Reason::NotPermitted, _) => "Smartsheet shows it to System Admins only.",
+        (Reason::NotSupported, UserField::Seat) => {
+            "Smartsheet names no plan that seats could be read from."
+        }
+        (Reason::NotSupported, _) => "Your Smartsheet plan does not have it.",
+        (Reason::NotFetched, _) => "It is not read.",
+        (Reason::Unknown, _) => "Smartsheet did not say.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{directory::Visibility, model::observed::Seats};
+
+    fn sight(is_admin: bool, seats: &Seats, sees_groups: bool) -> Sight {
+        let visibility = Visibility::of(is_admin, seats, sees_groups);
+        Sight::of(is_admin, &visibility.hidden_fields())
+    }
+
+    #[test]
+    fn every_field_is_either_served_or_missing() {
+        let readable = Seats::Readable { plan: "77".into() };
+        for is_admin in [true, false] {
+            for seats in [&readable, &Seats::Hidden(Reason::NotSupported)] {
+                for sees_groups in [true, false] {
+                    let sight = sight(is_admin, seats, sees_groups);
+                    assert_eq!(sight.served.len() + sight.missing.len(), 1 + FIELDS.len());
+                }
+            }
+        }
+        assert!(sight(true, &readable, true).is_whole());
+    }
+
+    #[test]
+    fn a_member_is_told_what_an_admin_would_see() {
+        let seen = sight(false, &Seats::Hidden(Reason::NotPermitted), true);
+        assert_eq!(seen.served.len(), 2, "{seen:?}");
+        for missing in &seen.missing {
+            assert_eq!(missing.why, "Smartsheet shows it to System Admins only.");
+        }
+        let seen = sight(true, &Seats::Hidden(Reason::NotSupported), false);
+        let why: Vec<_> = seen.missing.iter().map(|missing| missing.why).collect();
+        assert_eq!(
+            why,
+            [
+                "This account may not read groups.",
+                "Smartsheet names no plan that seats could be read from."
+            ]
+        );
+    }
+}

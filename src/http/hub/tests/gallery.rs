@@ -1,0 +1,477 @@
+//! Every page of the hub in every state that is worth a look.
+
+use actix_web::body::MessageBody;
+use url::Url;
+
+use crate::{
+    config::Config,
+    directory::Visibility,
+    error::Progress as Counts,
+    http::hub::{
+        done::{Counted, Done},
+        look::Look,
+        own_app::{OwnApp, OwnAppFault},
+        page::{Page, answer},
+        place::Place,
+        problem::{App, Problem, ProblemPage},
+        progress::{FirstWalk, Progress},
+        review::{Method, Review},
+        sight::Sight,
+        start::{Again, Methods, Notice, SignIn, Start},
+        token::{Token, TokenFault},
+    },
+    model::{
+        observed::{Identity, Seats},
+        schema::Reason,
+    },
+};
+
+/// A page as it was sent.
+pub struct Shown {
+    /// What it shows, as a file may be named.
+    pub name: String,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub html: String,
+}
+
+impl Shown {
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(each, _)| each == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
+/// What others called things.
+pub struct Names {
+    pub brand: &'static str,
+    pub customer: &'static str,
+    pub organisation: &'static str,
+    pub person: &'static str,
+    pub email: &'static str,
+    pub label: &'static str,
+    pub client_id: &'static str,
+}
+
+pub const ORDINARY: Names = Names {
+    brand: "Northwind People",
+    customer: "Example Ltd",
+    organisation: "Example Ltd",
+    person: "Ana Ruiz",
+    email: "ana.ruiz@example.org",
+    label: "Second app",
+    client_id: "1hq3kd9s0example7b2",
+};
+
+const LOGO: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 220 48\" width=\"220\" \
+    height=\"48\"><circle cx=\"24\" cy=\"24\" r=\"18\" fill=\"#7a1f5c\"/><path d=\"M60 14h140v6H60zm0 \
+    14h100v6H60z\" fill=\"#222222\"/></svg>";
+
+/// The looks that a hub may have: by its name, and by a logo and colours of its own.
+pub fn looks(names: &Names) -> [Look; 2] {
+    let name = format!("{:?}", names.brand);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), LOGO).unwrap();
+    let logo = format!("{:?}", file.path().to_str().unwrap());
+    let plain = [("hub.name", name.as_str())];
+    let own = [
+        ("hub.name", name.as_str()),
+        ("hub.logo_file", logo.as_str()),
+        ("hub.accent", "\"#7a1f5c\""),
+        ("hub.accent_dark", "\"#e39ac9\""),
+    ];
+    [&plain[..], &own[..]].map(|settings| {
+        let config = Config::with(settings).unwrap();
+        Look::new(&config.hub.brand().unwrap())
+    })
+}
+
+fn places() -> Vec<Place> {
+    let url = |text: &str| Url::parse(text).unwrap();
+    let region = |value, name, end: &str| {
+        let api = url(&format!("https://api.smartsheet{end}/2.0"));
+        let sign_in = url(&format!("https://app.smartsheet{end}/b/authorize"));
+        Place::new(value, name, &api, Some(&sign_in))
+    };
+    let simulator = url("http://127.0.0.1:4010/2.0");
+    vec![
+        region("us", "United States", ".com"),
+        region("eu", "Europe", ".eu"),
+        region("au", "Australia", ".au"),
+        region("gov", "US Government", "gov.com"),
+        Place::new(
+            simulator.as_str(),
+            "Smartsheet simulator",
+            &simulator,
+            Some(&simulator),
+        ),
+    ]
+}
+
+/// All that pages are made from.
+struct World<'a> {
+    look: &'a Look,
+    names: &'a Names,
+    places: Vec<Place>,
+    shown: Vec<Shown>,
+}
+
+/// Every page, in the order of a customer's way.
+pub fn gallery(look: &Look, names: &Names) -> Vec<Shown> {
+    let mut world = World {
+        look,
+        names,
+        places: places(),
+        shown: Vec::new(),
+    };
+    world.starts();
+    world.tokens();
+    world.own_apps();
+    world.reviews();
+    world.walks();
+    world.ends();
+    world.problems();
+    world.shown
+}
+
+/// Something that nobody else's page may send.
+const FORM_TOKEN: &str = "7f0c9f1e-form-token";
+
+impl World<'_> {
+    fn show(shown: &mut Vec<Shown>, name: &str, page: &impl Page) {
+        let response = answer(page).unwrap();
+        let headers = response.headers().iter();
+        let headers = headers.map(|(name, value)| {
+            let value = value.to_str().unwrap().to_owned();
+            (name.as_str().to_owned(), value)
+        });
+        shown.push(Shown {
+            name: name.to_owned(),
+            status: response.status().as_u16(),
+            headers: headers.collect(),
+            html: match response.into_body().try_into_bytes() {
+                Ok(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+                Err(_) => panic!("{name}: a page is sent whole"),
+            },
+        });
+    }
+
+    fn starts(&mut self) {
+        let Self {
+            look,
+            names,
+            places,
+            shown,
+        } = self;
+        let sign_in = |profile, place| SignIn {
+            profile,
+            label: names.label,
+            place,
+        };
+        let all = |sign_in| Methods {
+            sign_in,
+            own_app: true,
+            access_token: true,
+        };
+        let start = |methods| Start {
+            look,
+            form_token: FORM_TOKEN,
+            customer: names.customer,
+            again: None,
+            notice: None,
+            methods,
+            seconds_left: 1_680,
+        };
+        let one = start(all(vec![sign_in("p1", &places[1])]));
+        Self::show(shown, "start", &one);
+        let several = start(all(vec![
+            sign_in("p1", &places[0]),
+            sign_in("p2", &places[1]),
+            SignIn {
+                label: "First app",
+                ..sign_in("p3", &places[1])
+            },
+        ]));
+        Self::show(shown, "start-several", &several);
+        let again = Start {
+            again: Some(Again {
+                organisation: Some(names.organisation),
+            }),
+            notice: Some(Notice::Cancelled),
+            ..start(Methods {
+                sign_in: vec![sign_in("p1", &places[1])],
+                own_app: false,
+                access_token: false,
+            })
+        };
+        Self::show(shown, "start-again", &again);
+        let token_only = start(Methods {
+            sign_in: Vec::new(),
+            own_app: false,
+            access_token: true,
+        });
+        Self::show(shown, "start-token-only", &token_only);
+    }
+
+    fn tokens(&mut self) {
+        let Self {
+            look,
+            places,
+            shown,
+            ..
+        } = self;
+        let token = |fault| Token {
+            look,
+            form_token: FORM_TOKEN,
+            places,
+            chosen: None,
+            fault,
+            has_other_ways: true,
+        };
+        let unknown = Some(TokenFault::UnknownAt(&places[1]));
+        Self::show(shown, "token", &token(None));
+        Self::show(shown, "token-unknown-there", &token(unknown));
+        Self::show(shown, "token-no-region", &token(Some(TokenFault::NoRegion)));
+        let chosen = |fault| Token {
+            chosen: Some("eu"),
+            ..token(Some(fault))
+        };
+        Self::show(shown, "token-missing", &chosen(TokenFault::NoToken));
+        Self::show(shown, "token-malformed", &chosen(TokenFault::NotAToken));
+        let one_place = Token {
+            places: &places[1..2],
+            has_other_ways: false,
+            ..token(unknown)
+        };
+        Self::show(shown, "token-one-region", &one_place);
+    }
+
+    fn own_apps(&mut self) {
+        let Self {
+            look,
+            names,
+            places,
+            shown,
+        } = self;
+        let own_app = |fault| OwnApp {
+            look,
+            form_token: FORM_TOKEN,
+            places,
+            chosen: None,
+            client_id: "",
+            hub_url: "https://link.example.com/",
+            redirect_url: "https://link.example.com/connect/oauth2/smartsheet/callback",
+            fault,
+            has_other_ways: true,
+        };
+        Self::show(shown, "app", &own_app(None));
+        for (name, fault) in [
+            ("app-no-region", OwnAppFault::NoRegion),
+            ("app-no-id", OwnAppFault::NoClientId),
+            ("app-no-secret", OwnAppFault::NoClientSecret),
+            ("app-malformed-id", OwnAppFault::NotAClientId),
+            ("app-malformed-secret", OwnAppFault::NotAClientSecret),
+        ] {
+            let page = OwnApp {
+                chosen: Some("us").filter(|_| fault != OwnAppFault::NoRegion),
+                client_id: names.client_id,
+                ..own_app(Some(fault))
+            };
+            Self::show(shown, name, &page);
+        }
+    }
+
+    fn identity(names: &Names, is_admin: bool) -> Identity {
+        Identity {
+            user: "3058104730912644".into(),
+            email: Some(names.email.to_owned()),
+            name: Some(names.person.to_owned()),
+            organisation: "7731904426510212".into(),
+            organisation_name: Some(names.organisation.to_owned()),
+            is_admin,
+            seats: if is_admin {
+                Seats::Readable {
+                    plan: "7731904426510212".into(),
+                }
+            } else {
+                Seats::Hidden(Reason::NotPermitted)
+            },
+        }
+    }
+
+    fn sight(identity: &Identity, sees_groups: bool) -> Sight {
+        let visibility = Visibility::of(identity.is_admin, &identity.seats, sees_groups);
+        Sight::of(identity.is_admin, &visibility.hidden_fields())
+    }
+
+    fn reviews(&mut self) {
+        let Self {
+            look,
+            names,
+            places,
+            shown,
+        } = self;
+        let mut show = |name, method, identity: &Identity, users, sees_groups| {
+            let page = Review {
+                look,
+                form_token: FORM_TOKEN,
+                customer: names.customer,
+                method,
+                place: &places[1],
+                identity,
+                users,
+                sight: &Self::sight(identity, sees_groups),
+            };
+            Self::show(shown, name, &page);
+        };
+        let admin = Self::identity(names, true);
+        let member = Self::identity(names, false);
+        let nameless = Identity {
+            email: None,
+            name: None,
+            organisation_name: None,
+            seats: Seats::Hidden(Reason::NotSupported),
+            ..admin.clone()
+        };
+        show("review", Method::AccessToken, &admin, Some(1_137), true);
+        show("review-member", Method::SignIn, &member, Some(1), true);
+        show("review-nameless", Method::OwnApp, &nameless, None, false);
+    }
+
+    fn walks(&mut self) {
+        let Self {
+            look, names, shown, ..
+        } = self;
+        let running = FirstWalk::Running(Counts {
+            pages: 12,
+            pages_total: Some(32),
+            records: 1_150,
+            eta_seconds: Some(95),
+        });
+        let beginning = FirstWalk::Running(Counts {
+            pages: 1,
+            records: 100,
+            ..Counts::default()
+        });
+        for (name, walk) in [
+            ("progress", running),
+            ("progress-waiting", FirstWalk::Waiting),
+            ("progress-beginning", beginning),
+            ("progress-failed", FirstWalk::Failed),
+            ("progress-sealed", FirstWalk::Sealed),
+        ] {
+            let organisation = names.organisation;
+            Self::show(
+                shown,
+                name,
+                &Progress {
+                    look,
+                    organisation,
+                    walk,
+                },
+            );
+        }
+    }
+
+    fn ends(&mut self) {
+        let Self {
+            look,
+            names,
+            places,
+            shown,
+        } = self;
+        let back = Url::parse("https://app.example.com/settings/directory?linked=1&x=2").unwrap();
+        let whole = Self::sight(&Self::identity(names, true), true);
+        let partly = Self::sight(&Self::identity(names, false), true);
+        let done = Done {
+            look,
+            organisation: names.organisation,
+            person: names.person,
+            place: &places[1],
+            directory: Some(Counted {
+                users: 1_137,
+                groups: 1,
+            }),
+            sight: &whole,
+            account: "0198c3a2-5b6f-7c11-9d0e-2f4a6b8c0d1e",
+            provider: "smartsheet",
+            opener_origin: Some("https://app.example.com"),
+            return_url: Some(&back),
+        };
+        Self::show(shown, "done", &done);
+        let alone = Done {
+            directory: None,
+            sight: &partly,
+            opener_origin: None,
+            return_url: None,
+            ..done
+        };
+        Self::show(shown, "done-alone", &alone);
+    }
+
+    fn problems(&mut self) {
+        let Self {
+            look,
+            names,
+            places,
+            shown,
+        } = self;
+        for (name, problem) in problems(&places[2], names) {
+            let reference = "0198c3a2-7d10-7abc-8def-0123456789ab";
+            let page = ProblemPage::new(look, problem, reference);
+            Self::show(shown, &format!("problem-{name}"), &page);
+        }
+    }
+}
+
+/// Each problem, by a name that no other has: one that is new does not compile before it has one.
+fn problems<'a>(place: &'a Place, names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
+    let redirect_url = "https://link.example.com/connect/oauth2/smartsheet/callback";
+    let all = [
+        Problem::InvitationUnknown,
+        Problem::InvitationUsed,
+        Problem::ConsentDenied,
+        Problem::AuthorisationExpired,
+        Problem::OtherBrowser,
+        Problem::AppSecretWrong(App::Own),
+        Problem::AppSecretWrong(App::Profile),
+        Problem::RedirectUrlWrong(App::Own, redirect_url),
+        Problem::RedirectUrlWrong(App::Profile, redirect_url),
+        Problem::ClientIdUnknown(App::Own),
+        Problem::ClientIdUnknown(App::Profile),
+        Problem::RegionWrong(place),
+        Problem::TokenRefused,
+        Problem::RightsMissing,
+        Problem::ProviderSilent,
+        Problem::ProviderThrottled { seconds: 180 },
+        Problem::OrganisationMismatch {
+            linked: Some(names.organisation),
+        },
+        Problem::ForeignForm,
+        Problem::ProfileDisabled,
+        Problem::Internal,
+    ];
+    let name = |problem: &Problem<'_>| match problem {
+        Problem::InvitationUnknown => "invitation-unknown",
+        Problem::InvitationUsed => "invitation-used",
+        Problem::ConsentDenied => "consent-denied",
+        Problem::AuthorisationExpired => "authorisation-expired",
+        Problem::OtherBrowser => "other-browser",
+        Problem::AppSecretWrong(App::Own) => "app-secret",
+        Problem::AppSecretWrong(App::Profile) => "profile-secret",
+        Problem::RedirectUrlWrong(App::Own, _) => "app-redirect",
+        Problem::RedirectUrlWrong(App::Profile, _) => "profile-redirect",
+        Problem::ClientIdUnknown(App::Own) => "app-unknown",
+        Problem::ClientIdUnknown(App::Profile) => "profile-unknown",
+        Problem::RegionWrong(_) => "region",
+        Problem::TokenRefused => "token-refused",
+        Problem::RightsMissing => "rights",
+        Problem::ProviderSilent => "silent",
+        Problem::ProviderThrottled { .. } => "throttled",
+        Problem::OrganisationMismatch { .. } => "organisation",
+        Problem::ForeignForm => "foreign-form",
+        Problem::ProfileDisabled => "profile-disabled",
+        Problem::Internal => "internal",
+    };
+    all.map(|problem| (name(&problem), problem)).to_vec()
+}
