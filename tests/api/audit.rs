@@ -148,7 +148,7 @@ async fn walks_are_told_with_who_had_them_made_and_once_each() {
         "api_key:{} credential.used account:{account}",
         id_of(&world.key)
     );
-    assert_eq!(used().await, [root.clone()]);
+    assert_eq!(used().await, std::slice::from_ref(&root));
 
     // Reads of what is fresh use nothing.
     for _ in 0..3 {
