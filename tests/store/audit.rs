@@ -550,6 +550,45 @@ async fn every_kind_of_tampering_is_found(world: World, mut intruder: Intruder) 
     is_whole().await;
 }
 
+/// Two logs that were once one, as after a backup was restored: the entries of either are true, and
+/// those of one do not pass in the other.
+async fn entries_of_another_past_are_found(world: World, mut intruder: Intruder) {
+    let store = &world.store;
+    let [own, _] = victims(&world).await;
+    let go_on = async || {
+        for _ in 0..2 {
+            world.tick();
+            world.account(&own).await;
+        }
+    };
+    intruder.remember().await;
+    go_on().await;
+    intruder
+        .run("create table other_past as select * from audit_log")
+        .await;
+    intruder.restore().await;
+    go_on().await;
+    intruder
+        .run(
+            "drop table log_before; create table log_before as select * from audit_log;
+             drop table heads_before; create table heads_before as select * from audit_heads",
+        )
+        .await;
+    let end = N + 2;
+    assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(end as u64));
+    for from_there in ["= 7", "= 8", ">= 7"] {
+        let exchange = format!(
+            "delete from audit_log where project = 'own' and seq {from_there};
+             insert into audit_log
+                 select * from other_past where project = 'own' and seq {from_there}"
+        );
+        intruder.run(&exchange).await;
+        let found = store.verify_audit(&own).await.unwrap();
+        assert_eq!(found, broken(end, AuditFault::Changed), "{from_there}");
+        intruder.restore().await;
+    }
+}
+
 /// Work goes on whatever became of the log, and what was done to it is not covered up by that.
 async fn a_break_stays_to_be_seen(world: World, mut intruder: Intruder) {
     use AuditFault::{Changed, Continued, Missing};
@@ -699,6 +738,23 @@ async fn in_postgresql_every_kind_of_tampering_is_found() {
     let world = World::open(&schema.url(), &ring("a")).await.unwrap();
     let intruder = Intruder::Postgres(schema.connect().await);
     every_kind_of_tampering_is_found(world, intruder).await;
+}
+
+#[tokio::test]
+async fn in_sqlite_entries_of_another_past_are_found() {
+    let (_folder, url) = sqlite().await;
+    let world = World::open(&url, &ring("a")).await.unwrap();
+    entries_of_another_past_are_found(world, in_file(&url).await).await;
+}
+
+#[tokio::test]
+async fn in_postgresql_entries_of_another_past_are_found() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let intruder = Intruder::Postgres(schema.connect().await);
+    entries_of_another_past_are_found(world, intruder).await;
 }
 
 #[tokio::test]
