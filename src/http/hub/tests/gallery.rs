@@ -274,7 +274,10 @@ impl World<'_> {
         ] {
             let page = OwnApp {
                 chosen: Some("us").filter(|_| fault != OwnAppFault::NoRegion),
-                client_id: names.client_id,
+                client_id: match fault {
+                    OwnAppFault::NoClientId => "",
+                    _ => names.client_id,
+                },
                 ..own_app(Some(fault))
             };
             Self::show(shown, name, &page);
