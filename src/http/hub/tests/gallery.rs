@@ -318,6 +318,7 @@ impl World<'_> {
             let page = Review {
                 look,
                 form_token: FORM_TOKEN,
+                draft: 3,
                 customer: names.customer,
                 method,
                 place: &places[1],
