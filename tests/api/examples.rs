@@ -42,6 +42,9 @@ impl Examples {
     }
 }
 
+/// What stands for a text of 256 random bits.
+const SECRET: &str = "Yk1mT2x4c0ZzZ0hGd0tqU3pBcVJ2VnBYd0l6bWJnaE4";
+
 /// Replaces what is of one run; the same id is the same in all examples.
 #[derive(Default)]
 struct Settling {
@@ -63,7 +66,11 @@ impl Settling {
                 // An account of a customer is at no simulator; who links it names one of the two.
                 if members.get("base_url").is_some_and(Value::is_string) {
                     members.insert("region".to_owned(), "us".into());
-                    if members.contains_key("credential") {
+                    let is_request = members.contains_key("client_secret")
+                        || members
+                            .get("credential")
+                            .is_some_and(|credential| credential.get("access_token").is_some());
+                    if is_request {
                         members.remove("base_url");
                     } else {
                         members.insert("base_url".to_owned(), Value::Null);
@@ -73,6 +80,10 @@ impl Settling {
                 if let Some(sequence) = members.get_mut("sequence") {
                     *sequence = (12 - self.entries).into();
                     self.entries += 1;
+                }
+                // Of a connect session: a number of chance.
+                if let Some(id) = members.get_mut("id").filter(|id| id.is_number()) {
+                    *id = 7_004_205_316_608_u64.into();
                 }
                 if let Some(age) = members.get_mut("age_seconds") {
                     *age = 12.into();
@@ -88,6 +99,15 @@ impl Settling {
         match name {
             "key" => Some("rc_019ab5c27a3e70008000000000000001_…".to_owned()),
             "access_token" => Some("token-of-a-system-admin".to_owned()),
+            "client_id" => Some("client-id-of-the-app".to_owned()),
+            "client_secret" => Some("client-secret-of-the-app".to_owned()),
+            "state" if text.len() == 43 => Some(SECRET.to_owned()),
+            "code" if text.len() == 17 => Some("a-code-of-the-provider".to_owned()),
+            "token" => Some(SECRET.to_owned()),
+            "auth_link_url" => Some(format!("https://rolecall.example.com/connect/{SECRET}")),
+            "url" if text.contains("/b/authorize") => Some(format!(
+                "https://app.smartsheet.com/b/authorize?response_type=code&client_id=client-id-of-the-app&scope=READ_USERS&state={SECRET}&code_challenge=…&code_challenge_method=S256"
+            )),
             "next" if !is_id => Some("ARExMDA2NTMwODM2MTUxNDA1Nw".to_owned()),
             "ended_at" => Some("2026-11-22T10:00:02Z".to_owned()),
             "expires_at" => Some("2027-06-30T00:00:00Z".to_owned()),
@@ -196,6 +216,8 @@ async fn told(world: &World) -> Examples {
     let delete = (Method::DELETE, of_account.as_str());
     told.ask(world, "delete_account", delete, None).await;
 
+    link_by_oauth(world, &mut told).await;
+
     let in_days = |days: u64| (world.clock.now() + Duration::from_hours(24 * days)).to_string();
     let key = json!({
         "label": "HR feed",
@@ -218,6 +240,70 @@ async fn told(world: &World) -> Examples {
     );
     told.get(world, "list_audit_entries", &told_of_key).await;
     told
+}
+
+/// A profile, a sign-in under it, and an invitation.
+async fn link_by_oauth(world: &World, told: &mut Examples) {
+    let callback = "https://app.example.com/oauth/callback";
+    let client = world.simulator.register_client(callback);
+    let new = json!({
+        "provider": "smartsheet",
+        "label": "Example's app for the EU",
+        "client_id": client.client_id,
+        "client_secret": client.client_secret,
+        "base_url": world.simulator.announcement().api_base,
+        "redirect_url": callback,
+    });
+    let post = (Method::POST, "/connector_profiles");
+    let profile = told
+        .ask(world, "create_connector_profile", post, Some(new))
+        .await;
+    let profile = profile["id"].as_str().unwrap();
+    let path = format!("/connector_profiles/{profile}");
+    told.get(world, "list_connector_profiles", "/connector_profiles")
+        .await;
+    told.get(world, "get_connector_profile", &path).await;
+    let patch = (Method::PATCH, path.as_str());
+    let change = json!({"label": "Example's app", "actions": ["users", "groups"]});
+    told.ask(world, "update_connector_profile", patch, Some(change))
+        .await;
+
+    let begin = json!({
+        "profile": profile,
+        "callback_url": callback,
+        "origin_owner_id": "customer-17",
+        "origin_owner_name": "Example Ltd",
+    });
+    let post = (Method::POST, "/oauth/authorization_url");
+    let begun = told.ask(world, "authorization_url", post, Some(begin)).await;
+    let login = world.admin_email().await;
+    let back = world.consent(begun["url"].as_str().unwrap(), &login).await;
+    let of = |name: &str| {
+        let pair = back.query_pairs().find(|(key, _)| key == name);
+        pair.unwrap().1.into_owned()
+    };
+    let brought = json!({"state": of("state"), "code": of("code")});
+    let post = (Method::POST, "/oauth/token_exchange");
+    let linked = told.ask(world, "token_exchange", post, Some(brought)).await;
+    let refresh = format!("/accounts/{}/refresh", linked["id"].as_str().unwrap());
+    told.ask(world, "refresh_account", (Method::POST, &refresh), None)
+        .await;
+
+    let invite = json!({
+        "origin_owner_id": "customer-17",
+        "origin_owner_name": "Example Ltd",
+        "provider": "smartsheet",
+        "expires_in": 86_400,
+        "metadata": {"seen_in": "onboarding"},
+    });
+    let post = (Method::POST, "/connect_sessions");
+    let invited = told
+        .ask(world, "create_connect_session", post, Some(invite))
+        .await;
+    let token = json!({"token": invited["token"]});
+    let post = (Method::POST, "/connect_sessions/authenticate");
+    told.ask(world, "authenticate_connect_session", post, Some(token))
+        .await;
 }
 
 #[tokio::test]

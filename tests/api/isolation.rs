@@ -29,6 +29,7 @@ const ALL: [Whose; 4] = [Whose::Own, Whose::Others, Whose::Absent, Whose::Malfor
 struct Project {
     key: String,
     key_id: String,
+    profile: String,
     account: String,
     held_walk: String,
     /// Somebody, and a group, whom only this project's directory has.
@@ -49,6 +50,7 @@ fn id<'a>(
 ) -> &'a str {
     let of = |project: &'a Project| match (name, resource) {
         ("id", "api_keys") => project.key_id.as_str(),
+        ("id", "connector_profiles") => project.profile.as_str(),
         ("account" | "id", _) => project.account.as_str(),
         ("walk", _) => project.held_walk.as_str(),
         ("record", "users") => project.user.as_str(),
@@ -97,7 +99,18 @@ impl Project {
             .expect(200);
         assert_eq!(held["state"], "held", "{name}: {held}");
         let truth = provider.truth().await;
+        let profile = json!({
+            "provider": "smartsheet",
+            "client_id": "an-app",
+            "client_secret": "a-secret",
+            "base_url": provider.simulator.announcement().api_base,
+        });
+        let profile = world
+            .send(Method::POST, "/connector_profiles", &auth, Some(&profile))
+            .await
+            .expect(201);
         Self {
+            profile: profile["id"].as_str().unwrap().to_owned(),
             key_id: ApiKeyText::parse(&key).unwrap().id().to_string(),
             key,
             account,
@@ -202,6 +215,11 @@ async fn no_route_answers_with_anything_of_another_project() {
             let known = [
                 "/accounts",
                 "/api_keys",
+                "/connect_sessions",
+                "/connect_sessions/authenticate",
+                "/connector_profiles",
+                "/oauth/authorization_url",
+                "/oauth/token_exchange",
                 "/audit",
                 "/connectors/meta",
                 "/health/live",
@@ -255,6 +273,7 @@ async fn no_route_answers_with_anything_of_another_project() {
                 let text = body.to_string();
                 for secret in [
                     &other.key_id,
+                    &other.profile,
                     &other.account,
                     &other.held_walk,
                     &other.user,

@@ -165,10 +165,13 @@ impl Process {
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     std::fs::read_dir(directory)
         .unwrap()
-        .map(|entry| {
+        .flat_map(|entry| {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                return files(&path);
+            }
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read(&path).unwrap())
+            vec![(name, std::fs::read(&path).unwrap())]
         })
         .collect()
 }

@@ -332,6 +332,80 @@ impl World {
         account
     }
 
+    /// The person behind the system admin's token, by e-mail address.
+    pub async fn admin_email(&self) -> String {
+        let truth = self.truth().await;
+        truth["users"][0]["email"].as_str().unwrap().to_owned()
+    }
+
+    /// Consents at the provider, as `login`, to what its page of consent at `url` asks; gives
+    /// where the browser is sent then.
+    pub async fn consent(&self, url: &str, login: &str) -> url::Url {
+        self.decide(url, login, "allow").await
+    }
+
+    /// Allows or denies at the provider what its page of consent at `url` asks.
+    pub async fn decide(&self, url: &str, login: &str, decision: &str) -> url::Url {
+        let mut page: url::Url = url.parse().unwrap();
+        let mut form: Vec<_> = page.query_pairs().into_owned().collect();
+        form.push(("login".to_owned(), login.to_owned()));
+        form.push(("decision".to_owned(), decision.to_owned()));
+        page.set_query(None);
+        let browser = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        let reply = browser.post(page).form(&form).send().await.unwrap();
+        assert_eq!(reply.status(), StatusCode::FOUND, "{reply:?}");
+        let location = reply.headers()["location"].to_str().unwrap();
+        location.parse().unwrap()
+    }
+
+    /// A connector profile for an app that is registered at the provider, as its id; and where its
+    /// browser is sent back to.
+    pub async fn profile(&self) -> (String, String) {
+        let callback = "https://app.example.org/callback";
+        let client = self.simulator.register_client(callback);
+        let body = json!({
+            "provider": "smartsheet",
+            "client_id": client.client_id,
+            "client_secret": client.client_secret,
+            "base_url": self.simulator.announcement().api_base,
+            "redirect_url": callback,
+        });
+        let made = self
+            .call(Method::POST, "/connector_profiles", Some(&body))
+            .await
+            .expect(201);
+        (made["id"].as_str().unwrap().to_owned(), callback.to_owned())
+    }
+
+    /// Links an account by OAuth, consented to by the system admin, and gives its id.
+    pub async fn link_oauth(&self, profile: &str, callback: &str) -> String {
+        let body = json!({
+            "profile": profile,
+            "callback_url": callback,
+            "origin_owner_id": "customer-1",
+            "origin_owner_name": "Customer One",
+        });
+        let begun = self
+            .call(Method::POST, "/oauth/authorization_url", Some(&body))
+            .await
+            .expect(200);
+        let login = self.admin_email().await;
+        let back = self.consent(begun["url"].as_str().unwrap(), &login).await;
+        let of = |name: &str| {
+            let pair = back.query_pairs().find(|(key, _)| key == name);
+            pair.unwrap().1.into_owned()
+        };
+        let body = json!({"state": of("state"), "code": of("code")});
+        let account = self
+            .call(Method::POST, "/oauth/token_exchange", Some(&body))
+            .await
+            .expect(201);
+        account["id"].as_str().unwrap().to_owned()
+    }
+
     pub fn admin_token(&self) -> String {
         self.simulator.announcement().tokens.system_admin.clone()
     }
