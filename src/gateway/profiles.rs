@@ -199,7 +199,7 @@ impl Gateway {
 }
 
 /// An app's redirect URL: over TLS, or to the customer's or operator's own machine.
-pub(super) fn is_redirect_url(text: &str) -> bool {
+pub fn is_redirect_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
     };

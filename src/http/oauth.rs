@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gateway::{Gateway, authorize::NewSignIn, link::Described},
+    gateway::{
+        Gateway, authorize::NewSignIn, link::Described, profiles::is_redirect_url,
+    },
     model::account::AccountKind,
 };
 
@@ -86,6 +88,12 @@ pub struct ExchangeIn {
 impl AuthorizationIn {
     /// What the sign-in is to become, but for the provider, which the profile names.
     fn into_description(self) -> Result<NewSignIn> {
+        if !is_redirect_url(&self.callback_url) {
+            return Err(Error::new(
+                Kind::InvalidBody,
+                "`callback_url` must be the redirect URL of the connector profile",
+            ));
+        }
         Ok(NewSignIn {
             profile: self.profile,
             callback_url: self.callback_url,

@@ -77,7 +77,11 @@ async fn the_same_token_may_be_linked_twice_and_the_two_live_apart() {
     assert_ne!(first, second);
     assert_eq!(count(&world).await, 2);
     world
-        .call(Method::DELETE, &format!("/accounts/{first}?purge=true"), None)
+        .call(
+            Method::DELETE,
+            &format!("/accounts/{first}?purge=true"),
+            None,
+        )
         .await
         .expect(200);
     assert_eq!(world.walk(&second).await["state"], "sealed");

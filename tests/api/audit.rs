@@ -111,7 +111,7 @@ async fn what_is_done_through_the_api_is_told_with_the_key_that_did_it() {
             by(&format!("api_key.created api_key:{key}")),
             by(&format!("api_key.updated api_key:{key}")),
             by(&format!("api_key.revoked api_key:{key}")),
-            by(&format!("account.purged account:{account}")),
+            by(&format!("account.disconnected account:{account}")),
         ]
     );
     assert_eq!(all[2]["detail"], json!({"provider": "smartsheet"}));
@@ -127,7 +127,7 @@ async fn what_is_done_through_the_api_is_told_with_the_key_that_did_it() {
     assert_eq!(of_account.len(), 7);
     let used = entries(&world, "action=credential.used").await;
     assert_eq!(used.len(), 3);
-    let both = format!("action=account.purged&subject_id={account}");
+    let both = format!("action=account.disconnected&subject_id={account}");
     assert_eq!(entries(&world, &both).await.len(), 1);
     let neither = format!("action=api_key.revoked&subject_id={account}");
     assert!(entries(&world, &neither).await.is_empty());

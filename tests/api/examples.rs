@@ -275,7 +275,9 @@ async fn link_by_oauth(world: &World, told: &mut Examples) {
         "origin_owner_name": "Example Ltd",
     });
     let post = (Method::POST, "/oauth/authorization_url");
-    let begun = told.ask(world, "authorization_url", post, Some(begin)).await;
+    let begun = told
+        .ask(world, "authorization_url", post, Some(begin))
+        .await;
     let login = world.admin_email().await;
     let back = world.consent(begun["url"].as_str().unwrap(), &login).await;
     let of = |name: &str| {
