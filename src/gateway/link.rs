@@ -1,6 +1,6 @@
 //! Linking: what was brought is tried, and only then is anything stored.
 //!
-//! A token, or a pair of tokens that a sign-in brought, becomes a [`Proven`] credential once the
+//! A token, or a pair of tokens that a sign-in brought, becomes a `Proven` credential once the
 //! provider has said whose it is and that it may read users. What follows is the same for all:
 //! a new account, or a new credential for one that is there.
 
