@@ -189,7 +189,7 @@ impl Gateway {
     /// `directory_not_ready`, and what a failed first walk came to.
     pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
         let live = self.live(&own.account);
-        check_active(&own.account)?;
+        check_served(&own.account)?;
         self.catch_up(&live, own.latest).await?;
         let head = match live.head() {
             Some(head) => head,
@@ -234,7 +234,7 @@ impl Gateway {
         live: &Arc<Live>,
         max_age: MaxAge,
     ) -> Result<Arc<Head>> {
-        check_active(&own.account)?;
+        check_served(&own.account)?;
         self.catch_up(live, own.latest).await?;
         let Some(head) = live.head() else {
             return self.first_head(own, live, self.0.settings.read_wait).await;
@@ -541,20 +541,40 @@ fn not_permitted(hidden: Warning) -> Error {
 }
 
 /// # Errors
-/// `account_inactive` for an account that serves nothing, whatever its provider would say.
-pub(super) fn check_active(account: &Account) -> Result<()> {
-    let (message, hint) = match account.inactive_reason() {
-        None | Some(Inactive::Moved) => return Ok(()),
-        Some(Inactive::Disconnected) => (
+/// `account_inactive` for an account of which nothing is served, whatever its provider would say.
+pub(super) fn check_served(account: &Account) -> Result<()> {
+    match account.inactive_reason() {
+        // What was read before is served for as long as that of a dead credential.
+        None | Some(Inactive::Moved) => Ok(()),
+        Some(reason) => Err(not_active(reason)),
+    }
+}
+
+/// # Errors
+/// `account_inactive` for an account whose provider is not to be called.
+pub(super) fn check_callable(account: &Account) -> Result<()> {
+    match account.inactive_reason() {
+        None => Ok(()),
+        Some(reason) => Err(not_active(reason)),
+    }
+}
+
+fn not_active(reason: Inactive) -> Error {
+    let (message, hint) = match reason {
+        Inactive::Disconnected => (
             "this account was disconnected",
             "Link it again: make a connect session with this account_id.",
         ),
-        Some(Inactive::ProfileDisabled) => (
+        Inactive::ProfileDisabled => (
             "the connector profile of this account is disabled",
             "Enable the profile with PATCH /connector_profiles/{id}.",
         ),
+        Inactive::Moved => (
+            "another installation has this account's credential",
+            "Ask there, take it back with `rolecall credentials take-back`, or link it again.",
+        ),
     };
-    Err(Error::new(Kind::AccountInactive, message).with_hint(hint))
+    Error::new(Kind::AccountInactive, message).with_hint(hint)
 }
 
 pub(super) fn inactive(account: &Account) -> Error {

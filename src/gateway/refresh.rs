@@ -58,6 +58,10 @@ const NEAR_ITS_END: Duration = Duration::from_secs(60);
 /// How often it is looked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How often ended invitations are looked for, and how long they are kept.
+const SWEPT_EVERY: Duration = Duration::from_secs(600);
+const ENDED_KEPT_FOR: Duration = Duration::from_secs(86_400);
+
 /// How many are refreshed at once.
 const AT_ONCE: usize = 32;
 
@@ -95,8 +99,14 @@ impl Gateway {
     /// it is aborted.
     pub async fn keep_refreshing(self) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut swept_at = None;
         loop {
             self.0.clock.sleep(LOOK_EVERY).await;
+            let now = self.0.clock.monotonic();
+            if swept_at.is_none_or(|then| now.saturating_sub(then) > SWEPT_EVERY) {
+                self.forget_ended_sessions().await;
+                swept_at = Some(now);
+            }
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
             let due = match self.0.store.due_refreshes(free).await {
                 Ok(due) => due,
@@ -120,6 +130,16 @@ impl Gateway {
         }
     }
 
+    /// Invitations and sign-ins that ended are told apart from what never was for a day.
+    async fn forget_ended_sessions(&self) {
+        let Ok(before) = self.0.clock.now().saturating_sub(ENDED_KEPT_FOR) else {
+            return;
+        };
+        if let Err(error) = self.0.store.forget_ended_sessions(before).await {
+            tracing::warn!(%error, "ended connect sessions could not be forgotten");
+        }
+    }
+
     /// Refreshes an account's tokens now, whether or not they are due; a refresh token that was
     /// refused before is tried once more. Gives the account as it is then.
     ///
@@ -127,7 +147,7 @@ impl Gateway {
     /// `nothing_to_refresh`, `account_inactive`, `refresh_in_progress`, `store_unavailable`.
     pub async fn refresh_now(&self, own: &OwnAccount) -> Result<Arc<Account>> {
         let account = &own.account;
-        super::reading::check_active(account)?;
+        super::reading::check_callable(account)?;
         let outcome = self
             .refreshed(account, Wanted::Now { generation: None }, PATIENCE)
             .await?;

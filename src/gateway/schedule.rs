@@ -57,6 +57,9 @@ impl Gateway {
                     continue;
                 }
             };
+            if account.inactive_reason().is_some() {
+                continue;
+            }
             let live = self.live(&account);
             // Whose walk takes longer than the claim is due again, and needs no second place.
             if live.running().is_some() {

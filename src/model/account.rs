@@ -108,11 +108,12 @@ impl Account {
         }
     }
 
-    /// Whether the provider no longer takes this account's credential.
+    /// Whether the provider no longer takes this account's credential, as far as this
+    /// installation has it: another may have moved on with it.
     pub fn needs_reauth(&self) -> bool {
         self.status_reasons
             .iter()
-            .any(|reason| reason.code == Self::REAUTH_REQUIRED)
+            .any(|reason| [Self::REAUTH_REQUIRED, Self::MOVED].contains(&reason.code.as_str()))
     }
 }
 

@@ -202,7 +202,7 @@ impl Gateway {
     /// # Errors
     /// `account_inactive`, `provider_unavailable`, `store_unavailable`.
     pub async fn walk_now(&self, own: &OwnAccount, full: bool, wait: Duration) -> Result<Walk> {
-        super::reading::check_active(&own.account)?;
+        super::reading::check_callable(&own.account)?;
         if own.account.needs_reauth() {
             self.reactivate(own).await?;
         }
