@@ -8,6 +8,7 @@ use std::{pin::pin, time::Duration};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{
@@ -33,7 +34,7 @@ use crate::{
     },
     http::accounts::{AccountOut, text},
     model::{
-        account::{Account, AccountKind, AccountStatus, Endpoint},
+        account::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
         id::ProjectId,
         schema::Warning,
         walk::{Counts, Walk, WalkReason, WalkState},
@@ -71,6 +72,23 @@ pub enum Command {
         #[command(flatten)]
         shared: Shared,
     },
+    /// Refresh an account's OAuth tokens now, whether or not they are due
+    Refresh {
+        /// Its id
+        account: String,
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Replace an account's token in place by one on standard input, of the same organisation
+    Token {
+        /// Its id
+        account: String,
+        /// Read the access token from standard input
+        #[arg(long, required = true)]
+        token_stdin: bool,
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// Remove an account with its credential, directories and walks
     Remove {
         /// Its id
@@ -92,10 +110,10 @@ pub enum Command {
 #[derive(Args)]
 pub struct Shared {
     #[command(flatten)]
-    file: ConfigFile,
+    pub file: ConfigFile,
     /// Print one line of JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -151,6 +169,23 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             let (operator, _log) = open_alone(&shared.file, &call).await?;
             closing(&operator, walk(&operator, &account, full, shared.json)).await
         }
+        Command::Refresh { account, shared } => {
+            let call = format!("POST /accounts/{account}/refresh");
+            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            closing(&operator, refresh(&operator, &account, shared.json)).await
+        }
+        Command::Token {
+            account, shared, ..
+        } => {
+            let token = read_token()?;
+            let call = format!("PATCH /accounts/{account}");
+            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            closing(
+                &operator,
+                replace_token(&operator, &account, token, shared.json),
+            )
+            .await
+        }
         Command::Remove {
             account,
             yes: false,
@@ -184,12 +219,14 @@ async fn open_as(config: &Config) -> Result<Operator, Failure> {
     let ring = key_ring(config)?;
     must_be_current(config, &ring).await?;
     let gateway = app::gateway(config, ring, Clock::system(), Chance::system()).await?;
+    // Where the server is reached, for the addresses that are shown.
+    gateway.listens_at(config.server.address());
     Ok(Operator::new(gateway))
 }
 
 /// As [`open`], for what a server must not be surprised by: `instead` is the call to make while
 /// one runs.
-async fn open_alone(
+pub(super) async fn open_alone(
     file: &ConfigFile,
     instead: &str,
 ) -> Result<(Operator, impl Sized + use<>), Failure> {
@@ -299,6 +336,15 @@ async fn link(
     is_json: bool,
 ) -> Result<(), Failure> {
     let own = operator.link(project, link).await?;
+    tell_of_link(operator, &own, is_json).await
+}
+
+/// Says what was linked, and shows its first walk.
+pub(super) async fn tell_of_link(
+    operator: &Operator,
+    own: &OwnAccount,
+    is_json: bool,
+) -> Result<(), Failure> {
     let account = &own.account;
     if is_json {
         json_line(&Listed::of(account, None, operator))?;
@@ -311,7 +357,7 @@ async fn link(
     }
     // The account is linked, whatever becomes of this: its next walk is the server's.
     let bar = Bar::new("first walk");
-    match await_first_walk(operator.gateway(), &own, Some(&bar)).await {
+    match await_first_walk(operator.gateway(), own, Some(&bar)).await {
         Ok(counts) => bar.finish(&counted(counts)),
         Err(error) => {
             bar.finish("failed");
@@ -348,6 +394,52 @@ async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Re
             "the walk failed; the directory that was in force still is".to_owned(),
         )),
     }
+}
+
+async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let account = operator.gateway().refresh_now(&own).await?;
+    if is_json {
+        json_line(&Listed::of(&account, None, operator))?;
+    }
+    let credential = account.credential.as_ref();
+    match credential.map(|credential| (credential.state, credential.expires_at)) {
+        Some((CredentialState::Healthy, end)) => {
+            let end = end.map_or_else(String::new, |end| format!(", good until {end:.0}"));
+            if is_json {
+                return Ok(());
+            }
+            say(format!("The account {id} has new tokens{end}."))
+        }
+        state => {
+            let state = state.map_or("disconnected", |(state, _)| state.as_str());
+            let reasons = account.status_reasons.iter();
+            let reasons: Vec<_> = reasons.map(|reason| reason.description.as_str()).collect();
+            Err(Failure::Other(format!(
+                "there are no new tokens: the credential is {state}. {}",
+                reasons.join(" ")
+            )))
+        }
+    }
+}
+
+async fn replace_token(
+    operator: &Operator,
+    id: &str,
+    token: SecretString,
+    is_json: bool,
+) -> Result<(), Failure> {
+    let own = operator.account(id).await?;
+    let change = AccountChange::default();
+    let gateway = operator.gateway();
+    let account = gateway.update(&own, change, Some(token)).await?;
+    if is_json {
+        return json_line(&Listed::of(&account, None, operator));
+    }
+    say(format!(
+        "The account {id} of {} has this token now.",
+        organisation(&account)
+    ))
 }
 
 async fn remove(operator: &Operator, id: &str, revoke: bool, is_json: bool) -> Result<(), Failure> {

@@ -1,5 +1,5 @@
-//! `rolecall projects` and `rolecall keys`: what the API cannot make for itself, the first of each
-//! and every `admin` key, and what must be possible without it: to end a key.
+//! `rolecall keys`: what the API cannot make for itself, the first key and every `admin` key, and
+//! what must be possible without it: to end a key.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -27,29 +27,7 @@ use crate::{
 };
 
 #[derive(Subcommand)]
-pub enum ProjectsCommand {
-    /// Make a project
-    Create {
-        /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
-        project: String,
-        #[command(flatten)]
-        file: ConfigFile,
-        /// Print one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the projects
-    List {
-        #[command(flatten)]
-        file: ConfigFile,
-        /// Print one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-pub enum KeysCommand {
+pub enum Command {
     /// Make an API key, shown this once
     Create {
         /// The project that the key is for
@@ -172,53 +150,9 @@ struct KeyLine<'a> {
     api_key: Option<&'a str>,
 }
 
-pub async fn run_projects(command: ProjectsCommand) -> Result<(), Failure> {
+pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        ProjectsCommand::Create {
-            project,
-            file,
-            json,
-        } => create_project(&project, &file, json).await,
-        ProjectsCommand::List { file, json } => list_projects(&file, json).await,
-    }
-}
-
-async fn create_project(project: &str, file: &ConfigFile, json: bool) -> Result<(), Failure> {
-    let project = project_id(project)?;
-    let store = open(file).await?;
-    let is_new = store
-        .create_project(&project, Clock::system().now())
-        .await?;
-    store.close().await;
-    if !is_new {
-        return Err(Failure::Other(format!(
-            "there is a project {project} already"
-        )));
-    }
-    if json {
-        return json_line(&json!({ "project": project }));
-    }
-    say(format!(
-        "Made the project {project}. `rolecall keys create --project {project}` makes a key for it."
-    ))
-}
-
-async fn list_projects(file: &ConfigFile, json: bool) -> Result<(), Failure> {
-    let store = open(file).await?;
-    let projects = store.projects().await?;
-    store.close().await;
-    if json {
-        return json_line(&json!({ "projects": projects }));
-    }
-    table(
-        ["PROJECT"],
-        projects.iter().map(|project| [project.to_string()]),
-    )
-}
-
-pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
-    match command {
-        KeysCommand::Create {
+        Command::Create {
             project,
             scopes,
             label,
@@ -237,18 +171,18 @@ pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
             };
             create_key(&project_id(&project)?, &new, now, &file, json).await
         }
-        KeysCommand::List {
+        Command::List {
             project,
             file,
             json,
         } => list_keys(&project_id(&project)?, &file, json).await,
-        KeysCommand::Expire {
+        Command::Expire {
             key,
             expires_in,
             file,
             json,
         } => expire_key(key, expires_in, &file, json).await,
-        KeysCommand::Revoke { key, file, json } => revoke_key(key, &file, json).await,
+        Command::Revoke { key, file, json } => revoke_key(key, &file, json).await,
     }
 }
 
@@ -383,7 +317,7 @@ async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Fail
     )))
 }
 
-async fn open(file: &ConfigFile) -> Result<Store, Failure> {
+pub(super) async fn open(file: &ConfigFile) -> Result<Store, Failure> {
     let config = Config::load(file.config.as_deref())?;
     let ring = key_ring(&config)?;
     Ok(Store::open(&config.store.url, ring, Clock::system()).await?)

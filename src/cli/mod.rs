@@ -17,7 +17,7 @@ use crate::{
     app::BuildError,
     config::Faults,
     crypto::KeyRingError,
-    error::Error,
+    error::{Error, Kind},
     model::schema::Reason,
     store::{Inspection, OpenError, Store},
 };
@@ -32,9 +32,13 @@ mod file;
 mod health;
 mod keyring;
 mod keys;
+mod link;
 mod openapi;
 mod output;
+mod profiles;
 mod progress;
+mod projects;
+mod returned;
 mod serve;
 mod store;
 mod token;
@@ -53,15 +57,20 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve
     Serve(serve::Arguments),
-    /// Make and list projects, the boundary that keys and accounts belong to
+    /// Make, list and change projects, the boundary that keys and accounts belong to
     #[command(subcommand)]
-    Projects(keys::ProjectsCommand),
+    Projects(projects::Command),
+    /// Make, list and change connector profiles, the OAuth apps that customers sign in under
+    #[command(subcommand)]
+    Profiles(profiles::Command),
     /// Make, list and end API keys
     #[command(subcommand)]
-    Keys(keys::KeysCommand),
+    Keys(keys::Command),
     /// List, show, link, walk, remove and export linked accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
+    /// Link an account by signing in at the provider, from this machine's browser or any other
+    Link(link::Arguments),
     /// List what was done and by whom, and prove that nobody has changed that since
     #[command(subcommand)]
     Audit(audit::Command),
@@ -96,9 +105,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Projects(command) => block_on(keys::run_projects(command)),
-        Command::Keys(command) => block_on(keys::run_keys(command)),
+        Command::Projects(command) => block_on(projects::run(command)),
+        Command::Profiles(command) => block_on(profiles::run(command)),
+        Command::Keys(command) => block_on(keys::run(command)),
         Command::Accounts(command) => block_on(accounts::run(command)),
+        Command::Link(arguments) => block_on(link::run(arguments)),
         Command::Audit(command) => block_on(audit::run(command)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Health(arguments) => health::run(&arguments),
@@ -138,7 +149,14 @@ impl Failure {
 
     fn into_message(self) -> String {
         match self {
-            Self::ClosedPipe => "nobody reads the output".to_owned(),
+            Self::Config(message) | Self::Other(message) => message,
+            gone @ Self::ClosedPipe => gone.message().to_owned(),
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::ClosedPipe => "nobody reads the output",
             Self::Config(message) | Self::Other(message) => message,
         }
     }
@@ -173,7 +191,12 @@ impl From<Error> for Failure {
         let wait = error.retry_after().map_or_else(String::new, |wait| {
             format!(" (Retry-After: {} s)", wait.as_secs())
         });
-        Self::Other(format!("{error}. {}{wait}", error.hint()))
+        // What the hint of a bad body says is for those who sent one.
+        let hint = match error.hint() {
+            hint if hint == Kind::InvalidBody.hint() => String::new(),
+            hint => format!(". {hint}"),
+        };
+        Self::Other(format!("{error}{hint}{wait}"))
     }
 }
 

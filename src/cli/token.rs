@@ -1,5 +1,5 @@
-//! A token as the operator gives it: on standard input, and where it is good as arguments. An
-//! argument is seen by everybody on the machine and kept by the shell; a token never is one.
+//! A secret as the operator gives it: on standard input, and where it is good as arguments. An
+//! argument is seen by everybody on the machine and kept by the shell; a secret never is one.
 
 use std::io::{self, IsTerminal, Read};
 
@@ -16,7 +16,7 @@ use crate::{
     model::account::{Endpoint, Region},
 };
 
-/// More than any token has, and so little that a file given by mistake is not read to its end.
+/// More than any secret has, and so little that a file given by mistake is not read to its end.
 const LONGEST: u64 = 8 * 1024;
 
 /// Where a token is good.
@@ -29,10 +29,10 @@ pub struct AtProvider {
     place: Place,
 }
 
-/// One of the two.
+/// One of the two, beside the secret that is read from standard input.
 #[derive(Args)]
 #[group(multiple = false)]
-struct Place {
+pub struct Place {
     /// Where the customer's data lives
     #[arg(long, value_parser = region(), requires = "token_stdin")]
     region: Option<Region>,
@@ -43,10 +43,16 @@ struct Place {
 
 impl AtProvider {
     pub fn endpoint(&self) -> Endpoint {
-        match (self.place.region, &self.place.base_url) {
+        self.place.endpoint()
+    }
+}
+
+impl Place {
+    pub fn endpoint(&self) -> Endpoint {
+        match (self.region, &self.base_url) {
             (Some(region), _) => Endpoint::Region(region),
             (None, Some(base)) => Endpoint::BaseUrl(base.clone()),
-            (None, None) => unreachable!("--token-stdin requires one of the two"),
+            (None, None) => unreachable!("the secret's option requires one of the two"),
         }
     }
 }
@@ -60,25 +66,41 @@ fn region() -> impl TypedValueParser<Value = Region> {
 
 /// The token on standard input, less the end of its line.
 pub fn read_token() -> Result<SecretString, Failure> {
+    let token = read("token", "--token-stdin < token.txt")?;
+    http::accounts::access_token("the token on standard input", token).map_err(Failure::other)
+}
+
+/// The client secret on standard input, less the end of its line.
+pub fn read_client_secret() -> Result<SecretString, Failure> {
+    let secret = read("client secret", "--secret-stdin < secret.txt")?;
+    http::connector_profiles::client_secret("the client secret on standard input", secret)
+        .map_err(Failure::other)
+}
+
+/// The passphrase on standard input, less the end of its line.
+pub fn read_passphrase() -> Result<SecretString, Failure> {
+    read("passphrase", "--passphrase-stdin < passphrase.txt")
+}
+
+fn read(what: &str, how: &str) -> Result<SecretString, Failure> {
     let stdin = io::stdin().lock();
     if stdin.is_terminal() {
-        return Err(Failure::other(
-            "standard input is a terminal, which would show the token; send it from a file, as in \
-             `… --token-stdin < token.txt`",
-        ));
+        return Err(Failure::Other(format!(
+            "standard input is a terminal, which would show the {what}; send it from a file, as in \
+             `… {how}`"
+        )));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize));
     stdin.take(LONGEST).read_to_end(&mut bytes)?;
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.is_empty() {
-        return Err(Failure::other(
-            "there is no token on standard input; send it from a file, as in \
-             `… --token-stdin < token.txt`",
-        ));
+        return Err(Failure::Other(format!(
+            "there is no {what} on standard input; send it from a file, as in `… {how}`"
+        )));
     }
     // What is no UTF-8 is no visible ASCII either, and gets the same answer.
-    let text = std::str::from_utf8(text).unwrap_or_default();
-    http::accounts::access_token("the token on standard input", SecretString::from(text))
-        .map_err(Failure::other)
+    Ok(SecretString::from(
+        std::str::from_utf8(text).unwrap_or_default(),
+    ))
 }

@@ -5,11 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
+use secrecy::SecretString;
+
 use super::{
     Gateway,
     access::{OwnAccount, see},
-    link::Link,
+    authorize::SignIn,
+    link::{Described, Link},
     live::{Head, Held},
+    profiles::{NewProfile, OwnProfile, is_redirect_url},
     reading::{StaleReason, inactive},
 };
 use crate::{
@@ -20,10 +24,11 @@ use crate::{
         account::Account,
         audit::Actor,
         id::{AccountId, ProjectId},
+        profile::ConnectorProfile,
         schema::{User, Warning},
         walk::{Counts, Walk},
     },
-    store::DirectoryHead,
+    store::{DirectoryHead, HubTargets},
 };
 
 /// A gateway in the operator's hands, beside whoever serves the store.
@@ -126,6 +131,119 @@ impl Operator {
         self.account(&account.id.to_string()).await
     }
 
+    /// As [`Gateway::create_profile`], in any project.
+    ///
+    /// # Errors
+    /// As there, and `not_found` if there is no such project.
+    pub async fn create_profile(
+        &self,
+        project: &ProjectId,
+        new: NewProfile,
+    ) -> Result<ConnectorProfile> {
+        self.require(project).await?;
+        self.gateway
+            .create_profile_in(project.clone(), new, Actor::Operator)
+            .await
+    }
+
+    /// A project's profiles, the oldest first.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn profiles(&self, project: &ProjectId) -> Result<Vec<ConnectorProfile>> {
+        self.require(project).await?;
+        self.gateway.0.store.profiles(project).await
+    }
+
+    /// The profile of a project with this id.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn profile(&self, project: &ProjectId, id: &str) -> Result<OwnProfile> {
+        self.require(project).await?;
+        let profile = self.gateway.profile_in(project, id).await;
+        let profile = profile.map_err(|error| match error.kind() {
+            Kind::NotFound => error.with_hint(format!(
+                "Check the id; `rolecall profiles list --project {project}` lists the project's."
+            )),
+            _ => error,
+        })?;
+        let by = Actor::Operator;
+        Ok(OwnProfile { profile, by })
+    }
+
+    /// Begins a sign-in under a profile that comes back to the profile's redirect URL, wherever
+    /// that leads.
+    ///
+    /// # Errors
+    /// `account_inactive` while the profile is disabled.
+    pub async fn begin_sign_in(
+        &self,
+        profile: &ConnectorProfile,
+        description: Described,
+    ) -> Result<SignIn> {
+        let back = &profile.redirect_url;
+        self.gateway
+            .begin_for_project(profile, back, description)
+            .await
+    }
+
+    /// As [`Gateway::exchange`], for a sign-in that [`Operator::begin_sign_in`] began.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn end_sign_in(
+        &self,
+        project: &ProjectId,
+        state: &str,
+        code: SecretString,
+    ) -> Result<OwnAccount> {
+        let account = self
+            .gateway
+            .exchange_in(project.clone(), state, code, Actor::Operator)
+            .await?;
+        self.account(&account.id.to_string()).await
+    }
+
+    /// Where the hub may send a project's customers, and which pages it may tell of a link.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn hub_targets(&self, project: &ProjectId) -> Result<HubTargets> {
+        self.require(project).await?;
+        self.gateway.0.store.hub_targets(project).await
+    }
+
+    /// Registers these in the place of those that were.
+    ///
+    /// # Errors
+    /// `invalid_body` if a browser cannot be sent there safely; `not_found` if there is no such
+    /// project.
+    pub async fn set_hub_targets(&self, project: &ProjectId, targets: &HubTargets) -> Result<()> {
+        self.require(project).await?;
+        if let Some(bad) = targets.return_urls.iter().find(|url| !is_redirect_url(url)) {
+            return Err(invalid(format!(
+                "the return URL {} must be https without a fragment, or http to localhost or a \
+                 loopback address",
+                shown(bad)
+            )));
+        }
+        let origins = &targets.opener_origins;
+        if let Some(bad) = origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(invalid(format!(
+                "the origin {} must be as browsers write one, such as https://app.example.org: \
+                 https, or http to localhost or a loopback address, without a path",
+                shown(bad)
+            )));
+        }
+        self.gateway
+            .0
+            .store
+            .set_hub_targets(project, targets)
+            .await
+            .map(drop)
+    }
+
     /// Which version of an account's directory is in force, without reading it.
     ///
     /// # Errors
@@ -221,5 +339,51 @@ impl InForce {
         let expand = ExpandSet::parse(Resource::Users, "roles,groups");
         let expand = expand.expect("users expand both");
         self.held.directory.users(expand)
+    }
+}
+
+/// Whether this is an origin as browsers compare it, letter for letter (RFC 6454, 6.2), over TLS
+/// or of the own machine.
+fn is_origin(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
+    is_redirect_url(text) && url.origin().ascii_serialization() == text
+}
+
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin;
+
+    #[test]
+    fn an_origin_is_as_browsers_write_it() {
+        for good in [
+            "https://app.example.org",
+            "https://app.example.org:8443",
+            "http://localhost:3000",
+            "http://127.0.0.1:3000",
+        ] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "https://app.example.org/",
+            "https://APP.example.org",
+            "https://app.example.org:443",
+            "http://app.example.org",
+            "https://app.example.org/path",
+            "*",
+            "null",
+            "",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
     }
 }

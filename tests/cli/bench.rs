@@ -189,6 +189,30 @@ impl Running {
         }
     }
 
+    /// Types this on its standard input, which stays open.
+    pub async fn type_in(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(text.as_bytes()).await.unwrap();
+        stdin.flush().await.unwrap();
+    }
+
+    /// Waits for its end, with nothing more on its standard input: exit code, and what else it
+    /// printed and said.
+    pub async fn end(mut self) -> (Option<i32>, String, String) {
+        drop(self.child.stdin.take());
+        let (mut out, mut err) = (String::new(), String::new());
+        let reading = async {
+            tokio::join!(
+                self.out.read_to_string(&mut out),
+                self.err.read_to_string(&mut err)
+            )
+        };
+        let (read_out, read_err) = timeout(HANG, reading).await.unwrap();
+        (read_out.unwrap(), read_err.unwrap());
+        let status = timeout(HANG, self.child.wait()).await.unwrap().unwrap();
+        (status.code(), out, err)
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

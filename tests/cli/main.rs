@@ -15,6 +15,7 @@ mod health;
 mod image;
 mod keyring;
 mod keys;
+mod link;
 mod office;
 #[path = "../postgres/mod.rs"]
 mod schema;

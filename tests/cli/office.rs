@@ -80,6 +80,24 @@ impl Office {
         linked.expect(0).json()["id"].as_str().unwrap().to_owned()
     }
 
+    /// A profile of the project's for an app that is registered with this redirect URL.
+    pub async fn profile(&self, redirect_url: &str) -> String {
+        let app = self.simulator.register_client(redirect_url);
+        let base = self.simulator.announcement().api_base.as_str();
+        let arguments = [
+            &["profiles", "create", "--project", "acme", "--json"][..],
+            &["--client-id", &app.client_id, "--secret-stdin"],
+            &["--base-url", base, "--redirect-url", redirect_url],
+            &CONFIG,
+        ];
+        let secret = format!("{}\n", app.client_secret);
+        let arguments = arguments.concat();
+        let made = self.bench.run_with(&arguments, secret.as_bytes());
+        let made = made.await.expect(0);
+        assert!(!made.out.contains(&app.client_secret));
+        made.json()["id"].as_str().unwrap().to_owned()
+    }
+
     pub async fn serve(&self) -> (Running, String) {
         self.bench.serve().await
     }
@@ -90,6 +108,14 @@ impl Office {
         let request = request.bearer_auth(&self.key);
         let reply = request.header("x-account-id", account).send().await;
         reply.unwrap().json().await.unwrap()
+    }
+
+    /// Who the system admin is, as the provider says.
+    pub async fn admin_email(&self) -> String {
+        let url = format!("{}/users/me", self.simulator.announcement().api_base);
+        let request = client().get(url).bearer_auth(self.admin_token());
+        let me: Value = request.send().await.unwrap().json().await.unwrap();
+        me["email"].as_str().unwrap().to_owned()
     }
 
     /// A word to the simulator.
@@ -104,5 +130,36 @@ impl Office {
         let change = json!([{ "op": "add_user", "email": email, "first_name": first_name }]);
         let done = self.control(Method::POST, "/mutate", &change).await;
         assert!(done.get("error").is_none(), "{done}");
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A person's browser, as far as a page of consent needs one.
+pub struct Browser(reqwest::Client);
+
+impl Browser {
+    pub fn new() -> Self {
+        // The first test to ask sets it for all.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        Self(client.build().unwrap())
+    }
+
+    /// Has the system admin decide on the page at `address`, and gives where the browser is sent.
+    pub async fn consents(&self, office: &Office, address: &str, decision: &str) -> String {
+        let url = url::Url::parse(address).unwrap();
+        let mut form: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        form.push(("login".to_owned(), office.admin_email().await));
+        form.push(("decision".to_owned(), decision.to_owned()));
+        let mut page = url.clone();
+        page.set_query(None);
+        let reply = self.0.post(page).form(&form).send().await.unwrap();
+        assert_eq!(reply.status(), 302, "{}", reply.text().await.unwrap());
+        reply.headers()["location"].to_str().unwrap().to_owned()
     }
 }

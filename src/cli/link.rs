@@ -1,0 +1,207 @@
+//! `rolecall link`: an account linked by signing in at the provider, from this machine's browser or
+//! from any other.
+//!
+//! It is the engine of the hub and of the API that begins and ends the sign-in; what is of the
+//! command line is how the answer comes back: to a port here, where the profile's redirect URL
+//! leads (*desktop*), or by a person's hand (*headless*).
+
+use std::io::Write;
+
+use clap::Args;
+use secrecy::SecretString;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Failure,
+    accounts::{Shared, closing, open_alone, tell_of_link},
+    keys::project_id,
+    note,
+    returned::{Decision, Listener, Stray},
+    shutdown_signal,
+};
+use crate::{
+    gateway::{
+        access::OwnAccount,
+        authorize::{GOOD_FOR, SignIn},
+        link::Described,
+        operator::Operator,
+    },
+    http::accounts::text,
+    model::{account::AccountKind, id::ProjectId},
+};
+
+/// What does this beside a running server.
+const INSTEAD: &str = "send the customer a connect session's auth_link_url (POST /connect_sessions), \
+                       or have the sign-in begun with POST /oauth/authorization_url";
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The project that the account is for
+    #[arg(long)]
+    project: String,
+    /// The connector profile to sign in under; `rolecall profiles list` lists them
+    #[arg(long)]
+    profile: String,
+    /// Your own id of the customer
+    #[arg(long)]
+    owner_id: String,
+    /// Your own name of the customer
+    #[arg(long)]
+    owner_name: String,
+    /// What the account is for, in your words
+    #[arg(long)]
+    label: Option<String>,
+    /// Print the address to sign in at, and read what came back from standard input: the code, or
+    /// the whole URL that the browser was sent to
+    #[arg(long)]
+    headless: bool,
+    /// Print the address only; listen for whoever comes back from it
+    #[arg(long, conflicts_with = "headless")]
+    no_browser: bool,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let project = project_id(&arguments.project)?;
+    let checked = |name, value: &str| text(name, value.to_owned()).map_err(Failure::other);
+    let label = arguments.label.as_deref();
+    let description = Described {
+        origin_owner_id: checked("--owner-id", &arguments.owner_id)?,
+        origin_owner_name: checked("--owner-name", &arguments.owner_name)?,
+        origin_username: None,
+        label: label.map(|label| checked("--label", label)).transpose()?,
+        kind: AccountKind::Production,
+    };
+    let (operator, _log) = open_alone(&arguments.shared.file, INSTEAD).await?;
+    let linking = async {
+        let own = sign_in(&operator, &project, &arguments, description).await?;
+        tell_of_link(&operator, &own, arguments.shared.json).await
+    };
+    let linking = async {
+        tokio::select! {
+            linked = linking => linked,
+            () = shutdown_signal() => Err(Failure::other("stopped")),
+        }
+    };
+    closing(&operator, linking).await
+}
+
+async fn sign_in(
+    operator: &Operator,
+    project: &ProjectId,
+    arguments: &Arguments,
+    description: Described,
+) -> Result<OwnAccount, Failure> {
+    let profile = operator.profile(project, &arguments.profile).await?.profile;
+    if arguments.headless {
+        let sign_in = operator.begin_sign_in(&profile, description).await?;
+        show_address(&sign_in);
+        note("then paste the code, or the whole URL that the browser was sent to, and press Enter");
+        let decision = in_time(pasted(&sign_in.state)).await?;
+        return end(operator, project, &sign_in, decision).await;
+    }
+    // Before the sign-in begins: what cannot come back need not set out.
+    let listener = Listener::at(&profile.redirect_url).await?;
+    let sign_in = operator.begin_sign_in(&profile, description).await?;
+    show_address(&sign_in);
+    if !arguments.no_browser
+        && let Err(error) = open::that_detached(sign_in.url.as_str())
+    {
+        note(format!(
+            "no browser was opened ({error}); open the address yourself"
+        ));
+    }
+    let mut visitor = in_time(listener.visitor(&sign_in.state)).await?;
+    let decision = std::mem::replace(&mut visitor.decision, Decision::Refused("other"));
+    let ended = end(operator, project, &sign_in, decision).await;
+    match &ended {
+        Ok(own) => {
+            let organisation = &own.account.identity.organisation_name;
+            let of = organisation.as_deref().unwrap_or("your organisation");
+            let told = format!("The account of {of} is linked. You can close this window.");
+            visitor.tell(true, "Done", &told).await;
+        }
+        Err(failure) => {
+            let told = format!("{}.", failure.message().trim_end_matches('.'));
+            visitor.tell(false, "Nothing was linked", &told).await;
+        }
+    }
+    ended
+}
+
+/// On standard error, since standard output is for what was linked. The address is no secret: it
+/// is of use only to whoever also sees what comes back, and once.
+fn show_address(sign_in: &SignIn) {
+    note("sign in at this address, within ten minutes:");
+    // As in `note`: there need be nobody to read it.
+    let _ = writeln!(std::io::stderr(), "\n{}\n", sign_in.url);
+}
+
+/// # Errors
+/// When a sign-in takes longer than it may.
+async fn in_time<T>(back: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(GOOD_FOR, back).await.unwrap_or_else(|_| {
+        Err(Failure::other(
+            "nobody came back from the sign-in within ten minutes; begin again",
+        ))
+    })
+}
+
+async fn end(
+    operator: &Operator,
+    project: &ProjectId,
+    sign_in: &SignIn,
+    decision: Decision,
+) -> Result<OwnAccount, Failure> {
+    use secrecy::ExposeSecret;
+
+    match decision {
+        Decision::Code(code) => {
+            let state = sign_in.state.expose_secret();
+            Ok(operator.end_sign_in(project, state, code).await?)
+        }
+        Decision::Refused("access_denied") => Err(Failure::other(
+            "the consent was denied; begin again, and allow it",
+        )),
+        Decision::Refused(word) => Err(Failure::Other(format!(
+            "the provider refused the sign-in ({word}); check the profile's client id, scopes and \
+             redirect URL against the app's registration"
+        ))),
+    }
+}
+
+/// Reads lines until one is what this sign-in came back with.
+async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
+    loop {
+        let Some(line) = line().await? else {
+            return Err(Failure::other(
+                "standard input ended without a code; begin again",
+            ));
+        };
+        match Decision::pasted(&line, state) {
+            Ok(decision) => return Ok(decision),
+            Err(Stray::State) => {
+                note("this URL is of another sign-in; paste the one that came back from this one");
+            }
+            Err(Stray::Nothing) if line.trim().is_empty() => {}
+            Err(Stray::Nothing) => {
+                note("there is no code in that; paste the code, or the whole URL");
+            }
+        }
+    }
+}
+
+/// A line of standard input, without keeping the process from ending while nobody writes one: a
+/// thread of the runtime would be waited for.
+async fn line() -> Result<Option<String>, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        // Who no longer waits has ended.
+        let _ = sender.send(read.map(|length| (length > 0).then_some(line)));
+    });
+    let read = receiver.await.map_err(Failure::other)?;
+    Ok(read?)
+}

@@ -1,0 +1,177 @@
+//! `rolecall projects`: made by the operator alone, each with where the hub may send its customers
+//! and which pages it may tell of a link. All of it works beside a running server.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    ConfigFile, Failure,
+    accounts::{closing, open as open_operator},
+    keys::{open, project_id},
+    output::{json_line, table},
+    say,
+};
+use crate::{clock::Clock, model::id::ProjectId, store::HubTargets};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a project
+    Create {
+        /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
+        project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the projects
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a project's registered return URLs and opener origins
+    Show {
+        /// Its id
+        project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Register where the hub may send a project's customers back to, and which pages it may tell
+    Update(UpdateArguments),
+}
+
+#[derive(Args)]
+pub struct UpdateArguments {
+    /// Its id
+    project: String,
+    /// A URL that a connect session may name as its `return_url`, letter for letter; may be
+    /// repeated. Takes the place of those that were registered
+    #[arg(long, value_name = "URL", required_unless_present_any = [
+        "no_return_url", "opener_origin", "no_opener_origin"
+    ])]
+    return_url: Vec<String>,
+    /// Register no return URL any more
+    #[arg(long, conflicts_with = "return_url")]
+    no_return_url: bool,
+    /// The origin of a page that opens the hub and is to be told of a link, such as
+    /// https://app.example.org; may be repeated. Takes the place of those that were registered
+    #[arg(long, value_name = "ORIGIN")]
+    opener_origin: Vec<String>,
+    /// Register no opener any more
+    #[arg(long, conflicts_with = "opener_origin")]
+    no_opener_origin: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct ProjectOut<'a> {
+    project: &'a ProjectId,
+    return_urls: &'a [String],
+    opener_origins: &'a [String],
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create {
+            project,
+            file,
+            json,
+        } => create(&project, &file, json).await,
+        Command::List { file, json } => list(&file, json).await,
+        Command::Show {
+            project,
+            file,
+            json,
+        } => show(&project, &file, json).await,
+        Command::Update(arguments) => update(arguments).await,
+    }
+}
+
+async fn create(project: &str, file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
+    let project = project_id(project)?;
+    let store = open(file).await?;
+    let is_new = store
+        .create_project(&project, Clock::system().now())
+        .await?;
+    store.close().await;
+    if !is_new {
+        return Err(Failure::Other(format!(
+            "there is a project {project} already"
+        )));
+    }
+    if is_json {
+        return json_line(&json!({ "project": project }));
+    }
+    say(format!(
+        "Made the project {project}. `rolecall keys create --project {project}` makes a key for it."
+    ))
+}
+
+async fn list(file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
+    let store = open(file).await?;
+    let projects = store.projects().await?;
+    store.close().await;
+    if is_json {
+        return json_line(&json!({ "projects": projects }));
+    }
+    table(
+        ["PROJECT"],
+        projects.iter().map(|project| [project.to_string()]),
+    )
+}
+
+async fn show(project: &str, file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
+    let project = project_id(project)?;
+    let operator = open_operator(file).await?;
+    let targets = closing(&operator, async {
+        Ok(operator.hub_targets(&project).await?)
+    });
+    tell(&project, &targets.await?, is_json)
+}
+
+async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
+    let project = project_id(&arguments.project)?;
+    let operator = open_operator(&arguments.file).await?;
+    let is_json = arguments.json;
+    let updating = async {
+        let mut targets = operator.hub_targets(&project).await?;
+        if arguments.no_return_url || !arguments.return_url.is_empty() {
+            targets.return_urls = arguments.return_url;
+        }
+        if arguments.no_opener_origin || !arguments.opener_origin.is_empty() {
+            targets.opener_origins = arguments.opener_origin;
+        }
+        operator.set_hub_targets(&project, &targets).await?;
+        Ok(targets)
+    };
+    let targets = closing(&operator, updating).await?;
+    tell(&project, &targets, is_json)
+}
+
+fn tell(project: &ProjectId, targets: &HubTargets, is_json: bool) -> Result<(), Failure> {
+    if is_json {
+        return json_line(&ProjectOut {
+            project,
+            return_urls: &targets.return_urls,
+            opener_origins: &targets.opener_origins,
+        });
+    }
+    let row = |field: &str, value: &str| [field.to_owned(), value.to_owned()];
+    let mut rows = vec![row("project", project.as_str())];
+    rows.extend(targets.return_urls.iter().map(|url| row("return URL", url)));
+    let origins = targets.opener_origins.iter();
+    rows.extend(origins.map(|origin| row("opener origin", origin)));
+    table(["FIELD", "VALUE"], rows)
+}

@@ -1,0 +1,349 @@
+//! What comes back from a provider's page of consent: to a port of this machine, or by a person's
+//! hand.
+//!
+//! [`Listener`] takes the browser that comes back, and nobody else: a request of another path or
+//! with another `state` is refused and changes nothing, so neither a favicon nor a page that guesses
+//! at the port ends a sign-in. A connection that says nothing keeps no other one waiting.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use url::{Host, Url};
+
+use super::Failure;
+
+/// A request's head is shorter than this, with all the cookies of a browser on localhost.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// How long a browser may take for its request, and for reading our answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many connections are waited on at once.
+const AT_ONCE: usize = 64;
+
+/// What the provider decided.
+pub enum Decision {
+    Code(SecretString),
+    /// The words of RFC 6749, 4.1.2.1, or `other`.
+    Refused(&'static str),
+}
+
+/// Why something is not what a sign-in comes back with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stray {
+    /// Of another sign-in.
+    State,
+    /// Neither a code nor a refusal is in it.
+    Nothing,
+}
+
+impl Decision {
+    /// From the parameters that a redirect URL came back with.
+    fn of(url: &Url, state: &SecretString) -> Result<Self, Stray> {
+        // Twice is not once: then it is none.
+        let only = |name: &str| {
+            let mut values = url.query_pairs().filter(|(key, _)| key == name);
+            let value = values.next().map(|(_, value)| value);
+            value.filter(|_| values.next().is_none())
+        };
+        let given = only("state").ok_or(Stray::State)?;
+        if !is_same(&given, state) {
+            return Err(Stray::State);
+        }
+        if let Some(error) = only("error") {
+            return Ok(Self::Refused(known(&error)));
+        }
+        let code = only("code").filter(|code| is_code(code));
+        Ok(Self::Code(code.ok_or(Stray::Nothing)?.as_ref().into()))
+    }
+
+    /// From what a person pasted: the whole URL that the browser came back to, or its code.
+    pub fn pasted(text: &str, state: &SecretString) -> Result<Self, Stray> {
+        let text = text.trim();
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Self::of(&url, state),
+            _ if is_code(text) => Ok(Self::Code(text.into())),
+            _ => Err(Stray::Nothing),
+        }
+    }
+}
+
+fn is_same(given: &str, state: &SecretString) -> bool {
+    given
+        .as_bytes()
+        .ct_eq(state.expose_secret().as_bytes())
+        .into()
+}
+
+fn is_code(text: &str) -> bool {
+    (1..=4096).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn known(error: &str) -> &'static str {
+    const KNOWN: [&str; 7] = [
+        "access_denied",
+        "invalid_request",
+        "invalid_scope",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_response_type",
+    ];
+    KNOWN
+        .into_iter()
+        .find(|word| *word == error)
+        .unwrap_or("other")
+}
+
+/// Listens where an app's redirect URL leads to on this machine.
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+    redirect_url: Url,
+}
+
+/// A browser that came back, and waits to be told how it ended.
+pub struct Visitor {
+    stream: TcpStream,
+    pub decision: Decision,
+}
+
+impl Listener {
+    pub async fn at(redirect_url: &str) -> Result<Self, Failure> {
+        let elsewhere = || {
+            Failure::Other(format!(
+                "the profile's redirect URL {redirect_url} does not lead to a port of this machine, \
+                 such as http://localhost:7433/callback; use --headless, or a profile of an app \
+                 that is registered with such a one"
+            ))
+        };
+        let url = Url::parse(redirect_url).map_err(|_| elsewhere())?;
+        let port = url.port().filter(|_| url.scheme() == "http");
+        let port = port.ok_or_else(elsewhere)?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, other) = match url.host() {
+            Some(Host::Ipv4(address)) if address.is_loopback() => ((address, port).into(), None),
+            Some(Host::Ipv6(address)) if address.is_loopback() => ((address, port).into(), None),
+            // A browser tries both, in the order that it likes.
+            Some(Host::Domain("localhost")) => (
+                loopback,
+                Some(SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
+            ),
+            _ => return Err(elsewhere()),
+        };
+        let bound = TcpListener::bind(address).await.map_err(|error| {
+            Failure::Other(format!(
+                "cannot listen on {address}, where the profile's redirect URL leads: {error}; end \
+                 what listens there, or use --headless"
+            ))
+        })?;
+        let mut sockets = vec![bound];
+        if let Some(other) = other {
+            // Not every machine has one of the sixth version.
+            sockets.extend(TcpListener::bind(other).await.ok());
+        }
+        Ok(Self {
+            sockets,
+            redirect_url: url,
+        })
+    }
+
+    /// Waits for the browser that comes back with this state.
+    pub async fn visitor(&self, state: &SecretString) -> Result<Visitor, Failure> {
+        let mut greeted = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = self.accept() => {
+                    if greeted.len() < AT_ONCE {
+                        let (url, state) = (self.redirect_url.clone(), state.clone());
+                        greeted.spawn(greet(stream?, url, state));
+                    }
+                }
+                Some(visitor) = greeted.join_next() => {
+                    if let Some(visitor) = visitor.map_err(Failure::other)? {
+                        return Ok(visitor);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> Result<TcpStream, Failure> {
+        let (first, second) = (&self.sockets[0], self.sockets.get(1));
+        let second = async {
+            match second {
+                Some(socket) => socket.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let (stream, _) = tokio::select! {
+            accepted = first.accept() => accepted?,
+            accepted = second => accepted?,
+        };
+        Ok(stream)
+    }
+}
+
+/// Reads a request; gives back who sent it if it is the one that is waited for, and answers any
+/// other.
+async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> Option<Visitor> {
+    let target = timeout(PATIENCE, target(&mut stream)).await.ok()??;
+    let url = registered.join(&target).ok();
+    let url = url.filter(|url| {
+        target.starts_with('/')
+            && url.origin() == registered.origin()
+            && url.path() == registered.path()
+    });
+    let Some(url) = url else {
+        answer(&mut stream, "404 Not Found", "Nothing is here", "").await;
+        return None;
+    };
+    match Decision::of(&url, &state) {
+        Ok(decision) => Some(Visitor { stream, decision }),
+        Err(Stray::State) => {
+            let text = "This is not the sign-in that is waited for. Use the newest address that \
+                        rolecall printed.";
+            answer(&mut stream, "400 Bad Request", "Another sign-in", text).await;
+            None
+        }
+        Err(Stray::Nothing) => {
+            let text = "The provider sent neither a code nor a reason. Try to sign in again.";
+            answer(&mut stream, "400 Bad Request", "Nothing came back", text).await;
+            None
+        }
+    }
+}
+
+/// What a GET request asks for; None for anything else.
+async fn target(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        if head.len() > LONGEST_HEAD || stream.read_buf(&mut head).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    (method == "GET" && version.starts_with("HTTP/1.")).then(|| target.to_owned())
+}
+
+impl Visitor {
+    /// Tells the browser how it ended. Whether it still listens is no concern of the command's.
+    pub async fn tell(mut self, is_good: bool, heading: &str, text: &str) {
+        let status = if is_good { "200 OK" } else { "400 Bad Request" };
+        answer(&mut self.stream, status, heading, text).await;
+    }
+}
+
+async fn answer(stream: &mut TcpStream, status: &str, heading: &str, text: &str) {
+    let (heading, text) = (escaped(heading), escaped(text));
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <title>{heading} – Rolecall</title></head>\
+         <body><main><h1>{heading}</h1><p>{text}</p></main></body></html>\n"
+    );
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
+         content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n\
+         referrer-policy: no-referrer\r\nx-content-type-options: nosniff\r\n\
+         cache-control: no-store\r\nconnection: close\r\n\r\n",
+        page.len()
+    );
+    let sending = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(page.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // A browser that has gone needs no answer.
+    let _ = timeout(PATIENCE, sending).await;
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(text: &str) -> Result<Decision, Stray> {
+        Decision::pasted(text, &"the-state".into())
+    }
+
+    #[test]
+    fn a_code_is_taken_by_itself_and_from_the_url_of_this_sign_in() {
+        for text in [
+            "the-code",
+            " the-code\n",
+            "http://localhost:7433/callback?code=the-code&expires_in=1&state=the-state",
+            "https://example.org/cb?state=the-state&code=the%2Dcode",
+        ] {
+            let Ok(Decision::Code(code)) = decided(text) else {
+                panic!("{text}");
+            };
+            assert_eq!(code.expose_secret(), "the-code");
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_sign_in_or_says_nothing_is_told_apart() {
+        let at = |query: &str| format!("http://localhost:7433/callback?{query}");
+        for (query, stray) in [
+            ("code=c", Stray::State),
+            ("code=c&state=another", Stray::State),
+            ("code=c&state=the-state&state=the-state", Stray::State),
+            ("error=access_denied&state=another", Stray::State),
+            ("state=the-state", Stray::Nothing),
+            ("state=the-state&code=", Stray::Nothing),
+            ("state=the-state&code=a&code=b", Stray::Nothing),
+        ] {
+            assert_eq!(decided(&at(query)).err(), Some(stray), "{query}");
+        }
+        for text in ["", "two words", "\u{1b}[31m", &"x".repeat(5000)] {
+            assert_eq!(decided(text).err(), Some(Stray::Nothing), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_one_of_the_words_that_are_known() {
+        for (error, word) in [("access_denied", "access_denied"), ("<b>", "other")] {
+            let url = format!("http://localhost/?error={error}&state=the-state");
+            let Ok(Decision::Refused(said)) = decided(&url) else {
+                panic!("{error}");
+            };
+            assert_eq!(said, word);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_page_is_markup() {
+        assert_eq!(
+            escaped("<a href='x'>&\""),
+            "&lt;a href=&#39;x&#39;&gt;&amp;&quot;"
+        );
+    }
+}
