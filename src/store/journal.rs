@@ -63,14 +63,10 @@ impl Journal {
     /// Takes the folder at `path` for this process, and makes it if there is none; None if
     /// another process has it.
     pub(super) fn claim(path: &Path, chance: &Chance) -> io::Result<Option<Self>> {
-        fs::create_dir_all(path)?;
-        let file = path.join(NODE);
-        let mut held = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&file)?;
+        make_folder(path)?;
+        let mut options = of_its_owner();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut held = options.open(path.join(NODE))?;
         match held.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -108,7 +104,9 @@ impl Journal {
         let bytes = postcard::to_stdvec(&entry).map_err(io::Error::other)?;
         let path = self.file_of(pair);
         let draft = path.with_extension("draft");
-        let mut file = File::create(&draft)?;
+        let mut options = of_its_owner();
+        options.write(true).create(true).truncate(true);
+        let mut file = options.open(&draft)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&draft, &path)?;
@@ -158,6 +156,23 @@ fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
         expires_at: Timestamp::from_millisecond(entry.expires_at).ok()?,
         refresh_at: Timestamp::from_millisecond(entry.refresh_at).ok()?,
     })
+}
+
+/// A folder that only its owner may look into.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Files that only their owner may read.
+fn of_its_owner() -> fs::OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

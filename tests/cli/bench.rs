@@ -81,12 +81,21 @@ impl Bench {
 
     /// Every file and its bytes.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        std::fs::read_dir(self.folder.path())
+        self.files_in("")
+    }
+
+    /// Those in a folder, and in the folders in it, by their paths.
+    fn files_in(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
+        std::fs::read_dir(self.path(folder))
             .unwrap()
-            .map(|entry| {
+            .flat_map(|entry| {
                 let path = entry.unwrap().path();
-                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-                (name, std::fs::read(path).unwrap())
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let name = format!("{folder}{name}");
+                if path.is_dir() {
+                    return self.files_in(&format!("{name}/"));
+                }
+                BTreeMap::from([(name, std::fs::read(path).unwrap())])
             })
             .collect()
     }

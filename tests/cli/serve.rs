@@ -95,6 +95,7 @@ async fn the_files_are_for_their_owner_alone() {
     for name in bench.files().keys().filter(|name| *name != "rolecall.toml") {
         assert_eq!(bench.mode(name), 0o600, "{name}");
     }
+    assert_eq!(bench.mode("rolecall.db.journal"), 0o700);
     running.terminate().await;
 }
 
