@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    ConfigFile, Failure, key_ring,
+    ConfigFile, Failure, key_ring, must_be_current,
     output::{json_line, table},
     say,
 };
@@ -32,6 +32,21 @@ pub enum ProjectsCommand {
     Create {
         /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
         project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a project with its data key, API keys, accounts and directories
+    ///
+    /// Running servers stop serving it within a second. Its name is never given again.
+    Delete {
+        /// Its id
+        project: String,
+        /// Delete it; without this it is only said what would be
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
@@ -179,6 +194,12 @@ pub async fn run_projects(command: ProjectsCommand) -> Result<(), Failure> {
             file,
             json,
         } => create_project(&project, &file, json).await,
+        ProjectsCommand::Delete {
+            project,
+            yes,
+            file,
+            json,
+        } => delete_project(&project_id(&project)?, yes, &file, json).await,
         ProjectsCommand::List { file, json } => list_projects(&file, json).await,
     }
 }
@@ -214,6 +235,43 @@ async fn list_projects(file: &ConfigFile, json: bool) -> Result<(), Failure> {
         ["PROJECT"],
         projects.iter().map(|project| [project.to_string()]),
     )
+}
+
+async fn delete_project(
+    project: &ProjectId,
+    is_meant: bool,
+    file: &ConfigFile,
+    json: bool,
+) -> Result<(), Failure> {
+    let config = Config::load(file.config.as_deref())?;
+    must_be_current(&config, &key_ring(&config)?).await?;
+    let store = open_with(file, project).await?;
+    if !is_meant {
+        let accounts = store.accounts(project).await?.len();
+        let keys = store.keys(project, None, u32::MAX).await?.len();
+        store.close().await;
+        return Err(Failure::Other(format!(
+            "nothing was deleted. With --yes the project {project} is destroyed, with its data key, \
+             {accounts} accounts with their credentials, directories and walks, and {keys} API keys. \
+             Its name is never given again"
+        )));
+    }
+    let deleted = store
+        .delete_project(project, Actor::Operator, Clock::system().now())
+        .await?;
+    store.close().await;
+    let deleted = deleted.ok_or_else(|| no_such_project(project))?;
+    if json {
+        return json_line(&json!({
+            "project": project, "accounts": deleted.accounts, "keys": deleted.keys,
+        }));
+    }
+    say(format!(
+        "The project {project} is deleted, with {} accounts and {} API keys; running servers stop \
+         serving it within a second. What its customers' tokens may do at the provider they may still \
+         do: have them revoked there. Backups made before still hold it.",
+        deleted.accounts, deleted.keys
+    ))
 }
 
 pub async fn run_keys(command: KeysCommand) -> Result<(), Failure> {
@@ -378,9 +436,13 @@ async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Fail
     if store.project_exists(project).await? {
         return Ok(store);
     }
-    Err(Failure::Other(format!(
+    Err(no_such_project(project))
+}
+
+fn no_such_project(project: &ProjectId) -> Failure {
+    Failure::Other(format!(
         "there is no project {project}; `rolecall projects create {project}` makes it"
-    )))
+    ))
 }
 
 async fn open(file: &ConfigFile) -> Result<Store, Failure> {

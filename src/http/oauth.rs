@@ -22,9 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gateway::{
-        Gateway, authorize::NewSignIn, link::Described, profiles::is_redirect_url,
-    },
+    gateway::{Gateway, authorize::NewSignIn, link::Described, profiles::is_redirect_url},
     model::account::AccountKind,
 };
 

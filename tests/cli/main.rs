@@ -16,6 +16,8 @@ mod image;
 mod keyring;
 mod keys;
 mod office;
+mod projects;
+mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod serve;
