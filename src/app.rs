@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connectors,
-    crypto::{Chance, KeyRing},
+    crypto::{Chance, LiveRing},
     error::Error,
     gateway::{Gateway, Settings, SharedBudgets, trial},
     http,
@@ -21,6 +21,9 @@ use crate::{
     store::{self, OpenError, Store},
     telemetry::Metrics,
 };
+
+/// When a store that was in use is tried once more.
+const ANOTHER_LOOK: Duration = Duration::from_millis(100);
 
 /// A gateway that is ready to run.
 pub struct App {
@@ -53,7 +56,7 @@ pub enum BuildError {
 /// A store that does not open, or not with these keys.
 pub async fn gateway(
     config: &Config,
-    ring: KeyRing,
+    ring: impl Into<LiveRing>,
     clock: Clock,
     chance: Chance,
 ) -> Result<Gateway, BuildError> {
@@ -61,7 +64,7 @@ pub async fn gateway(
         superseded_directories: Duration::from_secs(config.directory.keep_superseded_seconds),
         ..store::Retention::default()
     };
-    let store = Store::open(&config.store.url, ring.clone(), clock.clone())
+    let store = Store::open(&config.store.url, ring, clock.clone())
         .await?
         .with_retention(retention)
         .with_journal(config.store.journal());
@@ -71,7 +74,6 @@ pub async fn gateway(
     let outbound = outbound(config, clock.clone(), &chance, shares)?.with_metrics(Metrics::new());
     Ok(Gateway::new(
         store,
-        ring,
         outbound,
         connectors::registry(),
         clock,
@@ -131,12 +133,16 @@ impl App {
     /// A store that does not open (or not with these keys), a port that is taken.
     pub async fn build(
         config: &Config,
-        ring: KeyRing,
+        ring: impl Into<LiveRing>,
         clock: Clock,
         chance: Chance,
     ) -> Result<Self, BuildError> {
-        let gateway = gateway(config, ring, clock, chance).await?;
-        gateway.claim()?;
+        let gateway = gateway(config, ring, clock.clone(), chance).await?;
+        if let Err(OpenError::InUse { .. }) = gateway.claim() {
+            // Who only looks whether a process serves is in the way for a moment.
+            clock.sleep(ANOTHER_LOOK).await;
+            gateway.claim()?;
+        }
         let address = config.server.address();
         let listener = TcpListener::bind(address).map_err(|source| BuildError::Listen {
             address: address.to_string(),
@@ -180,6 +186,7 @@ impl App {
         let schedule = [
             tokio::spawn(gateway.clone().keep_walking()),
             tokio::spawn(gateway.clone().keep_refreshing()),
+            tokio::spawn(gateway.clone().keep_watch()),
         ];
         let served = tokio::spawn(server);
         shutdown.await;

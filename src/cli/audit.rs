@@ -223,12 +223,12 @@ async fn open(
     let ring = key_ring(&config)?;
     must_be_current(&config, &ring).await?;
     let store = Store::open(&config.store.url, ring, Clock::system()).await?;
-    let mut projects = store.projects().await?;
+    let mut projects = store.audited_projects().await?;
     if let Some(project) = project {
         if !projects.contains(&project) {
             store.close().await;
             return Err(Failure::Other(format!(
-                "there is no project {project}; `rolecall projects list` lists all"
+                "there is and was no project {project}; `rolecall projects list` lists all"
             )));
         }
         projects = vec![project];

@@ -35,11 +35,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let ring = key_ring(&config)?;
     let url = config.store.shown_url();
-    if let Inspection::Absent = Store::inspect(&config.store.url, &ring).await? {
+    if let Inspection::Absent = Store::inspect(&config.store.url, ring.clone()).await? {
         return Err(Failure::Other(format!(
             "nothing is at {url} yet; check --config"
         )));
     }
+    let ring = ring.current();
     let draft = Draft::new(&file)?;
     Store::backup(&config.store.url, &ring, draft.path()).await?;
     let bytes = draft.path().metadata()?.len();

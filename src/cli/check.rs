@@ -16,7 +16,7 @@ use crate::{
     app,
     clock::Clock,
     config::Config,
-    crypto::{Chance, KeyRing},
+    crypto::{Chance, LiveRing},
     gateway::trial::{Candidate, Findings},
     model::account::Endpoint,
     store::{Inspection, OpenError, Store},
@@ -137,8 +137,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 const WRONG: &str = "not everything is in order; standard output says what is not";
 
-fn read_ring(config: &Config) -> Result<(KeyRing, String), Failure> {
-    let ring = key_ring(config)?;
+fn read_ring(config: &Config) -> Result<(LiveRing, String), Failure> {
+    let live = key_ring(config)?;
+    let ring = live.current();
     let ids: Vec<_> = ring.ids().skip(1).collect();
     let others = match ids.as_slice() {
         [] => String::new(),
@@ -149,12 +150,12 @@ fn read_ring(config: &Config) -> Result<(KeyRing, String), Failure> {
         ring_origin(config),
         ring.encrypting_id()
     );
-    Ok((ring, detail))
+    Ok((live, detail))
 }
 
-async fn inspect(config: &Config, ring: &KeyRing) -> Result<((), String), Failure> {
+async fn inspect(config: &Config, ring: &LiveRing) -> Result<((), String), Failure> {
     let url = config.store.shown_url();
-    let detail = match Store::inspect(&config.store.url, ring).await {
+    let detail = match Store::inspect(&config.store.url, ring.clone()).await {
         Ok(Inspection::Current { migration }) => {
             format!("{url} opens with these keys; its migration {migration} is this version's")
         }

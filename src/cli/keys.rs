@@ -307,14 +307,18 @@ pub(super) fn project_id(text: &str) -> Result<ProjectId, Failure> {
 }
 
 /// The store, if it has this project.
-async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Failure> {
+pub async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Failure> {
     let store = open(file).await?;
     if store.project_exists(project).await? {
         return Ok(store);
     }
-    Err(Failure::Other(format!(
+    Err(no_such_project(project))
+}
+
+pub fn no_such_project(project: &ProjectId) -> Failure {
+    Failure::Other(format!(
         "there is no project {project}; `rolecall projects create {project}` makes it"
-    )))
+    ))
 }
 
 pub(super) async fn open(file: &ConfigFile) -> Result<Store, Failure> {

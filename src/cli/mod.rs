@@ -12,11 +12,13 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::BuildError,
-    config::Faults,
-    crypto::KeyRingError,
+    config::{Config, Faults},
+    crypto::{KeyRing, KeyRingError, LiveRing},
     error::{Error, Kind},
     model::schema::Reason,
     store::{Inspection, OpenError, Store},
@@ -57,7 +59,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve
     Serve(serve::Arguments),
-    /// Make, list and change projects, the boundary that keys and accounts belong to
+    /// Make, list, change and delete projects, the boundary that keys and accounts belong to
     #[command(subcommand)]
     Projects(projects::Command),
     /// Make, list and change connector profiles, the OAuth apps that customers sign in under
@@ -80,7 +82,7 @@ enum Command {
     Health(health::Arguments),
     /// Copy the database while the server runs; the key ring is not in the copy
     Backup(backup::Arguments),
-    /// Make the key ring that everything stored is sealed with
+    /// Make, change and look at the key ring that everything stored is sealed with
     #[command(subcommand)]
     Keyring(keyring::Command),
     /// Move everything stored to another database
@@ -114,7 +116,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Health(arguments) => health::run(&arguments),
         Command::Backup(arguments) => block_on(backup::run(arguments)),
-        Command::Keyring(command) => keyring::run(command),
+        Command::Keyring(command) => block_on(keyring::run(command)),
         Command::Store(command) => block_on(store::run(command)),
         Command::Openapi => openapi::run(),
     };
@@ -239,15 +241,13 @@ fn note(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "rolecall: {line}");
 }
 
-/// The key ring that the settings name.
-fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Failure> {
-    use secrecy::ExposeSecret;
-
+/// The key ring that the settings name, and where to look for what it will be.
+fn key_ring(config: &Config) -> Result<LiveRing, Failure> {
     let given = config.keys.expose_secret();
     let ring = if given.is_empty() {
-        crate::crypto::KeyRing::read_file(&config.keys_file)
+        LiveRing::read_file(&config.keys_file)
     } else {
-        crate::crypto::KeyRing::parse(given)
+        KeyRing::parse(given).map(LiveRing::from)
     };
     ring.map_err(|error| {
         let hint = match &error {
@@ -261,14 +261,11 @@ fn key_ring(config: &crate::config::Config) -> Result<crate::crypto::KeyRing, Fa
     })
 }
 
-/// Refuses a database that is not there yet or of an older version: opening would make it, or
-/// change it under the server that runs.
-async fn must_be_current(
-    config: &crate::config::Config,
-    ring: &crate::crypto::KeyRing,
-) -> Result<(), Failure> {
+/// Refuses a database that is not there yet or of an older version, and a ring that is not its own:
+/// opening would make it, or change it under the server that runs.
+async fn must_be_current(config: &Config, ring: &LiveRing) -> Result<(), Failure> {
     let url = config.store.shown_url();
-    match Store::inspect(&config.store.url, ring).await? {
+    match Store::inspect(&config.store.url, ring.clone()).await? {
         Inspection::Current { .. } => Ok(()),
         Inspection::Absent => Err(Failure::Other(format!(
             "nothing is at {url} yet; check --config, or start `rolecall serve`"
@@ -281,9 +278,7 @@ async fn must_be_current(
 }
 
 /// Where the settings say that the key ring is.
-fn ring_origin(config: &crate::config::Config) -> String {
-    use secrecy::ExposeSecret;
-
+fn ring_origin(config: &Config) -> String {
     if config.keys.expose_secret().is_empty() {
         format!("the key ring {}", config.keys_file.display())
     } else {
@@ -293,14 +288,13 @@ fn ring_origin(config: &crate::config::Config) -> String {
 
 /// Ends when the process is asked to: SIGTERM or Ctrl-C.
 async fn shutdown_signal() {
-    let mut terminate =
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(signal) => signal,
-            Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be waited for");
-                return std::future::pending().await;
-            }
-        };
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be waited for");
+            return std::future::pending().await;
+        }
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -8,11 +8,18 @@ use serde_json::json;
 use super::{
     ConfigFile, Failure,
     accounts::{closing, open as open_operator},
-    keys::{open, project_id},
+    key_ring,
+    keys::{no_such_project, open, open_with, project_id},
+    must_be_current,
     output::{json_line, table},
     say,
 };
-use crate::{clock::Clock, model::id::ProjectId, store::HubTargets};
+use crate::{
+    clock::Clock,
+    config::Config,
+    model::{audit::Actor, id::ProjectId},
+    store::HubTargets,
+};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -20,6 +27,21 @@ pub enum Command {
     Create {
         /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
         project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a project with its data key, API keys, accounts and directories
+    ///
+    /// Running servers stop serving it within a second. Its name is never given again.
+    Delete {
+        /// Its id
+        project: String,
+        /// Delete it; without this it is only said what would be
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
@@ -89,6 +111,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             file,
             json,
         } => create(&project, &file, json).await,
+        Command::Delete {
+            project,
+            yes,
+            file,
+            json,
+        } => delete(&project_id(&project)?, yes, &file, json).await,
         Command::List { file, json } => list(&file, json).await,
         Command::Show {
             project,
@@ -130,6 +158,43 @@ async fn list(file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
         ["PROJECT"],
         projects.iter().map(|project| [project.to_string()]),
     )
+}
+
+async fn delete(
+    project: &ProjectId,
+    is_meant: bool,
+    file: &ConfigFile,
+    json: bool,
+) -> Result<(), Failure> {
+    let config = Config::load(file.config.as_deref())?;
+    must_be_current(&config, &key_ring(&config)?).await?;
+    let store = open_with(file, project).await?;
+    if !is_meant {
+        let accounts = store.accounts(project).await?.len();
+        let keys = store.keys(project, None, u32::MAX).await?.len();
+        store.close().await;
+        return Err(Failure::Other(format!(
+            "nothing was deleted. With --yes the project {project} is destroyed, with its data key, \
+             {accounts} accounts with their credentials, directories and walks, and {keys} API keys. \
+             Its name is never given again"
+        )));
+    }
+    let deleted = store
+        .delete_project(project, Actor::Operator, Clock::system().now())
+        .await?;
+    store.close().await;
+    let deleted = deleted.ok_or_else(|| no_such_project(project))?;
+    if json {
+        return json_line(&json!({
+            "project": project, "accounts": deleted.accounts, "keys": deleted.keys,
+        }));
+    }
+    say(format!(
+        "The project {project} is deleted, with {} accounts and {} API keys; running servers stop \
+         serving it within a second. What its customers' tokens may do at the provider they may still \
+         do: have them revoked there. Backups made before still hold it.",
+        deleted.accounts, deleted.keys
+    ))
 }
 
 async fn show(project: &str, file: &ConfigFile, is_json: bool) -> Result<(), Failure> {

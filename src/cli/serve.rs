@@ -2,8 +2,10 @@
 
 use clap::Args;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::{ConfigFile, Failure, block_on, key_ring, shutdown_signal};
-use crate::{app::App, clock::Clock, config::Config, crypto::Chance, telemetry};
+use crate::{app::App, clock::Clock, config::Config, crypto::Chance, gateway::Gateway, telemetry};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -17,12 +19,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     harden();
     let ring = key_ring(&config)?;
     block_on(async move {
-        let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
+        let app = App::build(&config, ring.clone(), Clock::system(), Chance::system()).await?;
+        let hangup = signal(SignalKind::hangup())?;
+        let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));
         tracing::info!(port = app.port(), "listening");
         app.run(shutdown_signal()).await?;
+        hangups.abort();
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// Looks at the key file whenever SIGHUP asks for it.
+async fn heed(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
+    while hangup.recv().await.is_some() {
+        if has_key_file {
+            gateway.look_now();
+        } else {
+            tracing::warn!("the key ring came with the settings; start again to change it");
+        }
+    }
 }
 
 /// Keys and tokens are in this process's memory: no core file of it, and no debugger of another

@@ -39,7 +39,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     } = command;
     let ring = key_ring(&Config::load(file.config.as_deref())?)?;
     // Looked at first: opening a file that is not there would make it.
-    if let Inspection::Absent = Store::inspect(&from, &ring).await? {
+    if let Inspection::Absent = Store::inspect(&from, ring.clone()).await? {
         return Err(Failure::other(
             "there is nothing stored at the url after --from; check it",
         ));

@@ -8,8 +8,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
-    DataKey,
-    key_ring::{derive, hmac},
+    Chance, DataKey,
+    mac::{derive, hmac},
 };
 
 /// Makes the tags (HMAC-SHA256) of one project's audit log. Derived from the project's data key:
@@ -61,6 +61,17 @@ impl DataKey {
     /// The key that chains this project's audit log.
     pub fn chain_key(&self) -> ChainKey {
         ChainKey::of(self.bytes())
+    }
+
+    /// What is left of the data key of a project that is deleted: a key of another name, which chains
+    /// the same log, and opens nothing that this one sealed.
+    pub fn left_for_its_log(&self, chance: &Chance) -> Self {
+        Self::of_bytes(self.chain_key().0, chance)
+    }
+
+    /// The chain key that is [left](Self::left_for_its_log) of a data key.
+    pub fn as_chain_key(&self) -> ChainKey {
+        ChainKey(Zeroizing::new(*self.bytes()))
     }
 }
 

@@ -1,10 +1,17 @@
 //! The operator's keys: a text file with a line `id: base64 of 32 random bytes` for each.
 //!
-//! The first key encrypts, all decrypt. So a key is changed by putting a new one on top,
-//! restarting, and taking the old one away once nothing is wrapped by it any more.
+//! The first key encrypts, all decrypt. So a key is changed by putting a new one on top, and taking
+//! the old one away once nothing is wrapped by it any more; which one wraps in a database that
+//! several processes share is in [`crate::store`].
 //!
-//! A ring key itself encrypts nothing: from each, one key for wrapping and one for message
-//! authentication are derived, so that neither use can weaken the other.
+//! A ring is a value and does not change. What a process works with is a [`LiveRing`], and the file
+//! is changed through a [`RingFile`].
+//!
+//! A ring key itself encrypts nothing: the key for wrapping is derived from it, so that it could
+//! have other uses without weakening this one.
+//!
+//! [`LiveRing`]: super::LiveRing
+//! [`RingFile`]: super::RingFile
 
 use std::{
     fmt, fs,
@@ -14,12 +21,12 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
     Chance, OpenFault, Place,
+    mac::derive,
     seal::{Sealed, seal},
 };
 
@@ -30,11 +37,11 @@ const MAX_ID_LEN: usize = 32;
 #[derive(Clone)]
 pub struct KeyRing(Arc<[RingKey]>);
 
+#[derive(Clone)]
 struct RingKey {
     id: String,
     key: Zeroizing<[u8; KEY_LEN]>,
     wrapping: Zeroizing<[u8; KEY_LEN]>,
-    authenticating: Zeroizing<[u8; KEY_LEN]>,
 }
 
 /// Why a key ring could not be read or made. Never shows key material.
@@ -52,6 +59,8 @@ pub enum KeyRingError {
     Length { line: usize, bytes: usize },
     #[error("line {line}: the id `{id}` was used before")]
     Duplicate { line: usize, id: String },
+    #[error("there is a key `{id}` in it already")]
+    Taken { id: String },
     #[error("there is no key in it")]
     Empty,
     #[error("{0}")]
@@ -108,8 +117,12 @@ impl KeyRing {
 
     /// Reads a file of the text form.
     pub fn read_file(path: &Path) -> Result<Self, KeyRingError> {
+        Self::read(fs::File::open(path)?)
+    }
+
+    pub(super) fn read(mut from: impl Read) -> Result<Self, KeyRingError> {
         let mut text = Zeroizing::new(String::new());
-        fs::File::open(path)?.read_to_string(&mut text)?;
+        from.read_to_string(&mut text)?;
         Self::parse(&text)
     }
 
@@ -140,12 +153,43 @@ impl KeyRing {
         let mut file = options.open(path)?;
         file.write_all(self.to_text().as_bytes())?;
         file.sync_all()?;
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::File::open(directory)?.sync_all()?;
-        Ok(())
+        Ok(sync_folder_of(path)?)
+    }
+
+    /// This ring's keys, and behind them those of `rest`.
+    ///
+    /// # Errors
+    /// `Taken`: an id that both have.
+    pub fn then(&self, rest: &Self) -> Result<Self, KeyRingError> {
+        if let Some(key) = rest.0.iter().find(|key| self.has(&key.id)) {
+            let id = key.id.clone();
+            return Err(KeyRingError::Taken { id });
+        }
+        Ok(Self(self.0.iter().chain(&*rest.0).cloned().collect()))
+    }
+
+    /// The same keys, that of `id` first; None if there is none of that id.
+    pub fn led_by(&self, id: &str) -> Option<Self> {
+        let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|key| key.id == id);
+        let is_there = !first.is_empty();
+        is_there.then(|| Self(first.into_iter().chain(rest).cloned().collect()))
+    }
+
+    /// All keys but that of `id`.
+    ///
+    /// # Errors
+    /// `Empty` if none is left.
+    pub fn without(&self, id: &str) -> Result<Self, KeyRingError> {
+        let keys: Arc<[RingKey]> = self.0.iter().filter(|key| key.id != id).cloned().collect();
+        if keys.is_empty() {
+            return Err(KeyRingError::Empty);
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether there is a key of this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.find(id).is_some()
     }
 
     /// The ids of all keys, the encrypting one first.
@@ -158,25 +202,16 @@ impl KeyRing {
         &self.encrypting().id
     }
 
-    /// Authenticates `bytes` for the purpose that `context` names; gives the key's id and the
-    /// tag (HMAC-SHA256).
-    pub fn mac(&self, context: &str, bytes: &[u8]) -> (&str, [u8; 32]) {
-        let key = self.encrypting();
-        let tag = key.mac(context, bytes).finalize().into_bytes().into();
-        (&key.id, tag)
-    }
-
-    /// True if `tag` is what [`mac`](Self::mac) gave for these very bytes and context, under
-    /// the ring's key of that id. Compares in constant time.
-    pub fn verify_mac(&self, key_id: &str, context: &str, bytes: &[u8], tag: &[u8]) -> bool {
-        self.find(key_id)
-            .is_some_and(|key| key.mac(context, bytes).verify_slice(tag).is_ok())
-    }
-
-    /// Seals under the first key.
-    pub(crate) fn seal(&self, place: Place<'_>, text: &[u8], chance: &Chance) -> Vec<u8> {
-        let key = self.encrypting();
-        seal((&key.id, &key.wrapping), place, text, chance)
+    /// Seals under the key of this id; None if there is none.
+    pub(crate) fn seal(
+        &self,
+        key_id: &str,
+        place: Place<'_>,
+        text: &[u8],
+        chance: &Chance,
+    ) -> Option<Vec<u8>> {
+        let key = self.find(key_id)?;
+        Some(seal((&key.id, &key.wrapping), place, text, chance))
     }
 
     /// Opens what any key of this ring sealed.
@@ -201,6 +236,16 @@ impl KeyRing {
     }
 }
 
+/// Whether the keys are the same, in the same order.
+impl PartialEq for KeyRing {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&RingKey, &RingKey)| {
+            one.id == other.id && bool::from(one.key.ct_eq(&*other.key))
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&*other.0).all(is_same)
+    }
+}
+
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyRing")?;
@@ -213,27 +258,18 @@ impl RingKey {
         Self {
             id: id.to_owned(),
             wrapping: derive(&key, "rolecall ring key: wrapping"),
-            authenticating: derive(&key, "rolecall ring key: authenticating"),
             key,
         }
     }
-
-    fn mac(&self, context: &str, bytes: &[u8]) -> Hmac<Sha256> {
-        hmac(&self.authenticating)
-            .chain_update((context.len() as u64).to_be_bytes())
-            .chain_update(context)
-            .chain_update(bytes)
-    }
 }
 
-/// One block of HKDF-Expand (RFC 5869); a key of ours is random already and needs no extracting.
-pub(super) fn derive(key: &[u8; KEY_LEN], purpose: &str) -> Zeroizing<[u8; KEY_LEN]> {
-    let block = hmac(key).chain_update(purpose).chain_update([1]).finalize();
-    Zeroizing::new(block.into_bytes().into())
-}
-
-pub(super) fn hmac(key: &[u8; KEY_LEN]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+/// Forces to the disk that a file was made or replaced.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::File::open(folder)?.sync_all()
 }
 
 fn is_key_id(id: &str) -> bool {
@@ -265,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_encrypts_and_all_decrypt() {
+    fn one_key_encrypts_and_all_decrypt() {
         let chance = Chance::system();
         let old = ring(&[line("old", 1)]);
         let both = ring(&[
@@ -275,18 +311,19 @@ mod tests {
             line("old", 1),
         ]);
         let new = ring(&[line("new", 2)]);
-        let sealed = old.seal(PLACE, b"text", &chance);
+        let sealed = old.seal("old", PLACE, b"text", &chance).unwrap();
         assert_eq!(&**both.open(PLACE, &sealed).unwrap(), b"text");
         assert_eq!(
             new.open(PLACE, &sealed),
             Err(OpenFault::UnknownKey("old".into()))
         );
-        let sealed = both.seal(PLACE, b"text", &chance);
+        let sealed = both.seal("new", PLACE, b"text", &chance).unwrap();
         assert_eq!(&**new.open(PLACE, &sealed).unwrap(), b"text");
         assert_eq!(
             ring(&[line("new", 3)]).open(PLACE, &sealed),
             Err(OpenFault::Refused("new".into()))
         );
+        assert_eq!(old.seal("new", PLACE, b"text", &chance), None);
     }
 
     #[test]
@@ -328,16 +365,38 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_holds_for_its_key_context_and_bytes_alone() {
-        let ring = ring(&[line("a", 1), line("b", 2)]);
-        let (id, tag) = ring.mac("cursor", b"bytes");
-        assert_eq!(id, "a");
-        assert!(ring.verify_mac("a", "cursor", b"bytes", &tag));
-        assert!(!ring.verify_mac("b", "cursor", b"bytes", &tag));
-        assert!(!ring.verify_mac("c", "cursor", b"bytes", &tag));
-        assert!(!ring.verify_mac("a", "cursorb", b"ytes", &tag));
-        assert!(!ring.verify_mac("a", "cursor", b"byte", &tag));
-        assert!(!ring.verify_mac("a", "cursor", b"bytes", &tag[..16]));
+    fn keys_are_added_put_first_and_taken_away() {
+        let ids = |ring: &KeyRing| ring.ids().map(str::to_owned).collect::<Vec<_>>();
+        let (a, b) = (ring(&[line("a", 1)]), ring(&[line("b", 2)]));
+        let both = b.then(&a).unwrap();
+        assert_eq!(ids(&both), ["b", "a"]);
+        assert_eq!(both, ring(&[line("b", 2), line("a", 1)]));
+        assert!(matches!(
+            both.then(&ring(&[line("a", 3)])),
+            Err(KeyRingError::Taken { id }) if id == "a"
+        ));
+        let all = both.then(&ring(&[line("c", 3)])).unwrap();
+        assert_eq!(ids(&all.led_by("a").unwrap()), ["a", "b", "c"]);
+        assert_eq!(all.led_by("b").unwrap(), all);
+        assert_eq!(all.led_by("d"), None);
+        assert_eq!(ids(&all.without("b").unwrap()), ["a", "c"]);
+        assert_eq!(all.without("d").unwrap(), all);
+        assert!(matches!(a.without("a"), Err(KeyRingError::Empty)));
+        assert!(all.has("c") && !all.has("d"));
+    }
+
+    #[test]
+    fn two_rings_are_the_same_only_with_the_same_keys_in_the_same_order() {
+        let one = ring(&[line("a", 1), line("b", 2)]);
+        assert_eq!(one, ring(&[line("a", 1), line("b", 2)]));
+        for other in [
+            ring(&[line("b", 2), line("a", 1)]),
+            ring(&[line("a", 1), line("b", 3)]),
+            ring(&[line("a", 1), line("c", 2)]),
+            ring(&[line("a", 1)]),
+        ] {
+            assert_ne!(one, other);
+        }
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! Three layers of keys, so that each can be changed without touching what lies below it:
 //!
 //! 1. The **key ring** ([`KeyRing`]) belongs to the operator and lives outside the database. Its
-//!    first key encrypts, all of them decrypt.
+//!    first key encrypts, all of them decrypt. A process may exchange it while it works
+//!    ([`LiveRing`]), a command changes its file ([`RingFile`]).
 //! 2. One **data key** per project ([`DataKey`]) is made by us and stored wrapped by a ring key.
 //!    Changing the ring re-wraps a few data keys, never the data.
 //! 3. **Fields** are sealed by a data key, each bound to its [`Place`]: a ciphertext moved to
 //!    another row, field, generation or project does not open.
 //!
-//! From a data key one more is derived, which chains the project's audit log ([`ChainKey`]).
+//! From a data key two more are derived: one chains the project's audit log ([`ChainKey`]), one
+//! authenticates what callers hold for us ([`MacKey`]). Both stay as they are however often the ring
+//! changes.
 //!
 //! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
 //! SHA-256 of them and the ring can change freely.
@@ -22,10 +25,16 @@ mod api_key;
 mod chain;
 mod chance;
 mod key_ring;
+mod live_ring;
+mod mac;
+mod ring_file;
 mod seal;
 
 pub use api_key::{ApiKeyText, MalformedKey};
 pub use chain::{ChainKey, Record};
 pub use chance::Chance;
 pub use key_ring::{KeyRing, KeyRingError};
+pub use live_ring::LiveRing;
+pub use mac::MacKey;
+pub use ring_file::RingFile;
 pub use seal::{DataKey, OpenFault, Place};

@@ -144,6 +144,10 @@ impl DataKey {
     pub fn generate(chance: &Chance) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         chance.fill(&mut *key);
+        Self::of_bytes(key, chance)
+    }
+
+    pub(super) fn of_bytes(key: Zeroizing<[u8; 32]>, chance: &Chance) -> Self {
         Self {
             id: format!("{:016x}", u64::from_be_bytes(chance.bytes())),
             key,
@@ -155,9 +159,21 @@ impl DataKey {
         &self.id
     }
 
-    /// The form in which it is stored: sealed by the ring's first key, bound to the project.
-    pub fn wrap(&self, ring: &KeyRing, project: &str, chance: &Chance) -> Vec<u8> {
-        ring.seal(Self::place(project, &self.id), &*self.key, chance)
+    /// The form in which it is stored: sealed by the ring's key of this id, bound to the project.
+    /// None if the ring has no such key.
+    pub fn wrap(
+        &self,
+        ring: &KeyRing,
+        key_id: &str,
+        project: &str,
+        chance: &Chance,
+    ) -> Option<Vec<u8>> {
+        ring.seal(key_id, Self::place(project, &self.id), &*self.key, chance)
+    }
+
+    /// Which ring key a stored form was sealed by.
+    pub fn wrapped_by(wrapped: &[u8]) -> Result<&str, OpenFault> {
+        Ok(Sealed::parse(wrapped)?.key_id)
     }
 
     /// Takes back what [`wrap`](Self::wrap) gave.
@@ -274,7 +290,9 @@ mod tests {
         let chance = Chance::system();
         let ring = KeyRing::generate("a", &chance).unwrap();
         let key = DataKey::generate(&chance);
-        let wrapped = key.wrap(&ring, "one", &chance);
+        let wrapped = key.wrap(&ring, "a", "one", &chance).unwrap();
+        assert_eq!(DataKey::wrapped_by(&wrapped), Ok("a"));
+        assert_eq!(key.wrap(&ring, "b", "one", &chance), None);
         let again = DataKey::unwrap(&ring, "one", key.id(), &wrapped).unwrap();
         assert_eq!(again.key, key.key);
         assert!(DataKey::unwrap(&ring, "two", key.id(), &wrapped).is_err());

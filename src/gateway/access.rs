@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Gateway, quota::Standing};
 use crate::{
-    crypto::ApiKeyText,
+    crypto::{ApiKeyText, MacKey},
     error::{Error, Kind, Result},
     model::{
         access::{ApiKey, KeyStatus, Scope},
@@ -50,6 +50,8 @@ impl Caller {
 #[derive(Debug, Clone)]
 pub struct OwnAccount {
     pub account: Arc<Account>,
+    /// What authenticates the cursors of its lists.
+    pub(super) mac_key: MacKey,
     /// How its directory stood when the store was last asked.
     pub(super) latest: Latest,
     pub is_store_down: bool,
@@ -61,6 +63,7 @@ pub struct OwnAccount {
 /// is found by the same question as a change of the account.
 pub(super) struct Seen {
     pub(super) account: Arc<Account>,
+    pub(super) mac_key: MacKey,
     pub(super) latest: Latest,
 }
 
@@ -127,6 +130,7 @@ impl Gateway {
         };
         Ok(OwnAccount {
             account: Arc::clone(&recalled.value.account),
+            mac_key: recalled.value.mac_key.clone(),
             latest: recalled.value.latest,
             is_store_down: recalled.is_store_down || caller.is_store_down,
             by: caller.actor(),
@@ -154,12 +158,13 @@ impl Gateway {
 }
 
 pub(super) async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
-    let Some(account) = store.account(project, id).await? else {
+    let Some((account, mac_key)) = store.account_with_mac_key(project, id).await? else {
         return Ok(None);
     };
     let latest = store.latest(project, id).await?;
     Ok(latest.map(|latest| Seen {
         account: Arc::new(account),
+        mac_key,
         latest,
     }))
 }

@@ -1,16 +1,17 @@
 //! Cursors: where a walk of pages stands, in a form that a caller can neither read nor make.
 //!
 //! A cursor says which directory version the pages began on and the key of the last record
-//! served. A MAC binds it to project, account, route and filter, so one moved elsewhere does not open,
-//! and it names the ring key of that MAC, so a rotation breaks no walk of pages while the former
-//! key is still in the ring. It is deterministic: the same page has the same `next` on every
+//! served. A MAC binds it to project, account, route and filter, so one moved elsewhere does not open.
+//! Its key hangs on the project's data key and not on the key ring
+//! ([ADR 12](../../../docs/adr/0012-the-database-says-which-key-wraps.md)), so no change of the ring
+//! breaks a walk of pages. It is deterministic: the same page has the same `next` on every
 //! replica, which is what lets pages be cached.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    crypto::KeyRing,
+    crypto::MacKey,
     directory::{Filter, Resource},
     error::{Error, Kind, Result},
     model::{account::Account, id::RemoteId},
@@ -30,25 +31,23 @@ pub struct Cursor {
 #[derive(Clone, Copy)]
 pub struct List<'a> {
     pub account: &'a Account,
+    pub key: &'a MacKey,
     pub resource: Resource,
     pub filter: &'a Filter,
 }
 
-/// What travels: the place, the ring key of the MAC, and the MAC.
+/// What travels: the place and its MAC.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     cursor: Cursor,
-    key_id: String,
     tag: [u8; 32],
 }
 
 impl Cursor {
-    pub fn to_text(&self, ring: &KeyRing, list: List<'_>) -> String {
-        let (key_id, tag) = ring.mac(&list.context(), &self.in_list(list));
+    pub fn to_text(&self, list: List<'_>) -> String {
         let envelope = Envelope {
             cursor: self.clone(),
-            key_id: key_id.to_owned(),
-            tag,
+            tag: list.key.tag(&list.context(), &self.in_list(list)),
         };
         BASE64_URL_SAFE_NO_PAD.encode(encode(&envelope))
     }
@@ -57,24 +56,20 @@ impl Cursor {
     ///
     /// # Errors
     /// `invalid_cursor` for anything else, without saying what is wrong with it.
-    pub fn from_text(text: &str, ring: &KeyRing, list: List<'_>) -> Result<Self> {
-        Self::open(text, ring, list)
+    pub fn from_text(text: &str, list: List<'_>) -> Result<Self> {
+        Self::open(text, list)
             .ok_or_else(|| Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list"))
     }
 
-    fn open(text: &str, ring: &KeyRing, list: List<'_>) -> Option<Self> {
+    fn open(text: &str, list: List<'_>) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (envelope, rest): (Envelope, _) = postcard::take_from_bytes(&bytes).ok()?;
-        let is_genuine = rest.is_empty()
-            && ring.verify_mac(
-                &envelope.key_id,
-                &list.context(),
-                &envelope.cursor.in_list(list),
-                &envelope.tag,
-            );
+        let signed = envelope.cursor.in_list(list);
+        let is_genuine =
+            rest.is_empty() && list.key.verify(&list.context(), &signed, &envelope.tag);
         is_genuine.then_some(envelope.cursor)
     }
 

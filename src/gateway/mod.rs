@@ -18,6 +18,7 @@
 //! * `measures`: what this process tells of its work in numbers.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
+//! * [`watch`]: what the operator changes beside this process: the key ring, projects.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
 
 use std::{
@@ -38,7 +39,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connectors::Connector,
-    crypto::{Chance, KeyRing},
+    crypto::Chance,
     directory::Matches,
     error::{Error, Kind, Result},
     model::{
@@ -74,6 +75,7 @@ mod shares;
 mod summary;
 pub mod trial;
 pub mod walk;
+pub mod watch;
 
 use access::Seen;
 use live::{Held, Live};
@@ -139,7 +141,6 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    ring: KeyRing,
     outbound: Outbound,
     metrics: Metrics,
     /// When the accounts were last counted, held while they are.
@@ -152,6 +153,8 @@ struct Inner {
     has_closed: AtomicBool,
     /// Held while the store is told that this process lives, or that it ends.
     signing: tokio::sync::Mutex<()>,
+    /// Told when what changes beside this process is to be looked at before its time.
+    look_now: tokio::sync::Notify,
     runtime: Handle,
     quotas: Quotas,
     refreshes: Refreshes,
@@ -173,7 +176,6 @@ impl Gateway {
     /// Outside a tokio runtime.
     pub fn new(
         store: Store,
-        ring: KeyRing,
         outbound: Outbound,
         connectors: Vec<Arc<dyn Connector>>,
         clock: Clock,
@@ -204,7 +206,6 @@ impl Gateway {
         let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
         Self(Arc::new(Inner {
             store,
-            ring,
             metrics: outbound.metrics().clone(),
             outbound,
             accounts_counted_at: tokio::sync::Mutex::default(),
@@ -218,6 +219,7 @@ impl Gateway {
             is_stopping: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
             signing: tokio::sync::Mutex::default(),
+            look_now: tokio::sync::Notify::new(),
             runtime: Handle::current(),
             quotas,
             refreshes: Refreshes::default(),

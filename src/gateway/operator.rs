@@ -112,6 +112,7 @@ impl Operator {
         let seen = see(store, &project, id).await?.ok_or_else(not_found)?;
         Ok(OwnAccount {
             account: seen.account,
+            mac_key: seen.mac_key,
             latest: seen.latest,
             is_store_down: false,
             by: Actor::Operator,

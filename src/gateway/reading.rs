@@ -46,9 +46,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn list<'a>(&'a self, account: &'a Account) -> List<'a> {
+    fn list<'a>(&'a self, own: &'a OwnAccount) -> List<'a> {
         List {
-            account,
+            account: &own.account,
+            key: &own.mac_key,
             resource: self.resource,
             filter: &self.filter,
         }
@@ -110,11 +111,7 @@ impl Gateway {
         let cursor = match want {
             Want::Page {
                 next: Some(text), ..
-            } => Some(Cursor::from_text(
-                text,
-                &self.0.ring,
-                selection.list(account),
-            )?),
+            } => Some(Cursor::from_text(text, selection.list(own))?),
             _ => None,
         };
         let live = self.live(account);
@@ -171,7 +168,7 @@ impl Gateway {
         let page = match built {
             _ if is_known(&etag) => None,
             Some(page) => Some(page),
-            None => Some(self.build_page(account, key, &etag).await?),
+            None => Some(self.build_page(own, key, &etag).await?),
         };
         Ok(Answer {
             etag,
@@ -409,12 +406,12 @@ impl Gateway {
 
     async fn build_page(
         &self,
-        account: &Account,
+        own: &OwnAccount,
         key: PageKey,
         etag: &Arc<str>,
     ) -> Result<Arc<Page>> {
         let held = self
-            .version(account, key.list.version)
+            .version(&own.account, key.list.version)
             .await?
             .ok_or_else(|| {
                 let version = key.list.version;
@@ -422,7 +419,7 @@ impl Gateway {
             })?;
         let page = Arc::new(Page::new(
             Arc::clone(etag),
-            self.build(account, &held.directory, &key)?,
+            self.build(own, &held.directory, &key)?,
         ));
         self.0.pages.insert(key, Arc::clone(&page));
         Ok(page)
@@ -455,7 +452,8 @@ impl Gateway {
         Ok([br#","raw":"#.as_slice(), &json].concat())
     }
 
-    fn build(&self, account: &Account, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
+    fn build(&self, own: &OwnAccount, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
+        let account = &own.account;
         match &key.part {
             Part::Record { id } => {
                 let record = directory
@@ -487,6 +485,7 @@ impl Gateway {
                 let raw = self.raw(account, origins)?;
                 let list = List {
                     account,
+                    key: &own.mac_key,
                     resource: key.list.resource,
                     filter: &key.list.filter,
                 };
@@ -495,7 +494,7 @@ impl Gateway {
                         version: key.list.version,
                         after,
                     }
-                    .to_text(&self.0.ring, list)
+                    .to_text(list)
                 });
                 let next = next.map_or_else(|| "null".to_owned(), |text| format!("\"{text}\""));
                 let mut body = Vec::with_capacity(page.data.len() + next.len() + 48);

@@ -21,6 +21,7 @@ use super::{
     word, word_in,
 };
 use crate::{
+    crypto::MacKey,
     error::{Error, Result},
     model::{
         account::{Account, AccountChange, AccountStatus, StatusReason},
@@ -156,6 +157,9 @@ impl Store {
             .await?
             .ok_or_else(no_such_project)?;
         let mut tx = self.db.begin().await?;
+        if !tx.hold_project(&account.project).await? {
+            return Err(no_such_project());
+        }
         tx.execute(
             "insert into accounts
                  (id, project, provider, origin_owner_id, kind, status, status_reasons, endpoint,
@@ -190,6 +194,16 @@ impl Store {
     }
 
     pub async fn account(&self, project: &ProjectId, id: AccountId) -> Result<Option<Account>> {
+        let found = self.account_with_mac_key(project, id).await?;
+        Ok(found.map(|(account, _)| account))
+    }
+
+    /// An account, and the key that authenticates what callers hold for its project.
+    pub async fn account_with_mac_key(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+    ) -> Result<Option<(Account, MacKey)>> {
         let row: Option<AccountRow> = self
             .db
             .fetch_one(
@@ -199,7 +213,9 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let vault = Vault::of(self, project, id).await?;
-        vault.map(|vault| account_in(&vault, row)).transpose()
+        vault
+            .map(|vault| Ok((account_in(&vault, row)?, vault.key.mac_key())))
+            .transpose()
     }
 
     /// Whose account this is. For the operator, who is above projects.

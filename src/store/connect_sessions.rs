@@ -112,6 +112,9 @@ impl Store {
             .ok_or_else(no_such_project)?;
         let details = vault.seal(Field::Details, "", json(&session.details)?.as_bytes());
         let mut tx = self.db.begin().await?;
+        if !tx.hold_project(&session.project).await? {
+            return Err(no_such_project());
+        }
         tx.execute(
             "insert into connect_sessions
                  (number, project, token_digest, provider, profile, account, kind, is_multiple,
@@ -255,6 +258,9 @@ impl Store {
             new.meta,
         ]);
         let mut tx = self.db.begin().await?;
+        if !tx.hold_project(new.project).await? {
+            return Err(no_such_project());
+        }
         tx.execute(
             "insert into authorizations
                  (id, state_digest, project, profile, connect_session, browser_digest, sealed,

@@ -15,8 +15,9 @@ use super::{
 use crate::error::{Error, Result};
 
 /// What is copied, in an order in which each row finds what it refers to.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "key_checks",
+    "retired_keys",
     "projects",
     "audit_log",
     "audit_heads",

@@ -30,6 +30,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long SQLite itself waits for the lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
+/// Held while it changes, or matters, which ring key wraps: a number that no other application is
+/// likely to lock.
+const RING_LOCK: i64 = 0x726f_6c65_7269_6e67;
 /// What a write-ahead log is cut down to after a checkpoint, in bytes.
 const WAL_KEPT: &str = "67108864";
 
@@ -151,6 +154,19 @@ impl Db {
         Ok(self.fetch(sql, args).await?.pop())
     }
 
+    /// Has what was overwritten disappear from SQLite's files, as far as nobody reads it just now.
+    /// PostgreSQL does that by itself, in its own time.
+    pub(super) async fn wipe(&self) {
+        if let Self::Sqlite(pools) = self {
+            let wiped = sqlx::query("pragma wal_checkpoint(truncate)")
+                .execute(&pools.writer)
+                .await;
+            if let Err(error) = wiped {
+                tracing::debug!(%error, "the write-ahead log is emptied later");
+            }
+        }
+    }
+
     /// Lets transactions under way end, then closes every connection.
     pub(super) async fn close(&self) {
         match self {
@@ -214,6 +230,47 @@ impl Tx {
                 self.execute(sql, []).await.map(drop)
             }
         }
+    }
+
+    /// Makes whoever else changes which ring key wraps, or wraps with one, wait until the
+    /// transaction has ended.
+    pub(super) async fn lock_ring(&mut self) -> Result<()> {
+        match self {
+            // One that has begun to write keeps all others from it.
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => {
+                let sql = "select cast(pg_advisory_xact_lock($1) as text)";
+                self.fetch::<(String,), 1>(sql, [Arg::Int(Some(RING_LOCK))])
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+
+    /// Makes whoever would hang something on this project wait until the transaction has ended;
+    /// false if there is no such project.
+    pub(super) async fn lock_project(&mut self, project: &ProjectId) -> Result<bool> {
+        let sql = match self {
+            Self::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
+            // A change of the row would not keep off those who only refer to it.
+            Self::Postgres(_) => {
+                "select id from projects where id = $1 and deleted_at is null for update"
+            }
+        };
+        let row: Option<(String,)> = self.fetch_one(sql, [project.into()]).await?;
+        Ok(row.is_some())
+    }
+
+    /// Keeps this project from being deleted until the transaction has ended; false if it was.
+    pub(super) async fn hold_project(&mut self, project: &ProjectId) -> Result<bool> {
+        let sql = match self {
+            Self::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
+            Self::Postgres(_) => {
+                "select id from projects where id = $1 and deleted_at is null for key share"
+            }
+        };
+        let row: Option<(String,)> = self.fetch_one(sql, [project.into()]).await?;
+        Ok(row.is_some())
     }
 
     /// For a transaction that can as well be tried again later.

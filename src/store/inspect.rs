@@ -8,7 +8,7 @@ use super::{
     postgres,
     sqlite::SqliteFile,
 };
-use crate::crypto::KeyRing;
+use crate::crypto::LiveRing;
 
 /// What is at a store's url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +26,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub async fn inspect(url: &str, ring: &KeyRing) -> Result<Inspection, OpenError> {
-        let migration = match url.split_once("://") {
-            Some(("sqlite", path)) => SqliteFile::new(path)?.look(ring).await?,
-            Some(("postgres" | "postgresql", _)) => postgres::inspect(url, ring).await?,
-            _ => return Err(OpenError::Url),
+    pub async fn inspect(url: &str, ring: impl Into<LiveRing>) -> Result<Inspection, OpenError> {
+        let ring = ring.into();
+        let migration = match migration(url, &ring).await {
+            Err(error) if error.is_outdated(&ring) => migration(url, &ring).await?,
+            outcome => outcome?,
         };
         let newest = newest_migration();
         Ok(match migration {
@@ -38,5 +38,14 @@ impl Store {
             _ if migration < newest => Inspection::Behind { migration, newest },
             _ => Inspection::Current { migration },
         })
+    }
+}
+
+async fn migration(url: &str, ring: &LiveRing) -> Result<i64, OpenError> {
+    let ring = ring.current();
+    match url.split_once("://") {
+        Some(("sqlite", path)) => SqliteFile::new(path)?.look(&ring).await,
+        Some(("postgres" | "postgresql", _)) => postgres::inspect(url, &ring).await,
+        _ => Err(OpenError::Url),
     }
 }

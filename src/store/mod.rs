@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, KeyRing, OpenFault, Place},
+    crypto::{Chance, DataKey, LiveRing, OpenFault, Place},
     error::{Error, Kind, Result},
     model::id::{AccountId, Id, ProjectId, ReplicaId},
 };
@@ -62,6 +62,7 @@ mod postgres;
 mod profiles;
 mod projects;
 mod replicas;
+mod ring;
 mod sqlite;
 mod walks;
 
@@ -77,8 +78,9 @@ pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
 pub use journal::PendingPair;
 pub use open::OpenError;
-pub use projects::HubTargets;
+pub use projects::{DeletedProject, HubTargets};
 pub use replicas::DEAD_AFTER;
+pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.
@@ -89,7 +91,9 @@ pub struct Store {
     file: Option<SqliteFile>,
     /// This process among those that serve the database.
     replica: ReplicaId,
-    ring: KeyRing,
+    ring: LiveRing,
+    /// Held while the key file is looked at.
+    reloading: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
     chance: Chance,
     retention: Retention,
@@ -105,23 +109,23 @@ impl Store {
     ///
     /// `ring` must be able to open what is stored: otherwise [`OpenError::WrongKeys`], and
     /// nothing was written.
-    pub async fn open(url: &str, ring: KeyRing, clock: Clock) -> Result<Self, OpenError> {
+    pub async fn open(
+        url: &str,
+        ring: impl Into<LiveRing>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
         let chance = Chance::system();
-        let (db, file) = match url.split_once("://") {
-            Some(("sqlite", path)) => {
-                let file = SqliteFile::new(path)?;
-                (file.open(&ring, &clock, &chance).await?, Some(file))
-            }
-            Some(("postgres" | "postgresql", _)) => {
-                (postgres::open(url, &ring, &clock, &chance).await?, None)
-            }
-            _ => return Err(OpenError::Url),
+        let ring = ring.into();
+        let (db, file) = match connect(url, &ring, &clock, &chance).await {
+            Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &chance).await?,
+            outcome => outcome?,
         };
         Ok(Self {
             db,
             file,
             replica: chance.id(clock.now()),
             ring,
+            reloading: Arc::default(),
             clock,
             chance,
             retention: Retention::default(),
@@ -210,25 +214,26 @@ impl Store {
 
     /// The key that seals a project's fields; None if there is no such project.
     async fn data_key(&self, project: &ProjectId) -> Result<Option<DataKey>> {
-        let row: Option<(String, Vec<u8>)> = self
-            .db
-            .fetch_one(
-                "select data_key_id, sealed_data_key from projects where id = $1",
-                [project.into()],
-            )
-            .await?;
-        self.unwrapped(project, row)
+        let key = async || {
+            let row = self.db.fetch_one(DATA_KEY, [project.into()]).await?;
+            self.unwrapped(project, row)
+        };
+        match key().await {
+            Err(error) if self.may_have_missed_a_key(&error).await => key().await,
+            outcome => outcome,
+        }
     }
 
     /// As [`data_key`](Self::data_key), inside a transaction.
     async fn data_key_in(&self, tx: &mut Tx, project: &ProjectId) -> Result<Option<DataKey>> {
-        let row: Option<(String, Vec<u8>)> = tx
-            .fetch_one(
-                "select data_key_id, sealed_data_key from projects where id = $1",
-                [project.into()],
-            )
-            .await?;
-        self.unwrapped(project, row)
+        let row = tx.fetch_one(DATA_KEY, [project.into()]).await?;
+        match self.unwrapped(project, row) {
+            Err(error) if self.may_have_missed_a_key(&error).await => {
+                let row = tx.fetch_one(DATA_KEY, [project.into()]).await?;
+                self.unwrapped(project, row)
+            }
+            outcome => outcome,
+        }
     }
 
     fn unwrapped(
@@ -236,11 +241,36 @@ impl Store {
         project: &ProjectId,
         row: Option<(String, Vec<u8>)>,
     ) -> Result<Option<DataKey>> {
+        let ring = self.ring.current();
         row.map(|(id, wrapped)| {
-            DataKey::unwrap(&self.ring, project.as_str(), &id, &wrapped)
+            DataKey::unwrap(&ring, project.as_str(), &id, &wrapped)
                 .map_err(|fault| locked("data key", fault))
         })
         .transpose()
+    }
+}
+
+/// Of a project that was not deleted.
+const DATA_KEY: &str = "select data_key_id, sealed_data_key from projects
+                        where id = $1 and deleted_at is null";
+
+/// Opens what is at `url` with the ring of this moment.
+async fn connect(
+    url: &str,
+    ring: &LiveRing,
+    clock: &Clock,
+    chance: &Chance,
+) -> Result<(Db, Option<SqliteFile>), OpenError> {
+    let ring = ring.current();
+    match url.split_once("://") {
+        Some(("sqlite", path)) => {
+            let file = SqliteFile::new(path)?;
+            Ok((file.open(&ring, clock, chance).await?, Some(file)))
+        }
+        Some(("postgres" | "postgresql", _)) => {
+            Ok((postgres::open(url, &ring, clock, chance).await?, None))
+        }
+        _ => Err(OpenError::Url),
     }
 }
 

@@ -13,7 +13,7 @@ use sqlx::{
 use super::{audit::empty_head, db::SqliteCode};
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, KeyRing, OpenFault, Place},
+    crypto::{Chance, DataKey, KeyRing, LiveRing, OpenFault, Place},
 };
 
 /// Why a store could not be opened. For the operator: messages name files and key ids.
@@ -63,15 +63,16 @@ const CHECK_PLACE: Place<'static> = Place {
 };
 const KNOWN_ANSWER: &[u8] = b"the known answer of a rolecall key ring";
 
-/// The known answer under the ring's encrypting key, for `key_checks`.
+/// The known answer under the ring's first key, for `key_checks`.
 pub(super) fn known_answer(ring: &KeyRing, chance: &Chance) -> Vec<u8> {
-    ring.seal(CHECK_PLACE, KNOWN_ANSWER, chance)
+    ring.seal(ring.encrypting_id(), CHECK_PLACE, KNOWN_ANSWER, chance)
+        .expect("a ring has its first key")
 }
 
 /// The known answer of each key that the database asks for, by the key's id.
-type KeyChecks = Vec<(String, Vec<u8>)>;
+pub(super) type KeyChecks = Vec<(String, Vec<u8>)>;
 
-fn prove_keys(ring: &KeyRing, checks: KeyChecks) -> Result<(), OpenError> {
+pub(super) fn prove_keys(ring: &KeyRing, checks: KeyChecks) -> Result<(), OpenError> {
     for (key_id, sealed) in checks {
         match ring.open(CHECK_PLACE, &sealed) {
             Ok(answer) if *answer == KNOWN_ANSWER => {}
@@ -105,6 +106,7 @@ fn migrations() -> Migrator {
             include_str!("migrations/0004_audit.sql"),
         ),
         migration(5, "linking", include_str!("migrations/0005_linking.sql")),
+        migration(6, "retired", include_str!("migrations/0006_retired.sql")),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);
@@ -186,8 +188,8 @@ impl Opening<'_> {
         if is_before_audit {
             self.begin_audit_logs(ring).await?;
         }
-        // Later keys leave theirs when they first wrap something, so that a new key can be
-        // tried and taken back.
+        // Later keys leave theirs when they become active, so that a new key can be tried and
+        // taken back.
         if is_new {
             let insert = "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)";
             each_connection!(connection => {
@@ -278,6 +280,21 @@ impl Opening<'_> {
 }
 
 impl OpenError {
+    /// True if it is no wonder that the ring does not fit: its file was changed since it was read. By
+    /// then the new one is the ring.
+    pub(super) fn is_outdated(&self, ring: &LiveRing) -> bool {
+        if !matches!(self, Self::WrongKeys { .. }) {
+            return false;
+        }
+        match ring.changed() {
+            Ok(Some(changed)) => {
+                ring.exchange(changed);
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     pub(super) fn database(place: &str, source: sqlx::Error) -> Self {
         let place = place.to_owned();
         match SqliteCode::of(&source) {

@@ -49,6 +49,9 @@ impl Store {
         let secret = secret.expose_secret().as_bytes();
         let sealed = vault.seal(Field::ClientSecret, "", secret);
         let mut tx = self.db.begin().await?;
+        if !tx.hold_project(&profile.project).await? {
+            return Err(no_such_project());
+        }
         tx.execute(
             "insert into connector_profiles
                  (id, project, provider, label, client_id, proof, endpoint, scopes, redirect_url,

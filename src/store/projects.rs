@@ -1,18 +1,14 @@
 //! Projects with their data keys, and API keys.
 
-use std::slice;
-
 use jiff::Timestamp;
 
-use super::{
-    Store, id_in, json, json_in, moment_in, no_such_project, open::known_answer, project_in,
-};
+use super::{Store, id_in, json, json_in, moment_in, no_such_project, project_in, ring::Wrapping};
 use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
         access::{ApiKey, KeyChange, Label, Scope},
-        audit::{Action, Actor, Event, Subject, SubjectKind},
+        audit::{Action, Actor, Event},
         id::{KeyId, ProjectId},
     },
 };
@@ -35,14 +31,35 @@ pub struct HubTargets {
     pub opener_origins: Vec<String>,
 }
 
+/// What went with a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedProject {
+    pub accounts: u64,
+    pub keys: u64,
+}
+
 impl Store {
     /// Makes a project and its data key, which the operator alone does. False if there is one of
     /// that id already; it stays as it is.
+    ///
+    /// # Errors
+    /// `invalid_parameter` if there was one of that id, and it was deleted.
     pub async fn create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
+        match self.try_create_project(project, now).await {
+            Err(error) if self.may_have_missed_a_key(&error).await => {
+                self.try_create_project(project, now).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn try_create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
         let key = DataKey::generate(&self.chance);
-        let wrapped = key.wrap(&self.ring, project.as_str(), &self.chance);
         let mut tx = self.db.begin().await?;
-        self.mark_key_in_use(&mut tx, now).await?;
+        let Wrapping { active, ring, .. } = self.wrapping(&mut tx).await?;
+        let wrapped = key
+            .wrap(&ring, &active, project.as_str(), &self.chance)
+            .expect("the ring has the active key");
         let created = tx
             .execute(
                 "insert into projects (id, data_key_id, sealed_data_key, wrapped_by, created_at)
@@ -51,19 +68,34 @@ impl Store {
                     project.into(),
                     key.id().into(),
                     wrapped.into(),
-                    self.ring.encrypting_id().into(),
+                    active.into(),
                     now.into(),
                 ],
             )
             .await?;
-        let is_new = created == 1;
-        if is_new {
+        if created == 1 {
             self.begin_audit_log(&mut tx, project, &key).await?;
             let made = Event::new(Actor::Operator, Action::ProjectCreated, project);
             self.audit(&mut tx, project, Some(&key), &[made]).await?;
+            tx.commit().await?;
+            return Ok(true);
         }
+        let found: Option<(Option<i64>,)> = tx
+            .fetch_one(
+                "select deleted_at from projects where id = $1",
+                [project.into()],
+            )
+            .await?;
+        if let Some((Some(_),)) = found {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                format!("there was a project {project}, which was deleted"),
+            )
+            .with_hint("Take another name; that of a deleted project is never given again."));
+        }
+        // What became active with this is so all the same.
         tx.commit().await?;
-        Ok(is_new)
+        Ok(false)
     }
 
     /// Where a project's customers may be sent back to, and which pages may be told of a link.
@@ -71,7 +103,8 @@ impl Store {
         let row: Option<(String, String)> = self
             .db
             .fetch_one(
-                "select return_urls, opener_origins from projects where id = $1",
+                "select return_urls, opener_origins from projects
+                 where id = $1 and deleted_at is null",
                 [project.into()],
             )
             .await?;
@@ -88,7 +121,8 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let updated = tx
             .execute(
-                "update projects set return_urls = $2, opener_origins = $3 where id = $1",
+                "update projects set return_urls = $2, opener_origins = $3
+                 where id = $1 and deleted_at is null",
                 [
                     project.into(),
                     json(&targets.return_urls)?.into(),
@@ -103,7 +137,10 @@ impl Store {
     pub async fn project_exists(&self, project: &ProjectId) -> Result<bool> {
         let row: Option<(String,)> = self
             .db
-            .fetch_one("select id from projects where id = $1", [project.into()])
+            .fetch_one(
+                "select id from projects where id = $1 and deleted_at is null",
+                [project.into()],
+            )
             .await?;
         Ok(row.is_some())
     }
@@ -112,97 +149,109 @@ impl Store {
     pub async fn projects(&self) -> Result<Vec<ProjectId>> {
         let rows: Vec<(String,)> = self
             .db
-            .fetch("select id from projects order by id", [])
+            .fetch(
+                "select id from projects where deleted_at is null order by id",
+                [],
+            )
             .await?;
         rows.iter().map(|(id,)| project_in(id)).collect()
     }
 
-    /// How many data keys each ring key wraps, by key. The database opens only with a ring that
-    /// has all of them; a key that is not named may leave the ring.
-    pub async fn key_usage(&self) -> Result<Vec<(String, u64)>> {
-        let rows: Vec<(String, i64)> = self
-            .db
-            .fetch(
-                "select key_checks.key_id, count(projects.id)
-                 from key_checks left join projects on projects.wrapped_by = key_checks.key_id
-                 group by key_checks.key_id order by key_checks.key_id",
-                [],
-            )
-            .await?;
-        rows.into_iter()
-            .map(|(key, count)| Ok((key, super::count_in(count)?)))
-            .collect()
-    }
-
-    /// Wraps every data key anew with the ring's first key, and gives how many were wrapped by
-    /// another. Afterwards the database no longer asks for the other keys. What the data keys
-    /// sealed is not touched.
-    pub async fn rewrap_data_keys(&self, now: Timestamp, by: Actor) -> Result<u64> {
-        let encrypting = self.ring.encrypting_id();
+    /// Deletes a project with its data key, its API keys, profiles and sessions, and its accounts with
+    /// all that hangs on them; None if there is no such project. What stays is the audit log, with
+    /// what it is verified with, and the name, which is never given again: whatever comes to light of
+    /// it later, in a backup or with somebody who was slow, belongs to nobody.
+    pub async fn delete_project(
+        &self,
+        project: &ProjectId,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<Option<DeletedProject>> {
+        // What is locked is not deleted.
+        let Some(key) = self.data_key(project).await? else {
+            return Ok(None);
+        };
         let mut tx = self.db.begin().await?;
-        self.mark_key_in_use(&mut tx, now).await?;
-        // Before it is looked what the other keys wrap: another process that is just wrapping
-        // with one of them is waited for here, and seen then.
+        let active = self.wrapping(&mut tx).await?;
+        // In the order in which those go who work on an account: what it belongs to comes second.
         tx.execute(
-            "delete from key_checks where key_id <> $1",
-            [encrypting.into()],
+            "update accounts set walked_at = walked_at where project = $1",
+            [project.into()],
         )
         .await?;
-        let rows: Vec<(String, String, Vec<u8>, String)> = tx
-            .fetch(
-                "select id, data_key_id, sealed_data_key, wrapped_by from projects
-                 where wrapped_by <> $1 order by id",
-                [encrypting.into()],
-            )
-            .await?;
-        let mut rewrapped = Vec::with_capacity(rows.len());
-        for (project, id, wrapped, former) in rows {
-            let key = DataKey::unwrap(&self.ring, &project, &id, &wrapped)
-                .map_err(|fault| super::locked("data key", fault))?;
-            let wrapped = key.wrap(&self.ring, &project, &self.chance);
-            tx.execute(
-                "update projects set sealed_data_key = $1, wrapped_by = $2 where id = $3",
-                [wrapped.into(), encrypting.into(), project.as_str().into()],
-            )
-            .await?;
-            let subject = Subject::new(SubjectKind::DataKey, key.id());
-            let event = Event::new(by, Action::DataKeyRewrapped, subject)
-                .with("from", former)
-                .with("to", encrypting);
-            rewrapped.push((project_in(&project)?, key, event));
+        if !tx.lock_project(project).await? {
+            return Ok(None);
         }
-        for (project, key, event) in &rewrapped {
-            self.audit(&mut tx, project, Some(key), slice::from_ref(event))
-                .await?;
+        for statement in [
+            "delete from authorizations where project = $1",
+            "delete from connect_sessions where project = $1",
+            "delete from connector_profiles where project = $1",
+        ] {
+            tx.execute(statement, [project.into()]).await?;
         }
-        tx.commit().await?;
-        Ok(rewrapped.len() as u64)
-    }
-
-    /// Leaves the encrypting key's known answer beside the first thing that it wraps: from then
-    /// on, a ring without this key does not open the database. Until the transaction has ended,
-    /// nobody takes it away.
-    async fn mark_key_in_use(&self, tx: &mut super::Tx, now: Timestamp) -> Result<()> {
+        let keys = tx
+            .execute("delete from api_keys where project = $1", [project.into()])
+            .await?;
+        let accounts = tx
+            .execute("delete from accounts where project = $1", [project.into()])
+            .await?;
+        let left = key.left_for_its_log(&self.chance);
+        let wrapped = left
+            .wrap(&active.ring, &active.active, project.as_str(), &self.chance)
+            .expect("the ring has the active key");
         tx.execute(
-            "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)
-             on conflict (key_id) do update set created_at = key_checks.created_at",
+            "update projects set data_key_id = $2, sealed_data_key = $3, wrapped_by = $4,
+                    return_urls = '[]', opener_origins = '[]', deleted_at = $5
+             where id = $1",
             [
-                self.ring.encrypting_id().into(),
-                known_answer(&self.ring, &self.chance).into(),
+                project.into(),
+                left.id().into(),
+                wrapped.into(),
+                active.active.into(),
                 now.into(),
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+        let deleted = Event::new(by, Action::ProjectDeleted, project)
+            .with("accounts", accounts)
+            .with("api_keys", keys);
+        self.audit(&mut tx, project, Some(&key), &[deleted]).await?;
+        tx.commit().await?;
+        self.db.wipe().await;
+        Ok(Some(DeletedProject { accounts, keys }))
+    }
+
+    /// How many projects were ever deleted.
+    pub async fn deleted_project_count(&self) -> Result<u64> {
+        let row: Option<(i64,)> = self
+            .db
+            .fetch_one(
+                "select count(*) from projects where deleted_at is not null",
+                [],
+            )
+            .await?;
+        super::count_in(row.map_or(0, |(count,)| count))
+    }
+
+    /// Every project that was ever deleted, by id.
+    pub async fn deleted_projects(&self) -> Result<Vec<ProjectId>> {
+        let rows: Vec<(String,)> = self
+            .db
+            .fetch(
+                "select id from projects where deleted_at is not null order by id",
+                [],
+            )
+            .await?;
+        rows.iter().map(|(id,)| project_in(id)).collect()
     }
 
     /// Stores a new API key.
     pub async fn insert_key(&self, key: &ApiKey, by: Actor) -> Result<()> {
-        if !self.project_exists(&key.project).await? {
-            return Err(no_such_project());
-        }
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let mut tx = self.db.begin().await?;
+        if !tx.hold_project(&key.project).await? {
+            return Err(no_such_project());
+        }
         tx.execute(
             "insert into api_keys
                  (id, project, label, scopes, digest, created_at, expires_at, revoked_at)

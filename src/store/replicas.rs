@@ -36,6 +36,9 @@ impl Store {
         }
         self.claim_journal();
         self.beat().await?;
+        if self.is_shared() {
+            self.confirm_ring().await?;
+        }
         match self.bury().await {
             // A row that somebody else's end still holds keeps nobody from serving.
             Err(error) if self.is_shared() && error.kind() == Kind::StoreUnavailable => Ok(0),
@@ -78,9 +81,10 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         tx.execute(
-            "insert into replicas (id, seen_at) values ($1, $2)
-             on conflict (id) do update set seen_at = excluded.seen_at",
-            [self.replica.into(), now.into()],
+            "insert into replicas (id, seen_at, key_ids) values ($1, $2, $3)
+             on conflict (id) do update set
+                 seen_at = excluded.seen_at, key_ids = excluded.key_ids",
+            [self.replica.into(), now.into(), self.key_ids().into()],
         )
         .await?;
         let running: Vec<(String,)> = tx

@@ -122,6 +122,26 @@ impl SqliteFile {
         }
     }
 
+    /// Whether another process has marked the file as served.
+    pub(super) fn is_served_by_another(&self) -> io::Result<bool> {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.is_some() {
+            return Ok(false);
+        }
+        let file = match fs::File::open(beside(&self.path, ".lock")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // Shared, so that two who look do not take each other for one who serves. For this moment
+        // nobody can begin to: whoever would tries again.
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Lets another process serve the file: nothing of this one writes to it any more.
     pub(super) fn release(&self) {
         self.claim

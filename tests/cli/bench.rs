@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// A time-out that only a hang can reach.
-const HANG: Duration = Duration::from_secs(60);
+pub const HANG: Duration = Duration::from_secs(60);
 
 /// A folder to run in, gone with the test.
 pub struct Bench {
@@ -222,6 +222,16 @@ impl Running {
         (status.code(), out, err)
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
@@ -229,8 +239,7 @@ impl Running {
 
     /// Asks the process to end, as an init system does; how it ended, and what else it printed.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
-        let id = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let status = timeout(HANG, self.child.wait()).await.unwrap().unwrap();
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).await.unwrap();

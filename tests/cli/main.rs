@@ -17,6 +17,8 @@ mod keyring;
 mod keys;
 mod link;
 mod office;
+mod projects;
+mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod serve;

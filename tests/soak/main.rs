@@ -10,6 +10,7 @@
 //! * [`kill`]: `kill -9` at any moment loses nothing that was acknowledged.
 //! * [`export`]: writing a directory out takes its memory and no more.
 //! * [`crowd`]: a provider's limit is never passed and its wait is obeyed.
+//! * [`rotation`]: the key ring changes again and again under load, whatever is killed meanwhile.
 //! * [`replicas`]: two processes on one PostgreSQL database are one, whichever is killed.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
@@ -26,6 +27,7 @@ mod judge;
 mod kill;
 mod process;
 mod replicas;
+mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod truth;

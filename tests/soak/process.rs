@@ -77,7 +77,7 @@ impl House {
                 directory.path().join("rolecall.db").display()
             )
         };
-        let mut house = Self {
+        let house = Self {
             simulator: Arc::new(simulator),
             store_url: store_url.unwrap_or_else(file),
             directory: Arc::new(directory),
@@ -88,13 +88,7 @@ impl House {
         };
         let keys = house.path("rolecall.keys");
         house.cli(&["keyring", "init", &keys]).await;
-        house.cli(&["projects", "create", "one"]).await;
-        let key = house
-            .cli(&["keys", "create", "--project", "one", "--json"])
-            .await;
-        let key: Value = serde_json::from_str(&key).unwrap();
-        house.key = key["api_key"].as_str().unwrap().to_owned();
-        house
+        house.with_project("one").await
     }
 
     /// The same house as another process serves it, at a port of its own.
@@ -105,7 +99,7 @@ impl House {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
 
@@ -134,6 +128,17 @@ impl House {
         let output = self.command().args(arguments).output().await.unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same house as one of another project sees it, which is made.
+    pub async fn with_project(&self, name: &str) -> Self {
+        self.cli(&["projects", "create", name]).await;
+        let key = ["keys", "create", "--project", name, "--json"];
+        let key: Value = serde_json::from_str(&self.cli(&key).await).unwrap();
+        Self {
+            key: key["api_key"].as_str().unwrap().to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Starts `rolecall serve`, without waiting for it.

@@ -3,27 +3,24 @@
 use std::{collections::HashSet, future::Future, pin::Pin, slice, time::Duration};
 
 use rolecall::{
-    crypto::KeyRing,
     error::Kind,
     model::{
         access::{KeyChange, KeyStatus, Label},
         account::{AccountChange, AccountStatus, Credential, StatusReason},
-        audit::{Action, Actor, Filter},
+        audit::{Actor, Filter},
         walk::{Walk, WalkReason, WalkState},
     },
     store::{
         AccountState, AccountUpdate, Begun, Committed, Grant, Held, Latest, NewCredential,
-        NewDirectory, OpenError, Retention, Verified, WalkCommit,
+        NewDirectory, Retention, Verified, WalkCommit,
     },
 };
 use secrecy::SecretString;
 
 use crate::{
-    audit, budgets, credentials,
-    world::{
-        EMAIL, NAME, TOKEN, World, credential, credential_of, ends, exposed, furnish, identity,
-        project, ring,
-    },
+    audit, budgets, credentials, projects,
+    rotation::all_keys_can_be_wrapped_anew,
+    world::{EMAIL, NAME, TOKEN, World, credential, credential_of, ends, identity, project, ring},
 };
 
 pub type Contract = fn(World) -> Pin<Box<dyn Future<Output = ()>>>;
@@ -112,6 +109,13 @@ pub const ALL: &[(&str, Contract)] = &[
     ("all keys can be wrapped anew", |w| {
         Box::pin(all_keys_can_be_wrapped_anew(w))
     }),
+    ("a deleted project leaves nothing but its name", |w| {
+        Box::pin(projects::a_deleted_one_leaves_nothing_but_its_name(w))
+    }),
+    (
+        "a project is deleted whole, whoever is at work in it",
+        |w| Box::pin(projects::it_is_deleted_whole_whoever_is_at_work_in_it(w)),
+    ),
     ("a budget begins with its burst only if it is new", |w| {
         Box::pin(budgets::it_begins_with_its_burst_only_if_it_is_new(w))
     }),
@@ -1301,25 +1305,6 @@ async fn no_project_sees_anothers_rows(world: World) {
     assert_eq!(latest.encoded, b"one");
 }
 
-async fn all_keys_can_be_wrapped_anew(world: World) {
-    // With the ring unchanged there is nothing to do, and nothing is done.
-    let World { store, clock, .. } = &world;
-    let own = world.project("own").await;
-    let account = world.account(&own).await;
-    let before = store.key_usage().await.unwrap();
-    assert_eq!(before.len(), 1);
-    assert_eq!(before[0].1, 1);
-    assert_eq!(
-        store
-            .rewrap_data_keys(clock.now(), Actor::Operator)
-            .await
-            .unwrap(),
-        0
-    );
-    assert_eq!(store.key_usage().await.unwrap(), before);
-    assert!(store.credential(&own, account.id).await.unwrap().is_some());
-}
-
 async fn writers_in_a_crowd_all_succeed(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
@@ -1390,69 +1375,6 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
     assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
     // And the connections still serve.
     world.account(&own).await;
-}
-
-/// Of the database at `url`, which is new: its keys are changed without a moment when they do not
-/// fit.
-pub async fn a_key_ring_is_changed_in_three_steps(url: &str) {
-    let open = async |ring| World::open(url, ring).await.unwrap();
-    let (old, new) = (ring("old"), ring("new"));
-    let both = KeyRing::parse(&[new.to_text().as_str(), old.to_text().as_str()].concat()).unwrap();
-    let world = open(&old).await;
-    let account = furnish(&world, "own").await;
-    world.store.close().await;
-
-    // A new key on top encrypts nothing yet, so it can still be taken back.
-    open(&both).await.store.close().await;
-    open(&old).await.store.close().await;
-
-    let world = open(&both).await;
-    let later = furnish(&world, "later").await;
-    let usage = |name: &str, count| (name.to_owned(), count);
-    assert_eq!(
-        world.store.key_usage().await.unwrap(),
-        [usage("new", 1), usage("old", 1)]
-    );
-    world.store.close().await;
-    for one in [&old, &new] {
-        let error = World::open(url, one).await.err().unwrap();
-        assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
-    }
-
-    let world = open(&both).await;
-    let now = world.clock.now();
-    assert_eq!(
-        world
-            .store
-            .rewrap_data_keys(now, Actor::Operator)
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(world.store.key_usage().await.unwrap(), [usage("new", 2)]);
-    world.store.close().await;
-
-    let store = open(&new).await.store;
-    for account in [account, later] {
-        let found = store.credential(&account.project, account.id).await;
-        assert_eq!(exposed(&found.unwrap().unwrap().credential), TOKEN);
-        let found = store.account(&account.project, account.id).await.unwrap();
-        // What was logged under the old ring key verifies, and of the two the older project says
-        // that its data key was wrapped anew.
-        let (project, filter) = (&account.project, Filter::default());
-        let verified = store.verify_audit(project).await.unwrap();
-        assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
-        let newest = store.audit_log(project, &filter, None, 1).await.unwrap();
-        let event = &newest[0].event;
-        if project.as_str() == "own" {
-            assert_eq!(event.action, Action::DataKeyRewrapped);
-            let words: Vec<_> = event.detail.words().values().collect();
-            assert_eq!(words, ["old", "new"]);
-        } else {
-            assert_eq!(event.action, Action::AccountLinked);
-        }
-        assert_eq!(found, Some(account));
-    }
 }
 
 /// Of the database at `url`, which is new.

@@ -43,7 +43,7 @@ fn pair(number: u32, world: &World) -> TokenPair {
     }
 }
 
-fn app() -> OAuthApp {
+pub fn app() -> OAuthApp {
     OAuthApp {
         client_id: "the-app".to_owned(),
         client_secret: "canary-app-secret".into(),
@@ -327,7 +327,7 @@ pub async fn a_disconnected_account_has_nothing_left(world: World) {
     assert_eq!(access_token(&world, &account).await, "canary-again");
 }
 
-fn profile(world: &World, project: &ProjectId) -> ConnectorProfile {
+pub fn profile(world: &World, project: &ProjectId) -> ConnectorProfile {
     let now = world.clock.now();
     ConnectorProfile {
         id: world.chance.id(now),
@@ -409,7 +409,7 @@ pub async fn a_changed_secret_is_used(world: World) {
     assert_eq!(seen.actions.to_string(), "users");
 }
 
-fn invitation(world: &World, project: &ProjectId, number: u64) -> ConnectSession {
+pub fn invitation(world: &World, project: &ProjectId, number: u64) -> ConnectSession {
     let now = world.clock.now();
     ConnectSession {
         number,

@@ -1,6 +1,6 @@
-//! The store, from outside: what every backend must do (`contract`), what SQLite and
-//! PostgreSQL must do besides (`sqlite`, `postgres`), from one to the other (`copy`),
-//! and what is told of all that (`audit`).
+//! The store, from outside: what every backend must do (`contract`, with `budgets`, `projects` and
+//! `rotation`), what SQLite and PostgreSQL must do besides (`sqlite`, `postgres`), from one to the
+//! other (`copy`), and what is told of all that (`audit`).
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +13,8 @@ mod contract;
 mod copy;
 mod credentials;
 mod postgres;
+mod projects;
+mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod sqlite;

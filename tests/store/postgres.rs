@@ -12,9 +12,9 @@ use rolecall::{
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    contract,
+    contract, projects, rotation,
     schema::Schema,
-    world::{EMAIL, NAME, TOKEN, World, ends, furnish, holds, ring, spellings},
+    world::{EMAIL, NAME, TOKEN, World, ends, furnish, holds, project, ring, spellings},
 };
 
 /// Every row of every table, as text.
@@ -64,24 +64,68 @@ async fn a_database_is_looked_at_without_being_made_or_changed() {
         return;
     };
     let (url, ours) = (schema.url(), ring("a"));
-    let found = Store::inspect(&url, &ours).await.unwrap();
+    let found = Store::inspect(&url, ours.clone()).await.unwrap();
     assert_eq!(found, Inspection::Absent);
     assert!(rows(&schema).await.is_empty());
     World::open(&url, &ours).await.unwrap().store.close().await;
     let before = rows(&schema).await;
-    let found = Store::inspect(&url, &ours).await.unwrap();
+    let found = Store::inspect(&url, ours.clone()).await.unwrap();
     assert!(matches!(found, Inspection::Current { .. }), "{found:?}");
-    let error = Store::inspect(&url, &ring("b")).await.err().unwrap();
+    let error = Store::inspect(&url, ring("b")).await.err().unwrap();
     assert!(matches!(error, OpenError::WrongKeys { .. }), "{error}");
     assert_eq!(rows(&schema).await, before);
 }
 
 #[tokio::test]
-async fn a_key_ring_is_changed_in_three_steps() {
+async fn a_key_is_changed_step_by_step() {
     let Some(schema) = Schema::new().await else {
         return;
     };
-    contract::a_key_ring_is_changed_in_three_steps(&schema.url()).await;
+    rotation::a_key_is_changed_step_by_step(&schema.url()).await;
+}
+
+#[tokio::test]
+async fn a_key_is_not_used_before_every_process_has_it() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    rotation::a_key_is_not_used_before_every_process_has_it(&schema.url()).await;
+}
+
+#[tokio::test]
+async fn who_lacks_the_active_key_refuses_until_it_has_it() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    rotation::who_lacks_the_active_key_refuses_until_it_has_it(&schema.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_under_load() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    rotation::keys_change_under_load(&schema.url()).await;
+}
+
+#[tokio::test]
+async fn nothing_but_its_log_is_left_of_a_deleted_project() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let world = World::open(&schema.url(), &ring("a")).await.unwrap();
+    projects::furnish_everything(&world, "own").await;
+    let now = world.clock.now();
+    let own = project("own");
+    let deleted = world.store.delete_project(&own, Actor::Operator, now).await;
+    assert!(deleted.unwrap().is_some());
+    world.store.close().await;
+    let of_it = rows(&schema).await;
+    let of_it = of_it.iter().filter(|row| row.contains("\"own\""));
+    for row in of_it {
+        let tables = ["audit_heads: ", "audit_log: ", "projects: "];
+        assert!(tables.iter().any(|table| row.starts_with(table)), "{row}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

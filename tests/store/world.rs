@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_N
 use jiff::Timestamp;
 use rolecall::{
     clock::Clock,
-    crypto::{ApiKeyText, Chance, KeyRing},
+    crypto::{ApiKeyText, Chance, KeyRing, LiveRing},
     model::{
         access::{ApiKey, Scope},
         account::{Account, AccountKind, AccountStatus, Credential, Endpoint, Region},
@@ -33,7 +33,7 @@ pub struct World {
     pub clock: Clock,
     pub chance: Chance,
     url: String,
-    ring: KeyRing,
+    ring: LiveRing,
 }
 
 pub fn start() -> Timestamp {
@@ -76,13 +76,17 @@ pub async fn credential_of(store: &Store, project: &ProjectId, id: AccountId) ->
 
 impl World {
     pub async fn open(url: &str, ring: &KeyRing) -> Result<Self, OpenError> {
+        Self::open_live(url, ring.clone().into()).await
+    }
+
+    pub async fn open_live(url: &str, ring: LiveRing) -> Result<Self, OpenError> {
         let clock = Clock::skipping(start());
         Ok(Self {
             store: Store::open(url, ring.clone(), clock.clone()).await?,
             clock,
             chance: Chance::system(),
             url: url.to_owned(),
-            ring: ring.clone(),
+            ring,
         })
     }
 

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::{
     Store, count_in,
     db::{Arg, Tx, is_unreadable},
-    json, json_in, moment_in, no_such_project, word_in,
+    json, json_in, moment_in, no_such_project, project_in, word_in,
 };
 use crate::{
     crypto::{ChainKey, DataKey, Record},
@@ -70,10 +70,11 @@ impl Store {
             return Ok(());
         }
         let log = match key {
-            Some(key) => Log::new(project.as_str(), key),
+            Some(key) => Log::new(project.as_str(), key.chain_key()),
             None => {
                 let key = self.data_key_in(tx, project).await?;
-                Log::new(project.as_str(), &key.ok_or_else(no_such_project)?)
+                let key = key.ok_or_else(no_such_project)?;
+                Log::new(project.as_str(), key.chain_key())
             }
         };
         let at = self.clock.now();
@@ -101,7 +102,7 @@ impl Store {
         project: &ProjectId,
         key: &DataKey,
     ) -> Result<()> {
-        let log = Log::new(project.as_str(), key);
+        let log = Log::new(project.as_str(), key.chain_key());
         log.write_head(tx, &Last::beginning()).await
     }
 
@@ -114,6 +115,15 @@ impl Store {
         let mut tx = self.db.begin().await?;
         self.audit(&mut tx, project, None, &[event]).await?;
         tx.commit().await
+    }
+
+    /// Every project that has an audit log, by id: those that were deleted, too.
+    pub async fn audited_projects(&self) -> Result<Vec<ProjectId>> {
+        let rows: Vec<(String,)> = self
+            .db
+            .fetch("select id from projects order by id", [])
+            .await?;
+        rows.iter().map(|(id,)| project_in(id)).collect()
     }
 
     /// At most `limit` entries of a project's audit log, the newest first, from the one before
@@ -170,7 +180,7 @@ impl Store {
 /// The row of `audit_heads` of a project of which nothing was told yet.
 pub(super) fn empty_head(project: &str, key: &DataKey) -> StoredHead {
     let last = Last::beginning();
-    let seal = Log::new(project, key).head(&last).tag();
+    let seal = Log::new(project, key.chain_key()).head(&last).tag();
     (last.seq, last.tag, seal.to_vec())
 }
 
@@ -216,8 +226,7 @@ struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    fn new(project: &'a str, key: &DataKey) -> Self {
-        let chain = key.chain_key();
+    const fn new(project: &'a str, chain: ChainKey) -> Self {
         Self { project, chain }
     }
 

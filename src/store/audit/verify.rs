@@ -3,6 +3,7 @@
 
 use super::{BREAK, Last, Log, Row, StoredRow};
 use crate::{
+    crypto::ChainKey,
     error::Result,
     model::id::ProjectId,
     store::{
@@ -64,13 +65,14 @@ fn broken(seq: i64, fault: AuditFault) -> Verified {
 }
 
 impl Store {
-    /// Looks through the whole audit log of a project, beside whoever writes to it.
+    /// Looks through the whole audit log of a project, beside whoever writes to it. Of one that was
+    /// deleted, too.
     ///
     /// # Errors
     /// `not_found` if there is no such project; `credential_locked` if its data key does not open.
     pub async fn verify_audit(&self, project: &ProjectId) -> Result<Verified> {
-        let key = self.data_key(project).await?.ok_or_else(no_such_project)?;
-        let log = Log::new(project.as_str(), &key);
+        let chain = self.chain_key(project).await?.ok_or_else(no_such_project)?;
+        let log = Log::new(project.as_str(), chain);
         let mut last = Last::beginning();
         loop {
             let head = self.audit_head(&log).await?;
@@ -97,6 +99,23 @@ impl Store {
                 return Ok(broken(after, AuditFault::Added));
             }
         }
+    }
+
+    async fn chain_key(&self, project: &ProjectId) -> Result<Option<ChainKey>> {
+        if let Some(key) = self.data_key(project).await? {
+            return Ok(Some(key.chain_key()));
+        }
+        let left = async || {
+            let sql = "select data_key_id, sealed_data_key from projects
+                       where id = $1 and deleted_at is not null";
+            let row = self.db.fetch_one(sql, [project.into()]).await?;
+            self.unwrapped(project, row)
+        };
+        let left = match left().await {
+            Err(error) if self.may_have_missed_a_key(&error).await => left().await?,
+            outcome => outcome?,
+        };
+        Ok(left.map(|left| left.as_chain_key()))
     }
 
     /// Verifies the rows after `last` up to `end`, and moves it to the last one that is right;
