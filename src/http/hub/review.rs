@@ -10,6 +10,8 @@ use crate::model::observed::{Identity, Seats};
 pub struct Review<'a> {
     pub look: &'a Look,
     pub form_token: &'a str,
+    /// Which draft this is about.
+    pub draft: u64,
     pub customer: &'a str,
     pub method: Method,
     pub place: &'a Place,
