@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, Faults},
     connectors,
     crypto::{Chance, LiveRing},
     error::Error,
     gateway::{Gateway, Settings, SharedBudgets, trial},
-    http,
+    http::{self, hub::look::Look},
     outbound::{self, Outbound, Shares},
     store::{self, OpenError, Store},
     telemetry::Metrics,
@@ -31,11 +31,14 @@ pub struct App {
     gateway: Gateway,
     workers: usize,
     drain: Duration,
+    look: Data<Look>,
 }
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    #[error(transparent)]
+    Config(#[from] Faults),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error("cannot listen on {address}: {source}")]
@@ -130,13 +133,14 @@ impl App {
     /// Opens the store, begins to serve it, and binds the port. A SQLite file is this process's alone.
     ///
     /// # Errors
-    /// A store that does not open (or not with these keys), a port that is taken.
+    /// A store that does not open (or not with these keys), a port that is taken, a logo that is gone.
     pub async fn build(
         config: &Config,
         ring: impl Into<LiveRing>,
         clock: Clock,
         chance: Chance,
     ) -> Result<Self, BuildError> {
+        let look = Look::new(&config.hub.brand()?);
         let gateway = gateway(config, ring, clock.clone(), chance).await?;
         if let Err(OpenError::InUse { .. }) = gateway.claim() {
             // Who only looks whether a process serves is in the way for a moment.
@@ -155,6 +159,7 @@ impl App {
         Ok(Self {
             listener,
             gateway,
+            look: Data::new(look),
             workers: config.server.workers,
             drain: Duration::from_secs(config.server.drain_seconds),
         })
@@ -202,10 +207,11 @@ impl App {
         let document = http::document();
         let metrics = self.gateway.metrics().clone();
         let gateway = Data::new(self.gateway);
+        let look = self.look;
         let app = move || {
             ActixApp::new()
                 .app_data(gateway.clone())
-                .configure(|config| http::mount(config, &document, &metrics))
+                .configure(|config| http::mount(config, &document, &metrics, &look))
                 .wrap(from_fn(http::answer::finish))
         };
         let workers = match self.workers {

@@ -1,6 +1,6 @@
 //! `rolecall demo`: the whole of it on one machine. The Smartsheet simulator and a gateway in one
-//! process on loopback, a project, a key, and two linked accounts: a system admin's token and a
-//! plain member's.
+//! process on loopback, a project, a key, two linked accounts (a system admin's token and a plain
+//! member's), a connector profile, and a link to link more by.
 //!
 //! With `--data-dir` everything outlives the process: started again there, the demo serves the
 //! same accounts from their last sealed directories. A file `curlrc` in it holds key and account,
@@ -32,15 +32,23 @@ use crate::{
     error::Kind,
     gateway::{
         Gateway,
+        access::Caller,
+        connect::{LONGEST_LIFE, NewConnectSession},
         link::{Described, Link},
+        profiles::NewProfile,
     },
     model::{
         access::{NewKey, Scope},
         account::{AccountKind, Endpoint},
+        connect::ConnectDetails,
         id::ProjectId,
+        profile::{ActionSet, ClientProof, ProfileChange},
     },
     telemetry,
 };
+
+/// What the simulator plays.
+const PROVIDER: &str = "smartsheet";
 
 /// The simulator's own default, kept by the demo unless it is asked for free ports.
 const SIMULATOR_PORT: u16 = 7070;
@@ -87,6 +95,8 @@ struct Remembered {
     simulator_port: u16,
     world: Organisation,
     accounts: Vec<DemoAccount>,
+    /// The simulator's OAuth app leads back to this port of the gateway's.
+    gateway_port: Option<u16>,
 }
 
 /// What the simulated organisation is made from.
@@ -121,6 +131,9 @@ struct Ready<'a> {
     base_url: String,
     api_key: &'a str,
     project: &'a str,
+    profile: String,
+    /// Where an account may be linked, as a customer does it.
+    auth_link_url: String,
     accounts: &'a [DemoAccount],
     simulator: &'a Announcement,
 }
@@ -139,10 +152,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             temporary.path()
         }
     };
-    let config = config(&arguments, directory)?;
+    let known = Remembered::read(directory)?;
+    let config = config(&arguments, known.as_ref(), directory)?;
     let _guard = telemetry::start(&config.log);
     let ring = ring(directory)?;
-    let known = Remembered::read(directory)?;
     let asked_for = arguments.organisation();
     if let Some(known) = known.as_ref().filter(|known| known.world != asked_for) {
         return Err(Failure::Other(format!(
@@ -152,10 +165,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         )));
     }
 
-    let simulator = start_simulator(&arguments, known.as_ref()).await?;
     let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
-    let base_url = format!("http://127.0.0.1:{}", app.port());
-    let gateway = app.gateway().clone();
+    let (port, gateway) = (app.port(), app.gateway().clone());
+    let callback_url = gateway.callback_url(PROVIDER);
+    let simulator = start_simulator(&arguments, known.as_ref(), callback_url).await?;
 
     // From here on the gateway answers, and ends with the first of a signal and our own fault.
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -166,20 +179,22 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
     }));
     let set_up = async {
-        let remembered = match known {
+        let mut remembered = match known {
             Some(known) => known,
-            None => {
-                let made = link_accounts(&gateway, &simulator, asked_for).await?;
-                made.write(directory)?;
-                made
-            }
+            None => link_accounts(&gateway, &simulator, asked_for).await?,
         };
+        remembered.gateway_port = Some(port);
+        remembered.write(directory)?;
         remembered.write_curlrc(directory)?;
+        let caller = gateway.authenticate(&remembered.api_key).await?;
+        let profile = profile(&gateway, &caller, &simulator).await?;
         await_first_walks(&gateway, &remembered, !arguments.json).await?;
         let ready = Ready {
-            base_url,
+            base_url: gateway.public_url().to_owned(),
             api_key: &remembered.api_key,
             project: "demo",
+            profile,
+            auth_link_url: invite(&gateway, &caller).await?,
             accounts: &remembered.accounts,
             simulator: simulator.announcement(),
         };
@@ -199,9 +214,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     outcome
 }
 
-fn config(arguments: &Arguments, directory: &Path) -> Result<Config, Failure> {
+fn config(
+    arguments: &Arguments,
+    known: Option<&Remembered>,
+    directory: &Path,
+) -> Result<Config, Failure> {
     let quoted = |text: String| serde_json::Value::String(text).to_string();
-    let listen = quoted(format!("127.0.0.1:{}", arguments.port));
+    let port = match known.and_then(|known| known.gateway_port) {
+        Some(former) if arguments.port == 0 => former,
+        _ => arguments.port,
+    };
+    let listen = quoted(format!("127.0.0.1:{port}"));
     let url = quoted(format!(
         "sqlite://{}",
         directory.join("rolecall.db").display()
@@ -240,6 +263,7 @@ fn ring(directory: &Path) -> Result<KeyRing, Failure> {
 async fn start_simulator(
     arguments: &Arguments,
     known: Option<&Remembered>,
+    callback_url: String,
 ) -> Result<Simulator, Failure> {
     // Linked accounts name the simulator's port, so a demo that is started again needs the same.
     let port = match known {
@@ -254,6 +278,7 @@ async fn start_simulator(
         groups: arguments.groups,
         seed: arguments.seed,
         rate_limit: arguments.rate_limit,
+        redirect_url: Some(callback_url),
         ..Options::default()
     };
     Simulator::start(options).await.map_err(|error| {
@@ -297,7 +322,7 @@ async fn link_accounts(
         ),
     ] {
         let link = Link {
-            provider: "smartsheet".to_owned(),
+            provider: PROVIDER.to_owned(),
             description: Described {
                 origin_owner_id: format!("demo-{persona}"),
                 origin_owner_name: name.to_owned(),
@@ -324,7 +349,68 @@ async fn link_accounts(
         simulator_port: port,
         world,
         accounts,
+        gateway_port: None,
     })
+}
+
+/// The profile of the simulator's first OAuth app, which leads back to the hub where that is now.
+async fn profile(
+    gateway: &Gateway,
+    caller: &Caller,
+    simulator: &Simulator,
+) -> Result<String, Failure> {
+    let Announcement {
+        api_base,
+        oauth_client: client,
+        ..
+    } = simulator.announcement();
+    let profiles = gateway.profiles(caller).await?;
+    let former = profiles
+        .iter()
+        .find(|profile| profile.client_id == client.client_id);
+    if let Some(former) = former {
+        let own = gateway.own_profile(caller, &former.id.to_string()).await?;
+        let change = ProfileChange {
+            redirect_url: Some(client.redirect_url.clone()),
+            ..ProfileChange::default()
+        };
+        if former.redirect_url != client.redirect_url {
+            gateway.update_profile(&own, change).await?;
+        }
+        return Ok(former.id.to_string());
+    }
+    let new = NewProfile {
+        provider: PROVIDER.to_owned(),
+        label: Some("Smartsheet simulator".to_owned()),
+        client_id: client.client_id.clone(),
+        client_secret: client.client_secret.as_str().into(),
+        proof: ClientProof::ClientSecret,
+        endpoint: Endpoint::BaseUrl(api_base.clone()),
+        scopes: None,
+        redirect_url: None,
+        actions: ActionSet::ALL,
+    };
+    let profile = gateway.create_profile(caller, new).await?;
+    Ok(profile.id.to_string())
+}
+
+/// A link for a customer that may be used again and again, for as long as a link may live.
+async fn invite(gateway: &Gateway, caller: &Caller) -> Result<String, Failure> {
+    let new = NewConnectSession {
+        provider: None,
+        profile: None,
+        account: None,
+        kind: AccountKind::Test,
+        is_multiple: true,
+        origin_owner_id: "demo-hub".to_owned(),
+        details: ConnectDetails {
+            origin_owner_name: "Example Ltd".to_owned(),
+            ..ConnectDetails::default()
+        },
+        expires_in: LONGEST_LIFE,
+    };
+    let invited = gateway.create_connect_session(caller, new).await?;
+    Ok(gateway.auth_link_url(&invited.token))
 }
 
 async fn await_first_walks(
@@ -368,10 +454,16 @@ Change the organisation, walk again, and look:
   curl -d '[{{\"op\":\"add_user\",\"email\":\"new.hire@example.org\"}}]' -H 'content-type: application/json' {}/mutate
   curl -X POST -H 'Authorization: Bearer {api_key}' '{base_url}/accounts/{account}/walks?wait=30'
 
+Link an account as a customer does, by sign-in at the simulator, with one of its access tokens, or
+with an app of your own (the link can be used for 30 days):
+
+  {}
+
 Pages for people: {base_url}/swagger-ui/ (authorise with the key). Ctrl-C ends it all.",
         simulator.api_base,
         ready.accounts[1].id,
         simulator.control_url,
+        ready.auth_link_url,
     ))
 }
 

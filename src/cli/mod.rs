@@ -183,6 +183,7 @@ impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         match error {
             BuildError::Store(error) => error.into(),
+            BuildError::Config(faults) => Self::Config(faults.to_string()),
             other => Self::Other(other.to_string()),
         }
     }

@@ -82,6 +82,9 @@ pub trait Connector: Send + Sync {
     /// Every role that this connector may give a user.
     fn roles(&self) -> Vec<ObservedRole>;
 
+    /// Where the API of this endpoint begins; None where it cannot be called.
+    fn api_url(&self, endpoint: &Endpoint) -> Option<Url>;
+
     /// The url of a read that records came from, without anything secret; None where the endpoint
     /// cannot be called.
     fn url_of(&self, endpoint: &Endpoint, identity: &Identity, origin: &Origin) -> Option<Url>;

@@ -281,7 +281,7 @@ impl Gateway {
         let store = &self.0.store;
         let now = self.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
-        let taken = taken.map_err(|fault| state_refused(&fault))?;
+        let taken = taken.map_err(state_refused)?;
         let meta: Meta = serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
         let (app, issuer) = match (taken.own_app, taken.profile) {
             (Some(app), _) => (app.clone(), Issuer::OwnApp(app)),
@@ -345,14 +345,22 @@ impl Gateway {
     }
 }
 
-fn state_refused(fault: &StateFault) -> Error {
+pub(super) fn state_refused(fault: StateFault) -> Error {
     let message = match fault {
         StateFault::Unknown => "there is no sign-in of this `state`",
         StateFault::Used => "the sign-in of this `state` has come back already",
         StateFault::Expired => "the sign-in of this `state` took too long",
         StateFault::Another => "the sign-in of this `state` was begun by somebody else",
     };
-    Error::new(Kind::AuthorizationInvalid, message)
+    Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
+}
+
+/// Whether this refusal of a `state` is only that it came too late, or once more: it is of whoever
+/// brought it.
+pub fn is_late(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let fault = source.and_then(|source| source.downcast_ref::<StateFault>());
+    matches!(fault, Some(StateFault::Used | StateFault::Expired))
 }
 
 /// What the provider's refusal of a code means to whoever brought it.

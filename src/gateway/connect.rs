@@ -20,15 +20,18 @@ use url::Url;
 use super::{
     Gateway,
     access::Caller,
-    authorize::{SetsOut, SignInApp, digest},
+    authorize::{SetsOut, SignInApp, digest, state_refused},
     link::{Described, Issuer, NewAccount, Proven, Unproven, link_error, same_organisation},
     profiles::check_enabled,
     trial::{Findings, Trial, TrialOf},
 };
 use crate::{
+    directory::Visibility,
     error::{Error, Kind, Progress, Result},
     model::{
-        account::{Account, AccountChange, AccountKind, Credential, Endpoint},
+        account::{
+            Account, AccountChange, AccountKind, Credential, CredentialKind, Endpoint, Region,
+        },
         audit::Actor,
         connect::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
         id::AccountId,
@@ -80,8 +83,8 @@ pub struct Offer {
     pub profiles: Vec<ConnectorProfile>,
     /// Whether a token may be brought, or an app of the customer's own.
     pub is_open: bool,
-    /// Where else than in the provider's regions the account may be.
-    pub base_urls: Vec<String>,
+    /// Where the account may be.
+    pub endpoints: Vec<Endpoint>,
     /// What an app of the customer's own is registered with.
     pub own_app_callback_url: String,
     /// The account that is linked again.
@@ -93,6 +96,8 @@ pub struct Offer {
 pub struct Review {
     /// Which draft this is about; saving names it.
     pub draft: u64,
+    /// What was brought.
+    pub kind: CredentialKind,
     pub found: Found,
 }
 
@@ -116,6 +121,8 @@ pub struct Linked {
     /// The walk that ended last.
     pub last_walk: Option<Walk>,
     pub is_sealed: bool,
+    /// The fields that are null for everybody, and why.
+    pub hidden: Vec<Warning>,
 }
 
 impl Gateway {
@@ -283,29 +290,46 @@ impl Gateway {
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         let connector = self.connector(provider)?;
         let profiles = self.0.store.profiles(&session.project).await?;
+        let account = self.account_again(session).await?;
         let profiles = profiles.into_iter().filter(|profile| {
             profile.is_enabled
+                && account
+                    .as_ref()
+                    .is_none_or(|account| account.endpoint == profile.endpoint)
                 && profile.provider == provider
                 && profile.redirect_url == self.callback_url(provider)
                 && session.profile.is_none_or(|only| only == profile.id)
         });
-        let account = self.account_again(session).await?;
-        let base_urls = match &account {
-            Some(Account {
-                endpoint: Endpoint::BaseUrl(base),
-                ..
-            }) => vec![base.clone()],
-            _ => self.0.settings.base_urls.clone(),
+        let profiles: Vec<_> = profiles.collect();
+        let endpoints = match &account {
+            Some(account) => vec![account.endpoint.clone()],
+            None => self.endpoints(&profiles),
         };
         Ok(Offer {
             provider_name: connector.name(),
             provider: provider.to_owned(),
-            profiles: profiles.collect(),
+            profiles,
             is_open: session.profile.is_none(),
-            base_urls,
+            endpoints,
             own_app_callback_url: self.own_app_callback_url(provider),
             account,
         })
+    }
+
+    /// The regions, the base URLs that the operator allows, and those that these profiles are of.
+    fn endpoints(&self, profiles: &[ConnectorProfile]) -> Vec<Endpoint> {
+        let bases = self.0.settings.base_urls.iter().cloned();
+        let mut endpoints: Vec<_> = Region::ALL
+            .map(Endpoint::Region)
+            .into_iter()
+            .chain(bases.map(Endpoint::BaseUrl))
+            .collect();
+        for profile in profiles {
+            if !endpoints.contains(&profile.endpoint) {
+                endpoints.push(profile.endpoint.clone());
+            }
+        }
+        endpoints
     }
 
     async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
@@ -402,6 +426,11 @@ impl Gateway {
         }
     }
 
+    /// Where this provider is called, without a path of any call.
+    pub fn api_url(&self, provider: &str, endpoint: &Endpoint) -> Option<Url> {
+        self.connector(provider).ok()?.api_url(endpoint)
+    }
+
     /// Where this provider's people consent, as an origin: the only host beside ours that a form
     /// of the hub may lead to.
     pub fn consent_origin(&self, provider: &str, endpoint: &Endpoint) -> Option<String> {
@@ -458,6 +487,21 @@ impl Gateway {
             kept
         })
         .await
+    }
+
+    /// Ends a sign-in of this browser that the provider sent back without a code. Whether it was
+    /// under an app of the customer's own.
+    ///
+    /// # Errors
+    /// `authorization_invalid`.
+    pub async fn turned_back(&self, browser: &SecretString, state: &str) -> Result<bool> {
+        let bringer = Bringer::Browser(digest(browser.expose_secret()));
+        let now = self.0.clock.now();
+        let store = &self.0.store;
+        let taken = store
+            .take_authorization(digest(state), bringer, now)
+            .await?;
+        Ok(taken.map_err(state_refused)?.own_app.is_some())
     }
 
     /// Has the provider say what this is, and keeps it beside the session.
@@ -522,6 +566,7 @@ impl Gateway {
             own_app,
             meta: serde_json::to_vec(&found).map_err(Error::internal)?,
         };
+        let kind = kind_of(&draft);
         let former = self.0.store.draft(session).await?;
         let now = self.0.clock.now();
         let number = self.0.store.put_draft(session, Some(&draft), now).await?;
@@ -531,6 +576,7 @@ impl Gateway {
         }
         Ok(Review {
             draft: number,
+            kind,
             found,
         })
     }
@@ -546,6 +592,7 @@ impl Gateway {
         let found = serde_json::from_slice(&draft.meta).map_err(Error::internal)?;
         Ok(Some(Review {
             draft: number,
+            kind: kind_of(&draft),
             found,
         }))
     }
@@ -659,17 +706,43 @@ impl Gateway {
             .into_iter()
             .find(|walk| walk.state != WalkState::Running);
         let latest = store.latest(project, id).await?;
+        let is_sealed = latest.is_some_and(|latest| latest.directory.is_some());
         Ok(Some(Linked {
             progress: self.walk_progress(&account),
-            is_sealed: latest.is_some_and(|latest| latest.directory.is_some()),
+            hidden: self.hidden_of(&account, is_sealed).await?,
+            is_sealed,
             last_walk,
             account: Arc::new(account),
         }))
     }
 
+    /// What the directory in force lacks, or as long as there is none, what the first will lack if
+    /// groups may be read.
+    async fn hidden_of(&self, account: &Account, is_sealed: bool) -> Result<Vec<Warning>> {
+        if is_sealed {
+            let live = self.live(account);
+            self.catch_up_now(&live).await?;
+            if let Some(head) = live.head() {
+                return Ok(head.visibility.hidden_fields());
+            }
+        }
+        let Identity {
+            is_admin, seats, ..
+        } = &account.identity;
+        Ok(Visibility::of(*is_admin, seats, true).hidden_fields())
+    }
+
     /// A secret that tells one browser from others, for the hub's cookie.
     pub fn new_browser(&self) -> SecretString {
         self.random_text()
+    }
+}
+
+const fn kind_of(draft: &Draft) -> CredentialKind {
+    match (&draft.credential, &draft.own_app) {
+        (Credential::AccessToken(_), _) => CredentialKind::AccessToken,
+        (Credential::OAuth(_), None) => CredentialKind::OAuth,
+        (Credential::OAuth(_), Some(_)) => CredentialKind::OAuthOwnApp,
     }
 }
 

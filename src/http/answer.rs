@@ -5,7 +5,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use actix_web::{
-    Error as ActixError, HttpRequest, HttpResponse,
+    Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
@@ -32,6 +32,14 @@ const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-reques
 /// What a request id is the id of.
 enum Request {}
 
+/// The request's id, beside the request, for who says it on a page.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
+/// Beside an answer that is whole as it is, though its status says that it is an error: a page for
+/// people.
+pub struct Finished;
+
 /// Wraps the whole app.
 ///
 /// # Errors
@@ -57,6 +65,7 @@ pub async fn finish(
         request.head_mut().method = Method::GET;
     }
     let noted = Noted::of(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let note = |route: Option<&str>, status: StatusCode| {
         let took = clock.monotonic().saturating_sub(began_at);
         meters.note(route, &method, status, took);
@@ -84,7 +93,8 @@ pub async fn finish(
     .map_into_boxed_body();
 
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
+    let is_finished = response.response().extensions().contains::<Finished>();
+    if !is_finished && (status.is_client_error() || status.is_server_error()) {
         let mut answer = match response.response().error() {
             Some(error) => refusal(error, &id, clock),
             None => bare(status, None).answer(&id, clock.now()),
@@ -118,15 +128,7 @@ fn header_value(text: &str) -> header::HeaderValue {
 fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpResponse {
     match error.as_error::<ApiError>() {
         Some(known) => {
-            if let Some(source) = std::error::Error::source(&known.0) {
-                // Debug level for what the caller did wrong, error level for what we did.
-                match known.0.kind() {
-                    Kind::Internal | Kind::CredentialLocked => {
-                        tracing::error!(request_id = id, error = %source, "fault");
-                    }
-                    _ => tracing::debug!(request_id = id, error = %source, "refused"),
-                }
-            }
+            log_cause(&known.0, id);
             known.answer(id, clock.now())
         }
         // actix's own errors say in their text what part of the request they stumbled over.
@@ -134,6 +136,19 @@ fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpRes
             let status = error.as_response_error().status_code();
             bare(status, Some(error.to_string())).answer(id, clock.now())
         }
+    }
+}
+
+/// What happened inside. Debug level for what the caller did wrong, error level for what we did.
+pub fn log_cause(error: &Error, id: &str) {
+    let Some(source) = std::error::Error::source(error) else {
+        return;
+    };
+    match error.kind() {
+        Kind::Internal | Kind::CredentialLocked => {
+            tracing::error!(request_id = id, error = %source, "fault");
+        }
+        _ => tracing::debug!(request_id = id, error = %source, "refused"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests, counted and timed by route.
 //!
-//! The routes are those of the API document, so a caller can make no new one up; whatever else was
+//! The routes are those of the API document and the hub's pages, so a caller can make no new one up; whatever else was
 //! asked for is told apart by its status alone.
 
 use std::{collections::HashMap, time::Duration};
@@ -8,6 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use actix_web::http::{Method, StatusCode};
 use utoipa::openapi::OpenApi as Document;
 
+use super::hub::routes::PAGES;
 use crate::telemetry::{HttpMethod, Metrics, RouteMeter, metrics::NO_ROUTE};
 
 /// A meter for each route.
@@ -24,7 +25,12 @@ impl Meters {
         });
         Self {
             routes: templates
-                .chain(["/openapi.json".to_owned()])
+                .chain(
+                    ["/openapi.json"]
+                        .iter()
+                        .chain(&PAGES)
+                        .map(|&page| page.to_owned()),
+                )
                 .map(|template| {
                     let meter = metrics.route(&template);
                     (template, meter)

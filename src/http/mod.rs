@@ -2,7 +2,8 @@
 //! errors travel.
 //!
 //! The lists in [`configure`] are the table of contents. The OpenAPI document is collected from
-//! the same lists, so nothing is served undocumented.
+//! the same lists, so nothing is served undocumented but the hub's pages, which are for people
+//! ([`hub::routes`] lists them).
 //!
 //! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
 //!   strictly.
@@ -48,6 +49,7 @@ pub mod walks;
 
 pub use document::document;
 use error::ApiError;
+use hub::look::Look;
 use meter::Meters;
 use routes::RouteTable;
 
@@ -72,14 +74,20 @@ fn unified(config: &mut ServiceConfig<'_>) {
 }
 
 /// What is not under a scope of its own: the document, its pages, and the answer to any other path.
-/// Requests are counted in `metrics`.
-pub fn mount(config: &mut web::ServiceConfig, document: &Document, metrics: &Metrics) {
+/// Requests are counted in `metrics`; the hub's pages look as `look` says.
+pub fn mount(
+    config: &mut web::ServiceConfig,
+    document: &Document,
+    metrics: &Metrics,
+    look: &Data<Look>,
+) {
     let routes = RouteTable::of(document);
     config
         .app_data(Data::new(routes))
         .app_data(Data::new(Meters::of(document, metrics)))
         .app_data(Data::new(DocumentText::of(document)));
     config.service(openapi_json);
+    config.app_data(look.clone()).configure(hub::routes::pages);
     configure(&mut ServiceConfig::new(config));
     unified(&mut ServiceConfig::new(config));
     let pages = Config::from("/openapi.json")

@@ -72,12 +72,16 @@ pub enum Bringer<'a> {
 }
 
 /// Why a `state` is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateFault {
+    #[error("unknown")]
     Unknown,
+    #[error("used")]
     Used,
+    #[error("expired")]
     Expired,
     /// Another browser, or another project, set out with it.
+    #[error("somebody else's")]
     Another,
 }
 

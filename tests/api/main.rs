@@ -14,6 +14,7 @@ mod expected;
 mod filters;
 mod freshness;
 mod hostile;
+mod hub;
 mod iam;
 mod isolation;
 mod metrics;

@@ -52,11 +52,26 @@ async fn the_line_of_json_has_the_shape_that_scripts_rely_on() {
     let (running, ready) = demo(&bench, &[]).await;
     assert_eq!(
         keys(&ready),
-        BTreeSet::from(["base_url", "api_key", "project", "accounts", "simulator"])
+        BTreeSet::from([
+            "base_url",
+            "api_key",
+            "project",
+            "profile",
+            "auth_link_url",
+            "accounts",
+            "simulator"
+        ])
     );
     assert!(text(&ready["base_url"]).starts_with("http://127.0.0.1:"));
     assert!(text(&ready["api_key"]).starts_with("rc_"));
     assert_eq!(ready["project"], "demo");
+    let callback = &ready["simulator"]["oauth_client"]["redirect_url"];
+    let hub = format!("{}/connect/", text(&ready["base_url"]));
+    assert_eq!(text(callback), format!("{hub}oauth2/smartsheet/callback"));
+    let link = text(&ready["auth_link_url"]).strip_prefix(&hub).unwrap();
+    assert_eq!(link.len(), 43);
+    let page = client().get(text(&ready["auth_link_url"])).send().await;
+    assert_eq!(page.unwrap().status(), 404, "this client keeps no cookie");
     let accounts = ready["accounts"].as_array().unwrap();
     let personas: Vec<_> = accounts
         .iter()
@@ -118,7 +133,7 @@ async fn started_again_in_its_directory_it_serves_the_same() {
     running.terminate().await;
 
     let (running, second) = demo(&bench, &kept).await;
-    for key in ["api_key", "accounts", "simulator"] {
+    for key in ["base_url", "api_key", "profile", "accounts", "simulator"] {
         assert_eq!(second[key], first[key], "{key}");
     }
     let after = read(&second, "/iam/users").await;

@@ -131,6 +131,10 @@ impl Connector for Smartsheet {
         roles::catalogue()
     }
 
+    fn api_url(&self, endpoint: &Endpoint) -> Option<Url> {
+        api::url(endpoint, &[], &[])
+    }
+
     fn url_of(&self, endpoint: &Endpoint, identity: &Identity, origin: &Origin) -> Option<Url> {
         match origin {
             Origin::Users { page } => {

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use askama::Template;
 
-use super::{look::Look, page::Page, place::Place, words};
+use super::{look::Look, page::Page, words};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,6 @@ pub enum Problem<'a> {
     AppSecretWrong(App),
     RedirectUrlWrong(App, &'a str),
     ClientIdUnknown(App),
-    RegionWrong(&'a Place),
     TokenRefused,
     /// The credential is good, and may not read users.
     RightsMissing,
@@ -192,19 +191,6 @@ impl Problem<'_> {
                 ],
                 Some(OWN_APP),
             ),
-            Problem::RegionWrong(place) => tell(
-                "Your account is in another region",
-                &format!(
-                    "Smartsheet in this region ({}) does not know it. Nothing was saved.",
-                    place.name
-                ),
-                &[
-                    "Look at the address in your browser when you use Smartsheet: it tells the \
-                     region.",
-                    "Then choose that region and try again.",
-                ],
-                Some(CHOOSE),
-            ),
             Problem::TokenRefused => tell(
                 "Smartsheet does not take this token",
                 "It may have been revoked, or it may have run out. Nothing was saved.",
@@ -294,7 +280,7 @@ impl Problem<'_> {
         }
     }
 
-    const fn status(&self) -> StatusCode {
+    pub const fn status(&self) -> StatusCode {
         match self {
             Problem::InvitationUnknown => StatusCode::NOT_FOUND,
             Problem::InvitationUsed => StatusCode::GONE,
@@ -310,7 +296,6 @@ impl Problem<'_> {
             Problem::AppSecretWrong(App::Own)
             | Problem::RedirectUrlWrong(App::Own, _)
             | Problem::ClientIdUnknown(App::Own)
-            | Problem::RegionWrong(_)
             | Problem::TokenRefused
             | Problem::RightsMissing
             | Problem::OrganisationMismatch { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -420,7 +420,7 @@ impl World<'_> {
             places,
             shown,
         } = self;
-        for (name, problem) in problems(&places[2], names) {
+        for (name, problem) in problems(names) {
             let reference = "0198c3a2-7d10-7abc-8def-0123456789ab";
             let page = ProblemPage::new(look, problem, reference);
             Self::show(shown, &format!("problem-{name}"), &page);
@@ -429,7 +429,7 @@ impl World<'_> {
 }
 
 /// Each problem, by a name that no other has: one that is new does not compile before it has one.
-fn problems<'a>(place: &'a Place, names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
+fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
     let redirect_url = "https://link.example.com/connect/oauth2/smartsheet/callback";
     let all = [
         Problem::InvitationUnknown,
@@ -443,7 +443,6 @@ fn problems<'a>(place: &'a Place, names: &'a Names) -> Vec<(&'static str, Proble
         Problem::RedirectUrlWrong(App::Profile, redirect_url),
         Problem::ClientIdUnknown(App::Own),
         Problem::ClientIdUnknown(App::Profile),
-        Problem::RegionWrong(place),
         Problem::TokenRefused,
         Problem::RightsMissing,
         Problem::ProviderSilent,
@@ -467,7 +466,6 @@ fn problems<'a>(place: &'a Place, names: &'a Names) -> Vec<(&'static str, Proble
         Problem::RedirectUrlWrong(App::Profile, _) => "profile-redirect",
         Problem::ClientIdUnknown(App::Own) => "app-unknown",
         Problem::ClientIdUnknown(App::Profile) => "profile-unknown",
-        Problem::RegionWrong(_) => "region",
         Problem::TokenRefused => "token-refused",
         Problem::RightsMissing => "rights",
         Problem::ProviderSilent => "silent",

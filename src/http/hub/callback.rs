@@ -1,0 +1,109 @@
+//! Where the provider sends people back to. Whatever it says is looked up, and none of it shown.
+
+use actix_web::{HttpResponse, get};
+use url::form_urlencoded;
+
+use super::{
+    desk::{Desk, Guest, see},
+    problem::{App, Problem},
+    refusal::{Around, Refusal},
+};
+
+/// What the provider sent people back with (RFC 6749, 4.1.2).
+struct Answer {
+    state: String,
+    code: Option<String>,
+    error: Option<String>,
+}
+
+impl Answer {
+    fn read(query: &str) -> Self {
+        let field = |name: &str| {
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            let found = pairs.find(|(key, _)| key == name);
+            found.map(|(_, value)| value.into_owned())
+        };
+        Self {
+            state: field("state").unwrap_or_default(),
+            code: field("code"),
+            error: field("error"),
+        }
+    }
+}
+
+/// `GET /connect/oauth2/{callback}/callback`: `smartsheet` for apps of integrators,
+/// `smartsheet_iam` for customers' own.
+#[get("/oauth2/{callback}/callback")]
+pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
+    let callback = desk
+        .request
+        .match_info()
+        .get("callback")
+        .unwrap_or_default();
+    let provider = callback.strip_suffix("_iam").unwrap_or(callback);
+    if desk.gateway.provider_name(provider).is_none() {
+        return Err(Problem::InvitationUnknown.into());
+    }
+    if desk.kept().is_none() {
+        return Err(Problem::OtherBrowser.into());
+    }
+    let app = if callback == provider {
+        App::Profile
+    } else {
+        App::Own
+    };
+    let guest = desk.guest().await?;
+    let answer = Answer::read(desk.request.query_string());
+    match (answer.code, answer.error) {
+        (Some(code), None) => redeem(&desk, &guest, app, (&answer.state, code)).await,
+        (_, Some(word)) => Err(give_up(&desk, &guest, app, (&answer.state, &word)).await),
+        (None, None) => Err(Problem::OtherBrowser.into()),
+    }
+}
+
+async fn redeem(
+    desk: &Desk,
+    guest: &Guest,
+    app: App,
+    (state, code): (&str, String),
+) -> Result<HttpResponse, Refusal> {
+    let (session, browser) = (&guest.session, &guest.kept.browser);
+    let signed_in = desk.gateway.signed_in(session, browser, state, code.into());
+    match signed_in.await {
+        Ok(_) => Ok(see("/connect/review")),
+        Err(error) => {
+            let choice = desk.choice(guest).await?;
+            Err(Refusal::Error(
+                error,
+                Around {
+                    app,
+                    redirect_url: choice.offer.own_app_callback_url.clone(),
+                    ..choice.around()
+                },
+            ))
+        }
+    }
+}
+
+/// The sign-in is over. Whose app it was is known by its state, and as far as that is not known, by
+/// where the browser came back to.
+async fn give_up(desk: &Desk, guest: &Guest, app: App, (state, word): (&str, &str)) -> Refusal {
+    let browser = &guest.kept.browser;
+    let app = match desk.gateway.turned_back(browser, state).await {
+        Ok(true) => App::Own,
+        Ok(false) => App::Profile,
+        Err(_) => app,
+    };
+    let choice = match desk.choice(guest).await {
+        Ok(choice) => choice,
+        Err(refusal) => return refusal,
+    };
+    Refusal::TurnedBack(
+        word.to_owned(),
+        Around {
+            app,
+            redirect_url: choice.offer.own_app_callback_url.clone(),
+            ..choice.around()
+        },
+    )
+}

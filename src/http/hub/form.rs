@@ -1,0 +1,131 @@
+//! What a form of the hub's sends, if it is one: posted from a page of ours, of bounded size, and with
+//! the token that this browser's forms carry. Fields that nobody asks for are ignored.
+
+use actix_web::{
+    HttpRequest,
+    http::header::{self, HeaderName},
+    web::Payload,
+};
+use futures_util::StreamExt;
+use secrecy::{ExposeSecret, SecretString};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use super::cookie::Kept;
+
+const LARGEST: usize = 16 * 1024;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The fields of a form. Any of them may be a secret.
+pub struct Form(Vec<(String, SecretString)>);
+
+impl Form {
+    /// None for what no form of ours sends from a page of `origin` to a browser that keeps this.
+    pub async fn read(
+        request: &HttpRequest,
+        payload: Payload,
+        origin: &str,
+        kept: &Kept,
+    ) -> Option<Self> {
+        if !is_from(request, origin) || !is_form(request) {
+            return None;
+        }
+        let body = whole(payload).await?;
+        let fields = form_urlencoded::parse(&body)
+            .map(|(name, value)| (name.into_owned(), value.into_owned().into()));
+        let form = Self(fields.collect());
+        kept.made(form.text("form_token")).then_some(form)
+    }
+
+    /// The field of this name without the space around it, which comes with pasting; empty if it
+    /// was not sent.
+    pub fn text(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(each, _)| each == name);
+        found.map_or("", |(_, value)| value.expose_secret().trim())
+    }
+
+    pub fn secret(&self, name: &str) -> SecretString {
+        self.text(name).into()
+    }
+}
+
+/// Whether a page of ours sent it. Browsers say so where a page cannot: in `Sec-Fetch-Site`; and in
+/// `Origin`, which is `null` from a page that sends no referrer.
+fn is_from(request: &HttpRequest, origin: &str) -> bool {
+    let said = |name| {
+        let value = request.headers().get(name)?;
+        Some(value.to_str().unwrap_or("unreadable"))
+    };
+    match (said(FETCH_SITE), said(header::ORIGIN)) {
+        (Some("same-origin"), None | Some("null")) | (None, None) => true,
+        (None | Some("same-origin"), Some(said)) => said == origin,
+        (Some(_), _) => false,
+    }
+}
+
+fn is_form(request: &HttpRequest) -> bool {
+    let media_type = request.headers().get(header::CONTENT_TYPE);
+    let media_type = media_type.and_then(|value| value.to_str().ok());
+    let media_type = media_type.and_then(|value| value.split(';').next());
+    media_type.is_some_and(|it| {
+        it.trim()
+            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    }) && !request.headers().contains_key(header::CONTENT_ENCODING)
+}
+
+async fn whole(mut payload: Payload) -> Option<Zeroizing<Vec<u8>>> {
+    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST));
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.ok()?;
+        if body.len() + chunk.len() > LARGEST {
+            return None;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Some(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_form_is_sent_from_a_page_of_ours() {
+        let is_ours = |site: Option<&str>, origin: Option<&str>| {
+            let mut request = TestRequest::default();
+            for (name, value) in [("sec-fetch-site", site), ("origin", origin)] {
+                if let Some(value) = value {
+                    request = request.insert_header((name, value));
+                }
+            }
+            is_from(&request.to_http_request(), "https://link.example.com")
+        };
+        let own = Some("https://link.example.com");
+        let same = Some("same-origin");
+        for (site, origin) in [
+            (same, own),
+            (same, Some("null")),
+            (same, None),
+            (None, own),
+            (None, None),
+        ] {
+            assert!(is_ours(site, origin), "{site:?} {origin:?}");
+        }
+        for (site, origin) in [
+            (Some("cross-site"), own),
+            (Some("same-site"), own),
+            (Some("none"), None),
+            (Some("cross-site"), None),
+            (same, Some("https://evil.example")),
+            (None, Some("null")),
+            (None, Some("https://evil.example")),
+            (None, Some("http://link.example.com")),
+            (None, Some("https://link.example.com:8443")),
+        ] {
+            assert!(!is_ours(site, origin), "{site:?} {origin:?}");
+        }
+    }
+}

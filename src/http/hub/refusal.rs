@@ -1,0 +1,178 @@
+//! Which problem an error is to a customer: the one table, and the page that it becomes.
+
+use std::{fmt, time::Duration};
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+
+use super::problem::{App, Problem};
+use crate::{
+    error::{Error, Kind},
+    gateway::authorize::is_late,
+};
+
+/// Why there is another page than the one that was asked for.
+#[derive(Debug)]
+pub enum Refusal {
+    Problem(Problem<'static>),
+    /// The gateway's, in linking.
+    Error(Error, Around),
+    /// The provider's, by its word for it, which is the provider's and never shown.
+    TurnedBack(String, Around),
+}
+
+/// What a page says beside what went wrong.
+#[derive(Debug)]
+pub struct Around {
+    /// Whose app was in the way, if one was.
+    pub app: App,
+    /// Where that app is to send people back to.
+    pub redirect_url: String,
+    /// The organisation of the account that is linked again, as far as it has a name.
+    pub linked: Option<String>,
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        Self {
+            app: App::Profile,
+            redirect_url: String::new(),
+            linked: None,
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error, Around::default())
+    }
+}
+
+impl From<Problem<'static>> for Refusal {
+    fn from(problem: Problem<'static>) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl Refusal {
+    pub fn problem(&self) -> Problem<'_> {
+        match self {
+            Self::Problem(problem) => *problem,
+            Self::Error(error, around) => problem(error, around),
+            Self::TurnedBack(word, around) => turned_back(word, around),
+        }
+    }
+
+    /// What happened, for the log.
+    pub const fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Problem(_) | Self::TurnedBack(..) => None,
+            Self::Error(error, _) => Some(error),
+        }
+    }
+}
+
+/// The one table.
+fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
+    match error.kind() {
+        Kind::ConnectSessionInvalid => Problem::InvitationUnknown,
+        Kind::AuthorizationInvalid if is_late(error) => Problem::AuthorisationExpired,
+        Kind::AuthorizationInvalid => Problem::OtherBrowser,
+        Kind::AuthorizationRefused => Problem::AuthorisationExpired,
+        Kind::AppRefused => match error.provider().and_then(|provider| provider.code) {
+            Some(1067) => Problem::ClientIdUnknown(around.app),
+            Some(1073) => Problem::RedirectUrlWrong(around.app, &around.redirect_url),
+            _ => Problem::AppSecretWrong(around.app),
+        },
+        Kind::CredentialRefused => Problem::TokenRefused,
+        Kind::ScopeMissing | Kind::AssumeUserRefused => Problem::RightsMissing,
+        Kind::OrganisationMismatch => Problem::OrganisationMismatch {
+            linked: around.linked.as_deref(),
+        },
+        Kind::AccountInactive | Kind::NotFound => Problem::ProfileDisabled,
+        Kind::ProviderUnavailable => Problem::ProviderSilent,
+        Kind::ProviderThrottled => Problem::ProviderThrottled {
+            seconds: error
+                .retry_after()
+                .unwrap_or(Duration::from_secs(60))
+                .as_secs(),
+        },
+        _ => Problem::Internal,
+    }
+}
+
+/// What the provider sends people back with in place of a code (RFC 6749, 4.1.2.1). An app that is
+/// registered with another redirect URL than it names is an `invalid_request`, and nothing else that
+/// we ask with can be.
+fn turned_back<'a>(word: &str, around: &'a Around) -> Problem<'a> {
+    match word {
+        "access_denied" => Problem::ConsentDenied,
+        "invalid_scope" => Problem::RightsMissing,
+        "invalid_client" | "unauthorized_client" => Problem::ClientIdUnknown(around.app),
+        "server_error" | "temporarily_unavailable" => Problem::ProviderSilent,
+        "invalid_request" => Problem::RedirectUrlWrong(around.app, &around.redirect_url),
+        _ => Problem::Internal,
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.problem())
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        self.problem().status()
+    }
+
+    /// The bare status; [`super::desk::finish`] makes the page of it.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ProviderFault;
+
+    #[test]
+    fn an_app_that_is_refused_is_told_by_what_is_wrong_with_it() {
+        let around = Around {
+            app: App::Own,
+            redirect_url: "https://link.example.com/back".to_owned(),
+            linked: None,
+        };
+        for (code, expected) in [
+            (Some(1067), Problem::ClientIdUnknown(App::Own)),
+            (
+                Some(1073),
+                Problem::RedirectUrlWrong(App::Own, "https://link.example.com/back"),
+            ),
+            (Some(1072), Problem::AppSecretWrong(App::Own)),
+            (Some(1238), Problem::AppSecretWrong(App::Own)),
+            (None, Problem::AppSecretWrong(App::Own)),
+        ] {
+            let error = Error::new(Kind::AppRefused, "").with_provider(ProviderFault {
+                status: Some(400),
+                code,
+                reference: None,
+            });
+            assert_eq!(problem(&error, &around), expected);
+        }
+    }
+
+    #[test]
+    fn what_no_customer_can_mend_is_a_fault_of_ours() {
+        for kind in [
+            Kind::Internal,
+            Kind::CredentialLocked,
+            Kind::StoreUnavailable,
+            Kind::BaseUrlNotAllowed,
+            Kind::InvalidBody,
+        ] {
+            let error = Error::new(kind, "");
+            assert_eq!(problem(&error, &Around::default()), Problem::Internal);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Where the hub's pages are. They are for people and no part of the API, so its document does not
+//! have them.
+
+use actix_web::{
+    HttpResponse, get,
+    http::header,
+    middleware::from_fn,
+    web::{self, Data, ServiceConfig},
+};
+
+use super::{
+    after, callback, choose,
+    cookie::{Kept, is_secret},
+    desk::{self, Desk, see},
+    look::Look,
+    problem::Problem,
+    refusal::Refusal,
+};
+use crate::error::Error;
+
+/// Every path, for the metrics.
+pub const PAGES: [&str; 11] = [
+    "/connect",
+    "/connect/{token}",
+    "/connect/sign-in",
+    "/connect/app",
+    "/connect/token",
+    "/connect/oauth2/{callback}/callback",
+    "/connect/review",
+    "/connect/progress",
+    "/connect/progress.json",
+    "/connect/done",
+    "/connect/assets/{name}",
+];
+
+pub fn pages(config: &mut ServiceConfig) {
+    let scope = web::scope("/connect")
+        .wrap(from_fn(desk::finish))
+        .service(choose::start_page)
+        .service(choose::begin_sign_in)
+        .service(choose::token_page)
+        .service(choose::bring_token)
+        .service(choose::own_app_page)
+        .service(choose::begin_own_app)
+        .service(callback::came_back)
+        .service(after::review_page)
+        .service(after::decide)
+        .service(after::progress_page)
+        .service(after::progress_json)
+        .service(after::done_page)
+        .service(asset)
+        .service(open)
+        .default_service(web::to(nothing_here));
+    config.service(scope);
+}
+
+/// `GET /connect/{token}`: an invitation is opened, which changes nothing of it. The token goes into
+/// a cookie, and out of the address.
+#[get("/{token}")]
+async fn open(desk: Desk) -> Result<HttpResponse, Refusal> {
+    let token = desk.request.match_info().get("token").unwrap_or_default();
+    if !is_secret(token) {
+        return Err(Problem::InvitationUnknown.into());
+    }
+    let token = token.into();
+    let session = desk.gateway.connect_session(&token).await?;
+    desk.check_open(&session)?;
+    let browser = desk.kept().map(|kept| kept.browser);
+    let browser = browser.unwrap_or_else(|| desk.gateway.new_browser());
+    let left = session
+        .expires_at
+        .duration_since(desk.gateway.clock().now());
+    let cookie = Kept { token, browser }.cookie(desk.is_secure(), left.as_secs());
+    let mut answer = see("/connect");
+    answer.add_cookie(&cookie).map_err(Error::internal)?;
+    Ok(answer)
+}
+
+/// `GET /connect/assets/{name}`: named by its content, and so good for ever. A picture that is
+/// opened by itself may do nothing.
+#[get("/assets/{name}")]
+async fn asset(desk: Desk, look: Data<Look>) -> Result<HttpResponse, Refusal> {
+    let name = desk.request.match_info().get("name").unwrap_or_default();
+    let asset = look.asset(name).ok_or(Problem::InvitationUnknown)?;
+    Ok(HttpResponse::Ok()
+        .content_type(asset.media_type)
+        .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; sandbox",
+        ))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(asset.bytes.clone()))
+}
+
+async fn nothing_here() -> Result<HttpResponse, Refusal> {
+    Err(Problem::InvitationUnknown.into())
+}

@@ -1,0 +1,743 @@
+//! The hub as a browser meets it: from the link of an invitation to a sealed directory, and all that
+//! stands in the way.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, redirect::Policy};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::world::{HANG, Plan, Reply, World, reply};
+
+/// A browser that keeps cookies and shows where it is led.
+struct Browser {
+    client: reqwest::Client,
+    base: String,
+    cookie: Option<String>,
+}
+
+impl Reply {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes).unwrap()
+    }
+
+    /// The page, if it has this status and says this.
+    #[track_caller]
+    fn says(&self, status: u16, words: &str) -> &str {
+        let text = self.text();
+        assert_eq!(self.status.as_u16(), status, "{text}");
+        assert!(text.contains(words), "{words}: {text}");
+        text
+    }
+
+    /// Where a 303 leads.
+    #[track_caller]
+    fn leads(&self) -> &str {
+        assert_eq!(self.status.as_u16(), 303, "{}", self.text());
+        self.header("location").unwrap()
+    }
+
+    /// The value of the input of this name.
+    #[track_caller]
+    fn input(&self, name: &str) -> String {
+        let start = format!("name=\"{name}\" value=\"");
+        let (_, rest) = self.text().split_once(&start).unwrap_or_else(|| {
+            panic!("no {name}: {}", self.text());
+        });
+        rest.split('"').next().unwrap().to_owned()
+    }
+}
+
+impl Browser {
+    fn new(world: &World) -> Self {
+        let client = reqwest::Client::builder().redirect(Policy::none());
+        Self {
+            client: client.build().unwrap(),
+            base: world.base.clone(),
+            cookie: None,
+        }
+    }
+
+    fn url(&self, place: &str) -> String {
+        match place.strip_prefix('/') {
+            Some(_) => format!("{}{place}", self.base),
+            None => place.to_owned(),
+        }
+    }
+
+    async fn send(&mut self, mut request: RequestBuilder) -> Reply {
+        if let Some(cookie) = &self.cookie {
+            request = request.header("cookie", cookie);
+        }
+        let reply = reply(request).await;
+        if let Some(set) = reply.header("set-cookie") {
+            self.cookie = Some(set.split(';').next().unwrap().to_owned());
+        }
+        reply
+    }
+
+    async fn get(&mut self, place: &str) -> Reply {
+        let request = self.client.get(self.url(place));
+        self.send(request).await
+    }
+
+    /// As a page of the hub's posts.
+    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let request = self
+            .client
+            .post(self.url(path))
+            .header("origin", "null")
+            .header("sec-fetch-site", "same-origin")
+            .form(fields);
+        self.send(request).await
+    }
+
+    /// The form on the page at `path`, filled in.
+    async fn fill(&mut self, page: &str, action: &str, fields: &[(&str, &str)]) -> Reply {
+        let page = self.get(page).await;
+        let token = page.input("form_token");
+        let mut all = vec![("form_token", token.as_str())];
+        all.extend_from_slice(fields);
+        self.post(action, &all).await
+    }
+
+    async fn open(world: &World, link: &str) -> Self {
+        let mut browser = Self::new(world);
+        assert_eq!(browser.get(link).await.leads(), "/connect");
+        browser
+    }
+
+    async fn bring(&mut self, world: &World, token: &str) -> Reply {
+        let region = world.simulator.announcement().api_base.clone();
+        let fields = [("region", region.as_str()), ("token", token)];
+        self.fill("/connect/token", "/connect/token", &fields).await
+    }
+
+    async fn sign_in(&mut self, profile: &str) -> String {
+        let fields = [("profile", profile)];
+        let reply = self.fill("/connect", "/connect/sign-in", &fields).await;
+        reply.leads().to_owned()
+    }
+
+    async fn own_app(&mut self, world: &World, id: &str, secret: &str) -> Reply {
+        let region = world.simulator.announcement().api_base.clone();
+        let fields = [
+            ("region", region.as_str()),
+            ("client_id", id),
+            ("client_secret", secret),
+        ];
+        self.fill("/connect/app", "/connect/app", &fields).await
+    }
+
+    /// What a person decides on the provider's page, and where that sends the browser.
+    async fn consent(&self, authorize: &str, decision: &str) -> String {
+        let page = reply(self.client.get(authorize)).await;
+        let (_, login) = page.text().split_once("list=\"people\" value=\"").unwrap();
+        let login = login.split('"').next().unwrap().to_owned();
+        let url = Url::parse(authorize).unwrap();
+        let mut fields: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        fields.push(("login".to_owned(), login));
+        fields.push(("decision".to_owned(), decision.to_owned()));
+        let page = format!("{}/b/authorize", url.origin().ascii_serialization());
+        let answer = reply(self.client.post(page).form(&fields)).await;
+        assert_eq!(answer.status.as_u16(), 302, "{}", answer.text());
+        answer.header("location").unwrap().to_owned()
+    }
+
+    /// From the review to the end.
+    async fn save(&mut self) -> Reply {
+        let page = self.get("/connect/review").await;
+        let draft = page.input("draft");
+        let token = page.input("form_token");
+        let fields = [
+            ("form_token", token.as_str()),
+            ("draft", draft.as_str()),
+            ("decision", "save"),
+        ];
+        self.post("/connect/review", &fields).await
+    }
+
+    /// Waits for the first walk, as the page does.
+    async fn await_sealed(&mut self) -> Reply {
+        let sealed = async {
+            loop {
+                let now = self.get("/connect/progress.json").await.expect(200);
+                if now["state"] == "sealed" {
+                    break;
+                }
+                assert_ne!(now["state"], "failed", "{now}");
+            }
+        };
+        tokio::time::timeout(HANG, sealed).await.unwrap();
+        assert_eq!(self.get("/connect/progress").await.leads(), "/connect/done");
+        self.get("/connect/done").await
+    }
+}
+
+impl World {
+    fn callback(&self, of: &str) -> String {
+        format!("{}/connect/oauth2/{of}/callback", self.base)
+    }
+
+    /// A profile of an app that is registered at the simulator.
+    async fn hub_profile(&self) -> String {
+        let client = self.simulator.register_client(&self.callback("smartsheet"));
+        self.hub_profile_with(&client.client_id, &client.client_secret)
+            .await
+    }
+
+    async fn hub_profile_with(&self, id: &str, secret: &str) -> String {
+        let body = json!({
+            "provider": "smartsheet",
+            "client_id": id,
+            "client_secret": secret,
+            "base_url": self.simulator.announcement().api_base,
+        });
+        let profile = self
+            .call(Method::POST, "/connector_profiles", Some(&body))
+            .await;
+        profile.expect(201)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The link of an invitation.
+    async fn invite(&self, more: &Value) -> String {
+        let mut body = json!({
+            "origin_owner_id": "customer-1",
+            "origin_owner_name": "Customer One",
+        });
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        let session = self
+            .call(Method::POST, "/connect_sessions", Some(&body))
+            .await
+            .expect(201);
+        session["auth_link_url"].as_str().unwrap().to_owned()
+    }
+
+    async fn accounts(&self) -> Vec<Value> {
+        let all = self.get("/accounts").await.expect(200);
+        all.as_array().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn a_token_links_an_account() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let start = browser.get("/connect").await;
+    start.says(200, "Customer One");
+    let tried = browser.bring(&world, &world.admin_token()).await;
+    assert_eq!(tried.leads(), "/connect/review");
+    browser
+        .get("/connect/review")
+        .await
+        .says(200, "Access token");
+    assert!(world.accounts().await.is_empty(), "saved before consent");
+    assert_eq!(browser.save().await.leads(), "/connect/progress");
+    let done = browser.await_sealed().await;
+    let accounts = world.accounts().await;
+    assert_eq!(accounts.len(), 1);
+    assert_eq!(accounts[0]["origin_owner_name"], "Customer One");
+    // Nobody is registered to hear of it.
+    assert!(!done.says(200, "is connected").contains("data-opener"));
+    // The invitation is used up, and who used it may look on.
+    assert_eq!(browser.get("/connect").await.leads(), "/connect/progress");
+    let mut late = Browser::new(&world);
+    late.get(&link).await.says(410, "has been used");
+    assert_eq!(late.cookie, None);
+}
+
+#[tokio::test]
+async fn a_sign_in_under_a_profile_links_an_account() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world
+        .invite(&json!({ "connector_profile_id": profile }))
+        .await;
+    let mut browser = Browser::open(&world, &link).await;
+    // No other way is offered, or taken.
+    let start = browser.get("/connect").await;
+    assert!(!start.says(200, "Sign in").contains("/connect/token"));
+    assert_eq!(browser.get("/connect/token").await.leads(), "/connect");
+    assert_eq!(browser.get("/connect/app").await.leads(), "/connect");
+
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+    browser
+        .get("/connect/review")
+        .await
+        .says(200, "Sign-in with Smartsheet");
+    browser.save().await.leads();
+    browser.await_sealed().await.says(200, "is connected");
+    assert_eq!(world.accounts().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_app_of_the_customer_s_own_links_an_account() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let app = world
+        .simulator
+        .register_client(&world.callback("smartsheet_iam"));
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let page = browser.get("/connect/app").await;
+    page.says(200, &world.callback("smartsheet_iam"));
+    let sent = browser
+        .own_app(&world, &app.client_id, &app.client_secret)
+        .await;
+    let authorize = sent.leads().to_owned();
+    assert!(!authorize.contains(&app.client_secret));
+    let back = browser.consent(&authorize, "allow").await;
+    assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+    let review = browser.get("/connect/review").await;
+    review.says(200, "Your own Smartsheet app");
+    assert!(!review.text().contains(&app.client_secret));
+    browser.save().await.leads();
+    browser.await_sealed().await.says(200, "is connected");
+}
+
+#[tokio::test]
+async fn an_account_is_linked_again_with_one_of_its_organisation() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let account = world.link_admin().await;
+    let link = world.invite(&json!({ "account_id": account })).await;
+    let mut browser = Browser::open(&world, &link).await;
+    browser.get("/connect").await.says(200, "Reconnect");
+    let member = world.simulator.announcement().tokens.member.clone();
+    browser.bring(&world, &member).await.leads();
+    browser.save().await.leads();
+    browser.await_sealed().await.says(200, "is connected");
+    assert_eq!(world.accounts().await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_says_no_is_told_that_nothing_was_saved() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "deny").await;
+    browser
+        .get(&back)
+        .await
+        .says(403, "You did not allow access");
+    // Nothing of what a provider says is said again.
+    let hostile =
+        "/connect/oauth2/smartsheet/callback?error=%3Cscript%3Ex&error_description=%3Cb%3E";
+    let page = browser.get(hostile).await;
+    assert_eq!(page.status.as_u16(), 500);
+    assert!(!page.text().contains("script>x") && !page.text().contains("<b>"));
+
+    // What was looked at, and not wanted.
+    browser.bring(&world, &world.admin_token()).await.leads();
+    let page = browser.get("/connect/review").await;
+    let token = page.input("form_token");
+    let cancelled = browser
+        .post(
+            "/connect/review",
+            &[("form_token", &token), ("decision", "cancel")],
+        )
+        .await;
+    let next = cancelled.leads().to_owned();
+    browser.get(&next).await.says(200, "You cancelled");
+    assert_eq!(browser.get("/connect/review").await.leads(), "/connect");
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_state_is_good_once_in_its_browser_and_for_its_invitation() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+
+    // In a browser that never opened an invitation, and in one that opened the same.
+    let elsewhere = "started in another browser";
+    Browser::new(&world).get(&back).await.says(403, elsewhere);
+    let mut second = Browser::open(&world, &link).await;
+    second.get(&back).await.says(403, elsewhere);
+    // In its own, once.
+    browser.get(&back).await.leads();
+    browser.get(&back).await.says(400, "took too long");
+    // A state that nobody made.
+    let forged = world.callback("smartsheet") + "?code=x&state=y";
+    browser.get(&forged).await.says(403, elsewhere);
+    let bare = world.callback("smartsheet");
+    browser.get(&bare).await.says(403, elsewhere);
+
+    // The same browser, by now with another invitation.
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    let other = world.invite(&json!({})).await;
+    assert_eq!(browser.get(&other).await.leads(), "/connect");
+    browser.get(&back).await.says(403, elsewhere);
+
+    // Too late.
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    world.clock.advance(Duration::from_secs(601));
+    browser.get(&back).await.says(400, "took too long");
+    world.clock.advance(Duration::from_secs(1800));
+    browser.get("/connect").await.says(404, "is not open");
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_invitation_that_two_open_at_once_makes_one_link() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut first = Browser::open(&world, &link).await;
+    let mut second = Browser::open(&world, &link).await;
+    assert_ne!(first.cookie, second.cookie);
+    first.bring(&world, &world.admin_token()).await.leads();
+    let looked_at = first.get("/connect/review").await;
+    let (draft, token) = (looked_at.input("draft"), looked_at.input("form_token"));
+    let old = [
+        ("form_token", token.as_str()),
+        ("draft", draft.as_str()),
+        ("decision", "save"),
+    ];
+    let member = world.simulator.announcement().tokens.member.clone();
+    second.bring(&world, &member).await.leads();
+    // What the first looked at is not what waits: it must look again.
+    let again = first.post("/connect/review", &old).await;
+    assert_eq!(again.leads(), "/connect/review");
+    assert!(world.accounts().await.is_empty());
+
+    let page = second.get("/connect/review").await;
+    let (draft, token) = (page.input("draft"), page.input("form_token"));
+    let theirs = [
+        ("form_token", token.as_str()),
+        ("draft", draft.as_str()),
+        ("decision", "save"),
+    ];
+    let page = first.get("/connect/review").await;
+    let token = page.input("form_token");
+    let own = [
+        ("form_token", token.as_str()),
+        ("draft", draft.as_str()),
+        ("decision", "save"),
+    ];
+    let (one, other) = tokio::join!(
+        first.post("/connect/review", &own),
+        second.post("/connect/review", &theirs)
+    );
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert!(
+        statuses == [303, 410],
+        "{statuses:?} {} {}",
+        one.text(),
+        other.text()
+    );
+    assert_eq!(world.accounts().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_comes_back_with_what_to_do() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let unknown = browser.bring(&world, "never-issued-to-anybody").await;
+    let page = unknown.says(422, "does not know this token");
+    assert!(page.contains("Tried") && !page.contains("never-issued"));
+    let tokens = world.simulator.announcement().tokens.clone();
+    browser
+        .bring(&world, &tokens.no_read_users)
+        .await
+        .says(422, "may not list people");
+    for (region, token, status, words) in [
+        ("mars", "abc", 422, "No region was chosen"),
+        ("eu", "", 422, "The token is missing"),
+        ("eu", "two words", 422, "This is not an access token"),
+    ] {
+        let fields = [("region", region), ("token", token)];
+        let page = browser
+            .fill("/connect/token", "/connect/token", &fields)
+            .await;
+        page.says(status, words);
+        assert!(token.is_empty() || !page.text().contains(&format!("\"{token}\"")));
+    }
+    world.provider_answers(503).await;
+    browser
+        .bring(&world, &world.admin_token())
+        .await
+        .says(502, "does not answer");
+    world.no_faults().await;
+    browser
+        .fill("/connect", "/connect/sign-in", &[("profile", "none")])
+        .await
+        .says(403, "switched off");
+    let path = format!("/connector_profiles/{profile}");
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    world
+        .call(Method::PATCH, &path, Some(&json!({ "enabled": false })))
+        .await
+        .expect(200);
+    browser.get(&back).await.says(403, "switched off");
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_app_that_is_set_up_wrongly_is_told_by_what_is_wrong() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let callback = world.callback("smartsheet_iam");
+    let app = world.simulator.register_client(&callback);
+
+    let sent = browser.own_app(&world, &app.client_id, "wrong").await;
+    let back = browser.consent(sent.leads(), "allow").await;
+    let page = browser.get(&back).await;
+    page.says(422, "does not take the app secret");
+
+    // Registered with the other callback: the provider comes back there, with an error.
+    let other = world
+        .simulator
+        .register_client(&world.callback("smartsheet"));
+    let sent = browser
+        .own_app(&world, &other.client_id, &other.client_secret)
+        .await;
+    let answer = reply(browser.client.get(sent.leads())).await;
+    let back = answer.header("location").unwrap();
+    let page = browser.get(back).await;
+    page.says(422, &callback);
+
+    let wrong = world
+        .hub_profile_with(&other.client_id, "not-the-secret")
+        .await;
+    let authorize = browser.sign_in(&wrong).await;
+    let back = browser.consent(&authorize, "allow").await;
+    browser.get(&back).await.says(502, "set up wrongly");
+    for (id, secret, words) in [
+        ("", "x", "client id is missing"),
+        ("a b", "x", "not a client id"),
+        ("x", "", "secret is missing"),
+        ("x", "a b", "not an app secret"),
+    ] {
+        let page = browser.own_app(&world, id, secret).await;
+        page.says(422, words);
+    }
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_form_of_somebody_else_s_is_not_taken() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    browser.bring(&world, &world.admin_token()).await.leads();
+    let page = browser.get("/connect/review").await;
+    let (draft, token) = (page.input("draft"), page.input("form_token"));
+    let good = [
+        ("form_token", token.as_str()),
+        ("draft", draft.as_str()),
+        ("decision", "save"),
+    ];
+    let refused = "could not be checked";
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("content-type", "text/plain"),
+        ("content-encoding", "gzip"),
+    ] {
+        let request = browser.client.post(browser.url("/connect/review"));
+        let request = request.form(&good).header(name, value);
+        let request = match name {
+            "content-type" => browser
+                .client
+                .post(browser.url("/connect/review"))
+                .header(name, value)
+                .body("decision=save"),
+            _ => request,
+        };
+        browser.send(request).await.says(403, refused);
+    }
+    let other = world.invite(&json!({})).await;
+    let foreign = Browser::open(&world, &other).await.get("/connect").await;
+    for form_token in ["", "x", &foreign.input("form_token")] {
+        let mut fields = good;
+        fields[0].1 = form_token;
+        browser
+            .post("/connect/review", &fields)
+            .await
+            .says(403, refused);
+    }
+    let large = "x".repeat(16 * 1024);
+    let mut fields = good.to_vec();
+    fields.push(("more", &large));
+    browser
+        .post("/connect/review", &fields)
+        .await
+        .says(403, refused);
+    assert!(world.accounts().await.is_empty());
+    // What no form has is ignored.
+    fields[3].1 = "x";
+    browser.post("/connect/review", &fields).await.leads();
+}
+
+#[tokio::test]
+async fn every_answer_says_what_it_may_do_and_nobody_keeps_it() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::new(&world);
+    let opened = browser.get(&link).await;
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+    ] {
+        assert_eq!(opened.header(name), Some(value));
+    }
+    let set = opened.header("set-cookie").unwrap();
+    for part in [
+        "; HttpOnly",
+        "; SameSite=Lax",
+        "; Path=/connect",
+        "; Max-Age=1800",
+    ] {
+        assert!(set.contains(part), "{set}");
+    }
+    assert!(!set.contains("Secure"), "this world has no TLS: {set}");
+    let token = link.rsplit('/').next().unwrap();
+    assert!(set.contains(token));
+    // A prefetch or a HEAD changes nothing of it, and the browser stays the same one.
+    let head = browser.client.head(&link);
+    browser.send(head).await.leads();
+    assert!(
+        browser
+            .cookie
+            .as_ref()
+            .is_some_and(|it| set.starts_with(it))
+    );
+
+    let simulator = Url::parse(&world.simulator.announcement().api_base).unwrap();
+    let simulator = simulator.origin().ascii_serialization();
+    browser.bring(&world, &world.admin_token()).await.leads();
+    let unknown = format!("/connect/{}", "x".repeat(43));
+    let paths = [
+        ("/connect", 200),
+        ("/connect/token", 200),
+        ("/connect/app", 200),
+        ("/connect/review", 200),
+        ("/connect/progress", 404),
+        ("/connect/done", 404),
+        ("/connect/progress.json", 404),
+        (unknown.as_str(), 404),
+        ("/connect/short", 404),
+        ("/connect/", 404),
+        ("/connect/a/b/c", 404),
+        ("/connect/assets/none.css", 404),
+        ("/connect/oauth2/nobody/callback", 404),
+        (
+            "/connect/oauth2/smartsheet/callback?error=access_denied",
+            403,
+        ),
+    ];
+    for (path, status) in paths {
+        let page = browser.get(path).await;
+        assert_eq!(page.status.as_u16(), status, "{path}");
+        let policy = page.header("content-security-policy").unwrap();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        ] {
+            assert!(policy.contains(part), "{path}: {policy}");
+        }
+        let leads_away = path == "/connect" || path == "/connect/app";
+        assert_eq!(policy.contains(&simulator), leads_away, "{path}: {policy}");
+        for (name, value) in [
+            ("content-type", "text/html; charset=utf-8"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(page.header(name), Some(value), "{path}");
+        }
+        let isolated = page.header("cross-origin-opener-policy");
+        assert_eq!(isolated.is_some(), status == 200, "{path}");
+        let id = page.header("x-request-id").unwrap();
+        assert_eq!(page.text().contains(id), status != 200, "{path}");
+        assert!(!page.text().contains(token), "{path}");
+        assert!(!page.text().contains(&world.admin_token()), "{path}");
+    }
+    let refused = browser.client.delete(browser.url("/connect"));
+    browser.send(refused).await.says(404, "is not open");
+    let _ = profile;
+
+    // What pages ask for may be kept for ever.
+    let page = browser.get("/connect").await;
+    let mut assets = 0;
+    for rest in page.text().split("\"/connect/assets/").skip(1) {
+        let name = rest.split('"').next().unwrap();
+        let asset = browser.get(&format!("/connect/assets/{name}")).await;
+        assert_eq!(asset.status.as_u16(), 200);
+        let control = asset.header("cache-control").unwrap();
+        assert!(control.contains("immutable"), "{control}");
+        assets += 1;
+    }
+    assert_eq!(assets, 3);
+}
+
+#[tokio::test]
+async fn behind_tls_the_cookie_is_for_tls_alone() {
+    let world = World::with(Plan {
+        settings: vec![("server.public_url", "\"https://link.example.com\"")],
+        ..Plan::default()
+    })
+    .await;
+    let link = world.invite(&json!({})).await;
+    let token = link.strip_prefix("https://link.example.com").unwrap();
+    let mut browser = Browser::new(&world);
+    let opened = browser.get(token).await;
+    let set = opened.header("set-cookie").unwrap();
+    assert!(set.starts_with("__Secure-rolecall-connect="), "{set}");
+    assert!(set.contains("; Secure"), "{set}");
+    // Ours is the origin that browsers see, not the one that is listened at.
+    let page = browser.get("/connect").await;
+    let fields = [("form_token", page.input("form_token"))];
+    for (origin, status) in [
+        (world.base.as_str(), 403),
+        ("https://link.example.com", 422),
+    ] {
+        let request = browser.client.post(browser.url("/connect/token"));
+        let request = request.form(&fields).header("origin", origin);
+        assert_eq!(browser.send(request).await.status.as_u16(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_only_ever_text() {
+    let world = World::new().await;
+    let hostile = "\"><script>alert(1)</script>";
+    let link = world.invite(&json!({ "origin_owner_name": hostile })).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let page = browser.get("/connect").await;
+    assert!(!page.says(200, "alert(1)").contains("<script>alert"));
+    let fields = [
+        ("region", "eu"),
+        ("client_id", hostile),
+        ("client_secret", ""),
+    ];
+    let page = browser.fill("/connect/app", "/connect/app", &fields).await;
+    assert!(!page.says(422, "alert(1)").contains("<script>alert"));
+}
