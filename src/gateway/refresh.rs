@@ -16,14 +16,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{Gateway, access::OwnAccount, accounts::token_key};
 use crate::{
@@ -77,6 +80,13 @@ const AFTER_DOUBT: (Duration, Duration) = (Duration::from_secs(3), Duration::fro
 /// The waits between tries to store a pair.
 const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// How long this process waits, when it ends, for what it has in hand: for as long as an answer
+/// may take, and its storing.
+const ENDED_WITHIN: Duration = Duration::from_secs(70);
+
+/// As many as any process has in hand.
+const IN_HAND: u32 = 1_000_000;
+
 /// What a refresh came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refreshed {
@@ -90,9 +100,27 @@ pub(super) enum Refreshed {
     Never,
 }
 
-/// The refreshes that run in this process, by account.
-#[derive(Default)]
-pub(super) struct Refreshes(Mutex<HashMap<AccountId, watch::Receiver<Option<Refreshed>>>>);
+type Running = HashMap<AccountId, watch::Receiver<Option<Refreshed>>>;
+
+/// The refreshes that run in this process.
+pub(super) struct Refreshes {
+    by_account: Mutex<Running>,
+    /// A permit each from before the row is taken until what came of it is safe. Closed once this
+    /// process ends: from then on none begins.
+    in_hand: Semaphore,
+    /// Whether what earlier runs left was seen to.
+    is_recovered: AtomicBool,
+}
+
+impl Default for Refreshes {
+    fn default() -> Self {
+        Self {
+            by_account: Mutex::default(),
+            in_hand: Semaphore::new(IN_HAND as usize),
+            is_recovered: AtomicBool::new(false),
+        }
+    }
+}
 
 impl Gateway {
     /// Refreshes what is due, takes over what is overdue, and tries again what is in doubt, until
@@ -107,6 +135,7 @@ impl Gateway {
                 self.forget_ended_sessions().await;
                 swept_at = Some(now);
             }
+            self.recover_refreshes().await;
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
             let due = match self.0.store.due_refreshes(free).await {
                 Ok(due) => due,
@@ -320,12 +349,18 @@ impl Gateway {
             return Ok(Refreshed::Never);
         };
         let connector = self.connector(&account.provider)?;
+        let Ok(in_hand) = self.0.refreshes.in_hand.try_acquire() else {
+            return Ok(Refreshed::Pending);
+        };
         let intent = loop {
             let began_at = self.0.clock.monotonic();
             match store.begin_refresh(project, id, wanted).await? {
                 RefreshBegun::Never => return Ok(Refreshed::Never),
                 RefreshBegun::NotNow => return self.as_it_is(&account).await,
-                RefreshBegun::Elsewhere => return self.ended_elsewhere(&account).await,
+                RefreshBegun::Elsewhere => {
+                    drop(in_hand);
+                    return self.ended_elsewhere(&account).await;
+                }
                 RefreshBegun::Here(intent) => {
                     let passed = self.0.clock.monotonic().saturating_sub(began_at);
                     if passed <= SENT_WITHIN {
@@ -337,7 +372,9 @@ impl Gateway {
                 }
             }
         };
-        let outcome = self.redeem(&account, connector.as_ref(), &intent).await?;
+        let outcome = self
+            .redeem(&account, connector.as_ref(), &intent, in_hand)
+            .await?;
         self.0.accounts.forget(&(project.clone(), id));
         Ok(outcome)
     }
@@ -347,6 +384,7 @@ impl Gateway {
         account: &Account,
         connector: &dyn Connector,
         intent: &Intent,
+        in_hand: SemaphorePermit<'_>,
     ) -> Result<Refreshed> {
         let request = TokenRequest {
             endpoint: &account.endpoint,
@@ -355,7 +393,7 @@ impl Gateway {
         };
         let issued = match connector.issue_tokens(&self.0.outbound, request).await {
             Ok(issued) => issued,
-            Err(error) => return self.not_redeemed(account, intent, &error).await,
+            Err(error) => return self.not_redeemed(account, intent, &error, in_hand).await,
         };
         let issued_at = self.0.clock.now();
         let pair = TokenPair {
@@ -366,7 +404,7 @@ impl Gateway {
         };
         let refresh_at = self.refresh_at(&pair);
         let pending = intent.seal(&self.0.store, &pair, refresh_at);
-        if self.store_pair(&pending).await == PairCommitted::Superseded {
+        if self.store_pair(&pending, in_hand).await == PairCommitted::Superseded {
             tracing::info!(account = %account.id, "a refresh came after the account had another credential");
             self.revoke_unkept(connector, &account.endpoint, pair.access_token)
                 .await;
@@ -380,9 +418,15 @@ impl Gateway {
         Ok(Refreshed::Renewed)
     }
 
-    /// Stores a pair, however long the database does not take it.
-    async fn store_pair(&self, pending: &PendingPair) -> PairCommitted {
+    /// Stores a pair, however long the database does not take it. It is out of hand once the
+    /// journal has it, too.
+    async fn store_pair(
+        &self,
+        pending: &PendingPair,
+        in_hand: SemaphorePermit<'_>,
+    ) -> PairCommitted {
         let store = &self.0.store;
+        let mut in_hand = Some(in_hand);
         let mut is_journaled = false;
         let mut wait = STORED_AGAIN.0;
         loop {
@@ -407,7 +451,10 @@ impl Gateway {
             }
             if !is_journaled {
                 match store.journal_pair(pending) {
-                    Ok(()) => is_journaled = true,
+                    Ok(()) => {
+                        is_journaled = true;
+                        in_hand.take();
+                    }
                     Err(error) => tracing::error!(
                         account = %pending.account, %error,
                         "a new pair of tokens is in memory alone"
@@ -424,6 +471,7 @@ impl Gateway {
         account: &Account,
         intent: &Intent,
         error: &TokenError,
+        in_hand: SemaphorePermit<'_>,
     ) -> Result<Refreshed> {
         let (end, bounds) = match error.kind {
             TokenErrorKind::Unsent => (RefreshEnd::Unsent, AFTER_UNSENT),
@@ -447,12 +495,14 @@ impl Gateway {
         });
         let again_after = doubled(bounds, intent.attempts);
         let mut wait = STORED_AGAIN.0;
+        let mut in_hand = Some(in_hand);
         // What came of it is worth as much as a pair: without it, others find the row in flight
-        // and replay.
+        // and replay. But it is not worth keeping a process from its end.
         let state = loop {
             match self.0.store.end_refresh(intent, end, again_after).await {
                 Ok(state) => break state,
                 Err(failure) if failure.kind() == Kind::StoreUnavailable => {
+                    in_hand.take();
                     self.0.clock.sleep(wait).await;
                     wait = (wait * 2).min(STORED_AGAIN.1);
                 }
@@ -547,10 +597,10 @@ impl Gateway {
 }
 
 impl Refreshes {
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<AccountId, watch::Receiver<Option<Refreshed>>>> {
-        self.0.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.by_account
+            .lock()
+            .expect("no holder of this lock panics")
     }
 }
 
@@ -616,17 +666,38 @@ fn doubled((first, most): (Duration, Duration), attempts: u64) -> Duration {
 }
 
 impl Gateway {
-    /// Stores what this node's earlier runs could not, and takes over what they had in flight.
+    /// Stores what this node's earlier runs could not, and takes over what they had in flight;
+    /// once, but tried again for as long as the store does not let it.
     pub(super) async fn recover_refreshes(&self) {
-        match self.0.store.recover_refreshes().await {
-            Ok((0, 0)) => {}
-            Ok((stored, taken_over)) => tracing::info!(
-                stored,
-                taken_over,
-                "refreshes of an earlier run of this process were seen to"
-            ),
-            // Others take them over once they are overdue, and pairs wait for the next start.
-            Err(error) => tracing::error!(%error, "refreshes of an earlier run were not seen to"),
+        let is_recovered = &self.0.refreshes.is_recovered;
+        if is_recovered.load(Ordering::Relaxed) {
+            return;
         }
+        match self.0.store.recover_refreshes().await {
+            Ok((stored, taken_over)) => {
+                is_recovered.store(true, Ordering::Relaxed);
+                if stored + taken_over > 0 {
+                    tracing::info!(
+                        stored,
+                        taken_over,
+                        "refreshes of an earlier run of this process were seen to"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "refreshes of an earlier run were not seen to yet");
+            }
+        }
+    }
+
+    /// Waits until nothing that was redeemed is in this process alone; from now on no refresh
+    /// begins here.
+    pub(super) async fn end_refreshes(&self) {
+        let in_hand = &self.0.refreshes.in_hand;
+        let all = in_hand.acquire_many(IN_HAND);
+        if tokio::time::timeout(ENDED_WITHIN, all).await.is_err() {
+            tracing::error!("a refresh did not end in time");
+        }
+        in_hand.close();
     }
 }

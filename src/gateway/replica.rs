@@ -45,13 +45,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Ends the walks that run here, and closes the store.
+    /// Ends the walks that run here, waits for refreshes that are in flight, and closes the store.
     pub async fn close(&self) {
         let running = self.running_walks();
         for ticket in &running {
             ticket.abandon();
         }
         join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
+        self.end_refreshes().await;
         let gateway = self.clone();
         let left = self.0.runtime.spawn(async move {
             // A sign of life that is on its way would be the last one, and say the contrary.

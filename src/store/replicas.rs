@@ -64,14 +64,21 @@ impl Store {
     }
 
     /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
-    /// refreshes that were in flight are taken over at once. Gives how many of each.
+    /// refreshes that were in flight are taken over at once. Gives how many of each. What one pair
+    /// meets keeps no other from being stored.
     pub async fn recover_refreshes(&self) -> Result<(u64, u64)> {
-        let mut stored = 0;
+        let (mut stored, mut failed) = (0, Ok(()));
         for pair in self.journaled_pairs()? {
-            self.commit_pair(&pair).await?;
-            self.unjournal_pair(&pair);
-            stored += 1;
+            match self.commit_pair(&pair).await {
+                Ok(_) => {
+                    self.unjournal_pair(&pair);
+                    stored += 1;
+                }
+                Err(error) => failed = Err(error),
+            }
         }
+        // Nobody replays what a pair that still waits was redeemed for.
+        failed?;
         Ok((stored, self.take_over_own().await?))
     }
 

@@ -22,6 +22,7 @@ mod openapi;
 mod paging;
 mod quota;
 mod raw;
+mod refresh;
 mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;

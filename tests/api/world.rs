@@ -14,6 +14,7 @@ use rolecall::{
 };
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -90,6 +91,12 @@ impl Place {
 
     fn key_ring(&self) -> PathBuf {
         self.folder.path().join("rolecall.keys")
+    }
+
+    /// A connection to the SQLite file, beside the gateway's own.
+    async fn file(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.folder.path().join("rolecall.db"));
+        options.connect().await.unwrap()
     }
 }
 
@@ -224,6 +231,51 @@ impl World {
     pub async fn another(&self) -> Replica {
         let (_, base, running) = serve(&self.place, &self.settings, &self.clock).await;
         Replica { base, running }
+    }
+
+    /// Changes what is stored behind the gateway's back.
+    pub async fn rewrite(&self, statement: &'static str) {
+        if let Some(schema) = &self.place.schema {
+            let mut connection = schema.connect().await;
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection.close().await.unwrap();
+        } else {
+            let mut connection = self.place.file().await;
+            sqlx::raw_sql(statement)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            connection.close().await.unwrap();
+        }
+    }
+
+    /// Takes the store away from every writer until what this gives is dropped; None where the
+    /// store is not a SQLite file.
+    pub async fn lock_store(&self) -> Option<SqliteConnection> {
+        if self.place.schema.is_some() {
+            return None;
+        }
+        let mut connection = self.place.file().await;
+        sqlx::raw_sql("begin immediate")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        Some(connection)
+    }
+
+    /// How many pairs of tokens wait beside the store.
+    pub fn journaled(&self) -> usize {
+        let folder = self.place.folder.path().join("rolecall.db.journal");
+        let files = std::fs::read_dir(folder).unwrap();
+        files
+            .filter(|file| {
+                let path = file.as_ref().unwrap().path();
+                path.extension().is_some_and(|extension| extension == "pair")
+            })
+            .count()
     }
 
     /// A project and a key of its own with these scopes.

@@ -26,7 +26,7 @@ use crate::{
     directory::{Directory, Evidence, Policy, Reading, Verdict, assess, plan_group_reads},
     error::{Error, Kind},
     model::{
-        account::Account,
+        account::{Account, Credential, CredentialState},
         id::WalkId,
         walk::{Walk, WalkReason, WalkState},
     },
@@ -325,11 +325,33 @@ impl Walker<'_> {
             return stop;
         }
         match self.reader(connector, session).identify().await {
-            Err(second) if second.was_refused => stop,
+            Err(second) if second.was_refused => self.with_refresh_token(stop).await,
             Ok(_) | Err(_) => Stop {
                 reason: WalkReason::ProviderUnavailable,
                 ..stop
             },
+        }
+    }
+
+    /// Where there is a refresh token, an access token that is refused says little: it ended, and
+    /// the next one has not come yet. Whether it comes is for the credential's own row to say,
+    /// unless one that came during this walk was refused too.
+    async fn with_refresh_token(&self, stop: Stop) -> Stop {
+        let store = &self.gateway.0.store;
+        let stored = store.credential(&self.live.project, self.live.account);
+        let Ok(Some(stored)) = stored.await else {
+            return stop;
+        };
+        let reason = match &stored.credential {
+            Credential::AccessToken(_) => return stop,
+            _ if stored.state == CredentialState::ReauthRequired => stop.reason,
+            Credential::OAuth(pair) if pair.issued_at >= self.started_at => return stop,
+            Credential::OAuth(_) => WalkReason::CredentialUncertain,
+        };
+        Stop {
+            reason,
+            was_refused: false,
+            ..stop
         }
     }
 
