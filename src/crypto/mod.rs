@@ -12,6 +12,8 @@
 //!
 //! From a data key one more is derived, which chains the project's audit log ([`ChainKey`]).
 //!
+//! What leaves for another installation is sealed with a passphrase (`passphrase`).
+//!
 //! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
 //! SHA-256 of them and the ring can change freely.
 //!
@@ -22,10 +24,12 @@ mod api_key;
 mod chain;
 mod chance;
 mod key_ring;
+mod passphrase;
 mod seal;
 
 pub use api_key::{ApiKeyText, MalformedKey};
 pub use chain::{ChainKey, Record};
 pub use chance::Chance;
 pub use key_ring::{KeyRing, KeyRingError};
+pub use passphrase::{PassphraseFault, open_with_passphrase, seal_with_passphrase};
 pub use seal::{DataKey, OpenFault, Place};

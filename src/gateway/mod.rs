@@ -18,6 +18,7 @@
 //! * `measures`: what this process tells of its work in numbers.
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
+//! * [`transfer`]: credentials that move between installations; [`breach`]: all of them revoked.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
 
 use std::{
@@ -55,6 +56,7 @@ pub mod access;
 pub mod accounts;
 mod audit;
 pub mod authorize;
+pub mod breach;
 pub mod connect;
 mod cursor;
 pub mod keys;
@@ -72,6 +74,7 @@ mod replica;
 pub mod schedule;
 mod shares;
 mod summary;
+pub mod transfer;
 pub mod trial;
 pub mod walk;
 

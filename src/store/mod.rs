@@ -63,6 +63,7 @@ mod profiles;
 mod projects;
 mod replicas;
 mod sqlite;
+mod transfer;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
@@ -79,6 +80,7 @@ pub use journal::PendingPair;
 pub use open::OpenError;
 pub use projects::HubTargets;
 pub use replicas::DEAD_AFTER;
+pub use transfer::Parcel;
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.
