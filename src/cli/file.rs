@@ -56,6 +56,11 @@ impl Draft {
         self.file.path()
     }
 
+    /// Has everything written so far survive a power cut, while it is not in its place.
+    pub fn settle(&self) -> io::Result<()> {
+        self.file.as_file().sync_all()
+    }
+
     /// Puts it in its place. On return it survives a power cut.
     pub fn finish(self) -> Result<(), Failure> {
         let Self {

@@ -28,6 +28,7 @@ mod accounts;
 mod audit;
 mod backup;
 mod check;
+mod credentials;
 mod demo;
 mod export;
 mod file;
@@ -41,6 +42,7 @@ mod profiles;
 mod progress;
 mod projects;
 mod returned;
+mod revoke_all;
 mod serve;
 mod store;
 mod token;
@@ -73,6 +75,11 @@ enum Command {
     Accounts(accounts::Command),
     /// Link an account by signing in at the provider, from this machine's browser or any other
     Link(link::Arguments),
+    /// Move an account's credential to another installation
+    #[command(subcommand)]
+    Credentials(credentials::Command),
+    /// After a breach: revoke every credential at its provider, and every API key
+    RevokeAll(revoke_all::Arguments),
     /// List what was done and by whom, and prove that nobody has changed that since
     #[command(subcommand)]
     Audit(audit::Command),
@@ -112,6 +119,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Keys(command) => block_on(keys::run(command)),
         Command::Accounts(command) => block_on(accounts::run(command)),
         Command::Link(arguments) => block_on(link::run(arguments)),
+        Command::Credentials(command) => block_on(credentials::run(command)),
+        Command::RevokeAll(arguments) => block_on(revoke_all::run(arguments)),
         Command::Audit(command) => block_on(audit::run(command)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Health(arguments) => health::run(&arguments),

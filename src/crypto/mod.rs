@@ -15,6 +15,8 @@
 //! authenticates what callers hold for us ([`MacKey`]). Both stay as they are however often the ring
 //! changes.
 //!
+//! What leaves for another installation is sealed with a passphrase (`passphrase`).
+//!
 //! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
 //! SHA-256 of them and the ring can change freely.
 //!
@@ -27,6 +29,7 @@ mod chance;
 mod key_ring;
 mod live_ring;
 mod mac;
+mod passphrase;
 mod ring_file;
 mod seal;
 
@@ -36,5 +39,6 @@ pub use chance::Chance;
 pub use key_ring::{KeyRing, KeyRingError};
 pub use live_ring::LiveRing;
 pub use mac::MacKey;
+pub use passphrase::{PassphraseFault, open_with_passphrase, seal_with_passphrase};
 pub use ring_file::RingFile;
 pub use seal::{DataKey, OpenFault, Place};

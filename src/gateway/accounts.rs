@@ -179,20 +179,7 @@ impl Gateway {
                 }) if how.revoke => store.is_held_elsewhere(project, id, token).await?,
                 _ => false,
             };
-            let left = if how.purge {
-                store.delete_account(project, id, by).await
-            } else {
-                store
-                    .disconnect_account(project, id, by, gateway.0.clock.now())
-                    .await
-            };
-            gateway.0.accounts.forget(&(project.clone(), id));
-            let left = left?;
-            if let Some(live) = gateway.drop_from_memory(project, id) {
-                gateway.end_walks(&live).await;
-            }
-            let left =
-                left.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+            let left = gateway.destroy(&account, how.purge, by).await?;
             let revocation = match stored {
                 None => Revocation::Nothing,
                 Some(_) if is_shared => Revocation::Shared,

@@ -19,6 +19,7 @@
 //! * `replica`: this process among others on the same store.
 //! * `shares`: the budgets of tokens that other processes call with, too.
 //! * [`watch`]: what the operator changes beside this process: the key ring, projects.
+//! * [`transfer`]: credentials that move between installations; [`breach`]: all of them revoked.
 //! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
 
 use std::{
@@ -56,6 +57,7 @@ pub mod access;
 pub mod accounts;
 mod audit;
 pub mod authorize;
+pub mod breach;
 pub mod connect;
 mod cursor;
 pub mod keys;
@@ -73,6 +75,7 @@ mod replica;
 pub mod schedule;
 mod shares;
 mod summary;
+pub mod transfer;
 pub mod trial;
 pub mod walk;
 pub mod watch;

@@ -97,6 +97,20 @@ impl Operator {
         Ok(accounts)
     }
 
+    /// This project, or all of them.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn projects(&self, only: Option<&ProjectId>) -> Result<Vec<ProjectId>> {
+        match only {
+            Some(project) => {
+                self.require(project).await?;
+                Ok(vec![project.clone()])
+            }
+            None => self.gateway.0.store.projects().await,
+        }
+    }
+
     /// The account with this id, whichever project's it is.
     ///
     /// # Errors
@@ -301,7 +315,7 @@ impl Operator {
         }))
     }
 
-    async fn require(&self, project: &ProjectId) -> Result<()> {
+    pub(super) async fn require(&self, project: &ProjectId) -> Result<()> {
         if self.gateway.0.store.project_exists(project).await? {
             return Ok(());
         }

@@ -64,6 +64,7 @@ mod projects;
 mod replicas;
 mod ring;
 mod sqlite;
+mod transfer;
 mod walks;
 
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
@@ -81,6 +82,7 @@ pub use open::OpenError;
 pub use projects::{DeletedProject, HubTargets};
 pub use replicas::DEAD_AFTER;
 pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
+pub use transfer::Parcel;
 pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.

@@ -305,10 +305,14 @@ async fn tokens_are_refreshed_ahead_of_time() {
         .rewrite("update credentials set due_at = due_at - 182000000")
         .await;
     signed
-        .until("a refresh", async || signed.lives(&account).await.len() == 2)
+        .until("a refresh", async || {
+            signed.lives(&account).await.len() == 2
+        })
         .await;
     signed
-        .until("its end", async || signed.state(&account).await == "healthy")
+        .until("its end", async || {
+            signed.state(&account).await == "healthy"
+        })
         .await;
     // And not again at once.
     assert_eq!(signed.lives(&account).await, [false, true]);
@@ -449,7 +453,9 @@ async fn a_provider_that_is_down_costs_nothing() {
         signed.world.no_faults().await;
         signed.world.rewrite(NINETY_SECONDS_LATER).await;
         signed
-            .until("a refresh", async || signed.state(&account).await == "healthy")
+            .until("a refresh", async || {
+                signed.state(&account).await == "healthy"
+            })
             .await;
     }
     let throttled = json!({"kind": "status", "status": 429, "error_code": 4003});
@@ -477,9 +483,7 @@ async fn a_reply_that_was_lost_is_told_at_once() {
         })
         .await;
     signed
-        .until("its note", async || {
-            signed.told(&account).await.len() == 2
-        })
+        .until("its note", async || signed.told(&account).await.len() == 2)
         .await;
     assert_eq!(signed.state(&account).await, "uncertain");
     signed.world.rewrite(NINETY_SECONDS_LATER).await;
@@ -520,7 +524,9 @@ async fn a_slow_reply_is_waited_for_whoever_hangs_up() {
     assert_eq!(signed.state(&account).await, "refreshing");
     signed.expect_served(&account, None).await;
     signed
-        .until("the refresh", async || signed.state(&account).await == "healthy")
+        .until("the refresh", async || {
+            signed.state(&account).await == "healthy"
+        })
         .await;
     assert_eq!(signed.lives(&account).await, [false, true]);
 }
@@ -589,7 +595,10 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
         .until("a file", async || signed.world.journaled() == 1)
         .await;
     let reply = asked.await.unwrap().unwrap();
-    assert!([200, 408, 503].contains(&reply.status().as_u16()), "{reply:?}");
+    assert!(
+        [200, 408, 503].contains(&reply.status().as_u16()),
+        "{reply:?}"
+    );
     // The process ends with the store away: nothing but the file has the pair.
     signed.world.stop().await;
     drop(lock);

@@ -273,7 +273,8 @@ impl World {
         files
             .filter(|file| {
                 let path = file.as_ref().unwrap().path();
-                path.extension().is_some_and(|extension| extension == "pair")
+                path.extension()
+                    .is_some_and(|extension| extension == "pair")
             })
             .count()
     }

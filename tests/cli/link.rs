@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// `rolecall link` on its way, and the address that it printed.
-async fn begun(office: &Office, profile: &str, more: &[&str]) -> (Running, String) {
+pub async fn begun(office: &Office, profile: &str, more: &[&str]) -> (Running, String) {
     let arguments = [
         &["link", "--project", "acme", "--profile", profile, "--json"][..],
         &[

@@ -9,6 +9,7 @@ mod audit;
 mod backup;
 mod bench;
 mod check;
+mod credentials;
 mod demo;
 mod export;
 mod health;

@@ -346,11 +346,13 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
 fn serve(gateway: Gateway) -> (ServerHandle, String) {
     let document = http::document();
     let metrics = gateway.metrics().clone();
+    let brand = Config::with(&[]).unwrap().hub.brand().unwrap();
+    let look = Data::new(http::hub::look::Look::new(&brand));
     let gateway = Data::new(gateway);
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(gateway.clone())
-            .configure(|config| http::mount(config, &document, &metrics))
+            .configure(|config| http::mount(config, &document, &metrics, &look))
             .wrap(from_fn(http::answer::finish))
     })
     .workers(1)

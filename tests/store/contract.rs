@@ -175,6 +175,9 @@ pub const ALL: &[(&str, Contract)] = &[
         "a changed secret is used by accounts that are linked",
         |w| Box::pin(credentials::a_changed_secret_is_used(w)),
     ),
+    ("an exported pair is nobody's to redeem here", |w| {
+        Box::pin(credentials::an_exported_pair_is_nobody_s_to_redeem(w))
+    }),
     ("an invitation makes one link", |w| {
         Box::pin(credentials::an_invitation_makes_one_link(w))
     }),

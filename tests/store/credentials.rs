@@ -586,3 +586,33 @@ impl World {
         self.set(account, "refused_at", past).await;
     }
 }
+
+pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let (store, id) = (&world.store, account.id);
+    let by = Actor::Operator;
+    // Not while somebody redeems it.
+    let intent = begin(store, &account, NOW).await;
+    let refused = store.export_credential(&own, id, by).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::RefreshInProgress);
+    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
+    assert!(!store.take_back(&own, id, by).await.unwrap());
+
+    let (credential, given) = store.export_credential(&own, id, by).await.unwrap();
+    assert_eq!(credential.access_token().expose_secret(), "canary-access-2");
+    let secret = given.unwrap().client_secret;
+    assert_eq!(secret.expose_secret(), "canary-app-secret");
+    assert_eq!(state(&world, &account).await, CredentialState::Moved);
+    let begun = store.begin_refresh(&own, id, NOW).await.unwrap();
+    assert!(matches!(begun, RefreshBegun::Never), "{begun:?}");
+    assert!(store.due_refreshes(10).await.unwrap().is_empty());
+    let again = store.export_credential(&own, id, by).await.unwrap_err();
+    assert_eq!(again.kind(), Kind::AccountInactive);
+
+    let other = world.project("other").await;
+    assert!(!store.take_back(&other, id, by).await.unwrap());
+    assert!(store.take_back(&own, id, by).await.unwrap());
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+    begin(store, &account, Wanted::WhenDue).await;
+}

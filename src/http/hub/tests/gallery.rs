@@ -415,10 +415,7 @@ impl World<'_> {
 
     fn problems(&mut self) {
         let Self {
-            look,
-            names,
-            places,
-            shown,
+            look, names, shown, ..
         } = self;
         for (name, problem) in problems(names) {
             let reference = "0198c3a2-7d10-7abc-8def-0123456789ab";

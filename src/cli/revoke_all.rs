@@ -1,0 +1,130 @@
+//! `rolecall revoke-all`: the day after a breach. Every API key ends, every credential is revoked at
+//! its provider and destroyed, and what a provider refused is reported: that is what is left to do.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    ConfigFile, Failure,
+    accounts::{closing, open, open_alone, revoked},
+    keys::project_id,
+    output::{json_line, table},
+    say,
+};
+use crate::{
+    gateway::{accounts::Revocation, breach::Withdrawn, operator::Operator},
+    model::id::ProjectId,
+};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Only what is of this project
+    #[arg(long)]
+    project: Option<String>,
+    /// Revoke; without this it is only said what would be
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    keys_revoked: u64,
+    accounts: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    account: String,
+    project: String,
+    owner: String,
+    /// Null where the credential could not even be opened.
+    revocation: Option<Revocation>,
+    is_revoked: bool,
+    note: String,
+}
+
+impl From<Withdrawn> for Line {
+    fn from(withdrawn: Withdrawn) -> Self {
+        let is_revoked = withdrawn.is_dead();
+        let (revocation, note) = match withdrawn.outcome {
+            Ok(revocation) => (Some(revocation), revoked(revocation).to_owned()),
+            Err(error) => (None, format!("Nothing was done: {error}.")),
+        };
+        Self {
+            account: withdrawn.account.id.to_string(),
+            project: withdrawn.account.project.to_string(),
+            owner: withdrawn.account.origin_owner_id.clone(),
+            revocation,
+            is_revoked,
+            note,
+        }
+    }
+}
+
+pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let project = arguments.project.as_deref().map(project_id).transpose()?;
+    let project = project.as_ref();
+    if !arguments.yes {
+        let operator = open(&arguments.file).await?;
+        return closing(&operator, tell_what_would_be(&operator, project)).await;
+    }
+    let instead = "no call does all of it; stop it first";
+    let (operator, _log) = open_alone(&arguments.file, instead).await?;
+    closing(&operator, revoke_all(&operator, project, arguments.json)).await
+}
+
+async fn tell_what_would_be(
+    operator: &Operator,
+    project: Option<&ProjectId>,
+) -> Result<(), Failure> {
+    let count = operator.accounts(project).await?.len();
+    Err(Failure::Other(format!(
+        "nothing was revoked. With --yes every API key is revoked, and the credentials of {count} \
+         accounts are revoked at their providers and destroyed here: each customer has to link anew"
+    )))
+}
+
+async fn revoke_all(
+    operator: &Operator,
+    project: Option<&ProjectId>,
+    is_json: bool,
+) -> Result<(), Failure> {
+    let accounts = operator.accounts(project).await?;
+    let mut keys_revoked = 0;
+    for project in operator.projects(project).await? {
+        keys_revoked += operator.revoke_keys(&project).await?;
+    }
+    let mut report = Report {
+        keys_revoked,
+        accounts: Vec::with_capacity(accounts.len()),
+    };
+    for account in accounts {
+        let own = operator.account(&account.id.to_string()).await?;
+        // Another project's customers are not asked where this project alone is meant.
+        let withdrawn = operator.withdraw(&own, project.is_some()).await;
+        report.accounts.push(withdrawn.into());
+    }
+    let left = report.accounts.iter().filter(|line| !line.is_revoked);
+    let left = left.count();
+    if is_json {
+        json_line(&report)?;
+    } else {
+        say(format!("Revoked {keys_revoked} API keys."))?;
+        let rows = report
+            .accounts
+            .into_iter()
+            .map(|line| [line.account, line.project, line.owner, line.note]);
+        table(["ACCOUNT", "PROJECT", "OWNER", "WHAT BECAME OF IT"], rows)?;
+    }
+    if left == 0 {
+        return Ok(());
+    }
+    Err(Failure::Other(format!(
+        "{left} credentials may still work at their providers: have their owners revoke them there"
+    )))
+}

@@ -1,0 +1,164 @@
+//! A credential that leaves for another installation, or comes from one.
+//!
+//! Of a refresh token that is good once there may be one holder. So what gives a pair of tokens out
+//! is the very statement that ends its being refreshed here ([`Store::export_credential`]): who has
+//! what that returns has a pair that this installation no longer touches. The pair stays in its row,
+//! so that as long as nobody imported it, it can be taken back ([`Store::take_back`]).
+
+use zeroize::Zeroizing;
+
+use super::{
+    Store, StoredCredential,
+    credentials::{app_in, app_out, credential_in, credential_out, parts_in, parts_out},
+    no_such_account,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{
+        account::{Credential, CredentialState},
+        audit::{Action, Actor, Event},
+        id::{AccountId, ProjectId},
+        profile::OAuthApp,
+    },
+};
+
+/// A credential with what it takes to use it elsewhere.
+#[derive(Debug)]
+pub struct Parcel {
+    pub credential: Credential,
+    /// The app that it was issued to.
+    pub app: Option<OAuthApp>,
+    /// What is no secret.
+    pub meta: Vec<u8>,
+}
+
+impl Parcel {
+    /// As one text, to be sealed.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let app = self.app.as_ref().map(app_out).unwrap_or_default();
+        parts_out(&[&self.meta, &credential_out(&self.credential), &app])
+    }
+
+    /// None if this is no parcel.
+    pub fn from_bytes(text: &[u8]) -> Option<Self> {
+        let [meta, credential, app] = parts_in(text)?;
+        let app = match app {
+            [] => None,
+            app => Some(app_in(app).ok()?),
+        };
+        Some(Self {
+            credential: credential_in(credential).ok()?,
+            app,
+            meta: meta.to_vec(),
+        })
+    }
+}
+
+impl Store {
+    /// Gives an account's credential out, with the app that it was issued to. A pair of tokens is
+    /// `moved` from then on and never refreshed here. On return that survives a power cut.
+    ///
+    /// # Errors
+    /// `refresh_in_progress` unless nobody redeems it and nothing about it is in doubt;
+    /// `account_inactive` if there is none to give out.
+    pub async fn export_credential(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        by: Actor,
+    ) -> Result<(Credential, Option<OAuthApp>)> {
+        let stored = self.credential(project, account).await?;
+        let stored = stored.ok_or_else(|| inactive("this account has no credential any more"))?;
+        match stored.state {
+            CredentialState::Healthy => {}
+            CredentialState::Refreshing | CredentialState::Uncertain => return Err(busy()),
+            CredentialState::ReauthRequired => {
+                return Err(inactive("the provider no longer takes this credential"));
+            }
+            CredentialState::Moved => {
+                return Err(inactive("this credential was exported before"));
+            }
+        }
+        let app = self.app_of_stored(project, &stored).await?;
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let is_rotating = matches!(stored.credential, Credential::OAuth(_));
+        // What was read above is given out if it still stands, and not otherwise.
+        let given = tx
+            .execute(
+                "update credentials
+                 set state = case when $5 = 1 then 'moved' else state end,
+                     state_since = case when $5 = 1 then $4 else state_since end,
+                     due_at = case when $5 = 1 then null else due_at end
+                 where project = $1 and account = $2 and generation = $3 and state = 'idle'",
+                [
+                    project.into(),
+                    account.into(),
+                    stored.generation.into(),
+                    now.into(),
+                    u64::from(is_rotating).into(),
+                ],
+            )
+            .await?;
+        if given == 0 {
+            return Err(busy());
+        }
+        let exported = Event::new(by, Action::CredentialExported, account)
+            .with("generation", stored.generation);
+        self.audit(&mut tx, project, None, &[exported]).await?;
+        tx.commit().await?;
+        Ok((stored.credential, app))
+    }
+
+    /// Takes back what was exported and not imported: it is refreshed here again, at once. False if
+    /// it was not exported.
+    pub async fn take_back(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        by: Actor,
+    ) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let taken = tx
+            .execute(
+                "update credentials set state = 'idle', state_since = $3, due_at = $3
+                 where project = $1 and account = $2 and state = 'moved'",
+                [project.into(), account.into(), now.into()],
+            )
+            .await?;
+        if taken > 0 {
+            let taken_back = Event::new(by, Action::CredentialTakenBack, account);
+            self.audit(&mut tx, project, None, &[taken_back]).await?;
+        }
+        tx.commit().await?;
+        Ok(taken > 0)
+    }
+
+    async fn app_of_stored(
+        &self,
+        project: &ProjectId,
+        stored: &StoredCredential,
+    ) -> Result<Option<OAuthApp>> {
+        match (&stored.own_app, stored.profile) {
+            (Some(app), _) => Ok(Some(app.clone())),
+            (None, Some(profile)) => {
+                let app = self.oauth_app(project, profile).await?;
+                app.map(Some).ok_or_else(no_such_account)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn busy() -> Error {
+    Error::new(
+        Kind::RefreshInProgress,
+        "this credential is being refreshed, or what became of its last refresh is not known yet",
+    )
+}
+
+fn inactive(message: &'static str) -> Error {
+    Error::new(Kind::AccountInactive, message)
+        .with_hint("`rolecall accounts show ACCOUNT` says how the account is doing.")
+}

@@ -1,0 +1,161 @@
+//! `rolecall credentials` and `rolecall revoke-all`: credentials that move, and their end.
+
+use serde_json::json;
+
+use crate::{
+    bench::Outcome,
+    office::{Browser, CONFIG, Office},
+};
+
+const PASSPHRASE: &[u8] = b"correct horse battery\n";
+
+async fn with_passphrase(office: &Office, arguments: &[&str]) -> Outcome {
+    let arguments = [arguments, &["--passphrase-stdin", "--json"], &CONFIG].concat();
+    office.bench.run_with(&arguments, PASSPHRASE).await
+}
+
+async fn state(office: &Office, id: &str) -> String {
+    let shown = office.run(&["accounts", "show", id, "--json"]).await;
+    let shown = shown.expect(0).json();
+    shown["credential"]["state"].as_str().unwrap().to_owned()
+}
+
+/// An account that was linked by signing in.
+async fn signed_in(office: &Office) -> String {
+    let profile = office.profile("https://example.org/nowhere").await;
+    let (mut running, address) = crate::link::begun(office, &profile, &["--headless"]).await;
+    let returned = Browser::new().consents(office, &address, "allow").await;
+    running.type_in(&format!("{returned}\n")).await;
+    let (code, out, err) = running.end().await;
+    assert_eq!(code, Some(0), "{err}");
+    let account: serde_json::Value = serde_json::from_str(&out).unwrap();
+    account["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_exported_pair_has_one_holder_at_a_time() {
+    let here = Office::new().await;
+    let id = signed_in(&here).await;
+    let export = ["credentials", "export", &id, "--to", "moved.cred"];
+    let exported = with_passphrase(&here, &export).await.expect(0);
+    assert_eq!(exported.json(), json!({ "account": id, "moved": true }));
+    assert_eq!(here.bench.mode("moved.cred"), 0o600);
+    assert_eq!(state(&here, &id).await, "moved");
+    here.run(&["accounts", "refresh", &id]).await.expect(1);
+    let again = ["credentials", "export", &id, "--to", "again.cred"];
+    let again = with_passphrase(&here, &again).await.expect(1);
+    again.says(&["exported before"]);
+    assert!(!here.bench.path("again.cred").exists());
+
+    // Undone, it is refreshed here.
+    let take_back = ["credentials", "take-back", &id];
+    here.run(&take_back).await.expect(0);
+    here.run(&take_back).await.expect(1).says(&["not exported"]);
+    assert_eq!(state(&here, &id).await, "healthy");
+    let taken = with_passphrase(&here, &export).await.expect(1);
+    taken.says(&["is there already"]);
+    assert_eq!(state(&here, &id).await, "healthy");
+
+    // Imported elsewhere, it is that one's alone.
+    std::fs::remove_file(here.bench.path("moved.cred")).unwrap();
+    with_passphrase(&here, &export).await.expect(0);
+    let path = here.bench.path("moved.cred");
+    let path = path.to_str().unwrap();
+    let there = Office::new().await;
+    let import = ["credentials", "import", path, "--project", "acme"];
+    let wrong = [&import[..], &["--passphrase-stdin"], &CONFIG].concat();
+    let refused = there.bench.run_with(&wrong, b"another passphrase").await;
+    refused.expect(1).says(&["the passphrase is another one"]);
+    let imported = with_passphrase(&there, &import).await.expect(0).json();
+    assert_eq!(imported["origin_owner_id"], "customer-9");
+    let new = imported["id"].as_str().unwrap();
+    assert_eq!(state(&there, new).await, "healthy");
+    there.run(&["accounts", "refresh", new]).await.expect(0);
+    there.run(&["accounts", "walk", new]).await.expect(0);
+    // What is in the file was redeemed.
+    let late = with_passphrase(&there, &import).await.expect(1);
+    late.says(&["does not take this token"]);
+    let log = there.run(&["audit", "list", "--json"]).await.expect(0);
+    assert!(log.out.contains("credential.imported"));
+    there.run(&["audit", "verify"]).await.expect(0);
+    let log = here.run(&["audit", "list", "--json"]).await.expect(0).out;
+    assert!(log.contains("credential.exported") && log.contains("credential.taken_back"));
+}
+
+#[tokio::test]
+async fn a_personal_token_is_exported_and_stays() {
+    let office = Office::new().await;
+    let id = office.link().await;
+    let short = [
+        "credentials",
+        "export",
+        &id,
+        "--to",
+        "a",
+        "--passphrase-stdin",
+    ];
+    let short = office
+        .bench
+        .run_with(&[&short[..], &CONFIG].concat(), b"short")
+        .await;
+    short.expect(1).says(&["12 characters"]);
+    let export = ["credentials", "export", &id, "--to", "token.cred"];
+    let exported = with_passphrase(&office, &export).await.expect(0).json();
+    assert_eq!(exported["moved"], false);
+    assert_eq!(state(&office, &id).await, "healthy");
+    let token = office.admin_token().as_bytes();
+    let file = std::fs::read(office.bench.path("token.cred")).unwrap();
+    assert!(!file.windows(token.len()).any(|window| window == token));
+    let import = ["credentials", "import", "token.cred", "--account", &id];
+    let imported = with_passphrase(&office, &import).await.expect(0).json();
+    assert_eq!(imported["id"], id.as_str());
+    office.bench.write("no.cred", "what people call a file");
+    let import = ["credentials", "import", "no.cred", "--project", "acme"];
+    let refused = with_passphrase(&office, &import).await.expect(1);
+    refused.says(&["cannot be opened"]);
+}
+
+#[tokio::test]
+async fn after_a_breach_nothing_works_any_more() {
+    let office = Office::new().await;
+    let personal = office.link().await;
+    let twin = office.link().await;
+    let oauth = signed_in(&office).await;
+    let asked = office.run(&["revoke-all"]).await.expect(1);
+    asked.says(&["nothing was revoked", "3 accounts", "--yes"]);
+    let done = office.run(&["revoke-all", "--yes", "--json"]).await;
+    let done = done.expect(0).json();
+    assert_eq!(done["keys_revoked"], 1);
+    let accounts = done["accounts"].as_array().unwrap();
+    assert_eq!(accounts.len(), 3);
+    for account in accounts {
+        assert_eq!(account["revocation"], "revoked", "{account}");
+    }
+    for id in [&personal, &twin, &oauth] {
+        let shown = office.run(&["accounts", "show", id, "--json"]).await;
+        assert_eq!(shown.expect(0).json()["status"], "inactive");
+    }
+    let token = office.admin_token().to_owned();
+    let linked = office.link_with(token.as_bytes(), &[]).await.expect(1);
+    linked.says(&["does not take this token"]);
+    office.run(&["revoke-all", "--yes"]).await.expect(0);
+}
+
+#[tokio::test]
+async fn what_a_provider_does_not_revoke_is_reported() {
+    let office = Office::new().await;
+    let id = office.link().await;
+    let Office {
+        bench, simulator, ..
+    } = office;
+    // It does not answer any more.
+    simulator.stop().await;
+    let run = async |arguments: &[&str]| bench.run(&[arguments, &CONFIG].concat()).await;
+    let done = run(&["revoke-all", "--yes", "--json"]).await;
+    let done = done.expect(1);
+    assert_eq!(done.json()["accounts"][0]["revocation"], "failed");
+    assert_eq!(done.json()["accounts"][0]["account"], id.as_str());
+    done.says(&["1 credentials may still work"]);
+    let log = run(&["audit", "list", "--json"]).await.expect(0);
+    assert!(log.out.contains("credential.revoke_refused"));
+}
