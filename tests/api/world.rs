@@ -433,32 +433,6 @@ impl World {
         (made["id"].as_str().unwrap().to_owned(), callback.to_owned())
     }
 
-    /// Links an account by OAuth, consented to by the system admin, and gives its id.
-    pub async fn link_oauth(&self, profile: &str, callback: &str) -> String {
-        let body = json!({
-            "profile": profile,
-            "callback_url": callback,
-            "origin_owner_id": "customer-1",
-            "origin_owner_name": "Customer One",
-        });
-        let begun = self
-            .call(Method::POST, "/oauth/authorization_url", Some(&body))
-            .await
-            .expect(200);
-        let login = self.admin_email().await;
-        let back = self.consent(begun["url"].as_str().unwrap(), &login).await;
-        let of = |name: &str| {
-            let pair = back.query_pairs().find(|(key, _)| key == name);
-            pair.unwrap().1.into_owned()
-        };
-        let body = json!({"state": of("state"), "code": of("code")});
-        let account = self
-            .call(Method::POST, "/oauth/token_exchange", Some(&body))
-            .await
-            .expect(201);
-        account["id"].as_str().unwrap().to_owned()
-    }
-
     pub fn admin_token(&self) -> String {
         self.simulator.announcement().tokens.system_admin.clone()
     }
