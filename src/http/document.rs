@@ -33,7 +33,9 @@ use crate::directory::Resource;
             Unified IAM API.\n\n\
             Errors have one body, `Error`, whose `code` is for programs. A path that is not here is \
             404 `route_not_found`, a method that its path does not have 405 `method_not_allowed`, with \
-            the ones that it has in `Allow`. Whatever can be got answers `HEAD` too."
+            the ones that it has in `Allow`. Whatever can be got answers `HEAD` too.\n\n\
+            The hub, the pages below `/connect` on which customers link their accounts, is not in this \
+            document: it is for people, and what its forms send may change with any version."
     ),
     servers((url = "/", description = "This server")),
     security(("api_key" = [])),

@@ -2,27 +2,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import axe from "axe-core";
-import { chromium } from "playwright-core";
 import { behaves } from "./behaviour.mjs";
+import { launch, watch } from "./browser.mjs";
 import { serve } from "./gallery.mjs";
 
 const gallery = JSON.parse(await readFile(process.argv[2], "utf8"));
 const shots = process.env.SHOTS;
 const faults = [];
 const fault = (where, what) => faults.push(`${where}: ${what}`);
-
-// What must not be there, in the page's own words and in the browser's.
-function watch(page, where, origin) {
-  page.on("console", (message) => {
-    const isExpected = /Failed to load resource.*status of [45]\d\d/.test(message.text());
-    if (message.type() === "error" && !isExpected) fault(where(), `console: ${message.text()}`);
-  });
-  page.on("pageerror", (error) => fault(where(), `script: ${error.message}`));
-  page.on("request", (request) => {
-    const url = request.url();
-    if (!url.startsWith(origin) && !url.startsWith("data:")) fault(where(), `fetches ${url}`);
-  });
-}
 
 // Too wide for the screen, or too small for a finger.
 const measure = () => {
@@ -57,7 +44,7 @@ async function looks(browser, site) {
       await context.route("**/connect/progress.json", () => {});
       const page = await context.newPage();
       let name;
-      watch(page, () => `${name} ${width} ${colorScheme}`, site.origin);
+      watch(page, () => `${name} ${width} ${colorScheme}`, fault, [site.origin]);
       for (const each of gallery.pages) {
         name = each.name;
         const where = `${name} ${width} ${colorScheme}`;
@@ -96,18 +83,7 @@ async function axeIsAwake(browser) {
   await page.close();
 }
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 const polled = [];
 const posted = [];
 const site = await serve(gallery, {

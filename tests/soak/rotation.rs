@@ -131,7 +131,7 @@ impl Proof {
             loop {
                 let at = rng.usize(0..self.servers.len());
                 let era = self.servers[at].era();
-                if era % 2 == 0 {
+                if era.is_multiple_of(2) {
                     clock.sleep(Duration::from_millis(20)).await;
                     if self.is_over() {
                         return;

@@ -90,7 +90,10 @@ pub async fn a_deleted_one_leaves_nothing_but_its_name(world: World) {
     assert_eq!(again.unwrap(), None);
 
     assert!(!store.project_exists(own).await.unwrap());
-    assert_eq!(store.projects().await.unwrap(), [other.project.clone()]);
+    assert_eq!(
+        store.projects().await.unwrap(),
+        std::slice::from_ref(&other.project)
+    );
     assert_eq!(store.key(key.id).await.unwrap(), None);
     assert_eq!(store.connect_session([7; 32]).await.unwrap(), None);
     assert!(store.profiles(own).await.unwrap().is_empty());

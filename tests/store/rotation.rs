@@ -166,7 +166,7 @@ pub async fn a_key_is_changed_step_by_step(url: &str) {
 
     let store = open(&new).await.store;
     for account in [account, later, third, fourth] {
-        let (token, _) = credential_of(&store, &account.project, account.id).await;
+        let (token, _) = credential_of(store, &account.project, account.id).await;
         assert_eq!(token, TOKEN);
         let found = store.account(&account.project, account.id).await.unwrap();
         // What was logged under the old ring key verifies, and says that the data key was wrapped
@@ -311,7 +311,7 @@ pub async fn who_lacks_the_active_key_refuses_until_it_has_it(url: &str) {
     assert_eq!(store.ring(), new);
     for host in [&one, &silent] {
         let store = &host.world.store;
-        let (token, _) = credential_of(&store, &own.project, own.id).await;
+        let (token, _) = credential_of(store, &own.project, own.id).await;
         assert_eq!(token, TOKEN);
         store.close().await;
     }
@@ -343,7 +343,7 @@ pub async fn keys_change_under_load(url: &str) {
                 while !is_over.load(Ordering::Relaxed) {
                     let account = &accounts[(reads * 7 + n) % PROJECTS];
                     let store = &host.world.store;
-                    let (token, _) = credential_of(&store, &account.project, account.id).await;
+                    let (token, _) = credential_of(store, &account.project, account.id).await;
                     assert_eq!(token, TOKEN);
                     reads += 1;
                 }
@@ -408,7 +408,7 @@ pub async fn keys_change_under_load(url: &str) {
     }
     let store = World::open(url, &current).await.unwrap().store;
     for account in accounts.iter() {
-        let (token, _) = credential_of(&store, &account.project, account.id).await;
+        let (token, _) = credential_of(store, &account.project, account.id).await;
         assert_eq!(token, TOKEN);
     }
     store.close().await;
