@@ -120,7 +120,7 @@ mod tests {
         };
         assert_eq!(
             request.challenge(),
-            "E9Melhoa2OwvFrEMTJguCMb-YV2hVbKOUa0gdVnwVvM"
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
         );
     }
 }

@@ -254,7 +254,7 @@ mod tests {
             "https://app.smartsheet.eu/b/authorize?response_type=code&client_id=the%20id\
              &scope=READ_USERS%20READ_EVENTS\
              &redirect_uri=https%3A%2F%2Fgateway.example.org%2Fcb%3Fx%3D1&state=a%26b\
-             &code_challenge=E9Melhoa2OwvFrEMTJguCMb-YV2hVbKOUa0gdVnwVvM\
+             &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM\
              &code_challenge_method=S256"
         );
         let base = Endpoint::BaseUrl("http://127.0.0.1:7070/2.0".to_owned());
