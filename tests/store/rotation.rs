@@ -166,7 +166,7 @@ pub async fn a_key_is_changed_step_by_step(url: &str) {
 
     let store = open(&new).await.store;
     for account in [account, later, third, fourth] {
-        let (token, _) = credential_of(store, &account.project, account.id).await;
+        let (token, _) = credential_of(&store, &account.project, account.id).await;
         assert_eq!(token, TOKEN);
         let found = store.account(&account.project, account.id).await.unwrap();
         // What was logged under the old ring key verifies, and says that the data key was wrapped
@@ -408,7 +408,7 @@ pub async fn keys_change_under_load(url: &str) {
     }
     let store = World::open(url, &current).await.unwrap().store;
     for account in accounts.iter() {
-        let (token, _) = credential_of(store, &account.project, account.id).await;
+        let (token, _) = credential_of(&store, &account.project, account.id).await;
         assert_eq!(token, TOKEN);
     }
     store.close().await;
