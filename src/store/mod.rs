@@ -67,6 +67,7 @@ mod sqlite;
 mod transfer;
 mod walks;
 
+pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
 pub use audit::{AuditFault, Verified};
 pub use connect_sessions::{Authorization, Bringer, Draft, NewAuthorization, StateFault};
@@ -78,7 +79,6 @@ pub use credentials::{
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
 pub use journal::PendingPair;
-pub use open::OpenError;
 pub use projects::{DeletedProject, HubTargets};
 pub use replicas::DEAD_AFTER;
 pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
