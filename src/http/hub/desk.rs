@@ -123,7 +123,13 @@ impl Desk {
         let offer = self.gateway.offer(&guest.session).await?;
         let profiles = offer.profiles.iter();
         let places = offer.endpoints.iter();
-        let places = places.map(|endpoint| self.place(&offer.provider, endpoint));
+        let places = places.map(|endpoint| {
+            let place = self.place(&offer.provider, endpoint)?;
+            Ok::<_, Refusal>(match label_of(&offer, endpoint) {
+                Some(label) => place.called(label),
+                None => place,
+            })
+        });
         Ok(Choice {
             profile_ids: profiles.map(|profile| profile.id.to_string()).collect(),
             places: places.collect::<Result<_, _>>()?,
@@ -143,6 +149,14 @@ impl Desk {
         };
         Ok(Place::new(value, name, &api, sign_in.as_ref()))
     }
+}
+
+/// What the integrator calls a base URL, which has no name of its own.
+fn label_of<'a>(offer: &'a Offer, endpoint: &Endpoint) -> Option<&'a str> {
+    let mut profiles = offer.profiles.iter();
+    let profile = profiles.find(|profile| profile.endpoint == *endpoint)?;
+    let is_named = matches!(endpoint, Endpoint::Region(_));
+    profile.label.as_deref().filter(|_| !is_named)
 }
 
 const fn region_name(region: Region) -> &'static str {

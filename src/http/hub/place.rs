@@ -27,6 +27,13 @@ impl Place {
         }
     }
 
+    /// The same place by another name.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// The host that people see in their browser when they use the provider.
     pub fn sign_in_host(&self) -> Option<String> {
         self.sign_in_origin.as_deref().map(host)
