@@ -217,7 +217,8 @@ impl Running {
             )
         };
         let (read_out, read_err) = timeout(HANG, reading).await.unwrap();
-        (read_out.unwrap(), read_err.unwrap());
+        read_out.unwrap();
+        read_err.unwrap();
         let status = timeout(HANG, self.child.wait()).await.unwrap().unwrap();
         (status.code(), out, err)
     }
