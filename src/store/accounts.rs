@@ -18,6 +18,7 @@ use super::{
     },
     db::Tx,
     id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
+    walks::end_walks_of,
     word, word_in,
 };
 use crate::{
@@ -369,6 +370,8 @@ impl Store {
                 identity: None,
             };
             write_state(&mut tx, &vault, id, state, now).await?;
+            // Whichever process runs one finds with its next sign of life that it is over.
+            end_walks_of(&mut tx, project, id, now).await?;
         }
         let row: Option<AccountRow> = tx
             .fetch_one(

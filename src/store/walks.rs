@@ -534,6 +534,28 @@ pub(super) async fn interrupt(tx: &mut Tx, walk: WalkId, now: Timestamp) -> Resu
     .map(drop)
 }
 
+/// Ends the rows of an account's walks, whoever runs them.
+pub(super) async fn end_walks_of(
+    tx: &mut Tx,
+    project: &ProjectId,
+    account: AccountId,
+    now: Timestamp,
+) -> Result<()> {
+    tx.execute(
+        "update walks set state = $3, reason = $4, ended_at = $5
+         where project = $1 and account = $2 and state = 'running'",
+        [
+            project.into(),
+            account.into(),
+            word(&WalkState::Failed)?.into(),
+            word(&WalkReason::Interrupted)?.into(),
+            now.into(),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
 /// A walk that is decided has nothing left to be released.
 async fn drop_candidate_of(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
     tx.execute(

@@ -140,7 +140,12 @@ impl Signed {
 
     /// Waits until this holds: that is an event, but one that only asking again shows.
     async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
-        let came = async { while !holds().await {} };
+        let came = async {
+            while !holds().await {
+                // What it waits for may run on this very thread.
+                tokio::task::yield_now().await;
+            }
+        };
         if tokio::time::timeout(HANG, came).await.is_err() {
             panic!("{what} did not come about");
         }
@@ -512,10 +517,11 @@ async fn a_slow_reply_is_waited_for_whoever_hangs_up() {
     signed
         .next_token_call(&json!({"kind": "delay", "ms": 2000}))
         .await;
-    let seq = signed.world.provider_calls().await;
     {
         let caller = signed.refresh(&account);
-        let asked = signed.world.provider_is_called_after(seq);
+        let asked = signed.until("the refresh to begin", async || {
+            signed.state(&account).await == "refreshing"
+        });
         futures_util::pin_mut!(caller, asked);
         // Whoever is not first is dropped, and the caller's connection with it.
         let first = futures_util::future::select(caller, asked).await;
@@ -599,11 +605,16 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
         [200, 408, 503].contains(&reply.status().as_u16()),
         "{reply:?}"
     );
-    // The process ends with the store away: nothing but the file has the pair.
+    // The gateway ends with the store away.
     signed.world.stop().await;
     drop(lock);
     signed.world.restart().await;
-    assert_eq!(signed.world.journaled(), 0);
+    // Whoever has the folder: the former gateway lives on in this process until its pair is stored.
+    signed
+        .until("the pair in its place", async || {
+            signed.world.journaled() == 0
+        })
+        .await;
     assert_eq!(signed.state(&account).await, "healthy");
     assert_eq!(signed.refreshed(&account).await, "healthy");
     assert_eq!(signed.lives(&account).await, [false, false, true]);

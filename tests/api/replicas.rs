@@ -186,7 +186,7 @@ async fn an_account_that_the_other_unlinks_is_walked_no_further() {
         world.read(&account, "/iam/users").await,
         pair.read("/iam/users", &account).await,
     ] {
-        reply.refused(404, "account_not_found");
+        reply.refused(412, "account_inactive");
     }
 }
 
