@@ -404,7 +404,10 @@ impl Gateway {
         };
         let refresh_at = self.refresh_at(&pair);
         let pending = intent.seal(&self.0.store, &pair, refresh_at);
-        if self.store_pair(&pending, in_hand).await == PairCommitted::Superseded {
+        let Some(committed) = self.store_pair(&pending, in_hand).await else {
+            return Ok(Refreshed::Pending);
+        };
+        if committed == PairCommitted::Superseded {
             tracing::info!(account = %account.id, "a refresh came after the account had another credential");
             self.revoke_unkept(connector, &account.endpoint, pair.access_token)
                 .await;
@@ -419,12 +422,13 @@ impl Gateway {
     }
 
     /// Stores a pair, however long the database does not take it. It is out of hand once the
-    /// journal has it, too.
+    /// journal has it, too; a gateway that has closed leaves it there (None), since the next run
+    /// needs the journal.
     async fn store_pair(
         &self,
         pending: &PendingPair,
         in_hand: SemaphorePermit<'_>,
-    ) -> PairCommitted {
+    ) -> Option<PairCommitted> {
         let store = &self.0.store;
         let mut in_hand = Some(in_hand);
         let mut is_journaled = false;
@@ -440,7 +444,7 @@ impl Gateway {
                     if is_journaled {
                         store.unjournal_pair(pending);
                     }
-                    return committed;
+                    return Some(committed);
                 }
                 Err(error) => {
                     tracing::error!(
@@ -460,6 +464,9 @@ impl Gateway {
                         "a new pair of tokens is in memory alone"
                     ),
                 }
+            }
+            if is_journaled && self.0.has_closed.load(Ordering::Relaxed) {
+                return None;
             }
             self.0.clock.sleep(wait).await;
             wait = (wait * 2).min(STORED_AGAIN.1);
@@ -674,7 +681,8 @@ impl Gateway {
             return;
         }
         match self.0.store.recover_refreshes().await {
-            Ok((stored, taken_over)) => {
+            Ok(None) => {}
+            Ok(Some((stored, taken_over))) => {
                 is_recovered.store(true, Ordering::Relaxed);
                 if stored + taken_over > 0 {
                     tracing::info!(

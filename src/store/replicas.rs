@@ -7,7 +7,7 @@
 //!
 //! A SQLite file is served by one process, so whoever comes after it knows that it has ended.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::{Store, db::Tx, id_in, journal::Journal, walks::interrupt, word};
 use crate::{
@@ -34,7 +34,11 @@ impl Store {
             tx.execute("delete from replicas", []).await?;
             tx.commit().await?;
         }
-        self.claim_journal();
+        match self.claim_journal() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("another process has the journal of token pairs"),
+            Err(error) => tracing::error!(%error, "the journal of token pairs cannot be used"),
+        }
         self.beat().await?;
         if self.is_shared() {
             self.confirm_ring().await?;
@@ -46,27 +50,30 @@ impl Store {
         }
     }
 
-    /// Takes the journal. Without one this serves too: a pair that the database does not take is
-    /// then kept in memory alone.
-    fn claim_journal(&self) {
+    /// Takes the journal, unless there is to be none. Whether it is had, or nobody needs it.
+    /// Without it this serves too: a pair that the database does not take is then kept in memory
+    /// alone.
+    fn claim_journal(&self) -> io::Result<bool> {
         let Some(path) = &self.journal_path else {
-            return;
+            return Ok(true);
         };
-        match Journal::claim(path, &self.chance) {
-            Ok(Some(journal)) => {
-                // A second join of one process has it already.
-                let _ = self.journal.set(journal);
-            }
-            Ok(None) if self.journal.get().is_some() => {}
-            Ok(None) => tracing::warn!("another process has the journal of token pairs"),
-            Err(error) => tracing::error!(%error, "the journal of token pairs cannot be used"),
+        if self.journal.get().is_some() {
+            return Ok(true);
         }
+        let claimed = Journal::claim(path, &self.chance)?;
+        Ok(claimed.is_some_and(|journal| self.journal.set(journal).is_ok()))
     }
 
     /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
     /// refreshes that were in flight are taken over at once. Gives how many of each. What one pair
     /// meets keeps no other from being stored.
-    pub async fn recover_refreshes(&self) -> Result<(u64, u64)> {
+    ///
+    /// None while the journal is not to be had, as where an earlier run is not at its end yet:
+    /// nobody replays what a pair that may wait in there was redeemed for.
+    pub async fn recover_refreshes(&self) -> Result<Option<(u64, u64)>> {
+        if !self.claim_journal().unwrap_or(false) {
+            return Ok(None);
+        }
         let (mut stored, mut failed) = (0, Ok(()));
         for pair in self.journaled_pairs()? {
             match self.commit_pair(&pair).await {
@@ -77,9 +84,8 @@ impl Store {
                 Err(error) => failed = Err(error),
             }
         }
-        // Nobody replays what a pair that still waits was redeemed for.
         failed?;
-        Ok((stored, self.take_over_own().await?))
+        Ok(Some((stored, self.take_over_own().await?)))
     }
 
     /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks

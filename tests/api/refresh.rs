@@ -609,7 +609,7 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
     signed.world.stop().await;
     drop(lock);
     signed.world.restart().await;
-    // Whoever has the folder: the former gateway lives on in this process until its pair is stored.
+    // Whoever has the folder: the former gateway may store its pair yet, before it has closed.
     signed
         .until("the pair in its place", async || {
             signed.world.journaled() == 0

@@ -41,8 +41,17 @@ enum Deletion {
     #[default]
     No,
     /// Asked for, and not yet acknowledged: either may hold.
-    Asked,
-    Done,
+    Asked(Kept),
+    Done(Kept),
+}
+
+/// What a deletion leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// The account, disconnected.
+    Account,
+    /// Not a byte of it.
+    Nothing,
 }
 
 struct Proof {
@@ -86,7 +95,7 @@ impl Proof {
         };
         match rng.u8(0..16) {
             0..3 if living.len() < ACCOUNTS => self.link().await,
-            3 if living.len() > 2 => self.unlink(&account).await,
+            3 if living.len() > 2 => self.unlink(&account, rng.bool()).await,
             4..8 => self.walk(&account, rng).await.map(|_| ()),
             8..10 => self.read(&account).await,
             10..13 => {
@@ -114,19 +123,20 @@ impl Proof {
         Some(())
     }
 
-    async fn unlink(&self, account: &str) -> Option<()> {
-        self.ledger
-            .lock()
-            .unwrap()
-            .accounts
-            .get_mut(account)
-            .unwrap()
-            .deletion = Deletion::Asked;
-        let path = format!("/accounts/{account}");
+    async fn unlink(&self, account: &str, purge: bool) -> Option<()> {
+        let kept = if purge { Kept::Nothing } else { Kept::Account };
+        self.set_deletion(account, Deletion::Asked(kept));
+        let path = format!("/accounts/{account}?purge={purge}");
         let reply = self.house.ask(Method::DELETE, &path, None, None).await?;
         reply.expect(200);
-        self.note(|ledger| ledger.accounts.get_mut(account).unwrap().deletion = Deletion::Done);
+        self.set_deletion(account, Deletion::Done(kept));
+        self.note(|_| ());
         Some(())
+    }
+
+    fn set_deletion(&self, account: &str, deletion: Deletion) {
+        let mut ledger = self.ledger.lock().unwrap();
+        ledger.accounts.get_mut(account).unwrap().deletion = deletion;
     }
 
     /// A walk; one that is held is then released, discarded, or left.
@@ -268,22 +278,24 @@ impl Proof {
         };
         for (account, version, deletion) in known {
             let path = format!("/accounts/{account}");
-            let status = self.ask(&path).await.status;
+            let reply = self.ask(&path).await;
+            let status = (reply.status == 200).then(|| reply.json()["status"].clone());
+            let found = match status {
+                None => Deletion::Done(Kept::Nothing),
+                Some(status) if status == "inactive" => Deletion::Done(Kept::Account),
+                Some(_) => Deletion::No,
+            };
             match deletion {
-                Deletion::Done => assert_eq!(status, 404, "{account} was deleted"),
-                Deletion::No => assert_eq!(status, 200, "{account} was linked"),
-                Deletion::Asked => {
-                    let is_gone = status == 404;
-                    let deletion = if is_gone {
-                        Deletion::Done
-                    } else {
-                        Deletion::No
-                    };
-                    let mut ledger = self.ledger.lock().unwrap();
-                    ledger.accounts.get_mut(&account).unwrap().deletion = deletion;
+                Deletion::Asked(kept) => {
+                    assert!(
+                        found == Deletion::No || found == Deletion::Done(kept),
+                        "{account} was deleted in part"
+                    );
+                    self.set_deletion(&account, found);
                 }
+                told => assert!(found == told, "{account} is not what was told of it"),
             }
-            if status == 200 && version > 0 {
+            if found == Deletion::No && version > 0 {
                 let run = self.house.run(&account, "/iam/users?page_size=100").await;
                 self.expect_version(&account, version, &run.expect("it is served"));
             }
