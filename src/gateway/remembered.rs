@@ -17,6 +17,7 @@ use std::{
 
 use jiff::Timestamp;
 use moka::{ops::compute::Op, sync::Cache};
+use tokio::sync::watch;
 
 use crate::{
     clock::since,
@@ -46,7 +47,8 @@ struct Entry<V> {
     /// When the store was last asked, and answered or not.
     read_at: Timestamp,
     turn: u64,
-    is_being_read: bool,
+    /// Ends with the request that reads it again, if one does.
+    reading: Option<watch::Receiver<()>>,
     is_store_down: bool,
 }
 
@@ -57,9 +59,26 @@ impl<V> Entry<V> {
             value: None,
             read_at: Timestamp::UNIX_EPOCH,
             turn,
-            is_being_read: false,
+            reading: None,
             is_store_down: false,
         }
+    }
+
+    fn is_usable(&self, now: Timestamp) -> bool {
+        // A clock that was set back makes nothing fresh.
+        let age = (now >= self.read_at).then(|| since(now, self.read_at));
+        let bound = match self.reading {
+            Some(_) => USABLE_FOR,
+            None => FRESH_FOR,
+        };
+        self.value.is_some() && age.is_some_and(|age| age < bound)
+    }
+
+    fn recalled(&self) -> Option<Recalled<V>> {
+        Some(Recalled {
+            value: self.value.clone()?,
+            is_store_down: self.is_store_down,
+        })
     }
 }
 
@@ -67,6 +86,7 @@ impl<V> Clone for Entry<V> {
     fn clone(&self) -> Self {
         Self {
             value: self.value.clone(),
+            reading: self.reading.clone(),
             ..*self
         }
     }
@@ -103,27 +123,26 @@ where
         F: Future<Output = Result<Option<V>>> + Send + 'static,
     {
         let memory = &self.0;
-        let known = memory.entries.get(&key).and_then(|entry| {
-            let value = entry.value.clone()?;
-            Some((entry, value))
-        });
-        if let Some((entry, value)) = &known {
-            // A clock that was set back makes nothing fresh.
-            let age = (now >= entry.read_at).then(|| since(now, entry.read_at));
-            let is_usable =
-                age.is_some_and(|age| age < FRESH_FOR || (entry.is_being_read && age < USABLE_FOR));
-            if is_usable {
-                return Ok(Some(Recalled {
-                    value: Arc::clone(value),
-                    is_store_down: entry.is_store_down,
-                }));
-            }
+        let mut known = memory.known(&key);
+        if let Some(entry) = &known
+            && !entry.is_usable(now)
+            && let Some(mut reading) = entry.reading.clone()
+        {
+            // As many as ask after a quiet time would be too many for the store.
+            let _ = tokio::time::timeout(PATIENCE, reading.changed()).await;
+            known = memory.known(&key);
+        }
+        if let Some(entry) = &known
+            && entry.is_usable(now)
+        {
+            return Ok(entry.recalled());
         }
         let turn = memory.turn();
-        if let Some((entry, _)) = &known {
+        let (ends, reading) = watch::channel(());
+        if let Some(entry) = &known {
             let being_read = Entry {
                 turn,
-                is_being_read: true,
+                reading: Some(reading),
                 ..entry.clone()
             };
             memory.put(key.clone(), being_read);
@@ -131,9 +150,13 @@ where
         let reading = {
             let (memory, key, read) = (Arc::clone(memory), key.clone(), read());
             // In a task of its own: it is worth remembering whoever still waits for it.
-            tokio::spawn(async move { memory.note(key, turn, now, read.await) })
+            tokio::spawn(async move {
+                let found = memory.note(key, turn, now, read.await);
+                drop(ends);
+                found
+            })
         };
-        let Some((_, value)) = known else {
+        let Some(value) = known.and_then(|entry| entry.value) else {
             let found = reading.await.map_err(Error::internal)??;
             return Ok(found.map(|value| Recalled {
                 value,
@@ -152,7 +175,7 @@ where
                     value: Some(Arc::clone(&value)),
                     read_at: now,
                     turn,
-                    is_being_read: false,
+                    reading: None,
                     is_store_down: true,
                 };
                 memory.put(key, down);
@@ -203,11 +226,16 @@ where
             value: Some(Arc::clone(&value)),
             read_at: now,
             turn,
-            is_being_read: false,
+            reading: None,
             is_store_down: false,
         };
         self.put(key, entry);
         Ok(Some(value))
+    }
+
+    /// What is remembered of `key`, where that is a value.
+    fn known(&self, key: &K) -> Option<Entry<V>> {
+        self.entries.get(key).filter(|entry| entry.value.is_some())
     }
 
     fn turn(&self) -> u64 {
@@ -367,6 +395,19 @@ mod tests {
             }
         });
         assert_eq!(*recalled.await.unwrap().unwrap().value, 8);
+    }
+
+    #[tokio::test]
+    async fn one_request_reads_what_many_ask_for_after_a_quiet_time() {
+        let memory = Remembered::new(8);
+        memory.get(1, at(0), || read(Some(7))).await.unwrap();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let first = memory.get(1, at(5000), || async { Ok(answered.await.ok()) });
+        let second = memory.get(1, at(5001), || read(Some(9)));
+        let store = async { answer.send(8).unwrap() };
+        let (first, second, ()) = tokio::join!(first, second, store);
+        assert_eq!(*first.unwrap().unwrap().value, 8);
+        assert_eq!(*second.unwrap().unwrap().value, 8);
     }
 
     #[tokio::test]
