@@ -152,9 +152,71 @@ async function accounts() {
   same('an update', renamed, { ...(await get(member)) });
   same('its fields', [renamed.originOwnerId, renamed.originOwnerName, renamed.originUsername], ['customer-2', 'Two', 'two']);
   same('accounts by the new owner', await list({ originOwnerId: 'customer-2' }), [member]);
-  same('a deleted account is told once more', (await sdk.accounts.deleteAccount({ id: member })).linkedAccount.id, member);
-  same('accounts after that', await list({}), [admin]);
-  await refused('a deleted account', 'NotFoundResponse', 404, () => sdk.accounts.getAccount({ id: member }));
+  const deleted = (await sdk.accounts.deleteAccount({ id: member })).linkedAccount;
+  same('a deletion answers with the account', [deleted.id, deleted.status], [member, 'inactive']);
+  same('active accounts after that', await list({ status: ['active'] }), [admin]);
+  same('inactive accounts after that', await list({ status: ['inactive'] }), [member]);
+  await refused('users of a deleted account', 'PreconditionFailedResponse', 412, () =>
+    sdk.iam.listUsers({ xAccountId: member }));
+}
+
+/** An invitation: made, authenticated as often as one likes, and told to an SDK in its own shape. */
+async function connectSessions() {
+  const wanted = {
+    originOwnerId: 'customer-3',
+    originOwnerName: 'Three',
+    originUsername: 'three',
+    provider: 'smartsheet',
+    categories: ['iam'],
+    label: 'Three again',
+    expiresIn: 600,
+  };
+  const made = (await sdk.connectSessions.createConnectSession(wanted)).connectSessionTokenAuthLink;
+  for (const field of ['originOwnerId', 'originOwnerName', 'originUsername', 'provider', 'categories', 'label']) {
+    same(`${field} of an invitation`, made[field], wanted[field]);
+  }
+  check("an invitation's id is a number", Number.isSafeInteger(made.id), made.id);
+  check("an invitation's organisation is a number to this SDK", Number.isSafeInteger(made.organizationId), made);
+  check('an invitation was made just now', Math.abs(Date.now() - made.createdAt) < 60_000, made.createdAt);
+  check('an invitation has a link', made.authLinkUrl.startsWith(`${demo.base_url}/connect/`), made.authLinkUrl);
+  // The link is gone from the address at once: a cookie has it from there on.
+  const opened = await fetch(made.authLinkUrl, { redirect: 'manual' });
+  const cookie = opened.headers.get('set-cookie').split(';')[0];
+  const page = await fetch(new URL(opened.headers.get('location'), made.authLinkUrl), { headers: { cookie } });
+  check('the link opens the hub', page.status === 200 && (await page.text()).includes('Three'), page);
+
+  const { token, authLinkUrl, ...told } = made;
+  for (const time of ['once', 'twice']) {
+    const { connectSession } = await sdk.connectSessions.authenticateConnectSession({ token });
+    same(`an invitation authenticated ${time}`, connectSession, told);
+  }
+  const again = await sdk.connectSessions.createConnectSession({
+    originOwnerId: wanted.originOwnerId,
+    originOwnerName: wanted.originOwnerName,
+    accountId: admin,
+  });
+  same('an invitation to link again', again.connectSessionTokenAuthLink.accountId, admin);
+
+  await refused('an unknown token', 'ForbiddenResponse', 403, () =>
+    sdk.connectSessions.authenticateConnectSession({ token: 'nobody' }));
+  await refused('an invitation of nobody', 'BadRequestResponse', 400, () =>
+    sdk.connectSessions.createConnectSession({ ...wanted, originOwnerId: '' }));
+  await refused('an invitation to another provider', 'BadRequestResponse', 400, () =>
+    sdk.connectSessions.createConnectSession({ ...wanted, provider: 'nobody' }));
+  await refused('an invitation by a wrong key', 'UnauthorizedResponse', 401, () =>
+    client('rk_nobody').connectSessions.createConnectSession(wanted));
+
+  // From 4.34.0 on the SDK takes the organisation as a text.
+  const later = await fetch(`${demo.base_url}/connect_sessions/authenticate`, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${demo.api_key}`,
+      'content-type': 'application/json',
+      'user-agent': 'speakeasy-sdk/typescript 4.34.1 2.727.9 1.0.0 @stackone/stackone-client-ts',
+    },
+    body: JSON.stringify({ token }),
+  });
+  same('a later SDK is told the organisation as a text', typeof (await later.json()).organization_id, 'string');
 }
 
 async function refusals() {
@@ -189,7 +251,7 @@ async function refusals() {
 }
 
 // The last one deletes an account.
-for (const part of [directory, connectors, refusals, accounts]) {
+for (const part of [directory, connectors, refusals, connectSessions, accounts]) {
   try {
     await part();
   } catch (error) {
