@@ -171,6 +171,10 @@ pub enum Action {
     CredentialRevoked,
     #[serde(rename = "credential.revoke_refused")]
     CredentialRevokeRefused,
+    #[serde(rename = "walk.released")]
+    WalkReleased,
+    #[serde(rename = "walk.discarded")]
+    WalkDiscarded,
     #[serde(rename = "profile.created")]
     ProfileCreated,
     #[serde(rename = "profile.updated")]
@@ -191,6 +195,8 @@ pub enum Action {
     ConnectSessionLinked,
     #[serde(rename = "project.created")]
     ProjectCreated,
+    #[serde(rename = "project.updated")]
+    ProjectUpdated,
     #[serde(rename = "project.deleted")]
     ProjectDeleted,
     #[serde(rename = "data_key.rewrapped")]
@@ -198,7 +204,7 @@ pub enum Action {
 }
 
 impl Action {
-    pub const ALL: [Action; 27] = [
+    pub const ALL: [Action; 30] = [
         Action::AccountLinked,
         Action::AccountUpdated,
         Action::AccountDisconnected,
@@ -214,6 +220,8 @@ impl Action {
         Action::CredentialTakenBack,
         Action::CredentialRevoked,
         Action::CredentialRevokeRefused,
+        Action::WalkReleased,
+        Action::WalkDiscarded,
         Action::ProfileCreated,
         Action::ProfileUpdated,
         Action::ProfileDisabled,
@@ -224,6 +232,7 @@ impl Action {
         Action::ConnectSessionCreated,
         Action::ConnectSessionLinked,
         Action::ProjectCreated,
+        Action::ProjectUpdated,
         Action::ProjectDeleted,
         Action::DataKeyRewrapped,
     ];
@@ -245,6 +254,8 @@ impl Action {
             Action::CredentialTakenBack => "credential.taken_back",
             Action::CredentialRevoked => "credential.revoked",
             Action::CredentialRevokeRefused => "credential.revoke_refused",
+            Action::WalkReleased => "walk.released",
+            Action::WalkDiscarded => "walk.discarded",
             Action::ProfileCreated => "profile.created",
             Action::ProfileUpdated => "profile.updated",
             Action::ProfileDisabled => "profile.disabled",
@@ -255,6 +266,7 @@ impl Action {
             Action::ConnectSessionCreated => "connect_session.created",
             Action::ConnectSessionLinked => "connect_session.linked",
             Action::ProjectCreated => "project.created",
+            Action::ProjectUpdated => "project.updated",
             Action::ProjectDeleted => "project.deleted",
             Action::DataKeyRewrapped => "data_key.rewrapped",
         }

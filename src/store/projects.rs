@@ -130,6 +130,10 @@ impl Store {
                 ],
             )
             .await?;
+        if updated == 1 {
+            let changed = Event::new(Actor::Operator, Action::ProjectUpdated, project);
+            self.audit(&mut tx, project, None, &[changed]).await?;
+        }
         tx.commit().await?;
         Ok(updated == 1)
     }

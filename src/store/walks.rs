@@ -48,6 +48,8 @@ pub struct WalkCommit<'a> {
     /// Of a sealed walk: the candidates of all earlier walks are dropped.
     pub supersedes_held: bool,
     pub account_state: Option<AccountState<'a>>,
+    /// Who decided on a held walk, and how.
+    pub decision: Option<&'a Event>,
 }
 
 /// What became of a [`WalkCommit`].
@@ -212,12 +214,12 @@ impl Store {
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
         }
-        let change = match commit.account_state {
-            Some(state) => write_state(&mut tx, &vault, account, state, now).await?,
-            None => None,
-        };
+        let mut events = Vec::from_iter(commit.decision.cloned());
+        if let Some(state) = commit.account_state {
+            events.extend(write_state(&mut tx, &vault, account, state, now).await?);
+        }
         self.forget(&mut tx, project, account, now).await?;
-        self.audit(&mut tx, project, Some(&vault.key), change.as_slice())
+        self.audit(&mut tx, project, Some(&vault.key), &events)
             .await?;
         tx.commit().await?;
         Ok(Committed::Whole)

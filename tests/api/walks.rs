@@ -460,6 +460,17 @@ async fn suspects_are_given_in_pages() {
     assert_eq!(paged, all);
 }
 
+/// Who decided is in the audit log.
+async fn told_once(world: &World, action: &str, account: &str, walk: &Value) {
+    let audit = format!("/audit?action={action}&subject_id={account}");
+    let entries = world.get(&audit).await.expect(200);
+    let [entry] = entries["data"].as_array().unwrap().as_slice() else {
+        panic!("{entries}");
+    };
+    assert_eq!(entry["actor"]["kind"], "api_key");
+    assert_eq!(entry["detail"], json!({"walk": walk["id"]}));
+}
+
 #[tokio::test]
 async fn a_held_walk_that_is_released_is_the_directory_in_force() {
     let mut world = World::new().await;
@@ -490,6 +501,7 @@ async fn a_held_walk_that_is_released_is_the_directory_in_force() {
     // The next walk finds it true.
     let next = world.walk(&account).await;
     assert_eq!(next["directory_version"], released["directory_version"]);
+    told_once(&world, "walk.released", &account, &held).await;
     for decision in ["/release", "/discard"] {
         let reply = world.post(&path(&account, &released, decision)).await;
         reply.refused(409, "walk_not_held");
@@ -513,6 +525,7 @@ async fn a_held_walk_that_is_discarded_changes_nothing() {
     assert_eq!(discarded["reason"], "discarded");
     assert_eq!(served_ids(&world, &account).await, before);
     assert!(staleness(&world, &account).await.is_some());
+    told_once(&world, "walk.discarded", &account, &held).await;
     for decision in ["/release", "/discard"] {
         let reply = world.post(&path(&account, &discarded, decision)).await;
         reply.refused(409, "walk_not_held");

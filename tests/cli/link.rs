@@ -318,6 +318,8 @@ async fn a_project_says_where_its_customers_may_be_sent() {
     let cleared = cleared.expect(0).json();
     assert_eq!(cleared["return_urls"], serde_json::json!([]));
     assert_eq!(cleared["opener_origins"], expected["opener_origins"]);
+    let log = office.run(&["audit", "list"]).await.expect(0).out;
+    assert_eq!(log.matches("project.updated").count(), 2, "one for each");
     Bench::new()
         .run(&["projects", "update", "acme"])
         .await

@@ -260,6 +260,7 @@ pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
         suspects: None,
         supersedes_held: false,
         account_state: None,
+        decision: None,
     }
 }
 

@@ -4,8 +4,11 @@ use super::{Gateway, OwnAccount, stale_after};
 use crate::{
     directory::Candidate,
     error::{Error, Kind, Result},
-    model::walk::{Suspect, Walk, WalkReason, WalkState},
-    store::{AccountState, Committed, NewDirectory, WalkCommit},
+    model::{
+        audit::{Action, Event},
+        walk::{Suspect, Walk, WalkReason, WalkState},
+    },
+    store::{Committed, NewDirectory, WalkCommit},
 };
 
 impl Gateway {
@@ -90,7 +93,8 @@ impl Gateway {
                 candidate: None,
                 suspects: None,
                 supersedes_held: true,
-                account_state: None::<AccountState<'_>>,
+                account_state: None,
+                decision: Some(&decision(own, &released, Action::WalkReleased)),
             })
             .await?;
         if committed != Committed::Whole {
@@ -136,6 +140,7 @@ impl Gateway {
                 suspects: None,
                 supersedes_held: false,
                 account_state: None,
+                decision: Some(&decision(own, &discarded, Action::WalkDiscarded)),
             })
             .await?;
         if committed != Committed::Whole {
@@ -152,6 +157,10 @@ impl Gateway {
             _ => Error::new(Kind::WalkNotHeld, "this walk is not held"),
         }
     }
+}
+
+fn decision(own: &OwnAccount, walk: &Walk, action: Action) -> Event {
+    Event::new(own.by, action, own.account.id).with("walk", walk.id)
 }
 
 fn superseded() -> Error {

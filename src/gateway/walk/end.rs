@@ -103,6 +103,7 @@ impl Walker<'_> {
                     // What a held walk says of the token is in force once it is released.
                     identity: (is_sealed && *identity != account.identity).then_some(identity),
                 }),
+                decision: None,
             })
             .await?;
         if committed != Committed::Whole {
@@ -169,6 +170,7 @@ impl Walker<'_> {
                 reasons,
                 identity: None,
             }),
+            decision: None,
         };
         let mut committed = inner.store.commit_walk(failed).await;
         if let Ok(Committed::CredentialReplaced) = committed {
