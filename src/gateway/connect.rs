@@ -665,6 +665,18 @@ impl Gateway {
         .await
     }
 
+    /// Forgets what was not saved before its session ended; what a sign-in brought is revoked.
+    pub(super) async fn drop_ended_drafts(&self) {
+        match self.0.store.take_ended_drafts(self.0.clock.now()).await {
+            Ok(drafts) => {
+                for draft in drafts {
+                    self.revoke_draft(draft).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "what nobody saved could not be dropped"),
+        }
+    }
+
     /// What a sign-in brought and nobody will save. What people made themselves is theirs.
     async fn revoke_draft(&self, draft: Draft) {
         let Credential::OAuth(pair) = draft.credential else {

@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{Gateway, access::OwnAccount, accounts::token_key};
 use crate::{
+    clock::since,
     connectors::{
         Connector, Renewal, Session,
         oauth::{TokenError, TokenErrorKind, TokenGrant, TokenRequest},
@@ -130,10 +131,15 @@ impl Gateway {
         let mut swept_at = None;
         loop {
             self.0.clock.sleep(LOOK_EVERY).await;
-            let now = self.0.clock.monotonic();
-            if swept_at.is_none_or(|then| now.saturating_sub(then) > SWEPT_EVERY) {
-                self.forget_ended_sessions().await;
+            let now = self.0.clock.now();
+            if swept_at.is_none_or(|then| now < then || since(now, then) > SWEPT_EVERY) {
                 swept_at = Some(now);
+                self.forget_ended_sessions().await;
+                let gateway = self.clone();
+                // A provider that does not answer keeps no refresh waiting.
+                self.0
+                    .runtime
+                    .spawn(async move { gateway.drop_ended_drafts().await });
             }
             self.recover_refreshes().await;
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
@@ -596,7 +602,7 @@ impl Gateway {
     /// When a pair is refreshed: after 50 to 80 % of its life, so that those that were issued
     /// together are not refreshed together.
     pub(super) fn refresh_at(&self, pair: &TokenPair) -> Timestamp {
-        let life = crate::clock::since(pair.expires_at, pair.issued_at);
+        let life = since(pair.expires_at, pair.issued_at);
         let [a, b] = self.0.chance.bytes::<2>();
         let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
         later(pair.issued_at, life.mul_f64(0.5 + 0.3 * part))

@@ -225,23 +225,48 @@ impl Store {
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        let text = vault.open(Field::Draft, "", &sealed)?;
-        let unreadable = || Error::internal("a stored draft is not in the form of one");
-        let [credential, profile, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
-        let profile = std::str::from_utf8(profile).map_err(|_| unreadable())?;
-        let draft = Draft {
-            credential: credential_in(credential)?,
-            profile: match profile {
-                "" => None,
-                id => Some(id_in(id)?),
-            },
-            own_app: match app {
-                [] => None,
-                app => Some(app_in(app)?),
-            },
-            meta: meta.to_vec(),
-        };
-        Ok(Some((count_in(number)?, draft)))
+        Ok(Some((count_in(number)?, draft_in(&vault, &sealed)?)))
+    }
+
+    /// Takes what nobody can save any more, since its session has ended: whoever gets it is the
+    /// only one. What cannot be opened stays.
+    pub async fn take_ended_drafts(&self, now: Timestamp) -> Result<Vec<Draft>> {
+        let rows: Vec<(String, i64, Vec<u8>)> = self
+            .db
+            .fetch(
+                "select project, number, sealed_draft from connect_sessions
+                 where expires_at <= $1 and sealed_draft is not null
+                 order by expires_at limit 100",
+                [now.into()],
+            )
+            .await?;
+        let mut taken = Vec::new();
+        for (project, number, sealed) in rows {
+            let (project, number) = (project_in(&project)?, count_in(number)?);
+            let Some(vault) = self.vault_of_session(&project, number).await? else {
+                continue;
+            };
+            let draft = match draft_in(&vault, &sealed) {
+                Ok(draft) => draft,
+                Err(error) => {
+                    tracing::warn!(%project, number, %error, "what a connect session left cannot be read");
+                    continue;
+                }
+            };
+            let mut tx = self.db.begin().await?;
+            let cleared = tx
+                .execute(
+                    "update connect_sessions set sealed_draft = null
+                     where project = $1 and number = $2 and sealed_draft is not null",
+                    [(&project).into(), number.into()],
+                )
+                .await?;
+            tx.commit().await?;
+            if cleared == 1 {
+                taken.push(draft);
+            }
+        }
+        Ok(taken)
     }
 
     /// Stores a sign-in that begins.
@@ -398,6 +423,25 @@ impl Store {
             account,
         }))
     }
+}
+
+fn draft_in(vault: &Vault<'_>, sealed: &[u8]) -> Result<Draft> {
+    let text = vault.open(Field::Draft, "", sealed)?;
+    let unreadable = || Error::internal("a stored draft is not in the form of one");
+    let [credential, profile, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
+    let profile = std::str::from_utf8(profile).map_err(|_| unreadable())?;
+    Ok(Draft {
+        credential: credential_in(credential)?,
+        profile: match profile {
+            "" => None,
+            id => Some(id_in(id)?),
+        },
+        own_app: match app {
+            [] => None,
+            app => Some(app_in(app)?),
+        },
+        meta: meta.to_vec(),
+    })
 }
 
 /// Uses up the session that a link comes from, if it comes from one, in the transaction that

@@ -351,6 +351,31 @@ async fn who_says_no_is_told_that_nothing_was_saved() {
 }
 
 #[tokio::test]
+async fn what_a_sign_in_brought_and_nobody_saved_is_revoked_when_the_invitation_ends() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+    let is_live = async || {
+        let tokens = world.control(Method::GET, "/tokens", &json!(null)).await;
+        let mut tokens = tokens.as_array().unwrap().iter();
+        tokens.any(|token| token["token"] == "oauth-1" && token["live"] == true)
+    };
+    assert!(is_live().await);
+    world.clock.advance(Duration::from_secs(1801));
+    let revoked = async {
+        while is_live().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG, revoked).await.unwrap();
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_state_is_good_once_in_its_browser_and_for_its_invitation() {
     let world = World::new().await;
     let profile = world.hub_profile().await;
