@@ -20,7 +20,7 @@ use url::Url;
 use super::{
     Gateway,
     access::Caller,
-    authorize::{SetsOut, SignInApp, digest, state_refused},
+    authorize::{CameBack, SetsOut, SignInApp, digest, state_refused},
     link::{Described, Issuer, NewAccount, Proven, Unproven, link_error, same_organisation},
     profiles::check_enabled,
     trial::{Findings, Trial, TrialOf},
@@ -457,14 +457,14 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         browser: &SecretString,
-        state: &str,
-        code: SecretString,
+        back: CameBack,
     ) -> Result<Review> {
         let (gateway, session) = (self.clone(), session.clone());
         let bringer = Bringer::Browser(digest(browser.expose_secret()));
-        let state = digest(state);
         self.owned(async move {
-            let signed_in = gateway.end_sign_in(state, bringer, code).await?;
+            let begun = gateway.begun(digest(&back.state), bringer).await?;
+            gateway.check_way_back(&begun, &back)?;
+            let signed_in = gateway.redeemed(begun, back.code).await?;
             let token = signed_in.unproven.credential.access_token().clone();
             let kept = if signed_in.connect_session == Some(session.number) {
                 let unproven = signed_in.unproven;
