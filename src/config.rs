@@ -380,10 +380,10 @@ fn is_public_url(text: &str) -> bool {
         None => return false,
     };
     // As it was written: what a parser leaves out or puts right would be sent to browsers.
-    let is_bare = text.split_once("://").is_some_and(|(_, authority)| {
-        authority.bytes().all(|byte| byte.is_ascii_graphic())
-            && !authority.contains(['/', '\\', '?', '#', '@'])
-    });
+    let is_bare = text.bytes().all(|byte| byte.is_ascii_graphic())
+        && text
+            .split_once("://")
+            .is_some_and(|(_, authority)| !authority.contains(['/', '\\', '?', '#', '@']));
     is_bare && (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
 }
 
