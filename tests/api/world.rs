@@ -252,6 +252,21 @@ impl World {
         }
     }
 
+    /// A number that is stored.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        if let Some(schema) = &self.place.schema {
+            let mut connection = schema.connect().await;
+            let number = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            number.unwrap()
+        } else {
+            let mut connection = self.place.file().await;
+            let number = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            number.unwrap()
+        }
+    }
+
     /// Takes the store away from every writer until what this gives is dropped; None where the
     /// store is not a SQLite file.
     pub async fn lock_store(&self) -> Option<SqliteConnection> {

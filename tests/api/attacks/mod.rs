@@ -22,5 +22,8 @@
 //! | secrets in logs | [`crate::secrets`] |
 //! | other projects' ids in bodies | [`crate::isolation`] `no_body_reaches_into_another_project` |
 
+mod outward;
+mod pages;
 mod server;
 mod sign_in;
+mod tokens;
