@@ -403,10 +403,12 @@ impl Gateway {
 
 pub(super) fn state_refused(fault: StateFault) -> Error {
     let message = match fault {
-        StateFault::Unknown => "there is no sign-in of this `state`",
+        // Whose it is otherwise, nobody is told.
+        StateFault::Unknown | StateFault::Another => {
+            "there is no sign-in of this `state` that was begun here"
+        }
         StateFault::Used => "the sign-in of this `state` has come back already",
         StateFault::Expired => "the sign-in of this `state` took too long",
-        StateFault::Another => "the sign-in of this `state` was begun by somebody else",
     };
     Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
 }

@@ -20,10 +20,11 @@
 //! | forged forms; cookie flags | [`crate::hub`] `a_form_of_somebody_else_s_is_not_taken`, `behind_tls_the_cookie_is_for_tls_alone` |
 //! | timing on keys | `crypto::api_key`: digests alone are compared, in constant time |
 //! | secrets in logs | [`crate::secrets`] |
-//! | other projects' ids in bodies | [`crate::isolation`] `no_body_reaches_into_another_project` |
+//! | other projects' ids in bodies | [`projects`], and in paths [`crate::isolation`] |
 
 mod outward;
 mod pages;
+mod projects;
 mod server;
 mod sign_in;
 mod tokens;
