@@ -11,6 +11,8 @@ pub struct Browser {
     pub client: reqwest::Client,
     base: String,
     pub cookie: Option<String>,
+    /// What pages were shown, with the header fields that nothing but a browser reads.
+    pub seen: Vec<Vec<u8>>,
 }
 
 impl Reply {
@@ -47,11 +49,16 @@ impl Reply {
 
 impl Browser {
     pub fn new(world: &World) -> Self {
+        Self::at(&world.base)
+    }
+
+    pub fn at(base: &str) -> Self {
         let client = reqwest::Client::builder().redirect(Policy::none());
         Self {
             client: client.build().unwrap(),
-            base: world.base.clone(),
+            base: base.to_owned(),
             cookie: None,
+            seen: Vec::new(),
         }
     }
 
@@ -70,6 +77,12 @@ impl Browser {
         if let Some(set) = reply.header("set-cookie") {
             self.cookie = Some(set.split(';').next().unwrap().to_owned());
         }
+        let mut headers = reply.headers.clone();
+        for kept in ["set-cookie", "location"] {
+            headers.remove(kept);
+        }
+        let head = format!("{:?} {headers:?}\n", reply.status);
+        self.seen.push([head.as_bytes(), &reply.bytes].concat());
         reply
     }
 
@@ -106,7 +119,11 @@ impl Browser {
 
     pub async fn bring(&mut self, world: &World, token: &str) -> Reply {
         let region = world.simulator.announcement().api_base.clone();
-        let fields = [("region", region.as_str()), ("token", token)];
+        self.bring_to(&region, token).await
+    }
+
+    pub async fn bring_to(&mut self, region: &str, token: &str) -> Reply {
+        let fields = [("region", region), ("token", token)];
         self.fill("/connect/token", "/connect/token", &fields).await
     }
 
@@ -118,8 +135,12 @@ impl Browser {
 
     pub async fn own_app(&mut self, world: &World, id: &str, secret: &str) -> Reply {
         let region = world.simulator.announcement().api_base.clone();
+        self.own_app_at(&region, id, secret).await
+    }
+
+    pub async fn own_app_at(&mut self, region: &str, id: &str, secret: &str) -> Reply {
         let fields = [
-            ("region", region.as_str()),
+            ("region", region),
             ("client_id", id),
             ("client_secret", secret),
         ];

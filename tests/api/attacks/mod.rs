@@ -25,6 +25,6 @@
 mod outward;
 mod pages;
 mod projects;
-mod server;
-mod sign_in;
+pub mod server;
+pub mod sign_in;
 mod tokens;

@@ -31,6 +31,8 @@ pub struct Answer {
     bytes: Vec<u8>,
     /// Sent after the first ones until nobody listens any more.
     for_ever: Option<Vec<u8>>,
+    /// In the place of all that, the request is said again, with this status.
+    repeats: Option<u16>,
 }
 
 /// Where it gets what it does not make up: an API base, and a token that is good there.
@@ -49,6 +51,8 @@ struct Shared {
     noted: Mutex<Vec<Noted>>,
     answer: Mutex<Answer>,
     behind: Mutex<Behind>,
+    /// Whoever holds this holds back every answer of the token endpoint.
+    gate: tokio::sync::Mutex<()>,
     client: reqwest::Client,
 }
 
@@ -62,6 +66,7 @@ impl Answer {
         Self {
             bytes: [head.as_bytes(), body].concat(),
             for_ever: None,
+            repeats: None,
         }
     }
 
@@ -75,6 +80,15 @@ impl Answer {
         Self {
             bytes: bytes.to_vec(),
             for_ever: Some(others.to_vec()),
+            repeats: None,
+        }
+    }
+
+    /// What it was asked, said again wherever an answer has room for words.
+    pub fn repeating(status: u16) -> Self {
+        Self {
+            repeats: Some(status),
+            ..Self::raw(status, "", "")
         }
     }
 }
@@ -112,6 +126,7 @@ impl Hostile {
                 token: world.admin_token(),
                 who: json!({}),
             }),
+            gate: tokio::sync::Mutex::default(),
             client: reqwest::Client::new(),
         });
         let server = Self(Arc::clone(&shared));
@@ -135,6 +150,11 @@ impl Hostile {
     /// From now on the token endpoint answers so.
     pub fn issues(&self, answer: Answer) {
         *self.0.answer.lock().unwrap() = answer;
+    }
+
+    /// Until what this gives is dropped, its token endpoint answers nobody.
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.gate.lock().await
     }
 
     /// From now on its tokens are of the organisation of that world.
@@ -203,7 +223,13 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream) {
     };
     shared.noted.lock().unwrap().push(noted.clone());
     let answer = match (noted.method.as_str(), noted.path.as_str()) {
-        ("POST", "/2.0/token") => shared.answer.lock().unwrap().clone(),
+        ("POST", "/2.0/token") => {
+            drop(shared.gate.lock().await);
+            let answer = shared.answer.lock().unwrap().clone();
+            answer
+                .repeats
+                .map_or(answer, |status| repeat(status, &noted))
+        }
         ("DELETE", "/2.0/token") => Answer::json(json!({ "message": "SUCCESS" })),
         _ => honest(&shared, &noted).await,
     };
@@ -212,6 +238,16 @@ async fn serve(shared: Arc<Shared>, mut stream: TcpStream) {
         while stream.write_all(&others).await.is_ok() {}
     }
     let _ = stream.shutdown().await;
+}
+
+fn repeat(status: u16, noted: &Noted) -> Answer {
+    let said = format!("{} {}", noted.body, noted.head.replace("\r\n", " "));
+    let words = json!({
+        "errorCode": 9999, "message": said, "refId": said, "error": said,
+        "error_description": said, "access_token": [said],
+    });
+    let headers = format!("content-type: application/json\r\nx-said: {said}\r\n");
+    Answer::raw(status, &headers, words.to_string())
 }
 
 /// What the provider behind says.
