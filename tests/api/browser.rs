@@ -4,7 +4,7 @@ use reqwest::{Method, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::world::{HANG, Reply, World, reply};
+use crate::world::{HANG, Reply, World, client, reply};
 
 /// A browser that keeps cookies and shows where it is led.
 pub struct Browser {
@@ -53,7 +53,7 @@ impl Browser {
     }
 
     pub fn at(base: &str) -> Self {
-        let client = reqwest::Client::builder().redirect(Policy::none());
+        let client = client().redirect(Policy::none());
         Self {
             client: client.build().unwrap(),
             base: base.to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! | attack | refused by |
 //! |---|---|
-//! | `state` missing, forged, replayed, expired, from another browser or invitation | [`crate::hub`] `a_state_is_good_once_in_its_browser_and_for_its_invitation`; the store's contract `a_sign_in_comes_back_once` |
+//! | `state` missing, forged, replayed, expired, from another browser or invitation | [`crate::hub`] `a_state_is_good_once_in_its_browser_and_for_its_invitation`; the store's contract `a_sign_in_comes_back_once`; [`sign_in`] `a_state_that_comes_back_many_times_at_once_is_taken_once`, `a_sign_in_for_what_is_gone_redeems_nothing` |
 //! | `state` of another project; of the hub brought to the API, and the reverse | [`sign_in`] `a_state_is_of_whoever_set_out_with_it` |
 //! | `state` on another callback; what is given twice | [`sign_in`] `a_sign_in_comes_back_to_where_its_app_is_registered` |
 //! | code injection, both ways; PKCE left out or of another sign-in | [`sign_in`] `a_code_is_worth_nothing_in_another_sign_in`, `every_sign_in_has_a_challenge_of_its_own` |
@@ -18,7 +18,7 @@
 //! | bombs from callers | [`crate::hostile`] `a_body_that_cannot_be_meant_is_refused_on_every_route_that_reads_one` |
 //! | framing, scripts, markup in names | [`crate::hub`] `every_answer_says_what_it_may_do_and_nobody_keeps_it`; [`pages`] `what_others_call_something_is_only_ever_text`; hub's own `a_name_is_only_ever_text` |
 //! | forged forms; cookie flags | [`crate::hub`] `a_form_of_somebody_else_s_is_not_taken`, `behind_tls_the_cookie_is_for_tls_alone` |
-//! | timing on keys | `crypto::api_key`: digests alone are compared, in constant time |
+//! | timing on keys | `crypto::api_key`: digests alone are compared, in constant time; [`crate::errors`] `no_key_a_wrong_one_a_revoked_one_and_a_malformed_one_get_the_same_401` |
 //! | secrets in logs | [`crate::secrets`] |
 //! | other projects' ids in bodies | [`projects`], and in paths [`crate::isolation`] |
 

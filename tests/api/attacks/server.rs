@@ -13,7 +13,7 @@ use tokio::{
 };
 use url::form_urlencoded;
 
-use crate::world::World;
+use crate::world::{World, client};
 
 /// A request that it was sent.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ impl Hostile {
                 who: json!({}),
             }),
             gate: tokio::sync::Mutex::default(),
-            client: reqwest::Client::new(),
+            client: client().build().unwrap(),
         });
         let server = Self(Arc::clone(&shared));
         tokio::spawn(async move {

@@ -389,3 +389,82 @@ async fn a_state_is_of_whoever_set_out_with_it() {
     }
     assert_eq!(hostile.redemptions().len(), 2);
 }
+
+#[tokio::test]
+async fn a_state_that_comes_back_many_times_at_once_is_taken_once() {
+    let world = World::new().await;
+    let hostile = Hostile::before(&world).await;
+    let profile = world.profile_at(&hostile, None).await;
+    let mut browser = world.guest().await;
+    let way = browser.sign_in(&profile).await;
+    let state = parameter(&way, "state");
+    let back = format!("{}?code=c&state={state}", world.callback("smartsheet"));
+    let cookie = browser.cookie.as_deref().unwrap();
+    let arrivals = (0..8).map(|_| reply(browser.client.get(&back).header("cookie", cookie)));
+    let pages = futures_util::future::join_all(arrivals).await;
+    let (good, late): (Vec<_>, Vec<_>) =
+        pages.iter().partition(|page| page.status.is_redirection());
+    assert_eq!((good.len(), late.len()), (1, 7));
+    for page in late {
+        page.says(400, "took too long");
+    }
+    assert_eq!(hostile.redemptions().len(), 1);
+}
+
+/// What a sign-in was for may be gone when it comes back.
+#[tokio::test]
+async fn a_sign_in_for_what_is_gone_redeems_nothing() {
+    let world = World::new().await;
+    let hostile = Hostile::before(&world).await;
+    let profile = world.profile_at(&hostile, None).await;
+    let callback = world.callback("smartsheet");
+
+    // The account that was to be linked again, before and after the sign-in came back.
+    let mut body = world.account_body(&world.admin_token());
+    body["base_url"] = json!(hostile.api_base());
+    for is_back in [false, true] {
+        let account = world.call(Method::POST, "/accounts", Some(&body)).await;
+        let account = account.expect(201)["id"].as_str().unwrap().to_owned();
+        let invited = json!({ "account_id": account });
+        let mut browser = Browser::open(&world, &world.invite(&invited).await).await;
+        let way = browser.sign_in(&profile).await;
+        let back = format!("{callback}?code=c&state={}", parameter(&way, "state"));
+        if is_back {
+            assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+        }
+        let fields = ["form_token", "draft"];
+        let page = browser.get("/connect/review").await;
+        let fields = fields.map(|name| match is_back {
+            true => (name, page.input(name)),
+            false => (name, String::new()),
+        });
+        let purged = format!("/accounts/{account}?purge=true");
+        world.call(Method::DELETE, &purged, None).await.expect(200);
+        let before = hostile.redemptions().len();
+        if is_back {
+            let mut fields: Vec<_> = fields
+                .iter()
+                .map(|(name, it)| (*name, it.as_str()))
+                .collect();
+            fields.push(("decision", "save"));
+            let page = browser.post("/connect/review", &fields).await;
+            page.says(404, "is not open");
+        } else {
+            browser.get(&back).await.says(404, "is not open");
+        }
+        for path in ["/connect", "/connect/token", "/connect/app"] {
+            browser.get(path).await.says(404, "is not open");
+        }
+        assert_eq!(hostile.redemptions().len(), before);
+        assert!(world.accounts().await.is_empty());
+    }
+
+    // The invitation.
+    let mut browser = world.guest().await;
+    let way = browser.sign_in(&profile).await;
+    let back = format!("{callback}?code=c&state={}", parameter(&way, "state"));
+    let before = hostile.redemptions().len();
+    world.clock.advance(std::time::Duration::from_secs(1801));
+    browser.get(&back).await.says(404, "is not open");
+    assert_eq!(hostile.redemptions().len(), before);
+}

@@ -14,7 +14,7 @@ use tokio::{
 use super::sung;
 use crate::{
     schema::Schema,
-    world::{HANG, Reply, reply},
+    world::{HANG, Reply, client, reply},
 };
 
 /// Keys here, store there.
@@ -157,7 +157,7 @@ impl Cage {
         Process {
             child,
             base: format!("http://127.0.0.1:{port}"),
-            client: reqwest::Client::new(),
+            client: client().build().unwrap(),
             log,
         }
     }
