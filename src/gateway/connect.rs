@@ -277,9 +277,11 @@ impl Gateway {
     pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
         let digest = digest(token.expose_secret());
         let session = self.0.store.connect_session(digest).await?;
-        session
+        let session = session
             .filter(|session| self.0.clock.now() < session.expires_at)
-            .ok_or_else(session_invalid)
+            .ok_or_else(session_invalid)?;
+        self.account_again(&session).await?;
+        Ok(session)
     }
 
     /// What a customer may choose from.
@@ -332,11 +334,14 @@ impl Gateway {
         endpoints
     }
 
+    /// The account that is to be linked again, if it is that. Once it is gone, nothing is linked in
+    /// its place.
     async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
-        match session.account {
-            None => Ok(None),
-            Some(id) => self.0.store.account(&session.project, id).await,
-        }
+        let Some(id) = session.account else {
+            return Ok(None);
+        };
+        let account = self.0.store.account(&session.project, id).await?;
+        account.map(Some).ok_or_else(session_invalid)
     }
 
     /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
