@@ -278,8 +278,8 @@ impl Config {
         );
         demand(
             self.server.public_url.is_empty() || is_public_url(&self.server.public_url),
-            "server.public_url must be https:// and a host, a port and a path if need be, and no \
-             trailing slash; http:// for this machine's loopback alone",
+            "server.public_url must be https:// and a host, and a port if need be, without a path, a \
+             query or a fragment; http:// for this machine's loopback alone",
         );
         demand(
             self.server.workers <= 1024,
@@ -367,7 +367,8 @@ impl Config {
     }
 }
 
-/// Whether browsers may be sent there: over TLS, or to this very machine.
+/// Whether browsers may be sent there: over TLS, or to this very machine. It is an origin and no
+/// more: the hub's pages and its cookie are of paths from the root on.
 fn is_public_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
@@ -378,12 +379,12 @@ fn is_public_url(text: &str) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => return false,
     };
-    (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && !text.ends_with('/')
+    // As it was written: what a parser leaves out or puts right would be sent to browsers.
+    let is_bare = text.bytes().all(|byte| byte.is_ascii_graphic())
+        && text
+            .split_once("://")
+            .is_some_and(|(_, authority)| !authority.contains(['/', '\\', '?', '#', '@']));
+    is_bare && (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
 }
 
 /// Compares what was given with the reference: unknown keys, and values of another kind.
@@ -497,6 +498,45 @@ mod tests {
         .unwrap();
         assert_eq!(config.store.url, "sqlite://x.db");
         assert!((config.provider.whole_timeout_seconds - 7.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_public_url_is_an_origin_and_no_more() {
+        let load = |url: &str| Config::with(&[("server.public_url", &format!("{url:?}"))]);
+        for good in [
+            "",
+            "https://rolecall.example.com",
+            "https://rolecall.example.com:8443",
+            "https://[2001:db8::1]",
+            "http://127.0.0.1:8080",
+            "http://localhost:8080",
+        ] {
+            assert_eq!(load(good).unwrap().server.public_url, good);
+        }
+        for bad in [
+            "https://example.com/",
+            "https://example.com/rolecall",
+            "https://example.com/rolecall/",
+            "https://example.com/.",
+            "https://example.com\\rolecall",
+            "https://example.com?",
+            "https://example.com?x=1",
+            "https://example.com#",
+            "https://example.com#x",
+            "https://user@example.com",
+            "https://user:word@example.com",
+            " https://example.com",
+            "https://exam\tple.com",
+            "https:example.com",
+            "https://",
+            "http://example.com",
+            "ftp://example.com",
+            "example.com",
+        ] {
+            let fault = load(bad).unwrap_err().to_string();
+            assert!(fault.contains("server.public_url"), "{bad}: {fault}");
+            assert!(fault.contains("without a path"), "{bad}: {fault}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! which app it is for and what it is to become, so that nothing that comes back says so: the
 //! token endpoint is that of the profile's own region, whoever sent the browser back (mix-up), the
 //! verifier never leaves this house (injection of a code), and the redirect URL is the one that
-//! the app is registered with.
+//! the app is registered with: to the hub it must also be the one that the browser came back to.
 
 use std::{sync::Arc, time::Duration};
 
@@ -81,6 +81,27 @@ struct Meta {
     provider: String,
     endpoint: Endpoint,
     description: Option<Described>,
+}
+
+/// A sign-in that was begun here, and the app that it is for.
+pub(super) struct Begun {
+    project: ProjectId,
+    connect_session: Option<u64>,
+    verifier: SecretString,
+    app: OAuthApp,
+    issuer: Issuer,
+    meta: Meta,
+}
+
+/// A browser that the provider sent back to a page of ours, with a code.
+#[derive(Debug)]
+pub struct CameBack {
+    /// The URL that it came back to, without its query.
+    pub to: String,
+    /// Who says that they sent it (RFC 9207), as few providers do.
+    pub issuer: Option<String>,
+    pub state: String,
+    pub code: SecretString,
 }
 
 /// A sign-in that came back with a pair of tokens, of which the provider has said nothing yet.
@@ -158,9 +179,8 @@ impl Gateway {
     ) -> Result<Arc<Account>> {
         let (gateway, state) = (self.clone(), digest(state));
         self.owned(async move {
-            let signed_in = gateway
-                .end_sign_in(state, Bringer::Project(&project), code)
-                .await?;
+            let begun = gateway.begun(state, Bringer::Project(&project)).await?;
+            let signed_in = gateway.redeemed(begun, code).await?;
             let connector = gateway.connector(&signed_in.provider)?;
             let description = signed_in
                 .description
@@ -270,14 +290,8 @@ impl Gateway {
         })
     }
 
-    /// Ends a sign-in: takes its `state`, once, and redeems the code, once. Not to be dropped on
-    /// the way.
-    pub(super) async fn end_sign_in(
-        &self,
-        state: [u8; 32],
-        bringer: Bringer<'_>,
-        code: SecretString,
-    ) -> Result<SignedIn> {
+    /// The sign-in of this `state`, which is spent by that.
+    pub(super) async fn begun(&self, state: [u8; 32], bringer: Bringer<'_>) -> Result<Begun> {
         let store = &self.0.store;
         let now = self.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
@@ -291,13 +305,55 @@ impl Gateway {
             ),
             (None, None) => return Err(Error::internal("a sign-in of no app")),
         };
+        Ok(Begun {
+            project: taken.project,
+            connect_session: taken.connect_session,
+            verifier: taken.verifier,
+            app,
+            issuer,
+            meta,
+        })
+    }
+
+    /// Whether a browser came back to where the sign-in's app is registered, and from where people
+    /// consent for it. Another app or another server may have been given its `state`, and the code
+    /// is then none for this token endpoint (RFC 9700, 4.4).
+    ///
+    /// # Errors
+    /// `authorization_invalid`.
+    pub(super) fn check_way_back(&self, begun: &Begun, back: &CameBack) -> Result<()> {
+        let refused = |message| Err(Error::new(Kind::AuthorizationInvalid, message));
+        if back.to != begun.app.redirect_url {
+            return refused("the sign-in of this `state` was to come back elsewhere");
+        }
+        let Some(issuer) = &back.issuer else {
+            return Ok(());
+        };
+        let Meta {
+            provider, endpoint, ..
+        } = &begun.meta;
+        let origin = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
+        let api = self.api_url(provider, endpoint);
+        let own = [
+            self.consent_origin(provider, endpoint),
+            api.map(|url| url.origin().ascii_serialization()),
+        ];
+        if origin.is_ok_and(|origin| own.contains(&Some(origin))) {
+            return Ok(());
+        }
+        refused("another server than the one that this sign-in is for sent it back")
+    }
+
+    /// Redeems the code of a sign-in, once. Not to be dropped on the way.
+    pub(super) async fn redeemed(&self, begun: Begun, code: SecretString) -> Result<SignedIn> {
+        let Begun { app, meta, .. } = begun;
         let connector = self.connector(&meta.provider)?;
         let request = TokenRequest {
             endpoint: &meta.endpoint,
             app: &app,
             grant: TokenGrant::Code {
                 code: &code,
-                verifier: &taken.verifier,
+                verifier: &begun.verifier,
             },
         };
         let issued = connector
@@ -315,14 +371,14 @@ impl Gateway {
         };
         let refresh_at = Some(self.refresh_at(&pair));
         Ok(SignedIn {
-            project: taken.project,
-            connect_session: taken.connect_session,
+            project: begun.project,
+            connect_session: begun.connect_session,
             provider: meta.provider,
             endpoint: meta.endpoint,
             description: meta.description,
             unproven: Unproven {
                 credential: Credential::OAuth(pair),
-                issuer,
+                issuer: begun.issuer,
                 refresh_at,
             },
         })
@@ -347,10 +403,12 @@ impl Gateway {
 
 pub(super) fn state_refused(fault: StateFault) -> Error {
     let message = match fault {
-        StateFault::Unknown => "there is no sign-in of this `state`",
+        // Whose it is otherwise, nobody is told.
+        StateFault::Unknown | StateFault::Another => {
+            "there is no sign-in of this `state` that was begun here"
+        }
         StateFault::Used => "the sign-in of this `state` has come back already",
         StateFault::Expired => "the sign-in of this `state` took too long",
-        StateFault::Another => "the sign-in of this `state` was begun by somebody else",
     };
     Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
 }

@@ -20,7 +20,7 @@ use url::Url;
 use super::{
     Gateway,
     access::Caller,
-    authorize::{SetsOut, SignInApp, digest, state_refused},
+    authorize::{CameBack, SetsOut, SignInApp, digest, state_refused},
     link::{Described, Issuer, NewAccount, Proven, Unproven, link_error, same_organisation},
     profiles::check_enabled,
     trial::{Findings, Trial, TrialOf},
@@ -277,9 +277,11 @@ impl Gateway {
     pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
         let digest = digest(token.expose_secret());
         let session = self.0.store.connect_session(digest).await?;
-        session
+        let session = session
             .filter(|session| self.0.clock.now() < session.expires_at)
-            .ok_or_else(session_invalid)
+            .ok_or_else(session_invalid)?;
+        self.account_again(&session).await?;
+        Ok(session)
     }
 
     /// What a customer may choose from.
@@ -332,11 +334,14 @@ impl Gateway {
         endpoints
     }
 
+    /// The account that is to be linked again, if it is that. Once it is gone, nothing is linked in
+    /// its place.
     async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
-        match session.account {
-            None => Ok(None),
-            Some(id) => self.0.store.account(&session.project, id).await,
-        }
+        let Some(id) = session.account else {
+            return Ok(None);
+        };
+        let account = self.0.store.account(&session.project, id).await?;
+        account.map(Some).ok_or_else(session_invalid)
     }
 
     /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
@@ -457,14 +462,14 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         browser: &SecretString,
-        state: &str,
-        code: SecretString,
+        back: CameBack,
     ) -> Result<Review> {
         let (gateway, session) = (self.clone(), session.clone());
         let bringer = Bringer::Browser(digest(browser.expose_secret()));
-        let state = digest(state);
         self.owned(async move {
-            let signed_in = gateway.end_sign_in(state, bringer, code).await?;
+            let begun = gateway.begun(digest(&back.state), bringer).await?;
+            gateway.check_way_back(&begun, &back)?;
+            let signed_in = gateway.redeemed(begun, back.code).await?;
             let token = signed_in.unproven.credential.access_token().clone();
             let kept = if signed_in.connect_session == Some(session.number) {
                 let unproven = signed_in.unproven;

@@ -163,20 +163,11 @@ impl Gateway {
     fn check_profile(&self, profile: &ConnectorProfile) -> Result<()> {
         let invalid = |message: String| Err(Error::new(Kind::InvalidBody, message));
         let connector = self.connector(&profile.provider)?;
-        if let Some(unknown) = profile
-            .scopes
-            .iter()
-            .find(|scope| !connector.knows_scope(scope))
-        {
-            let shown: String = unknown
-                .chars()
-                .filter(|c| c.is_ascii_graphic())
-                .take(40)
-                .collect();
-            return invalid(format!(
-                "`scopes` has {shown}, which {} does not know",
-                connector.name()
-            ));
+        let mut scopes = profile.scopes.iter();
+        if let Some(at) = scopes.position(|scope| !connector.knows_scope(scope)) {
+            // Not said again: it may be a secret that was put in the wrong place.
+            let (at, name) = (at + 1, connector.name());
+            return invalid(format!("word {at} of `scopes` is none that {name} knows"));
         }
         let needed = connector.read_scopes();
         if let Some(missing) = needed

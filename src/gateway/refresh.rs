@@ -59,6 +59,9 @@ const A_WALK_WAITS: Duration = Duration::from_secs(90);
 /// An access token that ends within this is refreshed before it is used.
 const NEAR_ITS_END: Duration = Duration::from_secs(60);
 
+/// A pair is not due sooner after its issue than this, however short a life it is said to have.
+const SOONEST: Duration = Duration::from_secs(60);
+
 /// How often it is looked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -600,12 +603,12 @@ impl Gateway {
     }
 
     /// When a pair is refreshed: after 50 to 80 % of its life, so that those that were issued
-    /// together are not refreshed together.
+    /// together are not refreshed together. Who says that it has none is not asked for ever.
     pub(super) fn refresh_at(&self, pair: &TokenPair) -> Timestamp {
         let life = since(pair.expires_at, pair.issued_at);
         let [a, b] = self.0.chance.bytes::<2>();
         let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
-        later(pair.issued_at, life.mul_f64(0.5 + 0.3 * part))
+        later(pair.issued_at, life.mul_f64(0.5 + 0.3 * part).max(SOONEST))
     }
 }
 

@@ -6,7 +6,9 @@
 mod account_changes;
 mod accounts;
 mod api_keys;
+mod attacks;
 mod audit;
+mod browser;
 mod connectors;
 mod errors;
 mod examples;

@@ -132,6 +132,7 @@ async fn headless_takes_the_code_or_the_whole_url() {
         running.type_in(&lines).await;
         let (ended, out, err) = running.end().await;
         assert_eq!(ended, Some(0), "{err}");
+        assert!(!out.contains(&*code.1) && !err.contains(&*code.1), "{err}");
         assert!(
             err.contains("another sign-in") && err.contains("no code in that"),
             "{err}"

@@ -143,11 +143,13 @@ async fn every_fault_of_the_configuration_is_named_at_once() {
     let bench = Bench::new();
     bench.write(
         "rolecall.toml",
-        "[server]\nlisten = \"nowhere\"\nread_wait_seconds = 0\n[walk]\nparallel_reads = 0\n",
+        "[server]\nlisten = \"nowhere\"\nread_wait_seconds = 0\n\
+         public_url = \"https://example.com/rolecall\"\n[walk]\nparallel_reads = 0\n",
     );
     let serve = [&["serve"][..], &CONFIG].concat();
     let faults = [
         "server.listen",
+        "server.public_url",
         "server.read_wait_seconds",
         "walk.parallel_reads",
     ];

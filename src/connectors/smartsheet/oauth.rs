@@ -156,6 +156,7 @@ struct PairBody {
     access_token: SecretString,
     refresh_token: SecretString,
     expires_in: u64,
+    token_type: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -183,6 +184,11 @@ fn read(answer: &Answer) -> Result<IssuedPair, TokenError> {
             !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
         };
         let expires_in = Duration::from_secs(pair.expires_in).min(LONGEST_LIFE);
+        // One of another type is not to be used by who does not know it (RFC 6749, 7.1).
+        let token_type = pair.token_type.as_deref().unwrap_or("bearer");
+        if !token_type.eq_ignore_ascii_case("bearer") {
+            return Err(unreadable());
+        }
         if !is_sendable(&pair.access_token) || !is_sendable(&pair.refresh_token) {
             return Err(unreadable());
         }

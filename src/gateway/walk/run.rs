@@ -133,7 +133,7 @@ impl Walker<'_> {
             self.ticket.is_calling.store(true, Ordering::Relaxed);
         }
         let started_at = inner.clock.now();
-        let reading = match self.read(connector.as_ref(), &session).await {
+        let reading = match self.read(&account, connector.as_ref(), &session).await {
             Ok(reading) => reading,
             Err(stop) => {
                 return Err(self
@@ -209,11 +209,20 @@ impl Walker<'_> {
     }
 
     /// Everything that is read before anything is judged.
-    async fn read(&self, connector: &dyn Connector, session: &Session) -> Result<Reading, Stop> {
+    async fn read(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        session: &Session,
+    ) -> Result<Reading, Stop> {
         let clock = &self.gateway.0.clock;
         let started_at = clock.now();
         let reader = self.reader(connector, session);
         let identity = reader.identify().await?;
+        // Nobody of another organisation is read, nor served as the first that there is.
+        if identity.organisation != account.identity.organisation {
+            return Err(WalkReason::OrganisationChanged.into());
+        }
         let users = self
             .ticket
             .unless_abandoned(reader.list(|number| connector.users(session, &identity, number)))

@@ -8,25 +8,38 @@ use super::{
     problem::{App, Problem},
     refusal::{Around, Refusal},
 };
+use crate::gateway::authorize::CameBack;
 
 /// What the provider sent people back with (RFC 6749, 4.1.2).
+#[derive(Default)]
 struct Answer {
     state: String,
     code: Option<String>,
     error: Option<String>,
+    /// RFC 9207.
+    iss: Option<String>,
 }
 
 impl Answer {
+    /// What is given twice may be read in two ways (RFC 6749, 3.1): then there is no answer.
     fn read(query: &str) -> Self {
-        let field = |name: &str| {
-            let mut pairs = form_urlencoded::parse(query.as_bytes());
-            let found = pairs.find(|(key, _)| key == name);
-            found.map(|(_, value)| value.into_owned())
-        };
+        let mut answer = Self::default();
+        let mut state = None;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let field = match name.as_ref() {
+                "state" => &mut state,
+                "code" => &mut answer.code,
+                "error" => &mut answer.error,
+                "iss" => &mut answer.iss,
+                _ => continue,
+            };
+            if field.replace(value.into_owned()).is_some() {
+                return Self::default();
+            }
+        }
         Self {
-            state: field("state").unwrap_or_default(),
-            code: field("code"),
-            error: field("error"),
+            state: state.unwrap_or_default(),
+            ..answer
         }
     }
 }
@@ -55,7 +68,15 @@ pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let answer = Answer::read(desk.request.query_string());
     match (answer.code, answer.error) {
-        (Some(code), None) => redeem(&desk, &guest, app, (&answer.state, code)).await,
+        (Some(code), None) => {
+            let back = CameBack {
+                to: format!("{}{}", desk.gateway.public_url(), desk.request.path()),
+                issuer: answer.iss,
+                state: answer.state,
+                code: code.into(),
+            };
+            redeem(&desk, &guest, app, back).await
+        }
         (_, Some(word)) => Err(give_up(&desk, &guest, app, (&answer.state, &word)).await),
         (None, None) => Err(Problem::OtherBrowser.into()),
     }
@@ -65,10 +86,10 @@ async fn redeem(
     desk: &Desk,
     guest: &Guest,
     app: App,
-    (state, code): (&str, String),
+    back: CameBack,
 ) -> Result<HttpResponse, Refusal> {
     let (session, browser) = (&guest.session, &guest.kept.browser);
-    let signed_in = desk.gateway.signed_in(session, browser, state, code.into());
+    let signed_in = desk.gateway.signed_in(session, browser, back);
     match signed_in.await {
         Ok(_) => Ok(see("/connect/review")),
         Err(error) => {
