@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::{
     browser::Browser,
-    world::{Plan, World, reply},
+    world::{HANG, Plan, World, reply},
 };
 
 #[tokio::test]
