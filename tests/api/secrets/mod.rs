@@ -7,8 +7,10 @@
 //!
 //! * [`cage`]: an installation, and all that it leaves behind.
 //! * [`directory`]: accounts that are linked by a token, keys, and who is in a directory.
+//! * [`bird`]: who links, and what of that is secret.
 //! * [`linking`]: sign-ins, invitations, refreshes, and credentials that move.
 
+mod bird;
 mod cage;
 mod directory;
 mod linking;
