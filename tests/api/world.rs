@@ -79,6 +79,11 @@ impl Place {
         })
     }
 
+    /// Of whichever gateway here is first.
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("rolecall.db.journal")
+    }
+
     fn store_url(&self) -> String {
         match &self.schema {
             Some(schema) => schema.url(),
@@ -283,7 +288,7 @@ impl World {
 
     /// How many pairs of tokens wait beside the store.
     pub fn journaled(&self) -> usize {
-        let folder = self.place.folder.path().join("rolecall.db.journal");
+        let folder = self.place.journal();
         let files = std::fs::read_dir(folder).unwrap();
         files
             .filter(|file| {
@@ -574,11 +579,13 @@ async fn serve(
     clock: &Clock,
 ) -> (Gateway, String, Running) {
     let url = format!("{:?}", place.store_url());
+    let journal = format!("{:?}", place.journal());
     let mut settings = vec![
         ("server.listen", "\"127.0.0.1:0\""),
         ("server.workers", "1"),
         ("server.drain_seconds", "1"),
         ("store.url", url.as_str()),
+        ("store.journal", journal.as_str()),
         ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", "0"),
         ("provider.loopback_base_urls", "true"),
