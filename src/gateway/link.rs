@@ -299,6 +299,10 @@ pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
             Kind::AssumeUserRefused,
             "the provider does not let this token stand for that user",
         ),
+        CallErrorKind::AssumeUserMissing => (
+            Kind::AssumeUserRefused,
+            "the provider takes this token in the place of a user alone, and `assume_user` names none",
+        ),
         CallErrorKind::Throttled => (
             Kind::ProviderThrottled,
             "the provider's rate limit for this token is spent",

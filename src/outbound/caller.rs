@@ -232,7 +232,11 @@ fn outcome_of(verdict: &Result<Answer, Fault>) -> CallOutcome {
         Err(CallErrorKind::Forbidden) => CallOutcome::Forbidden,
         Err(CallErrorKind::NotFound) => CallOutcome::NotFound,
         // Whom a token may stand for only its connector tells; here it is a refusal.
-        Err(CallErrorKind::Refused | CallErrorKind::AssumeUserRefused) => CallOutcome::Refused,
+        Err(
+            CallErrorKind::Refused
+            | CallErrorKind::AssumeUserRefused
+            | CallErrorKind::AssumeUserMissing,
+        ) => CallOutcome::Refused,
         Err(CallErrorKind::Throttled) => CallOutcome::Throttled,
         // What is sent has a budget; it is not asked about afterwards.
         Err(CallErrorKind::Unavailable | CallErrorKind::BudgetUnknown) => CallOutcome::Unavailable,

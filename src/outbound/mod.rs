@@ -90,6 +90,9 @@ pub enum CallErrorKind {
     /// The provider takes it, but not in the place of the user that it is to stand for. Only a
     /// connector can tell.
     AssumeUserRefused,
+    /// The provider takes it in the place of a user alone, and it stood for none. Only a connector
+    /// can tell.
+    AssumeUserMissing,
     /// No such thing (404), whatever the provider's code.
     NotFound,
     /// Another refusal of the request itself (4xx).

@@ -184,10 +184,13 @@ impl Store {
         .await?;
         let now = account.created_at;
         insert_credential(&mut tx, &vault, account.id, new, now).await?;
-        let mut events = vec![
-            Event::new(by, Action::AccountLinked, account.id)
-                .with("provider", account.provider.as_str()),
-        ];
+        let linked = Event::new(by, Action::AccountLinked, account.id)
+            .with("provider", account.provider.as_str());
+        let linked = match account.assume_user {
+            Some(_) => linked.with("assumes", "user"),
+            None => linked,
+        };
+        let mut events = vec![linked];
         events.extend(use_up(&mut tx, &account.project, by, account.id, now).await?);
         self.audit(&mut tx, &account.project, Some(&vault.key), &events)
             .await?;

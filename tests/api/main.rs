@@ -6,6 +6,7 @@
 mod account_changes;
 mod accounts;
 mod api_keys;
+mod assume_user;
 mod attacks;
 mod audit;
 mod browser;

@@ -14,8 +14,11 @@ use crate::{
 pub(super) const NO_SUCH_USER: [i64; 2] = [1020, 1006];
 pub(super) const NO_SUCH_GROUP: [i64; 1] = [1106];
 
-/// That user cannot be assumed; a token that must assume one does not.
-const ASSUME_USER_REFUSED: [i64; 8] = [1030, 1044, 1270, 1271, 1272, 1273, 1274, 1275];
+/// That user cannot be assumed.
+const ASSUME_USER_REFUSED: [i64; 7] = [1030, 1270, 1271, 1272, 1273, 1274, 1275];
+
+/// This token must assume one.
+const ASSUME_USER_MISSING: i64 = 1044;
 
 /// Tells Smartsheet that this is an integration and not a person.
 const HEADERS: [(&str, &str); 1] = [(
@@ -43,6 +46,10 @@ pub(super) async fn get(
             // Said with 401, 400 or 403, and none of them is about the token as such.
             Some(code) if ASSUME_USER_REFUSED.contains(&code) => CallError {
                 kind: CallErrorKind::AssumeUserRefused,
+                ..error
+            },
+            Some(ASSUME_USER_MISSING) => CallError {
+                kind: CallErrorKind::AssumeUserMissing,
                 ..error
             },
             _ => error,

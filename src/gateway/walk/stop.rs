@@ -30,7 +30,9 @@ impl From<CallError> for Stop {
         let reason = match error.kind {
             CallErrorKind::Unauthorized => WalkReason::CredentialRefused,
             CallErrorKind::Forbidden => WalkReason::ScopeMissing,
-            CallErrorKind::AssumeUserRefused => WalkReason::AssumeUserRefused,
+            CallErrorKind::AssumeUserRefused | CallErrorKind::AssumeUserMissing => {
+                WalkReason::AssumeUserRefused
+            }
             CallErrorKind::Throttled => WalkReason::ProviderThrottled,
             CallErrorKind::Unavailable => WalkReason::ProviderUnavailable,
             // Budgets are in the store.
