@@ -125,6 +125,9 @@ struct Proof {
     doubted: Vec<Doubted>,
     /// Whose pair no kill may take: the generation that was seen on disk, by account.
     on_disk: HashMap<String, u64>,
+    /// Grants whose replies a fault holds or cuts, and of these the latter.
+    held: HashSet<String>,
+    cut: HashSet<String>,
     seen: Seen,
 }
 
@@ -135,20 +138,19 @@ struct Plan {
     at: usize,
     /// Who is refreshed for its sake, and the generation of each then.
     targets: Vec<(Seat, u64)>,
-    /// Grants whose replies a fault holds or cuts.
-    is_held: HashSet<String>,
-    is_cut: HashSet<String>,
 }
 
 pub async fn run(schema: Option<&Schema>, processes: usize) {
-    let (kills, accounts) = if is_full() { (500, 60) } else { (16, 10) };
+    let (kills, random) = if is_full() { (500, 250) } else { (9, 2) };
     let seed = only_seed().unwrap_or(1);
-    let mut proof = Proof::new(schema, processes, accounts, seed).await;
-    let mut done = 0;
+    let mut proof = Proof::new(schema, processes, seed).await;
+    let (mut done, mut named) = (0, NAMED.iter().cycle());
     while done < kills {
-        let point = match done % 2 {
-            0 => NAMED[done / 2 % NAMED.len()],
-            _ => Point::Random,
+        // Evenly among the others, and the last one.
+        let is_random = done * random / kills != (done + 1) * random / kills;
+        let point = match is_random {
+            true => Point::Random,
+            false => *named.next().expect("there is always another"),
         };
         println!("kill {done} of seed {seed}: {point:?}");
         done += proof.kill(point, done + 1 == kills).await;
@@ -158,10 +160,10 @@ pub async fn run(schema: Option<&Schema>, processes: usize) {
 }
 
 impl Proof {
-    async fn new(schema: Option<&Schema>, processes: usize, accounts: usize, seed: u64) -> Self {
+    async fn new(schema: Option<&Schema>, processes: usize, seed: u64) -> Self {
         let (signed, served) = Signed::new(schema, processes, seed).await;
         let mut seats = Vec::new();
-        for n in 0..accounts {
+        for n in 0..accounts() {
             seats.push(signed.sign_in_and_walk(n % processes).await);
         }
         let mut provider = Provider::new(signed.houses[0].clone());
@@ -176,12 +178,14 @@ impl Proof {
             seats,
             doubted: Vec::new(),
             on_disk: HashMap::new(),
+            held: HashSet::new(),
+            cut: HashSet::new(),
             seen: Seen::default(),
         }
     }
 
     /// Kills a process at this point, and sees to what it left. Gives how many kills that took.
-    /// The last one that is killed stays so.
+    /// The last one that is killed stays so, if there are others.
     async fn kill(&mut self, point: Point, is_last: bool) -> usize {
         let plan = self.prepare(point).await;
         let asked = &self.seen.asked;
@@ -233,13 +237,26 @@ impl Proof {
             kills += 1;
         }
         let before_ms = Clock::system().now().as_millisecond();
-        if !is_last {
-            self.start(plan.at).await;
+        // Now and then others have to see to what it left.
+        let is_left = self.served.len() > 1 && (is_last || self.rng.u8(0..8) == 0);
+        if is_left && point != Point::Journaled {
+            self.see_to(struck, None, before_ms).await;
+        } else {
+            self.start_all().await;
             self.expect_journal_stored(plan.at, &struck).await;
+            self.see_to(struck, Some(plan.at), before_ms).await;
         }
-        self.see_to(struck, plan.at, before_ms, is_last).await;
         self.fill_up().await;
         kills
+    }
+
+    /// Starts whatever is down.
+    async fn start_all(&mut self) {
+        for at in 0..self.served.len() {
+            if self.served[at].is_none() {
+                self.start(at).await;
+            }
+        }
     }
 
     async fn start(&mut self, at: usize) {
@@ -252,15 +269,19 @@ impl Proof {
     /// Chooses whom to kill, and has the provider hold what it must.
     async fn prepare(&mut self, point: Point) -> Plan {
         let rows = self.books.rows().await;
-        let is_idle = |seat: &&Seat| rows[&seat.account].told == Told::Healthy;
-        let mut idle: Vec<_> = self.seats.iter().filter(is_idle).cloned().collect();
+        let seats = self.seats.iter().cloned();
+        let (mut idle, busy): (Vec<_>, Vec<_>) =
+            seats.partition(|seat| rows[&seat.account].told == Told::Healthy);
+        let is_busy = |grant: &String| busy.iter().any(|seat| seat.grant == *grant);
+        self.held.retain(is_busy);
+        self.cut.retain(is_busy);
         self.rng.shuffle(&mut idle);
+        let up = (0..self.served.len()).filter(|at| self.served[*at].is_some());
+        let up: Vec<_> = up.collect();
         let mut plan = Plan {
             point,
-            at: self.rng.usize(0..self.served.len()),
+            at: up[self.rng.usize(0..up.len())],
             targets: Vec::new(),
-            is_held: HashSet::new(),
-            is_cut: HashSet::new(),
         };
         let ms = self.rng.u64(1_000..if is_full() { 50_000 } else { 3_000 });
         let fault = match point {
@@ -283,10 +304,10 @@ impl Proof {
         for seat in idle.split_off(idle.len().saturating_sub(targets)) {
             if let Some(fault) = &fault {
                 faults.push((seat.grant.clone(), 0, fault.clone()));
-                plan.is_held.insert(seat.grant.clone());
+                self.held.insert(seat.grant.clone());
             }
             if point == Point::ReplyLost {
-                plan.is_cut.insert(seat.grant.clone());
+                self.cut.insert(seat.grant.clone());
             }
             plan.targets
                 .push((seat.clone(), rows[&seat.account].generation));
@@ -295,12 +316,12 @@ impl Proof {
         if let Some(seat) = idle.pop() {
             let ms = self.rng.u64(100..if is_full() { 50_000 } else { 2_000 });
             faults.push((seat.grant.clone(), 0, json!({"kind": "delay", "ms": ms})));
-            plan.is_held.insert(seat.grant);
+            self.held.insert(seat.grant);
         }
         if let Some(seat) = idle.pop().filter(|_| self.rng.u8(0..4) == 0) {
             faults.push((seat.grant.clone(), 0, json!({"kind": "drop_reply"})));
-            plan.is_held.insert(seat.grant.clone());
-            plan.is_cut.insert(seat.grant);
+            self.held.insert(seat.grant.clone());
+            self.cut.insert(seat.grant);
         }
         let faults: Vec<_> = faults
             .iter()
@@ -364,7 +385,7 @@ impl Proof {
             let Some((plan, killed_ms)) = killed else {
                 continue;
             };
-            let is_held = plan.is_held.contains(&seat.grant);
+            let is_held = self.held.contains(&seat.grant);
             if row.told == Told::Healthy && row.generation == live.generation && !is_held {
                 let window = row.since_ms - live.issued_at_ms;
                 if row.generation > 1 {
@@ -399,9 +420,6 @@ impl Proof {
             });
         }
         // Those whose reply was lost, and their process knows.
-        let cut = killed
-            .map(|(plan, _)| plan.is_cut.clone())
-            .unwrap_or_default();
         let (doubted, seats): (Vec<_>, Vec<_>) = std::mem::take(&mut self.seats)
             .into_iter()
             .partition(|seat| {
@@ -411,7 +429,7 @@ impl Proof {
         self.seats = seats;
         self.doubted.extend(doubted.into_iter().map(|seat| Doubted {
             generation: rows[&seat.account].generation,
-            excuse: cut.contains(&seat.grant).then_some(Excuse::ReplyLost),
+            excuse: self.cut.contains(&seat.grant).then_some(Excuse::ReplyLost),
             seat,
         }));
         struck
@@ -433,13 +451,13 @@ impl Proof {
         );
     }
 
-    /// Asks for a refresh of everybody whom a kill met, which is a replay of what was in flight, and
-    /// sets those apart who are in doubt then.
-    async fn see_to(&mut self, struck: Vec<Struck>, at: usize, before_ms: i64, is_last: bool) {
+    /// Asks the process that was killed, if it is up again, for a refresh of everybody whom the kill
+    /// met, which is a replay of what was in flight; and sets those apart who are in doubt then.
+    async fn see_to(&mut self, struck: Vec<Struck>, at: Option<usize>, before_ms: i64) {
         for each in struck {
-            let told = match is_last {
-                true => None,
-                false => self.signed.refresh(at, &each.seat).await,
+            let told = match at {
+                Some(at) => self.signed.refresh(at, &each.seat).await,
+                None => None,
             };
             let told = told.filter(|reply| reply.status == 200);
             let is_healthy = told.is_some_and(|reply| state_in(&reply.json()) == "healthy");
@@ -459,11 +477,9 @@ impl Proof {
 
     /// Somebody signs in for every account that is in doubt.
     async fn fill_up(&mut self) {
-        let Some(at) = self.served.iter().position(Option::is_some) else {
-            return;
-        };
-        let full = if is_full() { 60 } else { 10 };
-        while self.seats.len() < full {
+        let at = self.served.iter().position(Option::is_some);
+        let at = at.expect("one is up");
+        while self.seats.len() < accounts() {
             let seat = self.signed.sign_in(at).await;
             self.seats.push(seat);
         }
@@ -471,11 +487,15 @@ impl Proof {
 
     /// Waits until every account is either well or told to be lost, and judges.
     async fn settle(&mut self) {
-        if self.served.iter().all(Option::is_none) {
-            self.start(0).await;
-        }
         self.provider.strike(&[]).await;
-        let dead = self.served.iter().position(Option::is_none);
+        let mut dead = None;
+        for at in 0..self.served.len() {
+            match (&self.served[at], dead) {
+                (Some(_), _) => {}
+                (None, None) => dead = Some(at),
+                (None, Some(_)) => self.start(at).await,
+            }
+        }
         let dead = dead.map(|at| node(&self.signed.houses[at], &self.books));
         let clock = Clock::system();
         let began_at = clock.monotonic();
@@ -578,6 +598,11 @@ impl Proof {
     }
 }
 
+/// How many accounts are played with.
+fn accounts() -> usize {
+    if is_full() { 60 } else { 7 }
+}
+
 /// Refresh after refresh of accounts by chance, through processes by chance.
 async fn play(signed: &Signed, seats: &[&Seat], mut rng: Rng, asked: &AtomicU64) {
     loop {
@@ -658,6 +683,9 @@ async fn come_about(
             assert!(clock.monotonic() - began_at < SETTLED_WITHIN, "{waiting:?}");
             clock.sleep(LOOK_EVERY).await;
         }
+        // Before the database has said no: until then it would be in memory alone.
+        let log = house.log();
+        assert!(!log.contains("is not stored yet"), "{log}");
     }
 }
 

@@ -42,11 +42,11 @@ const FULL: Size = Size {
 
 const SLICE: Size = Size {
     processes: 3,
-    tasks: 6,
-    accounts: 12,
-    unlucky: 2,
-    refreshes: 120,
-    slowest_ms: 2_000,
+    tasks: 4,
+    accounts: 7,
+    unlucky: 1,
+    refreshes: 70,
+    slowest_ms: 1_500,
 };
 
 struct Race {
