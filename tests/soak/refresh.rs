@@ -11,6 +11,7 @@
 
 mod books;
 mod kills;
+mod points;
 mod provider;
 mod race;
 mod signed;

@@ -1,7 +1,10 @@
 //! The database and the journals as they lie there, beside the gateway: what a process left when it
 //! was killed is seen before another looks after it.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -125,9 +128,9 @@ pub fn node(house: &House, books: &Books) -> String {
 
 /// The pairs that wait in a process's journal: of which account, and the generation that was
 /// redeemed for each.
-pub fn journaled(house: &House) -> Vec<(String, u64)> {
+pub fn journaled(house: &House) -> HashSet<(String, u64)> {
     let Ok(files) = fs::read_dir(house.journal()) else {
-        return Vec::new();
+        return HashSet::new();
     };
     files
         .filter_map(|file| {

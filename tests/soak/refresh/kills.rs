@@ -9,7 +9,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,48 +16,16 @@ use fastrand::Rng;
 use futures_util::future::{join, join_all};
 use reqwest::Method;
 use rolecall::clock::Clock;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{
     LOOK_EVERY, SETTLED_WITHIN,
     books::{Books, Row, Told, journaled, node},
+    points::{Lookout, NAMED, Plan, Point},
     provider::{Live, Provider},
     signed::{Seat, Signed, state_in},
 };
 use crate::{is_full, only_seed, process::Served, schema::Schema};
-
-/// What a kill waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Point {
-    /// An intent is committed and nothing is sent yet: seen in the rows and in the provider's log,
-    /// and looked at again while the process is stopped.
-    Unsent,
-    /// The call has arrived at the provider, which has not redeemed: held there by a fault.
-    Arrived,
-    /// The provider has redeemed and its reply is on the way: held there by a fault.
-    Replying,
-    /// The provider has redeemed, and the connection was cut: by a fault.
-    ReplyLost,
-    /// The database takes nothing, and the pair is in the journal: seen in the folder.
-    Journaled,
-    /// After that, a process starts and has stored a part of what is in its journal: seen in the
-    /// folder.
-    Recovering,
-    /// The pair has just been committed: seen in the rows.
-    Committed,
-    /// Whatever moment it is.
-    Random,
-}
-
-const NAMED: [Point; 6] = [
-    Point::Unsent,
-    Point::Arrived,
-    Point::Replying,
-    Point::ReplyLost,
-    Point::Journaled,
-    Point::Committed,
-];
 
 /// Where a refresh was when its process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,12 +72,13 @@ struct Seen {
     kills: BTreeMap<Point, u64>,
     met: BTreeMap<Met, u64>,
     kept: BTreeMap<Met, u64>,
+    /// Of which the customer must sign in anew. None: the reply was lost, and nobody killed.
+    lost: BTreeMap<Option<Met>, u64>,
     /// The longest that a pair which was lost with a kill had been in memory alone.
     longest_in_hand_ms: i64,
     /// The longest from the provider's reply to the beginning of the pair's commit.
     longest_window_ms: i64,
-    asked: AtomicU64,
-    refreshes: usize,
+    refreshes: u64,
 }
 
 struct Proof {
@@ -129,15 +97,6 @@ struct Proof {
     held: HashSet<String>,
     cut: HashSet<String>,
     seen: Seen,
-}
-
-/// One kill as it is prepared.
-struct Plan {
-    point: Point,
-    /// The process that is killed.
-    at: usize,
-    /// Who is refreshed for its sake, and the generation of each then.
-    targets: Vec<(Seat, u64)>,
 }
 
 pub async fn run(schema: Option<&Schema>, processes: usize) {
@@ -188,7 +147,6 @@ impl Proof {
     /// The last one that is killed stays so, if there are others.
     async fn kill(&mut self, point: Point, is_last: bool) -> usize {
         let plan = self.prepare(point).await;
-        let asked = &self.seen.asked;
         let is_target = |seat: &&Seat| {
             let mut targets = plan.targets.iter();
             targets.any(|(target, _)| target.account == seat.account)
@@ -204,29 +162,28 @@ impl Proof {
                     signed.refresh(plan.at, seat).await;
                 }
             });
-            let others = tasks
-                .into_iter()
-                .map(|rng| play(signed, &others, rng, asked));
+            let others = tasks.into_iter().map(|rng| play(signed, &others, rng));
             join(join_all(targets), join_all(others)).await;
         };
-        let moment = Duration::from_millis(self.rng.u64(0..700));
         let process = self.served[plan.at].take().expect("it is up");
-        let coming = come_about(
-            &plan,
-            moment,
-            signed,
-            &process,
-            &mut self.books,
-            &mut self.provider,
-        );
+        let mut lookout = Lookout {
+            plan: &plan,
+            house: &signed.houses[plan.at],
+            seats: &self.seats,
+            process: &process,
+            books: &mut self.books,
+            provider: &mut self.provider,
+        };
         // Whoever asks hangs up then, which ends no refresh.
         tokio::select! {
             () = asking => panic!("somebody always asks"),
-            () = coming => {}
+            () = lookout.wait() => {}
         }
         let killed_ms = Clock::system().now().as_millisecond();
         process.kill().await;
         *self.seen.kills.entry(point).or_default() += 1;
+        // What is asked from now on is not struck.
+        self.provider.strike(&[]).await;
         let struck = self.look(Some((&plan, killed_ms))).await;
         if point == Point::Journaled {
             self.books.release().await;
@@ -239,11 +196,10 @@ impl Proof {
         let before_ms = Clock::system().now().as_millisecond();
         // Now and then others have to see to what it left.
         let is_left = self.served.len() > 1 && (is_last || self.rng.u8(0..8) == 0);
-        if is_left && point != Point::Journaled {
+        if is_left && journaled(&self.signed.houses[plan.at]).is_empty() {
             self.see_to(struck, None, before_ms).await;
         } else {
             self.start_all().await;
-            self.expect_journal_stored(plan.at, &struck).await;
             self.see_to(struck, Some(plan.at), before_ms).await;
         }
         self.fill_up().await;
@@ -259,11 +215,24 @@ impl Proof {
         }
     }
 
+    /// Starts a process. Once it is up, what waited in its journal is in the database.
     async fn start(&mut self, at: usize) {
         let house = &self.signed.houses[at];
+        let waiting = journaled(house);
         let mut served = house.serve();
         house.up(&mut served).await;
         self.served[at] = Some(served);
+        let left = &waiting & &journaled(house);
+        assert!(left.is_empty(), "seed {}: {left:?} still waits", self.seed);
+        let rows = self.books.rows().await;
+        for (account, redeemed) in waiting {
+            let row = &rows[&account];
+            assert!(
+                row.generation > redeemed,
+                "seed {}: {account} is lost from the journal: {row:?}",
+                self.seed
+            );
+        }
     }
 
     /// Chooses whom to kill, and has the provider hold what it must.
@@ -282,6 +251,7 @@ impl Proof {
             point,
             at: up[self.rng.usize(0..up.len())],
             targets: Vec::new(),
+            moment: Duration::from_millis(self.rng.u64(0..700)),
         };
         let ms = self.rng.u64(1_000..if is_full() { 50_000 } else { 3_000 });
         let fault = match point {
@@ -354,29 +324,16 @@ impl Proof {
         true
     }
 
-    /// What was in the journal is in the database once the process is up.
-    async fn expect_journal_stored(&mut self, at: usize, struck: &[Struck]) {
-        let left = journaled(&self.signed.houses[at]);
-        assert!(left.is_empty(), "seed {}: {left:?} still waits", self.seed);
-        let rows = self.books.rows().await;
-        for each in struck.iter().filter(|each| each.met == Met::Journaled) {
-            let row = &rows[&each.seat.account];
-            assert!(
-                row.generation > each.generation,
-                "lost from the journal: {row:?}"
-            );
-        }
-    }
-
     /// Looks at every account as it is just now, and gives those that a kill has met.
     async fn look(&mut self, killed: Option<(&Plan, i64)>) -> Vec<Struck> {
         // In this order: what the rows have came later than what the provider says.
         let live = self.provider.live().await;
         let rows = self.books.rows().await;
-        self.seen.refreshes += self.provider.read_on().await;
+        self.provider.read_on().await;
         let now_ms = Clock::system().now().as_millisecond();
         let mut struck = Vec::new();
-        for seat in &self.seats {
+        let doubted = self.doubted.iter().map(|each| (&each.seat, Some(each)));
+        for (seat, doubted) in self.seats.iter().map(|seat| (seat, None)).chain(doubted) {
             let (row, live) = (&rows[&seat.account], live[&seat.grant]);
             self.expect_told(seat, row, live);
             let on_disk = self.on_disk.entry(seat.account.clone()).or_default();
@@ -394,7 +351,8 @@ impl Proof {
             }
             let house = &self.signed.houses[plan.at];
             let is_of_the_dead = row.node.as_deref() == Some(node(house, &self.books).as_str());
-            if row.told != Told::Refreshing || !is_of_the_dead {
+            let is_lost = doubted.is_some_and(|each| self.is_excused(each, live));
+            if !is_of_the_dead || is_lost {
                 continue;
             }
             let pair = (seat.account.clone(), row.generation);
@@ -455,6 +413,15 @@ impl Proof {
     /// met, which is a replay of what was in flight; and sets those apart who are in doubt then.
     async fn see_to(&mut self, struck: Vec<Struck>, at: Option<usize>, before_ms: i64) {
         for each in struck {
+            let met = each.met;
+            let excuse = Some(Excuse::Killed { met, before_ms });
+            let mut doubted = self.doubted.iter_mut();
+            if let Some(doubted) = doubted.find(|doubted| doubted.seat.account == each.seat.account)
+            {
+                doubted.excuse = excuse;
+                doubted.generation = each.generation;
+                continue;
+            }
             let told = match at {
                 Some(at) => self.signed.refresh(at, &each.seat).await,
                 None => None,
@@ -466,9 +433,8 @@ impl Proof {
                 continue;
             }
             self.seats.retain(|seat| seat.account != each.seat.account);
-            let met = each.met;
             self.doubted.push(Doubted {
-                excuse: Some(Excuse::Killed { met, before_ms }),
+                excuse,
                 generation: each.generation,
                 seat: each.seat,
             });
@@ -517,12 +483,24 @@ impl Proof {
         self.look(None).await;
         let live = self.provider.live().await;
         let at = self.served.iter().position(Option::is_some).unwrap();
-        let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+        let counts = self.provider.counts().await;
+        self.seen.refreshes = counts.values().map(|(issued, _)| issued - 1).sum();
+        let mut lost: BTreeMap<Option<Met>, u64> = BTreeMap::new();
         for each in std::mem::take(&mut self.doubted) {
             let (row, live) = (&rows[&each.seat.account], live[&each.seat.grant]);
             self.expect_told(&each.seat, row, live);
             if row.told == Told::ReauthRequired {
-                let why = self.excuse(&each, live);
+                assert!(
+                    self.is_excused(&each, live),
+                    "seed {}: {:?} is lost outside the window: {:?}, {row:?}, {live:?}",
+                    self.seed,
+                    each.seat,
+                    each.excuse
+                );
+                let why = match each.excuse {
+                    Some(Excuse::Killed { met, .. }) => Some(met),
+                    Some(Excuse::ReplyLost) | None => None,
+                };
                 *lost.entry(why).or_default() += 1;
                 self.expect_told_to_sign_in(at, &each.seat).await;
             } else {
@@ -543,28 +521,20 @@ impl Proof {
         for each in served {
             each.kill().await;
         }
-        println!("seed {}: signed in anew {lost:?}", self.seed);
+        self.seen.lost = lost;
     }
 
-    /// Why this account may be lost.
-    #[track_caller]
-    fn excuse(&self, each: &Doubted, live: Live) -> String {
+    /// Whether an account may have lost this pair, which the provider takes.
+    fn is_excused(&self, each: &Doubted, live: Live) -> bool {
         let call = self.provider.last_call(&each.seat.grant, live.issued_at_ms);
-        let call = call.expect("a pair was asked for");
-        match each.excuse {
-            Some(Excuse::ReplyLost) => "a reply was lost".to_owned(),
-            Some(Excuse::Killed { met, before_ms })
-                if met != Met::Journaled
-                    && live.generation == each.generation + 1
-                    && call.at_ms <= before_ms =>
-            {
-                format!("{met:?}")
+        live.generation == each.generation + 1
+            && match each.excuse {
+                None => false,
+                Some(Excuse::ReplyLost) => true,
+                Some(Excuse::Killed { met, before_ms }) => {
+                    met != Met::Journaled && call.is_some_and(|call| call.at_ms <= before_ms)
+                }
             }
-            excuse => panic!(
-                "seed {}: {:?} is lost outside the window: {excuse:?}, {live:?}, {call:?}",
-                self.seed, each.seat
-            ),
-        }
     }
 
     /// An account that is lost says so, and what to do.
@@ -583,15 +553,17 @@ impl Proof {
         let log = self.signed.houses[0].log();
         assert!(!log.contains("panicked"), "{log}");
         println!(
-            "seed {}: kills {:?}; {} refreshes, asked for {} times; met {:?}, of which were kept {:?}; \
-             0 lost outside the window, 0 silent; the longest in memory alone at a kill {} ms, and \
-             from the provider's reply to a commit {} ms",
+            "seed {}: {} kills, at {:?}; {} refreshes; the kills met {:?}, of which the next run kept \
+             {:?} at once; signed in anew must be {:?} (None: a reply was lost, and nobody killed); \
+             0 lost outside the window, 0 silent; the longest that a lost pair was in memory alone \
+             {} ms, and the longest from a pair's issue to its commit {} ms",
             self.seed,
+            seen.kills.values().sum::<u64>(),
             seen.kills,
             seen.refreshes,
-            seen.asked.load(Ordering::Relaxed),
             seen.met,
             seen.kept,
+            seen.lost,
             seen.longest_in_hand_ms,
             seen.longest_window_ms,
         );
@@ -600,11 +572,11 @@ impl Proof {
 
 /// How many accounts are played with.
 fn accounts() -> usize {
-    if is_full() { 60 } else { 7 }
+    if is_full() { 60 } else { 6 }
 }
 
 /// Refresh after refresh of accounts by chance, through processes by chance.
-async fn play(signed: &Signed, seats: &[&Seat], mut rng: Rng, asked: &AtomicU64) {
+async fn play(signed: &Signed, seats: &[&Seat], mut rng: Rng) {
     loop {
         let seat = seats[rng.usize(0..seats.len())];
         let at = rng.usize(0..signed.houses.len());
@@ -614,109 +586,5 @@ async fn play(signed: &Signed, seats: &[&Seat], mut rng: Rng, asked: &AtomicU64)
         if signed.refresh(at, seat).await.is_none() {
             Clock::system().sleep(LOOK_EVERY).await;
         }
-        asked.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// Waits until the point is reached at which the process is to be killed.
-async fn come_about(
-    plan: &Plan,
-    moment: Duration,
-    signed: &Signed,
-    process: &Served,
-    books: &mut Books,
-    provider: &mut Provider,
-) {
-    let clock = Clock::system();
-    let began_at = clock.monotonic();
-    let node = node(&signed.houses[plan.at], books);
-    loop {
-        let is_there = match plan.point {
-            Point::Random => {
-                clock.sleep(moment).await;
-                true
-            }
-            Point::Unsent => is_unsent(plan, &node, process, books, provider).await,
-            Point::Arrived => {
-                provider.read_on().await;
-                plan.targets.iter().all(|(seat, _)| {
-                    let last = provider.last_call(&seat.grant, i64::MAX);
-                    last.is_some_and(|call| call.status.is_none())
-                })
-            }
-            Point::Replying | Point::ReplyLost | Point::Journaled | Point::Recovering => {
-                let live = provider.live().await;
-                let mut targets = plan.targets.iter();
-                targets.all(|(seat, generation)| live[&seat.grant].generation > *generation)
-            }
-            Point::Committed => {
-                let rows = books.rows().await;
-                let mut targets = plan.targets.iter();
-                targets.any(|(seat, generation)| rows[&seat.account].generation > *generation)
-            }
-        };
-        if is_there {
-            break;
-        }
-        assert!(
-            clock.monotonic() - began_at < SETTLED_WITHIN,
-            "{:?}",
-            plan.point
-        );
-        tokio::task::yield_now().await;
-    }
-    if plan.point == Point::Journaled {
-        books.lock().await;
-        let house = &signed.houses[plan.at];
-        let rows = books.rows().await;
-        let waits =
-            |(seat, generation): &&(Seat, u64)| rows[&seat.account].generation == *generation;
-        let waiting: Vec<_> = plan.targets.iter().filter(waits).collect();
-        loop {
-            let pairs: HashSet<_> = journaled(house).into_iter().collect();
-            let is_there = |(seat, generation): &&(Seat, u64)| {
-                pairs.contains(&(seat.account.clone(), *generation))
-            };
-            if waiting.iter().all(is_there) {
-                break;
-            }
-            assert!(clock.monotonic() - began_at < SETTLED_WITHIN, "{waiting:?}");
-            clock.sleep(LOOK_EVERY).await;
-        }
-        // Before the database has said no: until then it would be in memory alone.
-        let log = house.log();
-        assert!(!log.contains("is not stored yet"), "{log}");
-    }
-}
-
-/// Whether an intent of this process is committed of which nothing has arrived at the provider. The
-/// process is stopped then, so that it stays so.
-async fn is_unsent(
-    plan: &Plan,
-    node: &str,
-    process: &Served,
-    books: &mut Books,
-    provider: &mut Provider,
-) -> bool {
-    let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
-    let unsent = async |books: &mut Books, provider: &mut Provider| {
-        let rows = books.rows().await;
-        provider.read_on().await;
-        plan.targets.iter().any(|(seat, _)| {
-            let row = &rows[&seat.account];
-            let last = provider.last_call(&seat.grant, i64::MAX);
-            row.told == Told::Refreshing
-                && row.node.as_deref() == Some(node)
-                && last.is_none_or(|call| call.at_ms < row.since_ms)
-        })
-    };
-    if !unsent(books, provider).await {
-        return false;
-    }
-    kill_process(pid, Signal::STOP).unwrap();
-    if unsent(books, provider).await {
-        return true;
-    }
-    kill_process(pid, Signal::CONT).unwrap();
-    false
 }

@@ -28,7 +28,10 @@ struct Size {
     /// Accounts beside those, one reply of each of which is lost.
     unlucky: usize,
     refreshes: usize,
+    /// How slow a reply is that is slow: until the provider redeems, and once it has. A reply has
+    /// about 170 bytes, and ten seconds to come.
     slowest_ms: u64,
+    bytes_per_s: u64,
 }
 
 const FULL: Size = Size {
@@ -38,15 +41,17 @@ const FULL: Size = Size {
     unlucky: 8,
     refreshes: 10_000,
     slowest_ms: 50_000,
+    bytes_per_s: 25,
 };
 
 const SLICE: Size = Size {
     processes: 3,
     tasks: 4,
-    accounts: 7,
+    accounts: 5,
     unlucky: 1,
-    refreshes: 70,
+    refreshes: 50,
     slowest_ms: 1_500,
+    bytes_per_s: 150,
 };
 
 struct Race {
@@ -54,6 +59,8 @@ struct Race {
     seats: Vec<Seat>,
     is_over: AtomicBool,
     asked: AtomicU64,
+    /// Answered with a process's "come again".
+    put_off: AtomicU64,
     reads: AtomicU64,
 }
 
@@ -70,6 +77,8 @@ impl Race {
             self.asked.fetch_add(1, Ordering::Relaxed);
             // Nobody who waits is told that the credential is bad.
             assert!([200, 408].contains(&reply.status), "{reply:?}");
+            self.put_off
+                .fetch_add(u64::from(reply.status == 408), Ordering::Relaxed);
         }
     }
 
@@ -92,8 +101,8 @@ fn slow(seats: &[Seat], size: &Size, rng: &mut Rng) -> Vec<(String, u64, Value)>
     for seat in seats {
         let delay = json!({"kind": "delay", "ms": rng.u64(size.slowest_ms / 10..=size.slowest_ms)});
         faults.push((seat.grant.clone(), rng.u64(0..rounds), delay));
-        // A reply has about 170 bytes.
-        let trickle = json!({"kind": "trickle", "bytes_per_s": rng.u64(60..400)});
+        let rate = rng.u64(size.bytes_per_s..10 * size.bytes_per_s);
+        let trickle = json!({"kind": "trickle", "bytes_per_s": rate});
         faults.push((seat.grant.clone(), rng.u64(0..rounds), trickle));
     }
     faults
@@ -137,6 +146,7 @@ pub async fn run() {
         seats,
         is_over: AtomicBool::new(false),
         asked: AtomicU64::new(0),
+        put_off: AtomicU64::new(0),
         reads: AtomicU64::new(0),
     };
     let clock = Clock::system();
@@ -193,11 +203,12 @@ pub async fn run() {
     drop(served);
     assert!(!race.signed.houses[0].log().contains("panicked"));
     println!(
-        "seed {seed}: {refreshes} refreshes of {} accounts in {took:?}, asked for {} times by {} \
-         tasks of {} processes; 0 replays, 0 lost; {} with a lost reply were told of, each; \
+        "seed {seed}: {refreshes} refreshes of {} accounts in {took:?}, asked for {} times ({} were told to \
+         come again) by {} tasks of {} processes; 0 replays, 0 lost; {} with a lost reply were told of, each; \
          {} reads, all served",
         lucky.len(),
         race.asked.into_inner(),
+        race.put_off.into_inner(),
         size.tasks * size.processes,
         size.processes,
         unlucky.len(),
