@@ -103,16 +103,17 @@ pub async fn run(schema: Option<&Schema>, processes: usize) {
     let (kills, random) = if is_full() { (500, 250) } else { (9, 2) };
     let seed = only_seed().unwrap_or(1);
     let mut proof = Proof::new(schema, processes, seed).await;
-    let (mut done, mut named) = (0, NAMED.iter().cycle());
+    let (mut done, mut done_at_random, mut named) = (0, 0, NAMED.iter().cycle());
     while done < kills {
         // Evenly among the others, and the last one.
-        let is_random = done * random / kills != (done + 1) * random / kills;
+        let is_random = (done_at_random + 1) * kills <= random * (done + 1);
         let point = match is_random {
             true => Point::Random,
             false => *named.next().expect("there is always another"),
         };
         println!("kill {done} of seed {seed}: {point:?}");
         done += proof.kill(point, done + 1 == kills).await;
+        done_at_random += usize::from(is_random);
     }
     proof.settle().await;
     proof.tell();
@@ -195,7 +196,8 @@ impl Proof {
         }
         let before_ms = Clock::system().now().as_millisecond();
         // Now and then others have to see to what it left.
-        let is_left = self.served.len() > 1 && (is_last || self.rng.u8(0..8) == 0);
+        let is_other_up = self.served.iter().any(Option::is_some);
+        let is_left = is_other_up && (is_last || self.rng.u8(0..8) == 0);
         if is_left && journaled(&self.signed.houses[plan.at]).is_empty() {
             self.see_to(struck, None, before_ms).await;
         } else {

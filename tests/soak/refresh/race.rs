@@ -1,15 +1,11 @@
 //! Many processes, many tasks in each, and all of them want the same accounts refreshed.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fastrand::Rng;
 use futures_util::future::join_all;
 use rolecall::clock::Clock;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     LOOK_EVERY, SETTLED_WITHIN,
@@ -55,16 +51,52 @@ const SLICE: Size = Size {
 };
 
 struct Race {
+    size: Size,
+    seed: u64,
     signed: Signed,
+    /// Those of whom none is lost, and then the unlucky ones.
     seats: Vec<Seat>,
     is_over: AtomicBool,
     asked: AtomicU64,
-    /// Answered with a process's "come again".
+    /// Told to come again.
     put_off: AtomicU64,
     reads: AtomicU64,
 }
 
 impl Race {
+    fn lucky(&self) -> &[Seat] {
+        &self.seats[..self.size.accounts]
+    }
+
+    fn unlucky(&self) -> &[Seat] {
+        &self.seats[self.size.accounts..]
+    }
+
+    /// Has the provider answer late, before it has redeemed and after it has; and lose a reply of
+    /// each that is unlucky.
+    async fn slow_down(&self, provider: &Provider, rng: &mut Rng) {
+        let size = &self.size;
+        let rounds = (size.refreshes / size.accounts) as u64;
+        let mut faults = Vec::new();
+        for seat in self.lucky() {
+            let ms = rng.u64(size.slowest_ms / 10..=size.slowest_ms);
+            let delay = json!({"kind": "delay", "ms": ms});
+            faults.push((seat.grant.as_str(), rng.u64(0..rounds), delay));
+            let rate = rng.u64(size.bytes_per_s..10 * size.bytes_per_s);
+            let trickle = json!({"kind": "trickle", "bytes_per_s": rate});
+            faults.push((seat.grant.as_str(), rng.u64(0..rounds), trickle));
+        }
+        for seat in self.unlucky() {
+            let cut = match rng.bool() {
+                true => json!({"kind": "drop_reply"}),
+                false => json!({"kind": "truncate", "bytes": rng.u64(0..100)}),
+            };
+            // Each is asked for more often than that.
+            faults.push((seat.grant.as_str(), rng.u64(0..=rounds / 20), cut));
+        }
+        provider.strike(&faults).await;
+    }
+
     async fn ask_on(&self, at: usize, mut rng: Rng) {
         while !self.is_over.load(Ordering::Relaxed) {
             let seat = &self.seats[rng.usize(0..self.seats.len())];
@@ -74,38 +106,74 @@ impl Race {
                 continue;
             }
             let reply = self.signed.refresh(at, seat).await.expect("it is up");
-            self.asked.fetch_add(1, Ordering::Relaxed);
             // Nobody who waits is told that the credential is bad.
             assert!([200, 408].contains(&reply.status), "{reply:?}");
-            self.put_off
-                .fetch_add(u64::from(reply.status == 408), Ordering::Relaxed);
+            let is_put_off = u64::from(reply.status == 408);
+            self.put_off.fetch_add(is_put_off, Ordering::Relaxed);
+            self.asked.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Ends the race once so many refreshes came about.
-    async fn count_to(&self, provider: &mut Provider, refreshes: usize) -> usize {
+    async fn count(&self, provider: &mut Provider) {
         let mut seen = 0;
-        while seen < refreshes {
+        while seen < self.size.refreshes {
             seen += provider.read_on().await;
             Clock::system().sleep(LOOK_EVERY).await;
         }
         self.is_over.store(true, Ordering::Relaxed);
-        seen
     }
-}
 
-/// Replies that come late: held before the provider has redeemed, and after it has.
-fn slow(seats: &[Seat], size: &Size, rng: &mut Rng) -> Vec<(String, u64, Value)> {
-    let rounds = (size.refreshes / size.accounts) as u64;
-    let mut faults = Vec::new();
-    for seat in seats {
-        let delay = json!({"kind": "delay", "ms": rng.u64(size.slowest_ms / 10..=size.slowest_ms)});
-        faults.push((seat.grant.clone(), rng.u64(0..rounds), delay));
-        let rate = rng.u64(size.bytes_per_s..10 * size.bytes_per_s);
-        let trickle = json!({"kind": "trickle", "bytes_per_s": rate});
-        faults.push((seat.grant.clone(), rng.u64(0..rounds), trickle));
+    /// What is slow comes yet, and of each pair that got lost the provider says so twice.
+    async fn settle(&self, books: &mut Books) {
+        let clock = Clock::system();
+        let began_at = clock.monotonic();
+        loop {
+            let rows = books.rows().await;
+            let are =
+                |seats: &[Seat], told| seats.iter().all(|seat| rows[&seat.account].told == told);
+            if are(self.lucky(), Told::Healthy) && are(self.unlucky(), Told::ReauthRequired) {
+                break;
+            }
+            let waited = clock.monotonic() - began_at;
+            assert!(waited < SETTLED_WITHIN, "seed {}: {rows:?}", self.seed);
+            if !is_full() {
+                books.later("-").await;
+            }
+            clock.sleep(LOOK_EVERY).await;
+        }
     }
-    faults
+
+    /// No refresh token came twice, and every account has the pair that the provider takes. Gives
+    /// how many refreshes came about.
+    async fn judge(&self, provider: &Provider, books: &mut Books) -> u64 {
+        let seed = self.seed;
+        let counts = provider.counts().await;
+        let rows = books.rows().await;
+        let mut refreshes = 0;
+        for (n, seat) in self.lucky().iter().enumerate() {
+            let (issued, replays) = counts[&seat.grant];
+            assert_eq!(replays, 0, "seed {seed}: {seat:?} was replayed");
+            assert_eq!(
+                rows[&seat.account].generation, issued,
+                "seed {seed}: {seat:?}"
+            );
+            refreshes += issued - 1;
+            let at = n % self.size.processes;
+            let reply = self.signed.refresh(at, seat).await.unwrap().expect(200);
+            assert_eq!(state_in(&reply), "healthy", "seed {seed}: {reply}");
+        }
+        let live = provider.live().await;
+        for seat in self.lucky() {
+            let next = counts[&seat.grant].0 + 1;
+            assert_eq!(live[&seat.grant].generation, next, "seed {seed}: {seat:?}");
+        }
+        for (n, seat) in self.seats.iter().enumerate() {
+            let at = n % self.size.processes;
+            self.signed.expect_served(at, seat).await;
+        }
+        refreshes
+    }
 }
 
 pub async fn run() {
@@ -121,27 +189,11 @@ pub async fn run() {
     for n in 0..size.accounts + size.unlucky {
         seats.push(signed.sign_in_and_walk(n % size.processes).await);
     }
-    let (lucky, unlucky) = seats.split_at(size.accounts);
-    let (lucky, unlucky) = (lucky.to_vec(), unlucky.to_vec());
     let mut provider = Provider::new(signed.houses[0].clone());
     let mut books = Books::open(&signed.houses[0], Some(&schema)).await;
-    let mut faults = slow(&lucky, &size, &mut rng);
-    for seat in &unlucky {
-        let cut = if rng.bool() {
-            json!({"kind": "drop_reply"})
-        } else {
-            json!({"kind": "truncate", "bytes": rng.u64(0..100)})
-        };
-        faults.push((seat.grant.clone(), rng.u64(0..3), cut));
-    }
-    let by_grant: Vec<_> = faults
-        .iter()
-        .map(|(grant, after, fault)| (grant.as_str(), *after, fault.clone()))
-        .collect();
-    provider.strike(&by_grant).await;
-    provider.read_on().await;
-
     let race = Race {
+        size,
+        seed,
         signed,
         seats,
         is_over: AtomicBool::new(false),
@@ -149,71 +201,32 @@ pub async fn run() {
         put_off: AtomicU64::new(0),
         reads: AtomicU64::new(0),
     };
+    race.slow_down(&provider, &mut rng).await;
     let clock = Clock::system();
     let began_at = clock.monotonic();
-    let tasks = (0..size.processes * size.tasks).map(|n| (n % size.processes, rng.fork()));
+    let processes = race.size.processes;
+    let tasks = (0..processes * race.size.tasks).map(|n| (n % processes, rng.fork()));
     let tasks: Vec<_> = tasks.collect();
-    let (refreshes, _) = tokio::join!(
-        race.count_to(&mut provider, size.refreshes),
+    tokio::join!(
+        race.count(&mut provider),
         join_all(tasks.into_iter().map(|(at, rng)| race.ask_on(at, rng))),
     );
     let took = clock.monotonic() - began_at;
-
-    // What is slow comes yet, and of each pair that got lost the provider has said so twice.
-    let is_settled = |told: Told, is_lucky: bool| match is_lucky {
-        true => told == Told::Healthy,
-        false => told == Told::ReauthRequired,
-    };
-    let began_at = clock.monotonic();
-    loop {
-        let rows = books.rows().await;
-        let of = |seat: &Seat, is_lucky| is_settled(rows[&seat.account].told, is_lucky);
-        if lucky.iter().all(|seat| of(seat, true)) && unlucky.iter().all(|seat| of(seat, false)) {
-            break;
-        }
-        assert!(
-            clock.monotonic() - began_at < SETTLED_WITHIN,
-            "seed {seed}: {rows:?}"
-        );
-        if !is_full() {
-            books.later("-").await;
-        }
-        clock.sleep(LOOK_EVERY).await;
-    }
+    race.settle(&mut books).await;
     provider.strike(&[]).await;
-    let counts = provider.counts().await;
-    let (live, rows) = (provider.live().await, books.rows().await);
-    for (n, seat) in lucky.iter().enumerate() {
-        let (issued, replays) = counts[&seat.grant];
-        assert_eq!(replays, 0, "seed {seed}: {seat:?} was replayed");
-        assert_eq!(live[&seat.grant].generation, issued, "{seat:?}");
-        assert_eq!(rows[&seat.account].generation, issued, "{seat:?}");
-        let at = n % size.processes;
-        let reply = race.signed.refresh(at, seat).await.unwrap().expect(200);
-        assert_eq!(state_in(&reply), "healthy", "seed {seed}: {reply}");
-        race.signed.expect_served(at, seat).await;
-    }
-    let live: HashMap<_, _> = provider.live().await;
-    for seat in &lucky {
-        assert_eq!(live[&seat.grant].generation, counts[&seat.grant].0 + 1);
-    }
-    for (n, seat) in unlucky.iter().enumerate() {
-        race.signed.expect_served(n % size.processes, seat).await;
-    }
+    let refreshes = race.judge(&provider, &mut books).await;
     drop(served);
-    assert!(!race.signed.houses[0].log().contains("panicked"));
+    let log = race.signed.houses[0].log();
+    assert!(!log.contains("panicked"), "{log}");
     println!(
-        "seed {seed}: {refreshes} refreshes of {} accounts in {took:?}, asked for {} times ({} were told to \
-         come again) by {} tasks of {} processes; 0 replays, 0 lost; {} with a lost reply were told of, each; \
-         {} reads, all served",
-        lucky.len(),
-        race.asked.into_inner(),
-        race.put_off.into_inner(),
-        size.tasks * size.processes,
-        size.processes,
-        unlucky.len(),
-        race.reads.into_inner(),
+        "seed {seed}: {refreshes} refreshes of {} accounts in {took:?}, asked for {} times by {} tasks \
+         of {processes} processes ({} were told to come again): 0 replays, 0 lost; {} accounts with \
+         a lost reply, each of which was told; {} reads, all served",
+        race.lucky().len(),
+        race.asked.load(Ordering::Relaxed),
+        race.size.tasks * processes,
+        race.put_off.load(Ordering::Relaxed),
+        race.unlucky().len(),
+        race.reads.load(Ordering::Relaxed),
     );
 }
-
-const _: () = assert!(SETTLED_WITHIN.as_secs() > Duration::from_secs(300).as_secs());
