@@ -24,7 +24,7 @@ pub fn serve(state: &mut State, control: &str, call: &Call) -> Reply {
     let answer = match (call.method.as_str(), control) {
         ("GET", "truth") => Ok(truth(state)),
         ("GET", "log") => log(state, &call.query),
-        ("GET", "tokens") => Ok(tokens(state)),
+        ("GET", "tokens") => tokens(state, &call.query),
         ("GET", "clients") => Ok(Reply::json(200, state.clients.all())),
         ("POST", "clients") => parse(body).and_then(|client| register(state, &client)),
         ("POST", "mutate") => parse(body).and_then(|ops| mutate(state, ops)),
@@ -77,7 +77,12 @@ fn log(state: &State, query: &Query) -> Result<Reply, String> {
     Ok(Reply::json(200, &entries))
 }
 
-fn tokens(state: &State) -> Reply {
+fn tokens(state: &State, query: &Query) -> Result<Reply, String> {
+    let is_live_only = match query.get("live") {
+        None => false,
+        Some("true") => true,
+        Some(_) => return Err("live is true, or absent".to_owned()),
+    };
     let people = &state.world.people;
     let login = |id| {
         let person = people.get(id).or_else(|| state.world.removed.get(&id));
@@ -85,8 +90,9 @@ fn tokens(state: &State) -> Reply {
             .map(|person| person.email.clone())
             .unwrap_or_default()
     };
-    let rows: Vec<_> = state.tokens.rows(state.now(), login).collect();
-    Reply::json(200, &rows)
+    let rows = state.tokens.rows(state.now(), login);
+    let rows: Vec<_> = rows.filter(|row| row.live || !is_live_only).collect();
+    Ok(Reply::json(200, &rows))
 }
 
 #[derive(Deserialize)]

@@ -95,6 +95,8 @@ pub struct TokenRow<'a> {
     pub client_id: Option<&'a str>,
     pub login: String,
     pub generation: u32,
+    /// In the world's time.
+    pub issued_at_ms: i64,
     pub live: bool,
     pub redeemed: u32,
     pub replays_refused: u32,
@@ -441,6 +443,7 @@ impl Tokens {
             client_id: token.grant.client_id.as_deref(),
             login: login(token.grant.person),
             generation: token.generation,
+            issued_at_ms: token.issued_at.as_millisecond(),
             live: token.is_live(now),
             redeemed: token.redeemed,
             replays_refused: token.replays_refused,

@@ -8,7 +8,7 @@
 //! 1. Take the row. If more than [`SENT_WITHIN`] has passed since, send nothing and start over:
 //!    others would take it over before an answer must have come.
 //! 2. Send once, with a minute to be answered.
-//! 3. Store what came before anything uses it. What the database does not take waits in the
+//! 3. Store what came before anything uses it. What the database does not take at once waits in the
 //!    journal and is tried again for ever.
 //!
 //! In one process, who asks for the refresh of an account that is being refreshed waits for that
@@ -83,6 +83,10 @@ const AFTER_DOUBT: (Duration, Duration) = (Duration::from_secs(3), Duration::fro
 
 /// The waits between tries to store a pair.
 const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// After this a pair that the database has not taken yet goes to the journal as well. The database
+/// may need many seconds to say no, and until then the pair would be in memory alone.
+const JOURNALED_AFTER: Duration = Duration::from_millis(250);
 
 /// How long this process waits, when it ends, for what it has in hand: for as long as an answer
 /// may take, and its storing.
@@ -431,7 +435,7 @@ impl Gateway {
     }
 
     /// Stores a pair, however long the database does not take it. It is out of hand once the
-    /// journal has it, too; a gateway that has closed leaves it there (None), since the next run
+    /// journal has it, which is soon; a gateway that has closed leaves it there (None), since the next run
     /// needs the journal.
     async fn store_pair(
         &self,
@@ -443,7 +447,30 @@ impl Gateway {
         let mut is_journaled = false;
         let mut wait = STORED_AGAIN.0;
         loop {
-            match store.commit_pair(pending).await {
+            // In a task of its own, since nobody may drop it on its way.
+            let mut commit = {
+                let (store, pending) = (store.clone(), pending.clone());
+                let commit = async move { store.commit_pair(&pending).await };
+                self.0.runtime.spawn(commit)
+            };
+            let in_time = tokio::time::timeout(JOURNALED_AFTER, &mut commit).await;
+            if !is_journaled && !matches!(in_time, Ok(Ok(Ok(_)))) {
+                match store.journal_pair(pending) {
+                    Ok(()) => {
+                        is_journaled = true;
+                        in_hand.take();
+                    }
+                    Err(error) => tracing::error!(
+                        account = %pending.account, %error,
+                        "a new pair of tokens is in memory alone"
+                    ),
+                }
+            }
+            let outcome = match in_time {
+                Ok(outcome) => outcome,
+                Err(_) => commit.await,
+            };
+            match outcome.map_err(Error::internal).flatten() {
                 Ok(committed) => {
                     self.0.metrics.refresh(if is_journaled {
                         RefreshOutcome::Journalled
@@ -460,18 +487,6 @@ impl Gateway {
                         account = %pending.account, %error,
                         "a new pair of tokens is not stored yet"
                     );
-                }
-            }
-            if !is_journaled {
-                match store.journal_pair(pending) {
-                    Ok(()) => {
-                        is_journaled = true;
-                        in_hand.take();
-                    }
-                    Err(error) => tracing::error!(
-                        account = %pending.account, %error,
-                        "a new pair of tokens is in memory alone"
-                    ),
                 }
             }
             if is_journaled && self.0.has_closed.load(Ordering::Relaxed) {

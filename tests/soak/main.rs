@@ -12,6 +12,8 @@
 //! * [`crowd`]: a provider's limit is never passed and its wait is obeyed.
 //! * [`rotation`]: the key ring changes again and again under load, whatever is killed meanwhile.
 //! * [`replicas`]: two processes on one PostgreSQL database are one, whichever is killed.
+//! * [`refresh`]: tokens that are good once are refreshed once, and none is lost but in a kill's
+//!   window, or silently.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
@@ -26,6 +28,7 @@ mod faults;
 mod judge;
 mod kill;
 mod process;
+mod refresh;
 mod replicas;
 mod rotation;
 #[path = "../postgres/mod.rs"]

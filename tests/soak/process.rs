@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -103,12 +103,18 @@ impl House {
         self.directory.path().join(name).display().to_string()
     }
 
+    /// The folder of this process's own, which outlives it.
+    pub fn journal(&self) -> PathBuf {
+        self.directory.path().join(format!("{}.journal", self.port))
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(ROLECALL);
         command
             .env_clear()
             .env("ROLECALL_KEYS_FILE", self.path("rolecall.keys"))
             .env("ROLECALL_STORE__URL", &self.store_url)
+            .env("ROLECALL_STORE__JOURNAL", self.journal())
             .env(
                 "ROLECALL_SERVER__LISTEN",
                 format!("127.0.0.1:{}", self.port),
@@ -276,10 +282,15 @@ impl House {
     }
 }
 
-/// A port that nobody has at the moment.
+/// A port that nobody has at the moment. It is below those that are given to connections, of which
+/// one may be made while its process is down.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let port = fastrand::u16(16_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 async fn read_whole(request: reqwest::RequestBuilder) -> Option<Reply> {
@@ -303,6 +314,11 @@ fn client() -> reqwest::Client {
 }
 
 impl Served {
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the process runs")
+    }
+
     /// SIGKILL, to this process and no other.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
@@ -310,8 +326,7 @@ impl Served {
 
     /// The most memory that the process ever had, in MiB.
     pub fn peak_mib(&self) -> u64 {
-        let id = self.child.id().expect("the process runs");
-        peak_kib(id).expect("the process runs") / 1024
+        peak_kib(self.id()).expect("the process runs") / 1024
     }
 }
 
