@@ -9,6 +9,7 @@ schemathesis has spoilt on purpose stays as it is.
 import json
 import os
 import random
+import urllib.parse
 import uuid
 
 import requests
@@ -64,11 +65,46 @@ requests.post(
     DEMO["simulator"]["control_url"] + "/mutate",
     json=[{"op": "remove_user", "id": user} for user in gone],
 ).raise_for_status()
+# Somebody who is there still, and whom an administrator's token may stand for.
+ASSUMED = next(
+    user["email"]
+    for user in truth["users"]
+    if user["id"] not in gone and not user["admin"] and user["status"] == "ACTIVE"
+)
 WALKS = []
 for account in HELD:
     walk = call("POST", f"/accounts/{account}/walks?wait=60")
     assert walk["state"] == "held", walk
     WALKS.append((account, walk["id"]))
+
+
+def profile():
+    """A connector profile that may be changed."""
+    app = DEMO["simulator"]["oauth_client"]
+    body = {"provider": "smartsheet", "base_url": DEMO["simulator"]["api_base"]}
+    body |= {name: app[name] for name in ("client_id", "client_secret")}
+    return call("POST", "/connector_profiles", json=body)["id"]
+
+
+def sign_in():
+    """What a browser brings back from a sign-in that was begun and consented to."""
+    app = DEMO["simulator"]["oauth_client"]
+    begun = call(
+        "POST",
+        "/oauth/authorization_url",
+        json={
+            "profile": DEMO["profile"],
+            "callback_url": app["redirect_url"],
+            "origin_owner_id": "fuzz",
+            "origin_owner_name": "Made to be changed",
+        },
+    )
+    page, _, asked = begun["url"].partition("?")
+    form = urllib.parse.parse_qsl(asked)
+    form += [("login", "ana.ruiz@example.org"), ("decision", "allow")]
+    answer = requests.post(page, data=form, allow_redirects=False)
+    back = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(answer.headers["location"]).query))
+    return {name: back[name] for name in ("state", "code")}
 
 
 def is_id(text):
@@ -89,8 +125,9 @@ def before_call(context, case, kwargs):
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """A key that is revoked stays to be seen, with its end: it is gone for whoever calls with it."""
-    return not (isinstance(failure, UseAfterFree) and case.path.startswith("/api_keys"))
+    """A key that is revoked, and an account that is disconnected, stay to be seen with their end."""
+    stays = case.path.startswith(("/api_keys", "/accounts"))
+    return not (isinstance(failure, UseAfterFree) and stays)
 
 
 def name_account(case):
@@ -109,10 +146,17 @@ def name_account(case):
 def path(case):
     """Half of the ids of the right form are of something, where they come of no earlier answer."""
     ids = case.path_parameters or {}
+    # What others read from stays linked and enabled.
+    if case.method == "DELETE" and ids.get("id") in ACCOUNTS + HELD:
+        ids["id"] = linked()
+    elif case.method == "PATCH" and ids.get("id") == DEMO["profile"]:
+        ids["id"] = profile()
     if case.meta.phase.name == TestPhase.STATEFUL or CHANCE.random() < 0.5:
         return
     if case.path.startswith("/api_keys") and is_id(ids.get("id")):
         ids["id"] = call("POST", "/api_keys", json={"scopes": ["iam:read"]})["id"]
+    elif case.path.startswith("/connector_profiles") and is_id(ids.get("id")):
+        ids["id"] = profile()
     elif "walk" in ids and is_id(ids["id"]) and is_id(ids["walk"]):
         ids["id"], ids["walk"] = WALKS[-1] if case.path.endswith("/release") else WALKS[0]
     elif case.method == "DELETE" and is_id(ids.get("id")):
@@ -150,8 +194,31 @@ def body(case):
     if case.path == "/accounts":
         case.body.pop("region", None)
         case.body.update({name: sound[name] for name in ("provider", "base_url", "credential")})
+        if case.body.get("assume_user"):
+            case.body["assume_user"] = ASSUMED
     elif "credential" in case.body:
         case.body["credential"] = sound["credential"]
+    if case.path.startswith("/connector_profiles"):
+        # At one of two places, here at the demo's.
+        case.body.pop("region", None)
+        if case.method == "POST":
+            case.body["base_url"] = sound["base_url"]
+        if case.body.get("scopes"):
+            case.body["scopes"] = ["READ_USERS"]
+        if case.body.get("redirect_url") == "":
+            case.body["redirect_url"] = None
+    # Pages outside are the operator's to register.
+    if case.path == "/connect_sessions":
+        for name in ("return_url", "opener_origin"):
+            case.body.pop(name, None)
+        if case.body.get("connector_profile_id"):
+            case.body["connector_profile_id"] = DEMO["profile"]
+    if case.path == "/oauth/authorization_url":
+        app = DEMO["simulator"]["oauth_client"]
+        case.body.update(profile=DEMO["profile"], callback_url=app["redirect_url"])
+    # A state and a code are good once.
+    if case.path == "/oauth/token_exchange":
+        case.body.update(sign_in())
     # Ends lie in the future.
     if case.body.get("expires_at"):
         case.body["expires_at"] = "2999-12-31T23:59:59Z"
