@@ -158,9 +158,12 @@ impl Proof {
         let signed = &self.signed;
         let asking = async {
             let targets = plan.targets.iter().map(|(seat, _)| async {
-                signed.refresh(plan.at, seat).await;
-                while matches!(point, Point::Unsent | Point::Committed) {
+                loop {
                     signed.refresh(plan.at, seat).await;
+                    // Those are held at once; these pass, and are looked for again.
+                    if !matches!(point, Point::Unsent | Point::Committed) {
+                        break;
+                    }
                 }
             });
             let others = tasks.into_iter().map(|rng| play(signed, &others, rng));
