@@ -172,7 +172,7 @@ impl Proof {
         let process = self.served[plan.at].take().expect("it is up");
         let mut lookout = Lookout {
             plan: &plan,
-            house: &signed.houses[plan.at],
+            houses: &signed.houses,
             seats: &self.seats,
             process: &process,
             books: &mut self.books,
@@ -256,6 +256,7 @@ impl Proof {
             point,
             at: up[self.rng.usize(0..up.len())],
             targets: Vec::new(),
+            began_ms: Clock::system().now().as_millisecond(),
             moment: Duration::from_millis(self.rng.u64(0..700)),
         };
         let ms = self.rng.u64(1_000..if is_full() { 50_000 } else { 3_000 });

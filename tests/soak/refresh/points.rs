@@ -8,12 +8,15 @@ use rolecall::clock::Clock;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    LOOK_EVERY, SETTLED_WITHIN,
+    LOOK_EVERY,
     books::{Books, Told, journaled, node},
     provider::Provider,
     signed::Seat,
 };
 use crate::process::{House, Served};
+
+/// By when a point has come, at the very latest.
+const COMES_WITHIN: Duration = Duration::from_secs(90);
 
 /// What a kill waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +58,8 @@ pub struct Plan {
     pub at: usize,
     /// Who is refreshed for its sake, and the generation of each then.
     pub targets: Vec<(Seat, u64)>,
+    /// From when on they are, in milliseconds.
+    pub began_ms: i64,
     /// The moment, where that is left to chance.
     pub moment: Duration,
 }
@@ -62,7 +67,8 @@ pub struct Plan {
 /// What is looked at until the point of a plan has come.
 pub struct Lookout<'a> {
     pub plan: &'a Plan,
-    pub house: &'a House,
+    /// The house as each process serves it.
+    pub houses: &'a [House],
     pub seats: &'a [Seat],
     pub process: &'a Served,
     pub books: &'a mut Books,
@@ -77,7 +83,12 @@ impl Lookout<'_> {
         let mut looked_at = HashSet::new();
         while !self.has_come(&mut looked_at).await {
             let waited = clock.monotonic() - began_at;
-            assert!(waited < SETTLED_WITHIN, "{:?}", self.plan.point);
+            assert!(
+                waited < COMES_WITHIN,
+                "{:?} of {:?}",
+                self.plan.point,
+                self.plan.targets
+            );
             // What it waits for may run on this very thread.
             tokio::task::yield_now().await;
         }
@@ -98,7 +109,7 @@ impl Lookout<'_> {
                 self.provider.read_on().await;
                 targets.all(|(seat, _)| {
                     let last = self.provider.last_call(&seat.grant, i64::MAX);
-                    last.is_some_and(|call| call.status.is_none())
+                    last.is_some_and(|call| call.at_ms >= self.plan.began_ms)
                 })
             }
             Point::Replying | Point::ReplyLost | Point::Journaled | Point::Recovering => {
@@ -115,7 +126,7 @@ impl Lookout<'_> {
     /// Whether an intent of this process is committed of which nothing has arrived at the provider.
     /// The process is stopped then, so that it stays so.
     async fn is_unsent(&mut self, looked_at: &mut HashSet<(String, i64)>) -> bool {
-        let node = node(self.house, self.books);
+        let node = node(&self.houses[self.plan.at], self.books);
         let rows = self.books.rows().await;
         let begun = self.seats.iter().find(|seat| {
             let row = &rows[&seat.account];
@@ -149,12 +160,18 @@ impl Lookout<'_> {
             .collect();
         let clock = Clock::system();
         let began_at = clock.monotonic();
-        while !waiting.is_subset(&journaled(self.house)) {
-            assert!(clock.monotonic() - began_at < SETTLED_WITHIN, "{waiting:?}");
+        // In whose journal ever: a walk of another process may have come first.
+        let are_there = || {
+            let mut pairs = HashSet::new();
+            pairs.extend(self.houses.iter().flat_map(journaled));
+            waiting.is_subset(&pairs)
+        };
+        while !are_there() {
+            assert!(clock.monotonic() - began_at < COMES_WITHIN, "{waiting:?}");
             clock.sleep(LOOK_EVERY).await;
         }
         // Before the database has said no: until then it would be in memory alone.
-        let log = self.house.log();
+        let log = self.houses[0].log();
         assert!(!log.contains("is not stored yet"), "{log}");
     }
 }
