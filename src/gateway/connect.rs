@@ -577,7 +577,7 @@ impl Gateway {
         let number = self.0.store.put_draft(session, Some(&draft), now).await?;
         let number = number.ok_or_else(session_invalid)?;
         if let Some((_, former)) = former {
-            self.revoke_draft(former).await;
+            self.revoke_draft(&former).await;
         }
         Ok(Review {
             draft: number,
@@ -663,38 +663,40 @@ impl Gateway {
             let now = gateway.0.clock.now();
             gateway.0.store.put_draft(&session, None, now).await?;
             if let Some((_, former)) = former {
-                gateway.revoke_draft(former).await;
+                gateway.revoke_draft(&former).await;
             }
             Ok(())
         })
         .await
     }
 
-    /// Forgets what was not saved before its session ended; what a sign-in brought is revoked.
-    pub(super) async fn drop_ended_drafts(&self) {
-        match self.0.store.take_ended_drafts(self.0.clock.now()).await {
-            Ok(drafts) => {
-                for draft in drafts {
-                    self.revoke_draft(draft).await;
-                }
+    /// Forgets what was not saved before its session ended, once what a sign-in brought is revoked:
+    /// a process that dies here, or a provider that does not answer, leaves it to the next time.
+    pub(super) async fn drop_ended_drafts(&self) -> Result<()> {
+        let store = &self.0.store;
+        for ended in store.ended_drafts(self.0.clock.now()).await? {
+            if self.revoke_draft(&ended.draft).await {
+                store.forget_ended_draft(&ended).await?;
             }
-            Err(error) => tracing::warn!(%error, "what nobody saved could not be dropped"),
         }
+        Ok(())
     }
 
-    /// What a sign-in brought and nobody will save. What people made themselves is theirs.
-    async fn revoke_draft(&self, draft: Draft) {
-        let Credential::OAuth(pair) = draft.credential else {
-            return;
+    /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
+    /// Whether nothing is left to revoke.
+    async fn revoke_draft(&self, draft: &Draft) -> bool {
+        let Credential::OAuth(pair) = &draft.credential else {
+            return true;
         };
         let Ok(found) = serde_json::from_slice::<Found>(&draft.meta) else {
-            return;
+            return true;
         };
         let Ok(connector) = self.connector(&found.provider) else {
-            return;
+            return true;
         };
-        self.revoke_unkept(connector.as_ref(), &found.endpoint, pair.access_token)
-            .await;
+        let token = pair.access_token.clone();
+        self.revoke_unkept(connector.as_ref(), &found.endpoint, token)
+            .await
     }
 
     /// What this session linked last, and how far that is; None if nothing yet.

@@ -40,7 +40,7 @@ use crate::{
         account::{Account, Credential, CredentialState, Endpoint, TokenPair},
         id::{AccountId, ProjectId},
     },
-    outbound::{CallError, Priority, Route, TokenKey},
+    outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
     store::{
         Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd, StoredCredential, Wanted,
     },
@@ -144,9 +144,11 @@ impl Gateway {
                 self.forget_ended_sessions().await;
                 let gateway = self.clone();
                 // A provider that does not answer keeps no refresh waiting.
-                self.0
-                    .runtime
-                    .spawn(async move { gateway.drop_ended_drafts().await });
+                self.0.runtime.spawn(async move {
+                    if let Err(error) = gateway.drop_ended_drafts().await {
+                        tracing::warn!(%error, "what nobody saved could not be dropped");
+                    }
+                });
             }
             self.recover_refreshes().await;
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
@@ -435,8 +437,8 @@ impl Gateway {
     }
 
     /// Stores a pair, however long the database does not take it. It is out of hand once the
-    /// journal has it, which is soon; a gateway that has closed leaves it there (None), since the next run
-    /// needs the journal.
+    /// journal has it, which is soon; a gateway that has closed leaves it there (None), since the
+    /// next run needs the journal.
     async fn store_pair(
         &self,
         pending: &PendingPair,
@@ -604,16 +606,21 @@ impl Gateway {
         connector.revoke(&session).await
     }
 
-    /// Revokes a pair that was issued and that nobody keeps, as far as that succeeds.
+    /// Revokes a pair that was issued and that nobody keeps, as far as that succeeds. Whether the
+    /// provider takes it no more.
     pub(super) async fn revoke_unkept(
         &self,
         connector: &dyn Connector,
         endpoint: &Endpoint,
         token: SecretString,
-    ) {
+    ) -> bool {
         let of = ("unkept".to_owned(), endpoint);
-        if let Err(error) = self.revoke_token(connector, of, token).await {
-            tracing::warn!(%error, "a pair of tokens that nobody keeps could not be revoked");
+        match self.revoke_token(connector, of, token).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a pair of tokens that nobody keeps could not be revoked");
+                error.kind == CallErrorKind::Unauthorized
+            }
         }
     }
 

@@ -36,6 +36,14 @@ pub struct Draft {
     pub meta: Vec<u8>,
 }
 
+/// What a session that has ended left unsaved.
+#[derive(Debug)]
+pub struct EndedDraft {
+    project: ProjectId,
+    session: u64,
+    pub draft: Draft,
+}
+
 /// A sign-in that is to begin.
 #[derive(Debug)]
 pub struct NewAuthorization<'a> {
@@ -228,45 +236,49 @@ impl Store {
         Ok(Some((count_in(number)?, draft_in(&vault, &sealed)?)))
     }
 
-    /// Takes what nobody can save any more, since its session has ended: whoever gets it is the
-    /// only one. What cannot be opened stays.
-    pub async fn take_ended_drafts(&self, now: Timestamp) -> Result<Vec<Draft>> {
+    /// What waits in sessions that have ended, where nobody can save it any more. What cannot be
+    /// opened is left out.
+    pub async fn ended_drafts(&self, now: Timestamp) -> Result<Vec<EndedDraft>> {
         let rows: Vec<(String, i64, Vec<u8>)> = self
             .db
             .fetch(
                 "select project, number, sealed_draft from connect_sessions
                  where expires_at <= $1 and sealed_draft is not null
-                 order by expires_at limit 100",
+                 order by expires_at desc limit 100",
                 [now.into()],
             )
             .await?;
-        let mut taken = Vec::new();
+        let mut ended = Vec::new();
         for (project, number, sealed) in rows {
-            let (project, number) = (project_in(&project)?, count_in(number)?);
-            let Some(vault) = self.vault_of_session(&project, number).await? else {
-                continue;
+            let (project, session) = (project_in(&project)?, count_in(number)?);
+            let opened = match self.vault_of_session(&project, session).await {
+                Ok(Some(vault)) => draft_in(&vault, &sealed),
+                Ok(None) => continue,
+                Err(error) => Err(error),
             };
-            let draft = match draft_in(&vault, &sealed) {
-                Ok(draft) => draft,
+            match opened {
+                Ok(draft) => ended.push(EndedDraft {
+                    project,
+                    session,
+                    draft,
+                }),
                 Err(error) => {
-                    tracing::warn!(%project, number, %error, "what a connect session left cannot be read");
-                    continue;
+                    tracing::warn!(%project, session, %error, "what a connect session left cannot be read");
                 }
-            };
-            let mut tx = self.db.begin().await?;
-            let cleared = tx
-                .execute(
-                    "update connect_sessions set sealed_draft = null
-                     where project = $1 and number = $2 and sealed_draft is not null",
-                    [(&project).into(), number.into()],
-                )
-                .await?;
-            tx.commit().await?;
-            if cleared == 1 {
-                taken.push(draft);
             }
         }
-        Ok(taken)
+        Ok(ended)
+    }
+
+    /// Forgets what a session that has ended left.
+    pub async fn forget_ended_draft(&self, ended: &EndedDraft) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        tx.execute(
+            "update connect_sessions set sealed_draft = null where project = $1 and number = $2",
+            [(&ended.project).into(), ended.session.into()],
+        )
+        .await?;
+        tx.commit().await
     }
 
     /// Stores a sign-in that begins.

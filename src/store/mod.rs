@@ -70,7 +70,9 @@ mod walks;
 pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
 pub use audit::{AuditFault, Verified};
-pub use connect_sessions::{Authorization, Bringer, Draft, NewAuthorization, StateFault};
+pub use connect_sessions::{
+    Authorization, Bringer, Draft, EndedDraft, NewAuthorization, StateFault,
+};
 pub use copy::{Copied, CopyError};
 pub use credentials::{
     ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, CountedState, Grant,

@@ -157,7 +157,17 @@ async fn what_a_sign_in_brought_and_nobody_saved_is_revoked_when_the_invitation_
         tokens.any(|token| token["token"] == "oauth-1" && token["live"] == true)
     };
     assert!(is_live().await);
+    // A provider that does not do it is asked again.
+    let revocation = json!({"method": "DELETE", "path_prefix": "/token"});
+    let refusal = json!({"kind": "status", "status": 400, "error_code": 1001});
+    let rule = json!({"match": revocation, "fault": refusal});
+    world.faults(&json!([rule])).await;
+    let seq = world.provider_calls().await;
     world.clock.advance(Duration::from_secs(1801));
+    world.provider_is_called_after(seq).await;
+    assert!(is_live().await);
+    world.no_faults().await;
+    world.clock.advance(Duration::from_secs(601));
     let revoked = async {
         while is_live().await {
             tokio::task::yield_now().await;
