@@ -202,15 +202,17 @@ def body(case):
         # At one of two places, here at the demo's.
         case.body.pop("region", None)
         if case.method == "POST":
-            case.body["base_url"] = sound["base_url"]
+            case.body.update({name: sound[name] for name in ("provider", "base_url")})
         if case.body.get("scopes"):
             case.body["scopes"] = ["READ_USERS"]
-        if case.body.get("redirect_url") == "":
-            case.body["redirect_url"] = None
+        if case.body.get("redirect_url") is not None:
+            case.body["redirect_url"] = "https://app.example.com/oauth/callback"
     # Pages outside are the operator's to register.
     if case.path == "/connect_sessions":
         for name in ("return_url", "opener_origin"):
             case.body.pop(name, None)
+        if case.body.get("provider") is not None:
+            case.body["provider"] = sound["provider"]
         if case.body.get("connector_profile_id"):
             case.body["connector_profile_id"] = DEMO["profile"]
     if case.path == "/oauth/authorization_url":
