@@ -38,6 +38,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         account::{Account, Credential, CredentialState, Endpoint, TokenPair},
+        audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
     },
     outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
@@ -422,18 +423,22 @@ impl Gateway {
         let Some(committed) = self.store_pair(&pending, in_hand).await else {
             return Ok(Refreshed::Pending);
         };
-        if committed == PairCommitted::Superseded {
-            tracing::info!(account = %account.id, "a refresh came after the account had another credential");
-            self.revoke_unkept(connector, &account.endpoint, pair.access_token)
-                .await;
-            return self.as_it_is(account).await;
+        match committed {
+            PairCommitted::Stored => {
+                tracing::info!(
+                    account = %account.id,
+                    generation = intent.generation + 1,
+                    "tokens refreshed"
+                );
+                Ok(Refreshed::Renewed)
+            }
+            PairCommitted::Behind => self.as_it_is(account).await,
+            PairCommitted::Superseded => {
+                self.revoke_superseded(account, connector, pair.access_token)
+                    .await;
+                self.as_it_is(account).await
+            }
         }
-        tracing::info!(
-            account = %account.id,
-            generation = intent.generation + 1,
-            "tokens refreshed"
-        );
-        Ok(Refreshed::Renewed)
     }
 
     /// Stores a pair, however long the database does not take it. It is out of hand once the
@@ -713,20 +718,84 @@ impl Gateway {
         }
         match self.0.store.recover_refreshes().await {
             Ok(None) => {}
-            Ok(Some((stored, taken_over))) => {
+            Ok(Some(recovered)) => {
                 is_recovered.store(true, Ordering::Relaxed);
-                if stored + taken_over > 0 {
+                if recovered.stored + recovered.taken_over > 0 {
                     tracing::info!(
-                        stored,
-                        taken_over,
+                        stored = recovered.stored,
+                        taken_over = recovered.taken_over,
                         "refreshes of an earlier run of this process were seen to"
                     );
                 }
+                let gateway = self.clone();
+                // Whoever serves does not wait for a provider.
+                self.0.runtime.spawn(async move {
+                    for pair in recovered.superseded {
+                        match gateway.revoke_journaled(&pair).await {
+                            Ok(true) => gateway.0.store.unjournal_pair(&pair),
+                            Ok(false) => {}
+                            Err(error) => tracing::error!(
+                                account = %pair.account, %error,
+                                "a pair of tokens that nobody keeps is left in the journal"
+                            ),
+                        }
+                    }
+                });
             }
             Err(error) => {
                 tracing::error!(%error, "refreshes of an earlier run were not seen to yet");
             }
         }
+    }
+
+    /// Revokes a pair that an earlier run left in the journal, of an account that has no use for it
+    /// any more. Whether nothing is left to revoke; if something is, the next start tries again.
+    async fn revoke_journaled(&self, pair: &PendingPair) -> Result<bool> {
+        let store = &self.0.store;
+        let account = store.account(&pair.project, pair.account).await?;
+        let (Some(account), Some(opened)) = (account, store.open_pair(pair).await?) else {
+            // Nothing tells any more where it was issued, or the key to it was destroyed.
+            tracing::warn!(
+                account = %pair.account,
+                "a pair of tokens is dropped whose account was purged; it was not revoked"
+            );
+            return Ok(true);
+        };
+        let connector = self.connector(&account.provider)?;
+        let token = opened.access_token;
+        Ok(self
+            .revoke_superseded(&account, connector.as_ref(), token)
+            .await)
+    }
+
+    /// Revokes a pair that came after its account was disconnected, or linked again. Whether the
+    /// provider takes it no more.
+    async fn revoke_superseded(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        token: SecretString,
+    ) -> bool {
+        let is_revoked = self
+            .revoke_unkept(connector, &account.endpoint, token)
+            .await;
+        tracing::info!(
+            account = %account.id, is_revoked,
+            "a refresh came after the account had another credential"
+        );
+        let action = if is_revoked {
+            Action::CredentialRevoked
+        } else {
+            Action::CredentialRevokeRefused
+        };
+        let event = Event::new(Actor::System, action, account.id).with("reason", "superseded");
+        if let Err(error) = self.0.store.note(&account.project, event).await {
+            tracing::error!(
+                account = %account.id, %error,
+                "what became of a token is not in the audit log"
+            );
+        }
+        is_revoked
     }
 
     /// Waits until nothing that was redeemed is in this process alone; from now on no refresh

@@ -11,9 +11,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Field, Store, Vault, count_in,
-    credentials::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
     db::Tx,
-    id_in, json, json_in, moment_in, no_such_project, project_in, word, word_in,
+    id_in, json, json_in, moment_in, no_such_project, project_in,
+    secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
+    word, word_in,
 };
 use crate::{
     error::{Error, Kind, Result},

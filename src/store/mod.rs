@@ -14,7 +14,7 @@
 //! * **One after the other.** What changes an account, or anything that hangs on it, locks the
 //!   account's row first. So a transaction that reads and then writes is right with any number of
 //!   processes on one database.
-//! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `credentials`).
+//! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `refresh`).
 //! * **What was done is told.** Whoever uses a secret, or changes an account or a key, says so in
 //!   the project's audit log, in the same transaction (`audit`).
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
@@ -61,8 +61,10 @@ mod open;
 mod postgres;
 mod profiles;
 mod projects;
+mod refresh;
 mod replicas;
 mod ring;
+mod secrets;
 mod sqlite;
 mod transfer;
 mod walks;
@@ -74,14 +76,15 @@ pub use connect_sessions::{
     Authorization, Bringer, Draft, EndedDraft, NewAuthorization, StateFault,
 };
 pub use copy::{Copied, CopyError};
-pub use credentials::{
-    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, CountedState, Grant,
-    Intent, IssuedTo, RefreshEnd, StoredCredential, TAKEN_OVER_AFTER, Wanted,
-};
+pub use credentials::{CountedState, Grant, IssuedTo, StoredCredential};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::Inspection;
 pub use journal::PendingPair;
 pub use projects::{DeletedProject, HubTargets};
+pub use refresh::{
+    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, Intent, Recovered,
+    RefreshEnd, TAKEN_OVER_AFTER, Wanted,
+};
 pub use replicas::DEAD_AFTER;
 pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use transfer::Parcel;

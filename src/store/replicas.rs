@@ -53,7 +53,7 @@ impl Store {
     /// Takes the journal, unless there is to be none. Whether it is had, or nobody needs it.
     /// Without it this serves too: a pair that the database does not take is then kept in memory
     /// alone.
-    fn claim_journal(&self) -> io::Result<bool> {
+    pub(super) fn claim_journal(&self) -> io::Result<bool> {
         let Some(path) = &self.journal_path else {
             return Ok(true);
         };
@@ -62,30 +62,6 @@ impl Store {
         }
         let claimed = Journal::claim(path, &self.chance)?;
         Ok(claimed.is_some_and(|journal| self.journal.set(journal).is_ok()))
-    }
-
-    /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
-    /// refreshes that were in flight are taken over at once. Gives how many of each. What one pair
-    /// meets keeps no other from being stored.
-    ///
-    /// None while the journal is not to be had, as where an earlier run is not at its end yet:
-    /// nobody replays what a pair that may wait in there was redeemed for.
-    pub async fn recover_refreshes(&self) -> Result<Option<(u64, u64)>> {
-        if !self.claim_journal().unwrap_or(false) {
-            return Ok(None);
-        }
-        let (mut stored, mut failed) = (0, Ok(()));
-        for pair in self.journaled_pairs()? {
-            match self.commit_pair(&pair).await {
-                Ok(_) => {
-                    self.unjournal_pair(&pair);
-                    stored += 1;
-                }
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed?;
-        Ok(Some((stored, self.take_over_own().await?)))
     }
 
     /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks

@@ -8,9 +8,8 @@
 use zeroize::Zeroizing;
 
 use super::{
-    Store, StoredCredential,
-    credentials::{app_in, app_out, credential_in, credential_out, parts_in, parts_out},
-    no_such_account,
+    Store, StoredCredential, no_such_account,
+    secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out},
 };
 use crate::{
     error::{Error, Kind, Result},

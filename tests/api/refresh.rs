@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, redirect::Policy};
 use serde_json::{Value, json};
 use smartsheet_simulator::OauthClient;
+use sqlx::SqliteConnection;
 use url::Url;
 
 use crate::world::{HANG, Plan, Reply, World, reply};
@@ -573,10 +574,9 @@ async fn a_stop_waits_for_a_refresh_that_is_in_flight() {
     assert_eq!(signed.told(&account).await, ["credential.refreshed"; 2]);
 }
 
-#[tokio::test]
-async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
-    let mut signed = Signed::new().await;
-    let account = signed.link_and_walk().await;
+/// Has a new pair of an account's wait in the journal, and its gateway end. The store is away until
+/// what this gives is dropped; None where it cannot be taken away.
+async fn journal_a_pair(signed: &mut Signed, account: &Account) -> Option<SqliteConnection> {
     // The reply has begun to arrive when the store is taken away.
     signed
         .next_token_call(&json!({"kind": "trickle", "bytes_per_s": 100}))
@@ -591,12 +591,10 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
     let asked = tokio::spawn(asked.send());
     signed
         .until("the redemption", async || {
-            signed.lives(&account).await == [false, true]
+            signed.lives(account).await == [false, true]
         })
         .await;
-    let Some(lock) = signed.world.lock_store().await else {
-        return;
-    };
+    let lock = signed.world.lock_store().await?;
     signed
         .until("a file", async || signed.world.journaled() == 1)
         .await;
@@ -605,8 +603,17 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
         [200, 408, 503].contains(&reply.status().as_u16()),
         "{reply:?}"
     );
-    // The gateway ends with the store away.
     signed.world.stop().await;
+    Some(lock)
+}
+
+#[tokio::test]
+async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
+    let mut signed = Signed::new().await;
+    let account = signed.link_and_walk().await;
+    let Some(lock) = journal_a_pair(&mut signed, &account).await else {
+        return;
+    };
     drop(lock);
     signed.world.restart().await;
     // Whoever has the folder: the former gateway may store its pair yet, before it has closed.
@@ -619,6 +626,38 @@ async fn a_pair_that_the_store_does_not_take_waits_beside_it() {
     assert_eq!(signed.refreshed(&account).await, "healthy");
     assert_eq!(signed.lives(&account).await, [false, false, true]);
     assert_eq!(signed.told(&account).await, ["credential.refreshed"; 2]);
+}
+
+#[tokio::test]
+async fn a_pair_that_waited_while_its_account_was_disconnected_is_revoked() {
+    let mut signed = Signed::new().await;
+    let account = signed.link_and_walk().await;
+    let Some(mut store) = journal_a_pair(&mut signed, &account).await else {
+        return;
+    };
+    // As another process does it.
+    sqlx::raw_sql(
+        "update credentials set generation = generation + 1, lineage = lineage + 1, sealed = x'',
+             sealed_app = null, profile = null, state = 'destroyed', expires_at = null,
+             due_at = null, intent = null; commit",
+    )
+    .execute(&mut store)
+    .await
+    .unwrap();
+    drop(store);
+    assert_eq!(signed.lives(&account).await, [false, true]);
+    signed.world.restart().await;
+    signed
+        .until("a revocation", async || {
+            signed.world.journaled() == 0 && signed.lives(&account).await == [false, false]
+        })
+        .await;
+    assert!(
+        signed
+            .told(&account)
+            .await
+            .contains(&"credential.revoked".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -742,4 +781,9 @@ async fn a_pair_that_comes_after_a_disconnect_is_revoked() {
     let seen = signed.account(&account).await;
     assert_eq!(seen["credential"], json!(null));
     assert_eq!(seen["status_reasons"][0]["code"], "disconnected");
+    signed
+        .until("an audit row", async || {
+            signed.told(&account).await == ["credential.revoked"]
+        })
+        .await;
 }

@@ -1,0 +1,538 @@
+//! The rows' part in refreshing credentials: who may redeem a refresh token, and what became of it.
+//!
+//! A refresh token is good once. So whoever wants to redeem one first takes the row
+//! ([`Store::begin_refresh`]): one statement from one state to the next, on disk before a byte is
+//! sent. What the redeemer then learns is told by one of two methods. A new pair
+//! ([`Store::commit_pair`]) wins as long as the row still has the generation that was redeemed,
+//! whoever has the row by then and however late it comes: it is the only pair that the provider
+//! takes. Anything else ([`Store::end_refresh`]) counts only for whoever still has the row.
+//!
+//! | state | means | `due_at` |
+//! |---|---|---|
+//! | `idle` | nobody redeems | when the next refresh is due |
+//! | `in_flight` | somebody redeems | when others take over |
+//! | `uncertain` | the refresh token may be spent | when it is tried again |
+//! | `reauth` | the provider was asked twice and said no | – |
+//! | `moved` | another installation refreshes it | – |
+//! | `destroyed` | the account was disconnected | – |
+//!
+//!
+//! Not here: the calls themselves ([`crate::gateway`]), and where a pair waits that the database
+//! does not take (`journal`).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    Field, Store, Vault, count_in,
+    credentials::{DESTROYED, shown},
+    db::Tx,
+    id_in,
+    journal::PendingPair,
+    moment_in, no_such_account, project_in,
+    replicas::DEAD_AFTER,
+    secrets::{app_in, credential_in, credential_out},
+};
+use crate::{
+    crypto::DataKey,
+    error::{Error, Result},
+    model::{
+        account::{Credential, CredentialState, TokenPair},
+        audit::{Action, Actor, Event},
+        id::{AccountId, ProjectId},
+        profile::OAuthApp,
+    },
+};
+
+/// After this, others take over a refresh whose end nobody has told.
+pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(75);
+
+/// How long after the provider's first no its second is asked for. Only both together mean that a
+/// refresh token is dead.
+pub const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(90);
+
+/// Why a refresh is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// If it is due, or somebody else's is overdue.
+    WhenDue,
+    /// Also before it is due: somebody asks, or the provider no longer takes the access token of
+    /// this generation.
+    Now { generation: Option<u64> },
+}
+
+/// What became of a wish to refresh.
+#[derive(Debug)]
+pub enum Begun {
+    /// Here: whoever has this, and nobody else, redeems.
+    Here(Box<Intent>),
+    /// Somebody else redeems.
+    Elsewhere,
+    /// There is nothing to do: it is not due, or was refreshed meanwhile.
+    NotNow,
+    /// It has no refresh token, or another installation has it.
+    Never,
+}
+
+/// The right to redeem one refresh token, once.
+#[derive(Debug)]
+pub struct Intent {
+    pub project: ProjectId,
+    pub account: AccountId,
+    /// The generation that is redeemed.
+    pub generation: u64,
+    pub pair: TokenPair,
+    /// The app that it was issued to.
+    pub app: OAuthApp,
+    /// How often in a row it came to nothing before.
+    pub attempts: u64,
+    lineage: u64,
+    id: String,
+    key: DataKey,
+}
+
+/// How a refresh ended that brought no new pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshEnd {
+    /// Nothing was sent.
+    Unsent,
+    /// The provider refused for another reason than the refresh token, which is good still.
+    Refused,
+    /// The provider does not take the app's proof of itself.
+    AppRefused,
+    /// Something was sent, and no answer came that says what became of it.
+    Doubtful,
+    /// The provider says that the refresh token is no good.
+    InvalidGrant,
+}
+
+impl RefreshEnd {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "provider_unreachable",
+            Self::Refused => "provider_refused",
+            Self::AppRefused => "app_refused",
+            Self::Doubtful => "reply_lost",
+            Self::InvalidGrant => "invalid_grant",
+        }
+    }
+}
+
+/// What became of a pair that was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The account has it.
+    Stored,
+    /// The account has gone on from it already, or from another pair that was issued for the same
+    /// refresh token. To revoke this one might end that, too.
+    Behind,
+    /// The account was disconnected, or has another credential.
+    Superseded,
+}
+
+/// What this node's earlier runs left.
+#[derive(Debug)]
+pub struct Recovered {
+    /// How many pairs waited in the journal.
+    pub stored: u64,
+    /// How many refreshes were in flight.
+    pub taken_over: u64,
+    /// Those pairs in the journal whose accounts were disconnected since, or linked again. The
+    /// provider takes them still, and nobody but the journal has them.
+    pub superseded: Vec<PendingPair>,
+}
+
+impl Store {
+    /// The accounts, of every project, whose credentials are to be refreshed, taken over or tried
+    /// again by now: at most `limit`, those first that have waited longest.
+    pub async fn due_refreshes(&self, limit: u32) -> Result<Vec<(ProjectId, AccountId)>> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let rows: Vec<(String, String)> = tx
+            .fetch(
+                "select project, account from credentials where due_at <= $1
+                 order by due_at, account limit $2",
+                [now.into(), u64::from(limit).into()],
+            )
+            .await?;
+        tx.commit().await?;
+        rows.iter()
+            .map(|(project, account)| Ok((project_in(project)?, id_in(account)?)))
+            .collect()
+    }
+
+    /// Takes the row of a credential for redeeming its refresh token. On return that survives a
+    /// power cut.
+    pub async fn begin_refresh(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        wanted: Wanted,
+    ) -> Result<Begun> {
+        type Row = (
+            i64,
+            i64,
+            Vec<u8>,
+            Option<Vec<u8>>,
+            String,
+            i64,
+            Option<String>,
+            Option<i64>,
+            Option<String>,
+            i64,
+        );
+        let Some(key) = self.data_key(project).await? else {
+            return Err(no_such_account());
+        };
+        let vault = Vault {
+            key: key.clone(),
+            chance: &self.chance,
+            project,
+            account: account.to_string(),
+        };
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let row: Option<Row> = tx
+            .fetch_one(
+                "select generation, lineage, sealed, sealed_app, state, is_doubtful, profile,
+                        due_at, intent, attempts
+                 from credentials where project = $1 and account = $2",
+                [project.into(), account.into()],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Err(no_such_account());
+        };
+        let (generation, lineage, sealed, sealed_app, state, _, profile, due_at, intent, attempts) =
+            row;
+        let is_due = due_at.is_some_and(|due_at| due_at <= now.as_millisecond());
+        let is_wanted = match wanted {
+            Wanted::WhenDue => is_due,
+            Wanted::Now { generation: None } => true,
+            Wanted::Now {
+                generation: Some(refused),
+            } => refused == count_in(generation)?,
+        };
+        if state == DESTROYED || state == "moved" {
+            return Ok(Begun::Never);
+        }
+        if state == "in_flight" && !is_due {
+            return Ok(Begun::Elsewhere);
+        }
+        if !is_wanted {
+            return Ok(Begun::NotNow);
+        }
+        let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
+        let Credential::OAuth(pair) = credential_in(&text)? else {
+            return Ok(Begun::Never);
+        };
+        let app = match (sealed_app, profile) {
+            (Some(sealed), _) => app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?)?,
+            (None, Some(profile)) => {
+                let app = self
+                    .app_of(&mut tx, &vault.key, project, id_in(&profile)?)
+                    .await?;
+                app.ok_or_else(|| Error::internal("a credential of a profile that is not there"))?
+            }
+            (None, None) => return Err(Error::internal("an OAuth credential of no app")),
+        };
+        let id = self.chance.uuid(now).to_string();
+        let deadline = now
+            .saturating_add(TAKEN_OVER_AFTER)
+            .map_err(Error::internal)?;
+        // Somebody else's that is overdue: whether they redeemed it nobody can tell.
+        let is_taken_over = state == "in_flight";
+        let taken = tx
+            .execute(
+                "update credentials
+                 set state = 'in_flight', state_since = case when is_doubtful = 1 then state_since
+                         else $8 end,
+                     due_at = $9, intent = $5, intent_node = $6, intent_replica = $7,
+                     is_doubtful = case when $10 = 1 then 1 else is_doubtful end,
+                     doubted_replica = case when $10 = 1 then intent_replica
+                         else doubted_replica end
+                 where project = $1 and account = $2 and generation = $3
+                     and coalesce(intent, '') = $4",
+                [
+                    project.into(),
+                    account.into(),
+                    count_in(generation)?.into(),
+                    intent.unwrap_or_default().into(),
+                    id.as_str().into(),
+                    self.node().into(),
+                    self.replica.into(),
+                    now.into(),
+                    deadline.into(),
+                    u64::from(is_taken_over).into(),
+                ],
+            )
+            .await?;
+        if taken == 0 {
+            return Ok(Begun::Elsewhere);
+        }
+        tx.commit().await?;
+        Ok(Begun::Here(Box::new(Intent {
+            project: project.clone(),
+            account,
+            generation: count_in(generation)?,
+            pair,
+            app,
+            attempts: count_in(attempts)?,
+            lineage: count_in(lineage)?,
+            id,
+            key,
+        })))
+    }
+
+    /// Stores a pair that a refresh brought, unless the account has another by now: then nobody but
+    /// the caller has this one.
+    pub async fn commit_pair(&self, pair: &PendingPair) -> Result<Committed> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let stored = tx
+            .execute(
+                "update credentials
+                 set generation = $4, sealed = $5, state = case when state = 'moved' then 'moved'
+                         else 'idle' end,
+                     state_since = $6, expires_at = $7,
+                     due_at = case when state = 'moved' then null else cast($8 as bigint) end,
+                     intent = null, intent_node = null, intent_replica = null, attempts = 0,
+                     refused_at = null, is_doubtful = 0, doubted_replica = null, fault = null
+                 where project = $1 and account = $2 and generation = $3",
+                [
+                    (&pair.project).into(),
+                    pair.account.into(),
+                    pair.redeemed.into(),
+                    (pair.redeemed + 1).into(),
+                    pair.sealed.clone().into(),
+                    now.into(),
+                    pair.expires_at.into(),
+                    pair.refresh_at.into(),
+                ],
+            )
+            .await?;
+        let committed = if stored > 0 {
+            Committed::Stored
+        } else {
+            let row: Option<(i64, i64, Vec<u8>)> = tx
+                .fetch_one(
+                    "select generation, lineage, sealed from credentials
+                     where project = $1 and account = $2",
+                    [(&pair.project).into(), pair.account.into()],
+                )
+                .await?;
+            match row {
+                Some((_, lineage, _)) if count_in(lineage)? != pair.lineage => {
+                    Committed::Superseded
+                }
+                // Where the answer to an earlier try was lost, what is there is this very pair.
+                Some((generation, _, sealed))
+                    if count_in(generation)? == pair.redeemed + 1 && sealed == pair.sealed =>
+                {
+                    Committed::Stored
+                }
+                Some(_) => Committed::Behind,
+                None => Committed::Superseded,
+            }
+        };
+        if stored > 0 {
+            let refreshed = Event::new(Actor::System, Action::CredentialRefreshed, pair.account)
+                .with("generation", pair.redeemed + 1);
+            self.audit(&mut tx, &pair.project, None, &[refreshed])
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(committed)
+    }
+
+    /// Tells that a refresh brought nothing, and gives the state that the credential is in then.
+    /// `again_after` is when to try again where nothing else says so. None if somebody else has
+    /// the row by now, and what they find counts.
+    pub async fn end_refresh(
+        &self,
+        intent: &Intent,
+        end: RefreshEnd,
+        again_after: Duration,
+    ) -> Result<Option<CredentialState>> {
+        type Row = (Option<i64>, i64, Option<String>);
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let row: Option<Row> = tx
+            .fetch_one(
+                "select refused_at, is_doubtful, doubted_replica from credentials
+                 where project = $1 and account = $2 and generation = $3 and intent = $4",
+                [
+                    (&intent.project).into(),
+                    intent.account.into(),
+                    intent.generation.into(),
+                    intent.id.as_str().into(),
+                ],
+            )
+            .await?;
+        let Some((refused_at, is_doubtful, doubted)) = row else {
+            return Ok(None);
+        };
+        let refused_before = refused_at.map(moment_in).transpose()?;
+        let after = |wait| now.saturating_add(wait).map_err(Error::internal);
+        let (state, refused_at, due_at) = match end {
+            RefreshEnd::InvalidGrant => match refused_before {
+                None => ("uncertain", Some(now), Some(after(ASKED_AGAIN_AFTER)?)),
+                Some(first)
+                    if crate::clock::since(now, first) >= ASKED_AGAIN_AFTER
+                        && !self.is_alive(&mut tx, doubted.as_deref(), now).await? =>
+                {
+                    ("reauth", Some(first), None)
+                }
+                Some(first) => ("uncertain", Some(first), Some(after(ASKED_AGAIN_AFTER)?)),
+            },
+            RefreshEnd::Doubtful => ("uncertain", refused_before, Some(after(again_after)?)),
+            RefreshEnd::Unsent | RefreshEnd::Refused | RefreshEnd::AppRefused => {
+                let is_in_doubt = refused_before.is_some() || is_doubtful != 0;
+                let state = if is_in_doubt { "uncertain" } else { "idle" };
+                (state, refused_before, Some(after(again_after)?))
+            }
+        };
+        let is_doubtful = is_doubtful != 0 || matches!(state, "uncertain" | "reauth");
+        tx.execute(
+            "update credentials
+             set state = $5, state_since = case when state = 'in_flight' and is_doubtful = 1
+                     and $5 = 'uncertain' then state_since else $6 end,
+                 due_at = $7, refused_at = $8, is_doubtful = $9, attempts = attempts + 1,
+                 fault = $10, intent = null, intent_node = null, intent_replica = null
+             where project = $1 and account = $2 and generation = $3 and intent = $4",
+            [
+                (&intent.project).into(),
+                intent.account.into(),
+                intent.generation.into(),
+                intent.id.as_str().into(),
+                state.into(),
+                now.into(),
+                due_at.into(),
+                refused_at.into(),
+                u64::from(is_doubtful).into(),
+                end.as_str().into(),
+            ],
+        )
+        .await?;
+        let told = match (end, state) {
+            (_, "reauth") => Some(Action::CredentialReauthRequired),
+            (RefreshEnd::InvalidGrant | RefreshEnd::Doubtful, _) => {
+                Some(Action::CredentialUncertain)
+            }
+            (RefreshEnd::Refused | RefreshEnd::AppRefused, _) => {
+                Some(Action::CredentialRefreshRefused)
+            }
+            (RefreshEnd::Unsent, _) => None,
+        };
+        let events: Vec<_> = told
+            .map(|action| {
+                Event::new(Actor::System, action, intent.account).with("reason", end.as_str())
+            })
+            .into_iter()
+            .collect();
+        self.audit(&mut tx, &intent.project, Some(&intent.key), &events)
+            .await?;
+        tx.commit().await?;
+        shown(state, is_doubtful).map(Some)
+    }
+
+    /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
+    /// refreshes that were in flight are taken over at once. What one pair meets keeps no other
+    /// from being stored. What is superseded stays in the journal until the caller takes it out.
+    ///
+    /// None while the journal is not to be had, as where an earlier run is not at its end yet:
+    /// nobody replays what a pair that may wait in there was redeemed for.
+    pub async fn recover_refreshes(&self) -> Result<Option<Recovered>> {
+        if !self.claim_journal().unwrap_or(false) {
+            return Ok(None);
+        }
+        let (mut stored, mut superseded, mut failed) = (0, Vec::new(), Ok(()));
+        for pair in self.journaled_pairs()? {
+            match self.commit_pair(&pair).await {
+                Ok(Committed::Superseded) => superseded.push(pair),
+                Ok(Committed::Stored | Committed::Behind) => {
+                    self.unjournal_pair(&pair);
+                    stored += 1;
+                }
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed?;
+        Ok(Some(Recovered {
+            stored,
+            taken_over: self.take_over_own().await?,
+            superseded,
+        }))
+    }
+
+    /// A pair that waits in the journal, opened; None if its project is no more.
+    pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<TokenPair>> {
+        let Some(vault) = Vault::of(self, &pair.project, pair.account).await? else {
+            return Ok(None);
+        };
+        let generation = (pair.redeemed + 1).to_string();
+        let text = vault.open(Field::Credential, &generation, &pair.sealed)?;
+        match credential_in(&text)? {
+            Credential::OAuth(pair) => Ok(Some(pair)),
+            Credential::AccessToken(_) => Err(Error::internal("a token in the journal of pairs")),
+        }
+    }
+
+    /// From now on this process, and no other, sees to what its node's earlier runs left in
+    /// flight: they will not tell any more.
+    async fn take_over_own(&self) -> Result<u64> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let freed = tx
+            .execute(
+                "update credentials set due_at = $1
+                 where state = 'in_flight' and intent_node = $2 and intent_replica <> $3",
+                [now.into(), self.node().into(), self.replica.into()],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(freed)
+    }
+
+    /// Whether the process that may hold a successor still runs, and so may yet come out with it.
+    async fn is_alive(&self, tx: &mut Tx, replica: Option<&str>, now: Timestamp) -> Result<bool> {
+        let Some(replica) = replica else {
+            return Ok(false);
+        };
+        let alive_after = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+        let row: Option<(String,)> = tx
+            .fetch_one(
+                "select id from replicas where id = $1 and seen_at >= $2 and id <> $3",
+                [replica.into(), alive_after.into(), self.replica.into()],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+}
+
+impl Intent {
+    /// The new pair as it is stored, wherever it waits for that.
+    pub fn seal(&self, store: &Store, pair: &TokenPair, refresh_at: Timestamp) -> PendingPair {
+        let vault = Vault {
+            key: self.key.clone(),
+            chance: &store.chance,
+            project: &self.project,
+            account: self.account.to_string(),
+        };
+        let generation = (self.generation + 1).to_string();
+        PendingPair {
+            project: self.project.clone(),
+            account: self.account,
+            redeemed: self.generation,
+            lineage: self.lineage,
+            sealed: vault.seal(
+                Field::Credential,
+                &generation,
+                &credential_out(&Credential::OAuth(pair.clone())),
+            ),
+            expires_at: pair.expires_at,
+            refresh_at,
+        }
+    }
+}

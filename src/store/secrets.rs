@@ -1,0 +1,179 @@
+//! What is sealed, as bytes: credentials, apps, and several texts as one. By hand, since a
+//! serialiser would leave copies of it in buffers that nobody wipes.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{Error, Result},
+    model::{
+        account::{Credential, TokenPair},
+        profile::{ClientProof, OAuthApp},
+    },
+};
+
+const ACCESS_TOKEN: u8 = b'a';
+const OAUTH: u8 = b'o';
+/// A credential as it is sealed: a letter for its kind, then the token; of a pair, both moments
+/// and the length of the access token before the two.
+pub(super) fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
+    match credential {
+        Credential::AccessToken(token) => {
+            let token = token.expose_secret().as_bytes();
+            let mut text = Zeroizing::new(Vec::with_capacity(1 + token.len()));
+            text.push(ACCESS_TOKEN);
+            text.extend_from_slice(token);
+            text
+        }
+        Credential::OAuth(pair) => {
+            let access = pair.access_token.expose_secret().as_bytes();
+            let refresh = pair.refresh_token.expose_secret().as_bytes();
+            let mut text = Zeroizing::new(Vec::with_capacity(25 + access.len() + refresh.len()));
+            text.push(OAUTH);
+            text.extend_from_slice(&pair.issued_at.as_millisecond().to_be_bytes());
+            text.extend_from_slice(&pair.expires_at.as_millisecond().to_be_bytes());
+            text.extend_from_slice(&(access.len() as u64).to_be_bytes());
+            text.extend_from_slice(access);
+            text.extend_from_slice(refresh);
+            text
+        }
+    }
+}
+
+pub(super) fn credential_in(text: &[u8]) -> Result<Credential> {
+    let parse = || {
+        let (kind, rest) = text.split_first()?;
+        match *kind {
+            ACCESS_TOKEN => Some(Credential::AccessToken(secret(rest)?)),
+            OAUTH => {
+                let (issued_at, rest) = rest.split_first_chunk::<8>()?;
+                let (expires_at, rest) = rest.split_first_chunk::<8>()?;
+                let (length, rest) = rest.split_first_chunk::<8>()?;
+                let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+                let (access, refresh) = rest.split_at_checked(length)?;
+                let moment = |millis: &[u8; 8]| {
+                    Timestamp::from_millisecond(i64::from_be_bytes(*millis)).ok()
+                };
+                Some(Credential::OAuth(TokenPair {
+                    access_token: secret(access)?,
+                    refresh_token: secret(refresh)?,
+                    issued_at: moment(issued_at)?,
+                    expires_at: moment(expires_at)?,
+                }))
+            }
+            _ => None,
+        }
+    };
+    parse().ok_or_else(|| Error::internal("a stored credential is of no kind that is known"))
+}
+
+/// An app as it is sealed.
+pub(super) fn app_out(app: &OAuthApp) -> Zeroizing<Vec<u8>> {
+    let proof: &[u8] = match app.proof {
+        ClientProof::ClientSecret => b"s",
+        ClientProof::Hash => b"h",
+    };
+    parts_out(&[
+        proof,
+        app.client_id.as_bytes(),
+        app.redirect_url.as_bytes(),
+        app.client_secret.expose_secret().as_bytes(),
+    ])
+}
+
+pub(super) fn app_in(text: &[u8]) -> Result<OAuthApp> {
+    let parse = || {
+        let [proof, client_id, redirect_url, client_secret] = parts_in(text)?;
+        let proof = match proof {
+            b"s" => ClientProof::ClientSecret,
+            b"h" => ClientProof::Hash,
+            _ => return None,
+        };
+        Some(OAuthApp {
+            proof,
+            client_id: std::str::from_utf8(client_id).ok()?.to_owned(),
+            redirect_url: std::str::from_utf8(redirect_url).ok()?.to_owned(),
+            client_secret: secret(client_secret)?,
+        })
+    };
+    parse().ok_or_else(|| Error::internal("a stored app is not in the form of one"))
+}
+
+/// Several texts as one, each with its length before it.
+pub(super) fn parts_out(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let length = parts.iter().map(|part| 8 + part.len()).sum();
+    let mut text = Zeroizing::new(Vec::with_capacity(length));
+    for part in parts {
+        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        text.extend_from_slice(part);
+    }
+    text
+}
+
+/// The texts that [`parts_out`] put together, if there are so many and nothing else.
+pub(super) fn parts_in<const N: usize>(mut text: &[u8]) -> Option<[&[u8]; N]> {
+    let mut parts = [&[][..]; N];
+    for part in &mut parts {
+        let (length, rest) = text.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+        (*part, text) = rest.split_at_checked(length)?;
+    }
+    text.is_empty().then_some(parts)
+}
+
+pub(super) fn secret(text: &[u8]) -> Option<SecretString> {
+    std::str::from_utf8(text).ok().map(SecretString::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_reads_back_as_it_was_sealed() {
+        let moment = |millis| Timestamp::from_millisecond(millis).unwrap();
+        let pair = TokenPair {
+            access_token: "access".into(),
+            refresh_token: "refresh-\u{e9}".into(),
+            issued_at: moment(1_790_000_000_123),
+            expires_at: moment(1_790_604_799_123),
+        };
+        let Credential::OAuth(again) =
+            credential_in(&credential_out(&Credential::OAuth(pair.clone()))).unwrap()
+        else {
+            panic!("a pair is a pair");
+        };
+        assert_eq!(again.access_token.expose_secret(), "access");
+        assert_eq!(again.refresh_token.expose_secret(), "refresh-\u{e9}");
+        assert_eq!(
+            (again.issued_at, again.expires_at),
+            (pair.issued_at, pair.expires_at)
+        );
+        let app = OAuthApp {
+            client_id: "id".to_owned(),
+            client_secret: "secret".into(),
+            proof: ClientProof::Hash,
+            redirect_url: "http://localhost:3000/callback".to_owned(),
+        };
+        let again = app_in(&app_out(&app)).unwrap();
+        assert_eq!(again.client_id, "id");
+        assert_eq!(again.client_secret.expose_secret(), "secret");
+        assert_eq!(again.proof, ClientProof::Hash);
+        assert_eq!(again.redirect_url, app.redirect_url);
+    }
+
+    #[test]
+    fn what_is_no_credential_is_not_read_as_one() {
+        for text in [
+            &b""[..],
+            b"x",
+            b"o",
+            b"o0000000011111111\0\0\0\0\0\0\0\xff",
+            b"a\xff",
+        ] {
+            assert!(credential_in(text).is_err(), "{text:?}");
+            assert!(app_in(text).is_err(), "{text:?}");
+        }
+    }
+}
