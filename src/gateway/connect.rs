@@ -10,7 +10,7 @@
 //! a cookie; a `state` that comes back to another browser is refused
 //! ([`super::authorize`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -48,6 +48,10 @@ pub const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
 
 /// How long a session may live at the most: a link that is mailed.
 pub const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How often in a minute something may be tried with one invitation: a token, or a sign-in. More
+/// than anybody types, and too few for who would have us ask the provider what tokens are worth.
+pub(super) const TRIES: NonZeroU32 = NonZeroU32::new(30).unwrap();
 
 /// The only connector that there is to choose when nobody names one.
 const ONLY_PROVIDER: &str = "smartsheet";
@@ -347,8 +351,8 @@ impl Gateway {
     /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
     ///
     /// # Errors
-    /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`; nothing is kept
-    /// then.
+    /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
+    /// nothing is kept then.
     pub async fn bring_token(
         &self,
         session: &ConnectSession,
@@ -356,6 +360,7 @@ impl Gateway {
         token: SecretString,
     ) -> Result<Review> {
         let (gateway, session) = (self.clone(), session.clone());
+        self.check_tries(&session)?;
         self.owned(async move {
             gateway.0.settings.check_endpoint(&endpoint)?;
             let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
@@ -370,13 +375,14 @@ impl Gateway {
     /// Begins a sign-in under one of the offered profiles, for this browser.
     ///
     /// # Errors
-    /// `not_found`, `account_inactive` while the profile is disabled.
+    /// `not_found`, `account_inactive` while the profile is disabled, `rate_limited`.
     pub async fn sign_in(
         &self,
         session: &ConnectSession,
         browser: &SecretString,
         profile: &str,
     ) -> Result<Url> {
+        self.check_tries(session)?;
         let profile = self.profile_in(&session.project, profile).await?;
         check_enabled(&profile)?;
         if session.profile.is_some_and(|only| only != profile.id) {
@@ -395,7 +401,7 @@ impl Gateway {
     /// kept sealed and never shown again.
     ///
     /// # Errors
-    /// `base_url_not_allowed`, `invalid_body`.
+    /// `base_url_not_allowed`, `invalid_body`, `rate_limited`.
     pub async fn sign_in_with_own_app(
         &self,
         session: &ConnectSession,
@@ -403,6 +409,7 @@ impl Gateway {
         endpoint: Endpoint,
         (client_id, client_secret): (String, SecretString),
     ) -> Result<Url> {
+        self.check_tries(session)?;
         self.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         let app = OAuthApp {
@@ -420,6 +427,12 @@ impl Gateway {
             .begin_sign_in(app, self.sets_out(session, browser))
             .await?;
         Ok(sign_in.url)
+    }
+
+    /// Counts a try with this invitation.
+    fn check_tries(&self, session: &ConnectSession) -> Result<()> {
+        let standing = self.0.tries.spend(session.number);
+        standing.map_or(Ok(()), |standing| standing.check("invitation"))
     }
 
     fn sets_out<'a>(&self, session: &'a ConnectSession, browser: &SecretString) -> SetsOut<'a> {

@@ -159,7 +159,9 @@ struct Inner {
     /// Told when what changes beside this process is to be looked at before its time.
     look_now: tokio::sync::Notify,
     runtime: Handle,
-    quotas: Quotas,
+    quotas: Quotas<KeyId>,
+    /// By the numbers of the connect sessions.
+    tries: Quotas<u64>,
     refreshes: Refreshes,
     listens_at: OnceLock<String>,
     keys: Remembered<KeyId, ApiKey>,
@@ -207,6 +209,7 @@ impl Gateway {
             .support_invalidation_closures()
             .build();
         let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
+        let tries = Quotas::new(Some(connect::TRIES), clock.clone());
         Self(Arc::new(Inner {
             store,
             metrics: outbound.metrics().clone(),
@@ -225,6 +228,7 @@ impl Gateway {
             look_now: tokio::sync::Notify::new(),
             runtime: Handle::current(),
             quotas,
+            tries,
             refreshes: Refreshes::default(),
             listens_at: OnceLock::new(),
             keys: Remembered::new(100_000),

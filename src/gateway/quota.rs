@@ -1,10 +1,11 @@
-//! How many requests a key may make: so many at once, and as many again spread over each minute.
+//! How many requests a key may make, and how many tries an invitation is good for: so many at once,
+//! and as many again spread over each minute.
 //!
 //! It keeps one project from slowing the others, and is counted by each process for itself: a
-//! count that is shared would put the store on the way of every request. What a key has spent is
-//! forgotten once it has it all back, so memory holds the keys of the last minute.
+//! count that is shared would put the store on the way of every request. What one has spent is
+//! forgotten once it has it all back, so memory holds those of the last minute.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{hash::Hash, num::NonZeroU32, time::Duration};
 
 use governor::{
     Quota, RateLimiter, clock::Clock as Ticker, middleware::StateInformationMiddleware,
@@ -14,26 +15,25 @@ use governor::{
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
-    model::id::KeyId,
 };
 
 /// What a quota is for.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
-type Limiter = RateLimiter<KeyId, DashMapStateStore<KeyId>, Ticks, StateInformationMiddleware>;
+type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, Ticks, StateInformationMiddleware>;
 
-/// What each key has left.
-pub struct Quotas {
+/// What each has left.
+pub struct Quotas<K: Hash + Eq + Clone> {
     /// None: there is no limit.
-    limited: Option<Limited>,
+    limited: Option<Limited<K>>,
 }
 
-struct Limited {
+struct Limited<K: Hash + Eq + Clone> {
     per_minute: NonZeroU32,
-    limiter: Limiter,
+    limiter: Limiter<K>,
 }
 
-/// Where a key stands after one request more.
+/// Where one stands after one request more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Requests in a [`WINDOW`].
@@ -45,7 +45,7 @@ pub struct Standing {
     is_over: bool,
 }
 
-impl Quotas {
+impl<K: Hash + Eq + Clone> Quotas<K> {
     pub fn new(per_minute: Option<NonZeroU32>, clock: Clock) -> Self {
         let limited = per_minute.map(|per_minute| Limited {
             per_minute,
@@ -58,13 +58,13 @@ impl Quotas {
         Self { limited }
     }
 
-    /// Counts one request of this key; None where there is no limit.
-    pub fn spend(&self, key: KeyId) -> Option<Standing> {
+    /// Counts one request of `who`; None where there is no limit.
+    pub fn spend(&self, who: K) -> Option<Standing> {
         let Limited {
             per_minute,
             limiter,
         } = self.limited.as_ref()?;
-        let (remaining, more_in, is_over) = match limiter.check_key(&key) {
+        let (remaining, more_in, is_over) = match limiter.check_key(&who) {
             Ok(left) => (
                 left.remaining_burst_capacity(),
                 WINDOW / per_minute.get(),
@@ -80,7 +80,7 @@ impl Quotas {
         })
     }
 
-    /// Forgets the keys that have all of their requests back.
+    /// Forgets those that have all of their requests back.
     pub fn forget_idle(&self) {
         if let Some(limited) = &self.limited {
             limited.limiter.retain_recent();
@@ -89,16 +89,18 @@ impl Quotas {
 }
 
 impl Standing {
+    /// `whose` is whose quota it is.
+    ///
     /// # Errors
     /// `rate_limited`, with the time until there is a request left.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, whose: &str) -> Result<()> {
         if !self.is_over {
             return Ok(());
         }
         Err(Error::new(
             Kind::RateLimited,
             format!(
-                "the quota of this API key is spent: {} a minute",
+                "the quota of this {whose} is spent: {} a minute",
                 self.quota
             ),
         )
@@ -123,9 +125,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::crypto::Chance;
+    use crate::{crypto::Chance, model::id::KeyId};
 
-    fn world(per_minute: u32) -> (Quotas, Clock, impl FnMut() -> KeyId) {
+    fn world(per_minute: u32) -> (Quotas<KeyId>, Clock, impl FnMut() -> KeyId) {
         let clock = Clock::skipping(Timestamp::UNIX_EPOCH);
         let quotas = Quotas::new(NonZeroU32::new(per_minute), clock.clone());
         let chance = Chance::seeded(1);
@@ -138,18 +140,18 @@ mod tests {
         let key = new_id();
         for left in (0..10).rev() {
             let standing = quotas.spend(key).unwrap();
-            assert!(standing.check().is_ok());
+            assert!(standing.check("API key").is_ok());
             assert_eq!((standing.quota.get(), standing.remaining), (10, left));
         }
         let standing = quotas.spend(key).unwrap();
         assert_eq!((standing.remaining, standing.more_in.as_secs()), (0, 6));
-        let error = standing.check().unwrap_err();
+        let error = standing.check("API key").unwrap_err();
         assert_eq!(error.kind(), Kind::RateLimited);
         assert_eq!(error.retry_after(), Some(standing.more_in));
 
         clock.advance(standing.more_in);
-        assert!(quotas.spend(key).unwrap().check().is_ok());
-        assert!(quotas.spend(key).unwrap().check().is_err());
+        assert!(quotas.spend(key).unwrap().check("API key").is_ok());
+        assert!(quotas.spend(key).unwrap().check("API key").is_err());
         clock.advance(WINDOW);
         assert_eq!(quotas.spend(key).unwrap().remaining, 9);
     }
@@ -161,14 +163,14 @@ mod tests {
         for _ in 0..5 {
             quotas.spend(one);
         }
-        assert!(quotas.spend(one).unwrap().check().is_err());
+        assert!(quotas.spend(one).unwrap().check("API key").is_err());
         assert_eq!(quotas.spend(other).unwrap().remaining, 1);
     }
 
     #[test]
     fn a_key_is_remembered_for_as_long_as_it_lacks_something() {
         let (quotas, clock, mut new_id) = world(60);
-        let held = |quotas: &Quotas| quotas.limited.as_ref().unwrap().limiter.len();
+        let held = |quotas: &Quotas<KeyId>| quotas.limited.as_ref().unwrap().limiter.len();
         for _ in 0..100 {
             quotas.spend(new_id());
         }

@@ -175,7 +175,7 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     // Counted once it is proven, so that nobody spends what is another's.
     if let Some(standing) = gateway(request).spend(&caller) {
         quota::note(request, standing);
-        standing.check()?;
+        standing.check("API key")?;
     }
     caller.require(S::SCOPE)?;
     Ok(caller)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 use url::Url;
 
@@ -315,6 +315,50 @@ async fn what_cannot_be_used_comes_back_with_what_to_do() {
         .expect(200);
     browser.get(&back).await.says(403, "switched off");
     assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_invitation_is_good_for_so_many_tries_in_a_minute() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let mut browser = Browser::open(&world, &world.invite(&json!({})).await).await;
+    // Some of them come back while they are spent.
+    let mut tries = 0;
+    loop {
+        let seq = world.provider_calls().await;
+        let reply = browser.bring(&world, "never-issued").await;
+        if reply.status != StatusCode::TOO_MANY_REQUESTS {
+            reply.says(422, "does not know this token");
+            tries += 1;
+            assert!(tries < 300, "there is no end of it");
+            continue;
+        }
+        reply.says(429, "Too many tries");
+        assert_eq!(world.provider_calls().await, seq, "somebody was asked");
+        break;
+    }
+    assert!(tries >= 30, "refused after {tries}");
+    let chosen = [("profile", profile.as_str())];
+    let own = [
+        ("region", world.simulator.announcement().api_base.as_str()),
+        ("client_id", "app"),
+        ("client_secret", "secret"),
+    ];
+    for (page, action, fields) in [
+        ("/connect", "/connect/sign-in", &chosen[..]),
+        ("/connect/app", "/connect/app", &own[..]),
+    ] {
+        let mut tries = 0;
+        while browser.fill(page, action, fields).await.status != StatusCode::TOO_MANY_REQUESTS {
+            tries += 1;
+            assert!(tries < 300, "there is no end of it");
+        }
+    }
+    // What one has spent no other lacks, and it comes back.
+    let mut other = Browser::open(&world, &world.invite(&json!({})).await).await;
+    other.sign_in(&profile).await;
+    world.clock.advance(Duration::from_secs(2));
+    browser.sign_in(&profile).await;
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub enum Problem<'a> {
     ProviderThrottled {
         seconds: u64,
     },
+    /// With this invitation, within a minute.
+    TooManyTries,
     /// An account is linked again, with a credential of another organisation.
     OrganisationMismatch {
         linked: Option<&'a str>,
@@ -235,6 +237,18 @@ impl Problem<'_> {
                 ],
                 Some(TRY_AGAIN),
             ),
+            Problem::TooManyTries => tell(
+                "Too many tries at once",
+                "This invitation was used very often within a minute. Nothing was saved.",
+                &[
+                    "Wait a minute, then try again.",
+                    &format!(
+                        "If you did not try that often, somebody else may have your link: ask \
+                         {name} for a new invitation."
+                    ),
+                ],
+                Some(TRY_AGAIN),
+            ),
             Problem::OrganisationMismatch { linked } => tell(
                 "This is another organisation",
                 &match linked {
@@ -299,7 +313,9 @@ impl Problem<'_> {
             | Problem::TokenRefused
             | Problem::RightsMissing
             | Problem::OrganisationMismatch { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Problem::ProviderThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Problem::ProviderThrottled { .. } | Problem::TooManyTries => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -96,6 +96,7 @@ fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
                 .unwrap_or(Duration::from_secs(60))
                 .as_secs(),
         },
+        Kind::RateLimited => Problem::TooManyTries,
         _ => Problem::Internal,
     }
 }

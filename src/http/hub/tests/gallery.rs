@@ -444,6 +444,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::RightsMissing,
         Problem::ProviderSilent,
         Problem::ProviderThrottled { seconds: 180 },
+        Problem::TooManyTries,
         Problem::OrganisationMismatch {
             linked: Some(names.organisation),
         },
@@ -467,6 +468,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::RightsMissing => "rights",
         Problem::ProviderSilent => "silent",
         Problem::ProviderThrottled { .. } => "throttled",
+        Problem::TooManyTries => "tries",
         Problem::OrganisationMismatch { .. } => "organisation",
         Problem::ForeignForm => "foreign-form",
         Problem::ProfileDisabled => "profile-disabled",
