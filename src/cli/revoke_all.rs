@@ -12,8 +12,9 @@ use super::{
     say,
 };
 use crate::{
+    error::Error,
     gateway::{accounts::Revocation, breach::Withdrawn, operator::Operator},
-    model::id::ProjectId,
+    model::id::{AccountId, ProjectId},
 };
 
 #[derive(Args)]
@@ -35,17 +36,40 @@ pub struct Arguments {
 struct Report {
     keys_revoked: u64,
     accounts: Vec<Line>,
+    /// What could not be read, by project.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unread: Vec<String>,
+}
+
+impl Report {
+    fn leave(&mut self, project: &ProjectId, what: &str, error: &Error) {
+        self.unread.push(format!("{project}, {what}: {error}"));
+    }
 }
 
 #[derive(Serialize)]
 struct Line {
     account: String,
     project: String,
+    /// Empty where it could not be opened.
     owner: String,
     /// Null where the credential could not even be opened.
     revocation: Option<Revocation>,
     is_revoked: bool,
     note: String,
+}
+
+impl Line {
+    fn unread(project: &ProjectId, id: AccountId, error: &Error) -> Self {
+        Self {
+            account: id.to_string(),
+            project: project.to_string(),
+            owner: String::new(),
+            revocation: None,
+            is_revoked: false,
+            note: format!("Nothing was done: {error}."),
+        }
+    }
 }
 
 impl From<Withdrawn> for Line {
@@ -94,21 +118,40 @@ async fn revoke_all(
     project: Option<&ProjectId>,
     is_json: bool,
 ) -> Result<(), Failure> {
-    let accounts = operator.accounts(project).await?;
-    let mut keys_revoked = 0;
-    for project in operator.projects(project).await? {
-        keys_revoked += operator.revoke_keys(&project).await?;
-    }
+    let projects = operator.projects(project).await?;
     let mut report = Report {
-        keys_revoked,
-        accounts: Vec::with_capacity(accounts.len()),
+        keys_revoked: 0,
+        accounts: Vec::new(),
+        unread: Vec::new(),
     };
-    for account in accounts {
-        let own = operator.account(&account.id.to_string()).await?;
-        // Another project's customers are not asked where this project alone is meant.
-        let withdrawn = operator.withdraw(&own, project.is_some()).await;
-        report.accounts.push(withdrawn.into());
+    // What one project meets keeps no other from this, and none of it waits for a provider.
+    for project in &projects {
+        match operator.revoke_keys(project).await {
+            Ok(revoked) => report.keys_revoked += revoked,
+            Err(error) => report.leave(project, "API keys", &error),
+        }
     }
+    for of in &projects {
+        let accounts = match operator.account_ids(of).await {
+            Ok(accounts) => accounts,
+            Err(error) => {
+                report.leave(of, "accounts", &error);
+                continue;
+            }
+        };
+        for id in accounts {
+            match operator.account(&id.to_string()).await {
+                // Another project's customers are not asked where this project alone is meant.
+                Ok(own) => {
+                    let withdrawn = operator.withdraw(&own, project.is_some()).await;
+                    report.accounts.push(withdrawn.into());
+                }
+                Err(error) => report.accounts.push(Line::unread(of, id, &error)),
+            }
+        }
+    }
+    let unread = report.unread.clone();
+    let keys_revoked = report.keys_revoked;
     let left = report.accounts.iter().filter(|line| !line.is_revoked);
     let left = left.count();
     if is_json {
@@ -120,6 +163,13 @@ async fn revoke_all(
             .into_iter()
             .map(|line| [line.account, line.project, line.owner, line.note]);
         table(["ACCOUNT", "PROJECT", "OWNER", "WHAT BECAME OF IT"], rows)?;
+    }
+    if let [first, ..] = unread.as_slice() {
+        return Err(Failure::Other(format!(
+            "{left} credentials may still work at their providers, and of {} projects not all could \
+             be read: {first}",
+            unread.len()
+        )));
     }
     if left == 0 {
         return Ok(());

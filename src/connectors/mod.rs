@@ -138,8 +138,9 @@ pub trait Connector: Send + Sync {
         request: TokenRequest<'_>,
     ) -> Result<IssuedPair, TokenError>;
 
-    /// Revokes the session's token at the provider, and with it the pair that it is of. A token
-    /// that is dead already is revoked.
+    /// Revokes the session's token at the provider, and with it the pair that it is of. That one is
+    /// not taken any more (`Unauthorized`) says nothing of the others of its grant: whoever spent
+    /// its refresh token has a pair that is good.
     async fn revoke(&self, session: &Session) -> Result<(), CallError>;
 }
 

@@ -22,7 +22,7 @@ use crate::{
         observed::Seats,
         schema::{Reason, UserField, Warning},
     },
-    outbound::TokenKey,
+    outbound::{CallErrorKind, TokenKey},
     store::StoredCredential,
 };
 
@@ -80,7 +80,8 @@ pub enum Revocation {
     NotAsked,
     /// Another account has the same token: it was not revoked.
     Shared,
-    /// The provider refused, or did not answer: revoke it there by hand.
+    /// The provider refused, or did not answer; or it takes an OAuth access token no more, whose
+    /// grant may go on with another: revoke it there by hand.
     Failed,
     /// There was no credential any more.
     Nothing,
@@ -179,8 +180,9 @@ impl Gateway {
                 }) if how.revoke => store.is_held_elsewhere(project, id, token).await?,
                 _ => false,
             };
-            let left = gateway.destroy(&account, how.purge, by).await?;
-            let revocation = match stored {
+            // What was destroyed is what a refresh may have brought since.
+            let (left, ended) = gateway.destroy(&account, how.purge, by).await?;
+            let revocation = match ended {
                 None => Revocation::Nothing,
                 Some(_) if is_shared => Revocation::Shared,
                 Some(stored) => gateway.revoke(&account, stored, how.revoke).await,
@@ -212,6 +214,7 @@ impl Gateway {
         stored: StoredCredential,
         is_asked: bool,
     ) -> Revocation {
+        let is_personal = matches!(stored.credential, Credential::AccessToken(_));
         let token = match stored.credential {
             Credential::AccessToken(_) if !is_asked => return Revocation::NotAsked,
             // Another installation lives on it.
@@ -227,6 +230,10 @@ impl Gateway {
         let of = (account.id.to_string(), &account.endpoint);
         match self.revoke_token(connector.as_ref(), of, token).await {
             Ok(()) => Revocation::Revoked,
+            // It is not taken any more, whoever saw to that.
+            Err(error) if is_personal && error.kind == CallErrorKind::Unauthorized => {
+                Revocation::Revoked
+            }
             Err(error) => {
                 tracing::warn!(account = %account.id, %error, "a token was not revoked");
                 Revocation::Failed

@@ -186,6 +186,7 @@ impl Gateway {
                 .description
                 .ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
             let id = gateway.new_id();
+            let project = signed_in.project.clone();
             let of = TrialOf {
                 account: id.to_string(),
                 endpoint: &signed_in.endpoint,
@@ -208,7 +209,8 @@ impl Gateway {
                 gateway.store_account(new, &proven).await
             };
             let linked = linked.await;
-            if linked.is_err() {
+            // Where the answer to its storing was lost, the account may be there and live on it.
+            if linked.is_err() && matches!(gateway.0.store.account(&project, id).await, Ok(None)) {
                 gateway
                     .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
                     .await;

@@ -16,6 +16,7 @@ use crate::{
         id::{KeyId, ProjectId},
     },
     outbound::{CallErrorKind, Priority},
+    store::StoredCredential,
 };
 
 /// What became of an account's credential.
@@ -125,13 +126,14 @@ impl Gateway {
         })
     }
 
-    /// Destroys an account's credential, or all of it, and ends what this process does for it.
+    /// Destroys an account's credential, or all of it, and ends what this process does for it. Gives
+    /// what is left of the account, and what the credential was.
     pub(super) async fn destroy(
         &self,
         account: &Account,
         purge: bool,
         by: Actor,
-    ) -> Result<Account> {
+    ) -> Result<(Account, Option<StoredCredential>)> {
         let (project, id) = (&account.project, account.id);
         let store = &self.0.store;
         let left = if purge {

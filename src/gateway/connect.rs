@@ -585,11 +585,10 @@ impl Gateway {
             meta: serde_json::to_vec(&found).map_err(Error::internal)?,
         };
         let kind = kind_of(&draft);
-        let former = self.0.store.draft(session).await?;
         let now = self.0.clock.now();
-        let number = self.0.store.put_draft(session, Some(&draft), now).await?;
-        let number = number.ok_or_else(session_invalid)?;
-        if let Some((_, former)) = former {
+        let put = self.0.store.put_draft(session, Some(&draft), now).await?;
+        let (number, former) = put.ok_or_else(session_invalid)?;
+        if let Some(former) = former {
             self.revoke_draft(&former).await;
         }
         Ok(Review {
@@ -637,6 +636,7 @@ impl Gateway {
                 credential: waiting.credential,
                 refresh_at: found.refresh_at,
                 identity: found.identity,
+                draft: Some(draft),
             };
             let by = Actor::ConnectSession(session.number);
             if let Some(account) = gateway.account_again(&session).await? {
@@ -672,10 +672,10 @@ impl Gateway {
     pub async fn cancel(&self, session: &ConnectSession) -> Result<()> {
         let (gateway, session) = (self.clone(), session.clone());
         self.owned(async move {
-            let former = gateway.0.store.draft(&session).await?;
             let now = gateway.0.clock.now();
-            gateway.0.store.put_draft(&session, None, now).await?;
-            if let Some((_, former)) = former {
+            let put = gateway.0.store.put_draft(&session, None, now).await?;
+            // What was saved meanwhile is the account's.
+            if let Some((_, Some(former))) = put {
                 gateway.revoke_draft(&former).await;
             }
             Ok(())

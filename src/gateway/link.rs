@@ -57,6 +57,8 @@ pub(super) struct Proven {
     pub(super) refresh_at: Option<Timestamp>,
     /// As the provider says; not before it was asked.
     pub(super) identity: Identity,
+    /// The number of the draft that it waited as, if it did.
+    pub(super) draft: Option<u64>,
 }
 
 /// Whose OAuth app a credential was issued to.
@@ -90,6 +92,7 @@ impl Unproven {
             issuer: self.issuer,
             refresh_at: self.refresh_at,
             identity,
+            draft: None,
         }
     }
 }
@@ -105,6 +108,7 @@ impl Proven {
                 Issuer::OwnApp(app) => IssuedTo::OwnApp(app),
             },
             refresh_at: self.refresh_at,
+            draft: self.draft,
         }
     }
 }
@@ -189,9 +193,9 @@ impl Gateway {
             .await?;
         tracing::info!(account = %account.id, provider = account.provider, "account linked");
         self.request_walk(&self.live(&account), Join::Any, false, new.by);
-        // As it is read: with what its profile allows.
-        let stored = store.account(&account.project, account.id).await?;
-        Ok(Arc::new(stored.unwrap_or(account)))
+        // As it is read: with what its profile allows. It is linked also where that fails.
+        let stored = store.account(&account.project, account.id).await;
+        Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
     }
 
     /// Stores a credential that was proven in the place of the one that the account has, with what

@@ -97,6 +97,14 @@ impl Operator {
         Ok(accounts)
     }
 
+    /// The ids of a project's accounts, also of those that cannot be opened.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn account_ids(&self, project: &ProjectId) -> Result<Vec<AccountId>> {
+        self.gateway.0.store.account_ids(project).await
+    }
+
     /// This project, or all of them.
     ///
     /// # Errors

@@ -82,6 +82,9 @@ const AFTER_UNSENT: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 const AFTER_REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
 const AFTER_DOUBT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 
+/// The wait before a credential that could not be read is looked at again.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
+
 /// The waits between tries to store a pair.
 const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -370,7 +373,16 @@ impl Gateway {
         };
         let intent = loop {
             let began_at = self.0.clock.monotonic();
-            match store.begin_refresh(project, id, wanted).await? {
+            let begun = store.begin_refresh(project, id, wanted).await;
+            if let Err(error) = &begun
+                && error.kind() != Kind::StoreUnavailable
+            {
+                // What does not open would else be first among the due for ever.
+                store
+                    .postpone_refresh(project, id, UNREADABLE_AGAIN)
+                    .await?;
+            }
+            match begun? {
                 RefreshBegun::Never => return Ok(Refreshed::Never),
                 RefreshBegun::NotNow => return self.as_it_is(&account).await,
                 RefreshBegun::Elsewhere => {

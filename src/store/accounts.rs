@@ -13,8 +13,8 @@ use super::{
     Field, Store, Vault,
     connect_sessions::use_up,
     credentials::{
-        CredentialColumns, DESTROYED, Grant, destroy_credential, insert_credential,
-        replace_credential,
+        CredentialColumns, DESTROYED, Grant, StoredCredential, destroy_credential,
+        insert_credential, replace_credential,
     },
     db::Tx,
     id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
@@ -191,7 +191,7 @@ impl Store {
             None => linked,
         };
         let mut events = vec![linked];
-        events.extend(use_up(&mut tx, &account.project, by, account.id, now).await?);
+        events.extend(use_up(&mut tx, &account.project, by, new.draft, account.id, now).await?);
         self.audit(&mut tx, &account.project, Some(&vault.key), &events)
             .await?;
         tx.commit().await
@@ -229,6 +229,18 @@ impl Store {
             .fetch_one("select project from accounts where id = $1", [id.into()])
             .await?;
         row.map(|(project,)| project_in(&project)).transpose()
+    }
+
+    /// The ids of a project's accounts, the oldest first, also of those that do not open.
+    pub async fn account_ids(&self, project: &ProjectId) -> Result<Vec<AccountId>> {
+        let rows: Vec<(String,)> = self
+            .db
+            .fetch(
+                "select id from accounts where project = $1 order by created_at, id",
+                [project.into()],
+            )
+            .await?;
+        rows.iter().map(|(id,)| id_in(id)).collect()
     }
 
     /// A project's accounts, the oldest first.
@@ -309,14 +321,14 @@ impl Store {
             .collect()
     }
 
-    /// Removes an account with its credential, walks and directories, and gives what it was;
-    /// None if the project has no such account.
+    /// Removes an account with its credential, walks and directories, and gives what it was, and
+    /// what the credential; None if the project has no such account.
     pub async fn delete_account(
         &self,
         project: &ProjectId,
         id: AccountId,
         by: Actor,
-    ) -> Result<Option<Account>> {
+    ) -> Result<Option<(Account, Option<StoredCredential>)>> {
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
         };
@@ -330,6 +342,7 @@ impl Store {
             .await?;
         // Opened before anything is deleted: what is locked stays.
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        let ended = destroy_credential(&mut tx, &vault, id, self.clock.now()).await?;
         tx.execute(
             "delete from accounts where project = $1 and id = $2",
             [project.into(), id.into()],
@@ -341,25 +354,26 @@ impl Store {
                 .await?;
         }
         tx.commit().await?;
-        Ok(account)
+        Ok(account.map(|account| (account, ended)))
     }
 
-    /// Destroys an account's credential and keeps the rest; gives the account as it is then. None
-    /// if the project has no such account. One that has none already stays as it is.
+    /// Destroys an account's credential and keeps the rest; gives the account as it is then, and
+    /// what the credential was. None if the project has no such account. One that has no credential
+    /// already stays as it is.
     pub async fn disconnect_account(
         &self,
         project: &ProjectId,
         id: AccountId,
         by: Actor,
         now: Timestamp,
-    ) -> Result<Option<Account>> {
+    ) -> Result<Option<(Account, Option<StoredCredential>)>> {
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
         lock_account(&mut tx, project, id).await?;
-        let is_destroyed = destroy_credential(&mut tx, project, id, now).await?;
-        if is_destroyed {
+        let ended = destroy_credential(&mut tx, &vault, id, now).await?;
+        if ended.is_some() {
             let reason = StatusReason {
                 code: Account::DISCONNECTED.to_owned(),
                 description: "The account was disconnected, and its credential destroyed. Link it \
@@ -383,13 +397,13 @@ impl Store {
             )
             .await?;
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
-        if is_destroyed {
+        if ended.is_some() {
             let disconnected = Event::new(by, Action::AccountDisconnected, id);
             self.audit(&mut tx, project, Some(&vault.key), &[disconnected])
                 .await?;
         }
         tx.commit().await?;
-        Ok(account)
+        Ok(account.map(|account| (account, ended)))
     }
 
     /// Changes an account and gives what it is then; None if the project has no such account. A
@@ -422,6 +436,7 @@ impl Store {
         }
         update.change.apply(&mut account);
         account.updated_at = now;
+        let draft = update.credential.as_ref().and_then(|new| new.grant.draft);
         if let Some(new) = update.credential {
             replace_credential(&mut tx, &vault, id, &new.grant, now).await?;
             account.status = AccountStatus::Active;
@@ -436,7 +451,7 @@ impl Store {
             events.push(Event::new(update.by, Action::CredentialReplaced, id));
             write_state(&mut tx, &vault, id, state, now).await?;
         }
-        events.extend(use_up(&mut tx, project, update.by, id, now).await?);
+        events.extend(use_up(&mut tx, project, update.by, draft, id, now).await?);
         tx.execute(
             "update accounts set origin_owner_id = $3, sealed_profile = $4, updated_at = $5
              where project = $1 and id = $2",

@@ -175,14 +175,14 @@ impl Store {
         vault.map(|vault| session_in(&vault, row)).transpose()
     }
 
-    /// Puts what is to be saved in the place of what was, and gives its number; None if the
-    /// session has ended meanwhile.
+    /// Puts what is to be saved in the place of what was, and gives its number and what that was,
+    /// which nobody but the caller has then; None if the session was used up or has ended.
     pub async fn put_draft(
         &self,
         session: &ConnectSession,
         draft: Option<&Draft>,
         now: Timestamp,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<(u64, Option<Draft>)>> {
         let vault = self
             .vault_of_session(&session.project, session.number)
             .await?
@@ -199,22 +199,31 @@ impl Store {
             vault.seal(Field::Draft, "", &text)
         });
         let mut tx = self.db.begin().await?;
-        let row: Option<(i64,)> = tx
+        // What it gives is what is replaced: from here on nobody else changes it.
+        let row: Option<(i64, Option<Vec<u8>>)> = tx
             .fetch_one(
-                "update connect_sessions set sealed_draft = $3, draft = draft + 1
-                 where project = $1 and number = $2 and expires_at > $4
+                "update connect_sessions set draft = draft + 1
+                 where project = $1 and number = $2 and expires_at > $3
                      and (used_at is null or is_multiple = 1)
-                 returning draft",
-                [
-                    (&session.project).into(),
-                    session.number.into(),
-                    sealed.into(),
-                    now.into(),
-                ],
+                 returning draft, sealed_draft",
+                [(&session.project).into(), session.number.into(), now.into()],
             )
             .await?;
+        let Some((number, former)) = row else {
+            return Ok(None);
+        };
+        let former = former.map(|sealed| draft_in(&vault, &sealed)).transpose()?;
+        tx.execute(
+            "update connect_sessions set sealed_draft = $3 where project = $1 and number = $2",
+            [
+                (&session.project).into(),
+                session.number.into(),
+                sealed.into(),
+            ],
+        )
+        .await?;
         tx.commit().await?;
-        row.map(|(draft,)| count_in(draft)).transpose()
+        Ok(Some((count_in(number)?, former)))
     }
 
     /// What waits to be saved, with its number.
@@ -458,31 +467,40 @@ fn draft_in(vault: &Vault<'_>, sealed: &[u8]) -> Result<Draft> {
 }
 
 /// Uses up the session that a link comes from, if it comes from one, in the transaction that
-/// stores it; `ConnectSessionInvalid` if that was done meanwhile, or the session has ended. Gives
-/// what is to be told of it.
+/// stores it; `ConnectSessionInvalid` if that was done meanwhile, or the session has ended, or
+/// another draft waits than the one that is stored. Gives what is to be told of it.
 pub(super) async fn use_up(
     tx: &mut Tx,
     project: &ProjectId,
     by: Actor,
+    draft: Option<u64>,
     account: AccountId,
     now: Timestamp,
 ) -> Result<Option<Event>> {
     let Actor::ConnectSession(number) = by else {
         return Ok(None);
     };
+    let draft = draft.ok_or_else(|| Error::internal("a link of a session's that was no draft"))?;
     let used = tx
         .execute(
             "update connect_sessions
              set used_at = $4, linked_account = $3, sealed_draft = null
              where project = $1 and number = $2 and expires_at > $4
-                 and (used_at is null or is_multiple = 1)",
-            [project.into(), number.into(), account.into(), now.into()],
+                 and (used_at is null or is_multiple = 1)
+                 and draft = $5 and sealed_draft is not null",
+            [
+                project.into(),
+                number.into(),
+                account.into(),
+                now.into(),
+                draft.into(),
+            ],
         )
         .await?;
     if used == 0 {
         return Err(Error::new(
             Kind::ConnectSessionInvalid,
-            "this invitation was used, or has ended",
+            "this invitation was used, or has ended, or something else waits to be saved",
         ));
     }
     let session = Subject::new(SubjectKind::ConnectSession, number);

@@ -28,6 +28,8 @@ pub struct Grant<'a> {
     pub issued_to: IssuedTo<'a>,
     /// None for what is never refreshed.
     pub refresh_at: Option<Timestamp>,
+    /// The number of the draft that it waited as, where a connect session brought it.
+    pub draft: Option<u64>,
 }
 
 /// Whose OAuth app a credential was issued to.
@@ -47,6 +49,7 @@ impl<'a> Grant<'a> {
             credential,
             issued_to: IssuedTo::Owner,
             refresh_at: None,
+            draft: None,
         }
     }
 
@@ -134,6 +137,30 @@ type CredentialRow = (
     Option<String>,
 );
 
+macro_rules! select_credential {
+    () => {
+        "select generation, lineage, sealed, sealed_app, state, is_doubtful, profile
+         from credentials where project = $1 and account = $2"
+    };
+}
+
+/// A credential that is not destroyed, opened.
+fn stored_in(vault: &Vault<'_>, row: CredentialRow) -> Result<StoredCredential> {
+    let (generation, lineage, sealed, sealed_app, state, is_doubtful, profile) = row;
+    let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
+    let own_app = sealed_app
+        .map(|sealed| app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?))
+        .transpose()?;
+    Ok(StoredCredential {
+        credential: credential_in(&text)?,
+        generation: count_in(generation)?,
+        lineage: count_in(lineage)?,
+        state: shown(&state, is_doubtful != 0)?,
+        profile: profile.as_deref().map(id_in).transpose()?,
+        own_app,
+    })
+}
+
 impl Store {
     /// An account's credential; None if it has none, or the project no such account.
     pub async fn credential(
@@ -143,32 +170,15 @@ impl Store {
     ) -> Result<Option<StoredCredential>> {
         let row: Option<CredentialRow> = self
             .db
-            .fetch_one(
-                "select generation, lineage, sealed, sealed_app, state, is_doubtful, profile
-                 from credentials where project = $1 and account = $2",
-                [project.into(), id.into()],
-            )
+            .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
-        let row = row.filter(|(_, _, _, _, state, _, _)| state != DESTROYED);
-        let Some((generation, lineage, sealed, sealed_app, state, is_doubtful, profile)) = row
-        else {
+        let Some(row) = row.filter(|(_, _, _, _, state, _, _)| state != DESTROYED) else {
             return Ok(None);
         };
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
         };
-        let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-        let own_app = sealed_app
-            .map(|sealed| app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?))
-            .transpose()?;
-        Ok(Some(StoredCredential {
-            credential: credential_in(&text)?,
-            generation: count_in(generation)?,
-            lineage: count_in(lineage)?,
-            state: shown(&state, is_doubtful != 0)?,
-            profile: profile.as_deref().map(id_in).transpose()?,
-            own_app,
-        }))
+        stored_in(&vault, row).map(Some)
     }
 
     /// How many credentials are in each state, in all projects together.
@@ -288,33 +298,47 @@ pub(super) async fn replace_credential(
     write_credential(tx, vault, id, grant, next, now).await
 }
 
-/// Destroys a credential; false if there is none any more. What remains of its row is that no
-/// generation is ever used again.
+/// Destroys a credential, and gives what it was; None if there is none any more. One that does not
+/// open is locked, and stays. What remains of its row is that no generation is ever used again.
 pub(super) async fn destroy_credential(
     tx: &mut Tx,
-    project: &ProjectId,
+    vault: &Vault<'_>,
     id: AccountId,
     now: Timestamp,
-) -> Result<bool> {
-    let destroyed = tx
+) -> Result<Option<StoredCredential>> {
+    // A pair that a refresh brings comes before this, and is what is given; or after all of it.
+    let taken = tx
         .execute(
-            "update credentials
-             set generation = generation + 1, lineage = lineage + 1, sealed = $3,
-                 sealed_app = null, profile = null, state = $4, state_since = $5,
-                 expires_at = null, due_at = null, intent = null, intent_node = null,
-                 intent_replica = null, attempts = 0, refused_at = null, is_doubtful = 0,
-                 doubted_replica = null, fault = null
-             where project = $1 and account = $2 and state <> $4",
-            [
-                project.into(),
-                id.into(),
-                Vec::new().into(),
-                DESTROYED.into(),
-                now.into(),
-            ],
+            "update credentials set generation = generation
+             where project = $1 and account = $2 and state <> $3",
+            [vault.project.into(), id.into(), DESTROYED.into()],
         )
         .await?;
-    Ok(destroyed > 0)
+    if taken == 0 {
+        return Ok(None);
+    }
+    let row: Option<CredentialRow> = tx
+        .fetch_one(select_credential!(), [vault.project.into(), id.into()])
+        .await?;
+    let ended = row.map(|row| stored_in(vault, row)).transpose()?;
+    tx.execute(
+        "update credentials
+         set generation = generation + 1, lineage = lineage + 1, sealed = $3,
+             sealed_app = null, profile = null, state = $4, state_since = $5,
+             expires_at = null, due_at = null, intent = null, intent_node = null,
+             intent_replica = null, attempts = 0, refused_at = null, is_doubtful = 0,
+             doubted_replica = null, fault = null
+         where project = $1 and account = $2",
+        [
+            vault.project.into(),
+            id.into(),
+            Vec::new().into(),
+            DESTROYED.into(),
+            now.into(),
+        ],
+    )
+    .await?;
+    Ok(ended)
 }
 
 async fn write_credential(

@@ -162,6 +162,25 @@ impl Store {
             .collect()
     }
 
+    /// Has a credential that is due be due after this wait, as where it cannot be read.
+    pub async fn postpone_refresh(
+        &self,
+        project: &ProjectId,
+        account: AccountId,
+        wait: Duration,
+    ) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let later = now.saturating_add(wait).map_err(Error::internal)?;
+        tx.execute(
+            "update credentials set due_at = $3
+             where project = $1 and account = $2 and due_at <= $4",
+            [project.into(), account.into(), later.into(), now.into()],
+        )
+        .await?;
+        tx.commit().await
+    }
+
     /// Takes the row of a credential for redeeming its refresh token. On return that survives a
     /// power cut.
     pub async fn begin_refresh(

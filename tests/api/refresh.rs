@@ -755,6 +755,43 @@ async fn a_token_of_ones_own_making_is_revoked_when_asked_and_never_while_it_is_
 }
 
 #[tokio::test]
+async fn a_pair_that_somebody_else_has_is_not_said_to_be_revoked() {
+    let signed = Signed::new().await;
+    let account = signed.link_and_walk().await;
+    signed.next_token_call(&json!({"kind": "drop_reply"})).await;
+    assert_eq!(signed.refreshed(&account).await, "uncertain");
+    let path = format!("/accounts/{}", account.id);
+    let gone = signed.world.call(Method::DELETE, &path, None).await;
+    assert_eq!(gone.expect(200)["revocation"], "failed");
+    assert_eq!(signed.lives(&account).await, [false, true]);
+    let page = signed.world.get("/audit?page_size=100").await.expect(200);
+    let told = page["data"].as_array().unwrap().iter();
+    assert_eq!(
+        told.filter(|entry| entry["action"] == "credential.revoke_refused")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_read_keeps_no_other_from_being_refreshed() {
+    let signed = Signed::new().await;
+    let account = signed.link_and_walk().await;
+    // What is sealed is bound to its generation.
+    signed
+        .world
+        .rewrite("update credentials set generation = generation + 1, due_at = 0")
+        .await;
+    signed
+        .until("another time", async || {
+            let later = "select count(*) from credentials where due_at > 0";
+            signed.world.number(later).await == 1
+        })
+        .await;
+    assert_eq!(signed.lives(&account).await, [true]);
+}
+
+#[tokio::test]
 async fn a_pair_that_comes_after_a_disconnect_is_revoked() {
     let signed = Signed::new().await;
     let account = signed.link_and_walk().await;

@@ -2,18 +2,8 @@
 //! was tampered with.
 
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection};
 
 use crate::{bench::Bench, office::Office};
-
-/// Writes to the database past everything.
-async fn tamper(office: &Office, statement: &'static str) {
-    let path = office.bench.path("rolecall.db");
-    let url = format!("sqlite://{}", path.display());
-    let mut raw = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql(statement).execute(&mut raw).await.unwrap();
-    raw.close().await.unwrap();
-}
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -100,11 +90,9 @@ async fn a_log_that_was_tampered_with_is_told_with_the_entry_and_why() {
     let office = Office::new().await;
     office.link().await;
     office.run(&["projects", "create", "beta"]).await.expect(0);
-    tamper(
-        &office,
-        "update audit_log set actor = 'system' where project = 'acme' and seq = 3",
-    )
-    .await;
+    office
+        .tamper("update audit_log set actor = 'system' where project = 'acme' and seq = 3")
+        .await;
     for arguments in [
         &["audit", "verify"][..],
         &["audit", "verify", "--project", "acme"],
@@ -131,17 +119,17 @@ async fn a_log_that_was_tampered_with_is_told_with_the_entry_and_why() {
     let beta = office.run(&["audit", "verify", "--project", "beta"]);
     beta.await.expect(0);
 
-    tamper(&office, "delete from audit_log where project = 'beta'").await;
+    office
+        .tamper("delete from audit_log where project = 'beta'")
+        .await;
     let beta = office.run(&["audit", "verify", "--project", "beta"]);
     let beta = beta.await.expect(1);
     assert!(beta.out.contains("BROKEN at entry 1"), "{beta:?}");
 
     // A data key that does not open says nothing about the others.
-    tamper(
-        &office,
-        "update projects set sealed_data_key = x'00' where id = 'acme'",
-    )
-    .await;
+    office
+        .tamper("update projects set sealed_data_key = x'00' where id = 'acme'")
+        .await;
     let locked = office.run(&["audit", "verify", "--json"]).await.expect(1);
     let json = locked.json();
     assert_eq!(json["projects"][0]["fault"], "credential_locked");

@@ -142,6 +142,31 @@ async fn after_a_breach_nothing_works_any_more() {
 }
 
 #[tokio::test]
+async fn after_a_breach_what_cannot_be_read_keeps_nothing_from_being_revoked() {
+    let office = Office::new().await;
+    let locked = office.link().await;
+    let oauth = signed_in(&office).await;
+    office
+        .tamper(
+            "update accounts set sealed_profile = sealed_identity
+             where id in (select account from credentials where kind = 'access_token')",
+        )
+        .await;
+    let done = office.run(&["revoke-all", "--yes", "--json"]).await;
+    let done = done.expect(1);
+    let report = done.json();
+    assert_eq!(report["keys_revoked"], 1);
+    let of = |id: &str| {
+        let mut lines = report["accounts"].as_array().unwrap().iter();
+        lines.find(|line| line["account"] == id).unwrap().clone()
+    };
+    assert_eq!(of(&oauth)["revocation"], "revoked");
+    assert_eq!(of(&locked)["revocation"], serde_json::Value::Null);
+    assert_eq!(of(&locked)["is_revoked"], false);
+    done.says(&["1 credentials may still work"]);
+}
+
+#[tokio::test]
 async fn what_a_provider_does_not_revoke_is_reported() {
     let office = Office::new().await;
     let id = office.link().await;

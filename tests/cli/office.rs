@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::bench::{Bench, Outcome, Running, client};
 
@@ -15,6 +16,15 @@ pub struct Office {
 }
 
 impl Office {
+    /// Writes to the database past everything.
+    pub async fn tamper(&self, statement: &'static str) {
+        let path = self.bench.path("rolecall.db");
+        let url = format!("sqlite://{}", path.display());
+        let mut raw = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql(statement).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    }
+
     pub async fn new() -> Self {
         Self::of(40, 5).await
     }

@@ -243,13 +243,13 @@ pub async fn what_is_not_done_is_not_told(world: World) {
         by,
     };
     let foreign = store.update_key(&other, key.id, &change, by).await;
-    assert_eq!(foreign.unwrap(), None);
+    assert!(foreign.unwrap().is_none());
     let foreign = store.revoke_key(&other, key.id, now, by).await;
-    assert_eq!(foreign.unwrap(), None);
+    assert!(foreign.unwrap().is_none());
     let foreign = store.update_account(&other, id, update, now).await;
-    assert_eq!(foreign.unwrap(), None);
+    assert!(foreign.unwrap().is_none());
     let foreign = store.delete_account(&other, id, by).await;
-    assert_eq!(foreign.unwrap(), None);
+    assert!(foreign.unwrap().is_none());
     let foreign = store.begin_walk(&other, &next, by).await.map(drop);
     assert_eq!(foreign.unwrap_err().kind(), Kind::AccountNotFound);
     let foreign = store.set_account_state(&other, id, state, now).await;

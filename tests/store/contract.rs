@@ -549,15 +549,12 @@ async fn a_deleted_account_leaves_nothing(world: World) {
         .delete_account(&own, account.id, Actor::Operator)
         .await
         .unwrap();
-    assert_eq!(deleted, Some(account.clone()));
+    let (deleted, ended) = deleted.unwrap();
+    assert_eq!(deleted, account);
+    assert!(ended.is_some(), "what is to be revoked is given");
     let id = account.id;
-    assert_eq!(
-        store
-            .delete_account(&own, id, Actor::Operator)
-            .await
-            .unwrap(),
-        None
-    );
+    let again = store.delete_account(&own, id, Actor::Operator).await;
+    assert!(again.unwrap().is_none());
     assert_eq!(store.account(&own, id).await.unwrap(), None);
     assert!(store.credential(&own, id).await.unwrap().is_none());
     assert_eq!(store.latest_directory(&own, id).await.unwrap(), None);
@@ -1235,13 +1232,8 @@ async fn no_project_sees_anothers_rows(world: World) {
         assert!(store.accounts(project).await.unwrap().is_empty());
         assert_eq!(store.account(project, id).await.unwrap(), None);
         assert!(store.credential(project, id).await.unwrap().is_none());
-        assert_eq!(
-            store
-                .delete_account(project, id, Actor::Operator)
-                .await
-                .unwrap(),
-            None
-        );
+        let deleted = store.delete_account(project, id, Actor::Operator).await;
+        assert!(deleted.unwrap().is_none());
         let update = store.update_account(project, id, stolen_away(), now).await;
         assert_eq!(update.unwrap(), None);
         let refused = [

@@ -16,9 +16,9 @@ use rolecall::{
         profile::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
     },
     store::{
-        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, Grant, Intent, IssuedTo, NewAuthorization,
-        NewCredential, PairCommitted, RefreshBegun, RefreshEnd, StateFault, Store,
-        TAKEN_OVER_AFTER, Wanted,
+        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, Draft, Grant, Intent, IssuedTo,
+        NewAuthorization, NewCredential, PairCommitted, RefreshBegun, RefreshEnd, StateFault,
+        Store, TAKEN_OVER_AFTER, Wanted,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -61,6 +61,7 @@ async fn linked(world: &World, project: &ProjectId) -> Account {
         credential: &credential,
         issued_to: IssuedTo::OwnApp(&app),
         refresh_at: Some(some_day()),
+        draft: None,
     };
     let store = &world.store;
     store
@@ -318,7 +319,13 @@ pub async fn a_disconnected_account_has_nothing_left(world: World) {
     let left = store
         .disconnect_account(&own, account.id, Actor::Operator, now)
         .await;
-    let left = left.unwrap().unwrap();
+    let (left, ended) = left.unwrap().unwrap();
+    let ended = ended.unwrap();
+    assert_eq!(ended.generation, 1);
+    assert_eq!(
+        ended.credential.access_token().expose_secret(),
+        "canary-access-1"
+    );
     assert_eq!(left.credential, None);
     assert_eq!(left.status_reasons[0].code, Account::DISCONNECTED);
     assert!(store.credential(&own, account.id).await.unwrap().is_none());
@@ -375,6 +382,7 @@ pub async fn a_changed_secret_is_used(world: World) {
         credential: &credential,
         issued_to: IssuedTo::Profile(profile.id),
         refresh_at: Some(clock.now()),
+        draft: None,
     };
     store
         .insert_account(&account, &grant, Actor::Operator)
@@ -453,21 +461,51 @@ pub async fn an_invitation_makes_one_link(world: World) {
     );
     assert_eq!(store.connect_session([8; 32]).await.unwrap(), None);
 
-    let links: Vec<_> = (0..8)
-        .map(|_| {
-            let (store, account) = (store.clone(), world.new_account(&own));
-            tokio::spawn(async move {
-                let credential = crate::world::credential();
-                store
-                    .insert_account(
-                        &account,
-                        &Grant::personal(&credential),
-                        Actor::ConnectSession(7),
-                    )
-                    .await
-            })
+    let draft = |number: u32| Draft {
+        credential: Credential::OAuth(pair(number, &world)),
+        profile: None,
+        own_app: Some(app()),
+        meta: b"what was found".to_vec(),
+    };
+    let put = async |what: Option<&Draft>| {
+        let put = store.put_draft(&session, what, clock.now()).await.unwrap();
+        let (number, former) = put.unwrap();
+        let former = former.map(|former| {
+            let token = former.credential.access_token();
+            token.expose_secret().to_owned()
+        });
+        (number, former)
+    };
+    let link = |number: u64| {
+        let (store, account) = (store.clone(), world.new_account(&own));
+        tokio::spawn(async move {
+            let credential = crate::world::credential();
+            let grant = Grant {
+                draft: Some(number),
+                ..Grant::personal(&credential)
+            };
+            let by = Actor::ConnectSession(7);
+            store.insert_account(&account, &grant, by).await
         })
-        .collect();
+    };
+    // What was put in the place of another is saved, and who replaced that has it.
+    let (first, former) = put(Some(&draft(1))).await;
+    assert_eq!(former, None);
+    let (second, former) = put(Some(&draft(2))).await;
+    assert_eq!(former.as_deref(), Some("canary-access-1"));
+    let late = link(first).await.unwrap().unwrap_err();
+    assert_eq!(late.kind(), Kind::ConnectSessionInvalid);
+    // What was given up is not saved either.
+    let (none, former) = put(None).await;
+    assert_eq!(former.as_deref(), Some("canary-access-2"));
+    for number in [second, none] {
+        let late = link(number).await.unwrap().unwrap_err();
+        assert_eq!(late.kind(), Kind::ConnectSessionInvalid);
+    }
+    assert!(store.accounts(&own).await.unwrap().is_empty());
+
+    let (waiting, _) = put(Some(&draft(3))).await;
+    let links: Vec<_> = (0..8).map(|_| link(waiting)).collect();
     let mut linked = 0;
     for link in links {
         match link.await.unwrap() {
@@ -480,6 +518,9 @@ pub async fn an_invitation_makes_one_link(world: World) {
     let used = store.connect_session([7; 32]).await.unwrap().unwrap();
     assert!(!used.is_open_at(clock.now()));
     assert!(used.linked_account.is_some());
+    // What was saved is the account's: nobody is given it to revoke.
+    let put = store.put_draft(&session, None, clock.now()).await;
+    assert!(put.unwrap().is_none());
 
     store.forget_ended_sessions(Timestamp::MAX).await.unwrap();
     assert_eq!(store.connect_session([7; 32]).await.unwrap(), None);

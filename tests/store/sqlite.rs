@@ -134,7 +134,7 @@ async fn a_deleted_credential_is_wiped_even_in_its_sealed_form() {
     let deleted = store
         .delete_account(&account.project, account.id, Actor::Operator)
         .await;
-    assert_eq!(deleted.unwrap(), Some(account));
+    assert_eq!(deleted.unwrap().unwrap().0, account);
     store.close().await;
     assert!(!is_there());
 }

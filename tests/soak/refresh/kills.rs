@@ -159,7 +159,13 @@ impl Proof {
         let asking = async {
             let targets = plan.targets.iter().map(|(seat, _)| async {
                 loop {
-                    signed.refresh(plan.at, seat).await;
+                    let status = signed.refresh(plan.at, seat).await.map(|told| told.status);
+                    let has_begun = matches!(status, Some(200 | 408));
+                    if !has_begun {
+                        println!("{} was answered {status:?}", seat.account);
+                        Clock::system().sleep(LOOK_EVERY).await;
+                        continue;
+                    }
                     // Those are held at once; these pass, and are looked for again.
                     if !matches!(point, Point::Unsent | Point::Committed) {
                         break;
