@@ -25,7 +25,7 @@ use super::{
     provider::{Live, Provider},
     signed::{Seat, Signed, state_in},
 };
-use crate::{is_full, only_seed, process::Served, schema::Schema};
+use crate::{is_full, only_seed, process::Served, schema::Schema, world::Reply};
 
 /// Where a refresh was when its process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,17 +159,13 @@ impl Proof {
         let asking = async {
             let targets = plan.targets.iter().map(|(seat, _)| async {
                 loop {
-                    let status = signed.refresh(plan.at, seat).await.map(|told| told.status);
-                    let has_begun = matches!(status, Some(200 | 408));
-                    if !has_begun {
-                        println!("{} was answered {status:?}", seat.account);
-                        Clock::system().sleep(LOOK_EVERY).await;
-                        continue;
-                    }
+                    let told = signed.refresh(plan.at, seat).await;
                     // Those are held at once; these pass, and are looked for again.
-                    if !matches!(point, Point::Unsent | Point::Committed) {
+                    let passes = matches!(point, Point::Unsent | Point::Committed);
+                    if told.is_some_and(|told| has_begun(&told, plan.began_ms)) && !passes {
                         break;
                     }
+                    Clock::system().sleep(LOOK_EVERY).await;
                 }
             });
             let others = tasks.into_iter().map(|rng| play(signed, &others, rng));
@@ -248,6 +244,7 @@ impl Proof {
 
     /// Chooses whom to kill, and has the provider hold what it must.
     async fn prepare(&mut self, point: Point) -> Plan {
+        let began_ms = Clock::system().now().as_millisecond();
         let rows = self.books.rows().await;
         let seats = self.seats.iter().cloned();
         let (mut idle, busy): (Vec<_>, Vec<_>) =
@@ -262,7 +259,7 @@ impl Proof {
             point,
             at: up[self.rng.usize(0..up.len())],
             targets: Vec::new(),
-            began_ms: Clock::system().now().as_millisecond(),
+            began_ms,
             moment: Duration::from_millis(self.rng.u64(0..700)),
         };
         let ms = self.rng.u64(1_000..if is_full() { 50_000 } else { 3_000 });
@@ -493,6 +490,9 @@ impl Proof {
             clock.sleep(LOOK_EVERY).await;
         };
         self.look(None).await;
+        // From its beginning: what was being served when it was read has an answer by now.
+        self.provider = Provider::new(self.signed.houses[0].clone());
+        self.provider.read_on().await;
         let live = self.provider.live().await;
         let at = self.served.iter().position(Option::is_some).unwrap();
         let counts = self.provider.counts().await;
@@ -538,7 +538,7 @@ impl Proof {
 
     /// Whether an account may have lost this pair, which the provider takes.
     fn is_excused(&self, each: &Doubted, live: Live) -> bool {
-        let call = self.provider.last_call(&each.seat.grant, live.issued_at_ms);
+        let call = self.provider.redeemer(&each.seat.grant, live.issued_at_ms);
         live.generation == each.generation + 1
             && match each.excuse {
                 None => false,
@@ -579,6 +579,24 @@ impl Proof {
             seen.longest_in_hand_ms,
             seen.longest_window_ms,
         );
+    }
+}
+
+/// Whether a refresh has begun since then. One that was at its end just then is told to whoever asks
+/// before it has ended.
+fn has_begun(told: &Reply, since_ms: i64) -> bool {
+    match told.status {
+        408 => true,
+        200 => {
+            let account = told.json();
+            let since: jiff::Timestamp = account["credential"]["since"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            state_in(&account) != "healthy" || since.as_millisecond() >= since_ms
+        }
+        _ => false,
     }
 }
 

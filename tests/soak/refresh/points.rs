@@ -83,12 +83,21 @@ impl Lookout<'_> {
         let mut looked_at = HashSet::new();
         while !self.has_come(&mut looked_at).await {
             let waited = clock.monotonic() - began_at;
-            assert!(
-                waited < COMES_WITHIN,
-                "{:?} of {:?}",
-                self.plan.point,
-                self.plan.targets
-            );
+            if waited >= COMES_WITHIN {
+                let rows = self.books.rows().await;
+                let live = self.provider.live().await;
+                for (seat, generation) in &self.plan.targets {
+                    println!(
+                        "{seat:?} of {generation}: {:?}, {:?}",
+                        rows.get(&seat.account),
+                        live.get(&seat.grant)
+                    );
+                }
+                let log = self.houses[self.plan.at].log();
+                let tail: Vec<_> = log.lines().rev().take(60).collect();
+                println!("{tail:#?}");
+                panic!("{:?} at {} did not come", self.plan.point, self.plan.at);
+            }
             // What it waits for may run on this very thread.
             tokio::task::yield_now().await;
         }

@@ -96,6 +96,17 @@ impl Provider {
         calls.iter().rev().find(|call| call.at_ms <= by_ms)
     }
 
+    /// The call that brought the pair of this moment: the last one that came by then and was not
+    /// refused.
+    pub fn redeemer(&self, grant: &str, issued_at_ms: i64) -> Option<&Call> {
+        let calls = self.calls.get(grant)?;
+        let is_refused = |call: &Call| call.status.is_some_and(|status| status >= 400);
+        calls
+            .iter()
+            .rev()
+            .find(|call| call.at_ms <= issued_at_ms && !is_refused(call))
+    }
+
     /// What strikes calls for new pairs, in place of what did before: by grant, after how many
     /// calls of it, and what. Each strikes once.
     pub async fn strike(&self, faults: &[(&str, u64, Value)]) {
