@@ -403,8 +403,9 @@ async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Fai
         json_line(&Listed::of(&account, None, operator))?;
     }
     let credential = account.credential.as_ref();
+    let has_failed = credential.is_some_and(|credential| credential.fault.is_some());
     match credential.map(|credential| (credential.state, credential.expires_at)) {
-        Some((CredentialState::Healthy, end)) => {
+        Some((CredentialState::Healthy, end)) if !has_failed => {
             let end = end.map_or_else(String::new, |end| format!(", good until {end:.0}"));
             if is_json {
                 return Ok(());

@@ -149,6 +149,14 @@ impl ExpandSet {
         parse(resource.expansions(), text).map(Self)
     }
 
+    /// The lists whose records it shows whole within those of another.
+    pub fn shown_within(self, resource: Resource) -> impl Iterator<Item = Resource> {
+        let lists = [("roles", Resource::Roles), ("groups", Resource::Groups)].into_iter();
+        lists
+            .filter(move |(expansion, _)| self.includes(resource, expansion))
+            .map(|(_, list)| list)
+    }
+
     pub(super) fn includes(self, resource: Resource, expansion: &str) -> bool {
         resource
             .expansions()

@@ -85,8 +85,10 @@ pub struct Offer {
     pub provider: String,
     /// OAuth apps of the project, to sign in under.
     pub profiles: Vec<ConnectorProfile>,
-    /// Whether a token may be brought, or an app of the customer's own.
-    pub is_open: bool,
+    /// Whether a token may be brought.
+    pub takes_token: bool,
+    /// Whether an app of the customer's own may be.
+    pub takes_own_app: bool,
     /// Where the account may be.
     pub endpoints: Vec<Endpoint>,
     /// What an app of the customer's own is registered with.
@@ -297,8 +299,10 @@ impl Gateway {
         let connector = self.connector(provider)?;
         let profiles = self.0.store.profiles(&session.project).await?;
         let account = self.account_again(session).await?;
+        let stands_for_another = account.as_ref().is_some_and(stands_for_another);
         let profiles = profiles.into_iter().filter(|profile| {
             profile.is_enabled
+                && !stands_for_another
                 && account
                     .as_ref()
                     .is_none_or(|account| account.endpoint == profile.endpoint)
@@ -315,7 +319,8 @@ impl Gateway {
             provider_name: connector.name(),
             provider: provider.to_owned(),
             profiles,
-            is_open: session.profile.is_none(),
+            takes_token: session.profile.is_none() || stands_for_another,
+            takes_own_app: session.profile.is_none() && !stands_for_another,
             endpoints,
             own_app_callback_url: self.own_app_callback_url(provider),
             account,
@@ -375,7 +380,8 @@ impl Gateway {
     /// Begins a sign-in under one of the offered profiles, for this browser.
     ///
     /// # Errors
-    /// `not_found`, `account_inactive` while the profile is disabled, `rate_limited`.
+    /// `not_found`, `account_inactive` while the profile is disabled, `assume_user_refused`,
+    /// `rate_limited`.
     pub async fn sign_in(
         &self,
         session: &ConnectSession,
@@ -388,6 +394,7 @@ impl Gateway {
         if session.profile.is_some_and(|only| only != profile.id) {
             return Err(super::profiles::no_such_profile());
         }
+        self.check_may_sign_in(session).await?;
         let sign_in = self
             .begin_sign_in(
                 SignInApp::Profile(&profile),
@@ -401,7 +408,7 @@ impl Gateway {
     /// kept sealed and never shown again.
     ///
     /// # Errors
-    /// `base_url_not_allowed`, `invalid_body`, `rate_limited`.
+    /// `base_url_not_allowed`, `invalid_body`, `assume_user_refused`, `rate_limited`.
     pub async fn sign_in_with_own_app(
         &self,
         session: &ConnectSession,
@@ -410,6 +417,7 @@ impl Gateway {
         (client_id, client_secret): (String, SecretString),
     ) -> Result<Url> {
         self.check_tries(session)?;
+        self.check_may_sign_in(session).await?;
         self.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         let app = OAuthApp {
@@ -427,6 +435,18 @@ impl Gateway {
             .begin_sign_in(app, self.sets_out(session, browser))
             .await?;
         Ok(sign_in.url)
+    }
+
+    /// What people sign in for does not work for an account that stands for another user.
+    async fn check_may_sign_in(&self, session: &ConnectSession) -> Result<()> {
+        let account = self.account_again(session).await?;
+        if !account.as_ref().is_some_and(stands_for_another) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::AssumeUserRefused,
+            "the account assumes a user, which takes a personal access token",
+        ))
     }
 
     /// Counts a try with this invitation.
@@ -780,6 +800,12 @@ const fn kind_of(draft: &Draft) -> CredentialKind {
 
 fn invalid(message: &'static str) -> Error {
     Error::new(Kind::InvalidBody, message)
+}
+
+/// Whether the provider takes the token's owner for somebody else, which Smartsheet does for personal
+/// access tokens alone.
+fn stands_for_another(account: &Account) -> bool {
+    account.assume_user.is_some()
 }
 
 fn session_invalid() -> Error {

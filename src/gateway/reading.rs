@@ -108,6 +108,9 @@ impl Gateway {
     ) -> Result<Answer> {
         let account = &own.account;
         check_action(account, selection.resource)?;
+        for shown in selection.expand.shown_within(selection.resource) {
+            check_action(account, shown)?;
+        }
         let cursor = match want {
             Want::Page {
                 next: Some(text), ..
@@ -510,7 +513,6 @@ impl Gateway {
     }
 }
 
-/// The refusal of a filter on a field that is null for everybody.
 fn check_action(account: &Account, resource: Resource) -> Result<()> {
     let action = match resource {
         Resource::Users => Action::Users,
@@ -526,6 +528,7 @@ fn check_action(account: &Account, resource: Resource) -> Result<()> {
     ))
 }
 
+/// The refusal of a filter on a field that is null for everybody.
 fn not_permitted(hidden: Warning) -> Error {
     let why = match hidden.reason {
         Reason::NotPermitted => "the account's token may not see it",

@@ -230,7 +230,7 @@ pub struct AccountOut {
     pub provider_name: Option<String>,
     pub status: AccountStatus,
     /// Why the status is not `active`, and what else is to be known of its credential:
-    /// `refreshing`, `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
+    /// `refreshing`, `refresh_failed`, `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
     /// `profile_disabled`, `scope_missing`, `organisation_changed`, `assume_user_refused`.
     pub status_reasons: Vec<StatusReason>,
     pub origin_owner_id: String,

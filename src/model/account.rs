@@ -44,6 +44,9 @@ pub struct Account {
 impl Account {
     /// The code of the status reason of a credential that the provider no longer takes.
     pub const REAUTH_REQUIRED: &'static str = "reauth_required";
+    /// The code of the status reason of a credential that is good, and was not refreshed when it
+    /// was to be.
+    pub const REFRESH_FAILED: &'static str = "refresh_failed";
     /// The code of the status reason of an account whose credential was destroyed.
     pub const DISCONNECTED: &'static str = "disconnected";
     /// The code of the status reason of an account whose credential another installation has.
@@ -71,38 +74,55 @@ impl Account {
             _ if credential.is_profile_disabled => (
                 AccountStatus::Inactive,
                 Self::PROFILE_DISABLED,
-                "The connector profile that the account was linked under is disabled.",
+                "The connector profile that the account was linked under is disabled.".to_owned(),
             ),
-            CredentialState::Healthy => return,
+            CredentialState::Healthy => match credential.fault {
+                None => return,
+                Some(fault) => (self.status, Self::REFRESH_FAILED, fault.told().to_owned()),
+            },
             CredentialState::Refreshing => (
                 self.status,
                 "refreshing",
-                "The access token is being refreshed.",
+                "The access token is being refreshed.".to_owned(),
             ),
             CredentialState::Uncertain => (
                 self.status,
                 "uncertain",
-                "Whether the provider still takes the refresh token is not known yet. It is \
-                 asked again.",
+                match credential.fault {
+                    Some(RefreshFault::InvalidGrant) => {
+                        "The provider refused the refresh token once. It is asked again before \
+                         that is believed."
+                    }
+                    _ => {
+                        "The provider's answer to a refresh was lost. Whether it still takes the \
+                         refresh token is not known yet, and it is asked again."
+                    }
+                }
+                .to_owned(),
             ),
             CredentialState::ReauthRequired => (
                 AccountStatus::Error,
                 Self::REAUTH_REQUIRED,
-                "The provider no longer takes the refresh token. Somebody must sign in again: \
-                 make a connect session with this account_id.",
+                format!(
+                    "The provider no longer takes the refresh token: it refused it twice. Somebody \
+                     must sign in again: POST /connect_sessions with the account_id {} gives the \
+                     link for that.",
+                    self.id
+                ),
             ),
             CredentialState::Moved => (
                 AccountStatus::Inactive,
                 Self::MOVED,
                 "The credential was exported to another installation, which refreshes it from \
-                 now on.",
+                 now on."
+                    .to_owned(),
             ),
         };
         self.status = status;
         if self.status_reasons.iter().all(|reason| reason.code != code) {
             self.status_reasons.push(StatusReason {
                 code: code.to_owned(),
-                description: description.to_owned(),
+                description,
                 timestamp: credential.since,
             });
         }
@@ -168,6 +188,44 @@ pub struct CredentialStatus {
     /// own making and for the customer's own app.
     pub profile: Option<ProfileId>,
     pub is_profile_disabled: bool,
+    /// Why the last refresh brought no new tokens; None if it did.
+    pub fault: Option<RefreshFault>,
+}
+
+/// Why a refresh brought no new tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefreshFault {
+    #[serde(rename = "provider_unreachable")]
+    Unreachable,
+    #[serde(rename = "provider_refused")]
+    Refused,
+    #[serde(rename = "app_refused")]
+    AppRefused,
+    #[serde(rename = "reply_lost")]
+    ReplyLost,
+    #[serde(rename = "invalid_grant")]
+    InvalidGrant,
+}
+
+impl RefreshFault {
+    /// Where the credential is good still: what happened, and what is to be done.
+    const fn told(self) -> &'static str {
+        match self {
+            Self::AppRefused => {
+                "The last refresh brought no new tokens: the provider does not take the OAuth app's \
+                 client id or secret. Correct the secret with PATCH /connector_profiles/{id}; for an \
+                 app of the customer's own, link the account again."
+            }
+            Self::Unreachable => {
+                "The last refresh brought no new tokens: the provider could not be reached. It is \
+                 tried again."
+            }
+            Self::Refused | Self::ReplyLost | Self::InvalidGrant => {
+                "The last refresh brought no new tokens: the provider refused it, though not for \
+                 the refresh token. It is tried again."
+            }
+        }
+    }
 }
 
 /// What an account authenticates with.

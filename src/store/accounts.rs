@@ -97,6 +97,7 @@ where
                 state_since: row.try_get(15)?,
                 expires_at: row.try_get(16)?,
                 profile: row.try_get(17)?,
+                fault: row.try_get(20)?,
             }),
         };
         Ok(Self {
@@ -126,7 +127,7 @@ macro_rules! select_accounts {
             "select a.id, a.project, a.provider, a.origin_owner_id, a.kind, a.status,
                     a.status_reasons, a.endpoint, a.sealed_profile, a.sealed_identity,
                     a.created_at, a.updated_at, c.kind, c.state, c.is_doubtful, c.state_since,
-                    c.expires_at, c.profile, p.is_enabled, p.actions
+                    c.expires_at, c.profile, p.is_enabled, p.actions, c.fault
              from accounts a
              left join credentials c on c.project = a.project and c.account = a.id
              left join connector_profiles p on p.project = c.project and p.id = c.profile ",

@@ -99,6 +99,7 @@ pub(super) struct CredentialColumns {
     pub(super) state_since: i64,
     pub(super) expires_at: Option<i64>,
     pub(super) profile: Option<String>,
+    pub(super) fault: Option<String>,
 }
 
 impl CredentialColumns {
@@ -110,6 +111,7 @@ impl CredentialColumns {
             expires_at: self.expires_at.map(moment_in).transpose()?,
             profile: self.profile.as_deref().map(id_in).transpose()?,
             is_profile_disabled: is_profile_enabled == Some(0),
+            fault: self.fault.map(word_in).transpose()?,
         })
     }
 }

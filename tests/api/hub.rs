@@ -318,6 +318,34 @@ async fn what_cannot_be_used_comes_back_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn an_account_that_stands_for_another_user_is_renewed_by_a_token_alone() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let mut body = world.account_body(&world.admin_token());
+    body["assume_user"] = json!("chidi.okafor@example.org");
+    let account = world.call(Method::POST, "/accounts", Some(&body)).await;
+    let account = account.expect(201)["id"].clone();
+    let link = world.invite(&json!({"account_id": account})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let start = browser.get("/connect").await;
+    let start = start.says(200, "/connect/token");
+    assert!(!start.contains("/connect/sign-in") && !start.contains("/connect/app"));
+    assert_eq!(browser.get("/connect/app").await.leads(), "/connect");
+    let fields = [("profile", profile.as_str())];
+    browser
+        .fill("/connect/token", "/connect/sign-in", &fields)
+        .await
+        .says(422, "stands for another person");
+    let member = world.simulator.announcement().tokens.member.clone();
+    browser
+        .bring(&world, &member)
+        .await
+        .says(422, "stands for another person");
+    let tried = browser.bring(&world, &world.admin_token()).await;
+    assert_eq!(tried.leads(), "/connect/review");
+}
+
+#[tokio::test]
 async fn an_invitation_is_good_for_so_many_tries_in_a_minute() {
     let world = World::new().await;
     let profile = world.hub_profile().await;

@@ -379,6 +379,12 @@ async fn a_refresh_token_is_dead_after_the_second_no() {
     assert_eq!(seen["status"], "error");
     let reason = &seen["status_reasons"][0];
     assert_eq!(reason["code"], "reauth_required");
+    let what = reason["description"].as_str().unwrap();
+    let way = format!("POST /connect_sessions with the account_id {}", account.id);
+    assert!(
+        what.contains("refused it twice") && what.contains(&way),
+        "{what}"
+    );
     assert_eq!(reason["timestamp"], seen["credential"]["since"]);
     signed
         .expect_served(&account, Some("reauth_required"))
@@ -399,12 +405,18 @@ async fn a_wrong_client_secret_says_nothing_of_the_refresh_token() {
     let seen = signed.refresh(&account).await.expect(200);
     assert_eq!(seen["status"], "active");
     assert_eq!(seen["credential"]["state"], "healthy");
+    let reason = &seen["status_reasons"][0];
+    assert_eq!(reason["code"], "refresh_failed");
+    let what = reason["description"].as_str().unwrap();
+    assert!(what.contains("PATCH /connector_profiles/{id}"), "{what}");
     assert_eq!(signed.lives(&account).await, [true]);
     assert_eq!(signed.told(&account).await, ["credential.refresh_refused"]);
     signed
         .change_profile(&json!({"client_secret": signed.client.client_secret}))
         .await;
-    assert_eq!(signed.refreshed(&account).await, "healthy");
+    let seen = signed.refresh(&account).await.expect(200);
+    assert_eq!(seen["credential"]["state"], "healthy");
+    assert_eq!(seen["status_reasons"], json!([]));
     assert_eq!(signed.lives(&account).await, [false, true]);
 }
 
@@ -683,13 +695,20 @@ async fn what_a_profile_does_not_enable_is_not_served() {
     let signed = Signed::with(Plan::default(), &json!({"actions": ["users"]})).await;
     let account = signed.link_and_walk().await;
     signed.expect_served(&account, None).await;
-    let groups = signed.world.read(&account.id, "/iam/groups").await;
-    groups.refused(403, "action_not_enabled");
+    for path in [
+        "/iam/groups",
+        "/iam/users?expand=roles",
+        "/iam/users?expand=groups",
+    ] {
+        let refused = signed.world.read(&account.id, path).await;
+        refused.refused(403, "action_not_enabled");
+    }
     signed
         .change_profile(&json!({"actions": ["users", "groups"]}))
         .await;
-    let groups = signed.world.read(&account.id, "/iam/groups").await;
-    groups.expect(200);
+    for path in ["/iam/groups", "/iam/users?expand=groups"] {
+        signed.world.read(&account.id, path).await.expect(200);
+    }
 }
 
 #[tokio::test]

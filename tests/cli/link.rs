@@ -94,6 +94,21 @@ async fn a_browser_that_comes_back_to_the_registered_port_links_an_account() {
     let refreshed = office.run(&["accounts", "refresh", id, "--json"]).await;
     assert_eq!(refreshed.expect(0).json()["credential"]["state"], "healthy");
     office.run(&["accounts", "walk", id]).await.expect(0);
+
+    // Tokens that were not renewed are not told as new.
+    let change = [
+        "profiles",
+        "update",
+        &profile,
+        "--project",
+        "acme",
+        "--secret-stdin",
+        "--config",
+        "rolecall.toml",
+    ];
+    office.bench.run_with(&change, b"another").await.expect(0);
+    let refused = office.run(&["accounts", "refresh", id]).await.expect(1);
+    refused.says(&["there are no new tokens", "client id or secret"]);
 }
 
 #[tokio::test]

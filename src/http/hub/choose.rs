@@ -72,8 +72,8 @@ impl Choice {
         });
         Methods {
             sign_in: sign_in.collect(),
-            own_app: self.offer.is_open,
-            access_token: self.offer.is_open,
+            own_app: self.offer.takes_own_app,
+            access_token: self.offer.takes_token,
         }
     }
 }
@@ -96,7 +96,7 @@ pub async fn begin_sign_in(desk: Desk, payload: Payload) -> Result<HttpResponse,
 pub async fn token_page(desk: Desk) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let choice = desk.choice(&guest).await?;
-    if !choice.offer.is_open {
+    if !choice.offer.takes_token {
         return Ok(see("/connect"));
     }
     ask_token(&desk, &guest, &choice, None, None)
@@ -155,7 +155,7 @@ async fn try_token(
     endpoint: &Endpoint,
     token: SecretString,
 ) -> Result<Tried, Refusal> {
-    if !choice.offer.is_open {
+    if !choice.offer.takes_token {
         return Err(super::problem::Problem::ProfileDisabled.into());
     }
     let endpoint = endpoint.clone();
@@ -172,7 +172,7 @@ async fn try_token(
 pub async fn own_app_page(desk: Desk) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let choice = desk.choice(&guest).await?;
-    if !choice.offer.is_open {
+    if !choice.offer.takes_own_app {
         return Ok(see("/connect"));
     }
     ask_app(&desk, &guest, &choice, (None, ""), None)
@@ -216,7 +216,7 @@ pub async fn begin_own_app(desk: Desk, payload: Payload) -> Result<HttpResponse,
             Some(fault),
         )
     };
-    let Some((endpoint, _)) = named.filter(|_| choice.offer.is_open) else {
+    let Some((endpoint, _)) = named.filter(|_| choice.offer.takes_own_app) else {
         return ask(OwnAppFault::NoRegion);
     };
     if let Some(fault) = app_fault(id, &secret) {

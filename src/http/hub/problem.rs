@@ -23,6 +23,8 @@ pub enum Problem<'a> {
     TokenRefused,
     /// The credential is good, and may not read users.
     RightsMissing,
+    /// The account stands for another user, for which this credential is of no use.
+    StandsForAnother,
     ProviderSilent,
     ProviderThrottled {
         seconds: u64,
@@ -215,6 +217,19 @@ impl Problem<'_> {
                 ],
                 Some(CHOOSE),
             ),
+            Problem::StandsForAnother => tell(
+                "This connection stands for another person",
+                "It was set up so that an administrator’s access token reads what another person \
+                 sees. What you brought cannot do that. Nothing was saved.",
+                &[
+                    "Use an access token that a System Admin made: signing in does not work for \
+                     this.",
+                    "The person that it stands for must still be there, and not be an \
+                     administrator too.",
+                    &format!("For a connection of your own, ask {name} for a new invitation."),
+                ],
+                Some(TOKEN),
+            ),
             Problem::ProviderSilent => tell(
                 "Smartsheet does not answer",
                 "It could not be reached, or gave no usable answer. Nothing was saved.",
@@ -312,6 +327,7 @@ impl Problem<'_> {
             | Problem::ClientIdUnknown(App::Own)
             | Problem::TokenRefused
             | Problem::RightsMissing
+            | Problem::StandsForAnother
             | Problem::OrganisationMismatch { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::ProviderThrottled { .. } | Problem::TooManyTries => {
                 StatusCode::TOO_MANY_REQUESTS

@@ -84,7 +84,8 @@ fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
             _ => Problem::AppSecretWrong(around.app),
         },
         Kind::CredentialRefused => Problem::TokenRefused,
-        Kind::ScopeMissing | Kind::AssumeUserRefused => Problem::RightsMissing,
+        Kind::ScopeMissing => Problem::RightsMissing,
+        Kind::AssumeUserRefused => Problem::StandsForAnother,
         Kind::OrganisationMismatch => Problem::OrganisationMismatch {
             linked: around.linked.as_deref(),
         },
