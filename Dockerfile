@@ -2,7 +2,7 @@
 # and a user of its own, 65532. `make image` builds it.
 #
 #   docker run --rm -v rolecall:/var/lib/rolecall rolecall keyring init /var/lib/rolecall/rolecall.keys
-#   docker run -d -p 8080:8080 -v rolecall:/var/lib/rolecall rolecall
+#   docker run -d -p 8080:8080 -v rolecall:/var/lib/rolecall --stop-timeout 120 rolecall
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
@@ -25,6 +25,7 @@ VOLUME /var/lib/rolecall
 USER rolecall
 EXPOSE 8080
 HEALTHCHECK --start-period=10s CMD ["/usr/local/bin/rolecall", "health"]
-# A stop is a SIGTERM, and requests in flight get server.drain_seconds: docker stop --time 30.
+# A stop is a SIGTERM: requests in flight get server.drain_seconds, and then refreshes of tokens up to
+# 70 seconds: docker stop --time 120.
 ENTRYPOINT ["/usr/local/bin/rolecall"]
 CMD ["serve"]

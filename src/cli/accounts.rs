@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{
     ConfigFile, Failure, export, key_ring,
@@ -17,7 +18,7 @@ use super::{
     must_be_current, note,
     output::{json_line, table},
     progress::{Bar, await_first_walk, watched},
-    say,
+    say, shutdown_signal,
     token::{AtProvider, read_token},
     why,
 };
@@ -42,6 +43,9 @@ use crate::{
     store::{DirectoryHead, OpenError},
     telemetry,
 };
+
+/// How long an end may take before whoever waits for it is told why.
+const NOTICEABLE: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -250,13 +254,30 @@ pub(super) async fn open_alone(
     Err(refused)
 }
 
-/// The store is left closed, whatever the work comes to.
+/// The store is left closed, whatever the work comes to. What serves is not killed by Ctrl-C or
+/// SIGTERM: a refresh that ended with its process may have spent the account's refresh token. The
+/// work ends then, and so does the walk that it waited for; a refresh is waited for.
 pub(super) async fn closing<T>(
     operator: &Operator,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let done = work.await;
-    operator.close().await;
+    let done = if operator.has_joined() {
+        tokio::select! {
+            // Listened for before the work begins.
+            biased;
+            () = shutdown_signal() => Err(Failure::other("stopped before it was done")),
+            done = work => done,
+        }
+    } else {
+        work.await
+    };
+    let mut close = pin!(operator.close());
+    if timeout(NOTICEABLE, &mut close).await.is_err() {
+        if operator.is_refreshing() {
+            note("a refresh is being finished: its tokens are lost if this is killed now");
+        }
+        close.await;
+    }
     done
 }
 

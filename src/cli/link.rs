@@ -17,7 +17,6 @@ use super::{
     keys::project_id,
     note,
     returned::{Decision, Listener, Stray},
-    shutdown_signal,
 };
 use crate::{
     gateway::{
@@ -77,12 +76,6 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let linking = async {
         let own = sign_in(&operator, &project, &arguments, description).await?;
         tell_of_link(&operator, &own, arguments.shared.json).await
-    };
-    let linking = async {
-        tokio::select! {
-            linked = linking => linked,
-            () = shutdown_signal() => Err(Failure::other("stopped")),
-        }
     };
     closing(&operator, linking).await
 }

@@ -71,6 +71,16 @@ impl Operator {
         Ok(())
     }
 
+    /// Whether this is one of those that serve, which may have refreshes and walks in hand.
+    pub const fn has_joined(&self) -> bool {
+        self.has_joined
+    }
+
+    /// Whether tokens are being refreshed here.
+    pub fn is_refreshing(&self) -> bool {
+        self.gateway.is_refreshing()
+    }
+
     /// Closes the store. Who only looked at it leaves nothing to tell the others.
     pub async fn close(&self) {
         if self.has_joined {

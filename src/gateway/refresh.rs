@@ -810,6 +810,11 @@ impl Gateway {
         is_revoked
     }
 
+    /// Whether there is anything that [`Gateway::end_refreshes`] waits for.
+    pub(super) fn is_refreshing(&self) -> bool {
+        self.0.refreshes.in_hand.available_permits() < IN_HAND as usize
+    }
+
     /// Waits until nothing that was redeemed is in this process alone; from now on no refresh
     /// begins here.
     pub(super) async fn end_refreshes(&self) {

@@ -238,6 +238,16 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// Asks the process to end, as an init system does; how it ended, and what else it printed.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);

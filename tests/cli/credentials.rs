@@ -1,9 +1,10 @@
 //! `rolecall credentials` and `rolecall revoke-all`: credentials that move, and their end.
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::{
-    bench::Outcome,
+    bench::{HANG, Outcome, Running},
     office::{Browser, CONFIG, Office},
 };
 
@@ -183,4 +184,57 @@ async fn what_a_provider_does_not_revoke_is_reported() {
     done.says(&["1 credentials may still work"]);
     let log = run(&["audit", "list", "--json"]).await.expect(0);
     assert!(log.out.contains("credential.revoke_refused"));
+}
+
+/// The next call for tokens is answered after three seconds.
+async fn slow_tokens(office: &Office) {
+    let rule = json!([{
+        "match": {"method": "POST", "path_prefix": "/token"},
+        "times": 1,
+        "fault": {"kind": "delay", "ms": 3000},
+    }]);
+    office.control(Method::POST, "/faults", &rule).await;
+}
+
+/// The calls for tokens that have arrived at the provider.
+async fn token_calls(office: &Office) -> Vec<Value> {
+    let log = office.control(Method::GET, "/log?since=0", &json!(null));
+    let mut calls = log.await.as_array().unwrap().clone();
+    calls.retain(|call| call["method"] == "POST" && call["path"] == "/2.0/token");
+    calls
+}
+
+/// Runs this until one more call for tokens waits at the provider.
+async fn waits_for_tokens(office: &Office, arguments: &[&str]) -> Running {
+    let before = token_calls(office).await.len();
+    slow_tokens(office).await;
+    let mut command = office.bench.command(&[arguments, &CONFIG].concat());
+    let running = Running::of(command.spawn().unwrap());
+    let arrived = async {
+        while token_calls(office).await.len() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG, arrived).await.unwrap();
+    running
+}
+
+#[tokio::test]
+async fn a_command_that_is_told_to_stop_ends_the_refresh_that_it_is_on() {
+    let office = Office::new().await;
+    let id = signed_in(&office).await;
+    let refresh = ["accounts", "refresh", &id];
+    for stop in [Running::interrupt, Running::ask_to_end] {
+        let running = waits_for_tokens(&office, &refresh).await;
+        stop(&running);
+        let (code, out, err) = running.end().await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains("a refresh is being finished"), "{err}");
+        assert!(err.contains("stopped"), "{err}");
+        // The pair that it waited for is the account's, and good.
+        assert_eq!(state(&office, &id).await, "healthy");
+        let calls = token_calls(&office).await;
+        assert_eq!(calls.last().unwrap()["status"], 200);
+    }
+    office.run(&refresh).await.expect(0);
 }

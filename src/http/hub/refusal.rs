@@ -85,6 +85,14 @@ fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
         },
         Kind::CredentialRefused => Problem::TokenRefused,
         Kind::ScopeMissing => Problem::RightsMissing,
+        // A token that its maker bound to assume somebody says nothing of the account.
+        Kind::AssumeUserRefused
+            if error
+                .provider()
+                .is_some_and(|provider| provider.code == Some(1044)) =>
+        {
+            Problem::RightsMissing
+        }
         Kind::AssumeUserRefused => Problem::StandsForAnother,
         Kind::OrganisationMismatch => Problem::OrganisationMismatch {
             linked: around.linked.as_deref(),
@@ -137,6 +145,22 @@ impl ResponseError for Refusal {
 mod tests {
     use super::*;
     use crate::error::ProviderFault;
+
+    #[test]
+    fn a_token_that_must_assume_somebody_says_nothing_of_the_account() {
+        for (code, expected) in [
+            (1030, Problem::StandsForAnother),
+            (1044, Problem::RightsMissing),
+        ] {
+            let fault = ProviderFault {
+                status: Some(403),
+                code: Some(code),
+                reference: None,
+            };
+            let error = Error::new(Kind::AssumeUserRefused, "refused").with_provider(fault);
+            assert_eq!(problem(&error, &Around::default()), expected, "{code}");
+        }
+    }
 
     #[test]
     fn an_app_that_is_refused_is_told_by_what_is_wrong_with_it() {
