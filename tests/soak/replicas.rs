@@ -197,7 +197,8 @@ impl Proof {
         self.is_over.store(true, Ordering::Relaxed);
         // Whoever still waits for a walk is answered before these end.
         self.settle().await;
-        for each in served {
+        for (is_up, each) in self.is_up.iter().zip(served) {
+            is_up.store(false, Ordering::Relaxed);
             each.kill().await;
         }
         kills
