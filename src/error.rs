@@ -201,7 +201,7 @@ impl Kind {
             ),
             Kind::AccountInactive => (
                 "account_inactive",
-                "Replace the account's token with PATCH /accounts/{id}: the provider no longer takes it.",
+                "Have the account linked again, with POST /connect_sessions and its account_id, or replace a personal token with PATCH /accounts/{id}; GET /accounts/{id} says why.",
             ),
             Kind::GroupsNotPermitted => (
                 "groups_not_permitted",

@@ -105,8 +105,8 @@ impl Account {
                 Self::REAUTH_REQUIRED,
                 format!(
                     "The provider no longer takes the refresh token: it refused it twice. Somebody \
-                     must sign in again: POST /connect_sessions with the account_id {} gives the \
-                     link for that.",
+                     must sign in again: POST /connect_sessions with the account_id {} and its \
+                     origin_owner_id and origin_owner_name gives the link for that.",
                     self.id
                 ),
             ),

@@ -219,7 +219,7 @@ impl Walker<'_> {
         let (code, description) = match reason {
             WalkReason::CredentialRefused => (
                 Account::REAUTH_REQUIRED,
-                "The provider no longer takes this account's credential. Replace its token with PATCH /accounts/{id}, or have its owner do so: POST /connect_sessions with this account_id gives the link for that.",
+                "The provider no longer takes this account's credential. Replace its token with PATCH /accounts/{id}, or have its owner do so: POST /connect_sessions with this account_id and its origin_owner_id and origin_owner_name gives the link for that.",
             ),
             WalkReason::CredentialLocked => (
                 "locked",
