@@ -218,7 +218,11 @@ async fn take_in(
             endpoint: &meta.endpoint,
             assume_user: assume_user.as_deref(),
         };
-        gateway.prove(connector.as_ref(), of, unproven).await?
+        let tried = gateway.prove(connector.as_ref(), of, unproven).await;
+        tried.map_err(|error| match error.kind() {
+            Kind::CredentialRefused => no_longer_good(error),
+            _ => error,
+        })?
     };
     let by = Actor::Operator;
     let account = match existing {
@@ -251,6 +255,18 @@ async fn take_in(
             .await?
             == Refreshed::Renewed;
     Ok((account, is_settled))
+}
+
+fn no_longer_good(refused: Error) -> Error {
+    Error::new(
+        Kind::CredentialRefused,
+        "the provider no longer takes the credential in this file",
+    )
+    .with_hint(
+        "It was imported before, refreshed after a take-back, or revoked: export it anew where the \
+         account is healthy, or link the account again.",
+    )
+    .with_source(refused)
 }
 
 /// The project's own profile of the app that a pair was issued to, if there is one; else the app
