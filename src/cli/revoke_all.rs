@@ -166,8 +166,8 @@ async fn revoke_all(
     }
     if let [first, ..] = unread.as_slice() {
         return Err(Failure::Other(format!(
-            "{left} credentials may still work at their providers, and of {} projects not all could \
-             be read: {first}",
+            "{left} credentials may still work at their providers, and perhaps others: {} lists could \
+             not be read: {first}",
             unread.len()
         )));
     }

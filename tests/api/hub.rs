@@ -336,6 +336,22 @@ async fn an_account_that_stands_for_another_user_is_renewed_by_a_token_alone() {
         .fill("/connect/token", "/connect/sign-in", &fields)
         .await
         .says(422, "stands for another person");
+    let own = [
+        ("region", world.simulator.announcement().api_base.as_str()),
+        ("client_id", "app"),
+        ("client_secret", "secret"),
+    ];
+    browser
+        .fill("/connect/token", "/connect/app", &own)
+        .await
+        .says(403, "switched off");
+    // There is no other way to be chosen.
+    let form = browser.get("/connect/token").await;
+    assert!(
+        !form
+            .says(200, "Check the token")
+            .contains("Connect another way")
+    );
     let member = world.simulator.announcement().tokens.member.clone();
     browser
         .bring(&world, &member)

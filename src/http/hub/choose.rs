@@ -7,6 +7,7 @@ use super::{
     desk::{Choice, Desk, Guest, see},
     own_app::{OwnApp, OwnAppFault},
     place::Place,
+    problem::Problem,
     refusal::{Around, Refusal},
     start::{Again, Methods, Notice, SignIn, Start},
     token::{Token, TokenFault},
@@ -116,7 +117,7 @@ fn ask_token(
         places: &choice.places,
         chosen,
         fault,
-        has_other_ways: true,
+        has_other_ways: choice.methods().is_choice(),
     })
 }
 
@@ -156,7 +157,7 @@ async fn try_token(
     token: SecretString,
 ) -> Result<Tried, Refusal> {
     if !choice.offer.takes_token {
-        return Err(super::problem::Problem::ProfileDisabled.into());
+        return Err(Problem::ProfileDisabled.into());
     }
     let endpoint = endpoint.clone();
     let tried = desk.gateway.bring_token(&guest.session, endpoint, token);
@@ -195,7 +196,7 @@ fn ask_app(
         hub_url: desk.gateway.public_url(),
         redirect_url: &choice.offer.own_app_callback_url,
         fault,
-        has_other_ways: true,
+        has_other_ways: choice.methods().is_choice(),
     })
 }
 
@@ -206,6 +207,9 @@ pub async fn begin_own_app(desk: Desk, payload: Payload) -> Result<HttpResponse,
     let form = desk.form(&guest, payload).await?;
     let choice = desk.choice(&guest).await?;
     let (id, secret) = (form.text("client_id"), form.secret("client_secret"));
+    if !choice.offer.takes_own_app {
+        return Err(Problem::ProfileDisabled.into());
+    }
     let named = choice.named(form.text("region"));
     let ask = |fault| {
         ask_app(
@@ -216,7 +220,7 @@ pub async fn begin_own_app(desk: Desk, payload: Payload) -> Result<HttpResponse,
             Some(fault),
         )
     };
-    let Some((endpoint, _)) = named.filter(|_| choice.offer.takes_own_app) else {
+    let Some((endpoint, _)) = named else {
         return ask(OwnAppFault::NoRegion);
     };
     if let Some(fault) = app_fault(id, &secret) {

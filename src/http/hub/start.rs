@@ -49,7 +49,7 @@ pub struct SignIn<'a> {
 
 impl Methods<'_> {
     /// Whether there is anything to choose.
-    fn is_choice(&self) -> bool {
+    pub fn is_choice(&self) -> bool {
         self.sign_in.len() + usize::from(self.own_app) + usize::from(self.access_token) > 1
     }
 
