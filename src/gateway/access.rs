@@ -82,11 +82,13 @@ impl Gateway {
         let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
         let now = self.0.clock.now();
         let id = presented.id();
-        let store = self.0.store.clone();
         let recalled = self
             .0
             .keys
-            .get(id, now, || async move { store.key(id).await })
+            .get(id, now, || {
+                let store = self.0.store.clone();
+                async move { store.key(id).await }
+            })
             .await?
             .ok_or_else(refused)?;
         if presented.matches(&recalled.value.digest)
@@ -114,12 +116,11 @@ impl Gateway {
         let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
         let id: AccountId = id.parse().map_err(|_| not_found())?;
         let project = caller.project();
-        let store = self.0.store.clone();
         let recalled = self
             .0
             .accounts
             .get((project.clone(), id), self.0.clock.now(), || {
-                let project = project.clone();
+                let (store, project) = (self.0.store.clone(), project.clone());
                 async move { see(&store, &project, id).await }
             })
             .await?;

@@ -2,7 +2,7 @@
 //! in the contract's shape when it is an error (also where actix itself refused), an answer even
 //! after a panic, one line in the access log, and its place in the metrics.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
 use actix_web::{
     Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
@@ -18,12 +18,12 @@ use futures_util::FutureExt;
 use super::{
     error::ApiError,
     meter::{Meters, known},
-    quota::Noted,
+    quota,
     routes::RouteTable,
 };
 use crate::{
     error::{Error, Kind},
-    gateway::Gateway,
+    gateway::{Gateway, quota::Standing},
     telemetry::metrics::Word,
 };
 
@@ -32,9 +32,45 @@ const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-reques
 /// What a request id is the id of.
 enum Request {}
 
-/// The request's id, beside the request, for who says it on a page.
+/// What is noted beside a request, since of one that ends in a panic nothing else is left.
 #[derive(Clone)]
-pub struct RequestId(pub String);
+pub struct Noted(Rc<Notes>);
+
+struct Notes {
+    request_id: String,
+    /// Where its key stands, once that is known.
+    standing: Cell<Option<Standing>>,
+}
+
+impl Noted {
+    fn beside(request: &ServiceRequest, request_id: String) -> Self {
+        let standing = Cell::default();
+        let noted = Self(Rc::new(Notes {
+            request_id,
+            standing,
+        }));
+        request.extensions_mut().insert(noted.clone());
+        noted
+    }
+
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// Notes where the key of this request stands.
+    pub fn stands(request: &HttpRequest, standing: Standing) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            noted.0.standing.set(Some(standing));
+        }
+    }
+
+    fn tell(&self, headers: &mut header::HeaderMap) {
+        headers.insert(REQUEST_ID, header_value(self.request_id()));
+        if let Some(standing) = self.0.standing.get() {
+            quota::tell(standing, headers);
+        }
+    }
+}
 
 /// Beside an answer that is whole as it is, though its status says that it is an error: a page for
 /// people.
@@ -58,25 +94,24 @@ pub async fn finish(
         .clone();
     let clock = gateway.clock();
     let began_at = clock.monotonic();
-    let id = gateway.new_id::<Request>().to_string();
     let method = request.method().clone();
     if method == Method::HEAD {
         // Answered as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
-    let noted = Noted::of(&request);
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
+    let id = noted.request_id();
     let note = |route: Option<&str>, status: StatusCode| {
         let took = clock.monotonic().saturating_sub(began_at);
         meters.note(route, &method, status, took);
-        log(&method, route, status, &id, took);
+        log(&method, route, status, id, took);
     };
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         // Nothing of the request is left here: the error carries its answer out.
         Ok(Err(error)) => {
-            let mut answer = refusal(&error, &id, clock);
+            let mut answer = refusal(&error, id, clock);
             noted.tell(answer.headers_mut());
             note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
@@ -84,7 +119,7 @@ pub async fn finish(
         Err(_panic) => {
             // The panic hook has logged it; the caller gets an answer and the worker lives on.
             let error = ApiError(Error::internal("a handler panicked"));
-            let mut answer = error.answer(&id, clock.now());
+            let mut answer = error.answer(id, clock.now());
             noted.tell(answer.headers_mut());
             note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
@@ -96,8 +131,8 @@ pub async fn finish(
     let is_finished = response.response().extensions().contains::<Finished>();
     if !is_finished && (status.is_client_error() || status.is_server_error()) {
         let mut answer = match response.response().error() {
-            Some(error) => refusal(error, &id, clock),
-            None => bare(status, None).answer(&id, clock.now()),
+            Some(error) => refusal(error, id, clock),
+            None => bare(status, None).answer(id, clock.now()),
         };
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer
@@ -106,7 +141,6 @@ pub async fn finish(
         }
         response = response.into_response(answer);
     }
-    response.headers_mut().insert(REQUEST_ID, header_value(&id));
     noted.tell(response.headers_mut());
     let route = response.request().match_pattern();
     note(route.as_deref(), response.status());

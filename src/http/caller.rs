@@ -13,7 +13,7 @@ use actix_web::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{error::ApiError, query::Query, quota};
+use super::{answer::Noted, error::ApiError, query::Query};
 use crate::{
     error::{Error, Kind, Result},
     gateway::{
@@ -174,7 +174,7 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     let caller = gateway(request).authenticate(&key).await?;
     // Counted once it is proven, so that nobody spends what is another's.
     if let Some(standing) = gateway(request).spend(&caller) {
-        quota::note(request, standing);
+        Noted::stands(request, standing);
         standing.check("API key")?;
     }
     caller.require(S::SCOPE)?;

@@ -1,13 +1,7 @@
 //! What a key has left, on every answer to a request whose key was proven: the header fields of
 //! draft-ietf-httpapi-ratelimit-headers-10, whatever the status.
 
-use std::{cell::Cell, rc::Rc};
-
-use actix_web::{
-    HttpMessage, HttpRequest,
-    dev::ServiceRequest,
-    http::header::{HeaderMap, HeaderName, HeaderValue},
-};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use utoipa::openapi::{
     HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Type, security::SecurityRequirement,
 };
@@ -18,41 +12,17 @@ use crate::gateway::quota::{Standing, WINDOW};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Where a request's key stands, once that is known. It is kept beside the request, since of one
-/// that ends in a panic nothing else is left.
-#[derive(Clone, Default)]
-pub struct Noted(Rc<Cell<Option<Standing>>>);
-
-impl Noted {
-    /// A place for it, before anything is known.
-    pub fn of(request: &ServiceRequest) -> Self {
-        let noted = Self::default();
-        request.extensions_mut().insert(noted.clone());
-        noted
-    }
-
-    /// Tells it on the answer.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        let Some(standing) = self.0.get() else {
-            return;
-        };
-        let policy = format!(r#""key";q={};w={}"#, standing.quota, WINDOW.as_secs());
-        let limit = format!(
-            r#""key";r={};t={}"#,
-            standing.remaining,
-            whole_seconds(standing.more_in)
-        );
-        for (name, value) in [(POLICY, policy), (LIMIT, limit)] {
-            let value = HeaderValue::try_from(value).expect("words and digits are plain ASCII");
-            headers.insert(name, value);
-        }
-    }
-}
-
-/// Notes where the key of this request stands.
-pub fn note(request: &HttpRequest, standing: Standing) {
-    if let Some(noted) = request.extensions().get::<Noted>() {
-        noted.0.set(Some(standing));
+/// Tells on an answer where its request's key stands.
+pub fn tell(standing: Standing, headers: &mut HeaderMap) {
+    let policy = format!(r#""key";q={};w={}"#, standing.quota, WINDOW.as_secs());
+    let limit = format!(
+        r#""key";r={};t={}"#,
+        standing.remaining,
+        whole_seconds(standing.more_in)
+    );
+    for (name, value) in [(POLICY, policy), (LIMIT, limit)] {
+        let value = HeaderValue::try_from(value).expect("words and digits are plain ASCII");
+        headers.insert(name, value);
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::Error,
     gateway::{Gateway, connect::Offer},
-    http::answer::{Finished, RequestId, log_cause},
+    http::answer::{Finished, Noted, log_cause},
     model::{
         account::{Endpoint, Region},
         connect::ConnectSession,
@@ -228,8 +228,8 @@ fn refused(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         return response;
     };
     let desk = Desk::of(response.request());
-    let id = desk.request.extensions().get::<RequestId>().cloned();
-    let id = id.map_or_else(String::new, |RequestId(id)| id);
+    let noted = desk.request.extensions().get::<Noted>().cloned();
+    let id = noted.map_or_else(String::new, |noted| noted.request_id().to_owned());
     let refusal = error.as_error::<Refusal>();
     if let Some(cause) = refusal.and_then(Refusal::error) {
         log_cause(cause, &id);
