@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Answer, CallErrorKind, Caps, Request, Timeouts, address::OutOfReach, body};
+use super::{Answer, CallErrorKind, Caps, Request, Timeouts, address::OutOfReach, body, unicode};
 
 /// A request as it goes out, as often as it has to.
 pub(super) struct Outgoing {
@@ -171,7 +171,7 @@ impl Outgoing {
         })?;
         Ok(Answer {
             status: status.as_u16(),
-            body,
+            body: unicode::repaired(body),
             retry_after,
             date,
         })

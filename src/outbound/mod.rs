@@ -52,6 +52,7 @@ mod settings;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod unicode;
 mod verdict;
 
 use breaker::Breaker;
