@@ -261,7 +261,6 @@ fn paged<T: Clone>(records: Vec<T>) -> Vec<ListedPage<T>> {
         .map(|(number, records)| ListedPage {
             records: records.to_vec(),
             quarantined: Vec::new(),
-            rows_lacking_required: 0,
             number: Some(number),
             total: Some(total),
             total_pages: Some(total.div_ceil(PAGE_SIZE as u64)),
@@ -347,6 +346,7 @@ fn member(person: Person) -> ObservedMember {
         name: Some(person.name()),
         first_name: Some(person.first_name.into()),
         last_name: Some(person.last_name.into()),
+        warnings: Vec::new(),
     }
 }
 
@@ -361,5 +361,6 @@ fn group(i: usize) -> ObservedGroup {
         }),
         created_at: moment(i),
         modified_at: moment(i),
+        warnings: Vec::new(),
     }
 }

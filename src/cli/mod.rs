@@ -243,6 +243,7 @@ const fn why(reason: Reason) -> &'static str {
         Reason::NotFetched => "it is not asked for",
         Reason::NotSupported => "the provider, or this plan of it, has no such thing",
         Reason::Unknown => "the provider did not say",
+        Reason::Unreadable => "the provider's value cannot be read",
     }
 }
 

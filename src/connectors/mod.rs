@@ -34,10 +34,8 @@ pub use session::{Renewal, Session};
 pub struct ListPage<T> {
     /// The records that could be read, in the provider's order.
     pub records: Vec<T>,
-    /// Rows that could not be read as a record, and are left out of `records`.
+    /// Rows without a readable id, which are left out of `records`.
     pub quarantined: Vec<QuarantinedRow>,
-    /// Rows of this page in which a field that every record must have was missing.
-    pub rows_lacking_required: u64,
     /// The page number that the provider says this is.
     pub number: Option<u64>,
     /// How many records there are in all; None where the provider does not say (Smartsheet: -1).

@@ -12,14 +12,16 @@ use jiff::Timestamp;
 
 use crate::model::{
     id::RemoteId,
+    schema::{Reason, SeatType, UserField},
     walk::{Suspect, SuspectKind, SuspectReason, WalkReason},
 };
 
 use super::{
     Directory, Evidence, Listing, Lookups, Reading, Resource,
     evidence::Loss,
+    field_loss::field_losses,
     pass::Listed,
-    record::{Millis, Standing},
+    record::{Millis, Standing, UserView, Visibility},
     seal::Candidate,
     serve::unified,
     world::{Decisions, Sources, World},
@@ -149,11 +151,16 @@ impl Assessment<'_> {
             Ok(Finding::Held {
                 reason,
                 suspects,
-                candidate: Box::new(Candidate::of(&world, &self.evidence, now)),
+                candidate: Box::new(Candidate::of(&world, &as_seen, &self.evidence, now)),
             })
         };
-        if reading.visibility().is_less_than(prev.visibility()) {
-            let finding = hold(WalkReason::Degraded, degraded_suspects(prev, &losses))?;
+        let degraded = if reading.visibility().is_less_than(prev.visibility()) {
+            degraded_suspects(prev, &losses)
+        } else {
+            field_loss_suspects(prev, &world, &losses)
+        };
+        if !degraded.is_empty() {
+            let finding = hold(WalkReason::Degraded, degraded)?;
             self.evidence.held.clear();
             return Ok(finding);
         }
@@ -187,12 +194,17 @@ impl Assessment<'_> {
 
     /// The reading taken at its word: whom it does not show is gone. Only who was missing before
     /// this walk, and was kept then, is not gone "at once" now.
+    /// Those whom the credential cannot list are kept, too: their absence says nothing of them.
     fn as_seen(&self, prev: &Directory, open: &Open) -> Decisions {
         let mut decisions = Decisions::default();
         for id in &open.users {
-            if self.evidence.users.is_known(id.as_str())
-                && let Some(place) = prev.find(Resource::Users, id.as_str())
-            {
+            let Some(place) = prev.find(Resource::Users, id.as_str()) else {
+                continue;
+            };
+            if is_unlistable(prev, place, self.reading.visibility()) {
+                decisions.users.insert(id.clone(), Standing::UNLISTABLE);
+                decisions.unlistable.insert(id.clone());
+            } else if self.evidence.users.is_known(id.as_str()) {
                 let profile = prev.user(place).profile;
                 let standing = Standing {
                     listed: profile.listed,
@@ -305,6 +317,20 @@ pub(super) fn missing(kind: SuspectKind, id: &RemoteId) -> Loss {
     }
 }
 
+/// Whether the credential of a walk can no longer list the user at `place`, be they there or not:
+/// without seats, a list shows nobody who may be a guest. That they are kept for this reason is
+/// told by a warning, and holds for as long as seats are hidden.
+pub(super) fn is_unlistable(prev: &Directory, place: usize, sees: Visibility) -> bool {
+    let UserView { profile, .. } = prev.user(place);
+    let is_warned = profile.warnings.iter().any(|warning| {
+        (warning.field, warning.reason) == (UserField::Listed, Reason::NotPermitted)
+    });
+    let may_be_guest = profile.is_external != Some(false)
+        || (profile.seat.as_ref()).is_some_and(|seat| seat.value == SeatType::Guest);
+    sees.seats_hidden.is_some()
+        && (is_warned || (prev.visibility().seats_hidden.is_none() && may_be_guest))
+}
+
 /// Who was in a list before, or in its first pass, and was not in it at the end.
 fn absent<T: Listed>(
     prev: Option<&Directory>,
@@ -407,6 +433,29 @@ fn degraded_suspects(prev: &Directory, losses: &BTreeSet<Loss>) -> Vec<Suspect> 
         .chain(degraded)
         .map(|loss| suspect(prev, &loss))
         .collect()
+}
+
+/// Everybody who would lose a field that too many lose at once, and with them whoever would lose
+/// anything else, since a release accepts all of it. Empty if no field is lost by too many.
+fn field_loss_suspects(
+    prev: &Directory,
+    after: &World<'_>,
+    losses: &BTreeSet<Loss>,
+) -> Vec<Suspect> {
+    let fields = field_losses(prev, after);
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    let others = losses
+        .iter()
+        .filter(|loss| !fields.contains(&(loss.kind, loss.id.clone())));
+    let fields = fields.iter().map(|(kind, id)| Loss {
+        kind: *kind,
+        id: id.clone(),
+        why: SuspectReason::Degraded,
+    });
+    let all: BTreeSet<Loss> = others.cloned().chain(fields).collect();
+    all.iter().map(|loss| suspect(prev, loss)).collect()
 }
 
 #[cfg(test)]

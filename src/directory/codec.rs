@@ -6,7 +6,7 @@ use std::io::Read;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Directory, columns::Columns, origin::Pages};
+use super::{Directory, columns::Columns};
 
 /// Changes whenever the meaning of the bytes does. An older format is not read: the next walk
 /// writes the new one.
@@ -40,12 +40,12 @@ pub enum DecodeError {
 
 impl Directory {
     pub fn encode(&self) -> Vec<u8> {
-        encode(&(&self.columns, &self.pages))
+        encode(&(&self.columns, &self.pages, &self.group_warnings))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (columns, pages): (Columns, Pages) = decode_grown(bytes)?;
-        Self::from_columns(columns, pages).ok_or(DecodeError::Unsound)
+        let (columns, (pages, group_warnings)): (Columns, _) = decode_grown(bytes)?;
+        Self::from_columns(columns, pages, group_warnings).ok_or(DecodeError::Unsound)
     }
 }
 
@@ -60,19 +60,25 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     whole(&unfold(bytes)?)
 }
 
-/// A value, and what came to be written behind it: older bytes lack that.
-pub(super) fn decode_grown<T, U>(bytes: &[u8]) -> Result<(T, U), DecodeError>
+/// A value, and the two that later formats wrote behind it: older bytes lack the last, or both.
+pub(super) fn decode_grown<T, U, V>(bytes: &[u8]) -> Result<(T, (U, V)), DecodeError>
 where
     T: DeserializeOwned,
     U: DeserializeOwned + Default,
+    V: DeserializeOwned + Default,
 {
     let plain = unfold(bytes)?;
     let (value, rest) = postcard::take_from_bytes(&plain)?;
-    let later = match rest {
-        [] => U::default(),
-        rest => whole(rest)?,
+    if rest.is_empty() {
+        return Ok((value, Default::default()));
+    }
+    let (second, rest) = postcard::take_from_bytes(rest)?;
+    let third = if rest.is_empty() {
+        V::default()
+    } else {
+        whole(rest)?
     };
-    Ok((value, later))
+    Ok((value, (second, third)))
 }
 
 /// A value that takes all of these bytes.
@@ -117,6 +123,7 @@ mod tests {
     use super::*;
     use crate::directory::{
         Evidence,
+        origin::Pages,
         testing::{first, reading},
     };
 
@@ -136,11 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_from_before_pages_were_kept_is_read_without_them() {
+    fn a_directory_from_before_pages_or_warnings_were_kept_is_read_without_them() {
         let (mut directory, _) = small();
-        let former = encode(&directory.columns);
+        let without_warnings = encode(&(&directory.columns, &directory.pages));
+        assert_eq!(Directory::decode(&without_warnings).unwrap(), directory);
+        let without_pages = encode(&directory.columns);
         directory.pages = Pages::default();
-        assert_eq!(Directory::decode(&former).unwrap(), directory);
+        assert_eq!(Directory::decode(&without_pages).unwrap(), directory);
     }
 
     #[test]
@@ -160,7 +169,12 @@ mod tests {
     #[test]
     fn an_altered_directory_is_an_error_or_another_sound_directory() {
         let directory = small().0;
-        let plain = postcard::to_stdvec(&(&directory.columns, &directory.pages)).unwrap();
+        let plain = (
+            &directory.columns,
+            &directory.pages,
+            &directory.group_warnings,
+        );
+        let plain = postcard::to_stdvec(&plain).unwrap();
         for place in 0..plain.len() {
             for flip in [0x01, 0x10, 0x80, 0xff] {
                 let mut altered = plain.clone();

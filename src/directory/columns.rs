@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::HashMap, mem::size_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{id::RemoteId, observed::ObservedRole, walk::Counts};
+use crate::model::{id::RemoteId, observed::ObservedRole, schema::GroupWarning, walk::Counts};
 
 use super::{
     origin::Pages,
@@ -22,6 +22,7 @@ use super::{
 pub struct Directory {
     pub(super) columns: Columns,
     pub(super) pages: Pages,
+    pub(super) group_warnings: GroupWarnings,
     /// The other way round of `columns.members`: the groups of each user.
     groups_of: Adjacency,
     /// How many users hold each role of the catalogue.
@@ -76,6 +77,33 @@ pub(super) struct GroupRow {
     pub(super) members_read_at: Millis,
     pub(super) first_seen_at: Millis,
     pub(super) updated_at: Millis,
+}
+
+/// Why fields of groups are null: the groups with a warning, by their places, ascending. It is
+/// stored behind the columns, since directories that were stored earlier lack it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct GroupWarnings(Vec<(u32, Vec<GroupWarning>)>);
+
+impl GroupWarnings {
+    fn of(&self, group: usize) -> &[GroupWarning] {
+        let at = self
+            .0
+            .binary_search_by_key(&group, |(place, _)| *place as usize);
+        at.map_or(&[], |at| &self.0[at].1)
+    }
+
+    fn is_sound(&self, groups: usize) -> bool {
+        self.0.is_sorted_by(|(a, _), (b, _)| a < b)
+            && self.0.iter().all(|(place, warnings)| {
+                (*place as usize) < groups && warnings.is_sorted_by(|a, b| a.field < b.field)
+            })
+    }
+
+    fn bytes(&self) -> usize {
+        let entry = size_of::<(u32, Vec<GroupWarning>)>();
+        let warnings: usize = self.0.iter().map(|(_, list)| list.capacity()).sum();
+        self.0.capacity() * entry + warnings * size_of::<GroupWarning>()
+    }
 }
 
 /// For each of n sources its targets: `targets[starts[i]..starts[i + 1]]`.
@@ -207,6 +235,11 @@ impl Directory {
             users: world.users.iter().map(|user| user.page).collect(),
             groups: world.groups.iter().map(|group| group.page).collect(),
         };
+        let group_warnings = (0..)
+            .zip(&world.groups)
+            .filter(|(_, group)| !group.view.warnings.is_empty())
+            .map(|(place, group)| (place, group.view.warnings.to_vec()))
+            .collect();
         let members = Adjacency::of(world.groups.iter().map(|group| &group.members[..]));
         let columns = Columns {
             version,
@@ -220,10 +253,10 @@ impl Directory {
             roles: world.roles.to_vec(),
             members,
         };
-        Self::derive(columns, pages)
+        Self::derive(columns, pages, GroupWarnings(group_warnings))
     }
 
-    fn derive(columns: Columns, pages: Pages) -> Self {
+    fn derive(columns: Columns, pages: Pages, group_warnings: GroupWarnings) -> Self {
         let groups_of = columns.members.reversed(columns.users.len());
         let mut users_with = vec![0_u32; columns.profiles.len()];
         for user in &columns.users {
@@ -243,6 +276,7 @@ impl Directory {
         Self {
             columns,
             pages,
+            group_warnings,
             groups_of,
             holders,
         }
@@ -263,8 +297,13 @@ impl Directory {
     }
 
     /// A directory from columns that come from outside; None if they contradict themselves.
-    pub(super) fn from_columns(columns: Columns, pages: Pages) -> Option<Self> {
-        columns.is_sound().then(|| Self::derive(columns, pages))
+    pub(super) fn from_columns(
+        columns: Columns,
+        pages: Pages,
+        group_warnings: GroupWarnings,
+    ) -> Option<Self> {
+        (columns.is_sound() && group_warnings.is_sound(columns.groups.len()))
+            .then(|| Self::derive(columns, pages, group_warnings))
     }
 
     pub const fn version(&self) -> u64 {
@@ -321,6 +360,7 @@ impl Directory {
             + columns.members.bytes()
             + self.groups_of.bytes()
             + self.pages.bytes()
+            + self.group_warnings.bytes()
     }
 
     pub(super) fn len(&self, resource: Resource) -> usize {
@@ -404,6 +444,7 @@ impl Directory {
             modified_at: row.modified_at,
             listed: row.listed,
             suspected: row.suspected,
+            warnings: Cow::Borrowed(self.group_warnings.of(place)),
         }
     }
 

@@ -50,7 +50,13 @@ impl Filter {
             UserField::Groups => self.group.is_some(),
             UserField::Seat => self.seat.is_some(),
             UserField::IsExternal => self.is_external.is_some(),
-            UserField::LastLoginAt => false,
+            UserField::LastLoginAt
+            | UserField::PrimaryEmailAddress
+            | UserField::Name
+            | UserField::FirstName
+            | UserField::LastName
+            | UserField::Avatar
+            | UserField::Listed => false,
         };
         sees.hidden_fields()
             .into_iter()

@@ -16,7 +16,7 @@
 //! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, as who
 //! asks for a part wants it; [`Directory::users`] is for who writes out all of it.
 //!
-//! Read next: `pass` for reading lists, `assess` and `seal` for the rules, `world` for how a
+//! Read next: `pass` for reading lists, `assess`, `field_loss` and `seal` for the rules, `world` for how a
 //! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,
 //! `serve` for how it is shown, `origin` for where it came from.
 
@@ -24,6 +24,7 @@ mod assess;
 mod codec;
 mod columns;
 mod evidence;
+mod field_loss;
 mod filter;
 mod origin;
 mod page;
@@ -43,6 +44,7 @@ pub use assess::{Assessment, Policy, assess};
 pub use codec::DecodeError;
 pub use columns::Directory;
 pub use evidence::Evidence;
+pub use field_loss::too_many;
 pub use filter::{Filter, Matches};
 pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
 pub use pass::{Listed, ListedPage, Listing, Pass};

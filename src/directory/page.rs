@@ -100,6 +100,7 @@ impl Resource {
                 "first_seen_at",
                 "listed",
                 "suspected",
+                "warnings",
                 "unified_custom_fields",
             ],
         }

@@ -52,8 +52,6 @@ pub struct ListedPage<T> {
     pub records: Vec<T>,
     /// Rows that could not be read, by their id as far as that could.
     pub quarantined: Vec<Option<RemoteId>>,
-    /// Rows without a field that every row must have.
-    pub rows_lacking_required: u64,
     /// The page number that the provider says this is.
     pub number: Option<u64>,
     /// How many records there are in all, where the provider says.
@@ -69,7 +67,6 @@ pub struct Pass<T> {
     /// Each with the page that it was on.
     records: Vec<(T, u32)>,
     quarantined: Vec<Option<RemoteId>>,
-    rows_lacking_required: u64,
     /// The last page by the newest reply; None until a reply says, or where none will.
     last_page: Option<u64>,
     has_moved: bool,
@@ -89,7 +86,6 @@ impl<T: Listed> Pass<T> {
             taken: BTreeMap::new(),
             records: Vec::new(),
             quarantined: Vec::new(),
-            rows_lacking_required: 0,
             last_page: None,
             has_moved: false,
         }
@@ -160,7 +156,6 @@ impl<T: Listed> Pass<T> {
         let records = page.records.into_iter();
         self.records.extend(records.map(|record| (record, number)));
         self.quarantined.extend(page.quarantined);
-        self.rows_lacking_required += page.rows_lacking_required;
         Ok(())
     }
 
@@ -177,9 +172,6 @@ impl<T: Listed> Pass<T> {
         let rows = (self.records.len() + self.quarantined.len()) as u64;
         if self.quarantined.len() as u64 * 100 > rows {
             return Err(WalkReason::TooManyInvalidRecords);
-        }
-        if self.rows_lacking_required * 20 > rows {
-            return Err(WalkReason::InvalidReply);
         }
         Ok(())
     }
@@ -471,20 +463,6 @@ mod tests {
             with_bad_rows(3).map(|_| ()).unwrap_err(),
             WalkReason::TooManyInvalidRecords
         );
-    }
-
-    #[test]
-    fn a_required_field_gone_from_more_than_one_row_in_twenty_fails_the_walk() {
-        let all = people(20);
-        let lacking = |rows| {
-            let mut pass = Pass::new(20);
-            let mut page = listed_page(&all, 20, 1);
-            page.rows_lacking_required = rows;
-            pass.take(1, page).unwrap();
-            Listing::of(pass).map(|_| ())
-        };
-        assert_eq!(lacking(1), Ok(()));
-        assert_eq!(lacking(2), Err(WalkReason::InvalidReply));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::model::{
     id::RemoteId,
     observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser},
+    schema::Reason,
 };
 
 use super::{Directory, Evidence, Listing, Resource, Visibility, record::Millis};
@@ -42,6 +43,8 @@ pub enum GroupRead {
     Members(MemberList),
     /// The provider says with its own code that there is no such group: a proof.
     Departed,
+    /// The members could not be read, for this reason.
+    Unread(Reason),
 }
 
 /// All members of a group, as one reply told them.
@@ -82,7 +85,7 @@ pub enum UserAnswer {
 }
 
 /// The groups whose members this walk must read, most urgent first (rule 8): those that are new
-/// or whose `modified_at` moved, those that a held walk turned on, those that are kept although
+/// or whose `modified_at` moved, those whose last reading failed, those that a held walk turned on, those that are kept although
 /// no list shows them, and then the longest unread, as many as `cap`; all of them where there is
 /// no cap or the walk is to be `full`.
 pub fn plan_group_reads(
@@ -101,6 +104,7 @@ pub fn plan_group_reads(
         match former {
             Some((prev, place))
                 if prev.group(place).modified_at == Millis::maybe(group.modified_at)
+                    && prev.group(place).members_unread().is_none()
                     && !implicated.contains(id.as_str()) =>
             {
                 let read_at = evidence

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     observed::{ObservedGroup, ObservedMember, ObservedUser, Seats, Sourced},
-    schema::{Reason, SeatType, UserField, UserStatus, Warning},
+    schema::{GroupField, GroupWarning, Reason, SeatType, UserField, UserStatus, Warning},
 };
 
 /// A moment in whole milliseconds, or none. Providers' finer fractions are cut off, once, here.
@@ -154,14 +154,8 @@ pub(super) struct UserView<'a> {
 
 impl<'a> UserView<'a> {
     /// A user whom the list showed.
-    pub(super) fn listed(user: &'a ObservedUser, sees: Visibility) -> Self {
+    pub(super) fn listed(user: &'a ObservedUser) -> Self {
         let seat = user.seat.as_ref();
-        let mut warnings = user.warnings.clone();
-        if !sees.groups {
-            warnings.push(warning(UserField::Groups, Reason::NotPermitted));
-        }
-        warnings.sort_unstable();
-        warnings.dedup_by_key(|warning| warning.field);
         Self {
             id: user.remote_id.as_str(),
             email: user.email.as_deref().map(Email::split),
@@ -177,7 +171,7 @@ impl<'a> UserView<'a> {
                 roles: user.roles.clone(),
                 seat: seat.map(|seat| seat.kind.clone()),
                 is_external: user.is_external,
-                warnings,
+                warnings: user.warnings.clone(),
                 is_outsider: false,
                 listed: true,
                 suspected: false,
@@ -197,29 +191,39 @@ impl<'a> UserView<'a> {
             seat_since: Millis::NONE,
             seat_until: Millis::NONE,
             last_login_at: Millis::NONE,
-            profile: Cow::Owned(outsider_profile(sees)),
+            profile: Cow::Owned(outsider_profile(sees, &member.warnings)),
         }
     }
 
     /// A user from a former directory, cut down to what may be seen now.
     pub(super) fn within(mut self, sees: Visibility) -> Self {
         let profile = &self.profile;
-        let shows_too_much = (!sees.roles && profile.roles.is_some())
+        let shows_too_much = (!sees.roles
+            && (profile.status.is_some()
+                || profile.roles.is_some()
+                || profile.is_external.is_some()
+                || self.last_login_at != Millis::NONE))
             || (sees.seats_hidden.is_some() && profile.seat.is_some());
-        let warns_of_groups = |warning: &Warning| warning.field == UserField::Groups;
-        if !shows_too_much && profile.warnings.iter().any(warns_of_groups) != sees.groups {
+        if !shows_too_much {
             return self;
         }
         let profile = self.profile.to_mut();
-        let mut hidden = Vec::new();
-        if !sees.groups {
-            hidden.push(warning(UserField::Groups, Reason::NotPermitted));
+        if profile.is_outsider {
+            *profile = outsider_profile(sees, &profile.warnings);
+            return self;
         }
+        let mut hidden = Vec::new();
         if !sees.roles {
             profile.status = None;
             profile.roles = None;
+            profile.is_external = None;
             self.last_login_at = Millis::NONE;
-            for field in [UserField::Status, UserField::Roles, UserField::LastLoginAt] {
+            for field in [
+                UserField::Status,
+                UserField::Roles,
+                UserField::IsExternal,
+                UserField::LastLoginAt,
+            ] {
                 hidden.push(warning(field, Reason::NotPermitted));
             }
         }
@@ -229,11 +233,19 @@ impl<'a> UserView<'a> {
             self.seat_until = Millis::NONE;
             hidden.push(warning(UserField::Seat, reason));
         }
-        profile.warnings.retain(|known| {
-            known.field != UserField::Groups && hidden.iter().all(|new| new.field != known.field)
-        });
-        profile.warnings.extend(hidden);
-        profile.warnings.sort_unstable();
+        for hidden in hidden {
+            set_warning(&mut profile.warnings, hidden.field, Some(hidden.reason));
+        }
+        self
+    }
+
+    /// The same user with a warning on `field`, or, without a reason, with none.
+    pub(super) fn with_warning(mut self, field: UserField, reason: Option<Reason>) -> Self {
+        let has = |known: &&Warning| known.field == field;
+        let known = self.profile.warnings.iter().find(has);
+        if known.map(|known| known.reason) != reason {
+            set_warning(&mut self.profile.to_mut().warnings, field, reason);
+        }
         self
     }
 
@@ -272,9 +284,24 @@ const fn warning(field: UserField, reason: Reason) -> Warning {
     Warning { field, reason }
 }
 
-/// The profile of somebody whom only a group names. The group says who they are and no more, so
-/// the rest is null with a reason; but roles they have none, where roles can be seen at all.
-pub(super) fn outsider_profile(sees: Visibility) -> Profile {
+fn set_warning(warnings: &mut Vec<Warning>, field: UserField, reason: Option<Reason>) {
+    warnings.retain(|known| known.field != field);
+    warnings.extend(reason.map(|reason| warning(field, reason)));
+    warnings.sort_unstable();
+}
+
+/// The fields that a member list tells of somebody.
+const TOLD_BY_GROUPS: [UserField; 4] = [
+    UserField::PrimaryEmailAddress,
+    UserField::Name,
+    UserField::FirstName,
+    UserField::LastName,
+];
+
+/// The profile of somebody whom only a group names. The group says who they are, as far as
+/// `told` does not warn of it, and no more, so the rest is null with a reason; but roles they
+/// have none, where roles can be seen at all.
+pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> Profile {
     let unseen = if sees.roles {
         Reason::Unknown
     } else {
@@ -291,6 +318,8 @@ pub(super) fn outsider_profile(sees: Visibility) -> Profile {
     if !sees.roles {
         warnings.push(warning(UserField::Roles, Reason::NotPermitted));
     }
+    let is_told = |warning: &&Warning| TOLD_BY_GROUPS.contains(&warning.field);
+    warnings.extend(told.iter().filter(is_told));
     warnings.sort_unstable();
     Profile {
         status: None,
@@ -322,6 +351,12 @@ impl Standing {
         listed: true,
         suspected: true,
     };
+
+    /// Not seen, because the credential cannot list them.
+    pub(super) const UNLISTABLE: Standing = Standing {
+        listed: false,
+        suspected: false,
+    };
 }
 
 /// One group, less its members and the times that sealing itself keeps.
@@ -335,6 +370,8 @@ pub(super) struct GroupView<'a> {
     pub(super) modified_at: Millis,
     pub(super) listed: bool,
     pub(super) suspected: bool,
+    /// Sorted by field, one per field.
+    pub(super) warnings: Cow<'a, [GroupWarning]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,7 +394,30 @@ impl<'a> GroupView<'a> {
             modified_at: Millis::maybe(group.modified_at),
             listed: true,
             suspected: false,
+            warnings: Cow::Borrowed(&group.warnings),
         }
+    }
+
+    /// Why the latest reading of its members failed; None if it did not.
+    pub(super) fn members_unread(&self) -> Option<Reason> {
+        let is_of_members = |known: &&GroupWarning| known.field == GroupField::Members;
+        self.warnings
+            .iter()
+            .find(is_of_members)
+            .map(|known| known.reason)
+    }
+
+    pub(super) fn with_members_unread(mut self, reason: Option<Reason>) -> Self {
+        if self.members_unread() != reason {
+            let warnings = self.warnings.to_mut();
+            warnings.retain(|known| known.field != GroupField::Members);
+            warnings.extend(reason.map(|reason| GroupWarning {
+                field: GroupField::Members,
+                reason,
+            }));
+            warnings.sort_unstable();
+        }
+        self
     }
 
     pub(super) fn with_standing(mut self, standing: Standing) -> Self {

@@ -18,8 +18,8 @@ use crate::model::{
 
 use super::{
     Answers, Assessment, DecodeError, Directory, Evidence, GroupAnswer, GroupRead, Listing, Policy,
-    UserAnswer,
-    assess::{Finding, Open, missing},
+    Resource, UserAnswer,
+    assess::{Finding, Open, is_unlistable, missing},
     codec,
     columns::Columns,
     evidence::{Absences, Loss, WALKS_UNTIL_UNLISTED},
@@ -99,6 +99,11 @@ impl Assessment<'_> {
             ..
         } = self;
         let mut decisions = Decisions::default();
+        let (prev, sees) = (self.prev, reading.visibility());
+        let is_unlistable = |id: &RemoteId| {
+            prev.and_then(|prev| Some((prev, prev.find(Resource::Users, id.as_str())?)))
+                .is_some_and(|(prev, place)| is_unlistable(prev, place, sees))
+        };
 
         let mut trial = Trial {
             absences: &mut evidence.users,
@@ -115,7 +120,11 @@ impl Assessment<'_> {
                 Some(UserAnswer::Departed) => Word::Departed,
                 None => Word::None,
             };
-            if let Some(standing) = trial.hear(id, word) {
+            if is_unlistable(id) && word != Word::Departed {
+                trial.keep_unlistable(id, word);
+                decisions.users.insert(id.clone(), Standing::UNLISTABLE);
+                decisions.unlistable.insert(id.clone());
+            } else if let Some(standing) = trial.hear(id, word) {
                 decisions.users.insert(id.clone(), standing);
             }
         }
@@ -135,6 +144,7 @@ impl Assessment<'_> {
                     (Some(GroupRead::Departed), _) => Word::Departed,
                     _ if open.is_unripe(&missing(SuspectKind::Group, id)) => Word::None,
                     (Some(GroupRead::Members(_)), _) => Word::Found,
+                    (Some(GroupRead::Unread(_)), _) => Word::None,
                     (None, Some(GroupAnswer::Found)) => Word::Found,
                     (None, Some(GroupAnswer::Departed)) => Word::Departed,
                     (None, None) => Word::None,
@@ -218,6 +228,13 @@ impl<T: Listed> Trial<'_, T> {
         })
     }
 
+    /// Somebody whom the credential cannot list is kept, whatever a look-up came to but a proof.
+    fn keep_unlistable(&mut self, id: &RemoteId, word: Word) {
+        let is_found = word == Word::Found;
+        self.absences.note_missing(id.as_str(), self.now, is_found);
+        self.kept_missing.insert(id.clone());
+    }
+
     /// Tidies the memory; None if the list is not whole.
     fn close(self) -> Option<()> {
         let Self {
@@ -268,9 +285,17 @@ struct StoredCandidate<D> {
 }
 
 impl Candidate {
-    pub(super) fn of(as_seen: &World<'_>, evidence: &Evidence, now: Millis) -> Self {
+    pub(super) fn of(
+        as_seen: &World<'_>,
+        decisions: &Decisions,
+        evidence: &Evidence,
+        now: Millis,
+    ) -> Self {
         let mut evidence = evidence.clone();
         evidence.held = BTreeMap::new();
+        for id in &decisions.unlistable {
+            evidence.users.note_missing(id.as_str(), now, false);
+        }
         evidence.note_reads(as_seen.read_times());
         Self {
             directory: Directory::lay_down(as_seen, 0, now),
@@ -290,14 +315,19 @@ impl Candidate {
             columns: &self.directory.columns,
             evidence: self.evidence.clone(),
         };
-        codec::encode(&(stored, &self.directory.pages))
+        codec::encode(&(
+            stored,
+            &self.directory.pages,
+            &self.directory.group_warnings,
+        ))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (stored, pages): (StoredCandidate<Columns>, _) = codec::decode_grown(bytes)?;
+        let (stored, (pages, group_warnings)): (StoredCandidate<Columns>, _) =
+            codec::decode_grown(bytes)?;
+        let directory = Directory::from_columns(stored.columns, pages, group_warnings);
         Ok(Self {
-            directory: Directory::from_columns(stored.columns, pages)
-                .ok_or(DecodeError::Unsound)?,
+            directory: directory.ok_or(DecodeError::Unsound)?,
             evidence: stored.evidence,
         })
     }

@@ -18,7 +18,10 @@ use crate::model::{
     },
 };
 
-use super::{Directory, ExpandSet, FieldSet, Matches, Page, PageQuery, Resource, record::Email};
+use super::{
+    Directory, ExpandSet, FieldSet, Matches, Page, PageQuery, Resource,
+    record::{Email, Millis},
+};
 
 impl Directory {
     /// One page of a list, in order of remote id. `matches` are of this list in this directory.
@@ -183,7 +186,8 @@ impl Directory {
     fn group_out(&self, place: usize, expand: ExpandSet) -> Group {
         let view = self.group(place);
         let row = &self.columns.groups[place];
-        let members = self.members(place);
+        let are_members_known = row.members_read_at != Millis::NONE;
+        let members = are_members_known.then(|| self.members(place));
         Group {
             id: unified(Resource::Groups, view.id),
             remote_id: view.id.to_owned(),
@@ -198,30 +202,30 @@ impl Directory {
             remote_parent_id: None,
             created_at: view.created_at.timestamp(),
             updated_at: self.group_updated_at(place).timestamp(),
-            member_count: members.len() as u64,
+            member_count: members.map(|members| members.len() as u64),
             owner: view.owner.map(|owner| GroupOwner {
                 id: unified(Resource::Users, owner.id),
                 remote_id: owner.id.to_owned(),
                 email: owner.email.map(Email::whole),
             }),
-            members: expand.includes(Resource::Groups, "members").then(|| {
-                members
-                    .iter()
-                    .map(|user| {
-                        let user = self.user(*user as usize);
-                        GroupMember {
-                            id: unified(Resource::Users, user.id),
-                            remote_id: user.id.to_owned(),
-                            name: owned(user.name),
-                            email: user.email.map(Email::whole),
-                        }
-                    })
-                    .collect()
-            }),
+            members: expand
+                .includes(Resource::Groups, "members")
+                .then(|| Some(members?.iter().map(|user| self.member_out(*user)).collect())),
             members_read_at: row.members_read_at.timestamp(),
             first_seen_at: row.first_seen_at.timestamp(),
             listed: view.listed,
             suspected: view.suspected,
+            warnings: view.warnings.into_owned(),
+        }
+    }
+
+    fn member_out(&self, place: u32) -> GroupMember {
+        let user = self.user(place as usize);
+        GroupMember {
+            id: unified(Resource::Users, user.id),
+            remote_id: user.id.to_owned(),
+            name: owned(user.name),
+            email: user.email.map(Email::whole),
         }
     }
 }

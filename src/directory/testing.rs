@@ -110,6 +110,7 @@ pub(super) fn group(remote_id: &str) -> ObservedGroup {
         }),
         created_at: Some(at(-5000)),
         modified_at: Some(at(-4000)),
+        warnings: Vec::new(),
     }
 }
 
@@ -121,6 +122,7 @@ pub(super) fn member(remote_id: &str) -> ObservedMember {
         name: user.name,
         first_name: user.first_name,
         last_name: user.last_name,
+        warnings: Vec::new(),
     }
 }
 
@@ -138,7 +140,6 @@ pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) ->
     ListedPage {
         records: all.get(start..end).unwrap_or_default().to_vec(),
         quarantined: Vec::new(),
-        rows_lacking_required: 0,
         number: Some(number),
         total: Some(all.len() as u64),
         total_pages: Some(all.len().div_ceil(page_size) as u64),

@@ -8,7 +8,11 @@ use std::{
     iter::Peekable,
 };
 
-use crate::model::{id::RemoteId, observed::ObservedRole};
+use crate::model::{
+    id::RemoteId,
+    observed::ObservedRole,
+    schema::{Reason, UserField},
+};
 
 use super::{
     Directory, Evidence, GroupRead, Listed, Listing, MemberList, Reading, Resource, Visibility,
@@ -24,6 +28,8 @@ pub(super) struct Decisions {
     pub(super) groups: BTreeMap<RemoteId, Standing>,
     /// Whose losses are not believed yet: kept with the former record, in the former groups.
     pub(super) disputed: HashSet<RemoteId>,
+    /// Those of `users` whom the credential cannot list.
+    pub(super) unlistable: HashSet<RemoteId>,
 }
 
 pub(super) struct World<'a> {
@@ -64,6 +70,8 @@ enum Members<'a> {
     Read(&'a MemberList),
     /// From the former directory, where the group is at this place.
     Carried(usize),
+    /// They were never read.
+    Unknown,
 }
 
 /// What a world is made from.
@@ -79,7 +87,7 @@ pub(super) struct Sources<'a> {
 const NOWHERE: u32 = u32::MAX;
 
 impl<'a> World<'a> {
-    /// None if a group is listed whose members nobody ever read.
+    /// None if a group is listed whose members this walk should have read and did not.
     pub(super) fn build(from: Sources<'a>, decisions: &Decisions) -> Option<Self> {
         let Sources { prev, reading, .. } = from;
         let visibility = reading.visibility();
@@ -216,9 +224,12 @@ impl<'a> World<'a> {
     }
 
     pub(super) fn has_group(&self, id: &str) -> bool {
-        self.groups
-            .binary_search_by(|group| group.view.id.cmp(id))
-            .is_ok()
+        self.group(id).is_some()
+    }
+
+    pub(super) fn group(&self, id: &str) -> Option<&GroupView<'a>> {
+        let place = self.groups.binary_search_by(|group| group.view.id.cmp(id));
+        place.ok().map(|place| &self.groups[place].view)
     }
 
     /// When each group's members were read.
@@ -239,6 +250,17 @@ impl<'a> World<'a> {
 }
 
 impl<'a> Sources<'a> {
+    /// Whether the members of the group at `place` in the former directory are known.
+    fn was_ever_read(&self, place: usize) -> bool {
+        self.prev.is_some_and(|prev| {
+            let id = prev.id_at(Resource::Groups, place);
+            self.evidence
+                .members_read_at(id)
+                .max(prev.columns.groups[place].members_read_at)
+                != Millis::NONE
+        })
+    }
+
     fn read_at(&self, group: &str, members: Members<'_>) -> Millis {
         match (members, self.prev) {
             (Members::Read(list), _) => Millis::at(list.read_at),
@@ -246,7 +268,7 @@ impl<'a> Sources<'a> {
                 .evidence
                 .members_read_at(group)
                 .max(prev.columns.groups[place].members_read_at),
-            (Members::Carried(_), None) => Millis::NONE,
+            (Members::Carried(_), None) | (Members::Unknown, _) => Millis::NONE,
         }
     }
 }
@@ -302,12 +324,24 @@ fn group_views<'a>(
         let Some(standing) = standing else {
             continue;
         };
-        let members = match reading.group_reads.get(group.id) {
-            Some(GroupRead::Departed) => continue,
-            Some(GroupRead::Members(list)) => Members::Read(list),
-            None => Members::Carried(former(group.id)?),
+        let carried = || match former(group.id) {
+            Some(place) if from.was_ever_read(place) => Some(Members::Carried(place)),
+            Some(_) => Some(Members::Unknown),
+            None => None,
         };
-        views.push((group.with_standing(standing), members));
+        let (members, unread) = match reading.group_reads.get(group.id) {
+            Some(GroupRead::Departed) => continue,
+            Some(GroupRead::Members(list)) => (Members::Read(list), None),
+            Some(GroupRead::Unread(reason)) => {
+                (carried().unwrap_or(Members::Unknown), Some(*reason))
+            }
+            None => {
+                let unread = former(group.id).and_then(|place| prev?.group(place).members_unread());
+                (carried()?, unread)
+            }
+        };
+        let group = group.with_standing(standing).with_members_unread(unread);
+        views.push((group, members));
     }
     views.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(b.id));
     Some(views)
@@ -336,8 +370,10 @@ fn present_users<'a>(
             .then(|| former(id))
             .flatten();
         users.push(match disputed {
-            Some(former) => former.with_standing(Standing::DISPUTED),
-            None => UserView::listed(user, visibility).with_standing(standing),
+            Some(former) => former
+                .with_standing(Standing::DISPUTED)
+                .with_warning(UserField::Listed, None),
+            None => UserView::listed(user).with_standing(standing),
         });
     }
     let kept = (0..prev.map_or(0, |prev| prev.len(Resource::Users)))
@@ -351,7 +387,12 @@ fn present_users<'a>(
             } else {
                 *decisions.users.get(user.id)?
             };
-            Some(user.with_standing(standing).within(visibility))
+            let unlistable = decisions.unlistable.contains(user.id);
+            let user = user.with_standing(standing).within(visibility);
+            Some(user.with_warning(
+                UserField::Listed,
+                unlistable.then_some(Reason::NotPermitted),
+            ))
         });
     users.extend(kept);
     users.sort_unstable_by(|a, b| a.id.cmp(b.id));
@@ -429,8 +470,9 @@ fn everybody<'a>(
                         Some(place) => *place,
                         None if former.profile.is_outsider => {
                             let id = former.id;
+                            let profile = outsider_profile(visibility, &former.profile.warnings);
                             users.push(UserView {
-                                profile: Cow::Owned(outsider_profile(visibility)),
+                                profile: Cow::Owned(profile),
                                 ..former
                             });
                             *places.entry(id).insert_entry(size(users.len() - 1)).get()
@@ -439,6 +481,23 @@ fn everybody<'a>(
                     };
                 }
                 places_of.push(found[user]);
+            }
+        }
+        // Without groups no outsider is named. That says nothing of those who were.
+        if !visibility.groups {
+            for former in (0..prev.len(Resource::Users)).map(|place| prev.user(place)) {
+                if former.profile.is_outsider && !places.contains_key(former.id) {
+                    let profile = outsider_profile(visibility, &former.profile.warnings);
+                    let former = UserView {
+                        profile: Cow::Owned(profile),
+                        ..former
+                    };
+                    users.push(
+                        former
+                            .with_standing(Standing::UNLISTABLE)
+                            .with_warning(UserField::Listed, Some(Reason::NotPermitted)),
+                    );
+                }
             }
         }
         for id in &decisions.disputed {
@@ -454,6 +513,20 @@ fn everybody<'a>(
             }
         }
     }
+
+    let has_unknown_groups = groups
+        .iter()
+        .any(|(_, members)| matches!(members, Members::Unknown));
+    let groups_unseen = match (visibility.groups, has_unknown_groups) {
+        (false, _) => Some(Reason::NotPermitted),
+        // Anybody may be in them.
+        (true, true) => Some(Reason::Unknown),
+        (true, false) => None,
+    };
+    let mut users: Vec<_> = users
+        .into_iter()
+        .map(|user| user.with_warning(UserField::Groups, groups_unseen))
+        .collect();
 
     let mut order: Vec<u32> = (0..size(users.len())).collect();
     order.sort_by(|a, b| users[*a as usize].id.cmp(users[*b as usize].id));

@@ -533,7 +533,7 @@ fn not_permitted(hidden: Warning) -> Error {
     let why = match hidden.reason {
         Reason::NotPermitted => "the account's token may not see it",
         Reason::NotSupported => "this account's plan has no such thing",
-        Reason::NotFetched | Reason::Unknown => "it could not be read",
+        Reason::NotFetched | Reason::Unknown | Reason::Unreadable => "it could not be read",
     };
     let field = hidden.field.as_str();
     Error::new(

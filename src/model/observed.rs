@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     id::RemoteId,
-    schema::{Reason, RoleType, SeatType, UserStatus, Warning},
+    schema::{GroupWarning, Reason, RoleType, SeatType, UserStatus, Warning},
 };
 
 /// Who a credential belongs to, and what it may see.
@@ -78,6 +78,8 @@ pub struct ObservedGroup {
     pub owner: Option<ObservedOwner>,
     pub created_at: Option<Timestamp>,
     pub modified_at: Option<Timestamp>,
+    /// Sorted by field, one per field.
+    pub warnings: Vec<GroupWarning>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +96,8 @@ pub struct ObservedMember {
     pub name: Option<Box<str>>,
     pub first_name: Option<Box<str>>,
     pub last_name: Option<Box<str>>,
+    /// Sorted by field, one per field.
+    pub warnings: Vec<Warning>,
 }
 
 /// A role that a connector knows of.

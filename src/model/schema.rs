@@ -172,12 +172,13 @@ pub struct Group {
     pub created_at: Option<Timestamp>,
     /// The later of the provider's own time and when Rolecall last saw a change.
     pub updated_at: Option<Timestamp>,
-    #[schema(required = false)]
-    pub member_count: u64,
+    /// Null where the members are not known, with a warning on `members`.
+    pub member_count: Option<u64>,
     pub owner: Option<GroupOwner>,
-    /// Only with `expand=members`.
+    /// Only with `expand=members`; null where they are not known, with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub members: Option<Vec<GroupMember>>,
+    #[schema(value_type = Option<Vec<GroupMember>>)]
+    pub members: Option<Option<Vec<GroupMember>>>,
     /// When this member list was last read from the provider.
     pub members_read_at: Option<Timestamp>,
     /// When Rolecall first saw this group.
@@ -189,6 +190,9 @@ pub struct Group {
     /// True for a group that is missing from the list and not yet proven gone.
     #[schema(required = false)]
     pub suspected: bool,
+    /// Why a field is null here. Empty if every field that can be served is.
+    #[schema(required = false)]
+    pub warnings: Vec<GroupWarning>,
 }
 
 /// Who owns a group.
@@ -291,6 +295,13 @@ pub enum UserField {
     Seat,
     IsExternal,
     LastLoginAt,
+    PrimaryEmailAddress,
+    Name,
+    FirstName,
+    LastName,
+    Avatar,
+    /// The user is in no list that the account's token may read.
+    Listed,
 }
 
 impl UserField {
@@ -303,8 +314,40 @@ impl UserField {
             UserField::Seat => "seat",
             UserField::IsExternal => "is_external",
             UserField::LastLoginAt => "last_login_at",
+            UserField::PrimaryEmailAddress => "primary_email_address",
+            UserField::Name => "name",
+            UserField::FirstName => "first_name",
+            UserField::LastName => "last_name",
+            UserField::Avatar => "avatar",
+            UserField::Listed => "listed",
         }
     }
+}
+
+/// A field of a group that is null, and why.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+pub struct GroupWarning {
+    pub field: GroupField,
+    pub reason: Reason,
+}
+
+/// The fields of a group that may be null for a reason.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupField {
+    Name,
+    Description,
+    Owner,
+    CreatedAt,
+    /// The provider's part of it: `updated_at` is then the time at which Rolecall saw a change.
+    UpdatedAt,
+    /// With `member_count` and `members_read_at`. Where these are not null, the latest reading
+    /// failed and the members are those of an earlier one.
+    Members,
 }
 
 /// Why a field is null.
@@ -321,6 +364,8 @@ pub enum Reason {
     NotSupported,
     /// It was asked for and the answer did not say.
     Unknown,
+    /// The provider sent a value that cannot be read as this field.
+    Unreadable,
 }
 
 /// A read of the provider that records came from, without header, body or secret.

@@ -109,9 +109,21 @@ fn warnings<const N: usize>(list: [(&str, &str); N]) -> Value {
         .collect()
 }
 
+/// The texts of a person, each with the provider's name for it.
+const TEXTS: [(&str, &str); 4] = [
+    ("name", "name"),
+    ("first_name", "firstName"),
+    ("last_name", "lastName"),
+    ("primary_email_address", "email"),
+];
+
 /// What a list says of a person, and a group's member list says no less.
 fn person(row: &Value) -> Value {
     let remote_id = id(row);
+    let missing = TEXTS.iter().filter(|(_, source)| row[source].is_null());
+    let warnings: Value = missing
+        .map(|(field, _)| json!({"field": field, "reason": "unknown"}))
+        .collect();
     json!({
         "id": format!("usr_{remote_id}"),
         "remote_id": remote_id,
@@ -134,8 +146,15 @@ fn person(row: &Value) -> Value {
         "is_external": null,
         "listed": true,
         "suspected": false,
-        "warnings": [],
+        "warnings": warnings,
     })
+}
+
+fn warn(user: &mut Value, more: Value) {
+    let Value::Array(more) = more else {
+        unreachable!("a list of warnings");
+    };
+    user["warnings"].as_array_mut().unwrap().extend(more);
 }
 
 fn listed(row: &Value, sight: Sight) -> Value {
@@ -144,7 +163,7 @@ fn listed(row: &Value, sight: Sight) -> Value {
         user["avatar"] = json!({"id": null, "remote_id": image, "name": null, "remote_url": null});
     }
     if sight != Sight::SystemAdmin {
-        user["warnings"] = hidden_fields(sight);
+        warn(&mut user, hidden_fields(sight));
         return user;
     }
     let status = match row["status"].as_str().unwrap() {
@@ -183,18 +202,20 @@ fn outsider(member: &Value, sight: Sight) -> Value {
     user["is_external"] = json!(true);
     if sight == Sight::SystemAdmin {
         user["roles"] = json!([]);
-        user["warnings"] = warnings([
+        let unknown = warnings([
             ("last_login_at", "unknown"),
             ("seat", "unknown"),
             ("status", "unknown"),
         ]);
+        warn(&mut user, unknown);
     } else {
-        user["warnings"] = warnings([
+        let hidden = warnings([
             ("last_login_at", "not_permitted"),
             ("roles", "not_permitted"),
             ("seat", "not_permitted"),
             ("status", "not_permitted"),
         ]);
+        warn(&mut user, hidden);
     }
     user
 }
@@ -251,6 +272,7 @@ fn whole_group(row: &Value) -> Value {
         "members": in_order.into_values().collect::<Vec<_>>(),
         "listed": true,
         "suspected": false,
+        "warnings": [],
     })
 }
 

@@ -196,17 +196,24 @@ impl Picture {
                 .insert(text(&user["remote_id"]).unwrap(), person);
         }
         for group in groups.iter().flat_map(|run| &run.records) {
-            let members: Set = group["members"]
-                .as_array()
-                .unwrap()
-                .iter()
+            let known = group["members"].as_array();
+            let members: Set = known
+                .into_iter()
+                .flatten()
                 .filter_map(|member| text(&member["remote_id"]))
                 .collect();
             let id = text(&group["remote_id"]).unwrap();
-            if group["member_count"] != members.len() {
+            let warnings = group["warnings"].as_array().unwrap();
+            let is_warned = warnings.iter().any(|one| one["field"] == "members");
+            if group["member_count"].as_u64() != known.map(|known| known.len() as u64) {
                 picture
                     .faults
                     .push(format!("group {id} miscounts its members"));
+            }
+            if known.is_none() && !is_warned {
+                picture
+                    .faults
+                    .push(format!("the members of group {id} are null for no reason"));
             }
             let group = Group {
                 name: text(&group["name"]),

@@ -115,13 +115,19 @@ pub(super) fn is_proof_of_absence(error: &CallError, codes: &[i64]) -> bool {
     error.kind == CallErrorKind::NotFound && error.code.is_some_and(|code| codes.contains(&code))
 }
 
-/// A record that was asked for by id: an object, which a derived reader does not insist on.
-pub(super) fn record<'a, T: serde::Deserialize<'a>>(answer: &'a Answer) -> Result<T, CallError> {
+/// The envelope of a list: an object, which a derived reader does not insist on.
+pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(answer: &'a Answer) -> Result<T, CallError> {
     let raw: &RawValue = answer.json()?;
     if !raw.get().starts_with('{') {
         return Err(off_shape(answer, "the reply is no object"));
     }
     answer.json()
+}
+
+/// A record that was asked for by id.
+pub(super) fn record<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, CallError> {
+    let raw: &RawValue = answer.json()?;
+    wire::object(raw.get()).ok_or_else(|| off_shape(answer, "the reply is no record"))
 }
 
 pub(super) fn off_shape(answer: &Answer, detail: impl Into<String>) -> CallError {

@@ -2,16 +2,18 @@
 //! what was wrong with it comes out.
 //!
 //! One rule is above all others: **a missing field is never read as false, empty or active.**
-//! What is missing becomes null with a reason. For a token that is no system admin's the reason
-//! is known (Smartsheet leaves those fields out), and nothing it might show is pieced together;
-//! for an admin's token the answer did not say what it should have, and the row is counted.
+//! A missing field becomes null with a reason, and so does one that cannot be read. For a token
+//! that is no system admin's the reason is known (Smartsheet leaves those fields out), and nothing
+//! it might show is pieced together. Only a row without a readable id is no record.
 //!
 //! Roles are the sum of four flags and the seat. If one of them is missing where it should have
 //! been, the sum is unknown, so `roles` is null: a list that lacks a role says that it is not
 //! held.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{
     roles::{self, Role},
@@ -25,33 +27,72 @@ use crate::{
             Identity, ObservedGroup, ObservedMember, ObservedOwner, ObservedSeat, ObservedUser,
             Seats, Sourced,
         },
-        schema::{Reason, SeatType, UserField, UserStatus, Warning},
+        schema::{GroupField, GroupWarning, Reason, SeatType, UserField, UserStatus, Warning},
     },
 };
 
-/// What became of one row.
-#[derive(Debug)]
-pub(super) struct Mapped<T> {
-    pub(super) record: Result<T, QuarantinedRow>,
-    /// Whether a field was missing that every such record must have.
-    pub(super) lacks_required: bool,
-}
-
-/// A known field has a type that it must not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Unusable(&'static str);
-
 impl<T> Slot<T> {
-    fn optional(self, field: &'static str) -> Result<Option<T>, Unusable> {
+    /// The value, if there is one that can be read.
+    fn given(self) -> Option<T> {
         match self {
-            Slot::Given(value) => Ok(Some(value)),
-            Slot::Absent => Ok(None),
-            Slot::Unusable => Err(Unusable(field)),
+            Slot::Given(value) => Some(value),
+            Slot::Absent | Slot::Blank | Slot::Unreadable => None,
         }
     }
 
     const fn is_absent(&self) -> bool {
         matches!(self, Slot::Absent)
+    }
+
+    /// Why there is no value in a field that every record should have; None if there is one.
+    const fn missing(&self) -> Option<Reason> {
+        match self {
+            Slot::Given(_) => None,
+            Slot::Absent | Slot::Blank => Some(Reason::Unknown),
+            Slot::Unreadable => Some(Reason::Unreadable),
+        }
+    }
+}
+
+/// Collects why fields are null: one reason a field, in order of the fields.
+struct Warnings<F>(BTreeMap<F, Reason>);
+
+impl<F: Ord + Copy> Warnings<F> {
+    const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn add(&mut self, field: F, reason: Reason) {
+        self.0.entry(field).or_insert(reason);
+    }
+
+    /// A field that a record may lack.
+    fn optional<T>(&mut self, slot: Slot<T>, field: F) -> Option<T> {
+        if matches!(slot, Slot::Unreadable) {
+            self.add(field, Reason::Unreadable);
+        }
+        slot.given()
+    }
+
+    /// A field that every record has, be it as an empty text.
+    fn expected<T>(&mut self, slot: Slot<T>, field: F) -> Option<T> {
+        if slot.is_absent() {
+            self.add(field, Reason::Unknown);
+        }
+        self.optional(slot, field)
+    }
+
+    fn list<W>(self, warning: impl Fn(F, Reason) -> W) -> Vec<W> {
+        let warnings = self.0.into_iter();
+        warnings
+            .map(|(field, reason)| warning(field, reason))
+            .collect()
+    }
+}
+
+impl Warnings<UserField> {
+    fn of_user(self) -> Vec<Warning> {
+        self.list(|field, reason| Warning { field, reason })
     }
 }
 
@@ -59,78 +100,50 @@ fn remote_id(id: Id) -> RemoteId {
     RemoteId::from(id.0.to_string())
 }
 
-/// Reads a row and maps it; what cannot be mapped is quarantined under its id, if that is
-/// readable.
-fn row<'a, W: Deserialize<'a>, T>(
-    row: &Row<'a, W>,
+/// Reads a row and maps it; a row without a readable id is quarantined.
+fn row<W: DeserializeOwned, T>(
+    row: &Row<'_, W>,
     id: impl FnOnce(&W) -> Slot<Id>,
-    lacks_required: impl FnOnce(&W) -> bool,
-    map: impl FnOnce(RemoteId, W) -> Result<T, Unusable>,
-) -> Mapped<T> {
-    let quarantined = |remote_id, fault: &str| QuarantinedRow {
-        remote_id,
+    map: impl FnOnce(RemoteId, W) -> T,
+) -> Result<T, QuarantinedRow> {
+    let quarantined = |fault: &str| QuarantinedRow {
+        remote_id: None,
         fault: fault.to_owned(),
     };
-    let Some(wire) = row.read() else {
-        return Mapped {
-            record: Err(quarantined(None, "the row is no object")),
-            lacks_required: true,
-        };
-    };
-    let lacks_required = lacks_required(&wire);
-    let record = match id(&wire) {
-        Slot::Given(id) => {
-            let id = remote_id(id);
-            map(id.clone(), wire).map_err(|Unusable(field)| {
-                let fault = format!("field {field} has a type that cannot be read");
-                quarantined(Some(id), &fault)
-            })
-        }
-        Slot::Absent => Err(quarantined(None, "the row has no id")),
-        Slot::Unusable => Err(quarantined(None, "the row's id cannot be read")),
-    };
-    Mapped {
-        record,
-        lacks_required,
+    let wire = row
+        .read()
+        .ok_or_else(|| quarantined("the row is no object"))?;
+    match id(&wire) {
+        Slot::Given(id) => Ok(map(remote_id(id), wire)),
+        Slot::Absent | Slot::Blank => Err(quarantined("the row has no id")),
+        Slot::Unreadable => Err(quarantined("the row's id cannot be read")),
     }
 }
 
 /// A row of the user list.
-pub(super) fn listed_user(user: &Row<'_, wire::User>, identity: &Identity) -> Mapped<ObservedUser> {
+pub(super) fn listed_user(
+    user: &Row<'_, wire::User>,
+    identity: &Identity,
+) -> Result<ObservedUser, QuarantinedRow> {
+    let sight = Sight {
+        is_admin: identity.is_admin,
+        seat: match identity.seats {
+            Seats::Readable { .. } => Ok(()),
+            Seats::Hidden(reason) => Err(reason),
+        },
+        is_internal: Ok(()),
+    };
     row(
         user,
         |user| user.id,
-        |user| {
-            let lacks_admins_fields = user.admin.is_absent()
-                || user.group_admin.is_absent()
-                || user.licensed_sheet_creator.is_absent()
-                || user.resource_viewer.is_absent()
-                || user.status.is_absent();
-            user.id.is_absent()
-                || user.email.is_absent()
-                || (identity.is_admin && lacks_admins_fields)
-        },
-        |id, wire| {
-            let sight = Sight {
-                is_admin: identity.is_admin,
-                seat: match identity.seats {
-                    Seats::Readable { .. } => Ok(()),
-                    Seats::Hidden(reason) => Err(reason),
-                },
-                is_internal: Ok(()),
-            };
-            user_record(id, wire, sight)
-        },
+        |id, wire| user_record(id, wire, sight),
     )
 }
 
 /// The answer of `GET /users/{id}`, which shows flags and status to an admin but never the
 /// seat: roles are those of the flags alone, enough to confirm that somebody has lost them.
 pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
-    let id = match wire.id {
-        Slot::Given(id) => remote_id(id),
-        Slot::Absent | Slot::Unusable => return Err("the user has no readable id".to_owned()),
-    };
+    let id = wire.id.given().ok_or("the user has no readable id")?;
     let sight = Sight {
         // Here it is not known whose token asked; but only an admin's is shown any of these.
         is_admin: !(wire.admin.is_absent()
@@ -141,11 +154,7 @@ pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
         seat: Err(Reason::NotFetched),
         is_internal: Err(Reason::NotFetched),
     };
-    user_record(id, wire, sight).map_err(field_fault)
-}
-
-fn field_fault(Unusable(field): Unusable) -> String {
-    format!("field {field} has a type that cannot be read")
+    Ok(user_record(remote_id(id), wire, sight))
 }
 
 /// What can be seen of a user where this row was read, or why it cannot.
@@ -156,126 +165,96 @@ struct Sight {
     is_internal: Result<(), Reason>,
 }
 
-/// Collects why fields are null.
-struct Warnings {
-    is_admin: bool,
-    list: Vec<Warning>,
-}
-
-impl Warnings {
-    fn add(&mut self, field: UserField, reason: Reason) {
-        self.list.push(Warning { field, reason });
-    }
-
-    /// What only an admin sees: nothing, with the reason, for anybody else.
-    fn admins<T>(
-        &mut self,
-        field: UserField,
-        read: impl FnOnce(&mut Self) -> Option<T>,
-    ) -> Option<T> {
-        if self.is_admin {
-            read(self)
-        } else {
-            self.add(field, Reason::NotPermitted);
-            None
+fn user_record(id: RemoteId, wire: wire::User, sight: Sight) -> ObservedUser {
+    let mut warnings = Warnings::new();
+    let email = warnings.expected(wire.email, UserField::PrimaryEmailAddress);
+    let name = warnings.expected(wire.name, UserField::Name);
+    let first_name = warnings.expected(wire.first_name, UserField::FirstName);
+    let last_name = warnings.expected(wire.last_name, UserField::LastName);
+    let image = warnings.optional(wire.profile_image, UserField::Avatar);
+    let avatar = image.and_then(|image| warnings.optional(image.image_id, UserField::Avatar));
+    let mut user = ObservedUser {
+        remote_id: id,
+        email,
+        name,
+        first_name,
+        last_name,
+        avatar,
+        status: None,
+        roles: None,
+        seat: None,
+        is_external: None,
+        last_login_at: None,
+        warnings: Vec::new(),
+    };
+    if !sight.is_admin {
+        for field in [
+            UserField::Status,
+            UserField::Roles,
+            UserField::Seat,
+            UserField::IsExternal,
+            UserField::LastLoginAt,
+        ] {
+            warnings.add(field, Reason::NotPermitted);
         }
+        user.warnings = warnings.of_user();
+        return user;
     }
-}
 
-fn user_record(id: RemoteId, wire: wire::User, sight: Sight) -> Result<ObservedUser, Unusable> {
     let flags = [
-        (roles::SYSTEM_ADMIN, wire.admin.optional("admin")?),
-        (roles::GROUP_ADMIN, wire.group_admin.optional("groupAdmin")?),
-        (
-            roles::LICENSED_USER,
-            wire.licensed_sheet_creator
-                .optional("licensedSheetCreator")?,
-        ),
-        (
-            roles::RESOURCE_VIEWER,
-            wire.resource_viewer.optional("resourceViewer")?,
-        ),
+        (roles::SYSTEM_ADMIN, wire.admin),
+        (roles::GROUP_ADMIN, wire.group_admin),
+        (roles::LICENSED_USER, wire.licensed_sheet_creator),
+        (roles::RESOURCE_VIEWER, wire.resource_viewer),
     ];
-    let status = wire.status.optional("status")?;
-    let is_internal = wire.is_internal.optional("isInternal")?;
     let seat = SeatFields {
-        word: wire.seat_type.optional("seatType")?,
-        since: wire
-            .seat_type_last_changed_at
-            .optional("seatTypeLastChangedAt")?,
-        provisional_until: wire
-            .provisional_expiration_date
-            .optional("provisionalExpirationDate")?,
+        word: wire.seat_type,
+        since: wire.seat_type_last_changed_at,
+        provisional_until: wire.provisional_expiration_date,
     };
-    let last_login = wire.last_login.optional("lastLogin")?;
-    let avatar = match wire.profile_image.optional("profileImage")? {
-        Some(image) => image.image_id.optional("profileImage.imageId")?,
-        None => None,
-    };
-
-    let mut warnings = Warnings {
-        is_admin: sight.is_admin,
-        list: Vec::new(),
-    };
-    let status = warnings.admins(UserField::Status, |warnings| {
-        Some(user_status(status, warnings))
-    });
-    let observed_seat = warnings.admins(UserField::Seat, |warnings| match sight.seat {
-        Ok(()) => seat.observed(warnings),
+    let seat_role = match sight.seat {
+        Ok(()) => {
+            let missing = seat.word.missing();
+            user.seat = seat.observed(&mut warnings);
+            match (&user.seat, missing) {
+                (Some(seat), _) => Ok(roles::of_seat(seat.kind.value)),
+                (None, missing) => Err(missing.unwrap_or(Reason::Unknown)),
+            }
+        }
         Err(reason) => {
             warnings.add(UserField::Seat, reason);
+            Ok(None)
+        }
+    };
+    user.roles = match sum_of_roles(flags, seat_role) {
+        Ok(roles) => Some(roles),
+        Err(reason) => {
+            warnings.add(UserField::Roles, reason);
             None
         }
-    });
-    let seat_role = match (&observed_seat, sight.seat) {
-        (Some(seat), _) => Some(roles::of_seat(seat.kind.value)),
-        (None, Ok(())) => None,
-        (None, Err(_)) => Some(None),
     };
-    let roles = warnings.admins(UserField::Roles, |warnings| {
-        let roles = sum_of_roles(flags, seat_role);
-        if roles.is_none() {
-            warnings.add(UserField::Roles, Reason::Unknown);
-        }
-        roles
-    });
-    let is_external = warnings.admins(UserField::IsExternal, |warnings| {
-        if is_internal.is_none() {
-            let reason = sight.is_internal.err().unwrap_or(Reason::Unknown);
-            warnings.add(UserField::IsExternal, reason);
-        }
-        is_internal.map(|is_internal| !is_internal)
-    });
+    user.status = Some(user_status(wire.status, &mut warnings));
+    if let (Err(reason), Slot::Absent) = (sight.is_internal, wire.is_internal) {
+        warnings.add(UserField::IsExternal, reason);
+    }
+    let is_internal = warnings.expected(wire.is_internal, UserField::IsExternal);
+    user.is_external = is_internal.map(|is_internal| !is_internal);
     // To an admin, no date says that there was no login.
-    let last_login_at = warnings.admins(UserField::LastLoginAt, |_| last_login);
-    warnings.list.sort_unstable();
-
-    Ok(ObservedUser {
-        remote_id: id,
-        email: wire.email.optional("email")?,
-        name: wire.name.optional("name")?,
-        first_name: wire.first_name.optional("firstName")?,
-        last_name: wire.last_name.optional("lastName")?,
-        status,
-        roles,
-        seat: observed_seat,
-        is_external,
-        avatar,
-        last_login_at,
-        warnings: warnings.list,
-    })
+    user.last_login_at = warnings.optional(wire.last_login, UserField::LastLoginAt);
+    user.warnings = warnings.of_user();
+    user
 }
 
-fn user_status(word: Option<Box<str>>, warnings: &mut Warnings) -> Sourced<UserStatus> {
+fn user_status(word: Slot<Box<str>>, warnings: &mut Warnings<UserField>) -> Sourced<UserStatus> {
+    if let Some(reason) = word.missing() {
+        warnings.add(UserField::Status, reason);
+    }
+    let word = word.given();
     let value = match word.as_deref() {
         Some("ACTIVE") => UserStatus::Enabled,
         Some("PENDING") => UserStatus::Pending,
         Some("DECLINED" | "DEACTIVATED") => UserStatus::Disabled,
-        Some(_) => UserStatus::UnmappedValue,
-        None => {
-            warnings.add(UserField::Status, Reason::Unknown);
-            UserStatus::UnmappedValue
-        }
+        Some(_) | None => UserStatus::UnmappedValue,
     };
     Sourced {
         value,
@@ -284,113 +263,119 @@ fn user_status(word: Option<Box<str>>, warnings: &mut Warnings) -> Sourced<UserS
 }
 
 struct SeatFields {
-    word: Option<Box<str>>,
-    since: Option<Timestamp>,
-    provisional_until: Option<Timestamp>,
+    word: Slot<Box<str>>,
+    since: Slot<Timestamp>,
+    provisional_until: Slot<Timestamp>,
 }
 
 impl SeatFields {
-    fn observed(self, warnings: &mut Warnings) -> Option<ObservedSeat> {
-        let value = match self.word.as_deref() {
-            Some("MEMBER") => SeatType::Member,
-            Some("PROVISIONAL_MEMBER") => SeatType::ProvisionalMember,
-            Some("GUEST") => SeatType::Guest,
+    fn observed(self, warnings: &mut Warnings<UserField>) -> Option<ObservedSeat> {
+        if let Some(reason) = self.word.missing() {
+            warnings.add(UserField::Seat, reason);
+        }
+        let source = self.word.given()?;
+        let value = match &*source {
+            "MEMBER" => SeatType::Member,
+            "PROVISIONAL_MEMBER" => SeatType::ProvisionalMember,
+            "GUEST" => SeatType::Guest,
             // One seat under its old name and its new one; which is sent is in transition.
-            Some("CONTRIBUTOR" | "VIEWER") => SeatType::Contributor,
-            Some(_) | None => SeatType::UnmappedValue,
+            "CONTRIBUTOR" | "VIEWER" => SeatType::Contributor,
+            _ => SeatType::UnmappedValue,
         };
         if value == SeatType::UnmappedValue {
             warnings.add(UserField::Seat, Reason::Unknown);
         }
-        let source = self.word?;
         Some(ObservedSeat {
             kind: Sourced {
                 value,
                 source: Some(source),
             },
-            since: self.since,
-            provisional_until: self.provisional_until,
+            since: warnings.optional(self.since, UserField::Seat),
+            provisional_until: warnings.optional(self.provisional_until, UserField::Seat),
         })
     }
 }
 
-/// The roles of a user, if every part that they are made of is known. `seat` is None where it
-/// is not, and `Some(None)` where it gives no role.
+/// The roles of a user, if every part that they are made of is known, else why not. The seat may
+/// be known to give no role.
 fn sum_of_roles(
-    flags: [(Role, Option<bool>); 4],
-    seat: Option<Option<Role>>,
-) -> Option<Vec<Box<str>>> {
+    flags: [(Role, Slot<bool>); 4],
+    seat: Result<Option<Role>, Reason>,
+) -> Result<Vec<Box<str>>, Reason> {
     let mut roles = Vec::new();
-    for (role, is_set) in flags {
-        if is_set? {
-            roles.push(role.key.into());
+    for (role, flag) in flags {
+        match (flag.missing(), flag.given()) {
+            (Some(reason), _) => return Err(reason),
+            (None, Some(true)) => roles.push(role.key.into()),
+            (None, _) => {}
         }
     }
     roles.extend(seat?.map(|role| role.key.into()));
-    Some(roles)
+    Ok(roles)
 }
 
 /// A row of the group list.
-pub(super) fn listed_group(group: &Row<'_, wire::Group>) -> Mapped<ObservedGroup> {
-    row(
-        group,
-        |group| group.id,
-        |group| group.id.is_absent() || group.name.is_absent(),
-        group_record,
-    )
+pub(super) fn listed_group(group: &Row<'_, wire::Group>) -> Result<ObservedGroup, QuarantinedRow> {
+    row(group, |group| group.id, group_record)
 }
 
 /// The answer of `GET /groups/{id}` without its members.
 pub(super) fn single_group(wire: wire::Group) -> Result<ObservedGroup, String> {
-    match wire.id {
-        Slot::Given(id) => group_record(remote_id(id), wire).map_err(field_fault),
-        Slot::Absent | Slot::Unusable => Err("the group has no readable id".to_owned()),
+    let id = wire.id.given().ok_or("the group has no readable id")?;
+    Ok(group_record(remote_id(id), wire))
+}
+
+fn group_record(id: RemoteId, wire: wire::Group) -> ObservedGroup {
+    let mut warnings = Warnings::new();
+    let owner = warnings
+        .expected(wire.owner_id, GroupField::Owner)
+        .map(|owner| ObservedOwner {
+            remote_id: remote_id(owner),
+            email: warnings.expected(wire.owner, GroupField::Owner),
+        });
+    ObservedGroup {
+        remote_id: id,
+        name: warnings.expected(wire.name, GroupField::Name),
+        description: warnings.optional(wire.description, GroupField::Description),
+        owner,
+        created_at: warnings.expected(wire.created_at, GroupField::CreatedAt),
+        modified_at: warnings.optional(wire.modified_at, GroupField::UpdatedAt),
+        warnings: warnings.list(|field, reason| GroupWarning { field, reason }),
     }
 }
 
-fn group_record(id: RemoteId, wire: wire::Group) -> Result<ObservedGroup, Unusable> {
-    let owner_email = wire.owner.optional("owner")?;
-    let owner_id = wire.owner_id.optional("ownerId")?;
-    Ok(ObservedGroup {
-        remote_id: id,
-        name: wire.name.optional("name")?,
-        description: wire.description.optional("description")?,
-        owner: owner_id.map(|owner| ObservedOwner {
-            remote_id: remote_id(owner),
-            email: owner_email,
-        }),
-        created_at: wire.created_at.optional("createdAt")?,
-        modified_at: wire.modified_at.optional("modifiedAt")?,
-    })
-}
-
-/// Every member of a group, or none: a list that lacks one says that they have left.
+/// Every member of a group, or none: a list that lacks one says that they have left. A member
+/// without a readable id could be anybody.
 pub(super) fn members(members: &wire::Members<'_>) -> Result<Vec<ObservedMember>, String> {
-    members
+    let members = members
         .members
         .iter()
-        .map(|member| {
-            row(member, |member| member.id, |_| false, member_record)
-                .record
-                .map_err(|quarantined| format!("a member: {}", quarantined.fault))
-        })
-        .collect()
+        .map(|member| row(member, |member| member.id, member_record));
+    members
+        .collect::<Result<_, _>>()
+        .map_err(|quarantined| format!("a member: {}", quarantined.fault))
 }
 
-fn member_record(id: RemoteId, wire: wire::Member) -> Result<ObservedMember, Unusable> {
-    Ok(ObservedMember {
+fn member_record(id: RemoteId, wire: wire::Member) -> ObservedMember {
+    let mut warnings = Warnings::new();
+    ObservedMember {
         remote_id: id,
-        email: wire.email.optional("email")?,
-        name: wire.name.optional("name")?,
-        first_name: wire.first_name.optional("firstName")?,
-        last_name: wire.last_name.optional("lastName")?,
-    })
+        email: warnings.expected(wire.email, UserField::PrimaryEmailAddress),
+        name: warnings.expected(wire.name, UserField::Name),
+        first_name: warnings.expected(wire.first_name, UserField::FirstName),
+        last_name: warnings.expected(wire.last_name, UserField::LastName),
+        warnings: warnings.of_user(),
+    }
 }
 
 /// The answer of `GET /users/me`, as far as it says who the token is. Only a system admin is
 /// shown `admin`, so its absence says no here; should it be lost, the walk is held as degraded.
+/// A value that is neither yes nor no says neither.
 pub(super) fn identity(me: wire::User, seats: Seats) -> Result<Identity, String> {
     let is_admin = is_admin(&me);
+    if matches!(me.admin, Slot::Unreadable) {
+        return Err("it cannot be read whether the user is an admin".to_owned());
+    }
     let (Slot::Given(user), Slot::Given(account)) = (me.id, me.account) else {
         return Err("the user lacks an id or an account".to_owned());
     };
@@ -399,22 +384,10 @@ pub(super) fn identity(me: wire::User, seats: Seats) -> Result<Identity, String>
     };
     Ok(Identity {
         user: remote_id(user),
-        email: me
-            .email
-            .optional("email")
-            .map_err(field_fault)?
-            .map(String::from),
-        name: me
-            .name
-            .optional("name")
-            .map_err(field_fault)?
-            .map(String::from),
+        email: me.email.given().map(String::from),
+        name: me.name.given().map(String::from),
         organisation: remote_id(organisation),
-        organisation_name: account
-            .name
-            .optional("account.name")
-            .map_err(field_fault)?
-            .map(String::from),
+        organisation_name: account.name.given().map(String::from),
         is_admin,
         seats,
     })
@@ -431,18 +404,15 @@ pub(super) struct Plan {
     pub(super) is_internal: bool,
 }
 
-pub(super) fn plan(plan: &Row<'_, wire::Plan>) -> Result<Plan, String> {
-    row(
+/// None for a plan that cannot be named.
+pub(super) fn plan(plan: &Row<'_, wire::Plan>) -> Option<Plan> {
+    let plan = row(
         plan,
         |plan| plan.plan_id,
-        |_| false,
-        |id, wire| {
-            Ok(Plan {
-                id,
-                is_internal: wire.is_internal.optional("isInternal")?.unwrap_or(false),
-            })
+        |id, wire| Plan {
+            id,
+            is_internal: wire.is_internal.given().unwrap_or(false),
         },
-    )
-    .record
-    .map_err(|quarantined| format!("a plan: {}", quarantined.fault))
+    );
+    plan.ok()
 }

@@ -25,7 +25,7 @@ use url::Url;
 
 use crate::{
     connectors::{
-        Connector, ListPage, Presence, Session,
+        Connector, ListPage, Presence, QuarantinedRow, Session,
         oauth::{AuthorizeRequest, IssuedPair, TokenError, TokenRequest},
     },
     model::{
@@ -49,7 +49,6 @@ mod tests;
 mod wire;
 
 use api::Path;
-use map::Mapped;
 
 const PAGE_SIZE: u64 = 100;
 
@@ -99,6 +98,7 @@ const MODELS: Models = Models {
         "first_seen_at",
         "listed",
         "suspected",
+        "warnings",
     ],
 };
 
@@ -203,7 +203,7 @@ impl Connector for Smartsheet {
         };
         let off_shape = |fault| api::off_shape(&answer, fault);
         let group = map::single_group(api::record(&answer)?).map_err(off_shape)?;
-        let members = map::members(&api::record(&answer)?).map_err(off_shape)?;
+        let members = map::members(&api::envelope(&answer)?).map_err(off_shape)?;
         is_asked_for(&answer, id, &group.remote_id)?;
         Ok(Presence::Found((group, members)))
     }
@@ -326,6 +326,7 @@ async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
 /// list still go on: it ends where no further key is given.
 async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, CallError> {
     let mut first = None;
+    let mut is_whole = true;
     let mut keys = HashSet::new();
     let mut key: Option<String> = None;
     loop {
@@ -336,15 +337,20 @@ async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, Ca
         let mut query = vec![("maxItems", "100")];
         query.extend(key.as_deref().map(|key| ("lastKey", key)));
         let answer = api::get(session, path, &query).await?;
-        let page: wire::PlanPage<'_> = api::record(&answer)?;
+        let page: wire::PlanPage<'_> = api::envelope(&answer)?;
         for row in &page.data {
-            let plan = map::plan(row).map_err(|fault| api::off_shape(&answer, fault))?;
-            if plan.is_internal {
-                return Ok(Some(plan.id));
+            match map::plan(row) {
+                Some(plan) if plan.is_internal => return Ok(Some(plan.id)),
+                Some(plan) => {
+                    first.get_or_insert(plan.id);
+                }
+                None => is_whole = false,
             }
-            first.get_or_insert(plan.id);
         }
         let Some(next) = page.last_key.filter(|key| !key.is_empty()) else {
+            if first.is_none() && !is_whole {
+                return Err(api::off_shape(&answer, "no plan can be read"));
+            }
             return Ok(first);
         };
         if !keys.insert(next.clone()) || keys.len() >= MOST_PLAN_PAGES {
@@ -357,9 +363,9 @@ async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, Ca
 /// A page of a list: its rows mapped one by one, its totals as far as they are known.
 fn list<'a, W, T>(
     answer: &'a Answer,
-    map: impl Fn(&wire::Row<'a, W>) -> Mapped<T>,
+    map: impl Fn(&wire::Row<'a, W>) -> Result<T, QuarantinedRow>,
 ) -> Result<ListPage<T>, CallError> {
-    let page: wire::ListPage<'a, W> = api::record(answer)?;
+    let page: wire::ListPage<'a, W> = api::envelope(answer)?;
     let total = |count: i64| match count {
         -1 => Ok(None),
         _ => u64::try_from(count)
@@ -369,15 +375,12 @@ fn list<'a, W, T>(
     let mut list = ListPage {
         records: Vec::with_capacity(page.data.len()),
         quarantined: Vec::new(),
-        rows_lacking_required: 0,
         number: page.page_number,
         total: total(page.total_count)?,
         total_pages: total(page.total_pages)?,
     };
     for row in &page.data {
-        let mapped = map(row);
-        list.rows_lacking_required += u64::from(mapped.lacks_required);
-        match mapped.record {
+        match map(row) {
             Ok(record) => list.records.push(record),
             Err(row) => list.quarantined.push(row),
         }

@@ -1,39 +1,58 @@
 //! Smartsheet's JSON as it comes, and no more: nothing here knows what a field means.
 //!
-//! Lenient, since new fields and words may appear at any time. A field is a [`Slot`]: absent
-//! (null counts as absent), unusable (of a type that it should never have), or given. So one
-//! odd field never hides the rest of its record, and [`super::map`] decides what it costs. A
-//! list keeps its rows unread for the same reason: one bad row must not take its page along.
+//! Lenient, since new fields and words may appear at any time, and any field may hold anything. A
+//! field is a [`Slot`]: absent (null counts as absent), blank (an empty text), unreadable (of a
+//! type that it should never have), or given. So one odd field never hides the rest of its
+//! record, and [`super::map`] decides what it costs. A list keeps its rows unread for the same
+//! reason: one bad row must not take its page along.
 
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, value::RawValue};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 /// A field of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Slot<T> {
     #[default]
     Absent,
-    Unusable,
+    /// An empty text, which is how a profile spells a field that is not set.
+    Blank,
+    Unreadable,
     Given(T),
 }
 
 impl<'de, T: FromJson> Deserialize<'de> for Slot<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Ok(if value.is_null() {
-            Self::Absent
-        } else {
-            T::from_json(value)
+        // Kept as text, because a number that no type holds would fail the whole record.
+        let value = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(match value {
+            "null" => Self::Absent,
+            r#""""# => T::from_empty_text(),
+            value => T::from_json(value).map_or(Self::Unreadable, Self::Given),
         })
     }
 }
 
-/// What a field of this type may look like; anything else is unusable.
+/// How a field of this type may look.
 pub(super) trait FromJson: Sized {
-    fn from_json(value: Value) -> Slot<Self>;
+    /// None for a value that this type cannot be read from.
+    fn from_json(value: &str) -> Option<Self>;
+
+    fn from_empty_text() -> Slot<Self> {
+        Slot::Unreadable
+    }
+}
+
+fn text(value: &str) -> Option<String> {
+    value
+        .starts_with('"')
+        .then(|| serde_json::from_str(value).ok())
+        .flatten()
 }
 
 /// A number or its digits: ids reach 17 digits and are read as integers, never as floats.
@@ -41,82 +60,123 @@ pub(super) trait FromJson: Sized {
 pub(super) struct Id(pub(super) u64);
 
 impl FromJson for Id {
-    fn from_json(value: Value) -> Slot<Self> {
-        let id = match &value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok()
-            }
-            _ => None,
-        };
-        id.map_or(Slot::Unusable, |id| Slot::Given(Self(id)))
+    fn from_json(value: &str) -> Option<Self> {
+        let quoted = text(value);
+        let digits = quoted.as_deref().unwrap_or(value);
+        // `parse` alone would take a sign.
+        digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| digits.parse().ok().map(Self))
+            .flatten()
     }
 }
 
 impl FromJson for bool {
-    fn from_json(value: Value) -> Slot<Self> {
-        value.as_bool().map_or(Slot::Unusable, Slot::Given)
+    fn from_json(value: &str) -> Option<Self> {
+        value.parse().ok()
     }
 }
 
-/// A text; an empty one counts as absent, as a profile spells what is not set.
 impl FromJson for Box<str> {
-    fn from_json(value: Value) -> Slot<Self> {
-        match value {
-            Value::String(text) if text.is_empty() => Slot::Absent,
-            Value::String(text) => Slot::Given(text.into()),
-            _ => Slot::Unusable,
+    fn from_json(value: &str) -> Option<Self> {
+        text(value).map(Self::from)
+    }
+
+    fn from_empty_text() -> Slot<Self> {
+        Slot::Blank
+    }
+}
+
+/// A moment: ISO 8601 in UTC or with an offset, with up to nine digits of a second, or
+/// milliseconds since the epoch.
+impl FromJson for Timestamp {
+    fn from_json(value: &str) -> Option<Self> {
+        match text(value) {
+            Some(text) => text.parse().ok(),
+            None => Self::from_millisecond(value.parse().ok()?).ok(),
         }
     }
-}
 
-/// A moment: ISO 8601 with up to nine digits of a second, or milliseconds since the epoch.
-impl FromJson for Timestamp {
-    fn from_json(value: Value) -> Slot<Self> {
-        let moment = match &value {
-            Value::String(text) if text.is_empty() => return Slot::Absent,
-            Value::String(text) => text.parse().ok(),
-            Value::Number(millis) => millis
-                .as_i64()
-                .and_then(|millis| Self::from_millisecond(millis).ok()),
-            _ => None,
-        };
-        moment.map_or(Slot::Unusable, Slot::Given)
+    fn from_empty_text() -> Slot<Self> {
+        Slot::Blank
     }
 }
 
 impl FromJson for ProfileImage {
-    fn from_json(value: Value) -> Slot<Self> {
+    fn from_json(value: &str) -> Option<Self> {
         object(value)
     }
 }
 
 impl FromJson for Organisation {
-    fn from_json(value: Value) -> Slot<Self> {
+    fn from_json(value: &str) -> Option<Self> {
         object(value)
     }
 }
 
-/// An object within a record. (Derived readers take an array for an object, field by field;
-/// Smartsheet never means that.)
-fn object<T: for<'de> Deserialize<'de>>(value: Value) -> Slot<T> {
-    if !value.is_object() {
-        return Slot::Unusable;
+/// An object; None for any other value. (Derived readers take an array for an object, field by
+/// field; Smartsheet never means that.)
+///
+/// A name that occurs twice with two values is a field that cannot be read.
+pub(super) fn object<T: DeserializeOwned>(value: &str) -> Option<T> {
+    if !value.starts_with('{') {
+        return None;
     }
-    serde_json::from_value(value).map_or(Slot::Unusable, Slot::Given)
+    serde_json::from_str(value)
+        .or_else(|_| serde_json::from_str(&with_unique_names(value)?))
+        .ok()
+}
+
+/// The same object with each name once; `[]`, which no field can be read from, stands for the
+/// values of a name that had several.
+fn with_unique_names(object: &str) -> serde_json::Result<String> {
+    struct Members<'a>(Vec<(String, &'a str)>);
+
+    impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct EachOnce<'a>(PhantomData<&'a str>);
+
+            impl<'de: 'a, 'a> Visitor<'de> for EachOnce<'a> {
+                type Value = Members<'a>;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object")
+                }
+
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
+                    let mut members: Vec<(String, &'a str)> = Vec::new();
+                    while let Some((name, value)) = map.next_entry::<String, &'a RawValue>()? {
+                        match members.iter_mut().find(|(known, _)| *known == name) {
+                            Some((_, known)) if *known == value.get() => {}
+                            Some((_, known)) => *known = "[]",
+                            None => members.push((name, value.get())),
+                        }
+                    }
+                    Ok(Members(members))
+                }
+            }
+
+            deserializer.deserialize_map(EachOnce(PhantomData))
+        }
+    }
+
+    let Members(members) = serde_json::from_str(object)?;
+    let members = members
+        .into_iter()
+        .map(|(name, value)| Ok(format!("{}:{value}", serde_json::to_string(&name)?)));
+    let members: Vec<_> = members.collect::<serde_json::Result<_>>()?;
+    Ok(format!("{{{}}}", members.join(",")))
 }
 
 /// One row of a list, unread; `T` is what it should hold.
 #[derive(Debug)]
 pub(super) struct Row<'a, T>(&'a RawValue, PhantomData<T>);
 
-impl<'a, T: Deserialize<'a>> Row<'a, T> {
-    /// None if the row is no object, or names a field twice.
+impl<T: DeserializeOwned> Row<'_, T> {
+    /// None if the row is no object.
     pub(super) fn read(&self) -> Option<T> {
-        let text = self.0.get();
-        text.starts_with('{')
-            .then(|| serde_json::from_str(text).ok())
-            .flatten()
+        object(self.0.get())
     }
 }
 
@@ -232,12 +292,12 @@ pub(super) struct ErrorBody {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn slot<T: FromJson>(value: Value) -> Slot<T> {
-        serde_json::from_value(value).unwrap()
+        serde_json::from_str(&value.to_string()).unwrap()
     }
 
     #[test]
@@ -251,15 +311,17 @@ mod tests {
             Slot::Given(Id(48_569_348_493_401_200))
         );
         assert_eq!(slot::<Id>(json!(null)), Slot::Absent);
-        for unusable in [
+        for unreadable in [
             json!(1.5),
             json!(1e17),
             json!(-3),
             json!(""),
             json!("1x"),
+            json!("+1"),
             json!([1]),
         ] {
-            assert_eq!(slot::<Id>(unusable.clone()), Slot::Unusable, "{unusable}");
+            let read = slot::<Id>(unreadable.clone());
+            assert_eq!(read, Slot::Unreadable, "{unreadable}");
         }
     }
 
@@ -274,21 +336,52 @@ mod tests {
             slot(json!("2026-02-03T09:15:22.410233123Z")),
             at("2026-02-03T09:15:22.410233123Z")
         );
+        assert_eq!(
+            slot(json!("2026-02-03T09:15:22+02:00")),
+            at("2026-02-03T07:15:22Z")
+        );
         assert_eq!(slot(json!(1_000)), at("1970-01-01T00:00:01Z"));
-        assert_eq!(slot::<Timestamp>(json!("")), Slot::Absent);
-        for unusable in [json!("yesterday"), json!(true), json!(1.5), json!(i64::MAX)] {
-            assert_eq!(
-                slot::<Timestamp>(unusable.clone()),
-                Slot::Unusable,
-                "{unusable}"
-            );
+        assert_eq!(slot::<Timestamp>(json!("")), Slot::Blank);
+        for unreadable in [
+            json!("Never"),
+            json!("2026-11-20T07:41:09"),
+            json!("2026-11-20"),
+            json!("1790000000000"),
+            json!("9999-12-31T23:59:59Z"),
+            json!(true),
+            json!(1.5),
+            json!(i64::MAX),
+        ] {
+            let read = slot::<Timestamp>(unreadable.clone());
+            assert_eq!(read, Slot::Unreadable, "{unreadable}");
         }
     }
 
     #[test]
-    fn a_text_that_is_empty_is_absent() {
-        assert_eq!(slot::<Box<str>>(json!("")), Slot::Absent);
+    fn an_empty_text_is_blank_and_a_number_is_no_text() {
+        assert_eq!(slot::<Box<str>>(json!("")), Slot::Blank);
         assert_eq!(slot(json!("Ana")), Slot::Given(Box::<str>::from("Ana")));
-        assert_eq!(slot::<Box<str>>(json!(7)), Slot::Unusable);
+        assert_eq!(slot::<Box<str>>(json!(7)), Slot::Unreadable);
+    }
+
+    #[test]
+    fn a_number_that_no_type_holds_costs_only_its_field() {
+        let user: User =
+            object(r#"{"id":1,"lastLogin":1e400,"sheetCount":-1e999,"name":"Ana"}"#).unwrap();
+        assert_eq!(user.id, Slot::Given(Id(1)));
+        assert_eq!(user.last_login, Slot::Unreadable);
+        assert_eq!(user.name, Slot::Given("Ana".into()));
+    }
+
+    #[test]
+    fn a_field_given_twice_is_read_only_if_both_agree() {
+        let user: User =
+            object(r#"{"id":1,"name":"Ana","name":"Bo","status":"ACTIVE","status":"ACTIVE"}"#)
+                .unwrap();
+        assert_eq!(user.id, Slot::Given(Id(1)));
+        assert_eq!(user.name, Slot::Unreadable);
+        assert_eq!(user.status, Slot::Given("ACTIVE".into()));
+        let user: User = object(r#"{"id":1,"id":2,"x\"y":1,"x\"y":2}"#).unwrap();
+        assert_eq!(user.id, Slot::Unreadable);
     }
 }

@@ -351,7 +351,6 @@ impl Provider {
         ListedPage {
             records,
             quarantined: Vec::new(),
-            rows_lacking_required: 0,
             number: Some(number.min(all.len().div_ceil(PAGE).max(1) as u64)),
             total: Some(total as u64),
             total_pages: Some(all.len().div_ceil(PAGE) as u64),

@@ -1,7 +1,7 @@
 //! The rules of sealing, one by one, on organisations small enough to see through.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     directory::{
@@ -15,6 +15,7 @@ use crate::{
     },
     model::{
         observed::ObservedUser,
+        schema::Reason,
         walk::{SuspectReason, WalkReason},
     },
 };
@@ -577,11 +578,7 @@ fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
         };
         assert_eq!(
             suspects,
-            [
-                ("x1".to_owned(), SuspectReason::Missing),
-                ("u0".to_owned(), SuspectReason::Degraded),
-                ("u1".to_owned(), SuspectReason::Degraded),
-            ]
+            ["u0", "u1", "x1"].map(|id| (id.to_owned(), SuspectReason::Degraded))
         );
     }
     let candidate = account.held.take().unwrap();
@@ -594,10 +591,243 @@ fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
     assert_eq!(account.directory.counts().groups, 0);
     assert_eq!(moment(&user["first_seen_at"]), at(0));
     assert_eq!(moment(&user["updated_at"]), at(300), "nobody saw it before");
+    let outsider = account.user("x1").unwrap();
+    assert_eq!(
+        (&outsider["listed"], &outsider["suspected"]),
+        (&json!(false), &json!(false))
+    );
+    let unlistable = json!({"field": "listed", "reason": "not_permitted"});
+    assert!(
+        outsider["warnings"]
+            .as_array()
+            .unwrap()
+            .contains(&unlistable)
+    );
     assert_eq!(
         account.walk(less(360), Answers::default()),
         Outcome::Unchanged
     );
+    let whole = reading(&["u0", "u1"], &[("g1", &["u0", "x1"])], 420);
+    assert_eq!(account.walk(whole, Answers::default()), Outcome::Sealed);
+    let outsider = account.user("x1").unwrap();
+    assert_eq!(outsider["listed"], true);
+    assert!(
+        !outsider["warnings"]
+            .as_array()
+            .unwrap()
+            .contains(&unlistable)
+    );
+}
+
+#[test]
+fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
+    let mut people: Vec<_> = (0..20).map(|i| user(&format!("u{i:02}"))).collect();
+    for guest in &mut people[14..] {
+        guest.is_external = Some(true);
+    }
+    let all = people.clone();
+    let mut account = Account::new(reading_of(&all, &[], 0));
+    account.policy.unlisted_departs_after = Some(2);
+    // One insider left at the same time: the walk says so, and the release lets them go.
+    let seen: Vec<_> = people[1..14].to_vec();
+    let demoted = |seconds| {
+        let mut seen = seen.clone();
+        for user in &mut seen {
+            (user.roles, user.status, user.seat, user.is_external) = (None, None, None, None);
+        }
+        let mut reading = reading_of(&seen, &[], seconds);
+        reading.identity = plain_identity();
+        reading
+    };
+    let outcome = account.walk(demoted(60), Answers::default());
+    let Outcome::Held(WalkReason::Degraded, suspects) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let missing: Vec<_> = suspects
+        .iter()
+        .filter(|(_, why)| *why == SuspectReason::Missing)
+        .map(|(id, _)| id.as_str())
+        .collect();
+    assert_eq!(missing, ["u00"]);
+    let candidate = account.held.take().unwrap();
+    (account.directory, account.evidence) = candidate.release(2, at(100));
+    assert_eq!(account.directory.counts().users, 19);
+
+    let guests = &all[14..];
+    for seconds in [160, 220, 280, 340] {
+        let answers = found(guests);
+        let outcome = account.walk(demoted(seconds), answers);
+        assert_eq!(outcome, Outcome::Unchanged, "{seconds}");
+    }
+    let guest = account.user("u14").unwrap();
+    assert_eq!(
+        (&guest["listed"], &guest["suspected"], &guest["is_external"]),
+        (&json!(false), &json!(false), &Value::Null)
+    );
+    // The provider's own word that a guest is gone is a proof for them, too.
+    let gone = departed(&["u15"]);
+    assert_eq!(account.walk(demoted(90_000), gone), Outcome::Sealed);
+    assert_eq!(account.user("u15"), None);
+
+    assert_eq!(
+        account.walk(reading_of(&all[1..], &[], 90_060), Answers::default()),
+        Outcome::Sealed
+    );
+    let guest = account.user("u14").unwrap();
+    assert_eq!(
+        (&guest["listed"], &guest["is_external"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(guest["warnings"], json!([]));
+}
+
+#[test]
+fn a_field_that_many_lose_at_once_holds_the_walk_and_one_that_few_lose_does_not() {
+    let people: Vec<_> = (0..30).map(|i| user(&format!("u{i:02}"))).collect();
+    let without = |field: fn(&mut ObservedUser), lost: usize, seconds| {
+        let mut people = people.clone();
+        people[..lost].iter_mut().for_each(field);
+        reading_of(&people, &[], seconds)
+    };
+    let fields: [fn(&mut ObservedUser); 7] = [
+        |user| user.email = None,
+        |user| user.name = None,
+        |user| user.last_name = None,
+        |user| user.roles = None,
+        |user| user.seat = None,
+        |user| user.is_external = None,
+        |user| user.status.as_mut().unwrap().source = None,
+    ];
+    for field in fields {
+        let mut account = Account::new(reading_of(&people, &[], 0));
+        let few = without(field, 3, 60);
+        assert_eq!(account.walk(few, Answers::default()), Outcome::Sealed);
+        let more = without(field, 6, 120);
+        assert_eq!(
+            account.walk(more, Answers::default()),
+            Outcome::Sealed,
+            "three more since the last seal"
+        );
+        let outcome = account.walk(without(field, 10, 180), Answers::default());
+        let expected: Vec<_> = (6..10)
+            .map(|i| (format!("u{i:02}"), SuspectReason::Degraded))
+            .collect();
+        assert_eq!(outcome, Outcome::Held(WalkReason::Degraded, expected));
+        let candidate = account.held.take().unwrap();
+        (account.directory, account.evidence) = candidate.release(9, at(200));
+        assert_eq!(
+            account.walk(without(field, 10, 240), Answers::default()),
+            Outcome::Unchanged,
+            "a release accepts it"
+        );
+    }
+    // A first walk has nothing to compare with.
+    let mut bare = people.clone();
+    bare.iter_mut().for_each(|user| user.email = None);
+    Account::new(reading_of(&bare, &[], 0));
+}
+
+#[test]
+fn a_group_that_cannot_be_read_is_served_as_it_was_with_a_warning() {
+    let everyone = reading(&["u0", "u1"], &[("g1", &["u0", "u1"]), ("g2", &["u1"])], 0);
+    let mut account = Account::new(everyone);
+    let before = account.group("g1").unwrap();
+    assert_eq!(before["warnings"], json!([]));
+    let unread = |reason, seconds| {
+        let mut unread = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], seconds);
+        unread
+            .group_reads
+            .insert(id("g1"), GroupRead::Unread(reason));
+        unread
+    };
+    let walked = account.walk(unread(Reason::NotFetched, 60), Answers::default());
+    assert_eq!(walked, Outcome::Sealed);
+    let group = account.group("g1").unwrap();
+    assert_eq!(group["member_count"], 2);
+    assert_eq!(group["members_read_at"], before["members_read_at"]);
+    let warnings = json!([{"field": "members", "reason": "not_fetched"}]);
+    assert_eq!(group["warnings"], warnings);
+    assert_eq!(account.user("u0").unwrap()["groups"][0]["remote_id"], "g1");
+    assert_eq!(account.user("u0").unwrap()["warnings"], json!([]));
+
+    // It is read again by every walk, however small the budget.
+    let next = unread(Reason::NotFetched, 120);
+    let listed = next.groups.as_ref().unwrap();
+    let due = plan_group_reads(
+        Some(&account.directory),
+        listed,
+        &account.evidence,
+        Some(0),
+        false,
+    );
+    assert_eq!(due, [id("g1")]);
+    assert_eq!(account.walk(next, Answers::default()), Outcome::Unchanged);
+
+    let read = reading(&["u0", "u1"], &[("g1", &["u0"]), ("g2", &["u1"])], 180);
+    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    let group = account.group("g1").unwrap();
+    assert_eq!(
+        (&group["member_count"], &group["warnings"]),
+        (&json!(1), &json!([]))
+    );
+}
+
+#[test]
+fn members_that_were_never_read_are_unknown_and_so_are_everybodys_groups() {
+    let mut unread = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 0);
+    let refused = GroupRead::Unread(Reason::NotPermitted);
+    unread.group_reads.insert(id("g1"), refused);
+    let mut account = Account::new(unread);
+    let bytes = account.directory.encode();
+    account.directory = Directory::decode(&bytes).unwrap();
+    let group = account.group("g1").unwrap();
+    for field in ["member_count", "members_read_at"] {
+        assert_eq!(group[field], Value::Null, "{field}");
+    }
+    let warnings = json!([{"field": "members", "reason": "not_permitted"}]);
+    assert_eq!(group["warnings"], warnings);
+    let unknown = json!([{"field": "groups", "reason": "unknown"}]);
+    for (who, groups) in [("u0", 0), ("u1", 1)] {
+        let user = account.user(who).unwrap();
+        assert_eq!(user["warnings"], unknown);
+        assert_eq!(user["groups"].as_array().unwrap().len(), groups);
+    }
+
+    // A walk whose plan leaves it out changes nothing; one that reads it fills it in.
+    let mut without = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 60);
+    without.group_reads.clear();
+    assert_eq!(
+        account.walk(without, Answers::default()),
+        Outcome::Unchanged
+    );
+    let read = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 120);
+    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.group("g1").unwrap()["member_count"], 0);
+    assert_eq!(account.user("u0").unwrap()["warnings"], json!([]));
+}
+
+#[test]
+fn many_groups_that_cannot_be_read_at_once_hold_the_walk() {
+    let names: Vec<_> = (0..20).map(|i| format!("g{i:02}")).collect();
+    let groups: Vec<(&str, &[&str])> = names.iter().map(|id| (id.as_str(), &["u0"][..])).collect();
+    let mut account = Account::new(reading(&["u0"], &groups, 0));
+    let unread = |range: std::ops::Range<usize>, seconds| {
+        let mut unread = reading(&["u0"], &groups, seconds);
+        for name in &names[range] {
+            let refused = GroupRead::Unread(Reason::NotPermitted);
+            unread.group_reads.insert(id(name), refused);
+        }
+        unread
+    };
+    assert_eq!(
+        account.walk(unread(0..3, 60), Answers::default()),
+        Outcome::Sealed
+    );
+    let outcome = account.walk(unread(0..7, 120), Answers::default());
+    let expected: Vec<_> = (3..7)
+        .map(|i| (names[i].clone(), SuspectReason::Degraded))
+        .collect();
+    assert_eq!(outcome, Outcome::Held(WalkReason::Degraded, expected));
 }
 
 #[test]

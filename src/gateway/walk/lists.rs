@@ -15,11 +15,13 @@ use crate::{
     connectors::{Connector, ListPage, Presence, Session},
     directory::{
         Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
-        UserAnswer,
+        UserAnswer, too_many,
     },
     model::{
-        id::RemoteId,
+        id::{RemoteId, WalkId},
         observed::{Identity, ObservedGroup, ObservedMember},
+        schema::Reason,
+        walk::WalkReason,
     },
     outbound::{CallError, CallErrorKind},
 };
@@ -80,19 +82,32 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of these groups.
-    pub async fn groups(&self, ids: &[RemoteId]) -> Result<BTreeMap<RemoteId, GroupRead>, Stop> {
+    /// The members of these groups. A group that cannot be read stops no walk; but a first walk,
+    /// with nothing to carry on, needs a provider that answers for nearly all of them.
+    pub async fn groups(
+        &self,
+        ids: &[RemoteId],
+        is_first_walk: bool,
+    ) -> Result<BTreeMap<RemoteId, GroupRead>, Stop> {
         self.ticket.expect(ids.len());
         let mut reads = self.side_by_side(
             ids.iter()
                 .map(|id| (id, self.connector.group(self.session, id))),
         );
         let mut groups = BTreeMap::new();
+        let mut unread = Unread::default();
         while let Some((id, read)) = reads.next().await {
-            let read = self.group_read(read?);
+            let read = match read {
+                Ok(read) => self.group_read(read),
+                Err(error) => GroupRead::Unread(unread.reason(id, error)?),
+            };
             self.ticket.note(1, self.clock);
             groups.insert(id.clone(), read);
         }
+        if is_first_walk && too_many(unread.unanswered, ids.len()) {
+            return Err(WalkReason::ProviderUnavailable.into());
+        }
+        unread.log(self.ticket.id);
         Ok(groups)
     }
 
@@ -159,6 +174,45 @@ impl Reader<'_> {
     }
 }
 
+/// The groups whose members could not be read.
+#[derive(Default)]
+struct Unread {
+    groups: usize,
+    /// Those of them for which the provider had no answer at all.
+    unanswered: usize,
+    first: Option<(RemoteId, CallError)>,
+}
+
+impl Unread {
+    /// Why this group's members are not known; an error that is about more than this group stops
+    /// the walk.
+    fn reason(&mut self, id: &RemoteId, error: CallError) -> Result<Reason, Stop> {
+        let reason = match error.kind {
+            CallErrorKind::Forbidden if error.code.is_some() => Reason::NotPermitted,
+            CallErrorKind::Forbidden
+            | CallErrorKind::NotFound
+            | CallErrorKind::Refused
+            | CallErrorKind::Unavailable
+            | CallErrorKind::InvalidReply => Reason::NotFetched,
+            CallErrorKind::Unauthorized
+            | CallErrorKind::AssumeUserRefused
+            | CallErrorKind::AssumeUserMissing
+            | CallErrorKind::Throttled
+            | CallErrorKind::BudgetUnknown => return Err(error.into()),
+        };
+        self.groups += 1;
+        self.unanswered += usize::from(error.kind == CallErrorKind::Unavailable);
+        self.first.get_or_insert_with(|| (id.clone(), error));
+        Ok(reason)
+    }
+
+    fn log(self, walk: WalkId) {
+        if let Some((group, error)) = self.first {
+            tracing::warn!(%walk, groups = self.groups, %group, %error, "members not read");
+        }
+    }
+}
+
 fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, Stop> {
     match answer {
         Ok(presence) => Ok(Some(presence)),
@@ -178,7 +232,6 @@ fn listed<T>(page: ListPage<T>) -> ListedPage<T> {
             .into_iter()
             .map(|row| row.remote_id)
             .collect(),
-        rows_lacking_required: page.rows_lacking_required,
         number: page.number,
         total: page.total,
         total_pages: page.total_pages,

@@ -239,18 +239,17 @@ impl Walker<'_> {
         let group_reads = match &groups {
             None => Default::default(),
             Some(groups) => {
-                let due = {
-                    let in_force = self.in_force().await?;
-                    plan_group_reads(
-                        in_force.as_deref().map(|held| &held.directory),
-                        groups,
-                        &self.evidence().await?,
-                        self.part_of_budget()
-                            .map(|part| part.max(LEAST_GROUPS) as usize),
-                        self.ticket.is_full.load(Ordering::Relaxed),
-                    )
-                };
-                self.ticket.unless_abandoned(reader.groups(&due)).await?
+                let in_force = self.in_force().await?;
+                let due = plan_group_reads(
+                    in_force.as_deref().map(|held| &held.directory),
+                    groups,
+                    &self.evidence().await?,
+                    self.part_of_budget()
+                        .map(|part| part.max(LEAST_GROUPS) as usize),
+                    self.ticket.is_full.load(Ordering::Relaxed),
+                );
+                let reads = reader.groups(&due, in_force.is_none());
+                self.ticket.unless_abandoned(reads).await?
             }
         };
         Ok(Reading {

@@ -16,14 +16,20 @@ pub struct Missing {
     pub why: &'static str,
 }
 
-/// What a credential may or may not see, in the order in which people ask for it.
-const FIELDS: [UserField; 6] = [
-    UserField::Status,
-    UserField::Roles,
-    UserField::Groups,
-    UserField::Seat,
-    UserField::LastLoginAt,
-    UserField::IsExternal,
+/// The fields that depend on the credential, in the order in which people ask for them.
+const FIELDS: [(UserField, &str); 6] = [
+    (UserField::Status, "Who is active, invited or deactivated"),
+    (
+        UserField::Roles,
+        "Roles, such as System Admin and Group Admin",
+    ),
+    (UserField::Groups, "Groups and their members"),
+    (UserField::Seat, "Seats, such as Member and Guest"),
+    (UserField::LastLoginAt, "When each person last signed in"),
+    (
+        UserField::IsExternal,
+        "Who is from outside your organisation",
+    ),
 ];
 
 impl Sight {
@@ -34,11 +40,11 @@ impl Sight {
             served: vec!["Names and e-mail addresses"],
             missing: Vec::new(),
         };
-        for field in FIELDS {
+        for (field, what) in FIELDS {
             match hidden.iter().find(|warning| warning.field == field) {
-                None => sight.served.push(what(field)),
+                None => sight.served.push(what),
                 Some(warning) => sight.missing.push(Missing {
-                    what: what(field),
+                    what,
                     why: why(field, warning.reason, is_admin),
                 }),
             }
@@ -48,17 +54,6 @@ impl Sight {
 
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty()
-    }
-}
-
-const fn what(field: UserField) -> &'static str {
-    match field {
-        UserField::Status => "Who is active, invited or deactivated",
-        UserField::Roles => "Roles, such as System Admin and Group Admin",
-        UserField::Groups => "Groups and their members",
-        UserField::Seat => "Seats, such as Member and Guest",
-        UserField::LastLoginAt => "When each person last signed in",
-        UserField::IsExternal => "Who is from outside your organisation",
     }
 }
 
@@ -72,7 +67,7 @@ const fn why(field: UserField, reason: Reason, is_admin: bool) -> &'static str {
         }
         (Reason::NotSupported, _) => "Your Smartsheet plan does not have it.",
         (Reason::NotFetched, _) => "It is not read.",
-        (Reason::Unknown, _) => "Smartsheet did not say.",
+        (Reason::Unknown | Reason::Unreadable, _) => "Smartsheet did not say.",
     }
 }
 

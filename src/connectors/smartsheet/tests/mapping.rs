@@ -3,13 +3,15 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{
-    map::{self, Mapped},
-    wire,
-};
-use crate::model::{
-    observed::{Identity, ObservedGroup, ObservedUser, Seats},
-    schema::{Reason, RoleType, SeatType, UserField, UserStatus, Warning},
+use super::super::{map, wire};
+use crate::{
+    connectors::QuarantinedRow,
+    model::{
+        observed::{Identity, ObservedGroup, ObservedUser, Seats},
+        schema::{
+            GroupField, GroupWarning, Reason, RoleType, SeatType, UserField, UserStatus, Warning,
+        },
+    },
 };
 
 fn identity(is_admin: bool, seats: Seats) -> Identity {
@@ -65,16 +67,16 @@ fn without(fields: &[&str]) -> Value {
     row
 }
 
-fn mapped(row: &Value, identity: &Identity) -> Mapped<ObservedUser> {
+fn mapped(row: &Value, identity: &Identity) -> Result<ObservedUser, QuarantinedRow> {
     let text = row.to_string();
     map::listed_user(&serde_json::from_str(&text).unwrap(), identity)
 }
 
 fn user(row: &Value, identity: &Identity) -> ObservedUser {
-    mapped(row, identity).record.unwrap()
+    mapped(row, identity).unwrap()
 }
 
-fn group(row: &Value) -> Mapped<ObservedGroup> {
+fn group(row: &Value) -> Result<ObservedGroup, QuarantinedRow> {
     let text = row.to_string();
     map::listed_group(&serde_json::from_str(&text).unwrap())
 }
@@ -92,9 +94,7 @@ fn warnings(list: &[(UserField, Reason)]) -> Vec<Warning> {
 
 #[test]
 fn a_whole_row_becomes_a_whole_record() {
-    let mapped = mapped(&whole(), &admin());
-    assert!(!mapped.lacks_required);
-    let user = mapped.record.unwrap();
+    let user = user(&whole(), &admin());
     assert_eq!(user.remote_id.as_str(), "9007199254740993");
     assert_eq!(user.email.as_deref(), Some("ana.ruiz@example.org"));
     assert_eq!(user.name.as_deref(), Some("Ana Ruiz"));
@@ -144,9 +144,7 @@ fn a_missing_status_is_never_active() {
         with("status", json!(null)),
         with("status", json!("")),
     ] {
-        let mapped = mapped(&row, &admin());
-        assert!(mapped.lacks_required);
-        let user = mapped.record.unwrap();
+        let user = user(&row, &admin());
         let status = user.status.unwrap();
         assert_eq!(
             (status.value, status.source),
@@ -212,9 +210,7 @@ fn a_missing_flag_makes_the_roles_unknown() {
         "resourceViewer",
     ] {
         for row in [without(&[flag]), with(flag, json!(null))] {
-            let mapped = mapped(&row, &admin());
-            assert!(mapped.lacks_required, "{flag}");
-            let user = mapped.record.unwrap();
+            let user = user(&row, &admin());
             assert_eq!(user.roles, None, "{flag}");
             assert_eq!(
                 user.warnings,
@@ -227,9 +223,7 @@ fn a_missing_flag_makes_the_roles_unknown() {
 
 #[test]
 fn a_missing_seat_makes_the_roles_unknown_too() {
-    let mapped = mapped(&without(&["seatType"]), &admin());
-    assert!(!mapped.lacks_required);
-    let user = mapped.record.unwrap();
+    let user = user(&without(&["seatType"]), &admin());
     assert_eq!((&user.seat, &user.roles), (&None, &None));
     assert_eq!(
         user.warnings,
@@ -273,9 +267,7 @@ fn what_a_plain_member_is_not_shown_is_null_with_the_reason() {
     ]);
     // Nor is it pieced together from what might be shown after all.
     for row in [shown, whole()] {
-        let mapped = mapped(&row, &member());
-        assert!(!mapped.lacks_required);
-        let user = mapped.record.unwrap();
+        let user = user(&row, &member());
         assert_eq!(user.name.as_deref(), Some("Ana Ruiz"));
         assert_eq!(
             (
@@ -328,59 +320,128 @@ fn names_are_what_is_given_and_never_composed() {
     assert_eq!(user.first_name.as_deref(), Some("Xi"));
 }
 
+/// A row whose name is not what it should be, as text, since no value of ours can say so.
+fn with_raw_name(name: &str) -> ObservedUser {
+    let row = with("name", json!("NAME"))
+        .to_string()
+        .replace("\"NAME\"", name);
+    map::listed_user(&serde_json::from_str(&row).unwrap(), &admin()).unwrap()
+}
+
 #[test]
-fn a_row_that_cannot_be_read_is_quarantined_under_its_id() {
-    for (field, value) in [
-        ("email", json!(7)),
-        ("admin", json!("yes")),
-        ("status", json!(1)),
-        ("seatType", json!({})),
-        ("isInternal", json!(0)),
-        ("lastLogin", json!("yesterday")),
-        ("profileImage", json!("u!1")),
-        ("name", json!(["Ana"])),
+fn an_odd_field_costs_that_field_and_nothing_else() {
+    for (field, value, lost) in [
+        ("email", json!(7), &[UserField::PrimaryEmailAddress][..]),
+        ("name", json!(["Ana"]), &[UserField::Name]),
+        ("firstName", json!(true), &[UserField::FirstName]),
+        ("lastName", json!({}), &[UserField::LastName]),
+        ("admin", json!("yes"), &[UserField::Roles]),
+        ("groupAdmin", json!(1), &[UserField::Roles]),
+        ("status", json!(1), &[UserField::Status]),
+        ("seatType", json!({}), &[UserField::Roles, UserField::Seat]),
+        (
+            "seatTypeLastChangedAt",
+            json!("2026-02-30T00:00:00Z"),
+            &[UserField::Seat],
+        ),
+        ("isInternal", json!(0), &[UserField::IsExternal]),
+        ("lastLogin", json!("Never"), &[UserField::LastLoginAt]),
+        (
+            "lastLogin",
+            json!("2026-11-20T07:41:09"),
+            &[UserField::LastLoginAt],
+        ),
+        (
+            "lastLogin",
+            json!("1795160469000"),
+            &[UserField::LastLoginAt],
+        ),
+        (
+            "lastLogin",
+            json!("9999-12-31T23:59:59Z"),
+            &[UserField::LastLoginAt],
+        ),
+        ("profileImage", json!("u!1"), &[UserField::Avatar]),
+        ("profileImage", json!({"imageId": 5}), &[UserField::Avatar]),
     ] {
-        let quarantined = mapped(&with(field, value), &admin()).record.unwrap_err();
-        assert_eq!(
-            quarantined.remote_id.unwrap().as_str(),
-            "9007199254740993",
-            "{field}"
-        );
-        assert!(quarantined.fault.contains(field), "{}", quarantined.fault);
+        let odd = user(&with(field, value.clone()), &admin());
+        let unreadable: Vec<_> = lost
+            .iter()
+            .map(|lost| (*lost, Reason::Unreadable))
+            .collect();
+        assert_eq!(odd.warnings, warnings(&unreadable), "{field}: {value}");
+        crate::connectors::contract::nulls_are_explained(&odd);
+
+        let mut rest = user(&whole(), &admin());
+        for lost in lost {
+            match lost {
+                UserField::PrimaryEmailAddress => rest.email = None,
+                UserField::Name => rest.name = None,
+                UserField::FirstName => rest.first_name = None,
+                UserField::LastName => rest.last_name = None,
+                UserField::Roles => rest.roles = None,
+                UserField::Status => {
+                    let status = rest.status.as_mut().unwrap();
+                    (status.value, status.source) = (UserStatus::UnmappedValue, None);
+                }
+                UserField::Seat if field == "seatType" => rest.seat = None,
+                UserField::Seat => rest.seat.as_mut().unwrap().since = None,
+                UserField::IsExternal => rest.is_external = None,
+                UserField::LastLoginAt => rest.last_login_at = None,
+                UserField::Avatar => rest.avatar = None,
+                UserField::Groups | UserField::Listed => unreachable!("not of a row"),
+            }
+        }
+        rest.warnings.clone_from(&odd.warnings);
+        assert_eq!(odd, rest, "{field}: {value}");
     }
+    assert_eq!(with_raw_name("1e999").name, None);
+    let odd = with_raw_name("\"Ana\",\"name\":\"Bo\"");
+    assert_eq!((odd.name.as_deref(), odd.email.is_some()), (None, true));
+}
+
+#[test]
+fn a_missing_name_or_address_has_a_warning_and_an_empty_one_has_none() {
+    for (field, lost) in [
+        ("email", UserField::PrimaryEmailAddress),
+        ("name", UserField::Name),
+        ("firstName", UserField::FirstName),
+        ("lastName", UserField::LastName),
+    ] {
+        for row in [without(&[field]), with(field, json!(null))] {
+            let user = user(&row, &admin());
+            assert_eq!(
+                user.warnings,
+                warnings(&[(lost, Reason::Unknown)]),
+                "{field}"
+            );
+        }
+        assert_eq!(user(&with(field, json!("")), &admin()).warnings, []);
+    }
+    assert_eq!(user(&with("email", json!("")), &admin()).email, None);
 }
 
 #[test]
 fn a_row_without_an_id_is_nobody() {
-    for (row, lacks_required) in [
-        (json!(null), true),
-        (json!([1, "a@example.org"]), true),
-        (json!("row"), true),
-        (without(&["id"]), true),
-        (with("id", json!(null)), true),
-        (with("id", json!(1.5)), false),
-        (with("id", json!("abc")), false),
+    for row in [
+        json!(null),
+        json!([1, "a@example.org"]),
+        json!("row"),
+        without(&["id"]),
+        with("id", json!(null)),
+        with("id", json!(1.5)),
+        with("id", json!("abc")),
     ] {
-        let mapped = mapped(&row, &admin());
-        assert_eq!(mapped.record.unwrap_err().remote_id, None, "{row}");
-        assert_eq!(mapped.lacks_required, lacks_required, "{row}");
+        assert!(mapped(&row, &admin()).is_err(), "{row}");
     }
     let doubled = r#"{"id":1,"id":2,"email":"a@example.org"}"#;
-    let mapped = map::listed_user(&serde_json::from_str(doubled).unwrap(), &member());
-    assert!(mapped.record.is_err());
-}
-
-#[test]
-fn a_missing_address_is_counted_but_costs_nobody_their_record() {
-    let mapped = mapped(&without(&["email"]), &admin());
-    assert!(mapped.lacks_required);
-    assert_eq!(mapped.record.unwrap().email, None);
+    assert!(map::listed_user(&serde_json::from_str(doubled).unwrap(), &member()).is_err());
 }
 
 #[test]
 fn a_single_read_shows_status_and_the_roles_of_flags_but_no_seat() {
     let single = |row: &Value| {
-        let wire: wire::User = serde_json::from_value(row.clone()).unwrap();
+        let wire: wire::User = wire::object(&row.to_string()).unwrap();
         map::single_user(wire)
     };
     let profile = without(&["seatType", "seatTypeLastChangedAt", "isInternal", "name"]);
@@ -394,9 +455,13 @@ fn a_single_read_shows_status_and_the_roles_of_flags_but_no_seat() {
         warnings(&[
             (UserField::Seat, Reason::NotFetched),
             (UserField::IsExternal, Reason::NotFetched),
+            (UserField::Name, Reason::Unknown),
         ])
     );
-    let seen_by_member = single(&json!({"id": 5, "email": "x@example.org"})).unwrap();
+    let seen_by_member = json!({
+        "id": 5, "email": "x@example.org", "name": "", "firstName": "", "lastName": ""
+    });
+    let seen_by_member = single(&seen_by_member).unwrap();
     assert_eq!(seen_by_member.status, None);
     assert!(
         seen_by_member
@@ -405,7 +470,7 @@ fn a_single_read_shows_status_and_the_roles_of_flags_but_no_seat() {
             .all(|warning| warning.reason == Reason::NotPermitted)
     );
     assert!(single(&json!({"email": "x@example.org"})).is_err());
-    assert!(single(&with("admin", json!("yes"))).is_err());
+    assert_eq!(single(&with("admin", json!("yes"))).unwrap().roles, None);
 }
 
 #[test]
@@ -415,9 +480,7 @@ fn a_group_is_what_its_row_says() {
         "owner": "ana.ruiz@example.org", "ownerId": 3,
         "createdAt": "2024-05-01T08:00:00Z", "modifiedAt": 1_000
     });
-    let mapped = group(&row);
-    assert!(!mapped.lacks_required);
-    let finance = mapped.record.unwrap();
+    let finance = group(&row).unwrap();
     assert_eq!(finance.remote_id.as_str(), "4419027755311236");
     assert_eq!(finance.name.as_deref(), Some("Finance"));
     assert_eq!(finance.description, None);
@@ -426,26 +489,49 @@ fn a_group_is_what_its_row_says() {
     assert_eq!(owner.email.as_deref(), Some("ana.ruiz@example.org"));
     assert_eq!(finance.modified_at, "1970-01-01T00:00:01Z".parse().ok());
 
-    let bare = group(&json!({"id": 4}));
-    assert!(bare.lacks_required);
-    assert_eq!(bare.record.unwrap().owner, None);
-    assert!(group(&json!({"id": 4, "ownerId": "ana"})).record.is_err());
+    assert_eq!(finance.warnings, []);
+
+    let warned = |row: Value| {
+        let warnings = group(&row).unwrap().warnings.into_iter();
+        warnings
+            .map(|GroupWarning { field, reason }| (field, reason))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warned(json!({"id": 4})),
+        [
+            (GroupField::Name, Reason::Unknown),
+            (GroupField::Owner, Reason::Unknown),
+            (GroupField::CreatedAt, Reason::Unknown),
+        ]
+    );
+    let odd = json!({
+        "id": 4, "name": 7, "description": [], "ownerId": "ana", "owner": "a@example.org",
+        "createdAt": "yesterday", "modifiedAt": "9999-12-31T23:59:59Z"
+    });
+    let unreadable = [
+        GroupField::Name,
+        GroupField::Description,
+        GroupField::Owner,
+        GroupField::CreatedAt,
+        GroupField::UpdatedAt,
+    ];
+    assert_eq!(
+        warned(odd),
+        unreadable.map(|field| (field, Reason::Unreadable))
+    );
 }
 
 #[test]
-fn one_member_that_cannot_be_read_spoils_the_group() {
+fn a_member_without_an_id_spoils_the_group_and_an_odd_field_does_not() {
     let members = |members: Value| {
         let text = json!({"members": members}).to_string();
         map::members(&serde_json::from_str(&text).unwrap()).map(|members| members.len())
     };
     assert_eq!(members(json!([])), Ok(0));
     assert_eq!(members(json!([{"id": 1}, {"id": "2", "email": ""}])), Ok(2));
-    for bad in [
-        json!(null),
-        json!({}),
-        json!({"id": 1.5}),
-        json!({"id": 1, "email": 2}),
-    ] {
+    assert_eq!(members(json!([{"id": 1, "email": 2, "name": []}])), Ok(1));
+    for bad in [json!(null), json!({}), json!({"id": 1.5})] {
         assert!(members(json!([{"id": 1}, bad])).is_err());
     }
 }
@@ -516,8 +602,8 @@ proptest! {
         };
         let identity = identity(is_admin, seats);
         let _ = group(&row);
-        let _ = serde_json::from_value::<wire::User>(row.clone()).map(map::single_user);
-        if let Ok(user) = mapped(&row, &identity).record {
+        let _ = wire::object::<wire::User>(&row.to_string()).map(map::single_user);
+        if let Ok(user) = mapped(&row, &identity) {
             crate::connectors::contract::nulls_are_explained(&user);
         }
     }
