@@ -64,7 +64,7 @@ impl WalkState {
 pub enum WalkReason {
     /// Held: more people are gone, disabled or without roles or groups than is likely.
     MassDisappearance,
-    /// Held: the token sees less than at the last seal.
+    /// Held: it saw less of everybody than the last one that was sealed.
     Degraded,
     /// Failed: a person said no to a held walk.
     Discarded,

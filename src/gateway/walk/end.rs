@@ -64,7 +64,7 @@ impl Walker<'_> {
         let degraded: Vec<_> = (end.reason == Some(WalkReason::Degraded))
             .then(|| StatusReason {
                 code: "degraded".to_owned(),
-                description: "The account's token sees less than at the last seal: its person is no longer a system admin, it may be. The last directory is served on.".to_owned(),
+                description: "The last walk read less than the directory shows: fields, guests or members of groups are missing from it. The token's owner may have lost a right at the provider. The former directory is served on.".to_owned(),
                 timestamp: now,
             })
             .into_iter()

@@ -82,8 +82,9 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of these groups. A group that cannot be read stops no walk; but a first walk,
-    /// with nothing to carry on, needs a provider that answers for nearly all of them.
+    /// The members of these groups. A group that cannot be read stops no walk. Where the provider
+    /// has no answer for too many of them, the others are not asked for: a first walk has nothing
+    /// to carry on, and fails; a later one goes on with what it knows of them.
     pub async fn groups(
         &self,
         ids: &[RemoteId],
@@ -103,11 +104,19 @@ impl Reader<'_> {
             };
             self.ticket.note(1, self.clock);
             groups.insert(id.clone(), read);
+            if too_many(unread.unanswered, ids.len()) {
+                break;
+            }
         }
+        drop(reads);
+        unread.log(self.ticket.id);
         if is_first_walk && too_many(unread.unanswered, ids.len()) {
             return Err(WalkReason::ProviderUnavailable.into());
         }
-        unread.log(self.ticket.id);
+        for id in ids {
+            let unasked = GroupRead::Unread(Reason::NotFetched);
+            groups.entry(id.clone()).or_insert(unasked);
+        }
         Ok(groups)
     }
 
@@ -206,8 +215,8 @@ impl Unread {
         Ok(reason)
     }
 
-    fn log(self, walk: WalkId) {
-        if let Some((group, error)) = self.first {
+    fn log(&self, walk: WalkId) {
+        if let Some((group, error)) = &self.first {
             tracing::warn!(%walk, groups = self.groups, %group, %error, "members not read");
         }
     }
