@@ -6,6 +6,7 @@
 //! the order in which they arrive is the machine's, so such a seed may need more than one try.
 //!
 //! * [`faults`]: no false leaver, no partial directory, no mixed versions, no panic.
+//! * [`odd_records`]: one odd field in any row costs that field and nothing else.
 //! * [`truth`]: the sealed directory equals the truth at 100,000 users.
 //! * [`kill`]: `kill -9` at any moment loses nothing that was acknowledged.
 //! * [`export`]: writing a directory out takes its memory and no more.
@@ -27,6 +28,7 @@ mod export;
 mod faults;
 mod judge;
 mod kill;
+mod odd_records;
 mod process;
 mod refresh;
 mod replicas;
