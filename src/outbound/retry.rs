@@ -103,8 +103,9 @@ impl RetryBudget {
     }
 }
 
-/// Reads `Retry-After`: seconds, or a date, which is measured against the provider's own `Date`
-/// where it sent one, so that neither clock has to be right.
+/// Reads `Retry-After`: seconds, rounded up where some send a fraction, or a date, which is measured
+/// against the provider's own `Date` where it sent one, so that neither clock has to be right. An
+/// empty one is none.
 pub(super) fn come_back(
     retry_after: Option<&[u8]>,
     date: Option<&[u8]>,
@@ -116,9 +117,11 @@ pub(super) fn come_back(
     let Ok(text) = std::str::from_utf8(value).map(str::trim) else {
         return ComeBack::Unreadable;
     };
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits that do not fit are a wait beyond any that is obeyed in full.
-        return ComeBack::After(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    if text.is_empty() {
+        return ComeBack::Unsaid;
+    }
+    if let Some(seconds) = seconds(text) {
+        return ComeBack::After(Duration::from_secs(seconds));
     }
     let Ok(then) = httpdate::parse_http_date(text) else {
         return ComeBack::Unreadable;
@@ -128,6 +131,23 @@ pub(super) fn come_back(
         .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
         .unwrap_or_else(|| SystemTime::from(now));
     ComeBack::After(then.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+/// Decimal digits, with a fraction or without, in whole seconds that are long enough. Digits that
+/// do not fit are a wait beyond any that is obeyed in full.
+fn seconds(text: &str) -> Option<u64> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_decimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_decimal(whole) || !is_decimal(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let seconds = match whole {
+        "" => 0,
+        whole => whole.parse().unwrap_or(u64::MAX),
+    };
+    let is_more = fraction.bytes().any(|digit| digit != b'0');
+    Some(seconds.saturating_add(u64::from(is_more)))
 }
 
 #[cfg(test)]
@@ -160,7 +180,25 @@ mod tests {
             Timestamp::from_second(60).unwrap(),
         );
         assert_eq!(past, after(0));
-        for unreadable in ["-5", "", "soon", "1.5", "1e3", "\u{7}"] {
+        for (fraction, rounded) in [
+            ("1.5", 2),
+            ("0.2", 1),
+            ("30.0", 30),
+            ("30.", 30),
+            (".5", 1),
+            ("+7", 7),
+            (" 59.001\t", 60),
+            ("99999999999999999999999999.9", u64::MAX),
+        ] {
+            assert_eq!(read(fraction), after(rounded), "{fraction:?}");
+        }
+        assert_eq!(read("Thu Jan  1 00:02:00 1970"), after(120));
+        for empty in ["", " ", "\t"] {
+            assert_eq!(read(empty), ComeBack::Unsaid, "{empty:?}");
+        }
+        for unreadable in [
+            "-5", "-0.5", "soon", "1.5.2", "1,5", ".", "1e3", "0x10", "7s", "\u{7}",
+        ] {
             assert_eq!(read(unreadable), ComeBack::Unreadable, "{unreadable:?}");
         }
         assert_eq!(
