@@ -60,6 +60,7 @@ pub struct Walk {
     pub fresh_seconds: u64,
     pub parallel_reads: usize,
     pub unlisted_departs_after: u32,
+    pub held_confirmed_after_seconds: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -308,6 +309,10 @@ impl Config {
         demand(
             (1..=64).contains(&self.walk.parallel_reads),
             "walk.parallel_reads must be 1 to 64",
+        );
+        demand(
+            self.walk.held_confirmed_after_seconds <= 604_800,
+            "walk.held_confirmed_after_seconds must be 0 to 604800 (a week)",
         );
         demand(
             (1..=3650).contains(&self.directory.retain_days),

@@ -264,6 +264,7 @@ fn paged<T: Clone>(records: Vec<T>) -> Vec<ListedPage<T>> {
             number: Some(number),
             total: Some(total),
             total_pages: Some(total.div_ceil(PAGE_SIZE as u64)),
+            page_size: Some(PAGE_SIZE as u64),
         })
         .collect()
 }

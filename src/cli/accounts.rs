@@ -38,7 +38,7 @@ use crate::{
         account::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
         id::ProjectId,
         schema::Warning,
-        walk::{Counts, Walk, WalkReason, WalkState},
+        walk::{Counts, HeldWalk, Quarantined, Walk, WalkReason, WalkState},
     },
     store::{DirectoryHead, OpenError},
     telemetry,
@@ -567,6 +567,7 @@ struct DirectoryOut {
     age_seconds: u64,
     stale: Option<&'static str>,
     counts: Counts,
+    quarantined: Quarantined,
 }
 
 impl Standing {
@@ -589,6 +590,7 @@ impl Standing {
                 age_seconds: directory.age.as_secs(),
                 stale: directory.stale.map(|stale| stale.as_str()),
                 counts: directory.counts(),
+                quarantined: directory.quarantined(),
             }),
             unavailable_fields: &self.hidden,
             last_walk: self.last_walk.as_ref(),
@@ -607,6 +609,9 @@ impl Standing {
             Endpoint::BaseUrl(base) => row("base URL", base.clone()),
         }
         row("status", account.status.as_str().to_owned());
+        if let Some(credential) = &account.credential {
+            row("credential", credential.state.as_str().to_owned());
+        }
         if account.status != AccountStatus::Active {
             for reason in &account.status_reasons {
                 row(
@@ -637,7 +642,21 @@ impl Standing {
                 if let Some(stale) = directory.stale {
                     row("stale", stale.as_str().to_owned());
                 }
+                if let Some(rows) = left_out(directory.quarantined()) {
+                    row("incomplete", rows);
+                }
             }
+        }
+        if let Some(held) = &account.held_walk {
+            let HeldWalk {
+                id,
+                suspects,
+                since,
+            } = held;
+            row(
+                "held walk",
+                format!("{id}, for {suspects} users and groups, since {since}"),
+            );
         }
         for warning in &self.hidden {
             let field = warning.field.as_str();
@@ -682,7 +701,15 @@ fn in_words(walk: &Walk) -> String {
         None => ", no directory".to_owned(),
     };
     let calls = walk.upstream_calls;
-    format!("{state}{reason}{version}, after {calls} calls to the provider")
+    let left_out = left_out(walk.quarantined).map_or_else(String::new, |rows| format!(", {rows}"));
+    format!("{state}{reason}{version}{left_out}, after {calls} calls to the provider")
+}
+
+/// The rows without a usable id, if there were any.
+fn left_out(rows: Quarantined) -> Option<String> {
+    let Quarantined { users, groups } = rows;
+    (users + groups > 0)
+        .then(|| format!("rows left out for want of a usable id: {users} users, {groups} groups"))
 }
 
 fn reason(reason: &WalkReason) -> String {

@@ -236,6 +236,7 @@ fn config(
         ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", &rate_limit),
         ("provider.loopback_base_urls", "true"),
+        ("walk.held_confirmed_after_seconds", "0"),
         ("log.level", "\"warn\""),
     ])?)
 }

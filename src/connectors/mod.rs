@@ -34,13 +34,16 @@ pub use session::{Renewal, Session};
 pub struct ListPage<T> {
     /// The records that could be read, in the provider's order.
     pub records: Vec<T>,
-    /// Rows without a readable id, which are left out of `records`.
-    pub quarantined: Vec<QuarantinedRow>,
+    /// Rows without a readable id, which are left out of `records`: each with its index among the
+    /// rows of the page.
+    pub quarantined: Vec<(usize, QuarantinedRow)>,
     /// The page number that the provider says this is.
     pub number: Option<u64>,
     /// How many records there are in all; None where the provider does not say (Smartsheet: -1).
     pub total: Option<u64>,
     pub total_pages: Option<u64>,
+    /// How many rows a full page has by the reply's own word, whatever was asked for.
+    pub page_size: Option<u64>,
 }
 
 /// A row that could not be read: its id, as far as that could.

@@ -6,7 +6,10 @@
 //! absent are few, or missed for the third time, and are now asked for by id. Only then, in
 //! [`super::seal`], does anybody leave.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -18,7 +21,7 @@ use crate::model::{
 
 use super::{
     Directory, Evidence, Listing, Lookups, Reading, Resource,
-    evidence::Loss,
+    evidence::{Loss, Missed},
     field_loss::field_losses,
     pass::Listed,
     record::{Millis, Standing, UserView, Visibility},
@@ -27,7 +30,8 @@ use super::{
     world::{Decisions, Sources, World},
 };
 
-/// In how many walks in a row the same people must be missed before a held walk may go on.
+/// In how many walks in a row the same people must be missed before a held walk may go on. They
+/// must also be [`Policy::held_confirmed_after`] apart.
 const WALKS_UNTIL_BELIEVED: u32 = 3;
 
 /// What an operator may set about sealing.
@@ -36,6 +40,9 @@ pub struct Policy {
     /// After how many complete walks somebody who is found by id, but in no list, departs all
     /// the same. None: never.
     pub unlisted_departs_after: Option<u32>,
+    /// A walk that misses the same people as held walks before it goes on only if it began so long
+    /// after the first of them was judged. However many are asked for sooner settle nothing.
+    pub held_confirmed_after: Duration,
 }
 
 /// A reading, judged as far as it can be without asking the provider more.
@@ -56,6 +63,8 @@ pub(super) enum Finding {
         reason: WalkReason,
         suspects: Vec<Suspect>,
         candidate: Box<Candidate>,
+        /// Whether an earlier held walk would have taken some of the same.
+        is_repeated: bool,
     },
     Open(Open),
 }
@@ -67,7 +76,9 @@ pub(super) struct Open {
     pub(super) users: Vec<RemoteId>,
     pub(super) groups: Vec<RemoteId>,
     /// What the reading would take, and in how many walks in a row it would have.
-    pub(super) losses: BTreeMap<Loss, u32>,
+    pub(super) losses: BTreeMap<Loss, Missed>,
+    /// Of `losses`, those that enough walks in a row would have taken, over a long enough time.
+    ripe: BTreeSet<Loss>,
     /// Whether that is so much that the walk would be held but for its being the third. Each
     /// loss then needs a proof of its own.
     pub(super) is_disputed: bool,
@@ -77,19 +88,15 @@ impl Open {
     /// Whether nothing is to be concluded about this one in this walk: it is among too many,
     /// and has not been missed for long enough.
     pub(super) fn is_unripe(&self, loss: &Loss) -> bool {
-        self.is_disputed
-            && self
-                .losses
-                .get(loss)
-                .is_some_and(|walks| *walks < WALKS_UNTIL_BELIEVED)
+        self.is_disputed && self.losses.contains_key(loss) && !self.ripe.contains(loss)
     }
 
     /// The losses that need a proof of their own.
-    pub(super) fn disputes(&self) -> impl Iterator<Item = (&Loss, u32)> {
+    pub(super) fn disputes(&self) -> impl Iterator<Item = (&Loss, Missed)> {
         self.losses
             .iter()
             .filter(|_| self.is_disputed)
-            .map(|(loss, walks)| (loss, *walks))
+            .map(|(loss, missed)| (loss, *missed))
     }
 }
 
@@ -144,7 +151,7 @@ impl Assessment<'_> {
         let as_seen = self.as_seen(prev, &open);
         let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
         let losses = losses(prev, &world);
-        let hold = |reason, suspects| {
+        let hold = |reason, suspects, is_repeated| {
             if self.falls_short() {
                 return Err(WalkReason::Incomplete);
             }
@@ -152,6 +159,7 @@ impl Assessment<'_> {
                 reason,
                 suspects,
                 candidate: Box::new(Candidate::of(&world, &as_seen, &self.evidence, now)),
+                is_repeated,
             })
         };
         let degraded = if reading.visibility().is_less_than(prev.visibility()) {
@@ -160,7 +168,8 @@ impl Assessment<'_> {
             field_loss_suspects(prev, &world, &losses)
         };
         if !degraded.is_empty() {
-            let finding = hold(WalkReason::Degraded, degraded)?;
+            // For as long as the token sees too little, it is one hold.
+            let finding = hold(WalkReason::Degraded, degraded, true)?;
             self.evidence.held.clear();
             return Ok(finding);
         }
@@ -168,28 +177,49 @@ impl Assessment<'_> {
         open.losses = losses
             .into_iter()
             .map(|loss| {
-                let before = self.evidence.held.get(&loss).copied().unwrap_or(0);
-                (loss, before.saturating_add(1))
+                let missed = Missed::again(self.evidence.held.get(&loss), now);
+                (loss, missed)
             })
             .collect();
-        let is_too_much = |is_counted: fn(u32) -> bool| {
+        open.ripe = open
+            .losses
+            .iter()
+            .filter(|(_, missed)| self.is_ripe(missed))
+            .map(|(loss, _)| loss.clone())
+            .collect();
+        let is_too_much = |is_counted: &dyn Fn(&Loss) -> bool| {
             [Resource::Users, Resource::Groups].into_iter().any(|of| {
                 let lost = open
                     .losses
-                    .iter()
-                    .filter(|(loss, walks)| resource_of(loss.kind) == of && is_counted(**walks))
-                    .count();
-                lost > limit(prev.len(of))
+                    .keys()
+                    .filter(|loss| resource_of(loss.kind) == of && is_counted(loss));
+                let (missing, others): (Vec<_>, Vec<_>) =
+                    lost.partition(|loss| loss.why == SuspectReason::Missing);
+                // As many of the missing may be in the list, with rows that do not tell whose
+                // they are.
+                let missing = missing.len().saturating_sub(self.nameless(of));
+                missing + others.len() > limit(prev.len(of))
             })
         };
-        open.is_disputed = is_too_much(|_| true);
-        if is_too_much(|walks| walks < WALKS_UNTIL_BELIEVED) {
+        let is_disputed = is_too_much(&|_| true);
+        if is_too_much(&|loss| !open.ripe.contains(loss)) {
             let suspects = open.losses.keys().map(|loss| suspect(prev, loss)).collect();
-            let finding = hold(WalkReason::MassDisappearance, suspects)?;
+            let is_repeated = open.losses.values().any(|missed| missed.walks > 1);
+            let finding = hold(WalkReason::MassDisappearance, suspects, is_repeated)?;
             self.evidence.held = open.losses;
             return Ok(finding);
         }
+        open.is_disputed = is_disputed;
         Ok(Finding::Open(open))
+    }
+
+    /// Whether enough walks in a row say so, over a long enough time. This one's word is as old as
+    /// its first call; the first one's may be as young as its judgement.
+    fn is_ripe(&self, missed: &Missed) -> bool {
+        let apart = Millis::at(self.reading.started_at).since(missed.since);
+        let needed = self.policy.held_confirmed_after.as_millis();
+        let needed = i64::try_from(needed).unwrap_or(i64::MAX);
+        missed.walks >= WALKS_UNTIL_BELIEVED && (needed == 0 || apart >= needed)
     }
 
     /// The reading taken at its word: whom it does not show is gone. Only who was missing before
@@ -235,6 +265,16 @@ impl Assessment<'_> {
             evidence: &self.evidence,
             now,
         }
+    }
+
+    /// How many rows of a list do not tell whose they are.
+    fn nameless(&self, of: Resource) -> usize {
+        let rows = match of {
+            Resource::Users => self.reading.users.nameless(),
+            Resource::Groups => self.reading.groups.as_ref().map_or(0, Listing::nameless),
+            Resource::Roles => 0,
+        };
+        usize::try_from(rows).unwrap_or(usize::MAX)
     }
 
     /// Whether fewer were seen than the provider's own totals say.
@@ -288,6 +328,18 @@ impl Assessment<'_> {
         }
         lookups
     }
+}
+
+/// A list that by its totals has fewer rows than this is not believed to end there: it is the
+/// first that is read, or so many are missing that its walk would be held.
+pub fn plausible_rows(prev: Option<&Directory>, of: Resource) -> u64 {
+    let Some(prev) = prev.filter(|prev| of != Resource::Groups || prev.visibility().groups) else {
+        return u64::MAX;
+    };
+    let listed = (0..prev.len(of))
+        .filter(|place| of != Resource::Users || !prev.user(*place).profile.is_outsider)
+        .count();
+    listed.saturating_sub(limit(prev.len(of))) as u64
 }
 
 /// How many may lose something at once, of `former`.

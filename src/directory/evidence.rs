@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{
     id::RemoteId,
@@ -27,8 +27,37 @@ pub struct Evidence {
     groups_read: BTreeMap<RemoteId, Millis>,
     pub(super) users: Absences,
     pub(super) groups: Absences,
-    /// For how many held walks in a row each of these was missed, in this very way.
-    pub(super) held: BTreeMap<Loss, u32>,
+    /// What the walks in a row that were held would have taken. In the stored form this place has
+    /// only counts, without their time; they are written behind it, and what has no time is dropped.
+    #[serde(serialize_with = "nothing", deserialize_with = "dropped")]
+    pub(super) held: BTreeMap<Loss, Missed>,
+}
+
+/// In how many walks in a row something would have been taken, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Missed {
+    pub(super) walks: u32,
+    /// When the first of them was judged.
+    pub(super) since: Millis,
+}
+
+impl Missed {
+    /// One walk more, judged at `now`, after those that are remembered.
+    pub(super) fn again(before: Option<&Self>, now: Millis) -> Self {
+        Self {
+            walks: before.map_or(0, |before| before.walks).saturating_add(1),
+            // A clock that was set back makes nothing older than it is.
+            since: before.map_or(now, |before| before.since.min(now)),
+        }
+    }
+}
+
+fn nothing<S: Serializer>(_: &BTreeMap<Loss, Missed>, serializer: S) -> Result<S::Ok, S::Error> {
+    BTreeMap::<Loss, u32>::new().serialize(serializer)
+}
+
+fn dropped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Loss, Missed>, D::Error> {
+    BTreeMap::<Loss, u32>::deserialize(deserializer).map(|_| BTreeMap::new())
 }
 
 /// Something that a walk would take from somebody, or from everybody in a group.
@@ -131,11 +160,15 @@ fn keeps(at: Millis, now: Millis) -> bool {
 
 impl Evidence {
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
+        codec::encode(&(self, &self.held))
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
+        let Ok((mut evidence, held)) = codec::decode::<(Self, _)>(bytes) else {
+            return codec::decode(bytes);
+        };
+        evidence.held = held;
+        Ok(evidence)
     }
 
     /// When a group's members were last read; [`Millis::NONE`] if never.
@@ -158,5 +191,56 @@ impl Evidence {
             .flat_map(|user| prev.groups_of(user))
             .map(|group| prev.group(*group as usize).id)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss() -> Loss {
+        Loss {
+            kind: SuspectKind::User,
+            id: RemoteId::from("u1"),
+            why: SuspectReason::Missing,
+        }
+    }
+
+    /// The stored form of before the time of a hold was remembered.
+    #[derive(Serialize)]
+    struct Former {
+        groups_read: BTreeMap<RemoteId, Millis>,
+        users: Absences,
+        groups: Absences,
+        held: BTreeMap<Loss, u32>,
+    }
+
+    #[test]
+    fn a_hold_without_a_time_is_dropped_and_the_rest_is_read() {
+        let mut users = Absences::default();
+        users.note_missing("u1", Millis::NONE, true);
+        let groups_read = BTreeMap::from([(RemoteId::from("g1"), Millis::NONE)]);
+        let former = codec::encode(&Former {
+            groups_read: groups_read.clone(),
+            users: users.clone(),
+            groups: Absences::default(),
+            held: BTreeMap::from([(loss(), 2)]),
+        });
+        let evidence = Evidence {
+            groups_read,
+            users,
+            ..Evidence::default()
+        };
+        assert_eq!(Evidence::decode(&former).unwrap(), evidence);
+    }
+
+    #[test]
+    fn a_hold_is_read_back_with_its_time() {
+        let missed = Missed::again(None, Millis::NONE);
+        let evidence = Evidence {
+            held: BTreeMap::from([(loss(), missed)]),
+            ..Evidence::default()
+        };
+        assert_eq!(Evidence::decode(&evidence.encode()).unwrap(), evidence);
     }
 }

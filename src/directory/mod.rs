@@ -40,7 +40,7 @@ mod tests;
 mod text;
 mod world;
 
-pub use assess::{Assessment, Policy, assess};
+pub use assess::{Assessment, Policy, assess, plausible_rows};
 pub use codec::DecodeError;
 pub use columns::Directory;
 pub use evidence::Evidence;

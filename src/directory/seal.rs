@@ -37,6 +37,8 @@ pub enum Verdict {
         reason: WalkReason,
         suspects: Vec<Suspect>,
         candidate: Box<Candidate>,
+        /// Whether an earlier held walk was held for some of the same.
+        is_repeated: bool,
         evidence: Evidence,
     },
     /// Nothing that is served changed: version and ETags stay.
@@ -58,11 +60,13 @@ impl Assessment<'_> {
                 reason,
                 suspects,
                 candidate,
+                is_repeated,
             } => {
                 return Verdict::Held {
                     reason,
                     suspects,
                     candidate,
+                    is_repeated,
                     evidence: self.evidence,
                 };
             }
@@ -159,7 +163,7 @@ impl Assessment<'_> {
         // What was not proven in this walk counts on: the next may be the one that proves it.
         evidence.held = open
             .disputes()
-            .map(|(loss, walks)| (loss.clone(), walks))
+            .map(|(loss, missed)| (loss.clone(), missed))
             .collect();
         for (loss, _) in open.disputes() {
             let is_absent = open.users.binary_search(&loss.id).is_ok();
@@ -209,10 +213,14 @@ impl<T: Listed> Trial<'_, T> {
         }
         let is_found =
             word == Word::Found || self.absences.found_of_late_at(text, self.now).is_some();
+        // Theirs may be a row of the list that does not tell whose it is: then it says nothing of
+        // whether they are listed.
+        let is_absent = self.listing.nameless() == 0;
         self.absences
-            .note_missing(text, self.now, word == Word::Found);
+            .note_missing(text, self.now, word == Word::Found && is_absent);
         let walks = self.absences.found_in_walks(text);
         if is_found
+            && is_absent
             && self
                 .policy
                 .unlisted_departs_after

@@ -143,6 +143,7 @@ pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) ->
         number: Some(number),
         total: Some(all.len() as u64),
         total_pages: Some(all.len().div_ceil(page_size) as u64),
+        page_size: Some(page_size as u64),
     }
 }
 

@@ -183,6 +183,7 @@ impl Gateway {
             identity: proven.identity.clone(),
             assume_user: new.assume_user,
             credential: None,
+            held_walk: None,
             actions: ActionSet::ALL,
             created_at: now,
             updated_at: now,

@@ -14,7 +14,7 @@ use crate::{
     model::{
         account::Account,
         id::{AccountId, ProjectId, WalkId},
-        walk::{Walk, WalkState},
+        walk::{Quarantined, Walk, WalkState},
     },
 };
 
@@ -33,6 +33,8 @@ pub struct Head {
     pub sealed_at: Timestamp,
     /// The start of the last walk that found the provider as this version says.
     pub verified_at: Timestamp,
+    /// What that walk left out.
+    pub quarantined: Quarantined,
     pub stale: Option<Stale>,
     /// What its walk's token could see.
     pub visibility: Visibility,
@@ -109,23 +111,31 @@ impl Live {
         self.head.rcu(|known| {
             Some(match known {
                 Some(known) if known.version > head.version => Arc::clone(known),
-                Some(known) if known.version == head.version => Arc::new(Head {
-                    verified_at: known.verified_at.max(head.verified_at),
-                    ..head.clone()
-                }),
+                Some(known) if known.version == head.version => {
+                    let last = match known.verified_at > head.verified_at {
+                        true => known,
+                        false => &head,
+                    };
+                    Arc::new(Head {
+                        verified_at: last.verified_at,
+                        quarantined: last.quarantined,
+                        ..head.clone()
+                    })
+                }
                 _ => Arc::new(head.clone()),
             })
         });
     }
 
-    /// The version in force was found true at `verified_at`.
-    pub fn verify(&self, version: u64, verified_at: Timestamp) {
+    /// The version in force was found true at `verified_at`, by a walk that left this much out.
+    pub fn verify(&self, version: u64, verified_at: Timestamp, quarantined: Quarantined) {
         if let Some(head) = self.head()
             && head.version == version
             && head.verified_at < verified_at
         {
             self.advance(Head {
                 verified_at,
+                quarantined,
                 ..Head::clone(&head)
             });
         }

@@ -102,6 +102,7 @@ pub struct Settings {
     pub keep_superseded: Duration,
     pub parallel_reads: usize,
     pub unlisted_departs_after: Option<u32>,
+    pub held_confirmed_after: Duration,
     /// Requests a minute and token that the provider allows; None is no limit.
     pub rate_limit: Option<u32>,
     /// Requests a minute that an API key may make; None is no limit.
@@ -126,6 +127,7 @@ impl From<&Config> for Settings {
             keep_superseded: Duration::from_secs(config.directory.keep_superseded_seconds),
             parallel_reads: config.walk.parallel_reads,
             unlisted_departs_after: Some(config.walk.unlisted_departs_after).filter(|&n| n > 0),
+            held_confirmed_after: Duration::from_secs(config.walk.held_confirmed_after_seconds),
             rate_limit: Some(config.provider.rate_limit).filter(|&limit| limit > 0),
             key_rate_limit: NonZeroU32::new(config.server.requests_per_minute_per_key),
             public_url: Some(config.server.public_url.clone()).filter(|url| !url.is_empty()),

@@ -26,7 +26,7 @@ use crate::{
         id::{AccountId, ProjectId},
         profile::ConnectorProfile,
         schema::{User, Warning},
-        walk::{Counts, Walk},
+        walk::{Counts, Quarantined, Walk},
     },
     store::{DirectoryHead, HubTargets},
 };
@@ -356,6 +356,11 @@ impl InForce {
 
     pub fn verified_at(&self) -> Timestamp {
         self.head.verified_at
+    }
+
+    /// What the walk left out that last found it true.
+    pub fn quarantined(&self) -> Quarantined {
+        self.head.quarantined
     }
 
     pub fn counts(&self) -> Counts {

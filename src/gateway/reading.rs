@@ -316,7 +316,7 @@ impl Gateway {
     /// know yet, that the one it knows was found true again, how the last walk ended.
     pub(super) async fn catch_up(&self, live: &Arc<Live>, latest: Latest) -> Result<()> {
         if let Some(found) = latest.directory {
-            live.verify(found.version, found.verified_at);
+            live.verify(found.version, found.verified_at, found.quarantined);
             let is_behind = move |live: &Live| {
                 let known = live.head();
                 known.is_none_or(|head| head.version < found.version)
@@ -359,7 +359,8 @@ impl Gateway {
             return Ok(());
         };
         let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
-        self.put_in_force(live, directory, stored.verified_at).await;
+        self.put_in_force(live, directory, stored.verified_at, stored.quarantined)
+            .await;
         Ok(())
     }
 

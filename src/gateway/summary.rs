@@ -35,7 +35,11 @@ impl Gateway {
         // The age alone makes no other answer: it is told in a header, with a 304 too.
         let etag = etag(
             head.version,
-            &("summary", account.id, head.version, head.verified_at, stale),
+            &(
+                "summary",
+                (account.id, head.version, head.verified_at),
+                (stale, head.quarantined, account.held_walk),
+            ),
         );
         let page = if is_known(&etag) {
             None
@@ -55,6 +59,8 @@ impl Gateway {
                 age_seconds: age.as_secs(),
                 stale: stale.map(|stale| stale.as_str()),
                 warnings: head.visibility.hidden_fields(),
+                quarantined: head.quarantined,
+                held_walk: account.held_walk,
             };
             Some(Arc::new(Page::new(Arc::clone(&etag), record(&data)?)))
         };

@@ -38,6 +38,7 @@ use crate::{
             Account, AccountChange, AccountKind, AccountStatus, CredentialKind, CredentialState,
             CredentialStatus, Endpoint, Region, StatusReason,
         },
+        walk::HeldWalk,
     },
 };
 
@@ -249,6 +250,8 @@ pub struct AccountOut {
     pub assume_user: Option<String>,
     /// How its credential is doing; null once it is disconnected.
     pub credential: Option<CredentialOut>,
+    /// The held walk that keeps its directory as it is; null if none does.
+    pub held_walk: Option<HeldWalk>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -317,6 +320,7 @@ impl AccountOut {
             is_admin: account.identity.is_admin,
             assume_user: account.assume_user.clone(),
             credential: account.credential.as_ref().map(CredentialOut::of),
+            held_walk: account.held_walk,
             created_at: account.created_at,
             updated_at: account.updated_at,
         }

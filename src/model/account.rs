@@ -11,6 +11,7 @@ use super::{
     id::{AccountId, ProjectId},
     observed::Identity,
     profile::{ActionSet, ProfileId},
+    walk::HeldWalk,
 };
 
 /// A linked account, without its credential.
@@ -35,6 +36,8 @@ pub struct Account {
     pub assume_user: Option<String>,
     /// None once it is disconnected.
     pub credential: Option<CredentialStatus>,
+    /// The held walk that keeps its directory as it is.
+    pub held_walk: Option<HeldWalk>,
     /// What it may serve: all, or what its profile allows.
     pub actions: ActionSet,
     pub created_at: Timestamp,
@@ -65,11 +68,25 @@ impl Account {
         }
     }
 
-    /// Adds to status and reasons what its credential's own state says of it.
+    /// Adds to status and reasons what its credential's own state says of it, and to that what a
+    /// walk found: the two never contradict each other.
     pub fn tell_of_credential(&mut self) {
-        let Some(credential) = &self.credential else {
+        let Some(credential) = &mut self.credential else {
             return;
         };
+        let refused = self
+            .status_reasons
+            .iter()
+            .find(|reason| reason.code == Self::REAUTH_REQUIRED);
+        if let Some(reason) = refused
+            && matches!(
+                credential.state,
+                CredentialState::Healthy | CredentialState::Refreshing
+            )
+        {
+            credential.state = CredentialState::ReauthRequired;
+            credential.since = reason.timestamp;
+        }
         let (status, code, description) = match credential.state {
             _ if credential.is_profile_disabled => (
                 AccountStatus::Inactive,

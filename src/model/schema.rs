@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::walk::{HeldWalk, Quarantined};
+
 /// A word of ours beside the word that the provider used.
 ///
 /// `value` is `unmapped_value` where the provider's word fits none of ours; `source_value` is
@@ -230,6 +232,10 @@ pub struct Summary {
     pub stale: Option<&'static str>,
     /// The fields that are null for everybody, and why.
     pub warnings: Vec<Warning>,
+    /// How many rows of the provider's lists are left out, because they had no usable id.
+    pub quarantined: Quarantined,
+    /// The held walk that keeps the directory as it is; null if none does.
+    pub held_walk: Option<HeldWalk>,
 }
 
 /// How many records the lists have.

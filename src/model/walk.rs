@@ -1,7 +1,7 @@
 //! A walk: one whole read of a provider's directory, and what became of it.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::id::{AccountId, WalkId};
@@ -20,6 +20,10 @@ pub struct Walk {
     pub directory_version: Option<String>,
     /// The `total`s of the three lists in the directory in force after this walk.
     pub counts: Option<Counts>,
+    /// How many rows of the provider's lists this walk left out, because they had no usable id.
+    #[serde(serialize_with = "in_all")]
+    #[schema(value_type = u64)]
+    pub quarantined: Quarantined,
     /// Every request sent to the provider for this walk, retries and look-ups included.
     pub upstream_calls: u64,
     pub started_at: Timestamp,
@@ -31,6 +35,48 @@ pub struct Counts {
     pub users: u64,
     pub groups: u64,
     pub roles: u64,
+}
+
+/// A list of a provider that a walk reads page by page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListName {
+    Users,
+    Groups,
+}
+
+impl ListName {
+    pub const ALL: [Self; 2] = [Self::Users, Self::Groups];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+/// How many rows of each list were left out, because they had no usable id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, ToSchema)]
+pub struct Quarantined {
+    pub users: u64,
+    pub groups: u64,
+}
+
+fn in_all<S: Serializer>(rows: &Quarantined, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(rows.users.saturating_add(rows.groups))
+}
+
+/// The held walk that keeps an account's directory as it is until a walk is sealed or a person
+/// decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+pub struct HeldWalk {
+    #[schema(value_type = String, format = Uuid)]
+    pub id: WalkId,
+    /// How many users and groups it was held for.
+    pub suspects: u64,
+    /// When the first of the walks in a row that were held for the same reason, and for some of
+    /// the same users or groups, ended.
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

@@ -12,9 +12,10 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use super::{
     Field, Store, Vault,
     connect_sessions::use_up,
+    count_in,
     credentials::{
         CredentialColumns, DESTROYED, Grant, StoredCredential, destroy_credential,
-        insert_credential, replace_credential,
+        insert_credential, mark_personal, replace_credential,
     },
     db::Tx,
     id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
@@ -30,6 +31,7 @@ use crate::{
         id::{AccountId, ProjectId},
         observed::Identity,
         profile::ActionSet,
+        walk::HeldWalk,
     },
 };
 
@@ -76,6 +78,8 @@ struct AccountRow {
     credential: Option<CredentialColumns>,
     is_profile_enabled: Option<i64>,
     actions: Option<String>,
+    /// Its id, how many it was held for, and since when.
+    held_walk: Option<(String, i64, i64)>,
 }
 
 impl<'r, R: Row> FromRow<'r, R> for AccountRow
@@ -116,6 +120,10 @@ where
             credential,
             is_profile_enabled: row.try_get(18)?,
             actions: row.try_get(19)?,
+            held_walk: match (row.try_get(21)?, row.try_get(22)?, row.try_get(23)?) {
+                (Some(id), Some(suspects), Some(since)) => Some((id, suspects, since)),
+                _ => None,
+            },
         })
     }
 }
@@ -127,10 +135,13 @@ macro_rules! select_accounts {
             "select a.id, a.project, a.provider, a.origin_owner_id, a.kind, a.status,
                     a.status_reasons, a.endpoint, a.sealed_profile, a.sealed_identity,
                     a.created_at, a.updated_at, c.kind, c.state, c.is_doubtful, c.state_since,
-                    c.expires_at, c.profile, p.is_enabled, p.actions, c.fault
+                    c.expires_at, c.profile, p.is_enabled, p.actions, c.fault,
+                    h.id, h.suspect_count, h.held_since
              from accounts a
              left join credentials c on c.project = a.project and c.account = a.id
-             left join connector_profiles p on p.project = c.project and p.id = c.profile ",
+             left join connector_profiles p on p.project = c.project and p.id = c.profile
+             left join walks h on h.project = a.project and h.account = a.id
+                 and h.id = a.held_walk ",
             $which
         )
     };
@@ -538,6 +549,12 @@ pub(super) async fn write_state(
         ],
     )
     .await?;
+    let refused_at = state
+        .reasons
+        .iter()
+        .find(|reason| reason.code == Account::REAUTH_REQUIRED)
+        .map(|reason| reason.timestamp);
+    mark_personal(tx, vault.project, id, refused_at, now).await?;
     Ok(state_change(id, former, state))
 }
 
@@ -598,6 +615,14 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         None => ActionSet::ALL,
         Some(words) => words.parse().map_err(Error::internal)?,
     };
+    let held_walk = match row.held_walk {
+        None => None,
+        Some((id, suspects, since)) => Some(HeldWalk {
+            id: id_in(&id)?,
+            suspects: count_in(suspects)?,
+            since: moment_in(since)?,
+        }),
+    };
     let mut account = Account {
         id: id_in(&row.id)?,
         project: project_in(&row.project)?,
@@ -613,6 +638,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         identity: json_in(&vault.open(Field::Identity, "", &row.sealed_identity)?)?,
         assume_user: profile.assume_user,
         credential,
+        held_walk,
         actions,
         created_at: moment_in(row.created_at)?,
         updated_at: moment_in(row.updated_at)?,

@@ -185,34 +185,44 @@ impl Store {
 
     /// How many credentials are in each state, in all projects together.
     pub async fn count_credentials(&self) -> Result<Vec<(CountedState, u64)>> {
-        let rows: Vec<(String, i64, i64, i64, i64)> = self
+        let rows: Vec<(String, i64, i64, i64, i64, i64)> = self
             .db
             .fetch(
-                "select state, is_doubtful, is_degraded, is_locked, count(*)
+                "select state, is_doubtful, is_degraded, is_locked, is_refused, count(*)
                  from (
                      select credentials.state, credentials.is_doubtful,
                             cast(case when status_reasons like '%\"code\":\"degraded\"%'
                                 then 1 else 0 end as bigint) as is_degraded,
                             cast(case when status_reasons like '%\"code\":\"locked\"%'
-                                then 1 else 0 end as bigint) as is_locked
+                                then 1 else 0 end as bigint) as is_locked,
+                            cast(case when status_reasons like '%\"code\":\"reauth_required\"%'
+                                then 1 else 0 end as bigint) as is_refused
                      from credentials join accounts on accounts.id = credentials.account
                  ) as counted
-                 group by state, is_doubtful, is_degraded, is_locked",
+                 group by state, is_doubtful, is_degraded, is_locked, is_refused",
                 [],
             )
             .await?;
         rows.into_iter()
-            .map(|(state, is_doubtful, is_degraded, is_locked, count)| {
-                let state = match state.as_str() {
-                    DESTROYED => CountedState::Disconnected,
-                    _ if is_locked != 0 => CountedState::Locked,
-                    state => match shown(state, is_doubtful != 0)? {
-                        CredentialState::Healthy if is_degraded != 0 => CountedState::Degraded,
-                        state => CountedState::Of(state),
-                    },
-                };
-                Ok((state, count_in(count)?))
-            })
+            .map(
+                |(state, is_doubtful, is_degraded, is_locked, is_refused, count)| {
+                    let state = match state.as_str() {
+                        DESTROYED => CountedState::Disconnected,
+                        _ if is_locked != 0 => CountedState::Locked,
+                        state => match shown(state, is_doubtful != 0)? {
+                            // As accounts are shown.
+                            CredentialState::Healthy | CredentialState::Refreshing
+                                if is_refused != 0 =>
+                            {
+                                CountedState::Of(CredentialState::ReauthRequired)
+                            }
+                            CredentialState::Healthy if is_degraded != 0 => CountedState::Degraded,
+                            state => CountedState::Of(state),
+                        },
+                    };
+                    Ok((state, count_in(count)?))
+                },
+            )
             .collect()
     }
 
@@ -263,6 +273,34 @@ impl Store {
         }
         Ok(false)
     }
+}
+
+/// Keeps the state of a personal access token to what was found of it at `now`: that the provider
+/// takes it, or when it refused it. A pair of tokens has its state from its refreshes.
+pub(super) async fn mark_personal(
+    tx: &mut Tx,
+    project: &ProjectId,
+    id: AccountId,
+    refused_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<()> {
+    let (was, is, since) = match refused_at {
+        Some(refused_at) => ("idle", "reauth", refused_at),
+        None => ("reauth", "idle", now),
+    };
+    tx.execute(
+        "update credentials set state = $4, state_since = $5
+         where project = $1 and account = $2 and state = $3 and kind = 'access_token'",
+        [
+            project.into(),
+            id.into(),
+            was.into(),
+            is.into(),
+            since.into(),
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 /// Stores the first credential of an account.

@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     model::{
         id::{AccountId, ProjectId, WalkId},
-        walk::{WalkReason, WalkState},
+        walk::{Quarantined, WalkReason, WalkState},
     },
 };
 
@@ -22,6 +22,8 @@ pub struct StoredDirectory {
     pub sealed_at: Timestamp,
     /// When a walk last found that this was still true.
     pub verified_at: Timestamp,
+    /// What that walk left out.
+    pub quarantined: Quarantined,
 }
 
 /// A directory without its content.
@@ -30,6 +32,8 @@ pub struct DirectoryHead {
     pub version: u64,
     pub sealed_at: Timestamp,
     pub verified_at: Timestamp,
+    /// What the walk that last found it true left out.
+    pub quarantined: Quarantined,
 }
 
 /// How an account's directory stands, as the store has it.
@@ -45,12 +49,14 @@ type LatestRow = (
     Option<i64>,
     Option<i64>,
     Option<i64>,
+    Option<i64>,
+    Option<i64>,
     Option<String>,
     Option<String>,
     Option<String>,
 );
 
-type DirectoryRow = (i64, i64, i64, Vec<u8>);
+type DirectoryRow = (i64, i64, i64, i64, i64, Vec<u8>);
 
 impl Store {
     /// The directory in force; None before the first seal.
@@ -63,7 +69,8 @@ impl Store {
         let row = self
             .db
             .fetch_one(
-                "select d.version, d.sealed_at, d.verified_at, b.sealed
+                "select d.version, d.sealed_at, d.verified_at, d.quarantined_users,
+                        d.quarantined_groups, b.sealed
                  from directories d join blobs b
                    on b.project = d.project and b.account = d.account
                   and b.field = 'directory' and b.name = cast(d.version as text)
@@ -84,7 +91,8 @@ impl Store {
         let row = self
             .db
             .fetch_one(
-                "select d.version, d.sealed_at, d.verified_at, b.sealed
+                "select d.version, d.sealed_at, d.verified_at, d.quarantined_users,
+                        d.quarantined_groups, b.sealed
                  from directories d join blobs b
                    on b.project = d.project and b.account = d.account
                   and b.field = 'directory' and b.name = cast(d.version as text)
@@ -101,7 +109,8 @@ impl Store {
         let row: Option<LatestRow> = self
             .db
             .fetch_one(
-                "select d.version, d.sealed_at, d.verified_at, w.id, w.state, w.reason
+                "select d.version, d.sealed_at, d.verified_at, d.quarantined_users,
+                        d.quarantined_groups, w.id, w.state, w.reason
                  from accounts a
                  left join directories d
                    on d.project = a.project and d.account = a.id and d.superseded_at is null
@@ -113,7 +122,8 @@ impl Store {
                 [project.into(), account.into()],
             )
             .await?;
-        let Some((version, sealed_at, verified_at, walk, state, reason)) = row else {
+        let Some((version, sealed_at, verified_at, users, groups, walk, state, reason)) = row
+        else {
             return Ok(None);
         };
         let directory = match (version, sealed_at, verified_at) {
@@ -121,6 +131,7 @@ impl Store {
                 version: count_in(version)?,
                 sealed_at: moment_in(sealed_at)?,
                 verified_at: moment_in(verified_at)?,
+                quarantined: quarantined_in(users.unwrap_or(0), groups.unwrap_or(0))?,
             }),
             _ => None,
         };
@@ -191,7 +202,7 @@ impl Store {
         account: AccountId,
         row: Option<DirectoryRow>,
     ) -> Result<Option<StoredDirectory>> {
-        let Some((version, sealed_at, verified_at, sealed)) = row else {
+        let Some((version, sealed_at, verified_at, users, groups, sealed)) = row else {
             return Ok(None);
         };
         let Some(vault) = Vault::of(self, project, account).await? else {
@@ -203,8 +214,16 @@ impl Store {
             encoded: std::mem::take(&mut *encoded),
             sealed_at: moment_in(sealed_at)?,
             verified_at: moment_in(verified_at)?,
+            quarantined: quarantined_in(users, groups)?,
         }))
     }
+}
+
+pub(super) fn quarantined_in(users: i64, groups: i64) -> Result<Quarantined> {
+    Ok(Quarantined {
+        users: count_in(users)?,
+        groups: count_in(groups)?,
+    })
 }
 
 /// A blob on its way into a transaction, sealed beforehand so that the one writer does not

@@ -88,7 +88,7 @@ pub use refresh::{
 pub use replicas::DEAD_AFTER;
 pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use transfer::Parcel;
-pub use walks::{Begun, Committed, Held, NewDirectory, Retention, WalkCommit};
+pub use walks::{Begun, Committed, Held, Hold, NewDirectory, Retention, WalkCommit};
 
 /// The database. Clones share its connections.
 #[derive(Clone)]

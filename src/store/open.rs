@@ -107,6 +107,11 @@ fn migrations() -> Migrator {
         ),
         migration(5, "linking", include_str!("migrations/0005_linking.sql")),
         migration(6, "retired", include_str!("migrations/0006_retired.sql")),
+        migration(
+            7,
+            "held_walks",
+            include_str!("migrations/0007_held_walks.sql"),
+        ),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);

@@ -12,7 +12,7 @@
 //! | `idle` | nobody redeems | when the next refresh is due |
 //! | `in_flight` | somebody redeems | when others take over |
 //! | `uncertain` | the refresh token may be spent | when it is tried again |
-//! | `reauth` | the provider was asked twice and said no | – |
+//! | `reauth` | the provider was asked twice and said no; or it no longer takes a personal token | – |
 //! | `moved` | another installation refreshes it | – |
 //! | `destroyed` | the account was disconnected | – |
 //!

@@ -10,7 +10,7 @@ use super::{
     count_in,
     credentials::is_lineage,
     db::Tx,
-    directories::SealedBlob,
+    directories::{SealedBlob, quarantined_in},
     id_in, lock_account, moment_in, no_such_account, word, word_in,
 };
 use crate::{
@@ -45,11 +45,23 @@ pub struct WalkCommit<'a> {
     pub candidate: Option<&'a [u8]>,
     /// Of a held walk: for whose sake it was held.
     pub suspects: Option<&'a [u8]>,
+    /// Of a held walk: what is told of it with its account.
+    pub hold: Option<Hold>,
     /// Of a sealed walk: the candidates of all earlier walks are dropped.
     pub supersedes_held: bool,
     pub account_state: Option<AccountState<'a>>,
     /// Who decided on a held walk, and how.
     pub decision: Option<&'a Event>,
+}
+
+/// What is told of a held walk with its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// How many it was held for.
+    pub suspects: u64,
+    /// Whether an earlier held walk was held for some of the same, so that the hold began with it
+    /// if it was held for the same reason.
+    pub is_repeated: bool,
 }
 
 /// What became of a [`WalkCommit`].
@@ -117,6 +129,8 @@ type WalkRow = (
     Option<i64>,
     Option<i64>,
     Option<i64>,
+    i64,
+    i64,
     i64,
     i64,
     Option<i64>,
@@ -203,13 +217,17 @@ impl Store {
             blob.write(&mut tx, project, account).await?;
         }
         if let Some(verified_at) = commit.verified_at {
-            verify(&mut tx, project, account, verified_at).await?;
+            verify(&mut tx, project, walk, verified_at).await?;
         }
         for blob in others.into_iter().flatten() {
             blob.write(&mut tx, project, account).await?;
         }
         if commit.supersedes_held {
             drop_other_candidates(&mut tx, project, walk).await?;
+        }
+        match commit.hold {
+            Some(hold) => hold_back(&mut tx, project, walk, hold).await?,
+            None => let_go(&mut tx, project, walk, commit.supersedes_held).await?,
         }
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
@@ -235,7 +253,8 @@ impl Store {
             .db
             .fetch_one(
                 "select id, account, state, reason, directory_version, user_count, group_count,
-                        role_count, upstream_calls, started_at, ended_at
+                        role_count, quarantined_users, quarantined_groups, upstream_calls,
+                        started_at, ended_at
                  from walks where project = $1 and account = $2 and id = $3",
                 [project.into(), account.into(), id.into()],
             )
@@ -256,7 +275,8 @@ impl Store {
             .db
             .fetch(
                 "select id, account, state, reason, directory_version, user_count, group_count,
-                        role_count, upstream_calls, started_at, ended_at
+                        role_count, quarantined_users, quarantined_groups, upstream_calls,
+                        started_at, ended_at
                  from walks where project = $1 and account = $2 and id < $3
                  order by id desc limit $4",
                 [
@@ -317,13 +337,17 @@ impl Store {
             .execute(
                 "insert into walks
                      (id, project, account, state, reason, directory_version, user_count,
-                      group_count, role_count, upstream_calls, started_at, ended_at, replica)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                      group_count, role_count, quarantined_users, quarantined_groups,
+                      upstream_calls, started_at, ended_at, replica)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
                  on conflict (id) do update set
                      state = excluded.state, reason = excluded.reason,
                      directory_version = excluded.directory_version,
                      user_count = excluded.user_count, group_count = excluded.group_count,
-                     role_count = excluded.role_count, upstream_calls = excluded.upstream_calls,
+                     role_count = excluded.role_count,
+                     quarantined_users = excluded.quarantined_users,
+                     quarantined_groups = excluded.quarantined_groups,
+                     upstream_calls = excluded.upstream_calls,
                      started_at = excluded.started_at, ended_at = excluded.ended_at
                  where walks.project = excluded.project and walks.account = excluded.account",
                 [
@@ -336,6 +360,8 @@ impl Store {
                     counts.map(|counts| counts.users).into(),
                     counts.map(|counts| counts.groups).into(),
                     counts.map(|counts| counts.roles).into(),
+                    walk.quarantined.users.into(),
+                    walk.quarantined.groups.into(),
                     walk.upstream_calls.into(),
                     walk.started_at.into(),
                     walk.ended_at.into(),
@@ -482,20 +508,79 @@ async fn supersede(
 async fn verify(
     tx: &mut Tx,
     project: &ProjectId,
-    account: AccountId,
+    walk: &Walk,
     verified_at: Timestamp,
 ) -> Result<()> {
     let verified = tx
         .execute(
-            "update directories set verified_at = $3
+            "update directories
+             set verified_at = $3, quarantined_users = $4, quarantined_groups = $5
              where project = $1 and account = $2 and superseded_at is null",
-            [project.into(), account.into(), verified_at.into()],
+            [
+                project.into(),
+                walk.account.into(),
+                verified_at.into(),
+                walk.quarantined.users.into(),
+                walk.quarantined.groups.into(),
+            ],
         )
         .await?;
     match verified {
         0 => Err(Error::internal("there is no directory to be verified")),
         _ => Ok(()),
     }
+}
+
+/// Notes that this walk keeps its account's directory as it is, and since when it is kept so.
+async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) -> Result<()> {
+    let former: Option<(Option<i64>, Option<String>)> = tx
+        .fetch_one(
+            "select w.held_since, w.reason from accounts a
+             join walks w on w.project = a.project and w.account = a.id and w.id = a.held_walk
+             where a.project = $1 and a.id = $2",
+            [project.into(), walk.account.into()],
+        )
+        .await?;
+    let reason = walk.reason.as_ref().map(word).transpose()?;
+    let since = match former {
+        Some((Some(since), of)) if hold.is_repeated && of == reason => moment_in(since)?,
+        _ => walk.ended_at.unwrap_or(walk.started_at),
+    };
+    tx.execute(
+        "update walks set suspect_count = $4, held_since = $5
+         where project = $1 and account = $2 and id = $3",
+        [
+            project.into(),
+            walk.account.into(),
+            walk.id.into(),
+            hold.suspects.into(),
+            since.into(),
+        ],
+    )
+    .await?;
+    tx.execute(
+        "update accounts set held_walk = $3 where project = $1 and id = $2",
+        [project.into(), walk.account.into(), walk.id.into()],
+    )
+    .await
+    .map(drop)
+}
+
+/// Notes that this walk keeps the directory as it is no more; where it was sealed, that none does.
+async fn let_go(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: bool) -> Result<()> {
+    tx.execute(
+        "update accounts set held_walk = null
+         where project = $1 and id = $2 and held_walk is not null
+             and (held_walk = $3 or $4 = 1)",
+        [
+            project.into(),
+            walk.account.into(),
+            walk.id.into(),
+            u64::from(is_sealed).into(),
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 /// Whatever else is held was judged against what is in force no more, or was not confirmed.
@@ -579,6 +664,8 @@ fn walk_in(row: WalkRow) -> Result<Walk> {
         users,
         groups,
         roles,
+        quarantined_users,
+        quarantined_groups,
         upstream_calls,
         started_at,
         ended_at,
@@ -598,6 +685,7 @@ fn walk_in(row: WalkRow) -> Result<Walk> {
         reason: reason.map(word_in).transpose()?,
         directory_version,
         counts,
+        quarantined: quarantined_in(quarantined_users, quarantined_groups)?,
         upstream_calls: count_in(upstream_calls)?,
         started_at: moment_in(started_at)?,
         ended_at: ended_at.map(moment_in).transpose()?,

@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use crate::model::{
     account::AccountStatus,
-    walk::{WalkReason, WalkState},
+    walk::{ListName, WalkReason, WalkState},
 };
 
 /// Where a request went that no route is for.
@@ -123,6 +123,13 @@ const WALK_SECONDS: Metric = Metric {
     help: "How long the walks took that this process ended, sealed or not",
 };
 
+const QUARANTINED_ROWS: Metric = Metric {
+    name: "rolecall_quarantined_rows_total",
+    kind: Kind::Counter,
+    labels: &[label("list", Values::Words(words::<ListName>))],
+    help: "Rows that walks of this process left out because they had no usable id, walk by walk",
+};
+
 const ACCOUNTS: Metric = Metric {
     name: "rolecall_accounts",
     kind: Kind::Gauge,
@@ -145,12 +152,13 @@ const CREDENTIALS: Metric = Metric {
 };
 
 /// Every metric that there is.
-pub const ALL: [&Metric; 8] = [
+pub const ALL: [&Metric; 9] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &PROVIDER_CALLS,
     &WALKS,
     &WALK_SECONDS,
+    &QUARANTINED_ROWS,
     &ACCOUNTS,
     &REFRESHES,
     &CREDENTIALS,
@@ -386,6 +394,14 @@ impl Word for WalkReason {
     }
 }
 
+impl Word for ListName {
+    const ALL: &'static [Self] = &ListName::ALL;
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 impl Word for AccountStatus {
     const ALL: &'static [Self] = &AccountStatus::ALL;
 
@@ -460,6 +476,12 @@ impl Metrics {
             .increment(1);
         self.histogram(&key(&WALK_SECONDS, []))
             .record(took.as_secs_f64());
+    }
+
+    /// A walk left out so many rows of a list.
+    pub fn rows_quarantined(&self, list: ListName, rows: u64) {
+        self.counter(&key(&QUARANTINED_ROWS, [list.word()]))
+            .increment(rows);
     }
 
     /// A refresh token was sent to a provider, and that came to this.
@@ -590,6 +612,9 @@ mod tests {
             for reason in WalkReason::ALL {
                 metrics.walk_ended(state, Some(reason), took);
             }
+        }
+        for list in ListName::ALL {
+            metrics.rows_quarantined(list, 1);
         }
         for outcome in RefreshOutcome::ALL {
             metrics.refresh(*outcome);

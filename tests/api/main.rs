@@ -21,6 +21,7 @@ mod hub;
 mod iam;
 mod isolation;
 mod metrics;
+mod odd_pages;
 mod odd_records;
 mod openapi;
 mod paging;

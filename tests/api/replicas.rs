@@ -234,6 +234,9 @@ async fn a_held_walk_is_decided_once_through_either() {
     world.clock.advance(SOON);
     let there = pair.read("/iam/users", &account).await;
     assert_eq!(there.header("x-directory-stale"), Some("walk_held"));
+    let there = pair.read("/iam", &account).await.expect(200);
+    assert_eq!(there["data"]["held_walk"]["id"], held["id"]);
+    assert_eq!(there["data"]["held_walk"]["suspects"], 20);
 
     let path = format!(
         "/accounts/{account}/walks/{}/release",
@@ -250,6 +253,12 @@ async fn a_held_walk_is_decided_once_through_either() {
     ] {
         assert_eq!(reply.header("x-directory-version"), Some("2"));
         assert_eq!(reply.header("x-directory-stale"), None);
+    }
+    for reply in [
+        world.read(&account, "/iam").await,
+        pair.read("/iam", &account).await,
+    ] {
+        assert_eq!(reply.expect(200)["data"]["held_walk"], Value::Null);
     }
 }
 

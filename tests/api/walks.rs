@@ -82,6 +82,7 @@ async fn a_walk_tells_what_came_of_it() {
             "directory_version",
             "ended_at",
             "id",
+            "quarantined",
             "reason",
             "started_at",
             "state",
@@ -583,6 +584,156 @@ async fn the_third_walk_in_a_row_that_misses_the_same_people_seals_by_proof() {
 }
 
 #[tokio::test]
+async fn walks_that_are_asked_for_one_after_the_other_settle_no_hold() {
+    let world = World::with(Plan {
+        settings: vec![("walk.held_confirmed_after_seconds", "3600")],
+        ..Plan::default()
+    })
+    .await;
+    let account = world.link_admin().await;
+    let gone = plain_people(&world).await[..10].to_vec();
+    let before = served_ids(&world, &account).await;
+    remove(&world, &gone).await;
+    let first = world.walk(&account).await;
+    for seconds in [5, 10, 1800, 1700] {
+        assert_eq!(world.walk(&account).await["state"], "held");
+        world.clock.advance(Duration::from_secs(seconds));
+    }
+    let held = world.walk_with(&account, "&full=true").await;
+    assert_eq!(held["state"], "held");
+    assert_eq!(served_ids(&world, &account).await, before);
+    let named = &world.read(&account, "/iam").await.expect(200)["data"]["held_walk"];
+    assert_eq!(named["id"], held["id"]);
+    assert_eq!(named["since"], first["ended_at"]);
+
+    world.clock.advance(Duration::from_secs(85));
+    assert_eq!(world.walk(&account).await["state"], "sealed");
+    let after = served_ids(&world, &account).await;
+    let left: BTreeSet<_> = before.difference(&after).cloned().collect();
+    assert_eq!(left, gone.into_iter().collect());
+}
+
+#[tokio::test]
+async fn a_hold_is_confirmed_after_an_hour_unless_the_operator_says_otherwise() {
+    let default = rolecall::config::Config::with(&[]).unwrap();
+    assert_eq!(default.walk.held_confirmed_after_seconds, 3600);
+    let key = "walk.held_confirmed_after_seconds";
+    assert!(rolecall::config::Config::with(&[(key, "604801")]).is_err());
+    assert!(rolecall::config::Config::with(&[(key, "0")]).is_ok());
+}
+
+/// The held walk that the summary and the account name, wherever the account is shown.
+async fn held_walk(world: &World, account: &str) -> Value {
+    let summary = world.read(account, "/iam").await.expect(200);
+    let shown = world.get(&format!("/accounts/{account}")).await.expect(200);
+    let listed = world.get("/accounts").await.expect(200);
+    let held = summary["data"]["held_walk"].clone();
+    assert_eq!(shown["held_walk"], held);
+    assert_eq!(listed[0]["held_walk"], held);
+    held
+}
+
+#[tokio::test]
+async fn the_held_walk_is_named_until_it_is_decided_or_one_is_sealed() {
+    let mut world = World::new().await;
+    let account = world.link_admin().await;
+    assert_eq!(held_walk(&world, &account).await, Value::Null);
+    let etag = world.read(&account, "/iam").await;
+    let etag = etag.header("etag").unwrap().to_owned();
+    let gone = plain_people(&world).await[..10].to_vec();
+    remove(&world, &gone).await;
+    let first = world.walk(&account).await;
+    let named = json!({"id": first["id"], "suspects": 10, "since": first["ended_at"]});
+    let summary = world
+        .read_with(&account, "/iam", &[("if-none-match", &etag)])
+        .await;
+    assert_eq!(summary.expect(200)["data"]["held_walk"], named);
+    assert_eq!(held_walk(&world, &account).await, named);
+
+    // The next one takes its name and goes on with its time.
+    world.clock.advance(Duration::from_secs(60));
+    let second = world.walk(&account).await;
+    let named = json!({"id": second["id"], "suspects": 10, "since": first["ended_at"]});
+    assert_eq!(held_walk(&world, &account).await, named);
+    world.provider_answers(500).await;
+    assert_eq!(world.walk(&account).await["state"], "failed");
+    world.no_faults().await;
+    assert_eq!(held_walk(&world, &account).await, named);
+    world.restart().await;
+    assert_eq!(held_walk(&world, &account).await, named);
+
+    // Of two, the last counts.
+    world
+        .post(&path(&account, &first, "/discard"))
+        .await
+        .expect(200);
+    assert_eq!(held_walk(&world, &account).await, named);
+    world
+        .post(&path(&account, &second, "/discard"))
+        .await
+        .expect(200);
+    assert_eq!(held_walk(&world, &account).await, Value::Null);
+
+    assert_eq!(world.walk(&account).await["state"], "sealed");
+    assert_eq!(held_walk(&world, &account).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_walk_that_is_released_is_held_no_more() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let gone = plain_people(&world).await[..10].to_vec();
+    remove(&world, &gone).await;
+    let first = world.walk(&account).await;
+    world.walk(&account).await;
+    // Also where that was not the last.
+    world
+        .post(&path(&account, &first, "/release"))
+        .await
+        .expect(200);
+    assert_eq!(held_walk(&world, &account).await, Value::Null);
+}
+
+#[tokio::test]
+async fn another_hold_has_another_beginning() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let people = plain_people(&world).await;
+    let users = json!({"path_prefix": "/users"});
+    // A list that stops early, with totals to match.
+    let fault = json!({"kind": "cap_rows", "rows": 20});
+    world
+        .faults(&json!([{"match": users, "fault": fault}]))
+        .await;
+    let first = world.walk(&account).await;
+    assert_eq!(first["state"], "held");
+    world.no_faults().await;
+    assert_eq!(world.walk(&account).await["state"], "sealed");
+    for id in &people[..10] {
+        update(&world, id, json!({"status": "DEACTIVATED"})).await;
+    }
+    world.clock.advance(Duration::from_secs(60));
+    let second = world.walk(&account).await;
+    assert_eq!(second["state"], "held");
+    let named = held_walk(&world, &account).await;
+    assert_eq!(named["since"], second["ended_at"]);
+
+    // What it is held for is not the same either.
+    world
+        .mutate(&json!([{"op": "demote_token", "token": "system_admin"}]))
+        .await;
+    world.clock.advance(Duration::from_secs(60));
+    let third = world.walk(&account).await;
+    assert_eq!(third["reason"], "degraded");
+    let named = held_walk(&world, &account).await;
+    assert_eq!(named["since"], third["ended_at"]);
+    let before = world.walk(&account).await;
+    let named = held_walk(&world, &account).await;
+    assert_eq!(named["id"], before["id"]);
+    assert_eq!(named["since"], third["ended_at"]);
+}
+
+#[tokio::test]
 async fn too_many_disabled_at_once_are_held_too() {
     let world = World::new().await;
     let account = world.link_admin().await;
@@ -661,6 +812,10 @@ async fn a_dead_credential_is_told_everywhere_and_reads_go_on() {
         let shown = world.get(&format!("/accounts/{account}")).await.expect(200);
         assert_eq!(shown["status"], "error");
         let reason = &shown["status_reasons"][0];
+        assert_eq!(shown["credential"]["state"], "reauth_required");
+        assert_eq!(shown["credential"]["since"], reason["timestamp"]);
+        let listed = world.get("/accounts").await.expect(200);
+        assert_eq!(listed[0]["credential"], shown["credential"]);
         assert_eq!(reason["code"], "reauth_required");
         assert!(!reason["description"].as_str().unwrap().is_empty());
         reason["timestamp"]
@@ -709,9 +864,21 @@ async fn an_account_whose_token_answers_again_is_active_again() {
     assert_eq!(world.walk(&account).await["reason"], "credential_refused");
     let walks = format!("/accounts/{account}/walks?wait=60");
     world.post(&walks).await.refused(412, "account_inactive");
+    let credential = async || {
+        let shown = world.get(&format!("/accounts/{account}")).await.expect(200);
+        let moment = shown["credential"]["since"].as_str().unwrap();
+        let since: Timestamp = moment.parse().unwrap();
+        (shown["credential"]["state"].clone(), since)
+    };
+    let (state, refused_at) = credential().await;
+    assert_eq!(state, "reauth_required");
     world.no_faults().await;
+    world.clock.advance(Duration::from_secs(60));
 
     assert_eq!(world.walk(&account).await["state"], "sealed");
+    let (state, taken_at) = credential().await;
+    assert_eq!(state, "healthy");
+    assert!(taken_at > refused_at);
     let shown = world.get(&format!("/accounts/{account}")).await.expect(200);
     assert_eq!(shown["status"], "active");
     assert_eq!(shown["status_reasons"], json!([]));

@@ -588,6 +588,7 @@ async fn serve(
         ("store.journal", journal.as_str()),
         ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", "0"),
+        ("walk.held_confirmed_after_seconds", "0"),
         ("provider.loopback_base_urls", "true"),
     ];
     settings.extend_from_slice(over);

@@ -295,5 +295,45 @@ async fn a_walk_that_does_not_seal_exits_with_1_and_says_why() {
     let shown = office.run(&["accounts", "show", &id, "--json"]).await;
     let shown = shown.expect(0).json();
     assert_eq!(shown["status"], "error");
+    assert_eq!(shown["credential"]["state"], "reauth_required");
     assert_eq!(shown["directory"]["stale"], "reauth_required");
+    let shown = office.run(&["accounts", "show", &id]).await.expect(0);
+    let credential = shown.out.lines().find(|line| line.contains("credential"));
+    assert!(credential.unwrap().contains("reauth_required"));
+}
+
+#[tokio::test]
+async fn rows_without_an_id_are_told_by_their_place_and_not_by_what_they_hold() {
+    let office = Office::new().await;
+    let id = office.link().await;
+    let fault = json!({"kind": "omit_field", "field": "id"});
+    let users = json!({"path_prefix": "/users", "page": 1});
+    let faults = json!([{"match": users, "fault": fault}]);
+    office.control(Method::POST, "/faults", &faults).await;
+    let walked = office
+        .run(&["accounts", "walk", &id, "--json"])
+        .await
+        .expect(1);
+    let walk = walked.json();
+    assert_eq!(walk["reason"], "too_many_invalid_records");
+    let quarantined = walk["quarantined"].as_u64().unwrap();
+    assert!(quarantined > 20, "{walk}");
+    let lines: Vec<_> = walked.err.lines().collect();
+    let told = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(told("row quarantined: it has no usable id"), 20);
+    assert_eq!(told("more rows quarantined"), 1);
+    assert_eq!(told(&format!("more={}", quarantined - 20)), 1);
+    let first = lines.iter().find(|line| line.contains("row quarantined"));
+    for field in [
+        "WARN",
+        &id,
+        "list=\"users\"",
+        "page=1",
+        "row=0",
+        "field=\"id\"",
+        "the row has no id",
+    ] {
+        assert!(first.unwrap().contains(field), "{first:?} lacks {field}");
+    }
+    assert!(lines.iter().all(|line| !line.contains('@')));
 }

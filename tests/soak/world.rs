@@ -318,6 +318,7 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
         ("store.url", url.as_str()),
         ("walk.fresh_seconds", fresh_seconds.as_str()),
         ("walk.parallel_reads", parallel_reads.as_str()),
+        ("walk.held_confirmed_after_seconds", "0"),
         ("directory.keep_superseded_seconds", "86400"),
         ("server.requests_per_minute_per_key", "0"),
         ("provider.rate_limit", rate_limit.as_str()),

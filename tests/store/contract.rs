@@ -6,13 +6,15 @@ use rolecall::{
     error::Kind,
     model::{
         access::{KeyChange, KeyStatus, Label},
-        account::{AccountChange, AccountStatus, Credential, StatusReason},
+        account::{
+            Account, AccountChange, AccountStatus, Credential, CredentialState, StatusReason,
+        },
         audit::{Actor, Filter},
         walk::{Walk, WalkReason, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, Begun, Committed, Grant, Held, Latest, NewCredential,
-        NewDirectory, Retention, Verified, WalkCommit,
+        AccountState, AccountUpdate, Begun, Committed, CountedState, Grant, Held, Hold, Latest,
+        NewCredential, NewDirectory, Retention, Verified, WalkCommit,
     },
 };
 use secrecy::SecretString;
@@ -329,6 +331,11 @@ async fn an_accounts_state_can_be_noted(world: World) {
     assert_eq!(after.status_reasons, reasons);
     assert_eq!(after.identity, before.identity);
     assert_eq!(after.updated_at, clock.now());
+    let credential = after.credential.unwrap();
+    assert_eq!(credential.state, CredentialState::ReauthRequired);
+    assert_eq!(credential.since, clock.now());
+    let dead = CountedState::Of(CredentialState::ReauthRequired);
+    assert_eq!(store.count_credentials().await.unwrap(), [(dead, 1)]);
 
     let renamed = identity("Canary Byron");
     let walk = world.new_walk(before.id, WalkState::Failed);
@@ -347,6 +354,9 @@ async fn an_accounts_state_can_be_noted(world: World) {
     let after = store.account(&own, before.id).await.unwrap().unwrap();
     assert_eq!(after.status, AccountStatus::Active);
     assert!(after.status_reasons.is_empty());
+    let credential = after.credential.unwrap();
+    assert_eq!(credential.state, CredentialState::Healthy);
+    assert_eq!(credential.since, clock.now());
     assert_eq!(after.identity, renamed);
     assert_eq!(after.label.as_deref(), Some(NAME));
     assert_eq!(after.origin_username.as_deref(), Some(EMAIL));
@@ -550,6 +560,11 @@ async fn a_deleted_account_leaves_nothing(world: World) {
         .await
         .unwrap();
     let (deleted, ended) = deleted.unwrap();
+    assert_eq!(deleted.held_walk.unwrap().id, held.id);
+    let deleted = Account {
+        held_walk: None,
+        ..deleted
+    };
     assert_eq!(deleted, account);
     assert!(ended.is_some(), "what is to be revoked is given");
     let id = account.id;
@@ -1107,7 +1122,44 @@ async fn a_held_walk_can_be_released(world: World) {
     let about = store.suspects(&own, account.id, second.id).await.unwrap();
     assert_eq!(about, Some(suspects));
 
+    let named = async || {
+        let account = store.account(&own, account.id).await.unwrap();
+        account.unwrap().held_walk.map(|held| (held.id, held.since))
+    };
+    assert_eq!(named().await, None);
     let third = world.hold(&account, b"third").await;
+    let since = third.ended_at.unwrap();
+    assert_eq!(named().await, Some((third.id, since)));
+    // It goes on for the same reason with some of the same, and begins anew otherwise.
+    for (reason, is_repeated, goes_on) in [
+        (None, true, true),
+        (Some(WalkReason::Degraded), true, false),
+        (Some(WalkReason::Degraded), false, false),
+    ] {
+        let next = Walk {
+            reason,
+            ..world.new_walk(account.id, WalkState::Held)
+        };
+        let hold = Some(Hold {
+            suspects: 2,
+            is_repeated,
+        });
+        let commit = WalkCommit {
+            candidate: Some(b"next"),
+            hold,
+            ..ends(&own, &next)
+        };
+        store.commit_walk(commit).await.unwrap();
+        let since = if goes_on {
+            since
+        } else {
+            next.ended_at.unwrap()
+        };
+        assert_eq!(named().await, Some((next.id, since)));
+        let failed = world.new_walk(account.id, WalkState::Failed);
+        store.commit_walk(ends(&own, &failed)).await.unwrap();
+        assert_eq!(named().await, Some((next.id, since)));
+    }
     let mut discarded = third.clone();
     discarded.state = WalkState::Failed;
     discarded.reason = Some(WalkReason::Discarded);

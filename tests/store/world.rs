@@ -15,9 +15,9 @@ use rolecall::{
         observed::{Identity, Seats},
         profile::ActionSet,
         schema::Reason,
-        walk::{Counts, Walk, WalkState},
+        walk::{Counts, Quarantined, Walk, WalkState},
     },
-    store::{Grant, NewDirectory, OpenError, Store, WalkCommit},
+    store::{Grant, Hold, NewDirectory, OpenError, Store, WalkCommit},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
@@ -173,6 +173,7 @@ impl World {
             endpoint: Endpoint::Region(Region::Eu),
             identity: identity(NAME),
             assume_user: None,
+            held_walk: None,
             credential: None,
             actions: ActionSet::ALL,
             created_at: now,
@@ -205,6 +206,10 @@ impl World {
                 groups: 2,
                 roles: 1,
             }),
+            quarantined: Quarantined {
+                users: 2,
+                groups: 1,
+            },
             upstream_calls: 9,
             started_at: now,
             ended_at: (state != WalkState::Running).then_some(now),
@@ -238,6 +243,10 @@ impl World {
             .commit_walk(WalkCommit {
                 candidate: Some(candidate),
                 suspects: Some(b"suspects"),
+                hold: Some(Hold {
+                    suspects: 7,
+                    is_repeated: false,
+                }),
                 ..ends(&account.project, &walk)
             })
             .await
@@ -258,6 +267,7 @@ pub fn ends<'a>(project: &'a ProjectId, walk: &'a Walk) -> WalkCommit<'a> {
         evidence: None,
         candidate: None,
         suspects: None,
+        hold: None,
         supersedes_held: false,
         account_state: None,
         decision: None,

@@ -366,23 +366,25 @@ fn list<'a, W, T>(
     map: impl Fn(&wire::Row<'a, W>) -> Result<T, QuarantinedRow>,
 ) -> Result<ListPage<T>, CallError> {
     let page: wire::ListPage<'a, W> = api::envelope(answer)?;
-    let total = |count: i64| match count {
-        -1 => Ok(None),
-        _ => u64::try_from(count)
-            .map(Some)
-            .map_err(|_| api::off_shape(answer, "a total is negative")),
+    // Without totals nobody can tell a list from the beginning of one.
+    let total = |total: Option<i64>| match total {
+        Some(-1) => Ok(None),
+        Some(total @ 0..) => Ok(Some(total.unsigned_abs())),
+        _ => Err(api::off_shape(answer, "a total is no count")),
     };
+    let count = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok());
     let mut list = ListPage {
         records: Vec::with_capacity(page.data.len()),
         quarantined: Vec::new(),
-        number: page.page_number,
+        number: count(page.page_number),
         total: total(page.total_count)?,
         total_pages: total(page.total_pages)?,
+        page_size: count(page.page_size),
     };
-    for row in &page.data {
+    for (index, row) in page.data.iter().enumerate() {
         match map(row) {
             Ok(record) => list.records.push(record),
-            Err(row) => list.quarantined.push(row),
+            Err(row) => list.quarantined.push((index, row)),
         }
     }
     Ok(list)

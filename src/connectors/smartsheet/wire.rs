@@ -190,11 +190,28 @@ impl<'de: 'a, 'a, T> Deserialize<'de> for Row<'a, T> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListPage<'a, T> {
-    pub(super) page_number: Option<u64>,
-    pub(super) total_pages: i64,
-    pub(super) total_count: i64,
+    #[serde(default, deserialize_with = "count")]
+    pub(super) page_number: Option<i64>,
+    #[serde(default, deserialize_with = "count")]
+    pub(super) page_size: Option<i64>,
+    #[serde(default, deserialize_with = "count")]
+    pub(super) total_pages: Option<i64>,
+    #[serde(default, deserialize_with = "count")]
+    pub(super) total_count: Option<i64>,
     #[serde(borrow, bound(deserialize = "'de: 'a"))]
     pub(super) data: Vec<Row<'a, T>>,
+}
+
+/// A whole number, or the same as a text; None for anything else.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let value = <&RawValue>::deserialize(deserializer)?.get();
+    let digits = match serde_json::from_str::<String>(value) {
+        Ok(text) => text.trim().to_owned(),
+        Err(_) => value.to_owned(),
+    };
+    // Some write whole numbers as floats.
+    let whole = digits.strip_suffix(".0").unwrap_or(&digits);
+    Ok(whole.parse().ok())
 }
 
 /// A row of `GET /users`, or the answer of `GET /users/{id}`: the one lacks `account`, the
@@ -322,6 +339,31 @@ mod tests {
         ] {
             let read = slot::<Id>(unreadable.clone());
             assert_eq!(read, Slot::Unreadable, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn counts_come_in_digits_and_in_text() {
+        let total = |value: &str| {
+            let page = format!(r#"{{"totalCount":{value},"data":[]}}"#);
+            let page: ListPage<'_, User> = serde_json::from_str(&page).unwrap();
+            page.total_count
+        };
+        for count in ["250", r#""250""#, r#"" 250 ""#, "250.0", r#""250.0""#] {
+            assert_eq!(total(count), Some(250), "{count}");
+        }
+        assert_eq!(total(r#""-1""#), Some(-1));
+        for none in [
+            "null",
+            r#""many""#,
+            r#""""#,
+            "2.5",
+            "1e999",
+            "[1]",
+            "{}",
+            "true",
+        ] {
+            assert_eq!(total(none), None, "{none}");
         }
     }
 

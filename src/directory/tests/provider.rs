@@ -354,6 +354,7 @@ impl Provider {
             number: Some(number.min(all.len().div_ceil(PAGE).max(1) as u64)),
             total: Some(total as u64),
             total_pages: Some(all.len().div_ceil(PAGE) as u64),
+            page_size: Some(PAGE as u64),
         }
     }
 

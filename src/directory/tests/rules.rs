@@ -1,5 +1,7 @@
 //! The rules of sealing, one by one, on organisations small enough to see through.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -76,6 +78,7 @@ impl Account {
                 suspects,
                 candidate,
                 evidence,
+                ..
             } => {
                 self.evidence = evidence;
                 self.held = Some(*candidate);
@@ -344,6 +347,51 @@ fn the_third_walk_that_misses_the_same_people_seals_with_a_proof_for_each() {
     // Who is left is known to be missing, and holds nothing up.
     assert_eq!(account.walk(cut(240), departed(&["u19"])), Outcome::Sealed);
     assert_eq!(account.user("u19"), None);
+}
+
+#[test]
+fn walks_that_are_not_far_enough_apart_settle_nothing_however_many() {
+    let names = names(20);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    account.policy.held_confirmed_after = Duration::from_secs(3600);
+    let cut = |seconds| reading(&strs(&names[..10]), &[], seconds);
+    let gone = departed(&strs(&names[10..]));
+    for seconds in (60..3660).step_by(300).chain([3659]) {
+        assert_eq!(account.lookups(cut(seconds), 99), Lookups::default());
+        let outcome = account.walk(cut(seconds), departed(&strs(&names[10..])));
+        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+        account.evidence = Evidence::decode(&account.evidence.encode()).unwrap();
+    }
+    assert_eq!(account.lookups(cut(3660), 99).users.len(), 10);
+    assert_eq!(account.walk(cut(3660), gone), Outcome::Sealed);
+    assert_eq!(account.directory.counts().users, 10);
+}
+
+#[test]
+fn two_walks_settle_nothing_however_far_apart() {
+    let names = names(20);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    account.policy.held_confirmed_after = Duration::from_secs(3600);
+    for seconds in [60, 86_460] {
+        let cut = reading(&strs(&names[..10]), &[], seconds);
+        let outcome = account.walk(cut, departed(&strs(&names[10..])));
+        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+    }
+}
+
+#[test]
+fn whoever_is_missed_later_waits_for_their_own_time() {
+    let names = names(30);
+    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    account.policy.held_confirmed_after = Duration::from_secs(3600);
+    let cut = |rest: usize, seconds| reading(&strs(&names[..rest]), &[], seconds);
+    for (rest, seconds) in [(20, 60), (10, 3000), (10, 3660)] {
+        let outcome = account.walk(cut(rest, seconds), departed(&strs(&names[rest..])));
+        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+    }
+    let outcome = account.walk(cut(10, 6600), departed(&strs(&names[10..])));
+    assert_eq!(outcome, Outcome::Sealed);
+    assert_eq!(account.directory.counts().users, 10);
 }
 
 #[test]
@@ -959,6 +1007,59 @@ fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
         (&Value::Bool(true), &Value::Bool(false))
     );
     assert_eq!(moment(&kept["updated_at"]), at(0));
+}
+
+/// A list of these in which `rows` rows do not tell whose they are.
+fn with_nameless_rows(all: &[ObservedUser], rows: usize) -> Listing<ObservedUser> {
+    let size = all.len() + rows;
+    let mut page = listed_page(all, size, 1);
+    page.quarantined = vec![None; rows];
+    page.total = Some(size as u64);
+    let mut pass = Pass::new(size as u64);
+    pass.take(1, page).unwrap();
+    Listing::of(pass).unwrap()
+}
+
+#[test]
+fn a_row_that_does_not_tell_whose_it_is_unlists_nobody() {
+    let names = names(30);
+    let all: Vec<_> = names.iter().map(|name| user(name)).collect();
+    let mut account = Account::new(reading_of(&all, &[], 0));
+    account.policy.unlisted_departs_after = Some(3);
+    for walk in 1..=5 {
+        let read = Reading {
+            users: with_nameless_rows(&all[1..], 1),
+            ..reading(&["u00"], &[], 60 * walk)
+        };
+        assert_eq!(account.walk(read, found(&all[..1])), Outcome::Unchanged);
+    }
+    // That the provider has no such user is proof all the same.
+    let read = Reading {
+        users: with_nameless_rows(&all[2..], 1),
+        ..reading(&["u00"], &[], 400)
+    };
+    let mut answers = found(&all[..1]);
+    answers.users.extend(departed(&["u01"]).users);
+    assert_eq!(account.walk(read, answers), Outcome::Sealed);
+    assert_eq!(account.user("u01"), None);
+    assert_eq!(account.user("u00").unwrap()["listed"], true);
+}
+
+#[test]
+fn rows_that_do_not_tell_whose_they_are_hold_no_walk_by_themselves() {
+    let names = names(1100);
+    let all: Vec<_> = names.iter().map(|name| user(name)).collect();
+    let mut account = Account::new(reading_of(&all, &[], 0));
+    let read = |seen: &[ObservedUser], rows| Reading {
+        users: with_nameless_rows(seen, rows),
+        ..reading(&["u00"], &[], 60)
+    };
+    // More than may be gone at once, but each of them may be there.
+    let outcome = account.walk(read(&all[55..], 55), found(&all[..55]));
+    assert_eq!(outcome, Outcome::Unchanged);
+    // Those beyond them cannot.
+    let outcome = account.walk(read(&all[160..], 55), Answers::default());
+    assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Gateway {
                 evidence: Some(&evidence.encode()),
                 candidate: None,
                 suspects: None,
+                hold: None,
                 supersedes_held: true,
                 account_state: None,
                 decision: Some(&decision(own, &released, Action::WalkReleased)),
@@ -100,7 +101,7 @@ impl Gateway {
         if committed != Committed::Whole {
             return Err(superseded());
         }
-        self.put_in_force(&live, directory, released.started_at)
+        self.put_in_force(&live, directory, released.started_at, released.quarantined)
             .await;
         self.0
             .accounts
@@ -138,6 +139,7 @@ impl Gateway {
                 evidence: None,
                 candidate: None,
                 suspects: None,
+                hold: None,
                 supersedes_held: false,
                 account_state: None,
                 decision: Some(&decision(own, &discarded, Action::WalkDiscarded)),
@@ -147,6 +149,9 @@ impl Gateway {
             return Err(superseded());
         }
         live.set_stale(stale_after(discarded.state, discarded.reason));
+        self.0
+            .accounts
+            .forget(&(account.project.clone(), account.id));
         tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
         Ok(discarded)
     }

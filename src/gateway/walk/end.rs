@@ -18,9 +18,9 @@ use crate::{
     model::{
         account::{Account, AccountStatus, StatusReason},
         observed::Identity,
-        walk::{Walk, WalkReason, WalkState},
+        walk::{ListName, Quarantined, Walk, WalkReason, WalkState},
     },
-    store::{AccountState, Committed, NewDirectory, WalkCommit},
+    store::{AccountState, Committed, Hold, NewDirectory, WalkCommit},
 };
 
 /// What a whole walk leaves behind.
@@ -30,6 +30,7 @@ pub(super) struct End {
     /// Why it was held; None if it was sealed.
     pub reason: Option<WalkReason>,
     pub candidate: Option<(Box<Candidate>, Vec<u8>)>,
+    pub hold: Option<Hold>,
     pub evidence: Evidence,
     /// A new version, if anything changed.
     pub directory: Option<Directory>,
@@ -96,6 +97,7 @@ impl Walker<'_> {
                     .candidate
                     .as_ref()
                     .map(|(_, suspects)| suspects.as_slice()),
+                hold: end.hold,
                 supersedes_held: is_sealed,
                 account_state: Some(AccountState {
                     status: AccountStatus::Active,
@@ -115,12 +117,12 @@ impl Walker<'_> {
         match end.directory {
             Some(directory) => {
                 self.gateway
-                    .put_in_force(self.live, directory, started_at)
+                    .put_in_force(self.live, directory, started_at, walk.quarantined)
                     .await
             }
             None => {
                 if is_sealed && let Some(version) = in_force.map(Directory::version) {
-                    self.live.verify(version, started_at);
+                    self.live.verify(version, started_at, walk.quarantined);
                 }
                 self.live.set_stale(stale_after(walk.state, walk.reason));
             }
@@ -164,6 +166,7 @@ impl Walker<'_> {
             evidence: None,
             candidate: None,
             suspects: None,
+            hold: None,
             supersedes_held: false,
             account_state: reasons.as_ref().map(|reasons| AccountState {
                 status,
@@ -208,6 +211,8 @@ impl Walker<'_> {
         let metrics = &self.gateway.0.metrics;
         let ended_at = walk.ended_at.unwrap_or(walk.started_at);
         metrics.walk_ended(walk.state, walk.reason, since(ended_at, walk.started_at));
+        metrics.rows_quarantined(ListName::Users, walk.quarantined.users);
+        metrics.rows_quarantined(ListName::Groups, walk.quarantined.groups);
     }
 
     /// What a failed walk says about its account; None where it says nothing.
@@ -249,17 +254,20 @@ impl Walker<'_> {
 }
 
 impl Gateway {
-    /// Makes `directory` the version in force, as verified at `verified_at`.
+    /// Makes `directory` the version in force, as verified at `verified_at` by a walk that left this
+    /// much out.
     pub(in crate::gateway) async fn put_in_force(
         &self,
         live: &Live,
         directory: Directory,
         verified_at: Timestamp,
+        quarantined: Quarantined,
     ) {
         let head = Head {
             version: directory.version(),
             sealed_at: directory.sealed_at(),
             verified_at,
+            quarantined,
             stale: None,
             visibility: directory.visibility(),
         };
@@ -287,6 +295,7 @@ pub(super) fn log(live: &Live, walk: &Walk) {
         version = walk.directory_version.as_deref(),
         users = counts.users,
         groups = counts.groups,
+        quarantined = walk.quarantined.users + walk.quarantined.groups,
         upstream_calls = walk.upstream_calls,
         "walk ended",
     );

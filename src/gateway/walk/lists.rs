@@ -12,19 +12,22 @@ use futures_util::{
 use super::{Ticket, stop::Stop};
 use crate::{
     clock::Clock,
-    connectors::{Connector, ListPage, Presence, Session},
+    connectors::{Connector, ListPage, Presence, QuarantinedRow, Session},
     directory::{
         Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
         UserAnswer, too_many,
     },
     model::{
-        id::{RemoteId, WalkId},
+        id::{AccountId, RemoteId, WalkId},
         observed::{Identity, ObservedGroup, ObservedMember},
         schema::Reason,
-        walk::WalkReason,
+        walk::{ListName, WalkReason},
     },
     outbound::{CallError, CallErrorKind},
 };
+
+/// So many rows without a usable id are logged of one walk.
+const MOST_ROWS_LOGGED: usize = 20;
 
 /// A call under way, as a connector hands it out.
 type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
@@ -35,6 +38,7 @@ type Fetched<'a, T> = Call<'a, ListPage<T>>;
 pub(super) struct Reader<'a> {
     pub connector: &'a dyn Connector,
     pub session: &'a Session,
+    pub account: AccountId,
     pub ticket: &'a Ticket,
     pub clock: &'a Clock,
     pub parallel: usize,
@@ -49,36 +53,79 @@ impl Reader<'_> {
             .await
     }
 
-    /// A list, read once or, where one pass proves nothing, twice.
+    /// A list, read once or, where one pass proves nothing, twice. Totals that tell of fewer rows
+    /// than are `plausible` are not believed.
     pub async fn list<'f, T: Listed + Send + 'f>(
         &self,
+        plausible: u64,
         fetch: impl Fn(u64) -> Fetched<'f, T>,
     ) -> Result<Listing<T>, Stop> {
-        let listing = Listing::of(self.pass(&fetch).await?)?;
-        if !listing.needs_second_pass() {
-            return Ok(listing);
+        let mut listing = Listing::of(self.pass(plausible, &fetch).await?)?;
+        if listing.needs_second_pass() {
+            listing = listing.join(self.pass(plausible, &fetch).await?)?;
         }
-        Ok(listing.join(self.pass(&fetch).await?)?)
+        self.ticket.note_quarantined(T::LIST, listing.quarantined());
+        Ok(listing)
     }
 
     async fn pass<'f, T: Listed + Send + 'f>(
         &self,
+        plausible: u64,
         fetch: &impl Fn(u64) -> Fetched<'f, T>,
     ) -> Result<Pass<T>, Stop> {
-        let mut pass = Pass::new(self.connector.page_size());
+        let page_size = self.connector.page_size();
+        let mut pass = Pass::new(page_size).doubting_totals_below(plausible);
+        let mut quarantined = BTreeMap::new();
         loop {
             let wanted = pass.wanted();
             if wanted.is_empty() {
-                return Ok(pass);
+                break;
             }
             self.ticket.expect(wanted.len());
             let mut replies =
                 self.side_by_side(wanted.into_iter().map(|number| (number, fetch(number))));
             while let Some((number, reply)) = replies.next().await {
-                let page = reply?;
+                let mut page = match reply {
+                    Err(error) if pass.is_past_end(number) && is_no_such_page(&error) => {
+                        self.ticket.note(0, self.clock);
+                        pass.take_nothing(number);
+                        continue;
+                    }
+                    reply => reply?,
+                };
                 self.ticket.note(page.records.len(), self.clock);
-                pass.take(number, listed(page))?;
+                let rows = std::mem::take(&mut page.quarantined);
+                let ids = rows.iter().map(|(_, row)| row.remote_id.clone()).collect();
+                let rows = rows.into_iter().map(|(row, why)| ((number, row), why));
+                quarantined.extend(rows);
+                pass.take(number, listed(page, ids))?;
             }
+        }
+        self.tell_of_quarantined(T::LIST, &quarantined);
+        Ok(pass)
+    }
+
+    /// Logs rows without a usable id, by page and index, so that they can be found at the provider.
+    /// A second pass most likely meets those of the first.
+    fn tell_of_quarantined(&self, list: ListName, rows: &BTreeMap<(u64, usize), QuarantinedRow>) {
+        if self.ticket.note_quarantined(list, rows.len() as u64) > 0 {
+            return;
+        }
+        let (account, walk) = (self.account, self.ticket.id);
+        let list = list.as_str();
+        let mut logged = 0;
+        for ((page, row), quarantined) in rows.iter().take(self.ticket.may_log(rows.len())) {
+            let id = quarantined.remote_id.as_ref().map(RemoteId::as_str);
+            let fault = quarantined.fault.as_str();
+            logged += 1;
+            tracing::warn!(
+                %account, %walk, list, page, row, id, field = "id", fault,
+                "row quarantined: it has no usable id"
+            );
+        }
+        let more = rows.len() - logged;
+        if more > 0 {
+            tracing::warn!(%account, %walk, list, more, "more rows quarantined");
         }
     }
 
@@ -233,17 +280,19 @@ fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, Stop> {
     }
 }
 
-fn listed<T>(page: ListPage<T>) -> ListedPage<T> {
+/// Whether the provider itself says that there is nothing to be had under this page number.
+fn is_no_such_page(error: &CallError) -> bool {
+    matches!(error.kind, CallErrorKind::Refused | CallErrorKind::NotFound) && error.code.is_some()
+}
+
+fn listed<T>(page: ListPage<T>, quarantined: Vec<Option<RemoteId>>) -> ListedPage<T> {
     ListedPage {
         records: page.records,
-        quarantined: page
-            .quarantined
-            .into_iter()
-            .map(|row| row.remote_id)
-            .collect(),
+        quarantined,
         number: page.number,
         total: page.total,
         total_pages: page.total_pages,
+        page_size: page.page_size,
     }
 }
 
@@ -253,6 +302,22 @@ impl Ticket {
         self.meter
             .pages_total
             .fetch_add(reads as u64, Ordering::Relaxed);
+    }
+
+    /// So many rows of a list have no usable id. Gives how many were known of before.
+    fn note_quarantined(&self, list: ListName, rows: u64) -> u64 {
+        let known = match list {
+            ListName::Users => &self.meter.quarantined_users,
+            ListName::Groups => &self.meter.quarantined_groups,
+        };
+        known.swap(rows, Ordering::Relaxed)
+    }
+
+    /// How many of so many rows may still be logged.
+    fn may_log(&self, rows: usize) -> usize {
+        let logged = &self.meter.rows_logged;
+        let before = logged.fetch_add(rows, Ordering::Relaxed);
+        MOST_ROWS_LOGGED.saturating_sub(before)
     }
 
     /// One read more is done, with so many records.

@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -31,7 +31,7 @@ use crate::{
         account::{Account, AccountStatus},
         audit::{Action, Actor, Event},
         id::WalkId,
-        walk::{Walk, WalkReason, WalkState},
+        walk::{Quarantined, Walk, WalkReason, WalkState},
     },
     outbound::Priority,
     store::AccountState,
@@ -109,6 +109,11 @@ struct Meter {
     records: AtomicU64,
     /// Milliseconds until the budget will have paid for the rest.
     eta_millis: AtomicU64,
+    /// Rows without a usable id.
+    quarantined_users: AtomicU64,
+    quarantined_groups: AtomicU64,
+    /// How many of them were logged, or would have been.
+    rows_logged: AtomicUsize,
 }
 
 impl Ticket {
@@ -151,6 +156,13 @@ impl Ticket {
         }
     }
 
+    fn quarantined(&self) -> Quarantined {
+        Quarantined {
+            users: self.meter.quarantined_users.load(Ordering::Relaxed),
+            groups: self.meter.quarantined_groups.load(Ordering::Relaxed),
+        }
+    }
+
     pub fn progress(&self) -> Progress {
         let pages_total = match self.meter.pages_total.load(Ordering::Relaxed) {
             0 => None,
@@ -174,6 +186,7 @@ impl Ticket {
             reason: None,
             directory_version: None,
             counts: None,
+            quarantined: self.quarantined(),
             upstream_calls: 0,
             started_at: self.asked_at,
             ended_at: None,

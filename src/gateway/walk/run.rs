@@ -23,7 +23,10 @@ use super::{
 use crate::{
     clock::since,
     connectors::{Connector, Session},
-    directory::{Directory, Evidence, Policy, Reading, Verdict, assess, plan_group_reads},
+    directory::{
+        Directory, Evidence, Policy, Reading, Resource, Verdict, assess, plan_group_reads,
+        plausible_rows,
+    },
     error::{Error, Kind},
     model::{
         account::{Account, Credential, CredentialState},
@@ -31,7 +34,7 @@ use crate::{
         walk::{Walk, WalkReason, WalkState},
     },
     outbound::{Caller, Priority},
-    store::Begun,
+    store::{Begun, Hold},
 };
 
 /// A newly linked token's budget is still whole for this long.
@@ -223,15 +226,17 @@ impl Walker<'_> {
         if identity.organisation != account.identity.organisation {
             return Err(WalkReason::OrganisationChanged.into());
         }
-        let users = self
-            .ticket
-            .unless_abandoned(reader.list(|number| connector.users(session, &identity, number)))
-            .await?;
-        let groups = match self
-            .ticket
-            .unless_abandoned(reader.list(|number| connector.groups(session, number)))
-            .await
-        {
+        let (users, groups) = {
+            let in_force = self.in_force().await?;
+            let prev = in_force.as_deref().map(|held| &held.directory);
+            [Resource::Users, Resource::Groups]
+                .map(|of| plausible_rows(prev, of))
+                .into()
+        };
+        let users = reader.list(users, |number| connector.users(session, &identity, number));
+        let users = self.ticket.unless_abandoned(users).await?;
+        let groups = reader.list(groups, |number| connector.groups(session, number));
+        let groups = match self.ticket.unless_abandoned(groups).await {
             Ok(groups) => Some(groups),
             Err(stop) if stop.reason == WalkReason::ScopeMissing => None,
             Err(stop) => return Err(stop),
@@ -275,6 +280,7 @@ impl Walker<'_> {
         let prev = in_force.as_deref().map(|held| &held.directory);
         let policy = Policy {
             unlisted_departs_after: inner.settings.unlisted_departs_after,
+            held_confirmed_after: inner.settings.held_confirmed_after,
         };
         let identity = reading.identity.clone();
         let assessment = assess(
@@ -293,30 +299,40 @@ impl Walker<'_> {
         let answers = self.ticket.unless_abandoned(answers).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
-        let (reason, candidate, evidence, directory) = match assessment.seal(answers, version, now)
-        {
+        let sealed = |evidence, directory| End {
+            in_force: in_force.clone(),
+            reason: None,
+            candidate: None,
+            hold: None,
+            evidence,
+            directory,
+        };
+        let end = match assessment.seal(answers, version, now) {
             Verdict::Failed(reason) => return Err(reason.into()),
             Verdict::Held {
                 reason,
                 suspects,
                 candidate,
+                is_repeated,
                 evidence,
             } => {
+                let hold = Hold {
+                    suspects: suspects.len() as u64,
+                    is_repeated,
+                };
                 let suspects = postcard::to_stdvec(&suspects).map_err(Error::internal)?;
-                (Some(reason), Some((candidate, suspects)), evidence, None)
+                End {
+                    reason: Some(reason),
+                    candidate: Some((candidate, suspects)),
+                    hold: Some(hold),
+                    ..sealed(evidence, None)
+                }
             }
-            Verdict::Unchanged { evidence } => (None, None, evidence, None),
+            Verdict::Unchanged { evidence } => sealed(evidence, None),
             Verdict::Sealed {
                 directory,
                 evidence,
-            } => (None, None, evidence, Some(*directory)),
-        };
-        let end = End {
-            in_force,
-            reason,
-            candidate,
-            evidence,
-            directory,
+            } => sealed(evidence, Some(*directory)),
         };
         self.commit(account, &identity, end, started_at).await
     }
@@ -371,6 +387,7 @@ impl Walker<'_> {
             reason: None,
             directory_version: None,
             counts: None,
+            quarantined: self.ticket.quarantined(),
             upstream_calls: self.caller.as_ref().map_or(0, Caller::calls),
             started_at: self.started_at,
             ended_at: None,
@@ -381,6 +398,7 @@ impl Walker<'_> {
         Reader {
             connector,
             session,
+            account: self.live.account,
             ticket: self.ticket,
             clock: &self.gateway.0.clock,
             parallel: self.gateway.0.settings.parallel_reads,
