@@ -5,18 +5,23 @@
 //! command line is how the answer comes back: to a port here, where the profile's redirect URL
 //! leads (*desktop*), or by a person's hand (*headless*).
 
-use std::io::Write;
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    time::Duration,
+};
 
 use clap::Args;
 use secrecy::SecretString;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Failure,
     accounts::{Shared, closing, open_alone, tell_of_link},
     keys::project_id,
     note,
-    returned::{Decision, Listener, Stray},
+    pasted::{Pasted, Refused, Step},
+    returned::{Decision, Listener},
 };
 use crate::{
     gateway::{
@@ -128,7 +133,7 @@ async fn sign_in(
 fn show_address(sign_in: &SignIn) {
     note("sign in at this address, within ten minutes:");
     // As in `note`: there need be nobody to read it.
-    let _ = writeln!(std::io::stderr(), "\n{}\n", sign_in.url);
+    let _ = writeln!(io::stderr(), "\n{}\n", sign_in.url);
 }
 
 /// # Errors
@@ -164,37 +169,54 @@ async fn end(
     }
 }
 
-/// Reads lines until one is what this sign-in came back with.
+/// What came together is read together: a URL may be broken over lines.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Reads lines until some of them are what this sign-in came back with.
 async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
+    let mut input = lines();
+    let mut pasted = Pasted::new(state.clone());
     loop {
-        let Some(line) = line().await? else {
+        let Some(first) = input.recv().await else {
             return Err(Failure::other(
                 "standard input ended without a code; begin again",
             ));
         };
-        match Decision::pasted(&line, state) {
-            Ok(decision) => return Ok(decision),
-            Err(Stray::State) => {
-                note("this URL is of another sign-in; paste the one that came back from this one");
-            }
-            Err(Stray::Nothing) if line.trim().is_empty() => {}
-            Err(Stray::Nothing) => {
-                note("there is no code in that; paste the code, or the whole URL");
+        let mut together = VecDeque::from([first?]);
+        while let Ok(Some(next)) = timeout(PAUSE, input.recv()).await {
+            together.push_back(next?);
+        }
+        while let Some(step) = pasted.step(&mut together) {
+            match step {
+                Step::Decided(decision) => return Ok(decision),
+                Step::Refused(why) => note(match why {
+                    Refused::Foreign => {
+                        "this URL is of another sign-in; paste the one that came back from this one"
+                    }
+                    Refused::Unfinished => {
+                        "this is not the whole URL; paste the rest of it, or press Enter and then \
+                         paste all of it"
+                    }
+                    Refused::Nothing => {
+                        "there is no code in that; paste the code, or the whole URL"
+                    }
+                }),
             }
         }
     }
 }
 
-/// A line of standard input, without keeping the process from ending while nobody writes one: a
+/// The lines of standard input, without keeping the process from ending while nobody writes one: a
 /// thread of the runtime would be waited for.
-async fn line() -> Result<Option<String>, Failure> {
-    let (sender, receiver) = oneshot::channel();
+fn lines() -> mpsc::UnboundedReceiver<io::Result<String>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        // Who no longer waits has ended.
-        let _ = sender.send(read.map(|length| (length > 0).then_some(line)));
+        for line in io::stdin().lines() {
+            // Whoever no longer waits has ended.
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
     });
-    let read = receiver.await.map_err(Failure::other)?;
-    Ok(read?)
+    receiver
 }

@@ -38,6 +38,7 @@ mod keys;
 mod link;
 mod openapi;
 mod output;
+mod pasted;
 mod profiles;
 mod progress;
 mod projects;

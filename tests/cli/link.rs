@@ -161,6 +161,54 @@ async fn headless_takes_the_code_or_the_whole_url() {
     assert!(err.contains("without a code"), "{err}");
 }
 
+/// What came back, as a mail, a chat or a terminal hands it on.
+#[tokio::test]
+async fn headless_understands_a_pasted_url_in_whatever_it_was_put() {
+    let office = Office::new().await;
+    let profile = office.profile("https://example.org/nowhere").await;
+    let wraps: [fn(&str) -> String; 6] = [
+        |url| format!("\"{url}\""),
+        |url| format!("<{url}>"),
+        |url| url.split_once('?').unwrap().1.to_owned(),
+        |url| format!("?{}", url.split_once('?').unwrap().1),
+        |url| format!("'{}\n  {}'", &url[..40], &url[40..]),
+        |url| {
+            let (head, rest) = url.split_at(20);
+            let (middle, tail) = rest.split_at(30);
+            format!("> {head}\r\n> {middle}\r\n> {tail}")
+        },
+    ];
+    for wrap in wraps {
+        let (mut running, address) = begun(&office, &profile, &["--headless"]).await;
+        let returned = Browser::new().consents(&office, &address, "allow").await;
+        let pasted = wrap(&returned);
+        running.type_in(&format!("{pasted}\n")).await;
+        let (ended, _, err) = running.end().await;
+        assert_eq!(ended, Some(0), "{pasted}: {err}");
+    }
+}
+
+/// Nothing of a URL is sent to the provider as a code: it would use up the sign-in.
+#[tokio::test]
+async fn headless_asks_again_for_what_is_only_a_piece_of_a_url() {
+    let office = Office::new().await;
+    let profile = office.profile("https://example.org/nowhere").await;
+    let (mut running, address) = begun(&office, &profile, &["--headless"]).await;
+    let returned = Browser::new().consents(&office, &address, "allow").await;
+    let (_, query) = returned.split_once('?').unwrap();
+    let code = query.split('&').find(|it| it.starts_with("code=")).unwrap();
+    let lines = format!(
+        "{code}\n\nexample.org/nowhere\n\nhttps://example.org/nowhere\n\n{}\n\n{returned}\n",
+        &query[query.len() - 30..],
+    );
+    running.type_in(&lines).await;
+    let (ended, out, err) = running.end().await;
+    assert_eq!(ended, Some(0), "{err}");
+    assert!(err.matches("not the whole URL").count() >= 2, "{err}");
+    let account: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(account["status"], "active");
+}
+
 #[tokio::test]
 async fn a_sign_in_that_is_interrupted_ends_cleanly() {
     let office = Office::new().await;
