@@ -38,6 +38,7 @@ use crate::{
         account::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
         id::ProjectId,
         schema::Warning,
+        timestamp::{self, shown},
         walk::{Counts, HeldWalk, Quarantined, Walk, WalkReason, WalkState},
     },
     store::{DirectoryHead, OpenError},
@@ -308,7 +309,10 @@ async fn list(
                 account.origin_owner_id.clone(),
                 account.origin_owner_name.clone(),
                 head.map_or_else(|| "-".to_owned(), |head| head.version.to_string()),
-                head.map_or_else(|| "never".to_owned(), |head| head.verified_at.to_string()),
+                head.map_or_else(
+                    || "never".to_owned(),
+                    |head| shown(head.verified_at).to_string(),
+                ),
             ]
         });
         table(
@@ -427,7 +431,7 @@ async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Fai
     let has_failed = credential.is_some_and(|credential| credential.fault.is_some());
     match credential.map(|credential| (credential.state, credential.expires_at)) {
         Some((CredentialState::Healthy, end)) if !has_failed => {
-            let end = end.map_or_else(String::new, |end| format!(", good until {end:.0}"));
+            let end = end.map_or_else(String::new, |end| format!(", good until {}", shown(end)));
             if is_json {
                 return Ok(());
             }
@@ -523,7 +527,9 @@ struct Listed<'a> {
 #[derive(Serialize)]
 struct HeadOut {
     version: String,
+    #[serde(serialize_with = "timestamp::serialize")]
     sealed_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     verified_at: Timestamp,
 }
 
@@ -562,7 +568,9 @@ struct StandingOut<'a> {
 #[derive(Serialize)]
 struct DirectoryOut {
     version: String,
+    #[serde(serialize_with = "timestamp::serialize")]
     sealed_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     verified_at: Timestamp,
     age_seconds: u64,
     stale: Option<&'static str>,
@@ -616,7 +624,7 @@ impl Standing {
             for reason in &account.status_reasons {
                 row(
                     "reason",
-                    format!("{}, since {}", reason.code, reason.timestamp),
+                    format!("{}, since {}", reason.code, shown(reason.timestamp)),
                 );
             }
         }
@@ -631,14 +639,14 @@ impl Standing {
         };
         let person = person.unwrap_or(identity.user.as_str());
         row("token of", format!("{person}{standing}"));
-        row("linked at", account.created_at.to_string());
+        row("linked at", shown(account.created_at).to_string());
         match &self.directory {
             None => row("directory", "none yet".to_owned()),
             Some(directory) => {
                 row("directory", format!("version {}", directory.version()));
                 row("holds", counted(directory.counts()));
-                row("sealed at", directory.sealed_at().to_string());
-                row("verified at", directory.verified_at().to_string());
+                row("sealed at", shown(directory.sealed_at()).to_string());
+                row("verified at", shown(directory.verified_at()).to_string());
                 if let Some(stale) = directory.stale {
                     row("stale", stale.as_str().to_owned());
                 }
@@ -664,7 +672,7 @@ impl Standing {
         }
         if let Some(walk) = &self.last_walk {
             row("last walk", in_words(walk));
-            row("began at", walk.started_at.to_string());
+            row("began at", shown(walk.started_at).to_string());
         }
         rows
     }

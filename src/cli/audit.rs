@@ -19,6 +19,7 @@ use crate::{
     model::{
         audit::{Entry, Filter},
         id::ProjectId,
+        timestamp::shown,
     },
     store::{AuditFault, Store, Verified},
 };
@@ -203,7 +204,7 @@ async fn list(
             [
                 project.to_string(),
                 seq.to_string(),
-                format!("{at:.0}"),
+                shown(at).to_string(),
                 event.actor.to_string(),
                 event.action.to_string(),
                 format!("{}:{}", event.subject.kind.as_str(), event.subject.id),

@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     gateway::operator::{InForce, Operator},
-    model::schema::{GroupEntry, RoleEntry, User},
+    model::{
+        schema::{GroupEntry, RoleEntry, User},
+        timestamp::shown,
+    },
 };
 
 #[derive(Args)]
@@ -85,8 +88,8 @@ fn tell(directory: &InForce) {
         "{} users of version {}, sealed at {}, verified at {} ({} s ago){stale}",
         directory.counts().users,
         directory.version(),
-        directory.sealed_at(),
-        directory.verified_at(),
+        shown(directory.sealed_at()),
+        shown(directory.verified_at()),
         directory.age.as_secs(),
     ));
 }
@@ -201,7 +204,7 @@ fn word<T: Serialize>(word: Option<&T>) -> Cow<'static, str> {
 
 fn moment(moment: Option<Timestamp>) -> Cow<'static, str> {
     moment
-        .map(|moment| moment.to_string())
+        .map(|moment| shown(moment).to_string())
         .unwrap_or_default()
         .into()
 }

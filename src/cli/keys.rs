@@ -22,6 +22,7 @@ use crate::{
         access::{KeyChange, Label, NewKey, Scope},
         audit::Actor,
         id::{KeyId, ProjectId},
+        timestamp::{cut, shown},
     },
     store::Store,
 };
@@ -114,7 +115,7 @@ impl Lifetime {
     /// The end of what begins at `now`, in the milliseconds that are stored.
     fn end(self, now: Timestamp) -> Result<Timestamp, Failure> {
         now.checked_add(self.0)
-            .and_then(|end| Timestamp::from_millisecond(end.as_millisecond()))
+            .map(cut)
             .map_err(|_| Failure::other("that is too far ahead"))
     }
 }
@@ -225,9 +226,9 @@ async fn list_keys(project: &ProjectId, file: &ConfigFile, json: bool) -> Result
                 key.label.unwrap_or_default(),
                 key.status.as_str().to_owned(),
                 scopes.join(","),
-                format!("{:.0}", key.created_at),
+                shown(key.created_at).to_string(),
                 key.expires_at
-                    .map_or_else(String::new, |end| format!("{end:.0}")),
+                    .map_or_else(String::new, |end| shown(end).to_string()),
             ]
         }),
     )
@@ -245,7 +246,8 @@ async fn expire_key(
     let known = store.key(id).await?.ok_or_else(|| no_such_key(id))?;
     if let Some(revoked_at) = known.revoked_at {
         return Err(Failure::Other(format!(
-            "the API key {id} was revoked at {revoked_at:.0}"
+            "the API key {id} was revoked at {}",
+            shown(revoked_at)
         )));
     }
     let change = KeyChange {
@@ -266,7 +268,8 @@ async fn expire_key(
         });
     }
     say(format!(
-        "The API key {id} of the project {project} ends at {end:.0}."
+        "The API key {id} of the project {project} ends at {}.",
+        shown(end)
     ))
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     observed::{ObservedGroup, ObservedMember, ObservedUser, Seats, Sourced},
     schema::{GroupField, GroupWarning, Reason, SeatType, UserField, UserStatus, Warning},
+    timestamp::cut,
 };
 
 /// A moment in whole milliseconds, or none. Providers' finer fractions are cut off, once, here.
@@ -21,7 +22,7 @@ impl Millis {
     pub(super) const NONE: Millis = Millis(i64::MIN);
 
     pub(super) fn at(moment: Timestamp) -> Self {
-        Millis(moment.as_millisecond())
+        Millis(cut(moment).as_millisecond())
     }
 
     pub(super) fn maybe(moment: Option<Timestamp>) -> Self {

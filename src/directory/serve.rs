@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(user["seat"]["value"], "member");
         assert_eq!(user["username"], Value::Null);
         assert_eq!(user["warnings"], json!([]));
-        assert_eq!(user["first_seen_at"], "2026-09-21T14:13:20Z");
+        assert_eq!(user["first_seen_at"], "2026-09-21T14:13:20.000Z");
         assert!(
             directory
                 .record(

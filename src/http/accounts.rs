@@ -38,6 +38,8 @@ use crate::{
             Account, AccountChange, AccountKind, AccountStatus, CredentialKind, CredentialState,
             CredentialStatus, Endpoint, Region, StatusReason,
         },
+        id::AccountId,
+        timestamp,
         walk::HeldWalk,
     },
 };
@@ -252,7 +254,9 @@ pub struct AccountOut {
     pub credential: Option<CredentialOut>,
     /// The held walk that keeps its directory as it is; null if none does.
     pub held_walk: Option<HeldWalk>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Timestamp,
 }
 
@@ -264,8 +268,10 @@ pub struct CredentialOut {
     pub kind: CredentialKind,
     pub state: CredentialState,
     /// Since when it is in that state.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub since: Timestamp,
     /// When its access token ends; the next one is there before. Null where it has no end.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Option<Timestamp>,
     /// The connector profile whose app it was issued to.
     #[schema(format = Uuid)]

@@ -24,7 +24,10 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     gateway::Gateway,
-    model::access::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
+    model::{
+        access::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
+        timestamp,
+    },
 };
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -79,8 +82,11 @@ pub struct ApiKeyOut {
     pub scopes: Vec<Scope>,
     /// Only an `active` key is taken.
     pub status: KeyStatus,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Option<Timestamp>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -172,16 +178,13 @@ fn scopes(words: &[String]) -> Result<Vec<Scope>> {
     Ok(scopes)
 }
 
-/// A moment, in the milliseconds that are stored.
 fn end(text: &str) -> Result<Timestamp> {
-    moment(text)
-        .and_then(|end| Timestamp::from_millisecond(end.as_millisecond()).ok())
-        .ok_or_else(|| {
-            invalid(
-                "`expires_at` must be a moment as YYYY-MM-DDTHH:MM:SS, with a fraction or without, \
+    moment(text).ok_or_else(|| {
+        invalid(
+            "`expires_at` must be a moment as YYYY-MM-DDTHH:MM:SS, with a fraction or without, \
                  and then Z or an offset as +HH:MM",
-            )
-        })
+        )
+    })
 }
 
 /// Make an API key

@@ -17,7 +17,11 @@ use super::{
 use crate::{
     error::Result,
     gateway::Gateway,
-    model::audit::{Action, ActorKind, Entry, Filter, SubjectKind},
+    model::{
+        audit::{Action, ActorKind, Entry, Filter, SubjectKind},
+        id::AccountId,
+        timestamp,
+    },
 };
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -30,6 +34,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 pub struct EntryOut {
     /// Its number in the log of the project: from 1, without gaps.
     pub sequence: u64,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
     pub actor: ActorOut,
     pub action: Action,

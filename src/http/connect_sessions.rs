@@ -35,6 +35,7 @@ use crate::{
     model::{
         account::AccountKind,
         connect::{ConnectDetails, ConnectSession},
+        timestamp,
     },
 };
 
@@ -147,7 +148,9 @@ pub struct ConnectSessionOut {
     pub multiple: bool,
     pub return_url: Option<String>,
     pub opener_origin: Option<String>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Timestamp,
 }
 

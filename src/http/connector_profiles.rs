@@ -26,6 +26,7 @@ use crate::{
     model::{
         account::{Endpoint, Region},
         profile::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+        timestamp,
     },
 };
 
@@ -119,7 +120,9 @@ pub struct ConnectorProfileOut {
     pub redirect_url: String,
     pub actions: Vec<Action>,
     pub enabled: bool,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Timestamp,
 }
 

@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    model::timestamp,
+};
 
 /// The status that each kind of error answers with. Codes that StackOne's SDK has a class for
 /// come first; 405 and 503 have none there and mean what HTTP says (RFC 9110).
@@ -67,6 +70,7 @@ pub struct ErrorBody {
     pub status_code: u16,
     /// What is wrong, in a sentence.
     pub message: String,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub timestamp: Timestamp,
     /// A stable word for programs.
     #[schema(example = "account_not_found")]

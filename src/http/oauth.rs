@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     gateway::{Gateway, authorize::NewSignIn, link::Described, profiles::is_redirect_url},
-    model::account::AccountKind,
+    model::{account::AccountKind, timestamp},
 };
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
@@ -67,6 +67,7 @@ pub struct AuthorizationOut {
     /// and compare.
     pub state: String,
     /// The code must be brought before then.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Timestamp,
 }
 

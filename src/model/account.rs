@@ -11,6 +11,7 @@ use super::{
     id::{AccountId, ProjectId},
     observed::Identity,
     profile::{ActionSet, ProfileId},
+    timestamp,
     walk::HeldWalk,
 };
 
@@ -345,6 +346,7 @@ pub struct StatusReason {
     /// A stable word, such as `reauth_required`.
     pub code: String,
     pub description: String,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub timestamp: Timestamp,
 }
 

@@ -10,6 +10,7 @@
 //! * [`connect`]: an invitation to link.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
 //! * [`audit`]: who did what to what.
+//! * [`timestamp`]: the one form in which times are served.
 
 pub mod access;
 pub mod account;
@@ -22,4 +23,5 @@ pub mod id;
 pub mod observed;
 pub mod profile;
 pub mod schema;
+pub mod timestamp;
 pub mod walk;

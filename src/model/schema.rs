@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::walk::{HeldWalk, Quarantined};
+use super::{
+    timestamp,
+    walk::{HeldWalk, Quarantined},
+};
 
 /// A word of ours beside the word that the provider used.
 ///
@@ -95,17 +98,22 @@ pub struct User {
     pub groups: Option<Vec<GroupEntry>>,
     pub avatar: Option<File>,
     pub multi_factor_enabled: Option<Vec<EnumValue<String>>>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub last_active_at: Option<Timestamp>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub last_login_at: Option<Timestamp>,
     /// Null unless the provider says so; see `first_seen_at`.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Option<Timestamp>,
     /// When Rolecall last saw a field of this user change.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Option<Timestamp>,
     pub unified_custom_fields: Option<std::collections::BTreeMap<String, String>>,
     pub seat: Option<Seat>,
     /// True for a guest and for a group member who is in no user list.
     pub is_external: Option<bool>,
     /// When Rolecall first saw this user.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub first_seen_at: Option<Timestamp>,
     /// False for somebody whom the provider confirms by id but has left out of its list in
     /// three complete walks.
@@ -125,8 +133,10 @@ pub struct Seat {
     pub value: SeatType,
     pub source_value: Option<String>,
     /// Since when the user has had this seat.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub since: Option<Timestamp>,
     /// When a provisional seat ends.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub provisional_until: Option<Timestamp>,
 }
 
@@ -146,7 +156,9 @@ pub struct Role {
     pub kind: Option<EnumValue<RoleType>>,
     /// Null: this provider has no policies.
     pub policies: Option<Vec<String>>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Option<Timestamp>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Option<Timestamp>,
     /// How many users hold the role; null where roles may not be seen.
     pub holder_count: Option<u64>,
@@ -171,8 +183,10 @@ pub struct Group {
     pub roles: Vec<RoleEntry>,
     pub parent_id: Option<String>,
     pub remote_parent_id: Option<String>,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Option<Timestamp>,
     /// The later of the provider's own time and when Rolecall last saw a change.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Option<Timestamp>,
     /// Null where the members are not known, with a warning on `members`.
     pub member_count: Option<u64>,
@@ -182,8 +196,10 @@ pub struct Group {
     #[schema(value_type = Option<Vec<GroupMember>>)]
     pub members: Option<Option<Vec<GroupMember>>>,
     /// When this member list was last read from the provider.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub members_read_at: Option<Timestamp>,
     /// When Rolecall first saw this group.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub first_seen_at: Option<Timestamp>,
     /// False for a group that the provider confirms by id but has left out of its list in
     /// three complete walks.
@@ -221,8 +237,10 @@ pub struct Summary {
     /// As in the header x-directory-version.
     pub directory_version: String,
     /// When this version was sealed.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub sealed_at: Timestamp,
     /// When the provider was last found to agree with it.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub verified_at: Timestamp,
     /// Whole seconds since then, as in the header Age.
     pub age_seconds: u64,

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::id::{AccountId, WalkId};
+use super::{
+    id::{AccountId, WalkId},
+    timestamp,
+};
 
 /// One walk of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -26,7 +29,9 @@ pub struct Walk {
     pub quarantined: Quarantined,
     /// Every request sent to the provider for this walk, retries and look-ups included.
     pub upstream_calls: u64,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub started_at: Timestamp,
+    #[serde(serialize_with = "timestamp::serialize")]
     pub ended_at: Option<Timestamp>,
 }
 
@@ -76,6 +81,7 @@ pub struct HeldWalk {
     pub suspects: u64,
     /// When the first of the walks in a row that were held for the same reason, and for some of
     /// the same users or groups, ended.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub since: Timestamp,
 }
 

@@ -10,6 +10,7 @@ use crate::{
         access::{ApiKey, KeyChange, Label, Scope},
         audit::{Action, Actor, Event},
         id::{KeyId, ProjectId},
+        timestamp::shown,
     },
 };
 
@@ -275,7 +276,7 @@ impl Store {
         let mut made =
             Event::new(by, Action::ApiKeyCreated, key.id).with("scopes", scopes.join(","));
         if let Some(end) = key.expires_at {
-            made = made.with("expires_at", end);
+            made = made.with("expires_at", shown(end));
         }
         self.audit(&mut tx, &key.project, None, &[made]).await?;
         tx.commit().await
@@ -352,7 +353,7 @@ impl Store {
                     event = event.with("changed", "label");
                 }
                 if let Some(end) = change.expires_at {
-                    event = event.with("expires_at", end);
+                    event = event.with("expires_at", shown(end));
                 }
                 self.audit(&mut tx, project, None, &[event]).await?;
                 tx.commit().await?;
@@ -400,7 +401,7 @@ impl Store {
 fn ends_before(key: &ApiKey) -> Error {
     let end = key
         .expires_at
-        .map_or_else(String::new, |end| format!(", {end}"));
+        .map_or_else(String::new, |end| format!(", {}", shown(end)));
     Error::new(
         Kind::InvalidBody,
         format!("`expires_at` must not be after the end that the key has{end}"),

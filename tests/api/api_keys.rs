@@ -53,7 +53,7 @@ async fn count(world: &World) -> usize {
 
 /// A moment so many seconds from the world's now.
 fn ahead(world: &World, seconds: u64) -> String {
-    (world.clock.now() + Duration::from_secs(seconds)).to_string()
+    format!("{:.3}", world.clock.now() + Duration::from_secs(seconds))
 }
 
 fn id_of(key: &str) -> Value {

@@ -109,10 +109,10 @@ impl Settling {
                 "https://app.smartsheet.com/b/authorize?response_type=code&client_id=client-id-of-the-app&scope=READ_USERS&state={SECRET}&code_challenge=…&code_challenge_method=S256"
             )),
             "next" if !is_id => Some("ARExMDA2NTMwODM2MTUxNDA1Nw".to_owned()),
-            "ended_at" => Some("2026-11-22T10:00:02Z".to_owned()),
-            "expires_at" => Some("2027-06-30T00:00:00Z".to_owned()),
-            "since" => Some("2026-03-02T08:00:00Z".to_owned()),
-            _ if is_moment => Some("2026-11-22T10:00:00Z".to_owned()),
+            "ended_at" => Some("2026-11-22T10:00:02.000Z".to_owned()),
+            "expires_at" => Some("2027-06-30T00:00:00.000Z".to_owned()),
+            "since" => Some("2026-03-02T08:00:00.000Z".to_owned()),
+            _ if is_moment => Some("2026-11-22T10:00:00.000Z".to_owned()),
             _ if is_id => {
                 let next = self.ids.len() + 1;
                 let id = self.ids.entry(text.to_owned());

@@ -282,7 +282,7 @@ pub fn moment(text: &Value) -> Value {
         return Value::Null;
     };
     let at: Timestamp = text.parse().unwrap();
-    json!(Timestamp::from_millisecond(at.as_millisecond()).unwrap())
+    json!(format!("{at:.3}"))
 }
 
 /// A served record as it is compared: lists in order, and without what `taken` names.

@@ -374,6 +374,15 @@ impl World {
         self.send(Method::GET, path, &all, None).await
     }
 
+    pub async fn read_with_method(&self, method: &Method, account: &str, path: &str) -> Reply {
+        let bearer = format!("Bearer {}", self.key);
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("x-account-id", account),
+        ];
+        self.send(method.clone(), path, &headers, None).await
+    }
+
     pub fn account_body(&self, token: &str) -> Value {
         json!({
             "provider": "smartsheet",
@@ -618,10 +627,36 @@ pub fn client() -> reqwest::ClientBuilder {
 pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
     let reply = request.send().await.unwrap();
     let (status, headers) = (reply.status(), reply.headers().clone());
-    Reply {
+    let reply = Reply {
         status,
         headers,
         bytes: reply.bytes().await.unwrap().to_vec(),
+    };
+    if reply.header("x-request-id").is_some()
+        && let Ok(body) = serde_json::from_slice(&reply.bytes)
+    {
+        check_timestamps(&body);
+    }
+    reply
+}
+
+/// Every timestamp that Rolecall serves is in one form, in whichever answer of whichever test.
+#[track_caller]
+pub fn check_timestamps(body: &Value) {
+    match body {
+        Value::Array(items) => items.iter().for_each(check_timestamps),
+        Value::Object(fields) => fields.values().for_each(check_timestamps),
+        Value::String(text) if text.parse::<jiff::Timestamp>().is_ok() => {
+            let fraction = text.as_bytes().get(19..);
+            let is_in_form = fraction.is_some_and(|fraction| {
+                fraction.len() == 5
+                    && fraction[0] == b'.'
+                    && fraction[1..4].iter().all(u8::is_ascii_digit)
+                    && fraction[4] == b'Z'
+            });
+            assert!(is_in_form, "{text}");
+        }
+        _ => {}
     }
 }
 

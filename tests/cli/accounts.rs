@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{office::Office, schema::Schema};
+use crate::{bench::timestamps, office::Office, schema::Schema};
 
 /// Ids that nobody has.
 const ABSURD: [&str; 6] = [
@@ -14,6 +14,41 @@ const ABSURD: [&str; 6] = [
     "01998ad6-3f35-7c58-9d37-9d27a1b1b8f0",
     "💣",
 ];
+
+#[tokio::test]
+async fn every_time_that_is_printed_has_three_digits_of_a_fraction() {
+    let office = Office::new().await;
+    let id = office.link().await;
+    let key = [
+        "keys",
+        "create",
+        "--project",
+        "acme",
+        "--expires-in",
+        "9d",
+        "--json",
+    ];
+    let key = office.run(&key).await.expect(0).json();
+    let key = key["id"].as_str().unwrap();
+    for (arguments, count) in [
+        (&["accounts", "list"][..], 1),
+        (&["accounts", "list", "--json"], 4),
+        (&["accounts", "show", &id], 4),
+        (&["accounts", "show", &id, "--json"], 6),
+        (&["accounts", "export", &id, "--format", "csv"], 80),
+        (&["accounts", "export", &id, "--format", "ndjson"], 80),
+        (&["keys", "list", "--project", "acme"], 3),
+        (&["keys", "list", "--project", "acme", "--json"], 3),
+        (&["keys", "expire", key, "--in", "1d"], 1),
+        (&["audit", "list"], 5),
+        (&["audit", "list", "--json"], 5),
+    ] {
+        // `expect` looks at each of them.
+        let out = office.run(arguments).await.expect(0).out;
+        let found = timestamps(&out).count();
+        assert!(found >= count, "{arguments:?}: {found}: {out}");
+    }
+}
 
 #[tokio::test]
 async fn an_account_is_linked_walked_shown_and_removed() {

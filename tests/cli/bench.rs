@@ -38,6 +38,8 @@ impl Outcome {
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
+        let other = timestamps(&self.out).find(|(_, is_in_form)| !is_in_form);
+        assert_eq!(other, None, "{self:?}");
         self
     }
 
@@ -56,6 +58,25 @@ impl Outcome {
         }
         self
     }
+}
+
+/// Each timestamp in a text, and whether it has three digits of a fraction and `Z`.
+pub fn timestamps(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    let has_form = |text: &[u8], form: &[u8]| {
+        text.len() == form.len()
+            && text.iter().zip(form).all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte == form,
+            })
+    };
+    let places = 0..text.len().saturating_sub(19);
+    places.filter_map(move |at| {
+        let found = text.as_bytes().get(at..at + 19)?;
+        has_form(found, b"0000-00-00T00:00:00").then_some(())?;
+        let rest = text.as_bytes().get(at + 19..at + 24);
+        let is_in_form = rest.is_some_and(|rest| has_form(rest, b".000Z"));
+        Some((&text[at..at + 19], is_in_form))
+    })
 }
 
 impl Bench {

@@ -13,7 +13,10 @@ use crate::{
         errors::MeErrors,
         query::Query,
     },
-    model::schema::{EnumValue, Warning},
+    model::{
+        schema::{EnumValue, Warning},
+        timestamp,
+    },
 };
 
 /// Who the account's token is.
@@ -40,6 +43,7 @@ pub struct Me {
     /// The fields that are null for everybody because of this token, and why.
     pub unavailable_fields: Vec<Warning>,
     /// When the provider last said so.
+    #[serde(serialize_with = "timestamp::serialize")]
     pub last_accessed_at: Timestamp,
 }
 
