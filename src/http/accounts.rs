@@ -482,6 +482,12 @@ pub struct ListParams {
     pub origin_owner_ids: Option<Vec<Filled>>,
 }
 
+/// An account's id as it is stored. What is no id is no account's.
+fn as_stored(id: &str) -> String {
+    id.parse::<AccountId>()
+        .map_or_else(|_| id.to_owned(), |id| id.to_string())
+}
+
 /// The filters of the list.
 fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
     let mut conditions = Vec::new();
@@ -497,7 +503,11 @@ fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
         if values.is_empty() {
             continue;
         }
-        let values: Vec<_> = values.into_iter().map(Cow::into_owned).collect();
+        let values = values.into_iter().map(|value| match field {
+            AccountField::Id => as_stored(&value),
+            _ => value.into_owned(),
+        });
+        let values: Vec<_> = values.collect();
         if field == AccountField::Status
             && let Some(other) = values.iter().find(|value| !StatusWord::is_one(value))
         {

@@ -98,8 +98,13 @@ fn filter(query: &mut Query<'_>) -> Result<Filter> {
             && id
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        // UUIDs are stored in lower case; the ids of other subjects have only the one spelling.
+        let stored = || {
+            id.parse::<AccountId>()
+                .map_or_else(|_| id.to_string(), |id| id.to_string())
+        };
         is_id
-            .then(|| id.into_owned())
+            .then(stored)
             .ok_or_else(|| invalid("subject_id must be an id, as an entry has it"))
     });
     Ok(Filter {

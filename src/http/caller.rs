@@ -215,7 +215,8 @@ fn named_account(request: &HttpRequest) -> Result<String> {
     match (header, query.as_deref()) {
         (None, None) => Err(required("no account is named")),
         (Some(id), None) | (None, Some(id)) => Ok(id.to_owned()),
-        (Some(header), Some(query)) if header == query => Ok(header.to_owned()),
+        // A UUID is the same in either case.
+        (Some(header), Some(query)) if header.eq_ignore_ascii_case(query) => Ok(header.to_owned()),
         (Some(_), Some(_)) => Err(required(
             "x-account-id and account_id name different accounts",
         )),
