@@ -391,11 +391,33 @@ impl std::error::Error for Error {
     }
 }
 
+/// A word of the caller's as a message may repeat it: in backticks, cut at 64 characters, and
+/// without what could end a line, steer a terminal or turn the direction of the text.
+pub fn quoted(word: &str) -> String {
+    const LONGEST: usize = 64;
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let shown = word.chars().filter(|c| !is_hidden(*c)).take(LONGEST);
+    format!("`{}`", shown.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_word_is_repeated_up_to_64_characters_and_never_with_a_control_character() {
+        assert_eq!(quoted("pagesize"), "`pagesize`");
+        assert_eq!(quoted(&"é".repeat(64)), format!("`{}`", "é".repeat(64)));
+        assert_eq!(quoted(&"é".repeat(65)), format!("`{}`", "é".repeat(64)));
+        let steering = "a\r\nb\u{1b}[31m\u{7f}\u{85}\u{202e}c\u{2028}\0";
+        assert_eq!(quoted(steering), "`ab[31mc`");
+    }
 
     #[test]
     fn every_kind_has_a_code_of_its_own_and_a_hint() {

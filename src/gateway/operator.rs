@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::since,
     directory::{ExpandSet, Resource},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, quoted},
     model::{
         account::Account,
         audit::Actor,
@@ -258,7 +258,7 @@ impl Operator {
             return Err(invalid(format!(
                 "the return URL {} must be https without a fragment, or http to localhost or a \
                  loopback address",
-                shown(bad)
+                quoted(bad)
             )));
         }
         let origins = &targets.opener_origins;
@@ -266,7 +266,7 @@ impl Operator {
             return Err(invalid(format!(
                 "the origin {} must be as browsers write one, such as https://app.example.org: \
                  https, or http to localhost or a loopback address, without a path",
-                shown(bad)
+                quoted(bad)
             )));
         }
         self.gateway
@@ -387,10 +387,6 @@ fn is_origin(text: &str) -> bool {
         return false;
     };
     is_redirect_url(text) && url.origin().ascii_serialization() == text
-}
-
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 fn invalid(message: String) -> Error {

@@ -23,10 +23,10 @@ use super::{
     error::ApiError,
     errors::{AccountErrors, AccountsErrors, LinkErrors, RefreshErrors, UpdateErrors},
     iam::me::Organization,
-    query::{Filled, Query, invalid as invalid_parameter, shown},
+    query::{Filled, Query, invalid as invalid_parameter},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, quoted},
     gateway::{
         Gateway,
         accounts::{AccountField, Disconnect, OneOf, Revocation},
@@ -513,7 +513,7 @@ fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
         {
             return Err(invalid_parameter(format!(
                 "{} is not a value of `status`",
-                shown(other)
+                quoted(other)
             )));
         }
         conditions.push(OneOf { field, values });

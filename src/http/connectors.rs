@@ -9,10 +9,10 @@ use super::{
     caller::{AccountsRead, Allowed},
     error::ApiError,
     errors::{ConnectorErrors, ConnectorsErrors},
-    query::{Query, invalid, shown},
+    query::{Query, invalid},
 };
 use crate::{
-    error::Result,
+    error::{Result, quoted},
     gateway::Gateway,
     model::connector::{ConnectorMeta, Models},
 };
@@ -164,7 +164,7 @@ fn check_include(request: &HttpRequest) -> Result<()> {
         None => Ok(()),
         Some(word) => Err(invalid(format!(
             "{} is not a value of `include`",
-            shown(word)
+            quoted(word)
         ))),
     }
 }

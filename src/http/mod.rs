@@ -20,7 +20,7 @@ use utoipa_actix_web::{scope, service_config::ServiceConfig};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
-    error::{Error, Kind},
+    error::{Error, Kind, quoted},
     telemetry::Metrics,
 };
 
@@ -127,7 +127,7 @@ async fn nothing_here(
             Kind::MethodNotAllowed,
             format!(
                 "{} is not served at this path",
-                query::shown(request.method().as_str())
+                quoted(request.method().as_str())
             ),
         )
     };

@@ -11,7 +11,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 
 /// The longest query string that is read; longer ones are refused.
 const LONGEST: usize = 8 * 1024;
@@ -46,7 +46,10 @@ impl<'a> Query<'a> {
             }
             let is_list = lists.contains(&name.as_ref());
             if !is_list && pairs.iter().any(|(known, _)| *known == name) {
-                return Err(invalid(format!("{} is given more than once", shown(&name))));
+                return Err(invalid(format!(
+                    "{} is given more than once",
+                    quoted(&name)
+                )));
             }
             pairs.push((name, decode(value)?));
         }
@@ -113,7 +116,7 @@ impl<'a> Query<'a> {
             None => Ok(()),
             Some((name, _)) => Err(invalid(format!(
                 "{} is not a parameter of this route",
-                shown(name)
+                quoted(name)
             ))),
         }
     }
@@ -211,12 +214,6 @@ fn decode(text: &str) -> Result<Cow<'_, str>> {
             .map(|decoded| Cow::Owned(decoded.into_owned())),
     };
     decoded.map_err(|_| invalid("the query string is not UTF-8 once percent-decoded"))
-}
-
-/// A caller's word as a message may repeat it: short, and without control characters.
-pub fn shown(word: &str) -> String {
-    let short: String = word.chars().filter(|c| !c.is_control()).take(40).collect();
-    format!("`{short}`")
 }
 
 pub fn invalid(message: impl Into<Cow<'static, str>>) -> Error {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     directory::{ExpandSet, FieldSet, Filter, Resource},
-    error::Result,
+    error::{Result, quoted},
     gateway::{
         Gateway,
         reading::{Answer, Coding, MaxAge, Selection, Want},
@@ -162,7 +162,7 @@ fn selection(resource: Resource, filter: Filter, query: &mut Query<'_>) -> Resul
     let unknown = |what: &str, name: &str| {
         invalid(format!(
             "{} is not a value of `{what}` for {}",
-            shown(name),
+            quoted(name),
             resource.as_str()
         ))
     };
