@@ -7,9 +7,9 @@ use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, time::Duration};
 use actix_web::{
     Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{ResponseHead, ServiceRequest, ServiceResponse},
     error::InternalError,
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     middleware::Next,
     web::Data,
 };
@@ -27,6 +27,8 @@ use crate::{
     telemetry::metrics::Word,
 };
 
+const NO_STORE: header::HeaderValue = header::HeaderValue::from_static("no-store");
+const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff");
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
 
 /// What a request id is the id of.
@@ -64,10 +66,37 @@ impl Noted {
         }
     }
 
+    /// Adds what every answer carries. One that says nothing of caches is kept by none.
     fn tell(&self, headers: &mut header::HeaderMap) {
         headers.insert(REQUEST_ID, header_value(self.request_id()));
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, NO_STORE);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         if let Some(standing) = self.0.standing.get() {
             quota::tell(standing, headers);
+        }
+    }
+}
+
+/// Whether the connection ends with the answer because the request offers another protocol, as
+/// Java's HTTP client does with every request (`Upgrade: h2c`).
+///
+/// The offer is ignored (RFC 9110, 7.8). But actix has noted it for the connection by the time that
+/// anybody sees the request: left alone, it answers `connection: upgrade` and then ends the
+/// connection without having said so, and a client that sends its next request on it loses that
+/// one. No answer can make it keep the connection. So the answer says that it ends.
+#[derive(Clone, Copy)]
+struct EndsConnection(bool);
+
+impl EndsConnection {
+    fn after(request: &ServiceRequest) -> Self {
+        Self(request.head().connection_type() == ConnectionType::Upgrade)
+    }
+
+    fn tell(self, answer: &mut ResponseHead) {
+        if self.0 {
+            answer.set_connection_type(ConnectionType::Close);
         }
     }
 }
@@ -99,6 +128,7 @@ pub async fn finish(
         // Answered as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
+    let ends = EndsConnection::after(&request);
     let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
     let id = noted.request_id();
     let note = |route: Option<&str>, status: StatusCode| {
@@ -113,6 +143,7 @@ pub async fn finish(
         Ok(Err(error)) => {
             let mut answer = refusal(&error, id, clock);
             noted.tell(answer.headers_mut());
+            ends.tell(answer.head_mut());
             note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
@@ -121,6 +152,7 @@ pub async fn finish(
             let error = ApiError(Error::internal("a handler panicked"));
             let mut answer = error.answer(id, clock.now());
             noted.tell(answer.headers_mut());
+            ends.tell(answer.head_mut());
             note(None, answer.status());
             return Err(InternalError::from_response(error, answer).into());
         }
@@ -142,6 +174,7 @@ pub async fn finish(
         response = response.into_response(answer);
     }
     noted.tell(response.headers_mut());
+    ends.tell(response.response_mut().head_mut());
     let route = response.request().match_pattern();
     note(route.as_deref(), response.status());
     Ok(response)

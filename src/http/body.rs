@@ -13,8 +13,9 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
+use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 
 /// The largest body that is read.
 const LARGEST: usize = 1024 * 1024;
@@ -27,7 +28,7 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 ///
 /// # Errors
 /// `invalid_body`.
-pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Payload) -> Result<T> {
+pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<T> {
     let media_type = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -40,14 +41,12 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(invalid("the body must be sent without a content-encoding"));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| invalid("the body ended before its end"))?;
-        if body.len() + chunk.len() > LARGEST {
-            return Err(invalid("the body is larger than 1 MiB"));
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = whole(request, payload, LARGEST)
+        .await
+        .map_err(|unread| match unread {
+            Unread::Incomplete => invalid("the body ended before its end"),
+            Unread::TooLarge => invalid("the body is larger than 1 MiB"),
+        })?;
     if depth(&body) > 64 {
         return Err(invalid("the body is nested deeper than 64 levels"));
     }
@@ -61,7 +60,7 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
             .iter()
             .any(|start| text.starts_with(start));
         if is_about_keys {
-            invalid(format!("the body has a fault: {text}"))
+            invalid(format!("the body has a fault: {}", with_key_cut(&text)))
         } else {
             invalid(format!(
                 "the body is not the JSON object that is expected: fault at line {} column {}",
@@ -70,6 +69,69 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, mut payload: Paylo
             ))
         }
     })
+}
+
+/// Why a body could not be read whole.
+pub enum Unread {
+    /// The connection, or the coding of the body, ended before the body did.
+    Incomplete,
+    TooLarge,
+}
+
+/// Reads the body of `request`, of at most `largest` bytes. It may hold secrets.
+///
+/// A body is as long as its head says (RFC 9112, 6.3), whatever other protocol the head offers:
+/// actix reads the body of a request with `Upgrade: websocket` until the connection ends, and then
+/// both sides would wait for each other.
+pub async fn whole(
+    request: &HttpRequest,
+    mut payload: Payload,
+    largest: usize,
+) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let length = length(request);
+    let room = length.unwrap_or(largest).min(16 * 1024);
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    while length.is_none_or(|length| body.len() < length) {
+        let Some(chunk) = payload.next().await else {
+            break;
+        };
+        let chunk = chunk.map_err(|_| Unread::Incomplete)?;
+        let left = length.map_or(chunk.len(), |length| length - body.len());
+        let chunk = &chunk[..chunk.len().min(left)];
+        if body.len() + chunk.len() > largest {
+            return Err(Unread::TooLarge);
+        }
+        body.extend_from_slice(chunk);
+    }
+    Ok(body)
+}
+
+/// How long the body is; None where it comes in chunks.
+fn length(request: &HttpRequest) -> Option<usize> {
+    let headers = request.headers();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok());
+    // The parser has refused whatever is no number; one that is larger than memory has no end.
+    Some(length.map_or(0, |length| length.trim().parse().unwrap_or(usize::MAX)))
+}
+
+/// serde's words about a key, with the key itself cut: it is the caller's. What follows it are names
+/// of ours.
+fn with_key_cut(text: &str) -> String {
+    const UNKNOWN: &str = "unknown field `";
+    let parts = text.strip_prefix(UNKNOWN).and_then(|rest| {
+        let end = rest
+            .rfind("`, expected ")
+            .or_else(|| rest.rfind("`, there are no fields"))?;
+        Some((&rest[..end], &rest[end + 1..]))
+    });
+    match parts {
+        Some((key, rest)) => format!("unknown field {}{rest}", quoted(key)),
+        None => text.to_owned(),
+    }
 }
 
 /// Reads a key that is there, so that null is a value like any other and not an absent key.
@@ -150,7 +212,21 @@ fn depth(body: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::depth;
+    use super::{depth, with_key_cut};
+
+    #[test]
+    fn a_key_of_the_callers_is_repeated_cut_and_what_was_expected_stays() {
+        let said =
+            |key: &str| format!("unknown field `{key}`, expected `a` or `b` at line 1 column 9");
+        assert_eq!(with_key_cut(&said("labl")), said("labl"));
+        assert_eq!(with_key_cut(&said(&"x".repeat(900))), said(&"x".repeat(64)));
+        assert_eq!(
+            with_key_cut(&said("a\n`, expected `c")),
+            said("a`, expected `c")
+        );
+        let missing = "missing field `scopes` at line 1 column 2";
+        assert_eq!(with_key_cut(missing), missing);
+    }
 
     #[test]
     fn depth_counts_brackets_outside_of_texts() {

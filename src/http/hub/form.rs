@@ -6,12 +6,11 @@ use actix_web::{
     http::header::{self, HeaderName},
     web::Payload,
 };
-use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
-use zeroize::Zeroizing;
 
 use super::cookie::Kept;
+use crate::http::body::whole;
 
 const LARGEST: usize = 16 * 1024;
 
@@ -31,7 +30,7 @@ impl Form {
         if !is_from(request, origin) || !is_form(request) {
             return None;
         }
-        let body = whole(payload).await?;
+        let body = whole(request, payload, LARGEST).await.ok()?;
         let fields = form_urlencoded::parse(&body)
             .map(|(name, value)| (name.into_owned(), value.into_owned().into()));
         let form = Self(fields.collect());
@@ -72,18 +71,6 @@ fn is_form(request: &HttpRequest) -> bool {
         it.trim()
             .eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }) && !request.headers().contains_key(header::CONTENT_ENCODING)
-}
-
-async fn whole(mut payload: Payload) -> Option<Zeroizing<Vec<u8>>> {
-    let mut body = Zeroizing::new(Vec::with_capacity(LARGEST));
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.ok()?;
-        if body.len() + chunk.len() > LARGEST {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body)
 }
 
 #[cfg(test)]
