@@ -91,11 +91,22 @@ pub fn take(resource: Resource, query: &mut Query<'_>) -> Result<Filter> {
     Ok(filter)
 }
 
+/// An address or an id. Neither has a space in it: there was a plus sign, most likely, which a
+/// query means a space by, and the answer would be that there is nobody.
 fn take_text(query: &mut Query<'_>, name: &'static str) -> Result<Option<Box<str>>> {
-    match query.take(name) {
-        Some(text) if text.is_empty() => Err(invalid(format!("{name} must not be empty"))),
-        text => Ok(text.map(Box::from)),
+    let Some(text) = query.take(name) else {
+        return Ok(None);
+    };
+    if text.is_empty() {
+        return Err(invalid(format!("{name} must not be empty")));
     }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(invalid(format!(
+            "{name} must be without spaces and control characters; in a query + means a space, and a \
+             plus sign is %2B"
+        )));
+    }
+    Ok(Some(text.into()))
 }
 
 fn take_word<T: Copy>(
@@ -125,7 +136,7 @@ fn take_moment(query: &mut Query<'_>, name: &'static str) -> Result<Option<Times
     moment(&text).map(Some).ok_or_else(|| {
         invalid(format!(
             "{name} must be a moment as YYYY-MM-DDTHH:MM:SS, with a fraction or without, and then Z or \
-             an offset as +HH:MM (in a query, %2BHH:MM)"
+             an offset as +HH:MM (in a query + means a space: write %2BHH:MM)"
         ))
     })
 }

@@ -10,24 +10,27 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use super::{
     caller::{IamRead, NamedAccount},
     error::ApiError,
-    query::{Query, invalid, shown},
+    query::{Query, invalid},
 };
 use crate::{
     directory::{ExpandSet, FieldSet, Filter, Resource},
     error::{Result, quoted},
     gateway::{
         Gateway,
-        reading::{Answer, Coding, MaxAge, Selection, Want},
+        reading::{Answer, Coding, Selection, Want},
     },
 };
 
 pub mod filter;
 pub mod groups;
 pub mod me;
+mod negotiation;
 pub mod policies;
 pub mod roles;
 pub mod summary;
 pub mod users;
+
+use negotiation::{accepted_coding, max_age};
 
 const PAGE_SIZE: u64 = 25;
 const LARGEST_PAGE: u64 = 100;
@@ -258,58 +261,4 @@ fn is_known(known: &[&str], etag: &str) -> bool {
 /// Weak comparison (RFC 9110, 8.8.3.2) leaves the weakness mark out.
 fn weakly(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
-}
-
-/// The request's `Cache-Control` (RFC 9111, 5.2.1); other directives ask nothing of us.
-fn max_age(request: &HttpRequest) -> Result<MaxAge> {
-    let mut wanted = MaxAge::Any;
-    let directives = request
-        .headers()
-        .get_all(header::CACHE_CONTROL)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|directive| directive.trim().to_ascii_lowercase());
-    for directive in directives {
-        if directive == "no-cache" {
-            return Ok(MaxAge::New);
-        }
-        if let Some(seconds) = directive.strip_prefix("max-age=") {
-            let seconds = seconds.trim_matches('"');
-            // Digits alone: `u64::from_str` would also take a leading plus sign.
-            let is_number = seconds.bytes().all(|byte| byte.is_ascii_digit());
-            let seconds = is_number.then(|| seconds.parse().ok()).flatten();
-            wanted = MaxAge::Seconds(seconds.ok_or_else(|| {
-                invalid("max-age in Cache-Control must be a whole number of seconds")
-            })?);
-        }
-    }
-    Ok(wanted)
-}
-
-/// The best coding that we have and the caller takes: zstd, then gzip.
-fn accepted_coding(request: &HttpRequest) -> Coding {
-    let mut best = Coding::Identity;
-    let offers = request
-        .headers()
-        .get_all(header::ACCEPT_ENCODING)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    for offer in offers {
-        let mut parts = offer.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let is_refused = parts.any(|part| {
-            part.strip_prefix("q=")
-                .is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0))
-        });
-        if is_refused {
-            continue;
-        }
-        if name.eq_ignore_ascii_case("zstd") {
-            return Coding::Zstd;
-        }
-        if name.eq_ignore_ascii_case("gzip") {
-            best = Coding::Gzip;
-        }
-    }
-    best
 }

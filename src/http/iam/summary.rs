@@ -48,7 +48,7 @@ pub async fn get_summary(
     let mut query = Query::parse(request.query_string())?;
     query.take("account_id");
     query.finish()?;
-    let max_age = super::max_age(&request)?;
+    let max_age = super::negotiation::max_age(&request)?;
     let known = super::known_etags(&request);
     let answer = gateway
         .summary(&account.0, max_age, |etag| super::is_known(&known, etag))
