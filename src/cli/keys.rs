@@ -34,11 +34,11 @@ pub enum Command {
         /// The project that the key is for
         #[arg(long)]
         project: String,
-        /// What the key may be used for: iam:read, accounts:read, accounts:write, walks:write, admin
         #[arg(
             long,
             value_delimiter = ',',
-            default_value = "iam:read,accounts:read,accounts:write,walks:write"
+            default_value = "iam:read,accounts:read,accounts:write,walks:write",
+            help = format!("What the key may be used for, of: {}", Scope::ALL.map(Scope::as_str).join(", "))
         )]
         scopes: Vec<Scope>,
         /// What the key is for, in your words

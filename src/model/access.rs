@@ -71,10 +71,7 @@ impl FromStr for Scope {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown scope; the scopes are iam:read, accounts:read, accounts:write, accounts:assume, \
-     profiles:write, walks:write and admin"
-)]
+#[error("unknown scope; the scopes are {}", Scope::ALL.map(Scope::as_str).join(", "))]
 pub struct UnknownScope;
 
 /// What a key is for, in the words of whoever made it: 1 to 255 characters, not all of them

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rolecall::model::access::Scope;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Outcome, client};
@@ -225,4 +226,24 @@ async fn what_is_unknown_or_not_meant_is_told_and_changes_nothing() {
     let keys = listed(&bench, "acme").await;
     assert_eq!((keys.len(), &keys[0]["expires_at"]), (1, &Value::Null));
     assert_eq!(keys[0]["status"], "active");
+}
+
+#[tokio::test]
+async fn the_help_lists_every_scope_and_so_does_the_refusal_of_another() {
+    let bench = furnished().await;
+    let help = bench.run(&["keys", "create", "--help"]).await.expect(0).out;
+    let (_, scopes) = help.split_once("--scopes").unwrap();
+    let scopes = scopes.split("\n      --").next().unwrap();
+    let (_, scopes) = scopes.split_once("of: ").unwrap();
+    let (scopes, default) = scopes.split_once("[default: ").unwrap();
+    let listed: Vec<_> = scopes.trim().split(", ").collect();
+    assert_eq!(listed, Scope::ALL.map(Scope::as_str));
+    for word in default.trim_end().trim_end_matches(']').split(',') {
+        assert!(listed.contains(&word), "{word}");
+    }
+    let wrong = ["keys", "create", "--project", "acme", "--scopes", "all"];
+    let refused = bench.run(&wrong).await.expect(2);
+    for scope in Scope::ALL {
+        assert!(refused.err.contains(scope.as_str()), "{refused:?}");
+    }
 }
