@@ -10,6 +10,7 @@ mod assume_user;
 mod attacks;
 mod audit;
 mod browser;
+mod clients;
 mod connectors;
 mod errors;
 mod examples;
