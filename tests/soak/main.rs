@@ -15,6 +15,7 @@
 //! * [`replicas`]: two processes on one PostgreSQL database are one, whichever is killed.
 //! * [`refresh`]: tokens that are good once are refreshed once, and none is lost but in a kill's
 //!   window, or silently.
+//! * [`java`]: the default HTTP client of a JDK loses no call.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
@@ -26,6 +27,7 @@
 mod crowd;
 mod export;
 mod faults;
+mod java;
 mod judge;
 mod kill;
 mod odd_records;

@@ -195,6 +195,23 @@ impl House {
         }
     }
 
+    /// Where the process is reached.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Links an account, and gives its id once its first walk is sealed.
+    pub async fn linked(&self, served: &mut Served) -> String {
+        self.up(served).await;
+        let body = self.account_body();
+        let account = self.ask(Method::POST, "/accounts", None, Some(&body)).await;
+        let account: Value = serde_json::from_slice(&account.unwrap().bytes).unwrap();
+        let id = account["id"].as_str().unwrap().to_owned();
+        let (read, _) = self.first_answer(served, "/iam/users", &id).await;
+        assert_eq!(read.status, 200);
+        id
+    }
+
     /// Waits until the process answers at all.
     pub async fn up(&self, served: &mut Served) {
         self.first_answer(served, "/health/live", "").await;
