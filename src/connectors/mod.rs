@@ -64,8 +64,8 @@ pub enum Presence<T> {
 
 /// A provider that Rolecall can read a directory from.
 ///
-/// Errors are [`CallError`]s whose kind says what the provider's answer means: a 403 is
-/// `Forbidden`, a reply off its shape is `InvalidReply`, and so on.
+/// Errors are [`CallError`]s whose kind says what the provider's answer means: a 403 with the
+/// provider's own code is `Forbidden`, a reply off its shape is `InvalidReply`, and so on.
 #[async_trait]
 pub trait Connector: Send + Sync {
     /// The word in `provider`, such as `smartsheet`.

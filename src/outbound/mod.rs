@@ -84,9 +84,9 @@ pub struct CallError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallErrorKind {
-    /// The provider does not take this credential (401).
+    /// The provider does not take this credential (401 with the provider's own code).
     Unauthorized,
-    /// The provider takes it, but not for this (403).
+    /// The provider takes it, but not for this (403 with the provider's own code).
     Forbidden,
     /// The provider takes it, but not in the place of the user that it is to stand for. Only a
     /// connector can tell.
@@ -100,7 +100,8 @@ pub enum CallErrorKind {
     Refused,
     /// 429, and the retries that the budget allows are used up.
     Throttled,
-    /// No answer, or a 5xx, after the retries; or the breaker is open.
+    /// No answer, a 5xx, or a 401 or 403 without the provider's own code, after the retries; or
+    /// the breaker is open.
     Unavailable,
     /// The token's budget is shared, and what is left of it could not be learnt: nothing was sent.
     BudgetUnknown,

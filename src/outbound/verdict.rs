@@ -1,7 +1,9 @@
 //! What an answer comes to: what was asked for, or a fault and what may be done about it.
 //!
 //! The status decides, and where the connector knows more by the provider's own code, that. A
-//! 4xx is final whatever its code says, but for a rate limit.
+//! 4xx is final whatever its code says, with two exceptions: a rate limit, and a 401 or 403 in
+//! which the provider's code says nothing about rights. Proxies and load balancers answer so too;
+//! it is a failure on the way, and is tried again like one.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -71,6 +73,10 @@ pub enum Nature {
     PassingSlowly,
     /// Asking again will not help.
     Lasting,
+    /// The provider does not take the credential, whether it says so with a 401 or a 403.
+    CredentialRefused,
+    /// The provider takes the credential, but not for this: 401 or 403.
+    NotPermitted,
 }
 
 /// A try that came to nothing.
@@ -130,6 +136,17 @@ impl Fault {
         let is_throttled = status == 429 || complaint.nature == Nature::Throttled;
         let (kind, remedy) = match (status, complaint.nature) {
             _ if is_throttled => (CallErrorKind::Throttled, Remedy::WaitOut),
+            (401 | 403, Nature::PassingSlowly) => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Minutes),
+            ),
+            (401 | 403, Nature::Lasting) => (CallErrorKind::Unavailable, Remedy::None),
+            (401 | 403, nature) if nature == Nature::Passing || complaint.code.is_none() => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Seconds),
+            ),
+            (401 | 403, Nature::CredentialRefused) => (CallErrorKind::Unauthorized, Remedy::None),
+            (401 | 403, Nature::NotPermitted) => (CallErrorKind::Forbidden, Remedy::None),
             (401, _) => (CallErrorKind::Unauthorized, Remedy::None),
             (403, _) => (CallErrorKind::Forbidden, Remedy::None),
             (404, _) => (CallErrorKind::NotFound, Remedy::None),
@@ -155,6 +172,9 @@ impl Fault {
         };
         let detail = match complaint.code {
             Some(code) => format!("the provider answered {status} with code {code}"),
+            None if matches!(status, 401 | 403) => {
+                format!("{status} without a code of the provider: a proxy's, it may be")
+            }
             None => format!("the provider answered {status}"),
         };
         Self {

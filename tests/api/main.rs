@@ -26,6 +26,7 @@ mod odd_pages;
 mod odd_records;
 mod openapi;
 mod paging;
+mod proxies;
 mod quota;
 mod raw;
 mod refresh;

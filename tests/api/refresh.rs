@@ -457,6 +457,29 @@ async fn an_access_token_that_cannot_be_renewed_yet_is_no_reason_to_sign_in_agai
 }
 
 #[tokio::test]
+async fn a_proxy_that_refuses_says_nothing_of_either_token() {
+    let signed = Signed::new().await;
+    let account = signed.link_and_walk().await;
+    for status in [401, 403] {
+        let page = json!({"kind": "body", "status": status, "content_type": "text/html",
+            "body": "<html>invalid_grant</html>"});
+        signed.faults_of_tokens(&page).await;
+        let seen = signed.refresh(&account).await.expect(200);
+        assert_eq!(seen["credential"]["state"], "healthy", "{seen}");
+        assert_eq!(seen["status"], "active");
+        assert_eq!(seen["status_reasons"][0]["code"], "refresh_failed");
+        // Nor is a token refreshed for a proxy's word about it.
+        let me = json!({"match": {"path_prefix": "/users/me"}, "fault": page});
+        signed.world.faults(&json!([me])).await;
+        let walk = signed.world.walk(&account.id).await;
+        assert_eq!(walk["reason"], "provider_unavailable", "{walk}");
+        signed.world.no_faults().await;
+        assert_eq!(signed.world.walk(&account.id).await["state"], "sealed");
+        assert_eq!(signed.lives(&account).await, [true]);
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_is_down_costs_nothing() {
     let signed = Signed::new().await;
     let account = signed.link_and_walk().await;

@@ -527,7 +527,12 @@ impl World {
 
     /// From now on the provider answers nothing but this status.
     pub async fn provider_answers(&self, status: u16) {
-        let fault = json!({"kind": "status", "status": status, "error_code": 4000});
+        let code = match status {
+            401 => 1002,
+            403 => 1004,
+            _ => 4000,
+        };
+        let fault = json!({"kind": "status", "status": status, "error_code": code});
         self.faults(&json!([{"match": {}, "fault": fault}])).await;
     }
 

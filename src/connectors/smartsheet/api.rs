@@ -95,9 +95,11 @@ pub(super) fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]
 
 /// What Smartsheet's error codes say about trying again; the rest is as the status has it.
 fn complaint(answer: &Answer) -> Complaint {
-    let body: wire::ErrorBody = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let body = wire::ErrorBody::read(answer.body());
     Complaint {
         nature: match body.error_code {
+            Some(1001 | 1002 | 1003 | 1005) => Nature::CredentialRefused,
+            Some(1004) => Nature::NotPermitted,
             Some(4000) => Nature::Lasting,
             Some(4001) => Nature::PassingSlowly,
             Some(4002 | 4004) => Nature::Passing,

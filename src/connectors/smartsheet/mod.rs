@@ -1,7 +1,7 @@
 //! Smartsheet, API 2.0.
 //!
 //! * `api`: paths, paging, error codes.
-//! * `wire`: its JSON as it comes.
+//! * `wire`: its JSON as it comes; `fields`: single fields out of a reply that may be anything.
 //! * `map`: from its words to ours; `roles`: what it has for roles.
 //! * `oauth`: consent and tokens.
 //!
@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod api;
+mod fields;
 mod map;
 mod oauth;
 mod roles;

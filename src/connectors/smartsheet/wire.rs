@@ -15,6 +15,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::fields;
+
 /// A field of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Slot<T> {
@@ -300,11 +302,22 @@ pub(super) struct Plan {
 }
 
 /// An error's body, as far as it is safe to repeat: its `message` may name people.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
     pub(super) error_code: Option<i64>,
     pub(super) ref_id: Option<String>,
+}
+
+impl ErrorBody {
+    /// Empty for what is no error of Smartsheet's.
+    pub(super) fn read(body: &[u8]) -> Self {
+        let text = fields::text(body);
+        let [code, reference] = fields::pick(&text, ["errorCode", "refId"]).unwrap_or_default();
+        Self {
+            error_code: code.and_then(fields::error_code),
+            ref_id: reference.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ fn smartsheet_like(answer: &Answer) -> Complaint {
         code,
         reference: None,
         nature: match code {
+            Some(1003) => Nature::CredentialRefused,
+            Some(1004) => Nature::NotPermitted,
             Some(4000) => Nature::Lasting,
             Some(4001) => Nature::PassingSlowly,
             Some(4002 | 4004) => Nature::Passing,
@@ -41,7 +43,16 @@ async fn each_answer_gets_the_tries_that_it_deserves() {
     for (status, code, expected) in [
         (400, 1008, (1, Refused)),
         (401, 1002, (1, Unauthorized)),
+        (401, 1003, (1, Unauthorized)),
+        (403, 1003, (1, Unauthorized)),
         (403, 1004, (1, Forbidden)),
+        (401, 1004, (1, Forbidden)),
+        (403, 9999, (1, Forbidden)),
+        // Trouble of the provider's own is no word about rights.
+        (401, 4000, (1, Unavailable)),
+        (403, 4001, (4, Unavailable)),
+        (403, 4002, (4, Unavailable)),
+        (401, 4003, (5, Throttled)),
         (404, 1006, (1, NotFound)),
         (404, 4002, (1, NotFound)),
         (410, 4005, (1, Refused)),
@@ -63,8 +74,40 @@ async fn each_answer_gets_the_tries_that_it_deserves() {
 }
 
 #[tokio::test]
+async fn a_401_or_403_without_the_providers_code_is_a_failure_on_the_way() {
+    for status in [401, 403] {
+        for body in ["", "<html>", r#"{"message":"Forbidden"}"#] {
+            let provider = Provider::start(move |_| answer(status, "", body)).await;
+            let caller = provider.caller().with_priority(Priority::Interactive);
+            let error = provider
+                .get_with(&caller, smartsheet_like)
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (error.kind, error.status, error.code),
+                (CallErrorKind::Unavailable, Some(status), None)
+            );
+            assert_eq!(caller.calls(), 4);
+            // And the breaker counts them as it counts others.
+            provider
+                .get_with(&caller, smartsheet_like)
+                .await
+                .unwrap_err();
+            assert_eq!(caller.calls(), 5);
+            provider
+                .get_with(&caller, smartsheet_like)
+                .await
+                .unwrap_err();
+            assert_eq!(caller.calls(), 5);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_passes_is_waited_out() {
     for trouble in [
+        answer(401, "", "<html>"),
+        answer(403, "", r#"{"message":"Forbidden"}"#),
         answer(503, "", "<html>"),
         answer(500, "", r#"{"errorCode":4004}"#),
         Act::Reset,

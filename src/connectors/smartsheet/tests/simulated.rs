@@ -336,6 +336,47 @@ async fn a_refusal_keeps_the_providers_code_and_reference_but_no_words() {
 }
 
 #[tokio::test]
+async fn only_smartsheets_own_code_says_that_a_token_is_refused_or_may_not() {
+    use CallErrorKind::{Forbidden, Unauthorized, Unavailable};
+    let world = World::start().await;
+    for (status, body, expected) in [
+        (401, r#"{"errorCode":1002}"#, (Unauthorized, Some(1002))),
+        (401, r#"{"errorCode":"1003"}"#, (Unauthorized, Some(1003))),
+        (403, r#"{"errorCode":"1003"}"#, (Unauthorized, Some(1003))),
+        (
+            403,
+            r#"{"errorCode":"1004","refId":7}"#,
+            (Forbidden, Some(1004)),
+        ),
+        (401, r#"{"errorCode":1004}"#, (Forbidden, Some(1004))),
+        (403, r#"{"errorCode":1013}"#, (Forbidden, Some(1013))),
+        (401, r#"{"errorCode":403}"#, (Unavailable, None)),
+        (403, r#"{"errorCode":"denied"}"#, (Unavailable, None)),
+        (
+            403,
+            r#"{"errorCode":null,"message":"no"}"#,
+            (Unavailable, None),
+        ),
+        (403, r#"{"errorCode":[1004]}"#, (Unavailable, None)),
+        (403, r#"{"message":"Forbidden"}"#, (Unavailable, None)),
+        (401, r#"[1002]"#, (Unavailable, None)),
+        (401, r#"{"errorCode":1002"#, (Unavailable, None)),
+        (403, "<html>1004</html>", (Unavailable, None)),
+        (401, "", (Unavailable, None)),
+        (403, r#"{"errorCode":4000}"#, (Unavailable, Some(4000))),
+    ] {
+        let fault = json!({"kind": "body", "status": status, "content_type": "text/html",
+            "body": body});
+        world.fault("/2.0/", fault).await;
+        let error = Smartsheet
+            .identify(&world.session(ADMIN))
+            .await
+            .unwrap_err();
+        assert_eq!((error.kind, error.code), expected, "{status} {body}");
+    }
+}
+
+#[tokio::test]
 async fn totals_that_are_not_known_are_none() {
     let world = World::start().await;
     let session = world.session(ADMIN);

@@ -1,0 +1,135 @@
+//! Single fields out of a reply that may be anything: an error's body, a token reply. Whatever else
+//! is in it, and however odd, costs nothing: a reply that says one thing clearly has said it.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
+
+/// A body as text. Bytes that are no UTF-8 are replaced, and a byte order mark is dropped.
+pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    String::from_utf8_lossy(body)
+}
+
+/// The fields of these names, unread; None if the text is no JSON object. Of a field that is there
+/// twice the last counts, unless it is null.
+pub(super) fn pick<'a, const N: usize>(
+    text: &'a str,
+    names: [&str; N],
+) -> Option<[Option<&'a RawValue>; N]> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let picked = Pick(names).deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    Some(picked)
+}
+
+struct Pick<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Pick<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut picked = [None; N];
+        // A name is read by itself too: one that is no text must not hide the others.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let name: Option<String> = serde_json::from_str(name.get()).ok();
+            let index = self
+                .0
+                .iter()
+                .position(|known| Some(*known) == name.as_deref());
+            let Some(index) = index else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let raw: &RawValue = map.next_value()?;
+            if picked[index].is_none() || raw.get() != "null" {
+                picked[index] = Some(raw);
+            }
+        }
+        Ok(picked)
+    }
+}
+
+/// A field as JSON; None where it holds what no JSON value can (a lone surrogate, a number of a
+/// thousand digits).
+pub(super) fn value(raw: &RawValue) -> Option<Value> {
+    Value::deserialize(raw).ok()
+}
+
+/// One of Smartsheet's error codes: a number, or the text of one. They begin at 1001; a smaller
+/// number is the status again, or none of Smartsheet's, and says nothing.
+pub(super) fn error_code(raw: &RawValue) -> Option<i64> {
+    let code: i64 = match value(raw)? {
+        Value::Number(number) => match number.as_i64() {
+            Some(code) => code,
+            None => number.to_string().strip_suffix(".0")?.parse().ok()?,
+        },
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (code > 1000).then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(body: &str) -> Option<i64> {
+        let [code] = pick(body, ["errorCode"])?;
+        code.and_then(error_code)
+    }
+
+    #[test]
+    fn an_error_code_is_a_number_or_the_text_of_one() {
+        for (body, code) in [
+            (r#"{"errorCode":1003}"#, Some(1003)),
+            (r#"{"errorCode":"1003"}"#, Some(1003)),
+            (r#"{"errorCode":1003.0}"#, Some(1003)),
+            (r#"{"errorCode":1003.5}"#, None),
+            (r#"{"errorCode":" 1003 ","errorCode":null}"#, Some(1003)),
+            (
+                r#"{"error\u0043ode":1003,"\ud800":"\udfff","x":1e999}"#,
+                Some(1003),
+            ),
+            (r#"{"errorCode":1002,"errorCode":1003}"#, Some(1003)),
+            (r#"{"errorCode":403}"#, None),
+            (r#"{"errorCode":0}"#, None),
+            (r#"{"errorCode":-1003}"#, None),
+            (r#"{"errorCode":"forbidden"}"#, None),
+            (r#"{"errorCode":"\ud800"}"#, None),
+            (r#"{"errorCode":null}"#, None),
+            (r#"{"errorCode":[1003]}"#, None),
+            (r#"{"errorCode":true}"#, None),
+            (r#"{"message":"Forbidden"}"#, None),
+            (r#"{"errorCode":1003"#, None),
+            (r#"{"errorCode":1003} trailing"#, None),
+            ("[1003]", None),
+            ("<html>1003</html>", None),
+            ("", None),
+        ] {
+            assert_eq!(code_of(body), code, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_text_whatever_it_is() {
+        assert_eq!(text(b"\xef\xbb\xbf{}"), "{}");
+        assert_eq!(text(b"a\xffb"), "a\u{fffd}b");
+    }
+}
