@@ -63,6 +63,12 @@ pub enum Fault {
         content_type: String,
         body: String,
     },
+    /// What was served, said in another form and with another status: `{{name}}` stands for the
+    /// field of that name. What was refused is left as it is.
+    Reshape {
+        status: u16,
+        body: String,
+    },
     OmitField {
         field: String,
     },
@@ -93,7 +99,9 @@ impl Fault {
     fn check(&self) -> Result<(), String> {
         let is_header = |text: &str| text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
         match self {
-            Fault::Status { status, .. } | Fault::Body { status, .. }
+            Fault::Status { status, .. }
+            | Fault::Body { status, .. }
+            | Fault::Reshape { status, .. }
                 if !(200..600).contains(status) =>
             {
                 Err(format!("{status} is not a final HTTP status"))
@@ -136,7 +144,25 @@ impl Fault {
         if let Some(body) = edited {
             reply.body = body;
         }
+        if let Fault::Reshape { status, body } = self
+            && (200..300).contains(&reply.status)
+        {
+            reply.body = filled(body, &reply.body).into();
+            reply.status = *status;
+        }
     }
+}
+
+/// A form with the fields of a served body in it: texts as they are, anything else as JSON.
+fn filled(form: &str, served: &[u8]) -> String {
+    let served: Value = serde_json::from_slice(served).unwrap_or_default();
+    let fields = served.as_object().into_iter().flatten();
+    fields.fold(form.to_owned(), |form, (name, value)| {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        form.replace(&format!("{{{{{name}}}}}"), &text)
+    })
 }
 
 type Object = serde_json::Map<String, Value>;
@@ -253,6 +279,24 @@ mod tests {
             Some(Fault::EmptyPage)
         );
         assert_eq!(faults.strike(&get("/2.0/groups"), None), None);
+    }
+
+    #[test]
+    fn what_was_served_is_said_in_another_form() {
+        let fault: Fault = serde_json::from_value(serde_json::json!({
+            "kind": "reshape", "status": 500,
+            "body": r#"{"t":{"a":"{{access_token}}","e":{{expires_in}},"x":"{{none}}"}}"#,
+        }))
+        .unwrap();
+        let served = serde_json::json!({"access_token": "A", "expires_in": 7});
+        let mut reply = Reply::json(200, &served);
+        fault.edit(&mut reply);
+        assert_eq!(reply.status, 500);
+        assert_eq!(reply.body, r#"{"t":{"a":"A","e":7,"x":"{{none}}"}}"#);
+        let mut refused = Reply::json(400, &served);
+        fault.edit(&mut refused);
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.body, r#"{"access_token":"A","expires_in":7}"#);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub mod oauth;
 mod session;
 pub mod smartsheet;
 
-use oauth::{AuthorizeRequest, IssuedPair, TokenError, TokenRequest};
+use oauth::{AuthorizeRequest, IssuedTokens, TokenError, TokenRequest};
 pub use session::{Renewal, Session};
 
 /// One page of a provider's list.
@@ -137,7 +137,10 @@ pub trait Connector: Send + Sync {
         &self,
         outbound: &Outbound,
         request: TokenRequest<'_>,
-    ) -> Result<IssuedPair, TokenError>;
+    ) -> Result<IssuedTokens, TokenError>;
+
+    /// Whether a refusal of an access token (`Unauthorized`) says no more than that its time is over.
+    fn is_expired(&self, refusal: &CallError) -> bool;
 
     /// Revokes the session's token at the provider, and with it the pair that it is of. That one is
     /// not taken any more (`Unauthorized`) says nothing of the others of its grant: whoever spent

@@ -48,15 +48,18 @@ pub enum TokenGrant<'a> {
     RefreshToken(&'a SecretString),
 }
 
-/// A new pair (RFC 6749, 5.1).
+/// What a token reply brought (RFC 6749, 5.1): an access token, a refresh token, or both. A field
+/// that is absent or cannot be read is None, and costs the others nothing.
 #[derive(Debug, Clone)]
-pub struct IssuedPair {
-    pub access_token: SecretString,
-    pub refresh_token: SecretString,
-    pub expires_in: Duration,
+pub struct IssuedTokens {
+    pub access_token: Option<SecretString>,
+    /// None: a refresh token that was redeemed for this stays good (RFC 6749, 6).
+    pub refresh_token: Option<SecretString>,
+    /// How long the access token lives; None if that is not said.
+    pub expires_in: Option<Duration>,
 }
 
-/// Why there is no new pair.
+/// Why there are no new tokens.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind:?}: {detail}")]
 pub struct TokenError {
@@ -66,6 +69,8 @@ pub struct TokenError {
     pub status: Option<u16>,
     /// The provider's own code.
     pub code: Option<i64>,
+    /// An access token that was issued all the same, and cannot be used: to be revoked.
+    pub unusable: Option<SecretString>,
 }
 
 /// What an error means for what was to be redeemed.
@@ -73,7 +78,7 @@ pub struct TokenError {
 pub enum TokenErrorKind {
     /// Nothing was sent: it is good still.
     Unsent,
-    /// Whether it was spent nobody knows: a lost reply, one that is none, a 5xx.
+    /// Whether it was spent nobody knows: a lost reply, one that says nothing, a 5xx.
     Doubtful,
     /// It is no good: spent, revoked, or never issued to this app.
     InvalidGrant,
@@ -98,6 +103,7 @@ impl TokenError {
             detail: detail.into(),
             status: None,
             code: None,
+            unusable: None,
         }
     }
 }

@@ -24,12 +24,14 @@ use super::{
     trial::TrialOf,
 };
 use crate::{
-    connectors::oauth::{AuthorizeRequest, TokenError, TokenErrorKind, TokenGrant, TokenRequest},
+    connectors::oauth::{
+        AuthorizeRequest, IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
+    },
     error::{Error, Kind, ProviderFault, Result},
     model::{
-        account::{Account, Credential, Endpoint, TokenPair},
+        account::{Account, Credential, Endpoint},
         audit::Actor,
-        id::ProjectId,
+        id::{AccountId, ProjectId},
         profile::{ConnectorProfile, OAuthApp, ProfileId},
     },
     store::{Bringer, NewAuthorization, StateFault},
@@ -111,6 +113,8 @@ pub(super) struct SignedIn {
     pub(super) provider: String,
     pub(super) endpoint: Endpoint,
     pub(super) description: Option<Described>,
+    /// Whom it was issued to.
+    app: OAuthApp,
     pub(super) unproven: Unproven,
 }
 
@@ -180,35 +184,17 @@ impl Gateway {
         let (gateway, state) = (self.clone(), digest(state));
         self.owned(async move {
             let begun = gateway.begun(state, Bringer::Project(&project)).await?;
-            let signed_in = gateway.redeemed(begun, code).await?;
-            let connector = gateway.connector(&signed_in.provider)?;
-            let description = signed_in
-                .description
-                .ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
+            let mut signed_in = gateway.redeemed(begun, code).await?;
             let id = gateway.new_id();
             let project = signed_in.project.clone();
-            let of = TrialOf {
-                account: id.to_string(),
-                endpoint: &signed_in.endpoint,
-                assume_user: None,
-            };
+            let mut linked = gateway.link_signed_in(id, &signed_in, by).await;
+            if let Err(refused) = &linked
+                && gateway.renewed(&mut signed_in, refused).await
+            {
+                linked = gateway.link_signed_in(id, &signed_in, by).await;
+            }
+            let connector = gateway.connector(&signed_in.provider)?;
             let token = signed_in.unproven.credential.access_token().clone();
-            let linked = async {
-                let proven = gateway
-                    .prove(connector.as_ref(), of, signed_in.unproven)
-                    .await?;
-                let new = NewAccount {
-                    id,
-                    project: signed_in.project,
-                    provider: signed_in.provider,
-                    description,
-                    endpoint: signed_in.endpoint.clone(),
-                    assume_user: None,
-                    by,
-                };
-                gateway.store_account(new, &proven).await
-            };
-            let linked = linked.await;
             // Where the answer to its storing was lost, the account may be there and live on it.
             if linked.is_err() && matches!(gateway.0.store.account(&project, id).await, Ok(None)) {
                 gateway
@@ -218,6 +204,37 @@ impl Gateway {
             linked
         })
         .await
+    }
+
+    /// Proves what a sign-in brought, and links an account with it.
+    async fn link_signed_in(
+        &self,
+        id: AccountId,
+        signed_in: &SignedIn,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
+        let connector = self.connector(&signed_in.provider)?;
+        let description = signed_in.description.clone();
+        let description =
+            description.ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
+        let of = TrialOf {
+            account: id.to_string(),
+            endpoint: &signed_in.endpoint,
+            assume_user: None,
+        };
+        let proven = self
+            .prove(connector.as_ref(), of, signed_in.unproven.clone())
+            .await?;
+        let new = NewAccount {
+            id,
+            project: signed_in.project.clone(),
+            provider: signed_in.provider.clone(),
+            description,
+            endpoint: signed_in.endpoint.clone(),
+            assume_user: None,
+            by,
+        };
+        self.store_account(new, &proven).await
     }
 
     /// Begins a sign-in.
@@ -349,41 +366,90 @@ impl Gateway {
     /// Redeems the code of a sign-in, once. Not to be dropped on the way.
     pub(super) async fn redeemed(&self, begun: Begun, code: SecretString) -> Result<SignedIn> {
         let Begun { app, meta, .. } = begun;
-        let connector = self.connector(&meta.provider)?;
-        let request = TokenRequest {
-            endpoint: &meta.endpoint,
-            app: &app,
-            grant: TokenGrant::Code {
-                code: &code,
-                verifier: &begun.verifier,
-            },
+        let grant = TokenGrant::Code {
+            code: &code,
+            verifier: &begun.verifier,
         };
-        let issued = connector
-            .issue_tokens(&self.0.outbound, request)
-            .await
-            .map_err(|error| code_refused(&error))?;
-        let issued_at = self.0.clock.now();
-        let pair = TokenPair {
-            access_token: issued.access_token,
-            refresh_token: issued.refresh_token,
-            issued_at,
-            expires_at: issued_at
-                .saturating_add(issued.expires_in)
-                .unwrap_or(Timestamp::MAX),
-        };
-        let refresh_at = Some(self.refresh_at(&pair));
+        let mut issued = self.issued(&meta, &app, grant).await?;
+        if issued.access_token.is_none()
+            && let Some(token) = issued.refresh_token
+        {
+            // What was issued with it cannot be read; it is good for another.
+            let grant = TokenGrant::RefreshToken(&token);
+            issued = self.issued(&meta, &app, grant).await?;
+            issued.refresh_token.get_or_insert(token);
+        }
+        let pair = self.pair_of(issued).ok_or_else(|| {
+            let detail = "the reply has no access token";
+            code_refused(&TokenError::new(TokenErrorKind::Doubtful, detail))
+        })?;
+        let refresh_at = self.refresh_at(&pair);
         Ok(SignedIn {
             project: begun.project,
             connect_session: begun.connect_session,
             provider: meta.provider,
             endpoint: meta.endpoint,
             description: meta.description,
+            app,
             unproven: Unproven {
                 credential: Credential::OAuth(pair),
                 issuer: begun.issuer,
                 refresh_at,
             },
         })
+    }
+
+    /// What the token endpoint issues for a grant. What it issues and cannot be used is revoked.
+    async fn issued(
+        &self,
+        meta: &Meta,
+        app: &OAuthApp,
+        grant: TokenGrant<'_>,
+    ) -> Result<IssuedTokens> {
+        let connector = self.connector(&meta.provider)?;
+        let request = TokenRequest {
+            endpoint: &meta.endpoint,
+            app,
+            grant,
+        };
+        match connector.issue_tokens(&self.0.outbound, request).await {
+            Ok(issued) => Ok(issued),
+            Err(mut error) => {
+                if let Some(token) = error.unusable.take() {
+                    self.revoke_unkept(connector.as_ref(), &meta.endpoint, token)
+                        .await;
+                }
+                Err(code_refused(&error))
+            }
+        }
+    }
+
+    /// Gives a sign-in the next pair, where the provider does not take the access token that it
+    /// just issued: what was read of it is not what was issued, it may be, and nothing else of it
+    /// could be revoked. Whether there is one.
+    pub(super) async fn renewed(&self, signed_in: &mut SignedIn, refused: &Error) -> bool {
+        let credential = &signed_in.unproven.credential;
+        let (Kind::CredentialRefused, Some(token)) = (refused.kind(), credential.refresh_token())
+        else {
+            return false;
+        };
+        let former = token.clone();
+        let meta = Meta {
+            provider: signed_in.provider.clone(),
+            endpoint: signed_in.endpoint.clone(),
+            description: None,
+        };
+        let grant = TokenGrant::RefreshToken(&former);
+        let Ok(issued) = self.issued(&meta, &signed_in.app, grant).await else {
+            return false;
+        };
+        let Some(mut pair) = self.pair_of(issued) else {
+            return false;
+        };
+        pair.refresh_token.get_or_insert(former);
+        signed_in.unproven.refresh_at = self.refresh_at(&pair);
+        signed_in.unproven.credential = Credential::OAuth(pair);
+        true
     }
 
     async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<OAuthApp> {

@@ -20,7 +20,7 @@ use url::Url;
 use super::{
     Gateway,
     access::Caller,
-    authorize::{CameBack, SetsOut, SignInApp, digest, state_refused},
+    authorize::{CameBack, SetsOut, SignInApp, SignedIn, digest, state_refused},
     link::{Described, Issuer, NewAccount, Proven, Unproven, link_error, same_organisation},
     profiles::check_enabled,
     trial::{Findings, Trial, TrialOf},
@@ -502,22 +502,28 @@ impl Gateway {
         self.owned(async move {
             let begun = gateway.begun(digest(&back.state), bringer).await?;
             gateway.check_way_back(&begun, &back)?;
-            let signed_in = gateway.redeemed(begun, back.code).await?;
-            let token = signed_in.unproven.credential.access_token().clone();
-            let kept = if signed_in.connect_session == Some(session.number) {
-                let unproven = signed_in.unproven;
-                let provider = signed_in.provider.clone();
+            let mut signed_in = gateway.redeemed(begun, back.code).await?;
+            let keep = async |signed_in: &SignedIn| {
+                if signed_in.connect_session != Some(session.number) {
+                    return Err(Error::new(
+                        Kind::AuthorizationInvalid,
+                        "this sign-in was begun from another invitation",
+                    ));
+                }
+                let (provider, endpoint) = (signed_in.provider.clone(), signed_in.endpoint.clone());
                 gateway
-                    .keep(&session, provider, signed_in.endpoint.clone(), unproven)
+                    .keep(&session, provider, endpoint, signed_in.unproven.clone())
                     .await
-            } else {
-                Err(Error::new(
-                    Kind::AuthorizationInvalid,
-                    "this sign-in was begun from another invitation",
-                ))
             };
+            let mut kept = keep(&signed_in).await;
+            if let Err(refused) = &kept
+                && gateway.renewed(&mut signed_in, refused).await
+            {
+                kept = keep(&signed_in).await;
+            }
             if kept.is_err() {
                 let connector = gateway.connector(&signed_in.provider)?;
+                let token = signed_in.unproven.credential.access_token().clone();
                 gateway
                     .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
                     .await;

@@ -71,6 +71,7 @@ pub(super) enum Issuer {
 }
 
 /// A credential of which the provider has said nothing yet.
+#[derive(Clone)]
 pub(super) struct Unproven {
     pub(super) credential: Credential,
     pub(super) issuer: Issuer,

@@ -33,7 +33,7 @@ use crate::{
     clock::since,
     connectors::{
         Connector, Renewal, Session,
-        oauth::{TokenError, TokenErrorKind, TokenGrant, TokenRequest},
+        oauth::{IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest},
     },
     error::{Error, Kind, Result},
     model::{
@@ -75,6 +75,17 @@ const AT_ONCE: usize = 32;
 
 /// How often it is looked whether another process's refresh has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long an access token is taken to live whose provider does not say.
+const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
+
+/// After so much of an intent's time nothing else is asked, since others take it over soon; and so
+/// long it is waited for.
+const ASKED_UNTIL: Duration = Duration::from_secs(40);
+const ASKED_FOR: Duration = Duration::from_secs(20);
+
+/// How often it is looked for what has been in doubt for too long.
+const DOUBTS_ENDED_EVERY: Duration = Duration::from_secs(15);
 
 /// The waits before another try, by why the last came to nothing: the first, and the longest that
 /// doubling it comes to.
@@ -139,10 +150,15 @@ impl Gateway {
     /// it is aborted.
     pub async fn keep_refreshing(self) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let mut swept_at = None;
+        let (mut swept_at, mut doubts_ended_at) = (None, None);
         loop {
             self.0.clock.sleep(LOOK_EVERY).await;
             let now = self.0.clock.now();
+            let monotonic = self.0.clock.monotonic();
+            if doubts_ended_at.is_none_or(|then| monotonic - then >= DOUBTS_ENDED_EVERY) {
+                doubts_ended_at = Some(monotonic);
+                self.end_doubts().await;
+            }
             if swept_at.is_none_or(|then| now < then || since(now, then) > SWEPT_EVERY) {
                 swept_at = Some(now);
                 self.forget_ended_sessions().await;
@@ -175,6 +191,18 @@ impl Gateway {
                     drop(place);
                 });
             }
+        }
+    }
+
+    /// What nobody can tell is not in doubt for ever.
+    async fn end_doubts(&self) {
+        match self.0.store.end_doubts().await {
+            Ok(0) => {}
+            Ok(ended) => tracing::warn!(
+                ended,
+                "credentials that were in doubt for long are taken for good again"
+            ),
+            Err(error) => tracing::warn!(%error, "credentials in doubt could not be looked at"),
         }
     }
 
@@ -258,7 +286,8 @@ impl Gateway {
         priority: Priority,
     ) -> Result<StoredCredential> {
         let stored = self.stored_credential(account).await?;
-        if !self.is_near_its_end(&stored) {
+        // What has no successor is used until the provider refuses it.
+        if stored.credential.refresh_token().is_none() || !self.is_near_its_end(&stored) {
             return Ok(stored);
         }
         let wanted = Wanted::Now {
@@ -417,20 +446,32 @@ impl Gateway {
         let request = TokenRequest {
             endpoint: &account.endpoint,
             app: &intent.app,
-            grant: TokenGrant::RefreshToken(&intent.pair.refresh_token),
+            grant: TokenGrant::RefreshToken(&intent.refresh_token),
         };
-        let issued = match connector.issue_tokens(&self.0.outbound, request).await {
-            Ok(issued) => issued,
-            Err(error) => return self.not_redeemed(account, intent, &error, in_hand).await,
+        let began_at = self.0.clock.monotonic();
+        let issued = connector.issue_tokens(&self.0.outbound, request).await;
+        let issued = issued.and_then(|issued| self.successor(intent, issued));
+        let pair = match issued {
+            Ok(pair) => pair,
+            Err(mut error) => {
+                let unusable = error.unusable.take();
+                let took = self.0.clock.monotonic().saturating_sub(began_at);
+                let is_refused = intent.is_long_in_doubt()
+                    && took < ASKED_UNTIL
+                    && self
+                        .is_token_refused(account, connector, &intent.pair)
+                        .await;
+                let outcome = self
+                    .not_redeemed(account, intent, (&error, is_refused), in_hand)
+                    .await;
+                if let Some(token) = unusable {
+                    self.revoke_issued(account, connector, token, "unusable")
+                        .await;
+                }
+                return outcome;
+            }
         };
-        let issued_at = self.0.clock.now();
-        let pair = TokenPair {
-            access_token: issued.access_token,
-            refresh_token: issued.refresh_token,
-            issued_at,
-            expires_at: later(issued_at, issued.expires_in),
-        };
-        let refresh_at = self.refresh_at(&pair);
+        let refresh_at = self.due(&pair);
         let pending = intent.seal(&self.0.store, &pair, refresh_at);
         let Some(committed) = self.store_pair(&pending, in_hand).await else {
             return Ok(Refreshed::Pending);
@@ -446,10 +487,74 @@ impl Gateway {
             }
             PairCommitted::Behind => self.as_it_is(account).await,
             PairCommitted::Superseded => {
-                self.revoke_superseded(account, connector, pair.access_token)
+                tracing::info!(
+                    account = %account.id,
+                    "a refresh came after the account had another credential"
+                );
+                self.revoke_issued(account, connector, pair.access_token, "superseded")
                     .await;
                 self.as_it_is(account).await
             }
+        }
+    }
+
+    /// What the account goes on with. A refresh token stays good where no other comes (RFC 6749, 6).
+    /// Where there is another and no access token, the former pair's is put in its place as one
+    /// that has ended, so that the new refresh token is redeemed before anything is called.
+    fn successor(&self, intent: &Intent, issued: IssuedTokens) -> Result<TokenPair, TokenError> {
+        let is_same =
+            |token: &SecretString| token.expose_secret() == intent.refresh_token.expose_secret();
+        if issued.access_token.is_none() && issued.refresh_token.as_ref().is_none_or(is_same) {
+            let detail = "the reply has the token that was redeemed, and no other";
+            return Err(TokenError::new(TokenErrorKind::Doubtful, detail));
+        }
+        let refresh_token = issued.refresh_token.clone();
+        let former = &intent.pair.access_token;
+        Ok(TokenPair {
+            refresh_token: Some(refresh_token.unwrap_or_else(|| intent.refresh_token.clone())),
+            ..self
+                .pair_of(issued)
+                .unwrap_or_else(|| ended(former.clone(), self.0.clock.now()))
+        })
+    }
+
+    /// A pair that was just issued; None without an access token.
+    pub(super) fn pair_of(&self, issued: IssuedTokens) -> Option<TokenPair> {
+        let issued_at = self.0.clock.now();
+        Some(TokenPair {
+            access_token: issued.access_token?,
+            refresh_token: issued.refresh_token,
+            issued_at,
+            expires_at: later(issued_at, issued.expires_in.unwrap_or(ASSUMED_LIFE)),
+        })
+    }
+
+    /// Whether the provider says that it does not take this pair's access token, which would be
+    /// good for some time yet: it ends with its refresh token.
+    async fn is_token_refused(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        pair: &TokenPair,
+    ) -> bool {
+        if pair.expires_at <= self.0.clock.now() {
+            return false;
+        }
+        let route = Route {
+            provider: connector.key(),
+            account: account.id.to_string(),
+            token: TokenKey::of(&pair.access_token),
+            priority: Priority::Interactive,
+            is_newly_linked: false,
+        };
+        let caller = self.0.outbound.caller(route);
+        let session = Session::new(account.endpoint.clone(), pair.access_token.clone(), caller);
+        let asked = tokio::time::timeout(ASKED_FOR, connector.identify(&session));
+        match asked.await {
+            Ok(Err(error)) => {
+                error.kind == CallErrorKind::Unauthorized && !connector.is_expired(&error)
+            }
+            Ok(Ok(_)) | Err(_) => false,
         }
     }
 
@@ -520,24 +625,26 @@ impl Gateway {
         &self,
         account: &Account,
         intent: &Intent,
-        error: &TokenError,
+        (error, is_token_refused): (&TokenError, bool),
         in_hand: SemaphorePermit<'_>,
     ) -> Result<Refreshed> {
         let (end, bounds) = match error.kind {
+            // A wrong secret of the app's kills no account.
+            TokenErrorKind::AppRefused | TokenErrorKind::UnknownApp => {
+                (RefreshEnd::AppRefused, AFTER_REFUSED)
+            }
+            _ if is_token_refused => (RefreshEnd::TokenRefused, AFTER_REFUSED),
             TokenErrorKind::Unsent => (RefreshEnd::Unsent, AFTER_UNSENT),
             TokenErrorKind::Doubtful => (RefreshEnd::Doubtful, AFTER_DOUBT),
             TokenErrorKind::InvalidGrant | TokenErrorKind::GrantExpired => {
                 (RefreshEnd::InvalidGrant, AFTER_DOUBT)
-            }
-            TokenErrorKind::AppRefused | TokenErrorKind::UnknownApp => {
-                (RefreshEnd::AppRefused, AFTER_REFUSED)
             }
             TokenErrorKind::RedirectMismatch
             | TokenErrorKind::Throttled
             | TokenErrorKind::Refused => (RefreshEnd::Refused, AFTER_REFUSED),
         };
         self.0.metrics.refresh(match end {
-            RefreshEnd::InvalidGrant => RefreshOutcome::Refused,
+            RefreshEnd::InvalidGrant | RefreshEnd::TokenRefused => RefreshOutcome::Refused,
             RefreshEnd::Doubtful => RefreshOutcome::Unanswered,
             RefreshEnd::Unsent | RefreshEnd::Refused | RefreshEnd::AppRefused => {
                 RefreshOutcome::Failed
@@ -641,9 +748,14 @@ impl Gateway {
         }
     }
 
-    /// When a pair is refreshed: after 50 to 80 % of its life, so that those that were issued
-    /// together are not refreshed together. Who says that it has none is not asked for ever.
-    pub(super) fn refresh_at(&self, pair: &TokenPair) -> Timestamp {
+    /// When a pair is refreshed; None if it cannot be.
+    pub(super) fn refresh_at(&self, pair: &TokenPair) -> Option<Timestamp> {
+        pair.refresh_token.as_ref().map(|_| self.due(pair))
+    }
+
+    /// After 50 to 80 % of its life, so that those that were issued together are not refreshed
+    /// together. A pair that is said to have no life is not due at once, for ever.
+    fn due(&self, pair: &TokenPair) -> Timestamp {
         let life = since(pair.expires_at, pair.issued_at);
         let [a, b] = self.0.chance.bytes::<2>();
         let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
@@ -692,6 +804,16 @@ impl Renewal for RenewedByRefresh {
         }
         let stored = current().await?;
         is_other(&stored).then(|| stored.credential.access_token().clone())
+    }
+}
+
+/// A pair of which there is no access token yet.
+fn ended(former: SecretString, now: Timestamp) -> TokenPair {
+    TokenPair {
+        access_token: former,
+        refresh_token: None,
+        issued_at: now,
+        expires_at: now,
     }
 }
 
@@ -776,31 +898,32 @@ impl Gateway {
         let connector = self.connector(&account.provider)?;
         let token = opened.access_token;
         Ok(self
-            .revoke_superseded(&account, connector.as_ref(), token)
+            .revoke_issued(&account, connector.as_ref(), token, "superseded")
             .await)
     }
 
-    /// Revokes a pair that came after its account was disconnected, or linked again. Whether the
-    /// provider takes it no more.
-    async fn revoke_superseded(
+    /// Revokes tokens that were issued and that the account does not keep, and tells so in the audit
+    /// log with the reason. Whether the provider takes them no more.
+    async fn revoke_issued(
         &self,
         account: &Account,
         connector: &dyn Connector,
         token: SecretString,
+        reason: &'static str,
     ) -> bool {
         let is_revoked = self
             .revoke_unkept(connector, &account.endpoint, token)
             .await;
         tracing::info!(
-            account = %account.id, is_revoked,
-            "a refresh came after the account had another credential"
+            account = %account.id, is_revoked, reason,
+            "tokens that were issued are not kept"
         );
         let action = if is_revoked {
             Action::CredentialRevoked
         } else {
             Action::CredentialRevokeRefused
         };
-        let event = Event::new(Actor::System, action, account.id).with("reason", "superseded");
+        let event = Event::new(Actor::System, action, account.id).with("reason", reason);
         if let Err(error) = self.0.store.note(&account.project, event).await {
             tracing::error!(
                 account = %account.id, %error,

@@ -18,7 +18,7 @@ use crate::{
     crypto::{open_with_passphrase, seal_with_passphrase},
     error::{Error, Kind, Result},
     model::{
-        account::{Account, AccountChange, Credential, Endpoint},
+        account::{Account, AccountChange, Endpoint},
         audit::{Action, Actor, Event},
         id::ProjectId,
         observed::Identity,
@@ -96,7 +96,7 @@ impl Operator {
             .0
             .accounts
             .forget(&(account.project.clone(), account.id));
-        let is_moved = matches!(credential, Credential::OAuth(_));
+        let is_moved = credential.refresh_token().is_some();
         let parcel = Parcel {
             credential,
             app,
@@ -191,8 +191,8 @@ async fn take_in(
         same_organisation(account, &meta.identity)?;
     }
     let now = gateway.0.clock.now();
-    let is_rotating = matches!(parcel.credential, Credential::OAuth(_));
-    let is_over = parcel.credential.expires_at().is_some_and(|end| end <= now);
+    let is_rotating = parcel.credential.refresh_token().is_some();
+    let is_over = is_rotating && parcel.credential.expires_at().is_some_and(|end| end <= now);
     let issuer = match parcel.app {
         None => Issuer::Owner,
         Some(app) => issuer(gateway, &project, &meta, app).await?,

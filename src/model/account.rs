@@ -122,9 +122,17 @@ impl Account {
                 AccountStatus::Error,
                 Self::REAUTH_REQUIRED,
                 format!(
-                    "The provider no longer takes the refresh token: it refused it twice. Somebody \
-                     must sign in again: POST /connect_sessions with the account_id {} and its \
+                    "{} Somebody must sign in again: POST /connect_sessions with the account_id {} and its \
                      origin_owner_id and origin_owner_name gives the link for that.",
+                    match credential.fault {
+                        Some(RefreshFault::TokenRefused) => {
+                            "The provider no longer takes the access token, and for long has given \
+                             no usable answer to a refresh."
+                        }
+                        _ => {
+                            "The provider no longer takes the refresh token: it refused it twice."
+                        }
+                    },
                     self.id
                 ),
             ),
@@ -223,6 +231,8 @@ pub enum RefreshFault {
     ReplyLost,
     #[serde(rename = "invalid_grant")]
     InvalidGrant,
+    #[serde(rename = "access_token_refused")]
+    TokenRefused,
 }
 
 impl RefreshFault {
@@ -238,7 +248,12 @@ impl RefreshFault {
                 "The last refresh brought no new tokens: the provider could not be reached. It is \
                  tried again."
             }
-            Self::Refused | Self::ReplyLost | Self::InvalidGrant => {
+            Self::ReplyLost => {
+                "The last refreshes brought no new tokens: the provider gave no answer to them \
+                 that could be used. The access token is used for as long as the provider takes \
+                 it, and the refresh is tried again."
+            }
+            Self::Refused | Self::InvalidGrant | Self::TokenRefused => {
                 "The last refresh brought no new tokens: the provider refused it, though not for \
                  the refresh token. It is tried again."
             }
@@ -405,6 +420,14 @@ impl Credential {
         }
     }
 
+    /// What gets the next access token; None where there is no next one.
+    pub const fn refresh_token(&self) -> Option<&SecretString> {
+        match self {
+            Credential::AccessToken(_) => None,
+            Credential::OAuth(pair) => pair.refresh_token.as_ref(),
+        }
+    }
+
     /// When the access token ends by itself.
     pub const fn expires_at(&self) -> Option<Timestamp> {
         match self {
@@ -418,7 +441,9 @@ impl Credential {
 #[derive(Debug, Clone)]
 pub struct TokenPair {
     pub access_token: SecretString,
-    pub refresh_token: SecretString,
+    /// None if a sign-in brought none: the account lives as long as the access token does.
+    pub refresh_token: Option<SecretString>,
     pub issued_at: Timestamp,
+    /// As the provider said, or as was assumed.
     pub expires_at: Timestamp,
 }

@@ -82,8 +82,8 @@ pub use inspect::Inspection;
 pub use journal::PendingPair;
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
-    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, Intent, Recovered,
-    RefreshEnd, TAKEN_OVER_AFTER, Wanted,
+    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, DOUBT_LASTS, Intent,
+    Recovered, RefreshEnd, TAKEN_OVER_AFTER, Wanted,
 };
 pub use replicas::DEAD_AFTER;
 pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};

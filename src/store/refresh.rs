@@ -16,6 +16,10 @@
 //! | `moved` | another installation refreshes it | – |
 //! | `destroyed` | the account was disconnected | – |
 //!
+//! `uncertain` ends. A new pair, or a second no, ends it at once; else it lasts for
+//! [`DOUBT_LASTS`], and the row is `idle` again ([`Store::end_doubts`]), since nothing has said
+//! that it is dead. Such a row keeps the fault `reply_lost` ([`Doubt::Given`]): it goes on being
+//! tried, and another lost reply does not make it `uncertain` again. Only a no does.
 //!
 //! Not here: the calls themselves ([`crate::gateway`]), and where a pair waits that the database
 //! does not take (`journal`).
@@ -23,6 +27,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 
 use super::{
     Field, Store, Vault, count_in,
@@ -51,6 +56,16 @@ pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(75);
 /// How long after the provider's first no its second is asked for. Only both together mean that a
 /// refresh token is dead.
 pub const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(90);
+
+/// How long a credential is in doubt at most, before it is taken for good again.
+pub const DOUBT_LASTS: Duration = Duration::from_secs(12 * 60);
+
+/// After this much doubt, other signs than the provider's answers to a refresh count too: whether
+/// it takes the access token, and not whether a process still lives that may hold a successor.
+const LONG_IN_DOUBT: Duration = Duration::from_secs(10 * 60);
+
+/// What is in doubt is tried again within this, whatever kept the last try from saying more.
+const IN_DOUBT_ASKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a refresh is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +98,52 @@ pub struct Intent {
     /// The generation that is redeemed.
     pub generation: u64,
     pub pair: TokenPair,
+    /// What is redeemed: the refresh token of the pair.
+    pub refresh_token: SecretString,
     /// The app that it was issued to.
     pub app: OAuthApp,
     /// How often in a row it came to nothing before.
     pub attempts: u64,
+    doubt: Doubt,
     lineage: u64,
     id: String,
     key: DataKey,
+}
+
+/// What earlier tries have left open about a refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    None,
+    /// It may be spent.
+    Open,
+    /// It may be, and nobody has learnt more for [`LONG_IN_DOUBT`].
+    Long,
+    /// The doubt was given up after [`DOUBT_LASTS`].
+    Given,
+    /// The provider has refused it twice; somebody asks all the same.
+    Dead,
+}
+
+impl Doubt {
+    /// Of a row that is about to be taken.
+    fn of(
+        state: &str,
+        is_doubtful: bool,
+        state_since: Timestamp,
+        fault: Option<&str>,
+        now: Timestamp,
+    ) -> Self {
+        match state {
+            "reauth" => Self::Dead,
+            _ if is_doubtful && crate::clock::since(now, state_since) >= LONG_IN_DOUBT => {
+                Self::Long
+            }
+            // What is in flight here is somebody else's, and overdue.
+            "uncertain" | "in_flight" => Self::Open,
+            _ if fault == Some(RefreshEnd::Doubtful.as_str()) => Self::Given,
+            _ => Self::None,
+        }
+    }
 }
 
 /// How a refresh ended that brought no new pair.
@@ -105,6 +159,9 @@ pub enum RefreshEnd {
     Doubtful,
     /// The provider says that the refresh token is no good.
     InvalidGrant,
+    /// Nothing has said for long what became of the refresh token, and the provider no longer
+    /// takes the access token, which ends with it.
+    TokenRefused,
 }
 
 impl RefreshEnd {
@@ -115,6 +172,7 @@ impl RefreshEnd {
             Self::AppRefused => "app_refused",
             Self::Doubtful => "reply_lost",
             Self::InvalidGrant => "invalid_grant",
+            Self::TokenRefused => "access_token_refused",
         }
     }
 }
@@ -196,10 +254,12 @@ impl Store {
             Option<Vec<u8>>,
             String,
             i64,
+            i64,
             Option<String>,
             Option<i64>,
             Option<String>,
             i64,
+            Option<String>,
         );
         let Some(key) = self.data_key(project).await? else {
             return Err(no_such_account());
@@ -214,8 +274,8 @@ impl Store {
         let now = tx.now(&self.clock).await?;
         let row: Option<Row> = tx
             .fetch_one(
-                "select generation, lineage, sealed, sealed_app, state, is_doubtful, profile,
-                        due_at, intent, attempts
+                "select generation, lineage, sealed, sealed_app, state, is_doubtful, state_since,
+                        profile, due_at, intent, attempts, fault
                  from credentials where project = $1 and account = $2",
                 [project.into(), account.into()],
             )
@@ -223,8 +283,8 @@ impl Store {
         let Some(row) = row else {
             return Err(no_such_account());
         };
-        let (generation, lineage, sealed, sealed_app, state, _, profile, due_at, intent, attempts) =
-            row;
+        let (generation, lineage, sealed, sealed_app, state, is_doubtful, state_since, ..) = row;
+        let (.., profile, due_at, intent, attempts, fault) = row;
         let is_due = due_at.is_some_and(|due_at| due_at <= now.as_millisecond());
         let is_wanted = match wanted {
             Wanted::WhenDue => is_due,
@@ -246,6 +306,9 @@ impl Store {
         let Credential::OAuth(pair) = credential_in(&text)? else {
             return Ok(Begun::Never);
         };
+        let Some(refresh_token) = pair.refresh_token.clone() else {
+            return Ok(Begun::Never);
+        };
         let app = match (sealed_app, profile) {
             (Some(sealed), _) => app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?)?,
             (None, Some(profile)) => {
@@ -256,6 +319,13 @@ impl Store {
             }
             (None, None) => return Err(Error::internal("an OAuth credential of no app")),
         };
+        let doubt = Doubt::of(
+            &state,
+            is_doubtful != 0,
+            moment_in(state_since)?,
+            fault.as_deref(),
+            now,
+        );
         let id = self.chance.uuid(now).to_string();
         let deadline = now
             .saturating_add(TAKEN_OVER_AFTER)
@@ -268,7 +338,8 @@ impl Store {
                  set state = 'in_flight', state_since = case when is_doubtful = 1 then state_since
                          else $8 end,
                      due_at = $9, intent = $5, intent_node = $6, intent_replica = $7,
-                     is_doubtful = case when $10 = 1 then 1 else is_doubtful end,
+                     is_doubtful = case when $10 = 1 then 1 when state = 'reauth' then 0
+                         else is_doubtful end,
                      doubted_replica = case when $10 = 1 then intent_replica
                          else doubted_replica end
                  where project = $1 and account = $2 and generation = $3
@@ -296,8 +367,10 @@ impl Store {
             account,
             generation: count_in(generation)?,
             pair,
+            refresh_token,
             app,
             attempts: count_in(attempts)?,
+            doubt,
             lineage: count_in(lineage)?,
             id,
             key,
@@ -374,12 +447,12 @@ impl Store {
         end: RefreshEnd,
         again_after: Duration,
     ) -> Result<Option<CredentialState>> {
-        type Row = (Option<i64>, i64, Option<String>);
+        type Row = (Option<i64>, Option<String>, Option<String>);
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         let row: Option<Row> = tx
             .fetch_one(
-                "select refused_at, is_doubtful, doubted_replica from credentials
+                "select refused_at, doubted_replica, fault from credentials
                  where project = $1 and account = $2 and generation = $3 and intent = $4",
                 [
                     (&intent.project).into(),
@@ -389,34 +462,56 @@ impl Store {
                 ],
             )
             .await?;
-        let Some((refused_at, is_doubtful, doubted)) = row else {
+        let Some((refused_at, doubted, former_fault)) = row else {
             return Ok(None);
         };
-        let refused_before = refused_at.map(moment_in).transpose()?;
-        let after = |wait| now.saturating_add(wait).map_err(Error::internal);
-        let (state, refused_at, due_at) = match end {
-            RefreshEnd::InvalidGrant => match refused_before {
-                None => ("uncertain", Some(now), Some(after(ASKED_AGAIN_AFTER)?)),
+        let first_no = refused_at.map(moment_in).transpose()?;
+        let after = |moment: Timestamp, wait| {
+            let due_at = moment.saturating_add(wait).map_err(Error::internal)?;
+            Ok::<_, Error>(Some(due_at))
+        };
+        let (state, refused_at, due_at) = match (end, intent.doubt) {
+            // It is not asked for again by itself.
+            (_, Doubt::Dead) => ("reauth", first_no, None),
+            (RefreshEnd::TokenRefused, _) => ("reauth", first_no.or(Some(now)), None),
+            (RefreshEnd::InvalidGrant, doubt) => match first_no {
+                None => ("uncertain", Some(now), after(now, ASKED_AGAIN_AFTER)?),
+                Some(first) if crate::clock::since(now, first) < ASKED_AGAIN_AFTER => {
+                    ("uncertain", Some(first), after(first, ASKED_AGAIN_AFTER)?)
+                }
+                // Who has lived for so long without a word of a successor has none.
                 Some(first)
-                    if crate::clock::since(now, first) >= ASKED_AGAIN_AFTER
-                        && !self.is_alive(&mut tx, doubted.as_deref(), now).await? =>
+                    if doubt == Doubt::Long
+                        || !self.is_alive(&mut tx, doubted.as_deref(), now).await? =>
                 {
                     ("reauth", Some(first), None)
                 }
-                Some(first) => ("uncertain", Some(first), Some(after(ASKED_AGAIN_AFTER)?)),
+                Some(first) => ("uncertain", Some(first), after(now, ASKED_AGAIN_AFTER)?),
             },
-            RefreshEnd::Doubtful => ("uncertain", refused_before, Some(after(again_after)?)),
-            RefreshEnd::Unsent | RefreshEnd::Refused | RefreshEnd::AppRefused => {
-                let is_in_doubt = refused_before.is_some() || is_doubtful != 0;
-                let state = if is_in_doubt { "uncertain" } else { "idle" };
-                (state, refused_before, Some(after(again_after)?))
+            (_, Doubt::Open | Doubt::Long) => {
+                let soon = again_after.min(IN_DOUBT_ASKED_WITHIN);
+                ("uncertain", first_no, after(now, soon)?)
             }
+            (RefreshEnd::Doubtful, Doubt::None) => ("uncertain", None, after(now, again_after)?),
+            (_, Doubt::None | Doubt::Given) => ("idle", None, after(now, again_after)?),
         };
-        let is_doubtful = is_doubtful != 0 || matches!(state, "uncertain" | "reauth");
+        let fault = match (end, intent.doubt) {
+            (_, Doubt::Dead) => former_fault.as_deref().unwrap_or(end.as_str()),
+            // That a doubt was given up is known by this word.
+            (RefreshEnd::Unsent | RefreshEnd::Refused, Doubt::Given) => {
+                RefreshEnd::Doubtful.as_str()
+            }
+            _ => end.as_str(),
+        };
+        let goes_on = match intent.doubt {
+            Doubt::Open | Doubt::Long => state == "uncertain",
+            Doubt::Dead => true,
+            Doubt::None | Doubt::Given => false,
+        };
+        let is_doubtful = matches!(state, "uncertain" | "reauth");
         tx.execute(
             "update credentials
-             set state = $5, state_since = case when state = 'in_flight' and is_doubtful = 1
-                     and $5 = 'uncertain' then state_since else $6 end,
+             set state = $5, state_since = case when $11 = 1 then state_since else $6 end,
                  due_at = $7, refused_at = $8, is_doubtful = $9, attempts = attempts + 1,
                  fault = $10, intent = null, intent_node = null, intent_replica = null
              where project = $1 and account = $2 and generation = $3 and intent = $4",
@@ -430,19 +525,18 @@ impl Store {
                 due_at.into(),
                 refused_at.into(),
                 u64::from(is_doubtful).into(),
-                end.as_str().into(),
+                fault.into(),
+                u64::from(goes_on).into(),
             ],
         )
         .await?;
         let told = match (end, state) {
             (_, "reauth") => Some(Action::CredentialReauthRequired),
-            (RefreshEnd::InvalidGrant | RefreshEnd::Doubtful, _) => {
+            (RefreshEnd::InvalidGrant | RefreshEnd::Doubtful, "uncertain") => {
                 Some(Action::CredentialUncertain)
             }
-            (RefreshEnd::Refused | RefreshEnd::AppRefused, _) => {
-                Some(Action::CredentialRefreshRefused)
-            }
-            (RefreshEnd::Unsent, _) => None,
+            (RefreshEnd::Unsent | RefreshEnd::Doubtful, _) => None,
+            _ => Some(Action::CredentialRefreshRefused),
         };
         let events: Vec<_> = told
             .map(|action| {
@@ -454,6 +548,47 @@ impl Store {
             .await?;
         tx.commit().await?;
         shown(state, is_doubtful).map(Some)
+    }
+
+    /// Gives up what has been in doubt for [`DOUBT_LASTS`] without a word of the provider that it
+    /// is dead: it is taken for good again, and tried on. How many there were.
+    pub async fn end_doubts(&self) -> Result<u64> {
+        let since = |now: Timestamp| now.saturating_sub(DOUBT_LASTS).map_err(Error::internal);
+        // A glance first: this is asked often, and seldom is there one.
+        let found: Option<(i64,)> = self
+            .db
+            .fetch_one(
+                "select count(*) from credentials where is_doubtful = 1
+                     and state in ('uncertain', 'in_flight')",
+                [],
+            )
+            .await?;
+        if found.is_none_or(|(count,)| count == 0) {
+            return Ok(0);
+        }
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        // One in flight that is not overdue is about to say more.
+        let ended = tx
+            .execute(
+                "update credentials
+                 set state = 'idle', state_since = $1, is_doubtful = 0, refused_at = null,
+                     doubted_replica = null,
+                     fault = case when fault = $4 then fault else $3 end,
+                     intent = null, intent_node = null, intent_replica = null
+                 where is_doubtful = 1 and state_since <= $2
+                     and (state = 'uncertain' or (state = 'in_flight' and due_at <= $1))",
+                [
+                    now.into(),
+                    since(now)?.into(),
+                    RefreshEnd::Doubtful.as_str().into(),
+                    // That there is something to mend is worth more, and is an answer.
+                    RefreshEnd::AppRefused.as_str().into(),
+                ],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(ended)
     }
 
     /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
@@ -531,6 +666,12 @@ impl Store {
 }
 
 impl Intent {
+    /// Whether nothing has said for long what became of the refresh token, so that it counts
+    /// whether the provider takes the access token.
+    pub fn is_long_in_doubt(&self) -> bool {
+        matches!(self.doubt, Doubt::Long | Doubt::Given)
+    }
+
     /// The new pair as it is stored, wherever it waits for that.
     pub fn seal(&self, store: &Store, pair: &TokenPair, refresh_at: Timestamp) -> PendingPair {
         let vault = Vault {

@@ -16,7 +16,7 @@ use crate::{
 const ACCESS_TOKEN: u8 = b'a';
 const OAUTH: u8 = b'o';
 /// A credential as it is sealed: a letter for its kind, then the token; of a pair, both moments
-/// and the length of the access token before the two.
+/// and the length of the access token before the two. The second may be empty: there is none.
 pub(super) fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
     match credential {
         Credential::AccessToken(token) => {
@@ -28,7 +28,8 @@ pub(super) fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
         }
         Credential::OAuth(pair) => {
             let access = pair.access_token.expose_secret().as_bytes();
-            let refresh = pair.refresh_token.expose_secret().as_bytes();
+            let refresh = pair.refresh_token.as_ref();
+            let refresh = refresh.map_or(&[][..], |token| token.expose_secret().as_bytes());
             let mut text = Zeroizing::new(Vec::with_capacity(25 + access.len() + refresh.len()));
             text.push(OAUTH);
             text.extend_from_slice(&pair.issued_at.as_millisecond().to_be_bytes());
@@ -57,7 +58,10 @@ pub(super) fn credential_in(text: &[u8]) -> Result<Credential> {
                 };
                 Some(Credential::OAuth(TokenPair {
                     access_token: secret(access)?,
-                    refresh_token: secret(refresh)?,
+                    refresh_token: match refresh {
+                        [] => None,
+                        refresh => Some(secret(refresh)?),
+                    },
                     issued_at: moment(issued_at)?,
                     expires_at: moment(expires_at)?,
                 }))
@@ -135,7 +139,7 @@ mod tests {
         let moment = |millis| Timestamp::from_millisecond(millis).unwrap();
         let pair = TokenPair {
             access_token: "access".into(),
-            refresh_token: "refresh-\u{e9}".into(),
+            refresh_token: Some("refresh-\u{e9}".into()),
             issued_at: moment(1_790_000_000_123),
             expires_at: moment(1_790_604_799_123),
         };
@@ -145,11 +149,19 @@ mod tests {
             panic!("a pair is a pair");
         };
         assert_eq!(again.access_token.expose_secret(), "access");
-        assert_eq!(again.refresh_token.expose_secret(), "refresh-\u{e9}");
+        let refresh = again.refresh_token.unwrap();
+        assert_eq!(refresh.expose_secret(), "refresh-\u{e9}");
         assert_eq!(
             (again.issued_at, again.expires_at),
             (pair.issued_at, pair.expires_at)
         );
+        let without = Credential::OAuth(TokenPair {
+            refresh_token: None,
+            ..pair
+        });
+        let again = credential_in(&credential_out(&without)).unwrap();
+        assert_eq!(again.access_token().expose_secret(), "access");
+        assert!(again.refresh_token().is_none());
         let app = OAuthApp {
             client_id: "id".to_owned(),
             client_secret: "secret".into(),

@@ -81,7 +81,7 @@ impl Store {
         let app = self.app_of_stored(project, &stored).await?;
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
-        let is_rotating = matches!(stored.credential, Credential::OAuth(_));
+        let is_rotating = stored.credential.refresh_token().is_some();
         // What was read above is given out if it still stands, and not otherwise.
         let given = tx
             .execute(

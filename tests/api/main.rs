@@ -34,6 +34,7 @@ mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod secrets;
+mod token_replies;
 mod truth;
 mod walks;
 mod world;

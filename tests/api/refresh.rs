@@ -14,27 +14,33 @@ use crate::world::{HANG, Plan, Reply, World, reply};
 const CALLBACK: &str = "http://127.0.0.1:1/callback";
 
 /// A world with an OAuth app, and a connector profile of it.
-struct Signed {
-    world: World,
+pub struct Signed {
+    pub world: World,
     profile: String,
     client: OauthClient,
 }
 
 /// An account that somebody signed in for.
-struct Account {
-    id: String,
+pub struct Account {
+    pub id: String,
     /// The provider's name of what was granted.
     grant: String,
     /// How many people its directory has.
     people: u64,
 }
 
+impl Account {
+    pub fn grant(&self) -> &str {
+        &self.grant
+    }
+}
+
 impl Signed {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(Plan::default(), &json!({})).await
     }
 
-    async fn with(plan: Plan, more: &Value) -> Self {
+    pub async fn with(plan: Plan, more: &Value) -> Self {
         let world = World::with(plan).await;
         let client = world.simulator.register_client(CALLBACK);
         let mut body = json!({
@@ -62,8 +68,8 @@ impl Signed {
         changed.expect(200);
     }
 
-    /// Links an account by a sign-in of the system admin.
-    async fn link(&self) -> Account {
+    /// What comes of a sign-in of the system admin.
+    pub async fn sign_in(&self) -> Reply {
         let world = &self.world;
         let body = json!({
             "profile": self.profile,
@@ -80,22 +86,42 @@ impl Signed {
         let body = json!({ "code": consent(world, &url).await, "state": parameter(&url, "state") });
         let linked = world.call(Method::POST, "/oauth/token_exchange", Some(&body));
         let linked = linked.await;
-        let account = linked.expect(201);
         assert_eq!(token_like(&linked), None);
+        linked
+    }
+
+    /// The account of a sign-in that was the last.
+    pub async fn account_of(&self, linked: &Reply) -> Account {
+        let account = linked.expect(201);
         assert_eq!(account["credential"]["state"], "healthy");
         assert_eq!(account["credential"]["connector_profile_id"], self.profile);
         Account {
             id: account["id"].as_str().unwrap().to_owned(),
-            grant: tokens(world).await.last().unwrap()["token"]
-                .as_str()
-                .unwrap()
-                .to_owned(),
+            grant: self.last_grant().await,
             people: 0,
         }
     }
 
+    /// The provider's name of what it granted last.
+    pub async fn last_grant(&self) -> String {
+        let rows = tokens(&self.world).await;
+        rows.last().unwrap()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// How many generations of a grant the provider still takes.
+    pub async fn live_of(&self, grant: &str) -> usize {
+        let rows = tokens(&self.world).await;
+        let is_live = |row: &&Value| row["token"] == grant && row["live"] == true;
+        rows.iter().filter(is_live).count()
+    }
+
+    /// Links an account by a sign-in of the system admin.
+    pub async fn link(&self) -> Account {
+        self.account_of(&self.sign_in().await).await
+    }
+
     /// The same, with a directory in force.
-    async fn link_and_walk(&self) -> Account {
+    pub async fn link_and_walk(&self) -> Account {
         let account = self.link().await;
         let walk = self.world.walk(&account.id).await;
         assert_eq!(walk["state"], "sealed", "{walk}");
@@ -103,7 +129,7 @@ impl Signed {
         Account { people, ..account }
     }
 
-    async fn refresh(&self, account: &Account) -> Reply {
+    pub async fn refresh(&self, account: &Account) -> Reply {
         let path = format!("/accounts/{}/refresh", account.id);
         let reply = self.world.post(&path).await;
         assert_eq!(token_like(&reply), None);
@@ -111,15 +137,15 @@ impl Signed {
     }
 
     /// The state that a refresh leaves the credential in.
-    async fn refreshed(&self, account: &Account) -> Value {
+    pub async fn refreshed(&self, account: &Account) -> Value {
         self.refresh(account).await.expect(200)["credential"]["state"].clone()
     }
 
-    async fn state(&self, account: &Account) -> Value {
+    pub async fn state(&self, account: &Account) -> Value {
         self.account(account).await["credential"]["state"].clone()
     }
 
-    async fn account(&self, account: &Account) -> Value {
+    pub async fn account(&self, account: &Account) -> Value {
         let path = format!("/accounts/{}", account.id);
         self.world.get(&path).await.expect(200)
     }
@@ -132,7 +158,7 @@ impl Signed {
     }
 
     /// Whether each generation is live, oldest first.
-    async fn lives(&self, account: &Account) -> Vec<bool> {
+    pub async fn lives(&self, account: &Account) -> Vec<bool> {
         let rows = self.generations(account).await;
         rows.iter()
             .map(|row| row["live"].as_bool().unwrap())
@@ -140,7 +166,7 @@ impl Signed {
     }
 
     /// Waits until this holds: that is an event, but one that only asking again shows.
-    async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let came = async {
             while !holds().await {
                 // What it waits for may run on this very thread.
@@ -152,19 +178,19 @@ impl Signed {
         }
     }
 
-    async fn faults_of_tokens(&self, fault: &Value) {
+    pub async fn faults_of_tokens(&self, fault: &Value) {
         let rule = json!({"match": {"method": "POST", "path_prefix": "/token"}, "fault": fault});
         self.world.faults(&json!([rule])).await;
     }
 
-    async fn next_token_call(&self, fault: &Value) {
+    pub async fn next_token_call(&self, fault: &Value) {
         let matches = json!({"method": "POST", "path_prefix": "/token"});
         let rule = json!({"match": matches, "times": 1, "fault": fault});
         self.world.faults(&json!([rule])).await;
     }
 
     /// What the audit log tells of the account's credential by itself, oldest first.
-    async fn told(&self, account: &Account) -> Vec<String> {
+    pub async fn told(&self, account: &Account) -> Vec<String> {
         let page = self.world.get("/audit?page_size=100").await;
         assert_eq!(token_like(&page), None);
         let page = page.expect(200);
@@ -193,7 +219,7 @@ impl Signed {
 
 /// As if so much time had passed for everything that waits for a moment. With PostgreSQL the
 /// moments are the database's, which nobody moves.
-const NINETY_SECONDS_LATER: &str =
+pub const NINETY_SECONDS_LATER: &str =
     "update credentials set due_at = due_at - 91000, refused_at = refused_at - 91000";
 
 async fn tokens(world: &World) -> Vec<Value> {

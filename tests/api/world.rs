@@ -257,6 +257,26 @@ impl World {
         }
     }
 
+    /// As if so much time had passed for every credential. With PostgreSQL the moments are the
+    /// database's, which nobody moves.
+    pub async fn credentials_age(&self, time: Duration) {
+        let Some(schema) = &self.place.schema else {
+            self.clock.advance(time);
+            return;
+        };
+        let millis = time.as_millis();
+        let statement = format!(
+            "update credentials set due_at = due_at - {millis}, refused_at = refused_at - {millis},
+                 state_since = state_since - {millis}"
+        );
+        let mut connection = schema.connect().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+
     /// A number that is stored.
     pub async fn number(&self, query: &'static str) -> i64 {
         if let Some(schema) = &self.place.schema {

@@ -170,6 +170,19 @@ pub const ALL: &[(&str, Contract)] = &[
         "what was not sent, or refused for another reason, is due again",
         |w| Box::pin(credentials::what_says_nothing_of_the_token_is_due_again(w)),
     ),
+    (
+        "a doubt that nobody ends is given up, and does not begin again",
+        |w| Box::pin(credentials::a_doubt_is_given_up_in_the_end(w)),
+    ),
+    ("what is in doubt is tried again soon", |w| {
+        Box::pin(credentials::what_is_in_doubt_is_tried_again_soon(w))
+    }),
+    ("a long doubt ends with another sign", |w| {
+        Box::pin(credentials::a_long_doubt_ends_with_another_sign(w))
+    }),
+    ("a pair without a refresh token is never redeemed", |w| {
+        Box::pin(credentials::a_pair_without_a_refresh_token_is_never_redeemed(w))
+    }),
     ("a disconnected account has nothing left to redeem", |w| {
         Box::pin(credentials::a_disconnected_account_has_nothing_left(w))
     }),

@@ -16,7 +16,7 @@ use rolecall::{
         profile::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
     },
     store::{
-        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, Draft, Grant, Intent, IssuedTo,
+        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, DOUBT_LASTS, Draft, Grant, Intent, IssuedTo,
         NewAuthorization, NewCredential, PairCommitted, RefreshBegun, RefreshEnd, StateFault,
         Store, TAKEN_OVER_AFTER, Wanted,
     },
@@ -37,7 +37,7 @@ fn pair(number: u32, world: &World) -> TokenPair {
     let now = world.clock.now();
     TokenPair {
         access_token: format!("canary-access-{number}").into(),
-        refresh_token: format!("canary-refresh-{number}").into(),
+        refresh_token: Some(format!("canary-refresh-{number}").into()),
         issued_at: now,
         expires_at: now + Duration::from_secs(604_799),
     }
@@ -132,10 +132,7 @@ pub async fn one_of_many_redeems(world: World) {
         panic!("{} redeem one token", here.len());
     };
     assert_eq!(intent.generation, 1);
-    assert_eq!(
-        intent.pair.refresh_token.expose_secret(),
-        "canary-refresh-1"
-    );
+    assert_eq!(intent.refresh_token.expose_secret(), "canary-refresh-1");
     assert_eq!(
         intent.app.client_secret.expose_secret(),
         "canary-app-secret"
@@ -308,6 +305,173 @@ pub async fn what_says_nothing_of_the_token_is_due_again(world: World) {
         .await
         .unwrap();
     assert_eq!(told, Some(CredentialState::Uncertain));
+}
+
+/// How a refresh ends.
+async fn ends(world: &World, account: &Account, end: RefreshEnd) -> CredentialState {
+    let intent = begin(&world.store, account, NOW).await;
+    let told = world.store.end_refresh(&intent, end, AGAIN).await;
+    told.unwrap().unwrap()
+}
+
+pub async fn a_doubt_is_given_up_in_the_end(world: World) {
+    use CredentialState::{Healthy, ReauthRequired, Uncertain};
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let store = &world.store;
+    let ends = async |end| ends(&world, &account, end).await;
+    assert_eq!(ends(RefreshEnd::Doubtful).await, Uncertain);
+    assert_eq!(store.end_doubts().await.unwrap(), 0);
+    assert_eq!(state(&world, &account).await, Uncertain);
+
+    // Also while a try is overdue that nobody will tell of, but not one that goes on.
+    world.in_doubt_for(&account, DOUBT_LASTS).await;
+    let open = begin(store, &account, NOW).await;
+    assert!(open.is_long_in_doubt());
+    assert_eq!(state(&world, &account).await, Uncertain);
+    assert_eq!(store.end_doubts().await.unwrap(), 0);
+    world.overdue(&account).await;
+    assert_eq!(store.end_doubts().await.unwrap(), 1);
+    assert_eq!(state(&world, &account).await, Healthy);
+    let late = store.end_refresh(&open, RefreshEnd::InvalidGrant, AGAIN);
+    assert_eq!(late.await.unwrap(), None);
+    // It goes on being due, and says why.
+    assert_eq!(
+        store.due_refreshes(9).await.unwrap(),
+        [(own.clone(), account.id)]
+    );
+    let shown = store.account(&own, account.id).await.unwrap().unwrap();
+    let reason = &shown.status_reasons[0];
+    assert_eq!(reason.code, Account::REFRESH_FAILED);
+    assert!(reason.description.contains("no answer"), "{reason:?}");
+
+    // More of the same does not make it uncertain again; a no does.
+    for end in [
+        RefreshEnd::Doubtful,
+        RefreshEnd::Unsent,
+        RefreshEnd::Refused,
+        RefreshEnd::Doubtful,
+    ] {
+        assert_eq!(ends(end).await, Healthy, "{end:?}");
+    }
+    assert_eq!(ends(RefreshEnd::InvalidGrant).await, Uncertain);
+    world.in_doubt_for(&account, DOUBT_LASTS).await;
+    assert_eq!(store.end_doubts().await.unwrap(), 1);
+    assert_eq!(ends(RefreshEnd::InvalidGrant).await, Uncertain);
+    world.refused_long_ago(&account).await;
+    assert_eq!(ends(RefreshEnd::InvalidGrant).await, ReauthRequired);
+    assert_eq!(store.end_doubts().await.unwrap(), 0);
+
+    // Nor is what is dead any less so for a lost reply.
+    for end in [
+        RefreshEnd::Doubtful,
+        RefreshEnd::Unsent,
+        RefreshEnd::AppRefused,
+        RefreshEnd::InvalidGrant,
+    ] {
+        assert_eq!(ends(end).await, ReauthRequired, "{end:?}");
+        assert!(store.due_refreshes(9).await.unwrap().is_empty());
+    }
+    let intent = begin(store, &account, NOW).await;
+    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
+    assert_eq!(ends(RefreshEnd::Doubtful).await, Uncertain);
+}
+
+pub async fn what_is_in_doubt_is_tried_again_soon(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let hour = Duration::from_secs(3600);
+    let store = &world.store;
+    let intent = begin(store, &account, NOW).await;
+    let told = store.end_refresh(&intent, RefreshEnd::Doubtful, Duration::ZERO);
+    told.await.unwrap();
+    let intent = begin(store, &account, Wanted::WhenDue).await;
+    let told = store.end_refresh(&intent, RefreshEnd::Refused, hour);
+    assert_eq!(told.await.unwrap(), Some(CredentialState::Uncertain));
+    let due = async || world.moment(&account, "due_at").await;
+    let since = async || world.moment(&account, "state_since").await;
+    let wait = due().await - since().await;
+    assert!(wait < 70_000, "{wait} ms");
+}
+
+pub async fn a_long_doubt_ends_with_another_sign(world: World) {
+    use CredentialState::{ReauthRequired, Uncertain};
+    let own = world.project("own").await;
+    let other = world.another().await;
+    other.store.beat().await.unwrap();
+    let account = linked(&world, &own).await;
+    // The other process lives, and never tells what it knows.
+    begin(&other.store, &account, NOW).await;
+    world.overdue(&account).await;
+    assert_eq!(
+        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        Uncertain
+    );
+    world.refused_long_ago(&account).await;
+    assert_eq!(
+        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        Uncertain
+    );
+    world
+        .in_doubt_for(&account, DOUBT_LASTS - Duration::from_secs(60))
+        .await;
+    assert_eq!(
+        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        ReauthRequired
+    );
+
+    let account = linked(&world, &own).await;
+    let intent = begin(&world.store, &account, NOW).await;
+    assert!(!intent.is_long_in_doubt());
+    let told = world
+        .store
+        .end_refresh(&intent, RefreshEnd::Doubtful, AGAIN);
+    told.await.unwrap();
+    world.in_doubt_for(&account, DOUBT_LASTS).await;
+    assert_eq!(
+        ends(&world, &account, RefreshEnd::TokenRefused).await,
+        ReauthRequired
+    );
+    let shown = world.store.account(&own, account.id).await;
+    let shown = shown.unwrap().unwrap();
+    let reason = &shown.status_reasons[0];
+    assert!(reason.description.contains("access token"), "{reason:?}");
+}
+
+pub async fn a_pair_without_a_refresh_token_is_never_redeemed(world: World) {
+    let own = world.project("own").await;
+    let account = world.new_account(&own);
+    let credential = Credential::OAuth(TokenPair {
+        refresh_token: None,
+        ..pair(1, &world)
+    });
+    let app = app();
+    let grant = Grant {
+        credential: &credential,
+        issued_to: IssuedTo::OwnApp(&app),
+        refresh_at: None,
+        draft: None,
+    };
+    let store = &world.store;
+    store
+        .insert_account(&account, &grant, Actor::Operator)
+        .await
+        .unwrap();
+    assert!(store.due_refreshes(9).await.unwrap().is_empty());
+    for wanted in [
+        NOW,
+        Wanted::Now {
+            generation: Some(1),
+        },
+    ] {
+        let begun = store.begin_refresh(&own, account.id, wanted).await;
+        assert!(matches!(begun.unwrap(), RefreshBegun::Never));
+    }
+    assert_eq!(access_token(&world, &account).await, "canary-access-1");
+    // Two installations may use it side by side.
+    let exported = store.export_credential(&own, account.id, Actor::Operator);
+    exported.await.unwrap();
+    assert_eq!(state(&world, &account).await, CredentialState::Healthy);
 }
 
 pub async fn a_disconnected_account_has_nothing_left(world: World) {
@@ -632,6 +796,21 @@ impl World {
     async fn refused_long_ago(&self, account: &Account) {
         let past = self.clock.now() - ASKED_AGAIN_AFTER - ASKED_AGAIN_AFTER;
         self.set(account, "refused_at", past).await;
+    }
+
+    /// A moment of an account's credential, in milliseconds since the epoch.
+    async fn moment(&self, account: &Account, column: &str) -> i64 {
+        self.number(&format!(
+            "select {column} from credentials where account = '{}'",
+            account.id
+        ))
+        .await
+    }
+
+    /// As if nobody had known any better for so long.
+    async fn in_doubt_for(&self, account: &Account, time: Duration) {
+        self.set(account, "state_since", self.clock.now() - time)
+            .await;
     }
 }
 

@@ -128,6 +128,23 @@ impl World {
         }
     }
 
+    /// A number that is stored.
+    pub async fn number(&self, query: &str) -> i64 {
+        let query = sqlx::AssertSqlSafe(query.to_owned());
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut connection = options.connect().await.unwrap();
+            let number = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            number.unwrap()
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let number = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            number.unwrap()
+        }
+    }
+
     pub fn tick(&self) {
         self.clock.advance(Duration::from_millis(1));
     }

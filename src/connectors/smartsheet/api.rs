@@ -14,6 +14,8 @@ use crate::{
 pub(super) const NO_SUCH_USER: [i64; 2] = [1020, 1006];
 pub(super) const NO_SUCH_GROUP: [i64; 1] = [1106];
 
+pub(super) const TOKEN_EXPIRED: i64 = 1003;
+
 /// That user cannot be assumed.
 const ASSUME_USER_REFUSED: [i64; 7] = [1030, 1270, 1271, 1272, 1273, 1274, 1275];
 
@@ -98,7 +100,7 @@ fn complaint(answer: &Answer) -> Complaint {
     let body = wire::ErrorBody::read(answer.body());
     Complaint {
         nature: match body.error_code {
-            Some(1001 | 1002 | 1003 | 1005) => Nature::CredentialRefused,
+            Some(1001 | 1002 | TOKEN_EXPIRED | 1005) => Nature::CredentialRefused,
             Some(1004) => Nature::NotPermitted,
             Some(4000) => Nature::Lasting,
             Some(4001) => Nature::PassingSlowly,

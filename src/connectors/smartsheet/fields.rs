@@ -1,27 +1,19 @@
 //! Single fields out of a reply that may be anything: an error's body, a token reply. Whatever else
 //! is in it, and however odd, costs nothing: a reply that says one thing clearly has said it.
 
-use std::borrow::Cow;
-
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
 
-/// A body as text. Bytes that are no UTF-8 are replaced, and a byte order mark is dropped.
-pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    String::from_utf8_lossy(body)
-}
-
-/// The fields of these names, unread; None if the text is no JSON object. Of a field that is there
+/// The fields of these names, unread; None if the body is no JSON object. Of a field that is there
 /// twice the last counts, unless it is null.
 pub(super) fn pick<'a, const N: usize>(
-    text: &'a str,
+    body: &'a [u8],
     names: [&str; N],
 ) -> Option<[Option<&'a RawValue>; N]> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
     let picked = Pick(names).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     Some(picked)
@@ -91,7 +83,7 @@ mod tests {
     use super::*;
 
     fn code_of(body: &str) -> Option<i64> {
-        let [code] = pick(body, ["errorCode"])?;
+        let [code] = pick(body.as_bytes(), ["errorCode"])?;
         code.and_then(error_code)
     }
 
@@ -125,11 +117,5 @@ mod tests {
         ] {
             assert_eq!(code_of(body), code, "{body}");
         }
-    }
-
-    #[test]
-    fn a_body_is_text_whatever_it_is() {
-        assert_eq!(text(b"\xef\xbb\xbf{}"), "{}");
-        assert_eq!(text(b"a\xffb"), "a\u{fffd}b");
     }
 }

@@ -3,7 +3,7 @@
 //! * `api`: paths, paging, error codes.
 //! * `wire`: its JSON as it comes; `fields`: single fields out of a reply that may be anything.
 //! * `map`: from its words to ours; `roles`: what it has for roles.
-//! * `oauth`: consent and tokens.
+//! * `oauth`: consent and tokens; `token_reply`: what the token endpoint answers.
 //!
 //! Its quirks, and what is made of them:
 //!
@@ -26,7 +26,7 @@ use url::Url;
 use crate::{
     connectors::{
         Connector, ListPage, Presence, QuarantinedRow, Session,
-        oauth::{AuthorizeRequest, IssuedPair, TokenError, TokenRequest},
+        oauth::{AuthorizeRequest, IssuedTokens, TokenError, TokenRequest},
     },
     model::{
         account::Endpoint,
@@ -47,6 +47,7 @@ mod oauth;
 mod roles;
 #[cfg(test)]
 mod tests;
+mod token_reply;
 mod wire;
 
 use api::Path;
@@ -246,8 +247,12 @@ impl Connector for Smartsheet {
         &self,
         outbound: &Outbound,
         request: TokenRequest<'_>,
-    ) -> Result<IssuedPair, TokenError> {
+    ) -> Result<IssuedTokens, TokenError> {
         oauth::issue_tokens(outbound, request).await
+    }
+
+    fn is_expired(&self, refusal: &CallError) -> bool {
+        refusal.code == Some(api::TOKEN_EXPIRED)
     }
 
     async fn revoke(&self, session: &Session) -> Result<(), CallError> {

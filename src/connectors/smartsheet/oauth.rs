@@ -3,28 +3,26 @@
 //! * An app proves itself by its secret, or by the lowercase hex SHA-256 of secret, `|` and what
 //!   is redeemed.
 //! * A refresh gives a new pair and ends the old one at once, both tokens of it.
-//! * The error body has the words of RFC 6749 (`error`) beside Smartsheet's `errorCode`; either
-//!   may be missing. Where both are there the code decides: of a wrong hash Smartsheet says
-//!   `invalid_grant`, which the grant is not.
+//!
+//! How a reply is read is in [`super::token_reply`].
 
-use std::{fmt::Write, time::Duration};
+use std::fmt::Write;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
-use super::api;
+use super::{api, token_reply};
 use crate::{
     connectors::oauth::{
-        AuthorizeRequest, IssuedPair, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
+        AuthorizeRequest, IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
     },
     model::{
         account::{Endpoint, Region},
         profile::ClientProof,
     },
-    outbound::{Answer, Once, OnceError, Outbound},
+    outbound::{Once, OnceError, Outbound},
 };
 
 /// What reading users and groups needs, and no more.
@@ -86,7 +84,7 @@ pub(super) fn authorize_url(request: &AuthorizeRequest<'_>) -> Option<Url> {
 pub(super) async fn issue_tokens(
     outbound: &Outbound,
     request: TokenRequest<'_>,
-) -> Result<IssuedPair, TokenError> {
+) -> Result<IssuedTokens, TokenError> {
     let url = api::url(request.endpoint, &["token"], &[]).ok_or_else(|| {
         let detail = "the account's base URL cannot be called";
         TokenError::new(TokenErrorKind::Unsent, detail)
@@ -98,7 +96,7 @@ pub(super) async fn issue_tokens(
         form: &form(&request),
     };
     match outbound.post_once(once).await {
-        Ok(answer) => read(&answer),
+        Ok(answer) => token_reply::read(answer.status(), answer.body()),
         Err(OnceError::Unsent(error)) => Err(TokenError {
             status: error.status,
             ..TokenError::new(TokenErrorKind::Unsent, error.detail)
@@ -149,82 +147,6 @@ fn hash(secret: &SecretString, redeemed: &SecretString) -> String {
             write!(hex, "{byte:02x}").expect("a string takes all");
             hex
         })
-}
-
-#[derive(Deserialize)]
-struct PairBody {
-    access_token: SecretString,
-    refresh_token: SecretString,
-    expires_in: u64,
-    token_type: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    #[serde(rename = "errorCode")]
-    error_code: Option<i64>,
-    error: Option<String>,
-}
-
-/// Longer than any access token lives: what says so is read wrong.
-const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-fn read(answer: &Answer) -> Result<IssuedPair, TokenError> {
-    let status = answer.status();
-    if (200..=299).contains(&status) {
-        // Whatever this is, the grant is spent now.
-        let unreadable = || TokenError {
-            status: Some(status),
-            ..TokenError::new(TokenErrorKind::Doubtful, "the reply is no pair of tokens")
-        };
-        let pair: PairBody = answer.json().map_err(|_| unreadable())?;
-        let is_sendable = |token: &SecretString| {
-            let text = token.expose_secret();
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        let expires_in = Duration::from_secs(pair.expires_in).min(LONGEST_LIFE);
-        // One of another type is not to be used by who does not know it (RFC 6749, 7.1).
-        let token_type = pair.token_type.as_deref().unwrap_or("bearer");
-        if !token_type.eq_ignore_ascii_case("bearer") {
-            return Err(unreadable());
-        }
-        if !is_sendable(&pair.access_token) || !is_sendable(&pair.refresh_token) {
-            return Err(unreadable());
-        }
-        return Ok(IssuedPair {
-            access_token: pair.access_token,
-            refresh_token: pair.refresh_token,
-            expires_in,
-        });
-    }
-    let body: ErrorBody = serde_json::from_slice(answer.body()).unwrap_or_default();
-    let kind = kind(status, body.error_code, body.error.as_deref());
-    let detail = match body.error_code {
-        Some(code) => format!("the provider answered {status} with code {code}"),
-        None => format!("the provider answered {status}"),
-    };
-    Err(TokenError {
-        status: Some(status),
-        code: body.error_code,
-        ..TokenError::new(kind, detail)
-    })
-}
-
-fn kind(status: u16, code: Option<i64>, error: Option<&str>) -> TokenErrorKind {
-    match (status, code, error) {
-        (429, _, _) | (_, Some(4003), _) => TokenErrorKind::Throttled,
-        (400..=499, Some(1067), _) => TokenErrorKind::UnknownApp,
-        (400..=499, Some(1072 | 1238), _) => TokenErrorKind::AppRefused,
-        (400..=499, Some(1069), _) => TokenErrorKind::GrantExpired,
-        (400..=499, Some(1073), _) => TokenErrorKind::RedirectMismatch,
-        (400..=499, Some(1071 | 1132), _) => TokenErrorKind::InvalidGrant,
-        (400..=499, None, Some("invalid_grant")) => TokenErrorKind::InvalidGrant,
-        (400..=499, None, Some("invalid_client")) => TokenErrorKind::AppRefused,
-        (400..=499, _, _) => TokenErrorKind::Refused,
-        // A 5xx, or a redirect: who knows how far it came.
-        _ => TokenErrorKind::Doubtful,
-    }
 }
 
 #[cfg(test)]
@@ -302,36 +224,5 @@ mod tests {
             "grant_type=refresh_token&refresh_token=the+refresh+token&client_id=the+id\
              &hash=e5e0022577d7b5c18ab9e949bc72089157096138138f3c0b321f3e03f79db615"
         );
-    }
-
-    #[test]
-    fn only_what_says_so_means_that_a_grant_is_dead() {
-        use TokenErrorKind::*;
-        for (status, code, error, means) in [
-            (400, Some(1071), Some("invalid_grant"), InvalidGrant),
-            (400, Some(1132), Some("invalid_grant"), InvalidGrant),
-            (400, None, Some("invalid_grant"), InvalidGrant),
-            (400, Some(1069), Some("invalid_grant"), GrantExpired),
-            // Of a wrong hash too: the secret is wrong, and not the grant.
-            (400, Some(1072), Some("invalid_grant"), AppRefused),
-            (400, Some(1238), Some("invalid_client"), AppRefused),
-            (401, None, Some("invalid_client"), AppRefused),
-            (401, Some(1067), Some("invalid_client"), UnknownApp),
-            (400, Some(1073), Some("invalid_request"), RedirectMismatch),
-            (400, Some(1068), Some("unsupported_grant_type"), Refused),
-            (400, Some(9999), Some("invalid_grant"), Refused),
-            (404, None, None, Refused),
-            (429, None, None, Throttled),
-            (429, Some(4003), None, Throttled),
-            (500, Some(4000), None, Doubtful),
-            (503, None, Some("invalid_grant"), Doubtful),
-            (302, None, None, Doubtful),
-        ] {
-            assert_eq!(
-                kind(status, code, error),
-                means,
-                "{status} {code:?} {error:?}"
-            );
-        }
     }
 }

@@ -311,8 +311,7 @@ pub(super) struct ErrorBody {
 impl ErrorBody {
     /// Empty for what is no error of Smartsheet's.
     pub(super) fn read(body: &[u8]) -> Self {
-        let text = fields::text(body);
-        let [code, reference] = fields::pick(&text, ["errorCode", "refId"]).unwrap_or_default();
+        let [code, reference] = fields::pick(body, ["errorCode", "refId"]).unwrap_or_default();
         Self {
             error_code: code.and_then(fields::error_code),
             ref_id: reference.and_then(|raw| serde_json::from_str(raw.get()).ok()),

@@ -367,10 +367,10 @@ impl Walker<'_> {
             return stop;
         };
         let reason = match &stored.credential {
-            Credential::AccessToken(_) => return stop,
+            credential if credential.refresh_token().is_none() => return stop,
             _ if stored.state == CredentialState::ReauthRequired => stop.reason,
             Credential::OAuth(pair) if pair.issued_at >= self.started_at => return stop,
-            Credential::OAuth(_) => WalkReason::CredentialUncertain,
+            _ => WalkReason::CredentialUncertain,
         };
         Stop {
             reason,

@@ -185,34 +185,113 @@ fn lie(key: &str, value: Value) -> Answer {
 async fn what_is_no_pair_of_tokens_is_not_taken_for_one() {
     let bait = Bait::new().await;
     let html = "content-type: text/html\r\n";
-    let twice = r#"{"access_token":"a","access_token":"b","refresh_token":"c","expires_in":9}"#;
-    let huge = pair().to_string().replace("604799", "1e400");
+    let mut unreadable = pair();
+    unreadable["access_token"] = json!(["a"]);
+    unreadable["refresh_token"] = json!("a\r\nassume-user: x");
     bait.refuses(vec![
-        ("no refresh token", without("refresh_token")),
-        ("no access token", without("access_token")),
-        ("no life", without("expires_in")),
-        ("a negative life", lie("expires_in", json!(-1))),
-        ("a life in words", lie("expires_in", json!("soon"))),
-        ("a life beyond numbers", Answer::json(huge)),
         ("a token of another type", lie("token_type", json!("mac"))),
-        (
-            "a type that is none",
-            lie("token_type", json!({"bearer": true})),
-        ),
-        (
-            "a header in a token",
-            lie("access_token", json!("a\r\nassume-user: x")),
-        ),
-        ("a token of two words", lie("refresh_token", json!("a b"))),
-        ("an empty token", lie("access_token", json!(""))),
-        ("a token that is a list", lie("access_token", json!(["a"]))),
+        ("tokens that cannot be sent", Answer::json(unreadable)),
         ("a list", Answer::json(json!(["a", "b", "c", 9]))),
-        ("two tokens of one name", Answer::json(twice)),
         ("a page", Answer::raw(200, html, "<html>signed in</html>")),
         ("nothing", Answer::raw(200, "", "")),
         ("no content", Answer::raw(204, "", "")),
     ])
     .await;
+    // What was issued and is not kept is revoked: by the hub, the API and a refresh.
+    let revoked = bait.hostile.revoked();
+    assert_eq!(revoked, ["Bearer an-access-token-of-the-hostile"; 3]);
+}
+
+/// Who issues tokens has spent what was redeemed for them.
+#[tokio::test]
+async fn an_odd_field_of_a_pair_costs_that_field_alone() {
+    let bait = Bait::new().await;
+    let profile = bait.world.profile_at(&bait.hostile, Some(CALLBACK)).await;
+    let twice = r#"{"access_token":"a","access_token":"b","refresh_token":"c","expires_in":9000}"#;
+    let huge = pair().to_string().replace("604799", "1e400");
+    for (what, answer) in [
+        ("no refresh token", without("refresh_token")),
+        ("no life", without("expires_in")),
+        ("no type", without("token_type")),
+        ("a negative life", lie("expires_in", json!(-1))),
+        ("a life in words", lie("expires_in", json!("soon"))),
+        ("a life as text", lie("expires_in", json!("604799"))),
+        ("a life beyond numbers", Answer::json(huge)),
+        ("a type in capitals", lie("token_type", json!("BEARER"))),
+        (
+            "a type that is none",
+            lie("token_type", json!({"bearer": true})),
+        ),
+        ("a token of two words", lie("refresh_token", json!("a b"))),
+        ("two tokens of one name", Answer::json(twice)),
+        ("wrapped", Answer::json(json!({ "token": pair() }))),
+        (
+            "of another status",
+            Answer::raw(500, "", pair().to_string()),
+        ),
+    ] {
+        bait.hostile.issues(answer.clone());
+        let linked = bait.exchange(&profile).await.expect(201);
+        assert_eq!(linked["credential"]["state"], "healthy", "{what}");
+        let end = linked["credential"]["expires_at"].as_str().unwrap();
+        let end: jiff::Timestamp = end.parse().unwrap();
+        let left = end.duration_since(bait.world.clock.now()).as_secs();
+        assert!(left > 3500, "{what}: {left}");
+
+        let id = bait.link().await;
+        bait.hostile.issues(answer);
+        assert_eq!(bait.refresh(&id).await, "healthy", "{what}");
+    }
+    assert!(bait.hostile.revoked().is_empty());
+}
+
+/// RFC 6749, 6.
+#[tokio::test]
+async fn a_refresh_that_brings_no_refresh_token_keeps_the_former_one() {
+    let bait = Bait::new().await;
+    let id = bait.link().await;
+    for none in [json!(null), json!(""), json!(7)] {
+        let mut reply = pair();
+        reply["access_token"] = json!("the-next-access-token");
+        reply["refresh_token"] = none;
+        bait.hostile.issues(Answer::json(reply));
+        assert_eq!(bait.refresh(&id).await, "healthy");
+        assert_eq!(bait.world.walk(&id).await["state"], "sealed");
+        let spent = bait.hostile.redemptions();
+        let last = spent.last().unwrap().field("refresh_token");
+        assert_eq!(last, "a-refresh-token-of-the-hostile");
+    }
+}
+
+/// The refresh token alone is good for the next pair.
+#[tokio::test]
+async fn a_refresh_token_without_an_access_token_is_kept_and_redeemed() {
+    let bait = Bait::new().await;
+    let mut alone = pair();
+    alone["access_token"] = json!("");
+    alone["refresh_token"] = json!("the-next-refresh-token");
+    let id = bait.link().await;
+    bait.hostile.issues(Answer::json(alone.clone()));
+    assert_eq!(bait.refresh(&id).await, "healthy");
+    bait.hostile.issues(Answer::json(pair()));
+    assert_eq!(bait.world.walk(&id).await["state"], "sealed");
+    let spent = bait.hostile.redemptions();
+    let last = spent.last().unwrap();
+    assert_eq!(last.field("refresh_token"), "the-next-refresh-token");
+
+    // At a sign-in it is redeemed at once; if that brings no more, nothing is linked.
+    bait.hostile.issues(Answer::json(alone));
+    let profile = bait.world.profile_at(&bait.hostile, Some(CALLBACK)).await;
+    let before = bait.hostile.redemptions().len();
+    let refused = bait.exchange(&profile).await;
+    is_an_error(&refused, 502, "provider_unavailable");
+    let spent = bait.hostile.redemptions();
+    assert_eq!(spent.len(), before + 2);
+    assert_eq!(spent[before].field("grant_type"), "authorization_code");
+    assert_eq!(
+        spent[before + 1].field("refresh_token"),
+        "the-next-refresh-token"
+    );
 }
 
 #[tokio::test]
