@@ -229,7 +229,7 @@ impl Kind {
             ),
             Kind::NothingToRefresh => (
                 "nothing_to_refresh",
-                "A personal access token is not refreshed; replace it with PATCH /accounts/{id}.",
+                "There is no refresh token. Replace a personal access token with PATCH /accounts/{id}; have the owner of an OAuth token sign in again.",
             ),
             Kind::RefreshInProgress => (
                 "refresh_in_progress",

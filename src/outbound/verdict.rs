@@ -167,7 +167,7 @@ impl Fault {
             retry::come_back(answer.retry_after.as_deref(), answer.date.as_deref(), now);
         let pause = match come_back {
             come_back if is_throttled => Some(come_back),
-            ComeBack::After(_) if status >= 500 => Some(come_back),
+            ComeBack::After(_) if kind == CallErrorKind::Unavailable => Some(come_back),
             _ => None,
         };
         let detail = match complaint.code {

@@ -147,6 +147,10 @@ async fn a_provider_that_is_busy_may_say_for_how_long() {
     let provider = Provider::scripted(vec![busy("100")]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert_eq!(provider.times()[1], Duration::from_secs(100));
+    let limited = answer(403, "retry-after: 100\r\n", "<html>");
+    let provider = Provider::scripted(vec![limited]).await;
+    provider.get(&provider.caller()).await.unwrap();
+    assert_eq!(provider.times()[1], Duration::from_secs(100));
     // No one is kept waiting for a word that is no time, where the backoff will do.
     let provider = Provider::scripted(vec![busy("soon")]).await;
     provider.get(&provider.caller()).await.unwrap();
