@@ -2,7 +2,7 @@
 //! in the contract's shape when it is an error (also where actix itself refused), an answer even
 //! after a panic, one line in the access log, and its place in the metrics.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, rc::Rc, time::Duration};
+use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc, time::Duration};
 
 use actix_web::{
     Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
@@ -13,9 +13,13 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use futures_util::FutureExt;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 
 use super::{
+    chunked::Watched,
     error::ApiError,
     meter::{Meters, known},
     quota,
@@ -79,7 +83,8 @@ impl Noted {
     }
 }
 
-/// Whether the connection ends with the answer because the request offers another protocol, as
+/// Whether the connection ends with the answer: where nothing can follow a broken body, and where the
+/// request offers another protocol, as
 /// Java's HTTP client does with every request (`Upgrade: h2c`).
 ///
 /// The offer is ignored (RFC 9110, 7.8). But actix has noted it for the connection by the time that
@@ -128,7 +133,8 @@ pub async fn finish(
         // Answered as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
-    let ends = EndsConnection::after(&request);
+    let mut ends = EndsConnection::after(&request);
+    let body = Watched::of(&mut request);
     let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
     let id = noted.request_id();
     let note = |route: Option<&str>, status: StatusCode| {
@@ -136,7 +142,19 @@ pub async fn finish(
         meters.note(route, &method, status, took);
         log(&method, route, status, id, took);
     };
-    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let call = AssertUnwindSafe(next.call(request)).catch_unwind();
+    let outcome = match body {
+        None => call.await,
+        Some(body) => match select(pin!(call), pin!(body.breaks())).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => {
+                ends = EndsConnection(true);
+                let message = "the chunks that the body comes in are malformed";
+                let error = Error::new(Kind::InvalidBody, message);
+                Ok(Err(ApiError(error).into()))
+            }
+        },
+    };
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         // Nothing of the request is left here: the error carries its answer out.

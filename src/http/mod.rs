@@ -30,6 +30,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod body;
 pub mod caller;
+mod chunked;
 pub mod connect_sessions;
 pub mod connector_profiles;
 pub mod connectors;

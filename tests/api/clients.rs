@@ -168,6 +168,71 @@ async fn a_body_beside_an_offer_of_websockets_is_as_long_as_its_head_says() {
     assert_eq!(sent(&world, request.as_bytes()).await.status, 201);
 }
 
+/// Also where the handler waits for the store at the time, as with a key that was not seen before.
+#[tokio::test]
+async fn malformed_chunks_are_answered_whatever_the_handler_is_busy_with() {
+    let world = World::new().await;
+    let chunked = "content-type: application/json\r\ntransfer-encoding: chunked\r\n";
+    for line in [
+        "POST /connect_sessions",
+        "GET /accounts",
+        "DELETE /accounts/x",
+        "GET /nowhere",
+    ] {
+        for chunks in [
+            "zz\r\n{}\r\n0\r\n\r\n",
+            "-2\r\n{}\r\n0\r\n\r\n",
+            "\r\n{}\r\n0\r\n\r\n",
+            "2\n{}\n0\n\n",
+            "2\r\n{}0\r\n\r\n",
+            "fffffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+            "2\r\n{}\r\nzz\r\n",
+        ] {
+            let key = world.key_of("one", &Scope::ALL).await;
+            let head = format!(
+                "{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{chunked}\r\n"
+            );
+            // In one piece, and with the chunks behind the head.
+            for is_late in [false, true] {
+                let mut stream = connected(&world).await;
+                let first = if is_late {
+                    head.clone()
+                } else {
+                    format!("{head}{chunks}")
+                };
+                stream.write_all(first.as_bytes()).await.unwrap();
+                if is_late {
+                    let _ = stream.write_all(chunks.as_bytes()).await;
+                }
+                let answer = answer(&mut stream).await;
+                assert!(answer.head.contains("x-request-id: "), "{line} {chunks:?}");
+                let is_early = ["", "route_not_found", "account_not_found"];
+                let code = answer.code();
+                let is_meant = code == "invalid_body"
+                    || line != "POST /connect_sessions" && is_early.contains(&code.as_str());
+                assert!(is_meant, "{line} {chunks:?}: {answer:?}");
+            }
+        }
+    }
+    // Sound ones are read whole, however large.
+    let body = json!({"origin_owner_id": "c", "origin_owner_name": "C"}).to_string();
+    let body = format!("{}{body}", " ".repeat(200_000));
+    let pieces = body
+        .as_bytes()
+        .chunks(7_001)
+        .fold(String::new(), |all, piece| {
+            let text = std::str::from_utf8(piece).unwrap();
+            format!("{all}{:x}\r\n{text}\r\n", piece.len())
+        });
+    let whole = request(
+        &world,
+        "POST /connect_sessions",
+        chunked,
+        &format!("{pieces}0\r\n\r\n"),
+    );
+    assert_eq!(sent(&world, whole.as_bytes()).await.status, 201);
+}
+
 /// What the parser refuses, as API.md has it: status, words, and requests of that kind.
 fn refused_unread() -> Vec<(u16, &'static str, Vec<Vec<u8>>)> {
     let get = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n").into_bytes();

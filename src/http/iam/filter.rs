@@ -33,16 +33,31 @@ pub struct ListFilters {
 #[into_params(parameter_in = Query)]
 pub struct UserFilters {
     /// Only users with this whole address; A to Z count as a to z.
-    #[param(rename = "filter[email]", required = false, min_length = 1)]
+    #[param(
+        rename = "filter[email]",
+        required = false,
+        min_length = 1,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+    )]
     pub email: Option<String>,
     /// Only users with this status.
     #[param(rename = "filter[status]", required = false, inline)]
     pub status: Option<UserStatus>,
     /// Only users who hold the role with this id, unified or remote; nobody if there is no such role.
-    #[param(rename = "filter[role]", required = false, min_length = 1)]
+    #[param(
+        rename = "filter[role]",
+        required = false,
+        min_length = 1,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+    )]
     pub role: Option<String>,
     /// Only users in the group with this id, unified or remote; nobody if there is no such group.
-    #[param(rename = "filter[group]", required = false, min_length = 1)]
+    #[param(
+        rename = "filter[group]",
+        required = false,
+        min_length = 1,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+    )]
     pub group: Option<String>,
     /// Only guests and outsiders, or only others.
     #[param(rename = "filter[is_external]", required = false)]
