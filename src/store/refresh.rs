@@ -553,42 +553,63 @@ impl Store {
     /// Gives up what has been in doubt for [`DOUBT_LASTS`] without a word of the provider that it
     /// is dead: it is taken for good again, and tried on. How many there were.
     pub async fn end_doubts(&self) -> Result<u64> {
-        let since = |now: Timestamp| now.saturating_sub(DOUBT_LASTS).map_err(Error::internal);
         // A glance first: this is asked often, and seldom is there one.
-        let found: Option<(i64,)> = self
+        let projects: Vec<(String,)> = self
             .db
-            .fetch_one(
-                "select count(*) from credentials where is_doubtful = 1
-                     and state in ('uncertain', 'in_flight')",
+            .fetch(
+                "select distinct project from credentials where is_doubtful = 1
+                     and state in ('uncertain', 'in_flight') order by project",
                 [],
             )
             .await?;
-        if found.is_none_or(|(count,)| count == 0) {
-            return Ok(0);
+        let (mut ended, mut failed) = (0, Ok(()));
+        for (project,) in &projects {
+            // One whose audit log cannot be written keeps no other from this.
+            match self.end_doubts_of(&project_in(project)?).await {
+                Ok(count) => ended += count,
+                Err(error) => failed = Err(error),
+            }
         }
+        failed.map(|()| ended)
+    }
+
+    async fn end_doubts_of(&self, project: &ProjectId) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
-        // One in flight that is not overdue is about to say more.
-        let ended = tx
-            .execute(
+        let begun_by = now.saturating_sub(DOUBT_LASTS).map_err(Error::internal)?;
+        // One in flight that is not overdue is about to say more. That there is an app to mend is
+        // an answer, and worth more than that others were lost.
+        let ended: Vec<(String,)> = tx
+            .fetch(
                 "update credentials
                  set state = 'idle', state_since = $1, is_doubtful = 0, refused_at = null,
                      doubted_replica = null,
                      fault = case when fault = $4 then fault else $3 end,
                      intent = null, intent_node = null, intent_replica = null
-                 where is_doubtful = 1 and state_since <= $2
-                     and (state = 'uncertain' or (state = 'in_flight' and due_at <= $1))",
+                 where project = $5 and is_doubtful = 1 and state_since <= $2
+                     and (state = 'uncertain' or (state = 'in_flight' and due_at <= $1))
+                 returning account",
                 [
                     now.into(),
-                    since(now)?.into(),
+                    begun_by.into(),
                     RefreshEnd::Doubtful.as_str().into(),
-                    // That there is something to mend is worth more, and is an answer.
                     RefreshEnd::AppRefused.as_str().into(),
+                    project.into(),
                 ],
             )
             .await?;
+        let events: Result<Vec<_>> = ended
+            .iter()
+            .map(|(account,)| {
+                let account: AccountId = id_in(account)?;
+                let given_up = Event::new(Actor::System, Action::CredentialRefreshRefused, account);
+                Ok(given_up.with("reason", RefreshEnd::Doubtful.as_str()))
+            })
+            .collect();
+        let events = events?;
+        self.audit(&mut tx, project, None, &events).await?;
         tx.commit().await?;
-        Ok(ended)
+        Ok(ended.len() as u64)
     }
 
     /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and

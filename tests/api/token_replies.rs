@@ -11,6 +11,7 @@ use proptest::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    browser::Browser,
     refresh::{Account, NINETY_SECONDS_LATER, Signed},
     world::{Plan, Reply},
 };
@@ -131,6 +132,8 @@ async fn what_is_in_doubt_ends_within_a_quarter_of_an_hour_whatever_is_answered(
         let seen = signed.account(&account).await;
         assert_eq!(seen["status"], "active");
         assert_eq!(seen["status_reasons"][0]["code"], "refresh_failed");
+        let told = signed.told(&account).await;
+        assert_eq!(told.last().unwrap(), "credential.refresh_refused");
         // And it does not begin again by more of the same.
         assert_eq!(signed.refreshed(&account).await, "healthy", "{fault}");
         assert_eq!(signed.world.walk(&account.id).await["state"], "sealed");
@@ -189,6 +192,40 @@ async fn a_sign_in_without_a_refresh_token_lasts_as_long_as_its_access_token() {
         assert_eq!(seen["status"], "error");
         assert_eq!(seen["status_reasons"][0]["code"], "reauth_required");
     }
+}
+
+/// What was read of a sign-in's access token is not always what was issued: its refresh token brings
+/// another, or what was issued could not even be revoked.
+#[tokio::test]
+async fn a_sign_in_whose_access_token_is_not_taken_goes_on_with_the_next() {
+    let signed = Signed::new().await;
+    let odd = reshaped(
+        200,
+        r#"{"access_token":"not-what-was-issued","refresh_token":"{{refresh_token}}"}"#,
+    );
+    signed.next_token_call(&odd).await;
+    let account = signed.link_and_walk().await;
+    assert_eq!(signed.lives(&account).await, [false, true]);
+
+    let world = &signed.world;
+    let profile = world.hub_profile().await;
+    let link = world
+        .invite(&json!({ "connector_profile_id": profile }))
+        .await;
+    let mut browser = Browser::open(world, &link).await;
+    let authorize = browser.sign_in(&profile).await;
+    signed.next_token_call(&odd).await;
+    let back = browser.consent(&authorize, "allow").await;
+    assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+    browser.save().await.leads();
+    browser.await_sealed().await.says(200, "is connected");
+    assert_eq!(signed.live_of(&signed.last_grant().await).await, 1);
+
+    // And where there is no next, the one that could be read is not linked.
+    let alone = reshaped(200, r#"{"access_token":"not-what-was-issued"}"#);
+    signed.next_token_call(&alone).await;
+    let refused = signed.sign_in().await;
+    refused.refused(422, "credential_refused");
 }
 
 /// What comes in the place of a pair as the provider issued it.

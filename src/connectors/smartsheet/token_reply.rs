@@ -12,8 +12,9 @@
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, value::RawValue};
+use zeroize::Zeroizing;
 
 use super::fields;
 use crate::connectors::oauth::{IssuedTokens, TokenError, TokenErrorKind};
@@ -116,17 +117,15 @@ impl Reply {
     }
 }
 
-/// A token that can be sent.
+/// A token that can be sent, without the space around it.
 fn token(raw: &RawValue) -> Option<SecretString> {
     let Some(Value::String(text)) = fields::value(raw) else {
         return None;
     };
-    let text = SecretString::from(text);
-    let is_sendable = {
-        let text = text.expose_secret();
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    is_sendable.then_some(text)
+    let text = Zeroizing::new(text);
+    let text = text.trim();
+    let is_sendable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_sendable.then(|| text.into())
 }
 
 fn word(raw: &RawValue) -> Option<String> {
@@ -188,6 +187,7 @@ fn kind(status: u16, code: Option<i64>, error: Option<&str>) -> TokenErrorKind {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use secrecy::ExposeSecret;
     use serde_json::json;
 
     use super::*;
@@ -312,6 +312,7 @@ mod tests {
         for body in [
             &with("scope", "{\"a\": [1, null]}"),
             &with("scope", "1e999"),
+            &with("access_token", "\" a\\n\""),
             &with("error", "null"),
             &with("errorCode", "0"),
             &with("error", "\"invalid_grant\""),
