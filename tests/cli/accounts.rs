@@ -1,7 +1,7 @@
 //! `rolecall accounts`: the operator's hand on linked accounts.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{bench::timestamps, office::Office, schema::Schema};
 
@@ -353,22 +353,30 @@ async fn rows_without_an_id_are_told_by_their_place_and_not_by_what_they_hold() 
     assert_eq!(walk["reason"], "too_many_invalid_records");
     let quarantined = walk["quarantined"].as_u64().unwrap();
     assert!(quarantined > 20, "{walk}");
-    let lines: Vec<_> = walked.err.lines().collect();
-    let told = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(told("row quarantined: it has no usable id"), 20);
-    assert_eq!(told("more rows quarantined"), 1);
-    assert_eq!(told(&format!("more={}", quarantined - 20)), 1);
-    let first = lines.iter().find(|line| line.contains("row quarantined"));
-    for field in [
-        "WARN",
-        &id,
-        "list=\"users\"",
-        "page=1",
-        "row=0",
-        "field=\"id\"",
-        "the row has no id",
-    ] {
-        assert!(first.unwrap().contains(field), "{first:?} lacks {field}");
+    let lines: Vec<Value> = walked
+        .err
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let (rows, more): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["more"].is_null());
+    assert_eq!((rows.len(), more.len()), (20, 1), "{lines:#?}");
+    for (row, line) in (0..).zip(rows) {
+        let field = |name: &str| line[name].clone();
+        assert_eq!(field("level"), "WARN");
+        assert_eq!(field("message"), "row quarantined: it has no usable id");
+        assert_eq!(
+            (field("account"), field("walk")),
+            (json!(id), walk["id"].clone())
+        );
+        assert_eq!(
+            (field("list"), field("page"), field("row")),
+            (json!("users"), json!(1), json!(row))
+        );
+        assert_eq!(
+            (field("field"), field("fault")),
+            (json!("id"), json!("the row has no id"))
+        );
     }
-    assert!(lines.iter().all(|line| !line.contains('@')));
+    assert_eq!(more[0]["more"], quarantined - 20);
+    assert!(!walked.err.contains('@'));
 }

@@ -1049,6 +1049,7 @@ async fn a_refused_commit_writes_nothing(world: World) {
         .await
         .unwrap();
     let held = world.hold(&account, b"candidate").await;
+    let before = store.account(&own, account.id).await.unwrap();
 
     let mut ended = running.clone();
     ended.state = WalkState::Sealed;
@@ -1076,7 +1077,7 @@ async fn a_refused_commit_writes_nothing(world: World) {
     let walk = store.walk(&own, account.id, running.id).await.unwrap();
     assert_eq!(walk, Some(running));
     let now = store.account(&own, account.id).await.unwrap();
-    assert_eq!(now, Some(account.clone()));
+    assert_eq!(now, before);
     assert_eq!(store.evidence(&own, account.id).await.unwrap(), None);
     assert!(
         store
@@ -1355,7 +1356,13 @@ async fn no_project_sees_anothers_rows(world: World) {
     let found = credential_of(store, &own, id).await;
     assert_eq!(found, (TOKEN.to_owned(), 1));
     assert_eq!(store.key(key.id).await.unwrap(), Some(key));
-    assert_eq!(store.account(&own, id).await.unwrap(), Some(account));
+    let now = store.account(&own, id).await.unwrap().unwrap();
+    assert_eq!(now.held_walk.map(|walk| walk.id), Some(held.id));
+    let now = Account {
+        held_walk: None,
+        ..now
+    };
+    assert_eq!(now, account);
     let walk = store.walk(&own, id, sealed.id).await.unwrap();
     assert_eq!(walk, Some(sealed));
     assert!(store.held(&own, id, held.id).await.unwrap().is_some());

@@ -1058,7 +1058,7 @@ fn rows_that_do_not_tell_whose_they_are_hold_no_walk_by_themselves() {
     let outcome = account.walk(read(&all[55..], 55), found(&all[..55]));
     assert_eq!(outcome, Outcome::Unchanged);
     // Those beyond them cannot.
-    let outcome = account.walk(read(&all[160..], 55), Answers::default());
+    let outcome = account.walk(read(&all[160..], 45), Answers::default());
     assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
 }
 
