@@ -75,18 +75,29 @@ impl Account {
         let Some(credential) = &mut self.credential else {
             return;
         };
-        let refused = self
+        let is_refusal = |reason: &StatusReason| reason.code == Self::REAUTH_REQUIRED;
+        let refused_at = self
             .status_reasons
             .iter()
-            .find(|reason| reason.code == Self::REAUTH_REQUIRED);
-        if let Some(reason) = refused
-            && matches!(
-                credential.state,
-                CredentialState::Healthy | CredentialState::Refreshing
-            )
-        {
-            credential.state = CredentialState::ReauthRequired;
-            credential.since = reason.timestamp;
+            .find(|reason| is_refusal(reason))
+            .map(|reason| reason.timestamp);
+        match (refused_at, credential.state) {
+            // The pair that was refused has a successor, of which nothing is known but good.
+            (Some(refused_at), CredentialState::Healthy)
+                if credential.kind != CredentialKind::AccessToken
+                    && credential.fault.is_none()
+                    && credential.since > refused_at =>
+            {
+                self.status_reasons.retain(|reason| !is_refusal(reason));
+                if self.status_reasons.is_empty() {
+                    self.status = AccountStatus::Active;
+                }
+            }
+            (Some(refused_at), CredentialState::Healthy | CredentialState::Refreshing) => {
+                credential.state = CredentialState::ReauthRequired;
+                credential.since = refused_at;
+            }
+            _ => {}
         }
         let (status, code, description) = match credential.state {
             _ if credential.is_profile_disabled => (
@@ -446,4 +457,84 @@ pub struct TokenPair {
     pub issued_at: Timestamp,
     /// As the provider said, or as was assumed.
     pub expires_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::Seats;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// An account that a walk found refused at 10, with a credential in this state since `since`.
+    fn refused(kind: CredentialKind, state: CredentialState, since: i64) -> Account {
+        let id = "019ab5c2-7a3e-7000-8000-000000000003";
+        let mut account = Account {
+            id: id.parse().unwrap(),
+            project: "one".parse().unwrap(),
+            provider: "smartsheet".to_owned(),
+            origin_owner_id: "1".to_owned(),
+            origin_owner_name: "One".to_owned(),
+            origin_username: None,
+            label: None,
+            kind: AccountKind::Test,
+            status: AccountStatus::Error,
+            status_reasons: vec![StatusReason {
+                code: Account::REAUTH_REQUIRED.to_owned(),
+                description: "refused".to_owned(),
+                timestamp: at(10),
+            }],
+            endpoint: Endpoint::Region(Region::Us),
+            identity: Identity {
+                user: "1".into(),
+                email: None,
+                name: None,
+                organisation: "2".into(),
+                organisation_name: None,
+                is_admin: false,
+                seats: Seats::Hidden(crate::model::schema::Reason::NotPermitted),
+            },
+            assume_user: None,
+            credential: Some(CredentialStatus {
+                kind,
+                state,
+                since: at(since),
+                expires_at: None,
+                profile: None,
+                is_profile_disabled: false,
+                fault: None,
+            }),
+            held_walk: None,
+            actions: ActionSet::ALL,
+            created_at: at(0),
+            updated_at: at(0),
+        };
+        account.tell_of_credential();
+        account
+    }
+
+    #[test]
+    fn account_and_credential_say_the_same_of_a_refusal() {
+        use CredentialKind::{AccessToken, OAuth};
+        for (kind, state, since) in [
+            (AccessToken, CredentialState::Healthy, 5),
+            (AccessToken, CredentialState::ReauthRequired, 10),
+            (OAuth, CredentialState::Healthy, 5),
+            (OAuth, CredentialState::Refreshing, 15),
+        ] {
+            let account = refused(kind, state, since);
+            let credential = account.credential.as_ref().unwrap();
+            assert_eq!(credential.state, CredentialState::ReauthRequired);
+            assert_eq!(credential.since, at(10));
+            assert!(account.needs_reauth() && account.status == AccountStatus::Error);
+            assert_eq!(account.status_reasons.len(), 1);
+        }
+        // A pair that was issued since then is another.
+        let account = refused(OAuth, CredentialState::Healthy, 15);
+        assert_eq!(account.credential.unwrap().state, CredentialState::Healthy);
+        assert_eq!(account.status, AccountStatus::Active);
+        assert_eq!(account.status_reasons, []);
+    }
 }
