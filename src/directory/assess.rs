@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 use super::{
-    Directory, Evidence, Listing, Lookups, Reading, Resource,
+    Directory, Evidence, GroupRead, Listing, Lookups, Reading, Resource,
     evidence::{Loss, Missed},
     field_loss::field_losses,
     pass::Listed,
@@ -223,8 +223,8 @@ impl Assessment<'_> {
     }
 
     /// The reading taken at its word: whom it does not show is gone. Only who was missing before
-    /// this walk, and was kept then, is not gone "at once" now.
-    /// Those whom the credential cannot list are kept, too: their absence says nothing of them.
+    /// this walk, and was kept then, is not gone "at once" now. A group that was read by its id is
+    /// there, and those whom the credential cannot list are kept: their absence says nothing.
     fn as_seen(&self, prev: &Directory, open: &Open) -> Decisions {
         let mut decisions = Decisions::default();
         for id in &open.users {
@@ -244,7 +244,11 @@ impl Assessment<'_> {
             }
         }
         for id in &open.groups {
-            if self.evidence.groups.is_known(id.as_str())
+            let is_read = matches!(
+                self.reading.group_reads.get(id),
+                Some(GroupRead::Members(_))
+            );
+            if (is_read || self.evidence.groups.is_known(id.as_str()))
                 && let Some(place) = prev.find(Resource::Groups, id.as_str())
             {
                 let group = prev.group(place);
@@ -343,7 +347,7 @@ pub fn plausible_rows(prev: Option<&Directory>, of: Resource) -> u64 {
 }
 
 /// How many may lose something at once, of `former`.
-const fn limit(former: usize) -> usize {
+pub(super) const fn limit(former: usize) -> usize {
     let tenth = former / 10;
     if tenth < 5 {
         5

@@ -94,11 +94,6 @@ impl Absences {
         self.missing.contains_key(id)
     }
 
-    /// Those who were kept by earlier walks although no list showed them.
-    pub(super) fn known(&self) -> impl Iterator<Item = &RemoteId> {
-        self.missing.keys()
-    }
-
     /// When they were last found by id, if we know well enough that they are still there: then
     /// nobody has to be asked in this walk, and no answer is none to worry about.
     /// Until three walks have found them we ask every time.

@@ -10,7 +10,7 @@ use crate::model::{
     schema::Reason,
 };
 
-use super::{Directory, Evidence, Listing, Resource, Visibility, record::Millis};
+use super::{Directory, Evidence, Listing, Resource, Visibility, assess::limit, record::Millis};
 
 /// Everything that one walk read, not yet judged.
 #[derive(Debug)]
@@ -85,9 +85,11 @@ pub enum UserAnswer {
 }
 
 /// The groups whose members this walk must read, most urgent first (rule 8): those that are new
-/// or whose `modified_at` moved, those whose last reading failed, those that a held walk turned on, those that are kept although
-/// no list shows them, and then the longest unread, as many as `cap`; all of them where there is
-/// no cap or the walk is to be `full`.
+/// or whose `modified_at` moved, those whose last reading failed, those that a held walk turned on,
+/// those that are missing from the list, and then the longest unread, as many as `cap`; all of them
+/// where there is no cap or the walk is to be `full`. A missing group is read before the walk is
+/// judged, since whoever has no other group would seem to have lost all of theirs with it; but not
+/// where so many are missing that the walk will be held.
 pub fn plan_group_reads(
     prev: Option<&Directory>,
     listed: &Listing<ObservedGroup>,
@@ -115,12 +117,16 @@ pub fn plan_group_reads(
             _ => due.push(id.clone()),
         }
     }
-    let unlisted = evidence
-        .groups
-        .known()
-        .filter(|id| !listed.has_record(id.as_str()))
-        .filter(|id| prev.is_some_and(|prev| prev.find(Resource::Groups, id.as_str()).is_some()));
-    due.extend(unlisted.cloned());
+    let unlisted: Vec<&str> = prev
+        .iter()
+        .flat_map(|prev| (0..prev.len(Resource::Groups)).map(|place| prev.group(place).id))
+        .filter(|id| !listed.has_record(id))
+        .collect();
+    let are_few = prev.is_some_and(|prev| unlisted.len() <= limit(prev.len(Resource::Groups)));
+    let unlisted = unlisted
+        .into_iter()
+        .filter(|id| are_few || evidence.groups.is_known(id));
+    due.extend(unlisted.map(RemoteId::from));
     others.sort_unstable();
     let room = if full { None } else { cap }.unwrap_or(others.len());
     due.extend(others.into_iter().take(room).map(|(_, id)| id.clone()));

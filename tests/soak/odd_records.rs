@@ -51,12 +51,20 @@ impl Hit {
         self.field == "id"
     }
 
-    /// Whether this makes a group's members unreadable.
+    /// The group that this is about, if it is about members: they cannot be read, or one of them
+    /// is said to be another.
     fn unread_group(&self) -> Option<&str> {
         match &self.kind {
             Kind::Group(group) if self.is_of_id() || self.field == "members" => Some(group),
             _ => None,
         }
+    }
+
+    /// Whether the id that was hit is another one now.
+    fn is_of_another(&self) -> bool {
+        let value = self.value.as_deref().unwrap_or_default();
+        let digits = value.trim_matches('"');
+        self.is_of_id() && digits.parse::<u64>().is_ok() && !digits.starts_with('+')
     }
 }
 
@@ -96,8 +104,9 @@ impl Records {
     /// What differs from `before` and should not. `is_first`: nothing was known of the account.
     fn faults(&self, before: &Self, hit: &Hit, is_first: bool) -> Vec<String> {
         let mut faults = Vec::new();
-        // A group that is not known at all, or whose members are not.
+        // A group that is not known at all, or whose members are not, or are others.
         let unknown_group = match &hit.kind {
+            Kind::Group(group) if hit.is_of_another() => Some(group.as_str()),
             _ if !is_first => None,
             Kind::Groups if hit.is_of_id() => Some(hit.id.as_str()),
             _ => hit.unread_group(),
@@ -131,7 +140,8 @@ impl Records {
                 // The members that an unreadable id hides may be anybody.
                 Some(is) if is_hit || is == was => {
                     let is_kept = is["members"] == was["members"];
-                    if hit.unread_group() == Some(id) && !is_first && !is_kept {
+                    let is_unread = hit.unread_group() == Some(id) && !hit.is_of_another();
+                    if is_unread && !is_first && !is_kept {
                         faults.push(format!("group {id} lost its members"));
                     }
                 }

@@ -585,6 +585,42 @@ fn a_missing_group_that_many_have_nothing_but_is_held_once_and_then_known() {
 }
 
 #[test]
+fn a_missing_group_is_read_before_its_members_seem_to_have_lost_their_groups() {
+    let names = names(20);
+    let everyone = strs(&names);
+    let mut account = Account::new(reading(&everyone, &[("g1", &everyone), ("g2", &[])], 0));
+    let without = |read: Option<GroupRead>, seconds| {
+        let mut reading = reading(&everyone, &[("g2", &[])], seconds);
+        reading
+            .group_reads
+            .extend(read.map(|read| (id("g1"), read)));
+        reading
+    };
+    let reading = without(None, 60);
+    let due = plan_group_reads(
+        Some(&account.directory),
+        reading.groups.as_ref().unwrap(),
+        &account.evidence,
+        Some(0),
+        false,
+    );
+    assert_eq!(due, [id("g1")]);
+    let found = members(&everyone, at(60));
+    assert_eq!(
+        account.walk(without(Some(found), 60), Answers::default()),
+        Outcome::Unchanged
+    );
+    assert_eq!(account.group("g1").unwrap()["listed"], true);
+
+    let mut account = Account::new(self::reading(&everyone, &[("g1", &everyone)], 0));
+    let gone = without(Some(GroupRead::Departed), 60);
+    assert!(matches!(
+        account.walk(gone, Answers::default()),
+        Outcome::Held(WalkReason::MassDisappearance, _)
+    ));
+}
+
+#[test]
 fn a_listed_group_that_is_gone_when_its_members_are_read_is_gone() {
     let mut account = Account::new(reading(&["u0"], &[("g1", &["u0"])], 0));
     let mut gone = reading(&["u0"], &[("g1", &["u0"])], 60);
