@@ -34,7 +34,7 @@ use crate::{
         },
         audit::Actor,
         connect::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
-        id::AccountId,
+        id::{AccountId, ProjectId},
         observed::Identity,
         profile::{ClientProof, ConnectorProfile, OAuthApp},
         schema::Warning,
@@ -615,7 +615,7 @@ impl Gateway {
         let put = self.0.store.put_draft(session, Some(&draft), now).await?;
         let (number, former) = put.ok_or_else(session_invalid)?;
         if let Some(former) = former {
-            self.revoke_draft(&former).await;
+            self.revoke_draft(&session.project, &former).await;
         }
         Ok(Review {
             draft: number,
@@ -702,7 +702,7 @@ impl Gateway {
             let put = gateway.0.store.put_draft(&session, None, now).await?;
             // What was saved meanwhile is the account's.
             if let Some((_, Some(former))) = put {
-                gateway.revoke_draft(&former).await;
+                gateway.revoke_draft(&session.project, &former).await;
             }
             Ok(())
         })
@@ -714,7 +714,7 @@ impl Gateway {
     pub(super) async fn drop_ended_drafts(&self) -> Result<()> {
         let store = &self.0.store;
         for ended in store.ended_drafts(self.0.clock.now()).await? {
-            if self.revoke_draft(&ended.draft).await {
+            if self.revoke_draft(&ended.project, &ended.draft).await {
                 store.forget_ended_draft(&ended).await?;
             }
         }
@@ -723,7 +723,7 @@ impl Gateway {
 
     /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
     /// Whether nothing is left to revoke.
-    async fn revoke_draft(&self, draft: &Draft) -> bool {
+    async fn revoke_draft(&self, project: &ProjectId, draft: &Draft) -> bool {
         let Credential::OAuth(pair) = &draft.credential else {
             return true;
         };
@@ -733,9 +733,24 @@ impl Gateway {
         let Ok(connector) = self.connector(&found.provider) else {
             return true;
         };
-        let token = pair.access_token.clone();
-        self.revoke_unkept(connector.as_ref(), &found.endpoint, token)
-            .await
+        let app = match (&draft.own_app, draft.profile) {
+            (Some(app), _) => Ok(Some(app.clone())),
+            (None, Some(profile)) => self.0.store.oauth_app(project, profile).await,
+            (None, None) => Ok(None),
+        };
+        let (connector, endpoint) = (connector.as_ref(), &found.endpoint);
+        match app {
+            Ok(Some(app)) => self.revoke_waiting(connector, endpoint, (pair, &app)).await,
+            // Its profile is gone, and nobody can redeem anything for that app any more.
+            Ok(None) => {
+                let token = pair.access_token.clone();
+                self.revoke_unkept(connector, endpoint, token).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what nobody saved could not be revoked");
+                false
+            }
+        }
     }
 
     /// What this session linked last, and how far that is; None if nothing yet.

@@ -40,6 +40,7 @@ use crate::{
         account::{Account, Credential, CredentialState, Endpoint, TokenPair},
         audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
+        profile::OAuthApp,
     },
     outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
     store::{
@@ -738,13 +739,48 @@ impl Gateway {
         endpoint: &Endpoint,
         token: SecretString,
     ) -> bool {
-        let of = ("unkept".to_owned(), endpoint);
-        match self.revoke_token(connector, of, token).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "a pair of tokens that nobody keeps could not be revoked");
-                error.kind == CallErrorKind::Unauthorized
-            }
+        let of = (UNKEPT.to_owned(), endpoint);
+        let revoked = self.revoke_token(connector, of, token).await;
+        is_gone(revoked)
+    }
+
+    /// The same for a pair that has waited, whose access token may have ended meanwhile: that one
+    /// may revoke nothing any more, and the refresh token goes on. So it is redeemed, and what it
+    /// brings is revoked.
+    pub(super) async fn revoke_waiting(
+        &self,
+        connector: &dyn Connector,
+        endpoint: &Endpoint,
+        (pair, app): (&TokenPair, &OAuthApp),
+    ) -> bool {
+        let of = (UNKEPT.to_owned(), endpoint);
+        let token = pair.access_token.clone();
+        let revoked = self.revoke_token(connector, of, token).await;
+        let is_over = |error: &CallError| {
+            error.kind == CallErrorKind::Unauthorized && connector.is_expired(error)
+        };
+        let Some(refresh_token) = &pair.refresh_token else {
+            return is_gone(revoked);
+        };
+        if !revoked.as_ref().is_err_and(is_over) {
+            return is_gone(revoked);
+        }
+        let request = TokenRequest {
+            endpoint,
+            app,
+            grant: TokenGrant::RefreshToken(refresh_token),
+        };
+        let issued = connector.issue_tokens(&self.0.outbound, request).await;
+        let token = match issued {
+            Ok(issued) => issued.access_token,
+            Err(error) => match error.kind {
+                TokenErrorKind::InvalidGrant | TokenErrorKind::GrantExpired => return true,
+                _ => error.unusable,
+            },
+        };
+        match token {
+            Some(token) => self.revoke_unkept(connector, endpoint, token).await,
+            None => false,
         }
     }
 
@@ -804,6 +840,20 @@ impl Renewal for RenewedByRefresh {
         }
         let stored = current().await?;
         is_other(&stored).then(|| stored.credential.access_token().clone())
+    }
+}
+
+/// Whose calls those are that revoke what no account has.
+const UNKEPT: &str = "unkept";
+
+/// Whether the provider no longer takes a token, after it was told so.
+fn is_gone(revoked: Result<(), CallError>) -> bool {
+    match revoked {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "a pair of tokens that nobody keeps could not be revoked");
+            error.kind == CallErrorKind::Unauthorized
+        }
     }
 }
 

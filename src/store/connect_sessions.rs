@@ -40,7 +40,7 @@ pub struct Draft {
 /// What a session that has ended left unsaved.
 #[derive(Debug)]
 pub struct EndedDraft {
-    project: ProjectId,
+    pub project: ProjectId,
     session: u64,
     pub draft: Draft,
 }

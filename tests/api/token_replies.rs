@@ -228,6 +228,27 @@ async fn a_sign_in_whose_access_token_is_not_taken_goes_on_with_the_next() {
     refused.refused(422, "credential_refused");
 }
 
+/// A pair that waits to be saved may wait for longer than its access token is good.
+#[tokio::test]
+async fn what_nobody_saves_is_revoked_also_when_its_access_token_has_ended() {
+    let signed = Signed::new().await;
+    let world = &signed.world;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(world, &link).await;
+    let authorize = browser.sign_in(&profile).await;
+    let back = browser.consent(&authorize, "allow").await;
+    assert_eq!(browser.get(&back).await.leads(), "/connect/review");
+    let grant = signed.last_grant().await;
+    let over = json!({"kind": "status", "status": 401, "error_code": 1003});
+    let revoking = json!({"method": "DELETE", "path_prefix": "/token"});
+    world
+        .faults(&json!([{"match": revoking, "times": 1, "fault": over}]))
+        .await;
+    browser.bring(world, &world.admin_token()).await.leads();
+    assert_eq!(signed.live_of(&grant).await, 0);
+}
+
 /// What comes in the place of a pair as the provider issued it.
 #[derive(Debug, Clone)]
 struct Odd {
