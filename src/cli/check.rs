@@ -1,14 +1,14 @@
 //! `rolecall check`: is this installation in order, and what would a token be worth? Nothing is
-//! written, and all that is wrong is said at once, each with what to do about it.
+//! changed, and all that is wrong is said at once, each with what to do about it.
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    ConfigFile, Failure, key_ring,
+    ConfigFile, Failure, key_ring, must_be_unexposed,
     output::{json_line, table},
-    ring_origin,
+    ring_origin, survive_file_limits,
     token::{AtProvider, read_token},
     why,
 };
@@ -19,7 +19,7 @@ use crate::{
     crypto::{Chance, LiveRing},
     gateway::trial::{Candidate, Findings},
     model::account::Endpoint,
-    store::{Inspection, OpenError, Store},
+    store::{Inspection, JournalFault, JournalFolder, OpenError, Store},
 };
 
 #[derive(Args)]
@@ -102,6 +102,7 @@ impl Report {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+    survive_file_limits();
     let mut report = Report {
         parts: Vec::new(),
         is_config_wrong: false,
@@ -119,6 +120,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         _ => None,
     };
     report.note("store", store);
+    report.note("journal", config.as_ref().map(inspect_journal));
+    report.note("certificates", Some(find_certificates()));
     let mut findings = None;
     if arguments.token_stdin {
         let tried = match &config {
@@ -139,6 +142,7 @@ const WRONG: &str = "not everything is in order; standard output says what is no
 
 fn read_ring(config: &Config) -> Result<(LiveRing, String), Failure> {
     let live = key_ring(config)?;
+    must_be_unexposed(config, &live)?;
     let ring = live.current();
     let ids: Vec<_> = ring.ids().skip(1).collect();
     let others = match ids.as_slice() {
@@ -173,7 +177,48 @@ async fn inspect(config: &Config, ring: &LiveRing) -> Result<((), String), Failu
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(((), detail))
+    match Store::try_write(&config.store.url).await {
+        Ok(()) => Ok(((), detail)),
+        Err(error @ OpenError::Exposed { .. }) => Err(error.into()),
+        Err(error) => Err(Failure::Other(format!(
+            "{error}; the user that serves must be able to write there, and the disk have room"
+        ))),
+    }
+}
+
+fn inspect_journal(config: &Config) -> Result<((), String), Failure> {
+    let path = config.store.journal();
+    let place = path.display();
+    match Store::inspect_journal(&path) {
+        Ok(JournalFolder::Present) => Ok(((), format!("{place} can be written"))),
+        Ok(JournalFolder::Absent) => Ok((
+            (),
+            format!("nothing is at {place} yet; `rolecall serve` makes it"),
+        )),
+        Err(error @ JournalFault::Exposed { .. }) => Err(Failure::other(error)),
+        Err(error @ JournalFault::Unwritable { .. }) => Err(Failure::Other(format!(
+            "{error}; check `store.journal`, and that the user that serves may write there"
+        ))),
+    }
+}
+
+/// Those of the system, by which providers are known.
+fn find_certificates() -> Result<((), String), Failure> {
+    let found = rustls_native_certs::load_native_certs();
+    match found.certs.len() {
+        0 => {
+            let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+            let errors = match errors.as_slice() {
+                [] => String::new(),
+                errors => format!(" ({})", errors.join("; ")),
+            };
+            Err(Failure::Other(format!(
+                "no certificates of authorities were found{errors}, so no provider can be called; \
+                 install the package ca-certificates, or name a file in SSL_CERT_FILE"
+            )))
+        }
+        count => Ok(((), format!("{count} authorities are trusted"))),
+    }
 }
 
 async fn examine(config: &Config, at: &AtProvider) -> Result<(Findings, String), Failure> {

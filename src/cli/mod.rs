@@ -273,6 +273,27 @@ fn key_ring(config: &Config) -> Result<LiveRing, Failure> {
     })
 }
 
+/// Refuses a key file that others can read or write, or the group can write.
+fn must_be_unexposed(config: &Config, ring: &LiveRing) -> Result<(), Failure> {
+    match ring.exposure() {
+        None => Ok(()),
+        Some(exposure) => Err(Failure::Config(format!(
+            "{} {exposure} (or, for a mounted secret, set its mode to 0440)",
+            ring_origin(config)
+        ))),
+    }
+}
+
+/// Has a write beyond a limit of the process on the size of files fail, as it does on a full disk.
+/// It would end the process otherwise.
+fn survive_file_limits() {
+    let exceeded = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // Once there is a handler it stays, whoever listens.
+    if let Err(error) = signal(exceeded) {
+        tracing::warn!(%error, "a limit on the size of files would end this process");
+    }
+}
+
 /// Refuses a database that is not there yet or of an older version, and a ring that is not its own:
 /// opening would make it, or change it under the server that runs.
 async fn must_be_current(config: &Config, ring: &LiveRing) -> Result<(), Failure> {

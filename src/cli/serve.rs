@@ -4,7 +4,10 @@ use clap::Args;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigFile, Failure, block_on, key_ring, shutdown_signal};
+use super::{
+    ConfigFile, Failure, block_on, key_ring, must_be_unexposed, shutdown_signal,
+    survive_file_limits,
+};
 use crate::{app::App, clock::Clock, config::Config, crypto::Chance, gateway::Gateway, telemetry};
 
 #[derive(Args)]
@@ -18,7 +21,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let _guard = telemetry::start(&config.log);
     harden();
     let ring = key_ring(&config)?;
+    must_be_unexposed(&config, &ring)?;
     block_on(async move {
+        survive_file_limits();
         let app = App::build(&config, ring.clone(), Clock::system(), Chance::system()).await?;
         let hangup = signal(SignalKind::hangup())?;
         let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{KeyRing, KeyRingError, key_ring::sync_folder_of};
+use super::{Exposure, KeyRing, KeyRingError, key_ring::sync_folder_of};
 
 /// A key ring that can be exchanged for another. Clones see the new one at once; who took the
 /// [`current`](Self::current) one before goes on with that.
@@ -48,6 +48,12 @@ impl LiveRing {
     /// Whether there is a file to look at again.
     pub fn has_file(&self) -> bool {
         self.0.file.is_some()
+    }
+
+    /// Who else can get at the file; None where there is no file, or none that can be looked at.
+    pub fn exposure(&self) -> Option<Exposure> {
+        let file = self.0.file.as_deref()?;
+        Exposure::of(file).ok().flatten()
     }
 
     /// What is in the file, if that is another ring than the current one. Waits for the disk.

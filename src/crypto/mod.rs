@@ -17,6 +17,8 @@
 //!
 //! What leaves for another installation is sealed with a passphrase (`passphrase`).
 //!
+//! Who else can get at the key file is told by its [`Exposure`].
+//!
 //! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
 //! SHA-256 of them and the ring can change freely.
 //!
@@ -26,6 +28,7 @@
 mod api_key;
 mod chain;
 mod chance;
+mod exposure;
 mod key_ring;
 mod live_ring;
 mod mac;
@@ -36,6 +39,7 @@ mod seal;
 pub use api_key::{ApiKeyText, MalformedKey};
 pub use chain::{ChainKey, Record};
 pub use chance::Chance;
+pub use exposure::Exposure;
 pub use key_ring::{KeyRing, KeyRingError};
 pub use live_ring::LiveRing;
 pub use mac::MacKey;

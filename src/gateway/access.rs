@@ -85,7 +85,7 @@ impl Gateway {
         let recalled = self
             .0
             .keys
-            .get(id, now, || {
+            .get(id, self.0.clock.monotonic(), || {
                 let store = self.0.store.clone();
                 async move { store.key(id).await }
             })
@@ -119,7 +119,7 @@ impl Gateway {
         let recalled = self
             .0
             .accounts
-            .get((project.clone(), id), self.0.clock.now(), || {
+            .get((project.clone(), id), self.0.clock.monotonic(), || {
                 let (store, project) = (self.0.store.clone(), project.clone());
                 async move { see(&store, &project, id).await }
             })
@@ -129,10 +129,15 @@ impl Gateway {
             self.drop_from_memory(project, id);
             return Err(not_found());
         };
+        let mut latest = recalled.value.latest;
+        if recalled.is_store_down {
+            // What was remembered of the last walk is no news about it.
+            latest.walk = None;
+        }
         Ok(OwnAccount {
             account: Arc::clone(&recalled.value.account),
             mac_key: recalled.value.mac_key.clone(),
-            latest: recalled.value.latest,
+            latest,
             is_store_down: recalled.is_store_down || caller.is_store_down,
             by: caller.actor(),
         })

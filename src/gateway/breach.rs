@@ -142,7 +142,7 @@ impl Gateway {
             let now = self.0.clock.now();
             store.disconnect_account(project, id, by, now).await
         };
-        self.0.accounts.forget(&(project.clone(), id));
+        self.0.accounts.remove(&(project.clone(), id));
         let left = left?;
         if let Some(live) = self.drop_from_memory(project, id) {
             self.end_walks(&live).await;

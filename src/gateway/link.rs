@@ -223,7 +223,7 @@ impl Gateway {
             .await?;
         self.0
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         let updated =
             updated.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
         if proven.is_some() {

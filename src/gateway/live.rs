@@ -1,8 +1,11 @@
 //! One account as this process knows it: which directory is in force, and who is walking.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -73,12 +76,23 @@ pub struct Live {
     /// Held while a walk is judged and committed, and while a person decides on a held one, so
     /// that every judgement is made against the directory that it will replace.
     pub judgement: tokio::sync::Mutex<()>,
-    /// How the last walk ended, here or in another process.
-    last_walk: Mutex<Option<(WalkId, WalkState)>>,
-    /// When the last walk ended, in ms since the epoch; 0 before the first.
-    last_walk_ended_at: AtomicI64,
+    last_walk: Mutex<LastWalk>,
+    /// When the last walk of this process ended, in milliseconds of the monotonic clock; 0 before
+    /// the first.
+    last_walk_ended_at: AtomicU64,
+    /// When the last walk of this process began, likewise.
+    last_walk_began_at: AtomicU64,
     /// Held while a version is loaded that another process put in force.
     pub catching_up: tokio::sync::Mutex<()>,
+}
+
+/// How the last walk ended.
+#[derive(Default)]
+struct LastWalk {
+    /// Of this process. The store may not have taken it.
+    own: Option<(WalkId, WalkState)>,
+    /// Of whichever process, as the store said when it was last asked.
+    stored: Option<(WalkId, WalkState)>,
 }
 
 impl Live {
@@ -90,7 +104,8 @@ impl Live {
             slots: Mutex::default(),
             judgement: tokio::sync::Mutex::default(),
             last_walk: Mutex::default(),
-            last_walk_ended_at: AtomicI64::new(0),
+            last_walk_ended_at: AtomicU64::new(0),
+            last_walk_began_at: AtomicU64::new(0),
             catching_up: tokio::sync::Mutex::default(),
         }
     }
@@ -153,25 +168,51 @@ impl Live {
         });
     }
 
-    pub fn last_walk_ended_at(&self) -> Option<Timestamp> {
-        match self.last_walk_ended_at.load(Ordering::Relaxed) {
-            0 => None,
-            millis => Timestamp::from_millisecond(millis).ok(),
-        }
+    /// When the last walk of this process ended, by the monotonic clock.
+    pub fn last_walk_ended_at(&self) -> Option<Duration> {
+        load(&self.last_walk_ended_at)
     }
 
-    pub fn note_walk_ended(&self, walk: &Walk, at: Timestamp) {
-        self.is_news(walk.id, walk.state);
-        self.last_walk_ended_at
-            .store(at.as_millisecond(), Ordering::Relaxed);
+    /// When the last walk of this process began, by the monotonic clock.
+    pub fn last_walk_began_at(&self) -> Option<Duration> {
+        load(&self.last_walk_began_at)
     }
 
-    /// Whether it was not known that this walk ended so; from now on it is.
+    /// A walk of this process begins, at this reading of the monotonic clock.
+    pub fn note_walk_began(&self, at: Duration) {
+        store(&self.last_walk_began_at, at);
+    }
+
+    /// A walk of this process ended, at this reading of the monotonic clock.
+    pub fn note_walk_ended(&self, walk: &Walk, at: Duration) {
+        self.last_walk().own = Some((walk.id, walk.state));
+        store(&self.last_walk_ended_at, at);
+    }
+
+    /// Whether it was not known that the last walk is this one and ended so; from now on it is.
+    /// What the store said before is no news, so that a walk whose end the store did not take is
+    /// not taken for undone.
     pub fn is_news(&self, walk: WalkId, state: WalkState) -> bool {
-        let mut last = self
-            .last_walk
-            .lock()
-            .expect("no holder of this lock panics");
-        last.replace((walk, state)) != Some((walk, state))
+        let mut last = self.last_walk();
+        let found = Some((walk, state));
+        last.stored.replace((walk, state)) != found && last.own != found
     }
+
+    fn last_walk(&self) -> MutexGuard<'_, LastWalk> {
+        self.last_walk
+            .lock()
+            .expect("no holder of this lock panics")
+    }
+}
+
+fn load(moment: &AtomicU64) -> Option<Duration> {
+    match moment.load(Ordering::Relaxed) {
+        0 => None,
+        millis => Some(Duration::from_millis(millis)),
+    }
+}
+
+fn store(moment: &AtomicU64, at: Duration) {
+    let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    moment.store(millis.max(1), Ordering::Relaxed);
 }

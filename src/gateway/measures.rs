@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Gateway;
 use crate::{
     error::{Error, Kind, Result},
-    model::account as model,
+    model::{account as model, availability::Availability},
     store::CountedState,
     telemetry::{Metrics, metrics::CredentialState},
 };
@@ -37,6 +37,10 @@ impl Gateway {
         let counting = self.0.runtime.spawn(self.clone().count_accounts());
         // Without an answer in time they stay what they were.
         let _ = tokio::time::timeout(PATIENCE, counting).await;
+        let availability = self.0.store.availability();
+        self.0
+            .metrics
+            .store_writable(availability == Availability::Writable);
         Ok(self.0.metrics.render())
     }
 

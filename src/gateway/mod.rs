@@ -16,7 +16,8 @@
 //! * [`walk`]: one walk, who waits for it, and what becomes of it.
 //! * [`schedule`]: walks that nobody asked for; `refresh`: tokens that are good once.
 //! * `measures`: what this process tells of its work in numbers.
-//! * `replica`: this process among others on the same store.
+//! * `replica`: this process among others on the same store. [`readiness`]: whether requests
+//!   should be sent here.
 //! * `shares`: the budgets of tokens that other processes call with, too.
 //! * [`watch`]: what the operator changes beside this process: the key ring, projects.
 //! * [`transfer`]: credentials that move between installations; [`breach`]: all of them revoked.
@@ -68,6 +69,7 @@ pub mod operator;
 mod page;
 pub mod profiles;
 pub mod quota;
+pub mod readiness;
 pub mod reading;
 mod refresh;
 mod remembered;
@@ -154,6 +156,7 @@ struct Inner {
     clock: Clock,
     chance: Chance,
     settings: Settings,
+    has_joined: AtomicBool,
     is_stopping: AtomicBool,
     has_closed: AtomicBool,
     /// Held while the store is told that this process lives, or that it ends.
@@ -224,6 +227,7 @@ impl Gateway {
             clock,
             chance,
             settings,
+            has_joined: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             has_closed: AtomicBool::new(false),
             signing: tokio::sync::Mutex::default(),
@@ -270,20 +274,6 @@ impl Gateway {
     /// `InUse`, and what the file system says.
     pub fn claim(&self) -> Result<(), OpenError> {
         self.0.store.claim()
-    }
-
-    /// Whether requests should be sent here.
-    ///
-    /// # Errors
-    /// `store_unavailable`: the store does not answer, or a stop has begun.
-    pub async fn ready(&self) -> Result<()> {
-        if self.0.is_stopping.load(Ordering::Relaxed) {
-            return Err(
-                Error::new(Kind::StoreUnavailable, "this process is stopping")
-                    .with_retry_after(Duration::from_secs(5)),
-            );
-        }
-        self.0.store.ping().await
     }
 
     /// From now on [`Gateway::ready`] says no.

@@ -142,7 +142,15 @@ impl Gateway {
                 .await?
                 .ok_or_else(no_such_profile)?;
             tracing::info!(profile = %id, enabled = updated.is_enabled, "connector profile changed");
-            gateway.0.accounts.forget_all();
+            let accounts = &gateway.0.accounts;
+            if !updated.is_enabled || updated.actions != own.profile.actions {
+                // The remembered accounts may be allowed more than they are now.
+                accounts.remove_where(|seen| {
+                    let credential = seen.account.credential.as_ref();
+                    credential.is_some_and(|credential| credential.profile == Some(id))
+                });
+            }
+            accounts.invalidate_all();
             Ok(updated)
         })
         .await

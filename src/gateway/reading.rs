@@ -6,6 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{
     Gateway,
     access::OwnAccount,
@@ -22,13 +24,14 @@ use crate::{
     model::{
         account::{Account, Inactive},
         audit::Actor,
+        availability::Availability,
         id::RemoteId,
         observed::Origin,
         profile::Action,
         schema::{ProviderRead, Reason, Warning},
         walk::{Counts, WalkReason},
     },
-    store::Latest,
+    store::{CLOCK_TOLERANCE, Latest},
 };
 
 /// After a walk that failed, a read waits this long before it has the next one made.
@@ -86,7 +89,7 @@ pub struct Answer {
     pub page: Option<Arc<Page>>,
     pub version: u64,
     pub age: Duration,
-    pub sealed_at: jiff::Timestamp,
+    pub sealed_at: Timestamp,
     pub stale: Option<Stale>,
 }
 
@@ -201,13 +204,23 @@ impl Gateway {
     }
 
     pub(super) fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
+        let is_not_renewed =
+            || self.is_renewal_due(head) && self.0.store.availability() != Availability::Writable;
         if own.is_store_down {
             Some(Stale::StoreUnavailable)
         } else if own.account.needs_reauth() {
             Some(Stale::ReauthRequired)
+        } else if is_not_renewed() {
+            Some(Stale::StoreUnavailable)
         } else {
             head.stale
         }
+    }
+
+    /// Whether the next walk should have begun, by the schedule or because of a read.
+    fn is_renewal_due(&self, head: &Head) -> bool {
+        let settings = &self.0.settings;
+        since(self.0.clock.now(), head.verified_at) > settings.walk_every.min(settings.fresh_for)
     }
 
     pub(super) fn live(&self, account: &Account) -> Arc<Live> {
@@ -265,8 +278,9 @@ impl Gateway {
 
     /// Reads that find a directory old do not start walk after walk of a broken provider.
     fn may_walk_again(&self, live: &Live) -> bool {
+        let now = self.0.clock.monotonic();
         live.last_walk_ended_at()
-            .is_none_or(|ended_at| since(self.0.clock.now(), ended_at) >= AFTER_FAILURE)
+            .is_none_or(|ended_at| now.saturating_sub(ended_at) >= AFTER_FAILURE)
     }
 
     /// Waits for the first walk of an account that has no directory yet; for the one after it, if
@@ -316,7 +330,9 @@ impl Gateway {
     /// know yet, that the one it knows was found true again, how the last walk ended.
     pub(super) async fn catch_up(&self, live: &Arc<Live>, latest: Latest) -> Result<()> {
         if let Some(found) = latest.directory {
-            live.verify(found.version, found.verified_at, found.quarantined);
+            if self.is_plausible(found.verified_at) {
+                live.verify(found.version, found.verified_at, found.quarantined);
+            }
             let is_behind = move |live: &Live| {
                 let known = live.head();
                 known.is_none_or(|head| head.version < found.version)
@@ -359,9 +375,25 @@ impl Gateway {
             return Ok(());
         };
         let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
-        self.put_in_force(live, directory, stored.verified_at, stored.quarantined)
+        let verified_at = self.verified_at(stored.verified_at);
+        self.put_in_force(live, directory, verified_at, stored.quarantined)
             .await;
         Ok(())
+    }
+
+    fn is_plausible(&self, stored: Timestamp) -> bool {
+        let now = self.0.clock.now();
+        stored.duration_since(now) <= SignedDuration::try_from(CLOCK_TOLERANCE).unwrap_or_default()
+    }
+
+    /// When a directory that is loaded was verified. If that lies in the future, the date was set
+    /// back before this process started and nobody can tell its age: it is due to be renewed.
+    fn verified_at(&self, stored: Timestamp) -> Timestamp {
+        if self.is_plausible(stored) {
+            return stored;
+        }
+        let now = self.0.clock.now();
+        now.saturating_sub(self.0.settings.fresh_for).unwrap_or(now)
     }
 
     /// A version of an account's directory, if it is still held: in memory or in the store.
@@ -396,7 +428,7 @@ impl Gateway {
             let held = Arc::new(Held {
                 directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
                 sealed_at: stored.sealed_at,
-                verified_at: stored.verified_at,
+                verified_at: gateway.verified_at(stored.verified_at),
             });
             gateway
                 .0

@@ -67,6 +67,9 @@ const SOONEST: Duration = Duration::from_secs(60);
 /// How often it is looked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the database's date was set back.
+const REBASED_EVERY: Duration = Duration::from_secs(60);
+
 /// How often ended invitations are looked for, and how long they are kept.
 const SWEPT_EVERY: Duration = Duration::from_secs(600);
 const ENDED_KEPT_FOR: Duration = Duration::from_secs(86_400);
@@ -151,16 +154,29 @@ impl Gateway {
     /// it is aborted.
     pub async fn keep_refreshing(self) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
-        let (mut swept_at, mut doubts_ended_at) = (None, None);
+        let (mut swept_at, mut rebased_at, mut doubts_ended_at) = (None, None, None);
         loop {
             self.0.clock.sleep(LOOK_EVERY).await;
-            let now = self.0.clock.now();
-            let monotonic = self.0.clock.monotonic();
-            if doubts_ended_at.is_none_or(|then| monotonic - then >= DOUBTS_ENDED_EVERY) {
-                doubts_ended_at = Some(monotonic);
+            let now = self.0.clock.monotonic();
+            let is_due = |at: Option<Duration>, every| {
+                at.is_none_or(|then| now.saturating_sub(then) > every)
+            };
+            if is_due(rebased_at, REBASED_EVERY) {
+                match self.0.store.rebase_refreshes().await {
+                    Ok(count) => {
+                        rebased_at = Some(now);
+                        if count > 0 {
+                            tracing::warn!(count, "refreshes due again: the date was set back");
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "refreshes not rebased"),
+                }
+            }
+            if is_due(doubts_ended_at, DOUBTS_ENDED_EVERY) {
+                doubts_ended_at = Some(now);
                 self.end_doubts().await;
             }
-            if swept_at.is_none_or(|then| now < then || since(now, then) > SWEPT_EVERY) {
+            if is_due(swept_at, SWEPT_EVERY) {
                 swept_at = Some(now);
                 self.forget_ended_sessions().await;
                 let gateway = self.clone();
@@ -433,7 +449,7 @@ impl Gateway {
         let outcome = self
             .redeem(&account, connector.as_ref(), &intent, in_hand)
             .await?;
-        self.0.accounts.forget(&(project.clone(), id));
+        self.0.accounts.invalidate(&(project.clone(), id));
         Ok(outcome)
     }
 

@@ -2,9 +2,13 @@
 //!
 //! Every request proves its key and its account, and no request may wait for the database on the
 //! hot path. So both are remembered for less than a second: that is how long a revocation made
-//! elsewhere (another replica, the command line) may take to be seen; what this process changes
-//! itself it forgets at once. When the store does not answer, the last known value is used and
-//! the caller is told so: reads go on from memory while the store is down.
+//! elsewhere (another replica, the command line) may take to be seen. When the store does not
+//! answer, the last known value is used and the caller is told so: reads go on from memory while
+//! the store is down.
+//!
+//! What this process changes itself is *invalidated*: the store must be asked before the value is
+//! used again, and the value is kept for when it does not answer. A value is *removed* only when it
+//! must not be used again whatever the store says: a revoked key, a disconnected account.
 
 use std::{
     hash::Hash,
@@ -15,14 +19,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use moka::{ops::compute::Op, sync::Cache};
 use tokio::sync::watch;
 
-use crate::{
-    clock::since,
-    error::{Error, Kind, Result},
-};
+use crate::error::{Error, Kind, Result};
 
 /// What was read so long ago is read again: below the second that G10 promises.
 const FRESH_FOR: Duration = Duration::from_millis(500);
@@ -33,19 +33,25 @@ const USABLE_FOR: Duration = Duration::from_millis(800);
 /// A store that has not answered after this much is taken for down by whoever knows a value.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long it is waited for where the known value was invalidated, and so is known to be outdated.
+const PATIENCE_OUTDATED: Duration = Duration::from_secs(2);
+
 pub struct Remembered<K, V>(Arc<Memory<K, V>>);
 
 struct Memory<K, V> {
     entries: Cache<K, Entry<V>>,
     /// Reads and changes, in the order in which they began and ended.
     turns: AtomicU64,
+    /// What was read in an earlier turn than this is outdated.
+    outdated_before: AtomicU64,
 }
 
 struct Entry<V> {
-    /// None: changed by this process and not read since, or gone.
+    /// None: removed by this process and not read since, or gone.
     value: Option<Arc<V>>,
-    /// When the store was last asked, and answered or not.
-    read_at: Timestamp,
+    /// When the store was last asked, and answered or not, by the monotonic clock; None: it must
+    /// be asked before the value is used.
+    read_at: Option<Duration>,
     turn: u64,
     /// Ends with the request that reads it again, if one does.
     reading: Option<watch::Receiver<()>>,
@@ -57,21 +63,27 @@ impl<V> Entry<V> {
     const fn unread(turn: u64) -> Self {
         Self {
             value: None,
-            read_at: Timestamp::UNIX_EPOCH,
+            read_at: None,
             turn,
             reading: None,
             is_store_down: false,
         }
     }
 
-    fn is_usable(&self, now: Timestamp) -> bool {
-        // A clock that was set back makes nothing fresh.
-        let age = (now >= self.read_at).then(|| since(now, self.read_at));
+    fn is_usable(&self, now: Duration) -> bool {
+        let age = self.read_at.map(|read_at| now.saturating_sub(read_at));
         let bound = match self.reading {
             Some(_) => USABLE_FOR,
             None => FRESH_FOR,
         };
         self.value.is_some() && age.is_some_and(|age| age < bound)
+    }
+
+    const fn patience(&self) -> Duration {
+        match self.read_at {
+            Some(_) => PATIENCE,
+            None => PATIENCE_OUTDATED,
+        }
     }
 
     fn recalled(&self) -> Option<Recalled<V>> {
@@ -107,16 +119,17 @@ where
         Self(Arc::new(Memory {
             entries: Cache::new(capacity),
             turns: AtomicU64::new(0),
+            outdated_before: AtomicU64::new(0),
         }))
     }
 
     /// The value of `key`: remembered if that was read just now, else what `read` finds. One
     /// request reads what many ask for; and whoever knows a value waits for the store no longer
-    /// than a moment.
+    /// than a moment. `now` is of the monotonic clock.
     pub async fn get<F>(
         &self,
         key: K,
-        now: Timestamp,
+        now: Duration,
         read: impl FnOnce() -> F,
     ) -> Result<Option<Recalled<V>>>
     where
@@ -129,7 +142,7 @@ where
             && let Some(mut reading) = entry.reading.clone()
         {
             // As many as ask after a quiet time would be too many for the store.
-            let _ = tokio::time::timeout(PATIENCE, reading.changed()).await;
+            let _ = tokio::time::timeout(entry.patience(), reading.changed()).await;
             known = memory.known(&key);
         }
         if let Some(entry) = &known
@@ -156,6 +169,7 @@ where
                 found
             })
         };
+        let patience = known.as_ref().map_or(PATIENCE, Entry::patience);
         let Some(value) = known.and_then(|entry| entry.value) else {
             let found = reading.await.map_err(Error::internal)??;
             return Ok(found.map(|value| Recalled {
@@ -163,7 +177,7 @@ where
                 is_store_down: false,
             }));
         };
-        match tokio::time::timeout(PATIENCE, reading).await {
+        match tokio::time::timeout(patience, reading).await {
             Ok(Ok(Ok(found))) => Ok(found.map(|value| Recalled {
                 value,
                 is_store_down: false,
@@ -173,7 +187,7 @@ where
             Ok(Ok(Err(_))) | Err(_) => {
                 let down = Entry {
                     value: Some(Arc::clone(&value)),
-                    read_at: now,
+                    read_at: Some(now),
                     turn,
                     reading: None,
                     is_store_down: true,
@@ -187,17 +201,54 @@ where
         }
     }
 
-    /// Forgets everything, because this process has changed what many entries hang on. What is
-    /// being read meanwhile may be remembered as it was, for as long as anything is.
-    pub fn forget_all(&self) {
-        self.0.entries.invalidate_all();
+    /// Has the store asked before any value is used again, because this process has changed
+    /// something that many entries depend on. Reads that began before that may have missed it.
+    pub fn invalidate_all(&self) {
+        let turn = self.0.turn();
+        self.0.outdated_before.fetch_max(turn, Ordering::SeqCst);
     }
 
-    /// Forgets `key`, because this process has just changed it. A read that began before that
-    /// may have found it as it was: it is not remembered either.
-    pub fn forget(&self, key: &K) {
+    /// Has the store asked before the value of `key` is used again, because this process has just
+    /// changed it. A read that began before that may have found it as it was: it is not remembered
+    /// either. Until the store answers, the former value is what there is.
+    pub fn invalidate(&self, key: &K) {
+        let value = self.0.known(key).and_then(|entry| entry.value);
+        self.put_outdated(key, value);
+    }
+
+    /// As [`invalidate`](Self::invalidate), where it is known what the value has become.
+    pub fn replace(&self, key: &K, value: V) {
+        self.put_outdated(key, Some(Arc::new(value)));
+    }
+
+    /// Forgets `key`, because its value must not be used again. A read that began before that is
+    /// not remembered either.
+    pub fn remove(&self, key: &K) {
+        self.put_outdated(key, None);
+    }
+
+    /// Removes every value for which this is true.
+    pub fn remove_where(&self, is_gone: impl Fn(&V) -> bool) {
+        for (key, entry) in &self.0.entries {
+            if entry.value.is_some_and(|value| is_gone(&value)) {
+                self.remove(&key);
+            }
+        }
+    }
+
+    /// Whether any value is known.
+    pub fn has_any(&self) -> bool {
+        let mut entries = self.0.entries.iter();
+        entries.any(|(_, entry)| entry.value.is_some())
+    }
+
+    fn put_outdated(&self, key: &K, value: Option<Arc<V>>) {
         let memory = &self.0;
-        memory.put(key.clone(), Entry::unread(memory.turn()));
+        let entry = Entry {
+            value,
+            ..Entry::unread(memory.turn())
+        };
+        memory.put(key.clone(), entry);
     }
 }
 
@@ -211,7 +262,7 @@ where
         &self,
         key: K,
         turn: u64,
-        now: Timestamp,
+        now: Duration,
         found: Result<Option<V>>,
     ) -> Result<Option<Arc<V>>> {
         let Some(value) = found? else {
@@ -224,7 +275,7 @@ where
         let value = Arc::new(value);
         let entry = Entry {
             value: Some(Arc::clone(&value)),
-            read_at: now,
+            read_at: Some(now),
             turn,
             reading: None,
             is_store_down: false,
@@ -235,7 +286,14 @@ where
 
     /// What is remembered of `key`, where that is a value.
     fn known(&self, key: &K) -> Option<Entry<V>> {
-        self.entries.get(key).filter(|entry| entry.value.is_some())
+        let mut entry = self
+            .entries
+            .get(key)
+            .filter(|entry| entry.value.is_some())?;
+        if entry.turn < self.outdated_before.load(Ordering::SeqCst) {
+            entry.read_at = None;
+        }
+        Some(entry)
     }
 
     fn turn(&self) -> u64 {
@@ -264,8 +322,12 @@ pub fn store_down() -> Error {
 mod tests {
     use super::*;
 
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millisecond(millis).unwrap()
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    async fn no_answer() -> Result<Option<u8>> {
+        Err(store_down())
     }
 
     async fn read(value: Option<u8>) -> Result<Option<u8>> {
@@ -330,11 +392,58 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_this_process_changed_is_forgotten_at_once() {
+    async fn a_changed_value_is_asked_for_again_and_kept_for_when_the_store_does_not_answer() {
         let memory = Remembered::new(8);
-        memory.get(1, at(0), || read(Some(7))).await.unwrap();
-        memory.forget(&1);
-        assert!(memory.get(1, at(1), || read(None)).await.unwrap().is_none());
+        for key in [1, 2] {
+            memory.get(key, at(0), || read(Some(7))).await.unwrap();
+        }
+        memory.invalidate(&1);
+        let next = memory.get(1, at(1), || read(Some(8))).await.unwrap();
+        assert_eq!(*next.unwrap().value, 8);
+        memory.invalidate(&1);
+        memory.invalidate_all();
+        for (key, last) in [(1, 8), (2, 7)] {
+            let recalled = memory.get(key, at(2), no_answer).await.unwrap().unwrap();
+            assert_eq!((*recalled.value, recalled.is_store_down), (last, true));
+        }
+        let next = memory.get(2, at(600), || read(Some(9))).await.unwrap();
+        assert_eq!(*next.unwrap().value, 9);
+        memory.replace(&2, 10);
+        let recalled = memory.get(2, at(601), no_answer).await.unwrap().unwrap();
+        assert_eq!(*recalled.value, 10);
+    }
+
+    #[tokio::test]
+    async fn a_removed_value_does_not_come_back_when_the_store_does_not_answer() {
+        let memory = Arc::new(Remembered::new(8));
+        for key in [1, 2, 3] {
+            memory.get(key, at(0), || read(Some(key))).await.unwrap();
+        }
+        memory.remove(&1);
+        memory.remove_where(|value| *value == 2);
+        // A value that the store no longer has is not kept either.
+        assert!(
+            memory
+                .get(3, at(600), || read(None))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        // Nor does a read bring one back that began before it was removed.
+        let overtaken = memory.get(1, at(1), || {
+            let memory = Arc::clone(&memory);
+            async move {
+                memory.remove(&1);
+                Ok(Some(1))
+            }
+        });
+        assert!(overtaken.await.unwrap().is_some());
+        for key in [1, 2, 3] {
+            memory.invalidate(&key);
+            memory.invalidate_all();
+            assert!(memory.get(key, at(700), no_answer).await.is_err());
+        }
+        assert!(!memory.has_any());
     }
 
     #[tokio::test]
@@ -344,7 +453,7 @@ mod tests {
             let memory = Arc::clone(&memory);
             async move {
                 let found = read(Some(7)).await;
-                memory.forget(&1);
+                memory.invalidate(&1);
                 found
             }
         });
@@ -356,7 +465,7 @@ mod tests {
         let overtaken = memory.get(1, at(2000), || {
             let memory = Arc::clone(&memory);
             async move {
-                memory.forget(&1);
+                memory.invalidate(&1);
                 let gone = memory.get(1, at(2000), || read(None)).await;
                 assert!(gone.unwrap().is_none());
                 read(Some(8)).await
@@ -408,12 +517,5 @@ mod tests {
         let (first, second, ()) = tokio::join!(first, second, store);
         assert_eq!(*first.unwrap().unwrap().value, 8);
         assert_eq!(*second.unwrap().unwrap().value, 8);
-    }
-
-    #[tokio::test]
-    async fn a_clock_that_is_set_back_keeps_nothing_alive() {
-        let memory = Remembered::new(8);
-        memory.get(1, at(5000), || read(Some(7))).await.unwrap();
-        assert!(memory.get(1, at(1), || read(None)).await.unwrap().is_none());
     }
 }

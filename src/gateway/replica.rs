@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 
 use super::{Gateway, Inner, walk::Ticket};
 use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
@@ -17,6 +18,10 @@ use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 /// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
 /// more: within the second that a disconnect may take to be felt everywhere.
 const BEAT_EVERY: Duration = Duration::from_millis(800);
+
+/// How often a process that is alone with its database does so: that shows whether the database
+/// takes writes.
+const BEAT_EVERY_ALONE: Duration = Duration::from_secs(5);
 
 /// How long one sign is waited for before the next thing is done.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,9 +44,8 @@ impl Gateway {
         let interrupted = self.0.store.join().await?;
         tell_of(interrupted);
         self.recover_refreshes().await;
-        if self.0.store.is_shared() {
-            self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
-        }
+        self.0.has_joined.store(true, Ordering::Relaxed);
+        self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
         Ok(())
     }
 
@@ -102,38 +106,56 @@ impl Gateway {
 }
 
 async fn keep_beating(inner: Weak<Inner>) {
-    let Some(clock) = inner.upgrade().map(|inner| inner.clock.clone()) else {
+    let Some(gateway) = inner.upgrade() else {
         return;
     };
+    let clock = gateway.clock.clone();
+    let is_shared = gateway.store.is_shared();
+    drop(gateway);
+    let every = match is_shared {
+        true => BEAT_EVERY,
+        false => BEAT_EVERY_ALONE,
+    };
     let mut heard_at = clock.monotonic();
+    let mut pending: Option<(Duration, JoinHandle<Result<()>>)> = None;
     loop {
-        clock.sleep(BEAT_EVERY).await;
+        clock.sleep(every).await;
         let Some(inner) = inner.upgrade() else { return };
         let gateway = Gateway(inner);
         if gateway.0.has_closed.load(Ordering::Relaxed) {
             return;
         }
-        let asked_at = clock.monotonic();
         // A task of its own: a database that does not answer must not keep this from seeing that
         // it has been silent for too long.
-        let beat = tokio::spawn({
+        let (asked_at, mut beat) = pending.take().unwrap_or_else(|| {
             let gateway = gateway.clone();
-            async move { gateway.beat().await }
+            let beat = tokio::spawn(async move { gateway.beat().await });
+            (clock.monotonic(), beat)
         });
-        match tokio::time::timeout(PATIENCE, beat).await {
+        match tokio::time::timeout(PATIENCE, &mut beat).await {
             Ok(Ok(Ok(()))) => {
                 heard_at = asked_at;
-                let burial = tokio::spawn(bury(gateway.clone()));
-                // It may take longer; the next sign does not wait for it.
-                let _ = tokio::time::timeout(PATIENCE, burial).await;
+                if is_shared {
+                    let burial = tokio::spawn(bury(gateway.clone()));
+                    // It may take longer; the next sign does not wait for it.
+                    let _ = tokio::time::timeout(PATIENCE, burial).await;
+                }
             }
-            Ok(Ok(Err(error))) => {
-                tracing::warn!(%error, "this process could not say that it lives");
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "heartbeat failed"),
+            Ok(Err(error)) => tracing::error!(%error, "heartbeat failed"),
+            Err(_) if clock.monotonic().saturating_sub(asked_at) < STOP_AFTER => {
+                tracing::warn!("heartbeat not answered yet");
+                pending = Some((asked_at, beat));
             }
-            Ok(Err(error)) => tracing::error!(%error, "a sign of life failed inside"),
-            Err(_) => tracing::warn!("the store does not take a sign of life"),
+            Err(_) => {
+                // A server that vanished without a word: what is open leads nowhere.
+                tracing::warn!("heartbeat not answered; connections are opened anew");
+                gateway.0.store.renew_connections();
+                beat.abort();
+            }
         }
-        if clock.monotonic().saturating_sub(heard_at) > STOP_AFTER {
+        let is_silent = clock.monotonic().saturating_sub(heard_at) > STOP_AFTER;
+        if is_shared && is_silent {
             for ticket in gateway.running_walks() {
                 ticket.abandon();
             }

@@ -62,8 +62,14 @@ impl Gateway {
                 continue;
             }
             let live = self.live(&account);
-            // Whose walk takes longer than the claim is due again, and needs no second place.
-            if live.running().is_some() {
+            // Whose walk takes longer than the claim is due again, and needs no second place. Nor is
+            // one due that was walked here just now, whatever another process, whose date is wrong,
+            // may have stored.
+            let now = self.0.clock.monotonic();
+            let was_just_walked = live
+                .last_walk_began_at()
+                .is_some_and(|then| now.saturating_sub(then) < self.0.settings.walk_every / 2);
+            if live.running().is_some() || was_just_walked {
                 continue;
             }
             let ticket = self.request_walk(&live, Join::Any, false, Actor::System);

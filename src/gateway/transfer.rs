@@ -95,7 +95,7 @@ impl Operator {
         gateway
             .0
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         let is_moved = credential.refresh_token().is_some();
         let parcel = Parcel {
             credential,
@@ -116,7 +116,7 @@ impl Operator {
         let (project, id) = (&own.account.project, own.account.id);
         let store = &self.gateway().0.store;
         if store.take_back(project, id, own.by).await? {
-            self.gateway().0.accounts.forget(&(project.clone(), id));
+            self.gateway().0.accounts.invalidate(&(project.clone(), id));
             return Ok(());
         }
         Err(Error::new(

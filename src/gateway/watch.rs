@@ -42,6 +42,8 @@ impl Gateway {
             deleted_projects: 0,
             file: Complaint::default(),
             store: Complaint::default(),
+            date: Complaint::default(),
+            mode: Complaint::default(),
             gateway: self,
         };
         loop {
@@ -80,6 +82,9 @@ struct Watch {
     deleted_projects: u64,
     file: Complaint,
     store: Complaint,
+    date: Complaint,
+    /// Of the key file.
+    mode: Complaint,
 }
 
 impl Watch {
@@ -89,10 +94,13 @@ impl Watch {
         self.in_order_at = None;
         self.file = Complaint::default();
         self.store = Complaint::default();
+        self.date = Complaint::default();
+        self.mode = Complaint::default();
     }
 
     async fn look(&mut self) {
         let now = self.gateway.0.clock.now();
+        self.look_at_date(now);
         self.reload(now).await;
         let is_due = |at| since(now, at) >= LOOK_AGAIN_EVERY;
         let is_due = self.in_order_at.is_none_or(is_due);
@@ -113,6 +121,18 @@ impl Watch {
         }
     }
 
+    fn look_at_date(&mut self, now: Timestamp) {
+        let ahead = since(now, self.gateway.0.clock.date()).as_secs();
+        let fault = (ahead > 1).then(|| "the machine's date was set back".to_owned());
+        if let Some(error) = self.date.says(fault, now) {
+            tracing::warn!(
+                error,
+                ahead_seconds = ahead,
+                "this process goes on by its own clock until it is started again"
+            );
+        }
+    }
+
     /// Takes a changed ring, and tells the others.
     async fn reload(&mut self, now: Timestamp) {
         let store = &self.gateway.0.store;
@@ -122,6 +142,10 @@ impl Watch {
                 error,
                 "the key file is not taken; the former ring stays in use"
             );
+        }
+        let exposure = store.ring_exposure().map(|exposure| exposure.to_string());
+        if let Some(error) = self.mode.says(exposure, now) {
+            tracing::error!(error, "the key file is not for its owner alone");
         }
         let ring = store.ring();
         if ring == self.told {
@@ -203,8 +227,10 @@ impl Watch {
         let known = self.gateway.known_accounts();
         if !known.is_empty() && count > 0 {
             let deleted: HashSet<_> = store.deleted_projects().await?.into_iter().collect();
+            let keys = &self.gateway.0.keys;
+            keys.remove_where(|key| deleted.contains(&key.project));
             for of in known.into_iter().filter(|(of, _)| deleted.contains(of)) {
-                self.gateway.0.accounts.forget(&of);
+                self.gateway.0.accounts.remove(&of);
                 self.gateway.drop_from_memory(&of.0, of.1);
             }
         }

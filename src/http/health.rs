@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::{error::ApiError, errors::HealthErrors};
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, model::availability::Availability};
 
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(live).service(ready).service(metrics);
@@ -16,9 +16,20 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 /// A process's word about itself.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
+    /// `ok`; or `degraded` while reads are served and the store is not fully available.
     #[schema(example = "ok")]
     pub status: &'static str,
+    /// Why it is degraded: `read_only` if the store answers and nothing can be written,
+    /// `unreachable` if it does not answer and reads are served from memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "read_only")]
+    pub store: Option<&'static str>,
 }
+
+const OK: Health = Health {
+    status: "ok",
+    store: None,
+};
 
 /// Alive
 ///
@@ -31,12 +42,14 @@ pub struct Health {
 )]
 #[get("/health/live")]
 pub async fn live() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "ok" })
+    HttpResponse::Ok().json(OK)
 }
 
 /// Ready
 ///
-/// Answers 200 while requests should be sent here: the store answers, and no stop has begun.
+/// Answers 200 while requests should be sent here, also where the store takes no writes or does not
+/// answer, as long as reads are served: `status` is `degraded` then. Answers 503 before the first
+/// successful start, once a stop has begun, and when neither the store nor memory can serve.
 #[utoipa::path(
     tag = "health",
     operation_id = "health_ready",
@@ -45,8 +58,14 @@ pub async fn live() -> HttpResponse {
 )]
 #[get("/health/ready")]
 pub async fn ready(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
-    gateway.ready().await?;
-    Ok(HttpResponse::Ok().json(Health { status: "ok" }))
+    let health = match gateway.ready().await? {
+        Availability::Writable => OK,
+        state => Health {
+            status: "degraded",
+            store: Some(state.as_str()),
+        },
+    };
+    Ok(HttpResponse::Ok().json(health))
 }
 
 /// Metrics

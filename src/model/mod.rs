@@ -6,6 +6,7 @@
 //! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
 //! * [`connector`]: what a connector says of itself; [`profile`]: an OAuth app at its provider.
 //! * [`brand`]: whose name and colours the hub's pages carry.
+//! * [`availability`]: what the store can be used for.
 //! * [`budget`]: what may be asked of a provider with one token, as processes share it.
 //! * [`connect`]: an invitation to link.
 //! * [`account`], [`access`], [`walk`], [`id`]: what belongs to a project.
@@ -15,6 +16,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod availability;
 pub mod brand;
 pub mod budget;
 pub mod connect;

@@ -130,7 +130,7 @@ impl Caller {
                     &shared.settings.timeouts,
                 )
                 .await;
-            let verdict = verdict::judge(outcome, &complaint, shared.clock.now());
+            let verdict = verdict::judge(outcome, &complaint, shared.clock.date());
             self.log(&request, &verdict, sent_at.elapsed(), tries.made);
             shared
                 .metrics

@@ -18,7 +18,8 @@ use super::{
         insert_credential, mark_personal, replace_credential,
     },
     db::Tx,
-    id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project, project_in,
+    id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project,
+    plausible_until, project_in,
     walks::end_walks_of,
     word, word_in,
 };
@@ -304,27 +305,35 @@ impl Store {
         claim: Duration,
         limit: u32,
     ) -> Result<Vec<(ProjectId, AccountId)>> {
+        let claimed = before.saturating_add(claim).map_err(Error::internal)?;
+        // One that was walked in the future was walked before the date was set back.
+        let ahead = plausible_until(self.clock.now())?.max(claimed);
         let due: Option<(String,)> = self
             .db
             .fetch_one(
-                "select id from accounts where walked_at < $1 limit 1",
-                [before.into()],
+                "select id from accounts where walked_at < $1 or walked_at > $2 limit 1",
+                [before.into(), ahead.into()],
             )
             .await?;
         if due.is_none() || limit == 0 {
             return Ok(Vec::new());
         }
-        let claimed = before.saturating_add(claim).map_err(Error::internal)?;
         let mut tx = self.db.begin().await?;
         // Asked twice whether it is due: whoever waited for another's claim of the same row sees
         // that one then.
         let rows: Vec<(String, String)> = tx
             .fetch(
                 "update accounts set walked_at = $2
-                 where walked_at < $1 and id in (
-                     select id from accounts where walked_at < $1 order by walked_at, id limit $3)
+                 where (walked_at < $1 or walked_at > $4) and id in (
+                     select id from accounts where walked_at < $1 or walked_at > $4
+                     order by walked_at, id limit $3)
                  returning project, id",
-                [before.into(), claimed.into(), u64::from(limit).into()],
+                [
+                    before.into(),
+                    claimed.into(),
+                    u64::from(limit).into(),
+                    ahead.into(),
+                ],
             )
             .await?;
         tx.commit().await?;

@@ -32,6 +32,9 @@ use crate::{
 /// has had its probe answered.
 const LOOK_AGAIN: i64 = 1_000;
 
+/// No wait that a provider asks for is obeyed for longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
 /// How long a budget is kept that nobody uses. One that is made again begins with less than it
 /// would have had, not with more.
 const KEPT_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -55,12 +58,12 @@ impl Store {
             }
         };
         let now = tx.now(&self.clock).await?.as_millisecond();
-        let counted = Counted::read(&mut tx, name, now).await?;
+        let counts_at_most = now + millis(order.usable_for + order.longest_call + WINDOW);
+        ledger.follow_date(*quota, order, now);
+        let counted = Counted::read(&mut tx, name, now, counts_at_most).await?;
         let answer = match ledger.grant(*quota, order, counted, now) {
             Ok(slice) => {
-                let arrives_within = order.usable_for + order.longest_call;
-                let counts_until = now + millis(arrives_within + WINDOW);
-                write_slice(&mut tx, name, slice, counts_until).await?;
+                write_slice(&mut tx, name, slice, counts_at_most).await?;
                 SliceAnswer::Granted(slice)
             }
             Err(wait) => SliceAnswer::Wait(wait),
@@ -284,6 +287,25 @@ impl Ledger {
         })
     }
 
+    /// Brings moments that lie further ahead than they can within reach: they were written before
+    /// the database's date was set back, and would keep everybody waiting until it is that late
+    /// again. Each becomes what it would be if it had been written now.
+    fn follow_date(&mut self, quota: Quota, order: &SliceOrder, now: i64) {
+        let paused_until = self
+            .paused_until
+            .map(|until| until.min(now + millis(LONGEST_PAUSE)));
+        let free_at = paused_until.map_or(now, |until| until.max(now));
+        let tolerance = Rate::of(quota, self.percent).tolerance;
+        self.paused_until = paused_until;
+        self.tat = self.tat.min(free_at * 1_000 + tolerance);
+        self.recovers_from = self.recovers_from.min(free_at);
+        self.halved_at = self.halved_at.map(|then| then.min(now));
+        if let Some(probe) = &mut self.probe {
+            let lost_after = now + millis(order.usable_for + order.longest_call);
+            probe.lost_after = probe.lost_after.min(lost_after);
+        }
+    }
+
     /// How long nobody may be given anything; None if somebody may.
     fn pause_left(&self, now: i64) -> Option<Duration> {
         let paused_until = self.paused_until?;
@@ -361,10 +383,16 @@ impl Rate {
 
 impl Counted {
     /// Counts, and forgets what no longer counts.
-    async fn read(tx: &mut Tx, name: &BudgetName, now: i64) -> Result<Self> {
+    async fn read(tx: &mut Tx, name: &BudgetName, now: i64, counts_at_most: i64) -> Result<Self> {
         tx.execute(
             "delete from budget_slices where token = $1 and counts_until < $2",
             [token(name), int(now)],
+        )
+        .await?;
+        // Given before the database's date was set back: as if it had been given now.
+        tx.execute(
+            "update budget_slices set counts_until = $2 where token = $1 and counts_until > $2",
+            [token(name), int(counts_at_most)],
         )
         .await?;
         let row: Option<(i64, Option<i64>)> = tx

@@ -146,9 +146,9 @@ impl Store {
 
 /// A table that nobody has thought of here would be lost without a word.
 async fn know_every_table(tx: &mut Tx) -> Result<()> {
-    let sql = match tx {
-        Tx::Sqlite(_) => "select name from sqlite_master where type = 'table'",
-        Tx::Postgres(_) => {
+    let sql = match tx.is_sqlite() {
+        true => "select name from sqlite_master where type = 'table'",
+        false => {
             "select cast(table_name as text) from information_schema.tables
              where table_schema = current_schema() and table_type = 'BASE TABLE'"
         }
@@ -166,9 +166,9 @@ async fn know_every_table(tx: &mut Tx) -> Result<()> {
 
 /// A table's columns, by the types that the migrations give them.
 async fn columns(tx: &mut Tx, table: &'static str) -> Result<Vec<(String, ArgType)>> {
-    let sql = match tx {
-        Tx::Sqlite(_) => "select name, lower(type) from pragma_table_info($1) order by cid",
-        Tx::Postgres(_) => {
+    let sql = match tx.is_sqlite() {
+        true => "select name, lower(type) from pragma_table_info($1) order by cid",
+        false => {
             "select cast(column_name as text), cast(data_type as text)
              from information_schema.columns
              where table_schema = current_schema() and table_name = $1 order by ordinal_position"

@@ -19,6 +19,7 @@ use sqlx::{
 };
 use tokio::runtime::Handle;
 
+use super::condition::{Condition, Fault};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
@@ -40,17 +41,24 @@ const WAL_KEPT: &str = "67108864";
 macro_rules! each_backend {
     ($inner:ident => $body:expr, $of:expr) => {
         match $of {
-            Self::Sqlite($inner) => $body,
-            Self::Postgres($inner) => $body,
+            Backend::Sqlite($inner) => $body,
+            Backend::Postgres($inner) => $body,
         }
     };
 }
 
-/// The pools of one database.
+/// One of the two databases.
 #[derive(Debug, Clone)]
-pub(super) enum Db {
-    Sqlite(SqlitePools),
-    Postgres(PostgresPool),
+enum Backend<S, P> {
+    Sqlite(S),
+    Postgres(P),
+}
+
+/// The pools of one database, and what is known of its condition.
+#[derive(Debug, Clone)]
+pub(super) struct Db {
+    pools: Backend<SqlitePools, PostgresPool>,
+    condition: Condition,
 }
 
 /// Connections to PostgreSQL, all of them opened on one runtime. A socket lives as long as the
@@ -60,14 +68,46 @@ pub(super) enum Db {
 pub(super) struct PostgresPool {
     pool: PgPool,
     runtime: Handle,
+    mode: PoolMode,
 }
+
+/// Whether a server connection is ours for as long as we are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PoolMode {
+    /// It is, as without a pooler in between.
+    Session,
+    /// Only during a transaction, as PgBouncer has it with `pool_mode = transaction`. So every
+    /// statement is in a transaction, which sets what a session would have set once; and nothing is
+    /// left behind in a session, such as a named prepared statement.
+    Transaction,
+}
+
+impl PoolMode {
+    /// Whether a prepared statement is found again by its name.
+    pub(super) fn keeps_statements(self) -> bool {
+        self == Self::Session
+    }
+}
+
+/// The settings of [`super::postgres`]'s sessions, for one transaction.
+pub(super) const BEGIN_IN_TRANSACTION_MODE: &str = "begin isolation level read committed; \
+     set local idle_in_transaction_session_timeout = '10s'; set local lock_timeout = '10s'; \
+     set local statement_timeout = '60s'; set local synchronous_commit = on";
 
 impl PostgresPool {
     /// Opens its connections on the current runtime.
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: PgPool, mode: PoolMode) -> Self {
         Self {
             pool,
             runtime: Handle::current(),
+            mode,
+        }
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        match self.mode {
+            PoolMode::Session => self.pool.begin().await,
+            PoolMode::Transaction => self.pool.begin_with(BEGIN_IN_TRANSACTION_MODE).await,
         }
     }
 }
@@ -81,9 +121,11 @@ pub(super) struct SqlitePools {
 }
 
 /// A transaction that may write. Dropped without [`commit`](Self::commit), it changes nothing.
-pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+pub(super) struct Tx {
+    inner: Backend<Transaction<'static, Sqlite>, Transaction<'static, Postgres>>,
+    condition: Condition,
+    keeps_statements: bool,
+    has_written: bool,
 }
 
 /// What comes out of a query: tuples of text, integers and bytes.
@@ -97,6 +139,24 @@ impl<T> Record for T where
 }
 
 impl Db {
+    pub(super) fn sqlite(pools: SqlitePools, condition: Condition) -> Self {
+        Self {
+            pools: Backend::Sqlite(pools),
+            condition,
+        }
+    }
+
+    pub(super) fn postgres(pool: PostgresPool, condition: Condition) -> Self {
+        Self {
+            pools: Backend::Postgres(pool),
+            condition,
+        }
+    }
+
+    pub(super) const fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
     /// Begins a transaction that writes.
     ///
     /// In a task of its own, because a caller may vanish at any await (a client that hangs up
@@ -104,20 +164,28 @@ impl Db {
     /// state that the pool does not see. For the same reason, no time-out and no `select!`
     /// may ever go around the inside of this.
     pub(super) async fn begin(&self) -> Result<Tx> {
-        match self.clone() {
+        let mut keeps_statements = true;
+        let begun = match self.pools.clone() {
             // IMMEDIATE, since a transaction that reads first and then writes is refused at once
             // when somebody else wrote in between, whatever the busy time-out.
-            Self::Sqlite(pools) => tokio::spawn(async move {
+            Backend::Sqlite(pools) => tokio::spawn(async move {
                 let begun = pools.writer.begin_with("begin immediate").await;
-                begun.map(Tx::Sqlite)
+                begun.map(Backend::Sqlite)
             }),
-            Self::Postgres(PostgresPool { pool, runtime }) => {
-                runtime.spawn(async move { pool.begin().await.map(Tx::Postgres) })
+            Backend::Postgres(pool) => {
+                keeps_statements = pool.mode.keeps_statements();
+                let runtime = pool.runtime.clone();
+                runtime.spawn(async move { pool.begin().await.map(Backend::Postgres) })
             }
         }
         .await
-        .map_err(Error::internal)?
-        .map_err(fault)
+        .map_err(Error::internal)?;
+        Ok(Tx {
+            inner: heard(&self.condition, begun, Asked::ToBegin)?,
+            condition: self.condition.clone(),
+            keeps_statements,
+            has_written: false,
+        })
     }
 
     /// Every row of a query that reads, outside of any transaction.
@@ -127,22 +195,30 @@ impl Db {
         args: [Arg; N],
     ) -> Result<Vec<T>> {
         let args = args.into_iter();
-        match self.clone() {
-            Self::Sqlite(pools) => {
+        let found = match self.pools.clone() {
+            Backend::Sqlite(pools) => {
                 args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
                     .fetch_all(&pools.readers)
                     .await
             }
-            Self::Postgres(PostgresPool { pool, runtime }) => runtime
-                .spawn(async move {
-                    args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
-                        .fetch_all(&pool)
-                        .await
-                })
-                .await
-                .map_err(Error::internal)?,
-        }
-        .map_err(fault)
+            Backend::Postgres(pool) => {
+                let runtime = pool.runtime.clone();
+                runtime
+                    .spawn(async move {
+                        let query = args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg));
+                        if pool.mode.keeps_statements() {
+                            return query.fetch_all(&pool.pool).await;
+                        }
+                        let mut tx = pool.begin().await?;
+                        let rows = query.persistent(false).fetch_all(&mut *tx).await?;
+                        tx.commit().await?;
+                        Ok(rows)
+                    })
+                    .await
+                    .map_err(Error::internal)?
+            }
+        };
+        heard(&self.condition, found, Asked::ToRead)
     }
 
     /// The row of a query that reads and finds at most one.
@@ -157,7 +233,7 @@ impl Db {
     /// Has what was overwritten disappear from SQLite's files, as far as nobody reads it just now.
     /// PostgreSQL does that by itself, in its own time.
     pub(super) async fn wipe(&self) {
-        if let Self::Sqlite(pools) = self {
+        if let Backend::Sqlite(pools) = &self.pools {
             let wiped = sqlx::query("pragma wal_checkpoint(truncate)")
                 .execute(&pools.writer)
                 .await;
@@ -169,15 +245,16 @@ impl Db {
 
     /// Lets transactions under way end, then closes every connection.
     pub(super) async fn close(&self) {
-        match self {
-            Self::Sqlite(pools) => {
+        match &self.pools {
+            Backend::Sqlite(pools) => {
                 // The writer last: the last connection to close folds the log into the file,
                 // which a reader cannot.
                 pools.readers.close().await;
                 pools.writer.close().await;
             }
-            Self::Postgres(PostgresPool { pool, .. }) => pool.close().await,
+            Backend::Postgres(PostgresPool { pool, .. }) => pool.close().await,
         }
+        self.condition.closed();
     }
 }
 
@@ -187,13 +264,15 @@ impl Tx {
         sql: &'static str,
         args: [Arg; N],
     ) -> Result<Vec<T>> {
-        each_backend!(tx => {
+        let persistent = self.keeps_statements;
+        let found = each_backend!(tx => {
             args.into_iter()
                 .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                .persistent(persistent)
                 .fetch_all(&mut **tx)
                 .await
-        }, self)
-        .map_err(fault)
+        }, &mut self.inner);
+        heard(&self.condition, found, Asked::InTransaction)
     }
 
     pub(super) async fn fetch_one<T: Record, const N: usize>(
@@ -210,22 +289,26 @@ impl Tx {
         sql: &'static str,
         args: [Arg; N],
     ) -> Result<u64> {
-        each_backend!(tx => {
+        let persistent = self.keeps_statements;
+        let done = each_backend!(tx => {
             args.into_iter()
                 .fold(sqlx::query(sql), |query, arg| query.bind(arg))
+                .persistent(persistent)
                 .execute(&mut **tx)
                 .await
                 .map(|done| done.rows_affected())
-        }, self)
-        .map_err(fault)
+        }, &mut self.inner);
+        let changed = heard(&self.condition, done, Asked::InTransaction)?;
+        self.has_written |= changed > 0;
+        Ok(changed)
     }
 
     /// From here on the transaction sees everything as it is at one moment. First thing in it.
     pub(super) async fn freeze(&mut self) -> Result<()> {
-        match self {
+        match &self.inner {
             // One that has begun to write keeps all others from it.
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(_) => {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(_) => {
                 let sql = "set transaction isolation level repeatable read, read only";
                 self.execute(sql, []).await.map(drop)
             }
@@ -235,10 +318,10 @@ impl Tx {
     /// Makes whoever else changes which ring key wraps, or wraps with one, wait until the
     /// transaction has ended.
     pub(super) async fn lock_ring(&mut self) -> Result<()> {
-        match self {
+        match &self.inner {
             // One that has begun to write keeps all others from it.
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(_) => {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(_) => {
                 let sql = "select cast(pg_advisory_xact_lock($1) as text)";
                 self.fetch::<(String,), 1>(sql, [Arg::Int(Some(RING_LOCK))])
                     .await
@@ -250,10 +333,10 @@ impl Tx {
     /// Makes whoever would hang something on this project wait until the transaction has ended;
     /// false if there is no such project.
     pub(super) async fn lock_project(&mut self, project: &ProjectId) -> Result<bool> {
-        let sql = match self {
-            Self::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
+        let sql = match &self.inner {
+            Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
             // A change of the row would not keep off those who only refer to it.
-            Self::Postgres(_) => {
+            Backend::Postgres(_) => {
                 "select id from projects where id = $1 and deleted_at is null for update"
             }
         };
@@ -263,9 +346,9 @@ impl Tx {
 
     /// Keeps this project from being deleted until the transaction has ended; false if it was.
     pub(super) async fn hold_project(&mut self, project: &ProjectId) -> Result<bool> {
-        let sql = match self {
-            Self::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
-            Self::Postgres(_) => {
+        let sql = match &self.inner {
+            Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
+            Backend::Postgres(_) => {
                 "select id from projects where id = $1 and deleted_at is null for key share"
             }
         };
@@ -275,9 +358,9 @@ impl Tx {
 
     /// For a transaction that can as well be tried again later.
     pub(super) async fn wait_for_locks_briefly(&mut self) -> Result<()> {
-        match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(_) => {
+        match &self.inner {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(_) => {
                 let sql = "set local lock_timeout = '200ms'";
                 self.execute(sql, []).await.map(drop)
             }
@@ -286,9 +369,9 @@ impl Tx {
 
     /// For a transaction that may take as long as it needs.
     pub(super) async fn lift_time_outs(&mut self) -> Result<()> {
-        match self {
-            Self::Sqlite(_) => Ok(()),
-            Self::Postgres(_) => {
+        match &self.inner {
+            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(_) => {
                 self.execute("set local statement_timeout = 0", []).await?;
                 let sql = "set local idle_in_transaction_session_timeout = 0";
                 self.execute(sql, []).await.map(drop)
@@ -303,8 +386,11 @@ impl Tx {
         of: &[ArgType],
         mut with: impl AsyncFnMut(Vec<Arg>) -> Result<()>,
     ) -> Result<()> {
+        let (persistent, condition) = (self.keeps_statements, self.condition.clone());
+        let fault = |error| unheard(&condition, error, Asked::InTransaction);
         each_backend!(tx => {
-            let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut **tx);
+            let query = sqlx::query(AssertSqlSafe(sql)).persistent(persistent);
+            let mut rows = query.fetch(&mut **tx);
             while let Some(row) = rows.try_next().await.map_err(fault)? {
                 let column = |(index, of): (usize, &ArgType)| match of {
                     ArgType::Text => row.try_get(index).map(Arg::Text),
@@ -315,27 +401,29 @@ impl Tx {
                 with(values.map_err(fault)?).await?;
             }
             Ok(())
-        }, self)
+        }, &mut self.inner)
     }
 
     /// A statement that was put together here, from names that are ours.
     pub(super) async fn execute_any(&mut self, sql: String, args: Vec<Arg>) -> Result<()> {
-        each_backend!(tx => {
+        let persistent = self.keeps_statements;
+        let done = each_backend!(tx => {
             args.into_iter()
                 .fold(sqlx::query(AssertSqlSafe(sql)), |query, arg| query.bind(arg))
+                .persistent(persistent)
                 .execute(&mut **tx)
                 .await
                 .map(drop)
-        }, self)
-        .map_err(fault)
+        }, &mut self.inner);
+        heard(&self.condition, done, Asked::InTransaction)
     }
 
     /// The time that all processes of one database agree on: of PostgreSQL its own, of a SQLite
     /// file, which one process serves, that process's.
     pub(super) async fn now(&mut self, clock: &Clock) -> Result<Timestamp> {
-        match self {
-            Self::Sqlite(_) => Ok(clock.now()),
-            Self::Postgres(_) => {
+        match &self.inner {
+            Backend::Sqlite(_) => Ok(clock.now()),
+            Backend::Postgres(_) => {
                 let sql = "select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)";
                 let (millis,) = self
                     .fetch_one::<(i64,), 0>(sql, [])
@@ -348,7 +436,16 @@ impl Tx {
 
     /// On return, what was written survives a power cut.
     pub(super) async fn commit(self) -> Result<()> {
-        each_backend!(tx => tx.commit().await, self).map_err(fault)
+        let committed = each_backend!(tx => tx.commit().await, self.inner);
+        heard(&self.condition, committed, Asked::InTransaction)?;
+        if self.has_written {
+            self.condition.wrote();
+        }
+        Ok(())
+    }
+
+    pub(super) const fn is_sqlite(&self) -> bool {
+        matches!(self.inner, Backend::Sqlite(_))
     }
 }
 
@@ -517,30 +614,71 @@ impl From<Option<Vec<u8>>> for Arg {
     }
 }
 
+/// What the database was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ToRead,
+    ToBegin,
+    InTransaction,
+}
+
+/// Tells the condition of the database by an outcome, and the outcome to the caller.
+fn heard<T>(condition: &Condition, outcome: Result<T, sqlx::Error>, asked: Asked) -> Result<T> {
+    match outcome {
+        Ok(done) => {
+            condition.answered();
+            Ok(done)
+        }
+        Err(error) => Err(unheard(condition, error, asked)),
+    }
+}
+
 /// The one reading of a database's errors: what may pass by itself is `StoreUnavailable`, and
 /// whatever else goes wrong in SQL of ours is our fault.
-fn fault(error: sqlx::Error) -> Error {
-    let passes = match &error {
+fn unheard(condition: &Condition, error: sqlx::Error, asked: Asked) -> Error {
+    let fault = match fault_of(&error, asked) {
+        // A queue that is full while others are answered.
+        Fault::Unreachable
+            if matches!(error, sqlx::Error::PoolTimedOut) && condition.has_answered_recently() =>
+        {
+            Fault::Passing
+        }
+        fault => fault,
+    };
+    condition.failed(fault, &error);
+    if leads_elsewhere(&error) {
+        condition.renew_connections();
+    }
+    let message = match fault {
+        Fault::Ours => return Error::internal(error),
+        Fault::ReadOnly => "the store takes no writes at the moment",
+        Fault::Unreachable | Fault::Passing => "the store cannot be reached at the moment",
+    };
+    Error::new(Kind::StoreUnavailable, message)
+        .with_retry_after(RETRY_AFTER)
+        .with_source(error)
+}
+
+fn fault_of(error: &sqlx::Error, asked: Asked) -> Fault {
+    match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        error => {
-            SqliteCode::of(error).is_some_and(SqliteCode::passes)
-                || SqlState::of(error).is_some_and(SqlState::passes)
-        }
-    };
-    if passes {
-        Error::new(
-            Kind::StoreUnavailable,
-            "the store cannot be reached at the moment",
-        )
-        .with_retry_after(RETRY_AFTER)
-        .with_source(error)
-    } else {
-        Error::internal(error)
+        | sqlx::Error::WorkerCrashed => Fault::Unreachable,
+        error => match (SqliteCode::of(error), SqlState::of(error)) {
+            (Some(code), _) => code.fault(asked),
+            (None, Some(state)) => state.fault(),
+            (None, None) => Fault::Ours,
+        },
     }
+}
+
+/// Whether the other open connections are likely to lead to the same database that has stopped or
+/// is no longer the primary.
+fn leads_elsewhere(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(_))
+        || SqlState::of(error).is_some_and(SqlState::leads_elsewhere)
 }
 
 /// True if what was found is not of the types that we write: in SQLite, any column takes any.
@@ -573,18 +711,20 @@ impl SqliteCode {
         Some(Self(extended & 0xff))
     }
 
-    /// True for what the machine around us does to a file, and may undo.
-    fn passes(self) -> bool {
-        [
-            Self::BUSY,
-            Self::LOCKED,
-            Self::NO_MEMORY,
-            Self::READ_ONLY,
-            Self::IO,
-            Self::FULL,
-            Self::CANNOT_OPEN,
-        ]
-        .contains(&self)
+    /// What the machine around us does to a file, and may undo, passes.
+    fn fault(self, asked: Asked) -> Fault {
+        match self {
+            // Another has held the lock for longer than a statement waits: nothing can be written.
+            Self::BUSY if asked == Asked::ToBegin => Fault::ReadOnly,
+            Self::BUSY | Self::LOCKED => Fault::Passing,
+            Self::NO_MEMORY | Self::READ_ONLY | Self::IO | Self::FULL | Self::CANNOT_OPEN => {
+                match asked {
+                    Asked::ToRead => Fault::Unreachable,
+                    Asked::ToBegin | Asked::InTransaction => Fault::ReadOnly,
+                }
+            }
+            _ => Fault::Ours,
+        }
     }
 }
 
@@ -600,20 +740,32 @@ impl<'a> SqlState<'a> {
         Some(Self(error.code()))
     }
 
-    /// True for what the server, its machine or the traffic of the moment does, and may undo.
-    fn passes(self) -> bool {
-        const READ_ONLY: &str = "25006";
+    const READ_ONLY: &'static str = "25006";
+    const DISK_FULL: &'static str = "53100";
+    const IO_ERROR: &'static str = "58030";
+
+    /// What the server, its machine or the traffic of the moment does, and may undo, passes.
+    fn fault(self) -> Fault {
         const LOCK_NOT_AVAILABLE: &str = "55P03";
         const IDLE_FOR_TOO_LONG: &str = "25P03";
-        const CLASSES: [&str; 5] = [
-            "08", // connection
-            "40", // deadlock, serialisation
-            "53", // disk full, out of memory, too many connections
-            "57", // shut down, starting up, cancelled
-            "58", // the system around the server
-        ];
-        [READ_ONLY, LOCK_NOT_AVAILABLE, IDLE_FOR_TOO_LONG].contains(&self.0)
-            || CLASSES.iter().any(|class| self.0.starts_with(class))
+        const CANCELED: &str = "57014";
+        match self.0 {
+            Self::READ_ONLY | Self::DISK_FULL | Self::IO_ERROR => Fault::ReadOnly,
+            LOCK_NOT_AVAILABLE | IDLE_FOR_TOO_LONG | CANCELED => Fault::Passing,
+            state => match &state.get(..2) {
+                // Deadlock or serialization failure; out of memory, too many connections.
+                Some("40" | "53") => Fault::Passing,
+                // The connection; shut down or starting up; the system around the server.
+                Some("08" | "57" | "58") => Fault::Unreachable,
+                _ => Fault::Ours,
+            },
+        }
+    }
+
+    /// Whether the server is no longer the primary, or stops.
+    fn leads_elsewhere(self) -> bool {
+        const STOPS: [&str; 3] = ["57P01", "57P02", "57P03"];
+        self.0 == Self::READ_ONLY || STOPS.contains(&self.0) || self.0.starts_with("08")
     }
 }
 
@@ -622,6 +774,7 @@ mod tests {
     use super::*;
     use crate::{
         crypto::{Chance, KeyRing},
+        model::availability::Availability,
         store::Store,
     };
 
@@ -632,7 +785,7 @@ mod tests {
         let ring = KeyRing::generate("a", &Chance::system()).unwrap();
         let clock = Clock::system();
         let store = Store::open(&url, ring, clock.clone()).await.unwrap();
-        let Db::Sqlite(pools) = &store.db else {
+        let Backend::Sqlite(pools) = &store.db.pools else {
             panic!("a file is SQLite's");
         };
         // Lowered to what the file has now.
@@ -651,11 +804,48 @@ mod tests {
         };
         assert_eq!(error.kind(), Kind::StoreUnavailable);
         assert_eq!(error.retry_after(), Some(RETRY_AFTER));
+        assert_eq!(store.availability(), Availability::ReadOnly);
         assert_eq!(store.projects().await.unwrap().len(), made.len());
 
         // The next writer is a new connection, and so without that limit.
         let next: ProjectId = "next".parse().unwrap();
         assert!(store.create_project(&next, clock.now()).await.unwrap());
+        assert_eq!(store.availability(), Availability::Writable);
+    }
+
+    #[test]
+    fn each_error_code_says_what_the_database_can_be_used_for() {
+        for (state, fault, leads_elsewhere) in [
+            ("25006", Fault::ReadOnly, true),
+            ("53100", Fault::ReadOnly, false),
+            ("58030", Fault::ReadOnly, false),
+            ("57P01", Fault::Unreachable, true),
+            ("57P02", Fault::Unreachable, true),
+            ("57P03", Fault::Unreachable, true),
+            ("08006", Fault::Unreachable, true),
+            ("08P01", Fault::Unreachable, true),
+            ("57014", Fault::Passing, false),
+            ("53300", Fault::Passing, false),
+            ("40P01", Fault::Passing, false),
+            ("55P03", Fault::Passing, false),
+            ("42601", Fault::Ours, false),
+            ("23505", Fault::Ours, false),
+        ] {
+            let state = SqlState(state);
+            assert_eq!(state.fault(), fault, "{state:?}");
+            assert_eq!(state.leads_elsewhere(), leads_elsewhere, "{state:?}");
+        }
+        for (code, reads, writes) in [
+            (SqliteCode::FULL, Fault::Unreachable, Fault::ReadOnly),
+            (SqliteCode::READ_ONLY, Fault::Unreachable, Fault::ReadOnly),
+            (SqliteCode::IO, Fault::Unreachable, Fault::ReadOnly),
+            (SqliteCode::BUSY, Fault::Passing, Fault::Passing),
+            (SqliteCode(1), Fault::Ours, Fault::Ours),
+        ] {
+            assert_eq!(code.fault(Asked::ToRead), reads, "{code:?}");
+            assert_eq!(code.fault(Asked::InTransaction), writes, "{code:?}");
+        }
+        assert_eq!(SqliteCode::BUSY.fault(Asked::ToBegin), Fault::ReadOnly);
     }
 
     #[test]
@@ -666,13 +856,16 @@ mod tests {
             sqlx::Error::WorkerCrashed,
             sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
         ] {
-            assert_eq!(fault(error).kind(), Kind::StoreUnavailable);
+            let condition = Condition::new(Clock::system());
+            let error = unheard(&condition, error, Asked::ToRead);
+            assert_eq!(error.kind(), Kind::StoreUnavailable);
         }
         for error in [
             sqlx::Error::RowNotFound,
             sqlx::Error::ColumnNotFound("a".into()),
         ] {
-            let error = fault(error);
+            let condition = Condition::new(Clock::system());
+            let error = unheard(&condition, error, Asked::ToRead);
             assert_eq!(error.kind(), Kind::Internal);
             assert_eq!(error.retry_after(), None);
         }

@@ -25,9 +25,11 @@
 //! first query.
 
 use std::{
+    collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -43,13 +45,17 @@ use crate::{
     clock::Clock,
     crypto::{Chance, DataKey, LiveRing, OpenFault, Place},
     error::{Error, Kind, Result},
-    model::id::{AccountId, Id, ProjectId, ReplicaId},
+    model::{
+        availability::Availability,
+        id::{AccountId, Id, ProjectId, ReplicaId},
+    },
 };
 
 mod accounts;
 mod audit;
 mod backup;
 mod budgets;
+mod condition;
 mod connect_sessions;
 mod copy;
 mod credentials;
@@ -78,7 +84,7 @@ pub use connect_sessions::{
 pub use copy::{Copied, CopyError};
 pub use credentials::{CountedState, Grant, IssuedTo, StoredCredential};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
-pub use inspect::Inspection;
+pub use inspect::{Inspection, JournalFault, JournalFolder};
 pub use journal::PendingPair;
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
@@ -99,6 +105,9 @@ pub struct Store {
     /// This process among those that serve the database.
     replica: ReplicaId,
     ring: LiveRing,
+    /// Replicas whose last sign of life lies in the future, and since when that one is known, by
+    /// the monotonic clock.
+    signs_ahead: Arc<Mutex<HashMap<String, (i64, Duration)>>>,
     /// Held while the key file is looked at.
     reloading: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
@@ -132,6 +141,7 @@ impl Store {
             file,
             replica: chance.id(clock.now()),
             ring,
+            signs_ahead: Arc::default(),
             reloading: Arc::default(),
             clock,
             chance,
@@ -209,6 +219,22 @@ impl Store {
         if let Some(file) = &self.file {
             file.release();
         }
+    }
+
+    /// What the database can be used for, as its last answers say; nothing is asked for this.
+    pub fn availability(&self) -> Availability {
+        self.db.condition().get()
+    }
+
+    /// Whether the database has answered within the last few seconds.
+    pub fn has_answered_recently(&self) -> bool {
+        self.db.condition().has_answered_recently()
+    }
+
+    /// Has connections that are open now dropped instead of used again, since they may lead to a
+    /// database that is gone.
+    pub fn renew_connections(&self) {
+        self.db.condition().renew_connections();
     }
 
     /// Answers if the database does.
@@ -399,6 +425,14 @@ async fn lock_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> R
         )
         .await?;
     Ok(locked > 0)
+}
+
+/// How far stored moments may be ahead of the clock: as much as the clocks of two replicas differ.
+/// What is further ahead was stored before the date was set back.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+fn plausible_until(now: Timestamp) -> Result<Timestamp> {
+    now.saturating_add(CLOCK_TOLERANCE).map_err(Error::internal)
 }
 
 // A column that does not read back was not written by us: our fault, whatever the cause.

@@ -13,7 +13,7 @@ use sqlx::{
 use super::{audit::empty_head, db::SqliteCode};
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, KeyRing, LiveRing, OpenFault, Place},
+    crypto::{Chance, DataKey, Exposure, KeyRing, LiveRing, OpenFault, Place},
 };
 
 /// Why a store could not be opened. For the operator: messages name files and key ids.
@@ -24,6 +24,8 @@ pub enum OpenError {
          or postgres:// and user@host:port/database"
     )]
     Url,
+    #[error("`pool_mode` in the store's url must be `session` or `transaction`")]
+    PoolMode,
     /// Exit code 78. Nothing was written.
     #[error(
         "the key ring does not fit this database, which is sealed with key `{key_id}`: {}. \
@@ -46,6 +48,11 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
     #[error("{place} cannot be opened: {source}")]
     Database { place: String, source: sqlx::Error },
+    #[error("{} {exposure}", path.display())]
+    Exposed { path: PathBuf, exposure: Exposure },
+    /// It opens, and takes no writes.
+    #[error("{place} cannot be written: {reason}")]
+    Unwritable { place: String, reason: String },
 }
 
 fn in_plain_words(fault: &OpenFault) -> &'static str {
@@ -127,7 +134,8 @@ pub(super) fn newest_migration() -> i64 {
     versions.expect("there are migrations")
 }
 
-/// A connection to a database that is being opened.
+/// A connection to a database that is being opened. A pooler may stand before it, so no statement
+/// of ours is prepared under a name.
 pub(super) struct Opening<'a> {
     pub connection: OpeningConnection<'a>,
     /// What the operator calls the database.
@@ -199,6 +207,7 @@ impl Opening<'_> {
             let insert = "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)";
             each_connection!(connection => {
                 sqlx::query(insert)
+                    .persistent(false)
                     .bind(ring.encrypting_id())
                     .bind(known_answer(ring, chance))
                     .bind(clock.now().as_millisecond())
@@ -215,7 +224,7 @@ impl Opening<'_> {
     async fn migration(&mut self) -> Result<i64, OpenError> {
         let migration = "select coalesce(max(version), 0) from _sqlx_migrations";
         each_connection!(connection => {
-            sqlx::query_scalar(migration).fetch_one(&mut **connection).await
+            sqlx::query_scalar(migration).persistent(false).fetch_one(&mut **connection).await
         }, self)
         .map_err(|source| self.fault(source))
     }
@@ -226,7 +235,7 @@ impl Opening<'_> {
     async fn begin_audit_logs(&mut self, ring: &KeyRing) -> Result<(), OpenError> {
         let projects = "select id, data_key_id, sealed_data_key from projects order by id";
         let projects: Vec<(String, String, Vec<u8>)> = each_connection!(connection => {
-            sqlx::query_as(projects).fetch_all(&mut **connection).await
+            sqlx::query_as(projects).persistent(false).fetch_all(&mut **connection).await
         }, self)
         .map_err(|source| self.fault(source))?;
         for (project, id, wrapped) in projects {
@@ -238,6 +247,7 @@ impl Opening<'_> {
                 "insert into audit_heads (project, seq, tag, seal) values ($1, $2, $3, $4)";
             each_connection!(connection => {
                 sqlx::query(insert)
+                    .persistent(false)
                     .bind(&project)
                     .bind(seq)
                     .bind(&tag)
@@ -261,7 +271,7 @@ impl Opening<'_> {
             }
         };
         let tables: Vec<(String,)> = each_connection!(connection => {
-            sqlx::query_as(tables).fetch_all(&mut **connection).await
+            sqlx::query_as(tables).persistent(false).fetch_all(&mut **connection).await
         }, self)
         .map_err(|source| self.fault(source))?;
         if tables.is_empty() {
@@ -274,7 +284,7 @@ impl Opening<'_> {
         }
         let checks = "select key_id, sealed from key_checks order by created_at, key_id";
         each_connection!(connection => {
-            sqlx::query_as(checks).fetch_all(&mut **connection).await
+            sqlx::query_as(checks).persistent(false).fetch_all(&mut **connection).await
         }, self)
         .map_err(|source| self.fault(source))
     }

@@ -3,16 +3,22 @@
 //! It must be there and either be empty or be ours; what is looked at is the first schema of the
 //! search path. Nothing is written before the keys are proven, and whoever comes first makes the
 //! tables while the others wait.
+//!
+//! A pooler that lends a server connection for one transaction only (PgBouncer's `pool_mode =
+//! transaction`) may stand before it. The url says so, or it shows when the first connection is
+//! opened: such a pooler refuses or drops the settings that we start a session with.
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection, Postgres, Row, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use url::{Host, Url};
 
 use super::{
-    db::{Db, PostgresPool},
+    condition::Condition,
+    db::{BEGIN_IN_TRANSACTION_MODE, Db, PoolMode, PostgresPool},
     open::{OpenError, Opening, OpeningConnection},
 };
 use crate::{
@@ -37,6 +43,118 @@ const SESSION: [(&str, &str); 5] = [
     ("synchronous_commit", "on"),
 ];
 
+/// How a database is connected to.
+struct Target {
+    options: PgConnectOptions,
+    mode: PoolMode,
+    /// What an operator knows the database by, and no password.
+    place: String,
+}
+
+impl Target {
+    /// # Errors
+    /// [`OpenError::Url`], without the reason: it might repeat a part of the url, and so the
+    /// password.
+    fn parse(url: &str) -> Result<Self, OpenError> {
+        let mut url = Url::parse(url).map_err(|_| OpenError::Url)?;
+        let mut mode = PoolMode::Session;
+        let mut parameters: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        for (name, value) in &parameters {
+            mode = match (name.as_str(), value.as_str()) {
+                ("pool_mode", "session") => PoolMode::Session,
+                ("pool_mode", "transaction") | ("statement-cache-capacity", "0") => {
+                    PoolMode::Transaction
+                }
+                ("pool_mode", _) => return Err(OpenError::PoolMode),
+                _ => mode,
+            };
+        }
+        parameters.retain(|(name, _)| name != "pool_mode");
+        // sqlx would look an address in brackets up as a name.
+        if let Some(Host::Ipv6(address)) = url.host()
+            && !parameters.iter().any(|(name, _)| name.starts_with("host"))
+        {
+            parameters.push(("host".to_owned(), address.to_string()));
+        }
+        url.query_pairs_mut().clear().extend_pairs(&parameters);
+        let options = PgConnectOptions::from_str(url.as_str()).map_err(|_| OpenError::Url)?;
+        let options = match options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name("rolecall"),
+        };
+        Ok(Self {
+            place: place(&options),
+            // How many digits a float has; we have none, and poolers refuse it.
+            options: options.extra_float_digits(None),
+            mode,
+        })
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        match self.mode {
+            PoolMode::Session => self.options.clone().options(SESSION),
+            PoolMode::Transaction => self.options.clone(),
+        }
+    }
+
+    fn fault(&self, source: sqlx::Error) -> OpenError {
+        OpenError::database(&self.place, source)
+    }
+
+    /// The first connection, which shows whether a pooler stands before the database.
+    async fn connect(&mut self) -> Result<PgConnection, OpenError> {
+        // Not through the pool, which would only say that it waited in vain.
+        let connected = self.options().connect().await;
+        if self.mode == PoolMode::Transaction {
+            return connected.map_err(|source| self.fault(source));
+        }
+        match connected {
+            Ok(mut connection) => {
+                if has_session(&mut connection).await {
+                    return Ok(connection);
+                }
+                drop(connection.close().await);
+            }
+            Err(error) if is_refused_parameter(&error) => {}
+            Err(error) => return Err(self.fault(error)),
+        }
+        tracing::warn!(
+            "a pooler stands before the database; add pool_mode=transaction to `store.url`"
+        );
+        self.mode = PoolMode::Transaction;
+        let connected = self.options().connect().await;
+        connected.map_err(|source| self.fault(source))
+    }
+
+    async fn begin<'c>(
+        &self,
+        connection: &'c mut PgConnection,
+    ) -> Result<Transaction<'c, Postgres>, OpenError> {
+        let begun = match self.mode {
+            PoolMode::Session => connection.begin().await,
+            PoolMode::Transaction => connection.begin_with(BEGIN_IN_TRANSACTION_MODE).await,
+        };
+        begun.map_err(|source| self.fault(source))
+    }
+}
+
+/// Whether the session has the settings that it was started with. Asked without a prepared
+/// statement, which a pooler may not find again.
+async fn has_session(connection: &mut PgConnection) -> bool {
+    let found = sqlx::raw_sql("select current_setting('lock_timeout')")
+        .fetch_one(connection)
+        .await;
+    let found = found.and_then(|row| row.try_get::<String, _>(0));
+    found.is_ok_and(|found| SESSION.contains(&("lock_timeout", found.as_str())))
+}
+
+/// PgBouncer's answer to a start-up parameter that it does not know.
+fn is_refused_parameter(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
+    })
+}
+
 /// Opens the database at `url`.
 pub(super) async fn open(
     url: &str,
@@ -44,58 +162,92 @@ pub(super) async fn open(
     clock: &Clock,
     chance: &Chance,
 ) -> Result<Db, OpenError> {
-    // Not the reason: it might repeat a part of the url, and so the password.
-    let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url)?;
-    let place = place(&options);
-    let database = |source| OpenError::database(&place, source);
-    let options = match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("rolecall"),
-    }
-    .options(SESSION);
-    // Not through the pool, which would only say that it waited in vain.
-    let mut connection = options.connect().await.map_err(database)?;
-    prepare(&mut connection, &place, ring, clock, chance).await?;
-    connection.close().await.map_err(database)?;
+    let mut target = Target::parse(url)?;
+    let mut connection = target.connect().await?;
+    prepare(&target, &mut connection, ring, clock, chance).await?;
+    let closed = connection.close().await;
+    closed.map_err(|source| target.fault(source))?;
+    let condition = Condition::new(clock.clone());
+    let (before, after) = (condition.clone(), condition.clone());
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options);
-    Ok(Db::Postgres(PostgresPool::new(pool)))
+        // Below, and only of a connection that may still be used: one that leads to a server that
+        // is gone does not answer.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let is_current = before.is_current(meta.age);
+            Box::pin(async move { Ok(is_current && connection.ping().await.is_ok()) })
+        })
+        .after_release(move |_, meta| {
+            let is_current = after.is_current(meta.age);
+            Box::pin(async move { Ok(is_current) })
+        })
+        .connect_lazy_with(target.options());
+    Ok(Db::postgres(
+        PostgresPool::new(pool, target.mode),
+        condition,
+    ))
 }
 
 /// What [`Opening::inspect`] finds.
 pub(super) async fn inspect(url: &str, ring: &KeyRing) -> Result<i64, OpenError> {
-    let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url)?;
-    let place = place(&options);
-    let database = |source| OpenError::database(&place, source);
-    let mut connection = options.connect().await.map_err(database)?;
+    let mut target = Target::parse(url)?;
+    let mut connection = target.connect().await?;
+    let mut tx = target.begin(&mut connection).await?;
     let found = Opening {
-        connection: OpeningConnection::Postgres(&mut connection),
-        place: &place,
+        connection: OpeningConnection::Postgres(&mut tx),
+        place: &target.place,
     }
     .inspect(ring)
     .await;
-    connection.close().await.map_err(database)?;
+    drop(tx);
+    let closed = connection.close().await;
+    closed.map_err(|source| target.fault(source))?;
     found
 }
 
+/// Whether the database takes a write: tries one, and takes it back.
+pub(super) async fn try_write(url: &str) -> Result<(), OpenError> {
+    let mut target = Target::parse(url)?;
+    let mut connection = target.connect().await?;
+    let mut tx = target.begin(&mut connection).await?;
+    let tables = "select cast(count(*) as text) from information_schema.tables
+                  where table_schema = current_schema() and table_name = 'key_checks'";
+    let found = sqlx::raw_sql(tables).fetch_one(&mut *tx).await;
+    let found = found.and_then(|row| row.try_get::<String, _>(0));
+    let write = match found.map_err(|source| target.fault(source))?.as_str() {
+        "0" => "create table key_checks (key_id text)",
+        _ => "update key_checks set created_at = created_at",
+    };
+    let tried = sqlx::raw_sql(write).execute(&mut *tx).await;
+    let taken_back = tx.rollback().await;
+    let closed = connection.close().await;
+    let tried = tried.map(drop).and(taken_back).and(closed);
+    tried.map_err(|source| target.fault(source))
+}
+
 async fn prepare(
+    target: &Target,
     connection: &mut PgConnection,
-    place: &str,
     ring: &KeyRing,
     clock: &Clock,
     chance: &Chance,
 ) -> Result<(), OpenError> {
-    let database = |source| OpenError::database(place, source);
+    let database = |source| target.fault(source);
+    let place = target.place.as_str();
+    let mut tx = target.begin(connection).await?;
     Opening {
-        connection: OpeningConnection::Postgres(connection),
+        connection: OpeningConnection::Postgres(&mut tx),
         place,
     }
     .inspect(ring)
     .await?;
-    let mut tx = connection.begin().await.map_err(database)?;
+    tx.rollback().await.map_err(database)?;
+    let mut tx = target.begin(connection).await?;
+    forget_statements(target, &mut tx).await?;
     sqlx::query("select pg_advisory_xact_lock($1)")
+        .persistent(false)
         .bind(MIGRATION_LOCK)
         .execute(&mut *tx)
         .await
@@ -106,7 +258,21 @@ async fn prepare(
     }
     .prepare(ring, clock, chance)
     .await?;
+    forget_statements(target, &mut tx).await?;
     tx.commit().await.map_err(database)
+}
+
+/// Migrations prepare statements under names, which would be in the way of whoever has the server
+/// connection next, and those of an interrupted start in ours.
+async fn forget_statements(
+    target: &Target,
+    tx: &mut Transaction<'_, Postgres>,
+) -> Result<(), OpenError> {
+    if target.mode == PoolMode::Session {
+        return Ok(());
+    }
+    let forgotten = sqlx::raw_sql("deallocate all").execute(&mut **tx).await;
+    forgotten.map(drop).map_err(|source| target.fault(source))
 }
 
 /// What an operator knows the database by, and no password.
@@ -114,10 +280,65 @@ fn place(options: &PgConnectOptions) -> String {
     let name = options.get_database().unwrap_or(options.get_username());
     match options.get_socket() {
         Some(socket) => format!("the PostgreSQL database {name} at {}", socket.display()),
-        None => format!(
-            "the PostgreSQL database {name} at {}:{}",
-            options.get_host(),
-            options.get_port()
-        ),
+        None => {
+            let (host, port) = (options.get_host(), options.get_port());
+            let host = match host.contains(':') {
+                true => format!("[{host}]"),
+                false => host.to_owned(),
+            };
+            format!("the PostgreSQL database {name} at {host}:{port}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_is_written_in_brackets_in_a_url_and_nowhere_else() {
+        for (url, host, port) in [
+            ("postgres://user@[::1]:5432/db", "::1", 5432),
+            (
+                "postgres://user:p%40ss@[2001:db8::7]/db?sslmode=disable",
+                "2001:db8::7",
+                5432,
+            ),
+            (
+                "postgresql://user@[::ffff:127.0.0.1]:6543/db",
+                "::ffff:127.0.0.1",
+                6543,
+            ),
+            ("postgres://user@127.0.0.1:5432/db", "127.0.0.1", 5432),
+            ("postgres://user@db.example.com/db", "db.example.com", 5432),
+            ("postgres://user@[::1]:5432/db?host=other", "other", 5432),
+        ] {
+            let target = Target::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!(target.options.get_host(), host, "{url}");
+            assert_eq!(target.options.get_port(), port, "{url}");
+            assert_eq!(target.options.get_database(), Some("db"), "{url}");
+        }
+        let target = Target::parse("postgres://user@[::1]:5432/db").ok().unwrap();
+        assert_eq!(target.place, "the PostgreSQL database db at [::1]:5432");
+    }
+
+    #[test]
+    fn the_url_says_how_connections_are_pooled() {
+        for (url, mode) in [
+            ("postgres://h/db", PoolMode::Session),
+            ("postgres://h/db?pool_mode=session", PoolMode::Session),
+            (
+                "postgres://h/db?sslmode=disable&pool_mode=transaction",
+                PoolMode::Transaction,
+            ),
+            (
+                "postgres://h/db?statement-cache-capacity=0",
+                PoolMode::Transaction,
+            ),
+        ] {
+            assert_eq!(Target::parse(url).ok().unwrap().mode, mode, "{url}");
+        }
+        let refused = Target::parse("postgres://h/db?pool_mode=statement");
+        assert!(matches!(refused, Err(OpenError::PoolMode)));
     }
 }

@@ -35,7 +35,7 @@ use super::{
     db::Tx,
     id_in,
     journal::PendingPair,
-    moment_in, no_such_account, project_in,
+    moment_in, no_such_account, plausible_until, project_in,
     replicas::DEAD_AFTER,
     secrets::{app_in, credential_in, credential_out},
 };
@@ -66,6 +66,9 @@ const LONG_IN_DOUBT: Duration = Duration::from_secs(10 * 60);
 
 /// What is in doubt is tried again within this, whatever kept the last try from saying more.
 const IN_DOUBT_ASKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Nobody asks for a longer wait before another try.
+const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
 /// Why a refresh is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +221,42 @@ impl Store {
         rows.iter()
             .map(|(project, account)| Ok((project_in(project)?, id_in(account)?)))
             .collect()
+    }
+
+    /// Brings moments that lie in the future within reach: they were stored before the database's
+    /// date was set back, and a refresh would wait until it is that late again. To be called now
+    /// and then.
+    pub async fn rebase_refreshes(&self) -> Result<u64> {
+        let mut tx = self.db.begin().await?;
+        let now = tx.now(&self.clock).await?;
+        let ahead = plausible_until(now)?;
+        let after = |wait| now.saturating_add(wait).map_err(Error::internal);
+        let moved = tx
+            .execute(
+                "update credentials set due_at = due_at - (state_since - $1), state_since = $1
+                 where state_since > $2 and due_at is not null",
+                [now.into(), ahead.into()],
+            )
+            .await?;
+        // One that is in doubt keeps the moment since when it is.
+        let shortened = tx
+            .execute(
+                "update credentials set due_at = $1
+                 where state in ('in_flight', 'uncertain') and due_at > $2",
+                [
+                    after(ASKED_AGAIN_AFTER)?.into(),
+                    after(LONGEST_WAIT + super::CLOCK_TOLERANCE)?.into(),
+                ],
+            )
+            .await?;
+        let refused = tx
+            .execute(
+                "update credentials set refused_at = $1 where refused_at > $2",
+                [now.into(), ahead.into()],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(moved + shortened + refused)
     }
 
     /// Has a credential that is due be due after this wait, as where it cannot be read.

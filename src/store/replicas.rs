@@ -7,7 +7,9 @@
 //!
 //! A SQLite file is served by one process, so whoever comes after it knows that it has ended.
 
-use std::{io, time::Duration};
+use std::{io, sync::PoisonError, time::Duration};
+
+use jiff::Timestamp;
 
 use super::{Store, db::Tx, id_in, journal::Journal, walks::interrupt, word};
 use crate::{
@@ -99,10 +101,42 @@ impl Store {
                 [dead_before.into(), self.replica.into()],
             )
             .await?;
+            self.reap_signs_ahead(&mut tx, now).await?;
         }
         let interrupted = self.end_walks_of_the_dead(&mut tx).await?;
         tx.commit().await?;
         Ok(interrupted)
+    }
+
+    /// Deletes the replicas that died before the database's date was set back: their last sign of
+    /// life lies in the future. One that lives gives another sign.
+    async fn reap_signs_ahead(&self, tx: &mut Tx, now: Timestamp) -> Result<()> {
+        let ahead = now.saturating_add(DEAD_AFTER).map_err(Error::internal)?;
+        let signs: Vec<(String, i64)> = tx
+            .fetch(
+                "select id, seen_at from replicas where seen_at > $1 and id <> $2",
+                [ahead.into(), self.replica.into()],
+            )
+            .await?;
+        let monotonic = self.clock.monotonic();
+        let dead: Vec<String> = {
+            let mut known = self
+                .signs_ahead
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            known.retain(|id, (seen_at, _)| signs.contains(&(id.clone(), *seen_at)));
+            for (id, seen_at) in signs {
+                known.entry(id).or_insert((seen_at, monotonic));
+            }
+            let is_dead = |since: Duration| monotonic.saturating_sub(since) > DEAD_AFTER;
+            let dead = known.iter().filter(|(_, (_, since))| is_dead(*since));
+            dead.map(|(id, _)| id.clone()).collect()
+        };
+        for id in dead {
+            tx.execute("delete from replicas where id = $1", [id.into()])
+                .await?;
+        }
+        Ok(())
     }
 
     /// Ends walks of this replica that nobody in it runs any more, because their end could not be

@@ -26,7 +26,7 @@ use super::{
     replicas::DEAD_AFTER,
 };
 use crate::{
-    crypto::{DataKey, KeyRing, KeyRingError, OpenFault},
+    crypto::{DataKey, Exposure, KeyRing, KeyRingError, OpenFault},
     error::{Error, Result},
     model::{
         audit::{Action, Actor, Event, Subject, SubjectKind},
@@ -116,6 +116,11 @@ impl Store {
     /// The ring that this process works with.
     pub fn ring(&self) -> KeyRing {
         self.ring.current()
+    }
+
+    /// Who else can get at the key file.
+    pub fn ring_exposure(&self) -> Option<Exposure> {
+        self.ring.exposure()
     }
 
     /// Takes what is in the key file, if that has changed: all that begins from then on is done with

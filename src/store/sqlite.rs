@@ -17,12 +17,14 @@ use std::{
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 use super::{
+    condition::Condition,
     db::{Db, SqliteCode, SqlitePools},
+    inspect::try_folder,
     open::{OpenError, Opening, OpeningConnection},
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, KeyRing},
+    crypto::{Chance, Exposure, KeyRing},
 };
 
 const ATTEMPTS: u32 = 50;
@@ -85,10 +87,11 @@ impl SqliteFile {
         let pools = SqlitePools::connect(&self.path)
             .await
             .map_err(|source| self.database(source))?;
+        let db = |pools| Db::sqlite(pools, Condition::new(clock.clone()));
         match self.prepare(&pools, ring, clock, chance).await {
-            Ok(()) => Ok(Db::Sqlite(pools)),
+            Ok(()) => Ok(db(pools)),
             Err(error) => {
-                Db::Sqlite(pools).close().await;
+                db(pools).close().await;
                 Err(error)
             }
         }
@@ -189,6 +192,32 @@ impl SqliteFile {
         }
         let source = io::Error::new(io::ErrorKind::NotFound, "there is no such folder");
         Err(self.io(source))
+    }
+
+    /// Whether this process may write what it would have to write, and has room for it. The file
+    /// is opened and not written.
+    pub(super) fn try_write(&self) -> Result<(), OpenError> {
+        let unwritable = |path: &Path, reason: String| OpenError::Unwritable {
+            place: path.display().to_string(),
+            reason,
+        };
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let path = beside(&self.path, suffix);
+            match fs::OpenOptions::new().write(true).open(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unwritable(&path, error.to_string()));
+                }
+                _ => {}
+            }
+        }
+        if let Ok(Some(exposure)) = Exposure::of(&self.path) {
+            return Err(OpenError::Exposed {
+                path: self.path.clone(),
+                exposure,
+            });
+        }
+        let folder = self.folder();
+        try_folder(folder).map_err(|error| unwritable(folder, error.to_string()))
     }
 
     async fn inspect(&self, ring: &KeyRing) -> Result<i64, OpenError> {

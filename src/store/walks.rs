@@ -11,7 +11,7 @@ use super::{
     credentials::is_lineage,
     db::Tx,
     directories::{SealedBlob, quarantined_in},
-    id_in, lock_account, moment_in, no_such_account, word, word_in,
+    id_in, lock_account, moment_in, no_such_account, plausible_until, word, word_in,
 };
 use crate::{
     error::{Error, Result},
@@ -236,7 +236,7 @@ impl Store {
         if let Some(state) = commit.account_state {
             events.extend(write_state(&mut tx, &vault, account, state, now).await?);
         }
-        self.forget(&mut tx, project, account, now).await?;
+        self.forget(&mut tx, project, walk, now).await?;
         self.audit(&mut tx, project, Some(&vault.key), &events)
             .await?;
         tx.commit().await?;
@@ -373,8 +373,14 @@ impl Store {
             return Err(Error::internal("a walk's id is that of another account's"));
         }
         tx.execute(
-            "update accounts set walked_at = $3 where project = $1 and id = $2 and walked_at < $3",
-            [project.into(), walk.account.into(), walk.started_at.into()],
+            "update accounts set walked_at = $3
+             where project = $1 and id = $2 and (walked_at < $3 or walked_at > $4)",
+            [
+                project.into(),
+                walk.account.into(),
+                walk.started_at.into(),
+                plausible_until(self.clock.now())?.into(),
+            ],
         )
         .await?;
         Ok(())
@@ -385,9 +391,10 @@ impl Store {
         &self,
         tx: &mut Tx,
         project: &ProjectId,
-        account: AccountId,
+        walk: &Walk,
         now: Timestamp,
     ) -> Result<()> {
+        let account = walk.account;
         let Retention {
             superseded_directories,
             walks,
@@ -417,12 +424,18 @@ impl Store {
         }
         let walks: Vec<(String,)> = tx
             .fetch(
+                // This one is the last, whatever the date was when the others were made.
                 "delete from walks
-                 where project = $1 and account = $2 and id not in (
+                 where project = $1 and account = $2 and id <> $4 and id not in (
                      select id from walks where project = $1 and account = $2
                      order by id desc limit $3)
                  returning id",
-                [project.into(), account.into(), u64::from(walks).into()],
+                [
+                    project.into(),
+                    account.into(),
+                    u64::from(walks).into(),
+                    walk.id.into(),
+                ],
             )
             .await?;
         for (walk,) in walks {
@@ -436,11 +449,17 @@ impl Store {
         }
         tx.execute(
             "delete from blobs
-             where project = $1 and account = $2 and field = 'candidate' and name not in (
-                 select name from blobs
-                 where project = $1 and account = $2 and field = 'candidate'
-                 order by name desc limit $3)",
-            [project.into(), account.into(), u64::from(candidates).into()],
+             where project = $1 and account = $2 and field = 'candidate' and name <> $4
+                 and name not in (
+                     select name from blobs
+                     where project = $1 and account = $2 and field = 'candidate'
+                     order by name desc limit $3)",
+            [
+                project.into(),
+                account.into(),
+                u64::from(candidates).into(),
+                walk.id.into(),
+            ],
         )
         .await
         .map(drop)

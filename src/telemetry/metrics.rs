@@ -151,8 +151,15 @@ const CREDENTIALS: Metric = Metric {
     help: "Credentials in the store by their state; NaN while the store does not answer",
 };
 
+const STORE_WRITABLE: Metric = Metric {
+    name: "rolecall_store_writable",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while the store takes writes, 0 while it does not or does not answer",
+};
+
 /// Every metric that there is.
-pub const ALL: [&Metric; 9] = [
+pub const ALL: [&Metric; 10] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &PROVIDER_CALLS,
@@ -162,6 +169,7 @@ pub const ALL: [&Metric; 9] = [
     &ACCOUNTS,
     &REFRESHES,
     &CREDENTIALS,
+    &STORE_WRITABLE,
 ];
 
 const fn label(name: &'static str, values: Values) -> Label {
@@ -501,6 +509,12 @@ impl Metrics {
         self.count(&CREDENTIALS, counts);
     }
 
+    /// Whether the store takes writes.
+    pub fn store_writable(&self, is_writable: bool) {
+        self.gauge(&key(&STORE_WRITABLE, []))
+            .set(f64::from(u8::from(is_writable)));
+    }
+
     fn count<W: Word + PartialEq>(&self, metric: &'static Metric, counts: Option<&[(W, u64)]>) {
         for state in W::ALL {
             let of_state = |counts: &[(W, u64)]| {
@@ -621,6 +635,7 @@ mod tests {
         }
         metrics.accounts(Some(&[(AccountStatus::Active, 3)]));
         metrics.credentials(Some(&[(CredentialState::Healthy, 3)]));
+        metrics.store_writable(true);
         metrics
     }
 

@@ -12,6 +12,8 @@ mod audit;
 mod browser;
 mod clients;
 mod connectors;
+#[path = "../postgres/database.rs"]
+mod database;
 mod errors;
 mod examples;
 mod expected;
@@ -25,11 +27,14 @@ mod metrics;
 mod odd_pages;
 mod odd_records;
 mod openapi;
+mod outage;
 mod paging;
 mod proxies;
 mod quota;
 mod raw;
 mod refresh;
+#[path = "../postgres/relay.rs"]
+mod relay;
 mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;

@@ -18,7 +18,11 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOp
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::schema::Schema;
+use crate::{
+    database::Database,
+    relay::{Open, Relay},
+    schema::Schema,
+};
 
 /// What a world is made with.
 pub struct Plan {
@@ -59,6 +63,31 @@ pub struct World {
 struct Place {
     folder: TempDir,
     schema: Option<Schema>,
+    remote: Option<Remote>,
+}
+
+/// A database whose server can be cut off, or take no writes.
+pub struct Remote {
+    pub relay: Relay,
+    pub database: Database,
+}
+
+impl Remote {
+    async fn new() -> Option<Self> {
+        let database = Database::new().await?;
+        let relay = Relay::to(database.address());
+        Some(Self { relay, database })
+    }
+
+    /// The server no longer answers.
+    pub fn cut(&self) {
+        self.relay.lead_to(None, Open::End);
+    }
+
+    pub fn mend(&self) {
+        let server = Some(self.database.address());
+        self.relay.lead_to(server, Open::Stay);
+    }
 }
 
 impl Place {
@@ -69,13 +98,26 @@ impl Place {
             Ok(other) => panic!("there is no store {other} to be tested"),
             Err(_) => None,
         };
-        Self { folder, schema }
+        Self {
+            folder,
+            schema,
+            remote: None,
+        }
+    }
+
+    async fn remote() -> Option<Self> {
+        Some(Self {
+            folder: tempfile::tempdir().unwrap(),
+            schema: None,
+            remote: Some(Remote::new().await?),
+        })
     }
 
     async fn shared() -> Option<Self> {
         Some(Self {
             folder: tempfile::tempdir().unwrap(),
             schema: Some(Schema::new().await?),
+            remote: None,
         })
     }
 
@@ -85,6 +127,9 @@ impl Place {
     }
 
     fn store_url(&self) -> String {
+        if let Some(Remote { relay, database }) = &self.remote {
+            return database.url_at(relay.address());
+        }
         match &self.schema {
             Some(schema) => schema.url(),
             None => format!(
@@ -179,6 +224,15 @@ impl World {
         Some(Self::at(Place::shared().await?, plan).await)
     }
 
+    /// With a store that can be cut off; None where there is no server for it.
+    pub async fn with_remote_store(plan: Plan) -> Option<Self> {
+        Some(Self::at(Place::remote().await?, plan).await)
+    }
+
+    pub fn remote(&self) -> &Remote {
+        self.place.remote.as_ref().expect("its store is remote")
+    }
+
     async fn at(place: Place, plan: Plan) -> Self {
         let simulator = Simulator::start(Options {
             port: 0,
@@ -230,6 +284,23 @@ impl World {
         self.gateway = gateway;
         self.base = base;
         self.running = Some(running);
+    }
+
+    /// Starts again on a machine whose date is this much behind.
+    pub async fn restart_with_date_back(&mut self, by: Duration) {
+        self.clock = Clock::racing(self.clock.now() - by, 1);
+        self.restart().await;
+    }
+
+    /// A gateway on an empty store that serves nobody yet.
+    pub async fn not_serving() -> (TempDir, Gateway) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rolecall.db");
+        let url = format!("\"sqlite://{}\"", path.display());
+        let config = Config::with(&[("store.url", &url)]).unwrap();
+        let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
+        let gateway = rolecall::app::gateway(&config, ring, Clock::system(), Chance::system());
+        (folder, gateway.await.unwrap())
     }
 
     /// Another gateway on the same store, with the same clock.

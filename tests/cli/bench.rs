@@ -100,6 +100,45 @@ impl Bench {
         metadata.permissions().mode() & 0o777
     }
 
+    /// Sets that.
+    pub fn set_mode(&self, name: &str, mode: u32) {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(self.path(name), mode).unwrap();
+    }
+
+    /// Writes a key ring, for its owner alone.
+    pub fn write_ring(&self, text: &str) {
+        self.write("rolecall.keys", text);
+        self.set_mode("rolecall.keys", 0o600);
+    }
+
+    /// `rolecall check` as a user who is not above permissions, behind what a shell is told first.
+    /// Gives the exit code, standard error and what was printed.
+    pub async fn check_as_nobody(&self, before: &str) -> (Option<i32>, String, String) {
+        const NOBODY: u32 = 65_534;
+        let mut command = Command::new("sh");
+        let script = format!("{before} exec \"$0\" check --config rolecall.toml");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_rolecall")])
+            .current_dir(self.folder.path())
+            .env_clear();
+        if rustix::process::geteuid().is_root() {
+            for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+                let path = entry.unwrap().path();
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            std::os::unix::fs::chown(self.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = timeout(HANG, command.output()).await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stderr),
+            text(output.stdout),
+        )
+    }
+
     /// Every file and its bytes.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         self.files_in("")

@@ -4,7 +4,7 @@ use rolecall::crypto::{Chance, KeyRing};
 use serde_json::{Value, json};
 
 use crate::{
-    bench::{Bench, Outcome},
+    bench::{Bench, Outcome, client},
     office::{CONFIG, Office},
 };
 
@@ -49,7 +49,10 @@ async fn an_installation_is_in_order_before_during_and_after_a_server() {
     assert_eq!(fine.json()["token"], json!(null));
     assert_eq!(
         states(&fine),
-        json!({ "configuration": "ok", "key ring": "ok", "store": "ok" })
+        json!({
+            "configuration": "ok", "key ring": "ok", "store": "ok", "journal": "ok",
+            "certificates": "ok",
+        })
     );
     assert!(office.bench.files() == before, "looking changed a byte");
     let (running, _) = office.serve().await;
@@ -82,7 +85,10 @@ async fn each_fault_says_what_to_do() {
     let wrong = check(bench, &["--json"]).await.expect(78);
     assert_eq!(
         states(&wrong),
-        json!({ "configuration": "fault", "key ring": "not_checked", "store": "not_checked" })
+        json!({
+            "configuration": "fault", "key ring": "not_checked", "store": "not_checked",
+            "journal": "not_checked", "certificates": "ok",
+        })
     );
     let wrong = check(bench, &[]).await.expect(78).out;
     assert!(
@@ -96,11 +102,11 @@ async fn each_fault_says_what_to_do() {
     assert!(wrong.contains("rolecall keyring init"), "{wrong}");
 
     let stranger = KeyRing::generate("k2", &Chance::system()).unwrap();
-    bench.write("rolecall.keys", &stranger.to_text());
+    bench.write_ring(&stranger.to_text());
     let wrong = check(bench, &[]).await.expect(78).out;
     assert!(wrong.contains("`k1`") && wrong.contains("FAULT"), "{wrong}");
 
-    bench.write("rolecall.keys", &ring);
+    bench.write_ring(&ring);
     let folder = format!("{settings}\n[store]\nurl = \"sqlite://missing/rolecall.db\"\n");
     bench.write("rolecall.toml", &folder);
     let wrong = check(bench, &[]).await.expect(1).out;
@@ -117,6 +123,116 @@ async fn each_fault_says_what_to_do() {
     bench.write("rolecall.toml", &foreign);
     let wrong = check(bench, &[]).await.expect(1).out;
     assert!(wrong.contains("is not a database of Rolecall's"), "{wrong}");
+}
+
+/// The state and the detail of one part.
+fn part(outcome: &Outcome, name: &str) -> (String, String) {
+    let line = outcome.json();
+    let parts = line["checks"].as_array().unwrap();
+    let part = parts.iter().find(|part| part["name"] == name).unwrap();
+    let text = |field: &str| part[field].as_str().unwrap().to_owned();
+    (text("state"), text("detail"))
+}
+
+#[tokio::test]
+async fn what_others_can_get_at_is_a_fault() {
+    let office = Office::new().await;
+    let bench = &office.bench;
+    let (running, _) = office.serve().await;
+    for (file, name, mode, code, words) in [
+        ("rolecall.keys", "key ring", 0o644, 78, "chmod 600"),
+        (
+            "rolecall.keys",
+            "key ring",
+            0o660,
+            78,
+            "written by its group",
+        ),
+        ("rolecall.keys", "key ring", 0o602, 78, "written by others"),
+        ("rolecall.db.journal", "journal", 0o755, 1, "chmod 700"),
+        (
+            "rolecall.db.journal",
+            "journal",
+            0o777,
+            1,
+            "read and written",
+        ),
+        ("rolecall.db", "store", 0o666, 1, "chmod 600"),
+        ("rolecall.db", "store", 0o644, 1, "read by others"),
+    ] {
+        let before = bench.mode(file);
+        bench.set_mode(file, mode);
+        let found = check(bench, &["--json"]).await.expect(code);
+        let (state, detail) = part(&found, name);
+        assert_eq!(state, "fault", "{file} {mode:o}");
+        assert!(detail.contains(words), "{detail}");
+        assert!(detail.contains(&format!("{mode:04o}")), "{detail}");
+        bench.set_mode(file, before);
+        check(bench, &[]).await.expect(0);
+    }
+    bench.set_mode("rolecall.keys", 0o440);
+    check(bench, &[]).await.expect(0);
+    running.terminate().await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_is_a_fault() {
+    // Before there is a database, and after.
+    for is_new in [true, false] {
+        let bench = Bench::new();
+        bench.furnish().await;
+        if !is_new {
+            let (running, base) = bench.serve().await;
+            let ready = client().get(format!("{base}/health/ready")).send().await;
+            assert_eq!(ready.unwrap().status(), 200);
+            running.terminate().await;
+            bench.set_mode("rolecall.db", 0o400);
+            let (code, _, out) = bench.check_as_nobody("").await;
+            assert_eq!(code, Some(1), "{out}");
+            assert!(out.contains("rolecall.db cannot be written"), "{out}");
+            bench.set_mode("rolecall.db", 0o600);
+        }
+        let before = bench.files();
+        let (code, _, out) = bench.check_as_nobody("").await;
+        assert_eq!(code, Some(0), "{out}");
+        // No room: a file may have 4 KiB here.
+        let (code, _, out) = bench.check_as_nobody("ulimit -f 8;").await;
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains("cannot be written"), "{out}");
+        let after = bench.files();
+        let changed: Vec<_> = after
+            .iter()
+            .filter(|(name, bytes)| before.get(*name) != Some(bytes))
+            .map(|(name, _)| name)
+            .collect();
+        assert!(changed.is_empty(), "looking changed {changed:?}");
+        assert_eq!(after.len(), before.len());
+        // No right to make files.
+        bench.set_mode(".", 0o500);
+        let (code, _, out) = bench.check_as_nobody("").await;
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains("cannot be written"), "{out}");
+        bench.set_mode(".", 0o700);
+    }
+}
+
+#[tokio::test]
+async fn missing_certificates_are_a_fault() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    bench.write("none.pem", "");
+    for file in ["none.pem", "absent.pem"] {
+        let mut command = bench.command(&[&["check", "--json"][..], &CONFIG].concat());
+        command.env("SSL_CERT_FILE", bench.path(file));
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let certificates = &line["checks"][4];
+        assert_eq!(certificates["name"], "certificates");
+        assert_eq!(certificates["state"], "fault");
+        let detail = certificates["detail"].as_str().unwrap();
+        assert!(detail.contains("ca-certificates"), "{detail}");
+    }
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn a_ring_that_does_not_fit_exits_with_78_and_changes_not_a_byte() {
     // A stranger of the same name, and one of another.
     for id in [ours.encrypting_id(), "k2"] {
         let stranger = KeyRing::generate(id, &Chance::system()).unwrap();
-        bench.write("rolecall.keys", &stranger.to_text());
+        bench.write_ring(&stranger.to_text());
         let before = bench.files();
         for command in [&["serve"][..], &["projects", "create", "other"]] {
             let outcome = bench.run(&[command, &CONFIG].concat()).await;
@@ -120,9 +120,35 @@ async fn a_ring_that_does_not_fit_exits_with_78_and_changes_not_a_byte() {
     }
 
     // With the ring that belongs to it, all is as it was.
-    bench.write("rolecall.keys", &ours.to_text());
+    bench.write_ring(&ours.to_text());
     let (running, _) = bench.serve().await;
     running.terminate().await;
+}
+
+#[tokio::test]
+async fn a_ring_that_others_can_get_at_is_refused_with_what_mends_it() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let serve = [&["serve"][..], &CONFIG].concat();
+    let before = bench.files();
+    for mode in [0o644, 0o604, 0o602, 0o666, 0o620, 0o660, 0o444] {
+        bench.set_mode("rolecall.keys", mode);
+        let refused = bench.run(&serve).await.expect(78);
+        let last = refused.err.lines().last().unwrap();
+        for words in [
+            "the key ring rolecall.keys can be",
+            &format!("(mode {mode:04o})"),
+            "`chmod 600 rolecall.keys`",
+        ] {
+            assert!(last.contains(words), "no {words}: {refused:?}");
+        }
+        assert!(bench.files() == before, "a byte was changed");
+    }
+    for mode in [0o440, 0o640, 0o400, 0o600] {
+        bench.set_mode("rolecall.keys", mode);
+        let (running, _) = bench.serve().await;
+        running.terminate().await;
+    }
 }
 
 #[tokio::test]

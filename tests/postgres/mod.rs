@@ -50,33 +50,39 @@ impl Schema {
     }
 }
 
+/// For what is to be done while the test's runtime may be ending.
+pub fn on_a_thread(work: impl AsyncFnOnce() + Send) {
+    let run = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(work());
+    };
+    std::thread::scope(|scope| {
+        let _ = scope.spawn(run).join();
+    });
+}
+
 impl Drop for Schema {
     /// On a thread of its own, since the test's runtime may be ending. So may transactions in it
     /// that nobody drives any more, and what they have locked could not be dropped.
     fn drop(&mut self) {
         let end = "select pg_terminate_backend(pid) from pg_stat_activity
                    where application_name = '{}' and pid <> pg_backend_pid()";
-        let drop_it = || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(async {
-                    self.run(end).await;
-                    self.run("set client_min_messages = warning; drop schema {} cascade")
-                        .await;
-                });
-        };
-        std::thread::scope(|scope| {
-            let _ = scope.spawn(drop_it).join();
+        on_a_thread(async || {
+            self.run(end).await;
+            self.run("set client_min_messages = warning; drop schema {} cascade")
+                .await;
         });
     }
 }
 
+/// The url of the server to test with.
 #[expect(
     clippy::disallowed_methods,
     reason = "which server there is to test with is no setting of the product"
 )]
-fn server() -> Option<String> {
+pub fn server() -> Option<String> {
     std::env::var("ROLECALL_TEST_POSTGRES_URL").ok()
 }

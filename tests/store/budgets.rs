@@ -4,6 +4,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use rolecall::{
+    clock::Clock,
     model::budget::{
         BudgetName, Quota, Settlement, SharedBudget, Slice, SliceAnswer, SliceOrder, Throttling,
     },
@@ -227,4 +228,33 @@ async fn a_budget_that_nobody_used_for_a_day_is_forgotten() {
     take(&store, budget(3)).await.unwrap();
     let anew = take(&store, budget(1)).await.unwrap();
     assert_eq!(anew.number, first.number);
+}
+
+#[tokio::test]
+async fn a_date_that_was_set_back_makes_nobody_wait_until_it_is_that_late_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("store.db").display());
+    let ring = ring("a");
+    let World { store, clock, .. } = World::open(&url, &ring).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let throttling = Throttling {
+        wait: Duration::from_secs(30),
+        halves_if_sent_ago: Some(Duration::ZERO),
+    };
+    for name in [1, 2] {
+        assert!(permits(&drain(&store, budget(name)).await) >= 30);
+    }
+    store.pause_budget(&budget(2), &throttling).await.unwrap();
+
+    let back = Clock::skipping(clock.now() - hour);
+    let store = Store::open(&url, ring, back.clone()).await.unwrap();
+    for (name, at_most) in [(1, 200), (2, 15 * 60 + 200)] {
+        let began_at = back.now();
+        // The sum of the waits that it asks for, each of which is short.
+        while let Err(wait) = take(&store, budget(name)).await {
+            back.advance(wait);
+        }
+        let waited = back.now().duration_since(began_at).as_secs();
+        assert!(waited <= at_most, "{waited} s");
+    }
 }

@@ -90,6 +90,10 @@ pub const ALL: &[(&str, Contract)] = &[
     ("who is due is claimed once", |w| {
         Box::pin(who_is_due_is_claimed_once(w))
     }),
+    (
+        "a walk before the date was set back does not put off the next",
+        |w| Box::pin(a_walk_before_the_date_was_set_back_does_not_put_off_the_next(w)),
+    ),
     ("a sealed walk puts its directory in force", |w| {
         Box::pin(a_sealed_walk_puts_its_directory_in_force(w))
     }),
@@ -898,6 +902,7 @@ async fn who_is_due_is_claimed_once(world: World) {
     assert_eq!(HashSet::from_iter(claimed), all);
 
     // A claim that no walk came of is over in time; a walk counts from when it began.
+    world.clock.advance(2 * claim);
     let walked = *all.iter().next().unwrap();
     let walk = Walk {
         started_at: now + 2 * claim,
@@ -909,6 +914,36 @@ async fn who_is_due_is_claimed_once(world: World) {
     let due: HashSet<_> = due.into_iter().map(|(_, id)| id).collect();
     all.remove(&walked);
     assert_eq!(due, all);
+}
+
+/// What was walked in the future was walked before the date was set back.
+async fn a_walk_before_the_date_was_set_back_does_not_put_off_the_next(world: World) {
+    let own = world.project("own").await;
+    let account = world.account(&own).await;
+    let claim = Duration::from_secs(30);
+    let due = async |world: &World| {
+        let before = world.clock.now() - Duration::from_secs(900);
+        world
+            .store
+            .claim_due(before, claim, 10)
+            .await
+            .unwrap()
+            .len()
+    };
+    let walked = async |started_at| {
+        let walk = Walk {
+            started_at,
+            ..world.new_walk(account.id, WalkState::Failed)
+        };
+        world.store.commit_walk(ends(&own, &walk)).await.unwrap();
+    };
+    walked(world.clock.now() + Duration::from_secs(86_400)).await;
+    assert_eq!(due(&world).await, 1);
+    // Once it was walked by the date as it is now, it is due when that walk is old.
+    walked(world.clock.now()).await;
+    assert_eq!(due(&world).await, 0);
+    world.clock.advance(Duration::from_secs(901));
+    assert_eq!(due(&world).await, 1);
 }
 
 async fn a_sealed_walk_puts_its_directory_in_force(world: World) {

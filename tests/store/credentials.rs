@@ -23,7 +23,7 @@ use rolecall::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::world::World;
+use crate::world::{World, ring};
 
 const NOW: Wanted = Wanted::Now { generation: None };
 const AGAIN: Duration = Duration::from_secs(7);
@@ -842,4 +842,39 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     assert!(store.take_back(&own, id, by).await.unwrap());
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
     begin(store, &account, Wanted::WhenDue).await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_was_stored_before_the_date_was_set_back_is_due_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("store.db").display());
+    let world = World::open(&url, &ring("a")).await.unwrap();
+    let own = world.project("own").await;
+    let (idle, in_flight) = (linked(&world, &own).await, linked(&world, &own).await);
+    let _intent = begin(&world.store, &in_flight, NOW).await;
+    let ahead = |seconds: u64| world.clock.now() + Duration::from_secs(86_400 + seconds);
+    world.set(&idle, "state_since", ahead(0)).await;
+    world.set(&idle, "due_at", ahead(1_800)).await;
+    world.set(&in_flight, "state_since", ahead(0)).await;
+    world.set(&in_flight, "due_at", ahead(75)).await;
+    assert_eq!(world.store.rebase_refreshes().await.unwrap(), 2);
+    assert_eq!(world.store.rebase_refreshes().await.unwrap(), 0);
+    let due = async || {
+        let due = world.store.due_refreshes(9).await.unwrap();
+        due.into_iter()
+            .map(|(_, account)| account)
+            .collect::<Vec<_>>()
+    };
+    assert!(due().await.is_empty());
+    world.clock.advance(Duration::from_secs(76));
+    assert_eq!(due().await, [in_flight.id]);
+    world.clock.advance(Duration::from_secs(1_800));
+    assert_eq!(due().await.len(), 2);
+
+    // One that is in doubt keeps the moment since when it is, and is tried again all the same.
+    world.set(&idle, "due_at", ahead(75)).await;
+    world.set(&in_flight, "due_at", ahead(75)).await;
+    assert_eq!(world.store.rebase_refreshes().await.unwrap(), 1);
+    world.clock.advance(Duration::from_secs(91));
+    assert_eq!(due().await, [in_flight.id]);
 }

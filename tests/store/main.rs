@@ -12,8 +12,14 @@ mod budgets;
 mod contract;
 mod copy;
 mod credentials;
+#[path = "../postgres/database.rs"]
+mod database;
+#[path = "../postgres/pooler.rs"]
+mod pooler;
 mod postgres;
 mod projects;
+#[path = "../postgres/relay.rs"]
+mod relay;
 mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;

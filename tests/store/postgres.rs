@@ -1,10 +1,14 @@
 //! What PostgreSQL must do besides the contract: opening, keys, what lies in its tables.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use rolecall::{
     clock::Clock,
     error::Kind,
     model::{
         audit::Actor,
+        availability::Availability,
         walk::{Walk, WalkState},
     },
     store::{Begun, Committed, Inspection, OpenError, Store},
@@ -12,7 +16,12 @@ use rolecall::{
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    contract, projects, rotation,
+    contract,
+    database::Database,
+    pooler::Pooler,
+    projects,
+    relay::{Open, Relay},
+    rotation,
     schema::Schema,
     world::{EMAIL, NAME, TOKEN, World, ends, furnish, holds, project, ring, spellings},
 };
@@ -329,4 +338,189 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
         assert!(error.contains(says), "{error}");
         assert!(!error.contains("s3cret"), "{error}");
     }
+}
+
+/// Writes again and again until one is taken, and tells how long that took.
+async fn writes_are_back(world: &World) -> Duration {
+    let clock = Clock::system();
+    let began_at = clock.monotonic();
+    let written = async { while world.store.beat().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), written)
+        .await
+        .expect("writes are back");
+    clock.monotonic() - began_at
+}
+
+#[tokio::test]
+async fn after_a_failover_no_connection_to_the_read_only_server_is_used_again() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let world = World::open(&database.url(), &ring("a")).await.unwrap();
+    let own = world.project("own").await;
+    assert_eq!(world.store.availability(), Availability::Writable);
+
+    // The pool is full of connections to a server that takes no writes.
+    database.set_read_only(true).await;
+    database.end_sessions().await;
+    let reads = || join_all((0..20).map(|_| world.store.accounts(&own)));
+    let _ = reads().await;
+    assert!(reads().await.iter().all(Result::is_ok));
+    let error = world.store.beat().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::StoreUnavailable);
+    assert_eq!(world.store.availability(), Availability::ReadOnly);
+
+    // From now on a new connection leads to the new primary; nothing ends the old ones.
+    database.set_read_only(false).await;
+    let took = writes_are_back(&world).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(world.store.availability(), Availability::Writable);
+    for _ in 0..20 {
+        world.account(&own).await;
+    }
+    world.store.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_went_away_and_is_elsewhere_then_is_found_there() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let relay = Relay::to(database.address());
+    let url = database.url_at(relay.address());
+    let world = World::open(&url, &ring("a")).await.unwrap();
+    let own = world.project("own").await;
+    relay.lead_to(None, Open::End);
+    let error = world.store.accounts(&own).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::StoreUnavailable);
+    assert_eq!(world.store.availability(), Availability::Unreachable);
+    relay.lead_to(Some(database.address()), Open::Stay);
+    let took = writes_are_back(&world).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(world.store.availability(), Availability::Writable);
+    world.store.close().await;
+}
+
+#[tokio::test]
+async fn an_ipv6_address_in_the_url_is_connected_to() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let Some(relay) = Relay::at("[::1]:0", database.address()) else {
+        return;
+    };
+    let url = database.url_at(relay.address());
+    assert!(url.contains("@[::1]:"), "{url}");
+    let world = World::open(&url, &ring("a")).await.unwrap();
+    world.project("own").await;
+    world.store.close().await;
+    Store::try_write(&url).await.unwrap();
+    let found = Store::inspect(&url, ring("a")).await.unwrap_err();
+    assert!(matches!(found, OpenError::WrongKeys { .. }), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pooler_that_pools_transactions_the_contract_is_kept() {
+    // Those that look past the store need a connection that the pooler would refuse.
+    const PARTS: [&str; 8] = [
+        "a project is made once",
+        "an account reads back whole",
+        "one walk of an account runs at a time",
+        "walks end with the replica that runs them",
+        "versions are neither skipped nor taken twice",
+        "no project sees another's rows",
+        "a budget is given once, however many ask",
+        "what is done is told",
+    ];
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let pooler = Pooler::before(database.address());
+    let url = database.url_at(pooler.address());
+    let url = format!("{url}&pool_mode=transaction");
+    let parts = contract::ALL
+        .iter()
+        .filter(|(name, _)| PARTS.contains(name));
+    for (name, contract) in parts {
+        println!("{name}");
+        let world = World::open(&url, &ring("a")).await.unwrap();
+        let store = world.store.clone();
+        contract(world).await;
+        store.close().await;
+        database.end_sessions().await;
+        let mut raw = PgConnection::connect(&database.url()).await.unwrap();
+        run(
+            &mut raw,
+            "set client_min_messages = warning; drop schema public cascade; create schema public",
+        )
+        .await;
+        raw.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_that_pools_transactions_is_noticed_where_the_url_does_not_name_it() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let ring = ring("a");
+    let url = database.url_at(Pooler::before(database.address()).address());
+    for name in ["one", "two", "three"] {
+        let world = World::open(&url, &ring).await.unwrap();
+        let own = world.project(name).await;
+        for _ in 0..3 {
+            world.account(&own).await;
+            assert!(world.store.accounts(&own).await.is_ok());
+        }
+        world.store.close().await;
+    }
+    Store::try_write(&url).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_is_told_before_it_is_served() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let ring = ring("a");
+    // Empty, and then ours.
+    for _ in 0..2 {
+        Store::try_write(&database.url()).await.unwrap();
+        database.set_read_only(true).await;
+        let error = Store::try_write(&database.url()).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+        assert!(error.to_string().contains("read-only"), "{error}");
+        database.set_read_only(false).await;
+        let world = World::open(&database.url(), &ring).await;
+        world.unwrap().store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_died_before_the_date_was_set_back_is_taken_for_dead() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let dead = World::open(&schema.url(), &ring("a")).await.unwrap();
+    let own = dead.project("own").await;
+    let account = dead.account(&own).await;
+    dead.store.join().await.unwrap();
+    let walk = Walk {
+        ended_at: None,
+        ..dead.new_walk(account.id, WalkState::Running)
+    };
+    dead.store
+        .begin_walk(&own, &walk, Actor::System)
+        .await
+        .unwrap();
+    let other = dead.another().await;
+    other.store.join().await.unwrap();
+    let mut raw = schema.connect().await;
+    run(&mut raw, "update replicas set seen_at = seen_at + 3600000").await;
+    // One that lives would give another sign within this.
+    other.store.beat().await.unwrap();
+    assert_eq!(other.store.bury().await.unwrap(), 0);
+    other.clock.advance(Duration::from_secs(11));
+    other.store.beat().await.unwrap();
+    assert_eq!(other.store.bury().await.unwrap(), 1);
 }

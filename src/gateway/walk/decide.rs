@@ -105,7 +105,7 @@ impl Gateway {
             .await;
         self.0
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         tracing::info!(account = %account.id, walk = %released.id, "held walk released");
         Ok(released)
     }
@@ -151,7 +151,7 @@ impl Gateway {
         live.set_stale(stale_after(discarded.state, discarded.reason));
         self.0
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
         Ok(discarded)
     }

@@ -113,7 +113,7 @@ impl Walker<'_> {
         }
         inner
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         match end.directory {
             Some(directory) => {
                 self.gateway
@@ -201,7 +201,7 @@ impl Walker<'_> {
         }
         inner
             .accounts
-            .forget(&(self.live.project.clone(), self.live.account));
+            .invalidate(&(self.live.project.clone(), self.live.account));
         self.live.set_stale(stale_after(walk.state, walk.reason));
         self.count(&walk);
         walk

@@ -354,7 +354,7 @@ impl Gateway {
             .await?;
         self.0
             .accounts
-            .forget(&(account.project.clone(), account.id));
+            .invalidate(&(account.project.clone(), account.id));
         Ok(())
     }
 }
@@ -363,6 +363,7 @@ impl Gateway {
 async fn drive(gateway: Gateway, live: Arc<Live>) {
     let mut ticket = live.running();
     while let Some(current) = ticket {
+        live.note_walk_began(gateway.0.clock.monotonic());
         // In a task of its own, so that a panic in it is an outcome and not a walk that never ends.
         let walking = tokio::spawn(run::walk(
             gateway.clone(),
@@ -373,7 +374,7 @@ async fn drive(gateway: Gateway, live: Arc<Live>) {
             Ok(walk) => walk,
             Err(failure) => run::after_panic(&gateway, &live, &current, &failure).await,
         };
-        live.note_walk_ended(&walk, gateway.0.clock.now());
+        live.note_walk_ended(&walk, gateway.0.clock.monotonic());
         let mut slots = live.slots.lock().expect("no holder of this lock panics");
         slots.running = slots.next.take();
         slots.last = Some(Arc::clone(&current));

@@ -1,0 +1,89 @@
+//! Stands before a PostgreSQL server, and can be led elsewhere or cut.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+/// Passes every byte on to one server, or to another from some moment on, or to nobody.
+pub struct Relay {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+/// What becomes of connections that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    End,
+    Stay,
+}
+
+struct State {
+    /// None while it is cut.
+    server: Option<SocketAddr>,
+    open: Vec<TcpStream>,
+}
+
+impl Relay {
+    /// None where this machine has no such address.
+    pub fn at(listen: &str, server: SocketAddr) -> Option<Self> {
+        let listener = TcpListener::bind(listen).ok()?;
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State {
+            server: Some(server),
+            open: Vec::new(),
+        }));
+        let relay = Self {
+            address,
+            state: Arc::clone(&state),
+        };
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let _ = client.and_then(|client| accept(&state, client));
+            }
+        });
+        Some(relay)
+    }
+
+    pub fn to(server: SocketAddr) -> Self {
+        Self::at("127.0.0.1:0", server).unwrap()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on connections lead here, or nowhere. What becomes of the open ones is another
+    /// matter.
+    pub fn lead_to(&self, server: Option<SocketAddr>, open: Open) {
+        let mut state = self.state.lock().unwrap();
+        state.server = server;
+        if open == Open::End {
+            for stream in state.open.drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+fn accept(state: &Mutex<State>, client: TcpStream) -> io::Result<()> {
+    let mut state = state.lock().unwrap();
+    let Some(server) = state.server else {
+        return client.shutdown(Shutdown::Both);
+    };
+    let server = TcpStream::connect(server)?;
+    server.set_nodelay(true)?;
+    client.set_nodelay(true)?;
+    state.open.push(client.try_clone()?);
+    state.open.push(server.try_clone()?);
+    for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+        thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = from.shutdown(Shutdown::Both);
+        });
+    }
+    Ok(())
+}
