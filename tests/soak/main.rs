@@ -16,6 +16,7 @@
 //! * [`refresh`]: tokens that are good once are refreshed once, and none is lost but in a kill's
 //!   window, or silently.
 //! * [`java`]: the default HTTP client of a JDK loses no call.
+//! * [`stores`]: PostgreSQL fails over, PgBouncer pools transactions, and the date is set back.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
@@ -24,6 +25,7 @@
     reason = "a test is its own client and reads its own switches"
 )]
 
+mod cluster;
 mod crowd;
 mod export;
 mod faults;
@@ -33,10 +35,13 @@ mod kill;
 mod odd_records;
 mod process;
 mod refresh;
+#[path = "../postgres/relay.rs"]
+mod relay;
 mod replicas;
 mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
+mod stores;
 mod truth;
 mod world;
 

@@ -149,6 +149,11 @@ impl House {
 
     /// Starts `rolecall serve`, without waiting for it.
     pub fn serve(&self) -> Served {
+        self.serve_with(&[])
+    }
+
+    /// The same with this in its environment, too.
+    pub fn serve_with(&self, environment: &[(&str, &str)]) -> Served {
         let log = File::options()
             .create(true)
             .append(true)
@@ -156,6 +161,7 @@ impl House {
             .unwrap();
         let child = self
             .command()
+            .envs(environment.iter().copied())
             .arg("serve")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -334,6 +340,14 @@ impl Served {
     /// The process's id.
     pub fn id(&self) -> u32 {
         self.child.id().expect("the process runs")
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn end(mut self) {
+        let id = i32::try_from(self.id()).unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().await.unwrap();
     }
 
     /// SIGKILL, to this process and no other.
