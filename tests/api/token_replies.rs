@@ -190,6 +190,7 @@ async fn a_sign_in_without_a_refresh_token_lasts_as_long_as_its_access_token() {
         assert_eq!(walk["reason"], "credential_refused", "{walk}");
         let seen = signed.account(&account).await;
         assert_eq!(seen["status"], "error");
+        assert_eq!(seen["credential"]["state"], "reauth_required");
         assert_eq!(seen["status_reasons"][0]["code"], "reauth_required");
     }
 }
