@@ -199,8 +199,11 @@ async fn list(
         ],
         listed.into_iter().map(|(project, entry)| {
             let Entry { seq, at, event } = entry;
-            let words = event.detail.words().iter();
-            let words: Vec<_> = words.map(|(name, word)| format!("{name}={word}")).collect();
+            let words = event.detail.served();
+            let words: Vec<_> = words
+                .iter()
+                .map(|(name, word)| format!("{name}={word}"))
+                .collect();
             [
                 project.to_string(),
                 seq.to_string(),

@@ -84,7 +84,7 @@ impl From<Entry> for EntryOut {
                 kind: event.subject.kind,
                 id: event.subject.id,
             },
-            detail: event.detail.into_words(),
+            detail: event.detail.served(),
         }
     }
 }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::id::{AccountId, KeyId, ProjectId};
+use super::{
+    id::{AccountId, KeyId, ProjectId},
+    timestamp,
+};
 
 /// An event where it stands in the log of its project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,7 +370,16 @@ impl Detail {
         &self.0
     }
 
-    pub fn into_words(self) -> BTreeMap<String, String> {
+    /// The words as they are served: a time among them has the form of all times that are. An entry is
+    /// never rewritten, so it is kept as it was first written.
+    pub fn served(mut self) -> BTreeMap<String, String> {
+        for (name, word) in &mut self.0 {
+            if name.ends_with("_at")
+                && let Ok(time) = word.parse()
+            {
+                *word = timestamp::shown(time).to_string();
+            }
+        }
         self.0
     }
 }
@@ -392,6 +404,18 @@ mod tests {
             assert_eq!(action.as_str().parse(), Ok(action));
         }
         assert_eq!("account.Linked".parse::<Action>(), Err(UnknownAction));
+    }
+
+    #[test]
+    fn a_time_in_the_detail_is_served_in_the_form_of_all() {
+        let subject = Subject::new(SubjectKind::ApiKey, "k");
+        let at: Timestamp = "2026-11-22T12:01:00Z".parse().unwrap();
+        let event = Event::new(Actor::Operator, Action::ApiKeyCreated, subject)
+            .with("expires_at", at)
+            .with("scopes", "admin");
+        let served = event.detail.served();
+        assert_eq!(served["expires_at"], "2026-11-22T12:01:00.000Z");
+        assert_eq!(served["scopes"], "admin");
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl Store {
         let mut made =
             Event::new(by, Action::ApiKeyCreated, key.id).with("scopes", scopes.join(","));
         if let Some(end) = key.expires_at {
-            made = made.with("expires_at", shown(end));
+            made = made.with("expires_at", end);
         }
         self.audit(&mut tx, &key.project, None, &[made]).await?;
         tx.commit().await
@@ -353,7 +353,7 @@ impl Store {
                     event = event.with("changed", "label");
                 }
                 if let Some(end) = change.expires_at {
-                    event = event.with("expires_at", shown(end));
+                    event = event.with("expires_at", end);
                 }
                 self.audit(&mut tx, project, None, &[event]).await?;
                 tx.commit().await?;
