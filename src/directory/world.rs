@@ -426,6 +426,13 @@ fn everybody<'a>(
                 .and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)))
                 .is_some_and(|former| !former.profile.is_outsider)
     };
+    // A row of the list that does not tell whose it is may be theirs, unless they were known before.
+    let is_sure = |former: Option<&UserView<'_>>| {
+        reading.users.nameless() == 0
+            || former.is_some_and(|former| {
+                former.profile.is_outsider && former.profile.is_external.is_some()
+            })
+    };
     let insiders = size(present.len());
     let mut users = present;
     let mut places: HashMap<&str, u32> = users
@@ -448,7 +455,10 @@ fn everybody<'a>(
                 _ if is_gone(id, read_at) => continue,
                 Some(place) => *place,
                 None => {
-                    users.push(UserView::outsider(member, visibility));
+                    let former =
+                        prev.and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)));
+                    let is_sure = is_sure(former.as_ref());
+                    users.push(UserView::outsider(member, visibility, is_sure));
                     *places.entry(id).insert_entry(size(users.len() - 1)).get()
                 }
             };
@@ -470,7 +480,9 @@ fn everybody<'a>(
                         Some(place) => *place,
                         None if former.profile.is_outsider => {
                             let id = former.id;
-                            let profile = outsider_profile(visibility, &former.profile.warnings);
+                            let told = &former.profile.warnings;
+                            let profile =
+                                outsider_profile(visibility, told, is_sure(Some(&former)));
                             users.push(UserView {
                                 profile: Cow::Owned(profile),
                                 ..former
@@ -487,7 +499,8 @@ fn everybody<'a>(
         if !visibility.groups {
             for former in (0..prev.len(Resource::Users)).map(|place| prev.user(place)) {
                 if former.profile.is_outsider && !places.contains_key(former.id) {
-                    let profile = outsider_profile(visibility, &former.profile.warnings);
+                    let told = &former.profile.warnings;
+                    let profile = outsider_profile(visibility, told, is_sure(Some(&former)));
                     let former = UserView {
                         profile: Cow::Owned(profile),
                         ..former
