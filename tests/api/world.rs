@@ -5,12 +5,13 @@ use std::{path::PathBuf, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use rolecall::{
-    app::App,
+    app::{App, BuildError},
     clock::Clock,
     config::Config,
     crypto::{Chance, KeyRing},
     gateway::Gateway,
     model::access::{NewKey, Scope},
+    store::OpenError,
 };
 use serde_json::{Value, json};
 use smartsheet_simulator::{Options, Simulator};
@@ -699,9 +700,7 @@ async fn serve(
     settings.extend_from_slice(over);
     let config = Config::with(&settings).unwrap();
     let ring = KeyRing::read_file(&place.key_ring()).unwrap();
-    let app = App::build(&config, ring, clock.clone(), Chance::system())
-        .await
-        .unwrap();
+    let app = build(&config, &ring, clock).await;
     let base = format!("http://127.0.0.1:{}", app.port());
     let gateway = app.gateway().clone();
     let (stop, stopped) = oneshot::channel();
@@ -712,6 +711,20 @@ async fn serve(
         app.run(shutdown).await.unwrap();
     });
     (gateway, base, Running { stop, served })
+}
+
+/// Builds as soon as the gateway before has let the store go: a write that waits for a lock may keep
+/// it for some seconds after it has stopped to serve.
+async fn build(config: &Config, ring: &KeyRing, clock: &Clock) -> App {
+    for _ in 0..3_000 {
+        match App::build(config, ring.clone(), clock.clone(), Chance::system()).await {
+            Err(BuildError::Store(OpenError::InUse { .. })) => {
+                Clock::system().sleep(Duration::from_millis(5)).await;
+            }
+            built => return built.unwrap(),
+        }
+    }
+    panic!("the store is not let go");
 }
 
 /// A client that leaves a connection before its server does, which closes an idle one after five
