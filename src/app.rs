@@ -192,6 +192,7 @@ impl App {
             tokio::spawn(gateway.clone().keep_walking()),
             tokio::spawn(gateway.clone().keep_refreshing()),
             tokio::spawn(gateway.clone().keep_watch()),
+            tokio::spawn(gateway.clone().keep_probing_store()),
         ];
         let served = tokio::spawn(server);
         shutdown.await;

@@ -45,8 +45,20 @@ impl Gateway {
         tell_of(interrupted);
         self.recover_refreshes().await;
         self.0.has_joined.store(true, Ordering::Relaxed);
-        self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
+        if self.0.store.is_shared() {
+            self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
+        }
         Ok(())
+    }
+
+    /// Writes to a store that is this process's alone every so often, which shows whether it takes
+    /// writes. A shared one is written to from [`Gateway::join`] on.
+    pub async fn keep_probing_store(self) {
+        if !self.0.store.is_shared() {
+            let inner = Arc::downgrade(&self.0);
+            drop(self);
+            keep_beating(inner).await;
+        }
     }
 
     /// Ends the walks that run here, waits for refreshes that are in flight, and closes the store.
