@@ -71,11 +71,17 @@ impl Gateway {
         self.end_refreshes().await;
         let gateway = self.clone();
         let left = self.0.runtime.spawn(async move {
-            // A sign of life that is on its way would be the last one, and say the contrary.
-            let _signing = gateway.0.signing.lock().await;
-            gateway.0.has_closed.store(true, Ordering::Relaxed);
-            if let Err(error) = gateway.0.store.leave().await {
-                tracing::warn!(%error, "the other processes were not told that this one ends");
+            if gateway.0.store.is_shared() {
+                // A sign of life that is on its way would be the last one, and say the contrary.
+                let _signing = gateway.0.signing.lock().await;
+                gateway.0.has_closed.store(true, Ordering::Relaxed);
+                if let Err(error) = gateway.0.store.leave().await {
+                    tracing::warn!(%error, "the other processes were not told that this one ends");
+                }
+            } else {
+                // The process that serves the file next knows that this one has ended. A write to
+                // a locked file would keep this one from closing it in time.
+                gateway.0.has_closed.store(true, Ordering::Relaxed);
             }
             gateway.0.store.close().await;
         });
