@@ -122,6 +122,8 @@ impl House {
             .env("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "0")
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
+            // Three walks in a row settle a hold at once.
+            .env("ROLECALL_WALK__HELD_CONFIRMED_AFTER_SECONDS", "0")
             .env("ROLECALL_LOG__LEVEL", "info")
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
