@@ -206,10 +206,10 @@ async fn an_account_that_nobody_asks_to_be_newer_is_told_stale_once_its_walk_is_
     database.set_read_only(true).await;
     database.end_sessions().await;
     is_ready_as(&world, &json!({"status": "degraded", "store": "read_only"})).await;
-    world.clock.advance(Duration::from_secs(299));
+    world.clock.advance(Duration::from_secs(200));
     let reply = world.read(&account, "/iam/users").await;
     assert_eq!(stale(&reply), None);
-    world.clock.advance(Duration::from_secs(3));
+    world.clock.advance(Duration::from_secs(102));
     let reply = world.read(&account, "/iam/users").await;
     assert_eq!(stale(&reply), Some("store_unavailable"));
 }
