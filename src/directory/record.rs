@@ -181,7 +181,7 @@ impl<'a> UserView<'a> {
     }
 
     /// Somebody whom only a group names.
-    pub(super) fn outsider(member: &'a ObservedMember, sees: Visibility, is_sure: bool) -> Self {
+    pub(super) fn outsider(member: &'a ObservedMember, sees: Visibility) -> Self {
         Self {
             id: member.remote_id.as_str(),
             email: member.email.as_deref().map(Email::split),
@@ -192,7 +192,7 @@ impl<'a> UserView<'a> {
             seat_since: Millis::NONE,
             seat_until: Millis::NONE,
             last_login_at: Millis::NONE,
-            profile: Cow::Owned(outsider_profile(sees, &member.warnings, is_sure)),
+            profile: Cow::Owned(outsider_profile(sees, &member.warnings)),
         }
     }
 
@@ -210,7 +210,7 @@ impl<'a> UserView<'a> {
         }
         let profile = self.profile.to_mut();
         if profile.is_outsider {
-            *profile = outsider_profile(sees, &profile.warnings, profile.is_external.is_some());
+            *profile = outsider_profile(sees, &profile.warnings);
             return self;
         }
         let mut hidden = Vec::new();
@@ -301,9 +301,8 @@ const TOLD_BY_GROUPS: [UserField; 4] = [
 
 /// The profile of somebody whom only a group names. The group says who they are, as far as
 /// `told` does not warn of it, and no more, so the rest is null with a reason; but roles they
-/// have none, where roles can be seen at all. Where it is not sure that they are in no list, their
-/// roles, and whether they are from outside, are not known either.
-pub(super) fn outsider_profile(sees: Visibility, told: &[Warning], is_sure: bool) -> Profile {
+/// have none, where roles can be seen at all.
+pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> Profile {
     let unseen = if sees.roles {
         Reason::Unknown
     } else {
@@ -317,20 +316,17 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning], is_sure: bool
         ),
         warning(UserField::LastLoginAt, unseen),
     ];
-    if !sees.roles || !is_sure {
-        warnings.push(warning(UserField::Roles, unseen));
-    }
-    if !is_sure {
-        warnings.push(warning(UserField::IsExternal, unseen));
+    if !sees.roles {
+        warnings.push(warning(UserField::Roles, Reason::NotPermitted));
     }
     let is_told = |warning: &&Warning| TOLD_BY_GROUPS.contains(&warning.field);
     warnings.extend(told.iter().filter(is_told));
     warnings.sort_unstable();
     Profile {
         status: None,
-        roles: (sees.roles && is_sure).then(Vec::new),
+        roles: sees.roles.then(Vec::new),
         seat: None,
-        is_external: is_sure.then_some(true),
+        is_external: Some(true),
         warnings,
         is_outsider: true,
         listed: true,

@@ -426,13 +426,6 @@ fn everybody<'a>(
                 .and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)))
                 .is_some_and(|former| !former.profile.is_outsider)
     };
-    // A row of the list that does not tell whose it is may be theirs, unless they were known before.
-    let is_sure = |former: Option<&UserView<'_>>| {
-        reading.users.nameless() == 0
-            || former.is_some_and(|former| {
-                former.profile.is_outsider && former.profile.is_external.is_some()
-            })
-    };
     let insiders = size(present.len());
     let mut users = present;
     let mut places: HashMap<&str, u32> = users
@@ -455,10 +448,7 @@ fn everybody<'a>(
                 _ if is_gone(id, read_at) => continue,
                 Some(place) => *place,
                 None => {
-                    let former =
-                        prev.and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)));
-                    let is_sure = is_sure(former.as_ref());
-                    users.push(UserView::outsider(member, visibility, is_sure));
+                    users.push(UserView::outsider(member, visibility));
                     *places.entry(id).insert_entry(size(users.len() - 1)).get()
                 }
             };
@@ -480,9 +470,7 @@ fn everybody<'a>(
                         Some(place) => *place,
                         None if former.profile.is_outsider => {
                             let id = former.id;
-                            let told = &former.profile.warnings;
-                            let profile =
-                                outsider_profile(visibility, told, is_sure(Some(&former)));
+                            let profile = outsider_profile(visibility, &former.profile.warnings);
                             users.push(UserView {
                                 profile: Cow::Owned(profile),
                                 ..former
@@ -499,8 +487,7 @@ fn everybody<'a>(
         if !visibility.groups {
             for former in (0..prev.len(Resource::Users)).map(|place| prev.user(place)) {
                 if former.profile.is_outsider && !places.contains_key(former.id) {
-                    let told = &former.profile.warnings;
-                    let profile = outsider_profile(visibility, told, is_sure(Some(&former)));
+                    let profile = outsider_profile(visibility, &former.profile.warnings);
                     let former = UserView {
                         profile: Cow::Owned(profile),
                         ..former

@@ -1082,48 +1082,6 @@ fn a_row_that_does_not_tell_whose_it_is_unlists_nobody() {
 }
 
 #[test]
-fn a_member_who_may_be_a_row_without_an_id_is_not_said_to_be_from_outside() {
-    let with_nameless_row = |seconds| {
-        let mut reading = reading(&["u0"], &[("g1", &["u0", "u1"])], seconds);
-        let mut page = listed_page(&[user("u0")], 100, 1);
-        page.quarantined = vec![None];
-        page.total = Some(2);
-        let mut pass = Pass::new(100);
-        pass.take(1, page).unwrap();
-        reading.users = Listing::of(pass).unwrap();
-        reading
-    };
-    let mut account = Account::new(with_nameless_row(0));
-    for seconds in [60, 120] {
-        let member = account.user("u1").unwrap();
-        assert_eq!(
-            (&member["is_external"], &member["roles"]),
-            (&Value::Null, &Value::Null)
-        );
-        let warnings = member["warnings"].as_array().unwrap();
-        for field in ["is_external", "roles"] {
-            assert!(warnings.contains(&json!({"field": field, "reason": "unknown"})));
-        }
-        let mut again = with_nameless_row(seconds);
-        if seconds == 120 {
-            // Nor if the group is not read again.
-            again.group_reads.clear();
-        }
-        assert_eq!(account.walk(again, Answers::default()), Outcome::Unchanged);
-    }
-    let outside = reading(&["u0"], &[("g1", &["u0", "u1"])], 180);
-    assert_eq!(account.walk(outside, Answers::default()), Outcome::Sealed);
-    let member = account.user("u1").unwrap();
-    assert_eq!(
-        (&member["is_external"], &member["roles"]),
-        (&json!(true), &json!([]))
-    );
-    // One who was known before the row lost its id stays so.
-    let walked = account.walk(with_nameless_row(240), Answers::default());
-    assert_eq!(walked, Outcome::Unchanged);
-}
-
-#[test]
 fn rows_that_do_not_tell_whose_they_are_hold_no_walk_by_themselves() {
     let names = names(1100);
     let all: Vec<_> = names.iter().map(|name| user(name)).collect();
