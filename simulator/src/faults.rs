@@ -63,7 +63,7 @@ pub enum Fault {
         content_type: String,
         body: String,
     },
-    /// What was served, said in another form and with another status: `{{name}}` stands for the
+    /// The reply as it was served, in another form and with another status: `{{name}}` stands for the
     /// field of that name. What was refused is left as it is.
     Reshape {
         status: u16,

@@ -169,7 +169,7 @@ async fn end(
     }
 }
 
-/// What came together is read together: a URL may be broken over lines.
+/// Lines that arrive within this time are read together: a URL may be broken over lines.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads lines until some of them are what this sign-in came back with.
@@ -212,7 +212,7 @@ fn lines() -> mpsc::UnboundedReceiver<io::Result<String>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in io::stdin().lines() {
-            // Whoever no longer waits has ended.
+            // The receiver is gone: the command has ended.
             if sender.send(line).is_err() {
                 break;
             }

@@ -1,5 +1,5 @@
-//! What a person pastes after a sign-in in a browser elsewhere: a code, or the URL that the browser
-//! was sent to, as it comes out of a terminal, a mail or a chat: in quotation marks, in angle
+//! The text that a person pastes after a sign-in in a browser elsewhere: a code, or the URL that the
+//! browser was sent to, as it comes out of a terminal, a mail or a chat: in quotation marks, in angle
 //! brackets, as a bare query, or broken over lines.
 //!
 //! Only what can be nothing but a code is taken for one. A piece of a URL is joined with what
@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::returned::{Decision, is_code};
 
-/// What is put around a URL, and before each line of a mail that is quoted.
+/// The characters that surround a URL, or begin each quoted line of a mail.
 const AROUND: [char; 14] = [
     '"', '\'', '`', '<', '>', '(', ')', '“', '”', '‘', '’', '„', '«', '»',
 ];

@@ -6,7 +6,7 @@
 //! answer, the last known value is used and the caller is told so: reads go on from memory while
 //! the store is down.
 //!
-//! What this process changes itself is *invalidated*: the store must be asked before the value is
+//! A change that this process makes *invalidates* a value: the store must be asked before the value is
 //! used again, and the value is kept for when it does not answer. A value is *removed* only when it
 //! must not be used again whatever the store says: a revoked key, a disconnected account.
 
