@@ -525,6 +525,24 @@ mod tests {
         model::observed::ObservedUser,
     };
 
+    #[test]
+    fn more_than_five_and_a_tenth_or_more_than_fifty_are_too_many() {
+        for (former, most) in [
+            (0, 5),
+            (1, 5),
+            (59, 5),
+            (60, 6),
+            (99, 9),
+            (100, 10),
+            (499, 49),
+            (500, 50),
+            (510, 50),
+            (100_000, 50),
+        ] {
+            assert_eq!(limit(former), most, "{former}");
+        }
+    }
+
     fn people(n: usize) -> Vec<ObservedUser> {
         (0..n).map(|i| user(&format!("u{i}"))).collect()
     }

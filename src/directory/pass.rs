@@ -721,6 +721,25 @@ mod tests {
         assert!(!listing.needs_second_pass() && !listing.falls_short_by(0));
     }
 
+    /// A record that was added while the second pass was under way, and that no page showed.
+    #[test]
+    fn the_largest_total_of_a_pass_counts_wherever_it_was_told() {
+        let all = people(20);
+        for totals in [[20, 21], [21, 20]] {
+            let mut second = Pass::new(SIZE as u64);
+            for (number, total) in (1..).zip(totals) {
+                let mut page = page(&all, number);
+                page.total = Some(total);
+                second.take(number, page).unwrap();
+            }
+            let first = Listing::of(pass_over(&[&all]).unwrap()).unwrap();
+            let listing = first.join(second).unwrap();
+            assert_eq!(listing.count(), 20);
+            assert!(listing.falls_short_by(0), "{totals:?}");
+            assert!(!listing.falls_short_by(1), "{totals:?}");
+        }
+    }
+
     /// Reads a list whose pages each state a total of their own making, as on a first walk.
     fn doubted(
         all: &[ObservedUser],

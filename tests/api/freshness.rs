@@ -203,6 +203,24 @@ async fn no_cache_waits_for_a_walk_that_begins_after_the_question() {
 }
 
 #[tokio::test]
+async fn a_walk_that_has_called_the_provider_answers_no_later_question() {
+    for directive in ["no-cache", "max-age=90"] {
+        let world = World::new().await;
+        let account = world.link_admin().await;
+        world.clock.advance(Duration::from_secs(100));
+        // Long enough that the walk runs on while the read is asked.
+        world.provider_takes(Duration::from_millis(300)).await;
+        let seq = world.provider_calls().await;
+        let running = world.post(&format!("/accounts/{account}/walks")).await;
+        running.expect(202);
+        world.provider_is_called_after(seq).await;
+        let headers = [("cache-control", directive)];
+        total(&world, &account, &headers).await;
+        assert_eq!(walks_since(&world, seq).await, 2, "{directive}");
+    }
+}
+
+#[tokio::test]
 async fn max_age_waits_only_where_the_directory_is_older() {
     let world = World::new().await;
     let account = world.link_admin().await;

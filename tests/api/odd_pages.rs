@@ -255,3 +255,42 @@ async fn a_provider_that_refuses_a_page_past_the_end_has_none() {
     let account = world.link_admin().await;
     assert_eq!(served(&world, &account).await, all(&world).await);
 }
+
+/// A proxy that mixes up replies.
+#[tokio::test]
+async fn another_user_than_was_asked_for_is_no_answer() {
+    let world = world(40).await;
+    let account = world.link_admin().await;
+    let before = world.all(&account, "users", "").await;
+    let mut list = page(&world, 1, 100).await;
+    let rows = list["data"].as_array_mut().unwrap();
+    let gone = rows.remove(7);
+    let other = rows[7].clone();
+    list["totalCount"] = json!(rows.len());
+    let body = |body: &Value| {
+        json!({
+            "kind": "body",
+            "status": 200,
+            "content_type": "application/json",
+            "body": body.to_string(),
+        })
+    };
+    // Not listed, and answered for by another's record.
+    world
+        .faults(&json!([
+            {"match": {"path_prefix": "/users", "page": 1}, "fault": body(&list)},
+            {"match": {"path_prefix": format!("/users/{}", gone["id"])}, "fault": body(&other)},
+        ]))
+        .await;
+    let walk = world.walk(&account).await;
+    assert_eq!(walk["state"], "sealed", "{walk}");
+    let after = world.all(&account, "users", "").await;
+    assert_eq!(after.len(), before.len());
+    for (after, before) in after.iter().zip(&before) {
+        for field in ["remote_id", "name", "primary_email_address", "status"] {
+            assert_eq!(after[field], before[field]);
+        }
+        let is_gone = after["remote_id"] == gone["id"].to_string();
+        assert_eq!(after["suspected"], is_gone, "{after}");
+    }
+}

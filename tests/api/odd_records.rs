@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::world::{Plan, World};
@@ -317,4 +318,38 @@ async fn releasing_a_walk_of_a_demoted_token_makes_no_leaver() {
             .await
             .contains_key(&guests[0])
     );
+}
+
+/// A proxy that mixes up replies.
+#[tokio::test]
+async fn another_group_than_was_asked_for_is_no_answer() {
+    let world = World::new().await;
+    let account = world.link_admin().await;
+    let known = groups(&world, &account).await;
+    let has_members = |group: &Value| {
+        group["members"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    };
+    let (asked, group) = known.iter().find(|(_, group)| has_members(group)).unwrap();
+    let (other, _) = known.iter().find(|(id, _)| *id != asked).unwrap();
+    let base = &world.simulator.announcement().api_base;
+    let bearer = format!("Bearer {}", world.admin_token());
+    let headers = [("authorization", bearer.as_str())];
+    let path = format!("/groups/{other}");
+    let others = world
+        .send_to(base, Method::GET, &path, &headers, None)
+        .await;
+    let fault = json!({
+        "kind": "body",
+        "status": 200,
+        "content_type": "application/json",
+        "body": others.expect(200).to_string(),
+    });
+    world.faults(&at_group(asked, &fault)).await;
+    world.walk_with(&account, "&full=true").await;
+    let after = groups(&world, &account).await;
+    assert_eq!(after[asked]["members"], group["members"]);
+    let warning = json!([{"field": "members", "reason": "not_fetched"}]);
+    assert_eq!(after[asked]["warnings"], warning);
 }

@@ -40,6 +40,41 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![any_step(), one_change()]
+}
+
+/// Everything is as in [`CLEAN`] but for one part, so that a fault is seen without another beside it.
+fn one_change() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        fault().prop_map(|fault| Step { fault, ..CLEAN }),
+        (0_u8..8).prop_map(|changes_before| Step {
+            changes_before,
+            ..CLEAN
+        }),
+        (0_u8..15).prop_map(|removals_before| Step {
+            removals_before,
+            ..CLEAN
+        }),
+        (0_u16..150).prop_map(|churn_per_mille| Step {
+            churn_per_mille,
+            ..CLEAN
+        }),
+        (0_usize..4).prop_map(|reads| Step {
+            reads_cap: Some(reads),
+            ..CLEAN
+        }),
+        (0_usize..4).prop_map(|lookups_cap| Step {
+            lookups_cap,
+            ..CLEAN
+        }),
+        Just(Step {
+            pause: 30 * 3600,
+            ..CLEAN
+        }),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
     (
         fault(),
         0_u8..8,

@@ -200,9 +200,13 @@ async fn after_a_wait_one_call_goes_first_and_the_others_follow_its_answer() {
 
     let calls = join_all((0..5).map(|_| provider.get(&caller)));
     let watch = async {
-        while provider.noted().len() < 2 {
-            tokio::task::yield_now().await;
-        }
+        let second = async {
+            while provider.noted().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = tokio::time::timeout(HANG, second).await;
+        asked.expect("a second call after the wait");
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

@@ -23,6 +23,9 @@ mod replies;
 mod retries;
 mod shares;
 
+/// A wait that ends only where something is wrong.
+const HANG: Duration = Duration::from_secs(30);
+
 /// What the provider does with one request.
 enum Act {
     /// Sends these bytes as they are, and closes.

@@ -2,7 +2,7 @@
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::*;
+use super::{super::once::Once, *};
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -159,4 +159,56 @@ async fn what_is_no_json_is_named_by_place_and_not_by_content() {
         (CallErrorKind::InvalidReply, Some(200))
     );
     assert!(!error.to_string().contains("ana"), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_of_a_read_is_not_followed() {
+    let elsewhere = Provider::start(|_| good()).await;
+    let to = elsewhere.address;
+    for status in [301, 302, 303, 307, 308] {
+        let location = format!("location: http://{to}/2.0/users?page=1\r\n");
+        let provider = Provider::start(move |_| answer(status, &location, "")).await;
+        let error = provider.get(&provider.caller()).await.unwrap_err();
+        assert_eq!(error.status, Some(status));
+    }
+    assert!(elsewhere.noted().is_empty());
+}
+
+/// A connection that is kept may be closed by the provider just then, and the request on it be lost:
+/// nobody would know whether the token was spent.
+#[tokio::test]
+async fn each_token_request_has_a_connection_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(Mutex::new(0));
+    let accepted = Arc::clone(&connections);
+    // Answers as many requests on a connection as come, and leaves it open.
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            *accepted.lock().unwrap() += 1;
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {
+                    let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                    if stream.write_all(reply).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let provider = Provider::start(|_| good()).await;
+    let outbound = provider.outbound();
+    for _ in 0..2 {
+        let once = Once {
+            provider: "test",
+            url: format!("http://{address}/token").parse().unwrap(),
+            template: "/token",
+            form: "grant_type=refresh_token",
+        };
+        let answer = outbound.post_once(once).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(*connections.lock().unwrap(), 2);
 }
