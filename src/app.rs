@@ -70,6 +70,7 @@ pub async fn gateway(
     let store = Store::open(&config.store.url, ring, clock.clone())
         .await?
         .with_retention(retention)
+        .with_max_live_keys(config.server.max_keys_per_project)
         .with_journal(config.store.journal());
     let shares = store
         .is_shared()

@@ -43,6 +43,9 @@ pub struct Server {
     pub public_url: String,
     pub workers: usize,
     pub requests_per_minute_per_key: u32,
+    pub requests_per_minute_per_project: u32,
+    pub max_keys_per_project: u32,
+    pub proof_without_store_seconds: u64,
     pub read_wait_seconds: u64,
     pub drain_seconds: u64,
     pub metrics: bool,
@@ -289,6 +292,18 @@ impl Config {
         demand(
             self.server.requests_per_minute_per_key <= 1_000_000,
             "server.requests_per_minute_per_key must be 0 to 1000000",
+        );
+        demand(
+            self.server.requests_per_minute_per_project <= 10_000_000,
+            "server.requests_per_minute_per_project must be 0 to 10000000",
+        );
+        demand(
+            (1..=100_000).contains(&self.server.max_keys_per_project),
+            "server.max_keys_per_project must be 1 to 100000",
+        );
+        demand(
+            (5..=2_592_000).contains(&self.server.proof_without_store_seconds),
+            "server.proof_without_store_seconds must be 5 to 2592000 (30 days)",
         );
         demand(
             (1..=60).contains(&self.server.read_wait_seconds),

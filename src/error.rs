@@ -5,16 +5,16 @@
 //! A message is for the outside: it never holds a secret, an e-mail address, an upstream body
 //! or a path of the machine.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, for whoever must act on it. One pointer wide, so that the good case of a
 /// [`Result`] stays small.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error(Box<Content>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Content {
     kind: Kind,
     message: Cow<'static, str>,
@@ -22,7 +22,7 @@ struct Content {
     retry_after: Option<Duration>,
     provider: Option<ProviderFault>,
     progress: Option<Progress>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What the provider answered, as far as it is safe to repeat: never its body.
@@ -72,6 +72,7 @@ pub enum Kind {
     ScopeMissing,
     OrganisationMismatch,
     NothingToRefresh,
+    TooManyKeys,
     RefreshInProgress,
     ActionNotEnabled,
     AuthorizationInvalid,
@@ -90,7 +91,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 39] = [
+    pub const ALL: [Kind; 40] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -115,6 +116,7 @@ impl Kind {
         Kind::ScopeMissing,
         Kind::OrganisationMismatch,
         Kind::NothingToRefresh,
+        Kind::TooManyKeys,
         Kind::RefreshInProgress,
         Kind::ActionNotEnabled,
         Kind::AuthorizationInvalid,
@@ -227,6 +229,10 @@ impl Kind {
                 "organisation_mismatch",
                 "Use a token of the organisation that the account was linked to, or link a new account for the other one.",
             ),
+            Kind::TooManyKeys => (
+                "too_many_keys",
+                "Revoke keys that are no longer used: GET /api_keys lists them. The operator can allow more with server.max_keys_per_project.",
+            ),
             Kind::NothingToRefresh => (
                 "nothing_to_refresh",
                 "There is no refresh token. Replace a personal access token with PATCH /accounts/{id}; have the owner of an OAuth token sign in again.",
@@ -261,7 +267,7 @@ impl Kind {
             ),
             Kind::RateLimited => (
                 "rate_limited",
-                "This key has spent its requests for now; try again after Retry-After.",
+                "The quota that the message names is spent for now; try again after Retry-After.",
             ),
             Kind::Internal => (
                 "internal",
@@ -326,7 +332,7 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -234,6 +234,7 @@ fn config(
         ("server.listen", &listen),
         ("store.url", &url),
         ("server.requests_per_minute_per_key", "0"),
+        ("server.requests_per_minute_per_project", "0"),
         ("provider.rate_limit", &rate_limit),
         ("provider.loopback_base_urls", "true"),
         ("walk.held_confirmed_after_seconds", "0"),

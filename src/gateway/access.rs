@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, quota::Standing};
+use super::{Gateway, quota::Standings};
 use crate::{
     crypto::{ApiKeyText, MacKey},
     error::{Error, Kind, Result},
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub key: Arc<ApiKey>,
-    /// Whether the key was recalled because the store did not answer.
+    /// Whether the key was taken from the cache because the store did not answer.
     pub is_store_down: bool,
 }
 
@@ -82,30 +82,39 @@ impl Gateway {
         let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
         let now = self.0.clock.now();
         let id = presented.id();
-        let recalled = self
+        let cached = self
             .0
             .keys
             .get(id, self.0.clock.monotonic(), || {
-                let store = self.0.store.clone();
+                let store = if self.0.keys.contains(&id) {
+                    self.0.store.for_lookups()
+                } else {
+                    self.0.store.for_unproven()
+                };
                 async move { store.key(id).await }
             })
             .await?
             .ok_or_else(refused)?;
-        if presented.matches(&recalled.value.digest)
-            && recalled.value.status_at(now) == KeyStatus::Active
+        if presented.matches(&cached.value.digest)
+            && cached.value.status_at(now) == KeyStatus::Active
         {
             Ok(Caller {
-                key: recalled.value,
-                is_store_down: recalled.is_store_down,
+                key: cached.value,
+                is_store_down: cached.is_store_down,
             })
         } else {
             Err(refused())
         }
     }
 
-    /// Counts a request of this caller; None where keys have no limit.
-    pub fn spend(&self, caller: &Caller) -> Option<Standing> {
-        self.0.quotas.spend(caller.key.id)
+    /// Counts a request of this caller.
+    pub fn spend(&self, caller: &Caller) -> Standings {
+        let key = self.0.quotas.spend(&caller.key.id);
+        let project = match key {
+            Some(key) if key.is_over => None,
+            _ => self.0.project_quotas.spend(caller.project()),
+        };
+        Standings { key, project }
     }
 
     /// The caller's own account with this id.
@@ -116,29 +125,29 @@ impl Gateway {
         let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
         let id: AccountId = id.parse().map_err(|_| not_found())?;
         let project = caller.project();
-        let recalled = self
+        let cached = self
             .0
             .accounts
             .get((project.clone(), id), self.0.clock.monotonic(), || {
-                let (store, project) = (self.0.store.clone(), project.clone());
+                let (store, project) = (self.0.store.for_lookups(), project.clone());
                 async move { see(&store, &project, id).await }
             })
             .await?;
-        let Some(recalled) = recalled else {
+        let Some(cached) = cached else {
             // Another process may have unlinked it.
             self.drop_from_memory(project, id);
             return Err(not_found());
         };
-        let mut latest = recalled.value.latest;
-        if recalled.is_store_down {
+        let mut latest = cached.value.latest;
+        if cached.is_store_down {
             // What was remembered of the last walk is no news about it.
             latest.walk = None;
         }
         Ok(OwnAccount {
-            account: Arc::clone(&recalled.value.account),
-            mac_key: recalled.value.mac_key.clone(),
+            account: Arc::clone(&cached.value.account),
+            mac_key: cached.value.mac_key.clone(),
             latest,
-            is_store_down: recalled.is_store_down || caller.is_store_down,
+            is_store_down: cached.is_store_down || caller.is_store_down,
             by: caller.actor(),
         })
     }

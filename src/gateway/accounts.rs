@@ -16,7 +16,9 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{
-        account::{Account, AccountChange, Credential, CredentialState, Endpoint},
+        account::{
+            Account, AccountChange, Credential, CredentialState, Endpoint, OffsetPage, OneOf,
+        },
         audit::{Action, Event},
         id::{AccountId, ProjectId},
         observed::Seats,
@@ -25,34 +27,6 @@ use crate::{
     outbound::{CallErrorKind, TokenKey},
     store::StoredCredential,
 };
-
-/// What accounts are chosen by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccountField {
-    Id,
-    Provider,
-    Status,
-    OriginOwnerId,
-}
-
-/// A condition on accounts: the field is one of these values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OneOf {
-    pub field: AccountField,
-    pub values: Vec<String>,
-}
-
-impl OneOf {
-    fn holds(&self, account: &Account) -> bool {
-        let is_one = |text: &str| self.values.iter().any(|value| value == text);
-        match self.field {
-            AccountField::Id => is_one(&account.id.to_string()),
-            AccountField::Provider => is_one(&account.provider),
-            AccountField::Status => is_one(account.status.as_str()),
-            AccountField::OriginOwnerId => is_one(&account.origin_owner_id),
-        }
-    }
-}
 
 /// How an account is disconnected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,14 +95,19 @@ impl Gateway {
         .await
     }
 
-    /// The accounts of the caller's project for which all `conditions` hold, oldest first.
+    /// A page of the accounts of the caller's project that pass every filter, oldest first.
     ///
     /// # Errors
-    /// `store_unavailable`.
-    pub async fn accounts(&self, caller: &Caller, conditions: &[OneOf]) -> Result<Vec<Account>> {
-        let mut accounts = self.0.store.accounts(caller.project()).await?;
-        accounts.retain(|account| conditions.iter().all(|one_of| one_of.holds(account)));
-        Ok(accounts)
+    /// `store_unavailable`, `credential_locked`.
+    pub async fn accounts(
+        &self,
+        caller: &Caller,
+        filters: &[OneOf],
+        page: OffsetPage,
+    ) -> Result<Vec<Account>> {
+        let project = caller.project();
+        let store = self.store_of(project);
+        store.page_of_accounts(project, filters, page).await
     }
 
     /// The fields that are null for everybody in this account's directory, and why.
@@ -171,7 +150,7 @@ impl Gateway {
         let by = own.by;
         self.owned(async move {
             let (project, id) = (&account.project, account.id);
-            let store = &gateway.0.store;
+            let store = gateway.store_of(project);
             let stored = store.credential(project, id).await?;
             let is_shared = match &stored {
                 Some(StoredCredential {

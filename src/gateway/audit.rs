@@ -21,6 +21,8 @@ impl Gateway {
         limit: u32,
     ) -> Result<Vec<Entry>> {
         let project = caller.project();
-        self.0.store.audit_log(project, filter, before, limit).await
+        self.store_of(project)
+            .audit_log(project, filter, before, limit)
+            .await
     }
 }

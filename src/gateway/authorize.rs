@@ -301,7 +301,9 @@ impl Gateway {
             meta: &serde_json::to_vec(&meta).map_err(Error::internal)?,
             expires_at,
         };
-        self.0.store.insert_authorization(&new, now).await?;
+        self.store_of(&new.project)
+            .insert_authorization(&new, now)
+            .await?;
         Ok(SignIn {
             url,
             state,
@@ -311,7 +313,7 @@ impl Gateway {
 
     /// The sign-in of this `state`, which is spent by that.
     pub(super) async fn begun(&self, state: [u8; 32], bringer: Bringer<'_>) -> Result<Begun> {
-        let store = &self.0.store;
+        let store = self.0.store.for_unproven();
         let now = self.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
         let taken = taken.map_err(state_refused)?;
@@ -453,7 +455,7 @@ impl Gateway {
     }
 
     async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<OAuthApp> {
-        let store = &self.0.store;
+        let store = self.store_of(project);
         let profile = store.profile(project, id).await?;
         check_enabled(&profile.ok_or_else(super::profiles::no_such_profile)?)?;
         let app = store.oauth_app(project, id).await?;

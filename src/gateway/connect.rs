@@ -6,9 +6,9 @@
 //! session (a *draft*) until it is saved, so that no page ever carries it; saving names the draft
 //! that was looked at. A session is used up by the link that it makes.
 //!
-//! The browser that signs in at the provider is told from others by a secret that the hub keeps in
-//! a cookie; a `state` that comes back to another browser is refused
-//! ([`super::authorize`]).
+//! The hub tells browsers apart by a secret in a cookie. A draft belongs to the browser that proved
+//! it: another one with the same link neither sees, saves nor cancels it. A `state` that comes back
+//! to another browser is refused ([`super::authorize`]).
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -194,7 +194,7 @@ impl Gateway {
             used_at: None,
         };
         let token = self.random_text();
-        let store = &self.0.store;
+        let store = self.store_of(caller.project());
         store
             .insert_connect_session(&session, digest(token.expose_secret()), caller.actor())
             .await?;
@@ -209,7 +209,7 @@ impl Gateway {
         project: &crate::model::id::ProjectId,
         mut details: ConnectDetails,
     ) -> Result<ConnectDetails> {
-        let registered = self.0.store.hub_targets(project).await?;
+        let registered = self.store_of(project).hub_targets(project).await?;
         for (name, chosen, registered) in [
             (
                 "return_url",
@@ -282,7 +282,7 @@ impl Gateway {
     /// `connect_session_invalid`.
     pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
         let digest = digest(token.expose_secret());
-        let session = self.0.store.connect_session(digest).await?;
+        let session = self.0.store.for_unproven().connect_session(digest).await?;
         let session = session
             .filter(|session| self.0.clock.now() < session.expires_at)
             .ok_or_else(session_invalid)?;
@@ -297,7 +297,10 @@ impl Gateway {
     pub async fn offer(&self, session: &ConnectSession) -> Result<Offer> {
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         let connector = self.connector(provider)?;
-        let profiles = self.0.store.profiles(&session.project).await?;
+        let profiles = self
+            .store_of(&session.project)
+            .profiles(&session.project)
+            .await?;
         let account = self.account_again(session).await?;
         let stands_for_another = account.as_ref().is_some_and(stands_for_another);
         let profiles = profiles.into_iter().filter(|profile| {
@@ -349,7 +352,10 @@ impl Gateway {
         let Some(id) = session.account else {
             return Ok(None);
         };
-        let account = self.0.store.account(&session.project, id).await?;
+        let account = self
+            .store_of(&session.project)
+            .account(&session.project, id)
+            .await?;
         account.map(Some).ok_or_else(session_invalid)
     }
 
@@ -361,17 +367,19 @@ impl Gateway {
     pub async fn bring_token(
         &self,
         session: &ConnectSession,
+        browser: &SecretString,
         endpoint: Endpoint,
         token: SecretString,
     ) -> Result<Review> {
         let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
         self.check_tries(&session)?;
         self.owned(async move {
             gateway.0.settings.check_endpoint(&endpoint)?;
             let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
             let unproven = Unproven::personal(token);
             gateway
-                .keep(&session, provider.to_owned(), endpoint, unproven)
+                .keep(&session, browser, provider.to_owned(), endpoint, unproven)
                 .await
         })
         .await
@@ -451,7 +459,7 @@ impl Gateway {
 
     /// Counts a try with this invitation.
     fn check_tries(&self, session: &ConnectSession) -> Result<()> {
-        let standing = self.0.tries.spend(session.number);
+        let standing = self.0.tries.spend(&session.number);
         standing.map_or(Ok(()), |standing| standing.check("invitation"))
     }
 
@@ -498,8 +506,9 @@ impl Gateway {
         back: CameBack,
     ) -> Result<Review> {
         let (gateway, session) = (self.clone(), session.clone());
-        let bringer = Bringer::Browser(digest(browser.expose_secret()));
+        let browser = digest(browser.expose_secret());
         self.owned(async move {
+            let bringer = Bringer::Browser(browser);
             let begun = gateway.begun(digest(&back.state), bringer).await?;
             gateway.check_way_back(&begun, &back)?;
             let mut signed_in = gateway.redeemed(begun, back.code).await?;
@@ -512,7 +521,13 @@ impl Gateway {
                 }
                 let (provider, endpoint) = (signed_in.provider.clone(), signed_in.endpoint.clone());
                 gateway
-                    .keep(&session, provider, endpoint, signed_in.unproven.clone())
+                    .keep(
+                        &session,
+                        browser,
+                        provider,
+                        endpoint,
+                        signed_in.unproven.clone(),
+                    )
                     .await
             };
             let mut kept = keep(&signed_in).await;
@@ -541,17 +556,20 @@ impl Gateway {
     pub async fn turned_back(&self, browser: &SecretString, state: &str) -> Result<bool> {
         let bringer = Bringer::Browser(digest(browser.expose_secret()));
         let now = self.0.clock.now();
-        let store = &self.0.store;
-        let taken = store
+        let taken = self
+            .0
+            .store
+            .for_unproven()
             .take_authorization(digest(state), bringer, now)
             .await?;
         Ok(taken.map_err(state_refused)?.own_app.is_some())
     }
 
-    /// Has the provider say what this is, and keeps it beside the session.
+    /// Has the provider say what this is, and keeps it for this browser.
     async fn keep(
         &self,
         session: &ConnectSession,
+        browser: [u8; 32],
         provider: String,
         endpoint: Endpoint,
         unproven: Unproven,
@@ -612,7 +630,8 @@ impl Gateway {
         };
         let kind = kind_of(&draft);
         let now = self.0.clock.now();
-        let put = self.0.store.put_draft(session, Some(&draft), now).await?;
+        let store = self.store_of(&session.project);
+        let put = store.put_draft(session, browser, Some(&draft), now).await?;
         let (number, former) = put.ok_or_else(session_invalid)?;
         if let Some(former) = former {
             self.revoke_draft(&session.project, &former).await;
@@ -624,12 +643,18 @@ impl Gateway {
         })
     }
 
-    /// What waits to be saved; None if nothing does.
+    /// The draft of this browser that waits to be saved.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn review(&self, session: &ConnectSession) -> Result<Option<Review>> {
-        let Some((number, draft)) = self.0.store.draft(session).await? else {
+    pub async fn review(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+    ) -> Result<Option<Review>> {
+        let browser = digest(browser.expose_secret());
+        let store = self.store_of(&session.project);
+        let Some((number, draft)) = store.draft(session, browser).await? else {
             return Ok(None);
         };
         let found = serde_json::from_slice(&draft.meta).map_err(Error::internal)?;
@@ -640,15 +665,23 @@ impl Gateway {
         }))
     }
 
-    /// Saves the draft of this number, which uses the session up, and begins the first walk.
+    /// Saves this browser's draft of this number, which uses the session up, and begins the first
+    /// walk.
     ///
     /// # Errors
     /// `connect_session_invalid` if the session was used or has ended; `invalid_body` if another
     /// draft waits by now.
-    pub async fn save(&self, session: &ConnectSession, draft: u64) -> Result<Arc<Account>> {
+    pub async fn save(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        draft: u64,
+    ) -> Result<Arc<Account>> {
         let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
         self.owned(async move {
-            let waiting = gateway.0.store.draft(&session).await?;
+            let store = gateway.store_of(&session.project);
+            let waiting = store.draft(&session, browser).await?;
             let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
                 return Err(invalid("what was looked at is not what waits to be saved"));
             };
@@ -691,15 +724,17 @@ impl Gateway {
         .await
     }
 
-    /// Forgets what waits to be saved; what a sign-in brought is revoked.
+    /// Forgets this browser's draft; if it came from a sign-in, it is revoked.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn cancel(&self, session: &ConnectSession) -> Result<()> {
+    pub async fn cancel(&self, session: &ConnectSession, browser: &SecretString) -> Result<()> {
         let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
         self.owned(async move {
             let now = gateway.0.clock.now();
-            let put = gateway.0.store.put_draft(&session, None, now).await?;
+            let store = gateway.store_of(&session.project);
+            let put = store.put_draft(&session, browser, None, now).await?;
             // What was saved meanwhile is the account's.
             if let Some((_, Some(former))) = put {
                 gateway.revoke_draft(&session.project, &former).await;
@@ -753,12 +788,18 @@ impl Gateway {
         }
     }
 
-    /// What this session linked last, and how far that is; None if nothing yet.
+    /// The account that this browser has linked last by the session, and how far its walk is.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn linked(&self, session: &ConnectSession) -> Result<Option<Linked>> {
-        let Some(id) = session.linked_account else {
+    pub async fn linked(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+    ) -> Result<Option<Linked>> {
+        let browser = digest(browser.expose_secret());
+        let store = self.store_of(&session.project);
+        let Some(id) = store.linked_by(session, browser).await? else {
             return Ok(None);
         };
         self.linked_account(session, id).await
@@ -769,8 +810,8 @@ impl Gateway {
         session: &ConnectSession,
         id: AccountId,
     ) -> Result<Option<Linked>> {
-        let store = &self.0.store;
         let project = &session.project;
+        let store = self.store_of(project);
         let Some(account) = store.account(project, id).await? else {
             return Ok(None);
         };

@@ -10,6 +10,10 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use super::{
+    Gateway,
+    access::{Caller, OwnAccount},
+};
 use crate::{
     crypto::MacKey,
     directory::{Filter, Resource},
@@ -57,8 +61,7 @@ impl Cursor {
     /// # Errors
     /// `invalid_cursor` for anything else, without saying what is wrong with it.
     pub fn from_text(text: &str, list: List<'_>) -> Result<Self> {
-        Self::open(text, list)
-            .ok_or_else(|| Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list"))
+        Self::open(text, list).ok_or_else(not_a_cursor)
     }
 
     fn open(text: &str, list: List<'_>) -> Option<Self> {
@@ -88,6 +91,69 @@ impl List<'_> {
             self.resource.as_str()
         )
     }
+}
+
+/// Makes and reads the cursors of a list that is read from the store: API keys, the audit log, walks.
+/// Such a cursor is a place in the list, with a MAC that binds it to project, list and filters.
+pub struct ListCursors {
+    key: MacKey,
+    context: String,
+}
+
+impl ListCursors {
+    pub fn to_text(&self, place: &str) -> String {
+        let tag = self.key.tag(&self.context, place.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(encode(&(place, tag)))
+    }
+
+    /// The place in a cursor that this installation made for this very list.
+    ///
+    /// # Errors
+    /// `invalid_cursor` for anything else, without saying what is wrong with it.
+    pub fn from_text(&self, text: &str) -> Result<String> {
+        self.open(text).ok_or_else(not_a_cursor)
+    }
+
+    fn open(&self, text: &str) -> Option<String> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let ((place, tag), rest): ((String, [u8; 32]), _) =
+            postcard::take_from_bytes(&bytes).ok()?;
+        let is_genuine = rest.is_empty() && self.key.verify(&self.context, place.as_bytes(), &tag);
+        is_genuine.then_some(place)
+    }
+}
+
+impl Gateway {
+    /// The cursors of a list of this project. `list` names it, with its account and its filters.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `credential_locked`.
+    pub async fn list_cursors(&self, caller: &Caller, list: &str) -> Result<ListCursors> {
+        let project = caller.project();
+        let key = self.store_of(project).mac_key(project).await?;
+        Ok(ListCursors {
+            key,
+            context: format!("list/{project}/{list}"),
+        })
+    }
+}
+
+impl OwnAccount {
+    /// The cursors of a list of this account.
+    pub fn list_cursors(&self, list: &str) -> ListCursors {
+        let Account { project, id, .. } = self.account.as_ref();
+        ListCursors {
+            key: self.mac_key.clone(),
+            context: format!("list/{project}/{id}/{list}"),
+        }
+    }
+}
+
+fn not_a_cursor() -> Error {
+    Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list")
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {

@@ -47,7 +47,7 @@ impl Gateway {
     ) -> Result<(ApiKeyText, ApiKey)> {
         let now = self.0.clock.now();
         let (text, key) = ApiKeyText::issue(project, new, now, &self.0.chance);
-        self.0.store.insert_key(&key, by).await?;
+        self.store_of(project).insert_key(&key, by).await?;
         Ok((text, key))
     }
 
@@ -80,7 +80,9 @@ impl Gateway {
         before: Option<KeyId>,
         limit: u32,
     ) -> Result<Vec<ApiKey>> {
-        self.0.store.keys(caller.project(), before, limit).await
+        self.store_of(caller.project())
+            .keys(caller.project(), before, limit)
+            .await
     }
 
     /// The key of the caller's own project with this id, as the store has it now.
@@ -89,7 +91,7 @@ impl Gateway {
     /// `not_found`, the same for an unknown, a malformed and another project's id.
     pub async fn own_key(&self, caller: &Caller, id: &str) -> Result<OwnKey> {
         let id: KeyId = id.parse().map_err(|_| no_such_key())?;
-        let key = self.0.store.key(id).await?;
+        let key = self.store_of(caller.project()).key(id).await?;
         let key = key
             .filter(|key| key.project == *caller.project())
             .ok_or_else(no_such_key)?;
@@ -109,11 +111,13 @@ impl Gateway {
         let (gateway, own) = (self.clone(), own.clone());
         self.owned(async move {
             let OwnKey { key, by } = own;
-            let store = &gateway.0.store;
+            let store = gateway.store_of(&key.project);
             let updated = store.update_key(&key.project, key.id, &change, by).await;
             let keys = &gateway.0.keys;
             match &updated {
-                Ok(Some(updated)) => keys.replace(&key.id, updated.clone()),
+                Ok(Some(updated)) => {
+                    keys.replace(&key.id, updated.clone(), gateway.0.clock.monotonic())
+                }
                 // It may end sooner than what is remembered says.
                 Ok(None) | Err(_) => keys.remove(&key.id),
             }
@@ -133,7 +137,7 @@ impl Gateway {
         self.owned(async move {
             let OwnKey { key, by } = own;
             let now = gateway.0.clock.now();
-            let store = &gateway.0.store;
+            let store = gateway.store_of(&key.project);
             let revoked = store.revoke_key(&key.project, key.id, now, by).await;
             gateway.0.keys.remove(&key.id);
             let revoked = revoked?.ok_or_else(no_such_key)?;

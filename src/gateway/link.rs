@@ -189,7 +189,7 @@ impl Gateway {
             created_at: now,
             updated_at: now,
         };
-        let store = &self.0.store;
+        let store = self.store_of(&account.project);
         store
             .insert_account(&account, &proven.grant(), new.by)
             .await?;
@@ -217,8 +217,8 @@ impl Gateway {
             }),
             by,
         };
-        let store = &self.0.store;
-        let updated = store
+        let updated = self
+            .store_of(&account.project)
             .update_account(&account.project, account.id, update, self.0.clock.now())
             .await?;
         self.0
@@ -314,7 +314,7 @@ pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
             "the provider's rate limit for this token is spent",
         ),
         // Budgets are in the store.
-        CallErrorKind::BudgetUnknown => return super::remembered::store_down(),
+        CallErrorKind::BudgetUnknown => return super::ttl_cache::store_down(),
         CallErrorKind::NotFound
         | CallErrorKind::Refused
         | CallErrorKind::Unavailable

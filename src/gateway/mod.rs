@@ -60,7 +60,7 @@ mod audit;
 pub mod authorize;
 pub mod breach;
 pub mod connect;
-mod cursor;
+pub mod cursor;
 pub mod keys;
 pub mod link;
 mod live;
@@ -72,13 +72,13 @@ pub mod quota;
 pub mod readiness;
 pub mod reading;
 mod refresh;
-mod remembered;
 mod replica;
 pub mod schedule;
 mod shares;
 mod summary;
 pub mod transfer;
 pub mod trial;
+mod ttl_cache;
 pub mod walk;
 pub mod watch;
 
@@ -87,12 +87,15 @@ use live::{Held, Live};
 use page::{ListKey, Page, PageKey};
 use quota::Quotas;
 use refresh::Refreshes;
-use remembered::Remembered;
 pub use shares::SharedBudgets;
+use ttl_cache::{StoreSilence, TtlCache};
 
 /// One part in so many of the memory for pages is for what filters left: four bytes a record, so
 /// that by default forty lists of a hundred thousand stay.
 const SHARE_OF_MATCHES: u64 = 8;
+
+/// API keys, and accounts, that are cached.
+const CACHED: u64 = 100_000;
 
 /// How the gateway behaves; see `config/default.toml` for what each means.
 #[derive(Debug, Clone)]
@@ -100,6 +103,8 @@ pub struct Settings {
     pub walk_every: Duration,
     pub fresh_for: Duration,
     pub read_wait: Duration,
+    /// How long an API key is taken that was proven before, while the store does not answer.
+    pub proof_without_store: Duration,
     pub retain_for: Duration,
     pub keep_superseded: Duration,
     pub parallel_reads: usize,
@@ -109,6 +114,8 @@ pub struct Settings {
     pub rate_limit: Option<u32>,
     /// Requests a minute that an API key may make; None is no limit.
     pub key_rate_limit: Option<NonZeroU32>,
+    /// Requests a minute that the keys of a project may make together; None is no limit.
+    pub project_rate_limit: Option<NonZeroU32>,
     /// Where browsers reach this server, without a trailing slash; None: where it listens.
     pub public_url: Option<String>,
     pub base_urls: Vec<String>,
@@ -125,6 +132,7 @@ impl From<&Config> for Settings {
             walk_every: Duration::from_secs(config.walk.every_seconds),
             fresh_for: Duration::from_secs(config.walk.fresh_seconds),
             read_wait: config.server.read_wait(),
+            proof_without_store: Duration::from_secs(config.server.proof_without_store_seconds),
             retain_for: Duration::from_secs(config.directory.retain_days * 86_400),
             keep_superseded: Duration::from_secs(config.directory.keep_superseded_seconds),
             parallel_reads: config.walk.parallel_reads,
@@ -132,6 +140,7 @@ impl From<&Config> for Settings {
             held_confirmed_after: Duration::from_secs(config.walk.held_confirmed_after_seconds),
             rate_limit: Some(config.provider.rate_limit).filter(|&limit| limit > 0),
             key_rate_limit: NonZeroU32::new(config.server.requests_per_minute_per_key),
+            project_rate_limit: NonZeroU32::new(config.server.requests_per_minute_per_project),
             public_url: Some(config.server.public_url.clone()).filter(|url| !url.is_empty()),
             base_urls: config.provider.base_urls.clone(),
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
@@ -165,12 +174,13 @@ struct Inner {
     look_now: tokio::sync::Notify,
     runtime: Handle,
     quotas: Quotas<KeyId>,
+    project_quotas: Quotas<ProjectId>,
     /// By the numbers of the connect sessions.
     tries: Quotas<u64>,
     refreshes: Refreshes,
     listens_at: OnceLock<String>,
-    keys: Remembered<KeyId, ApiKey>,
-    accounts: Remembered<(ProjectId, AccountId), Seen>,
+    keys: TtlCache<KeyId, ApiKey>,
+    accounts: TtlCache<(ProjectId, AccountId), Seen>,
     lives: RwLock<HashMap<AccountId, Arc<Live>>>,
     directories: Cache<(AccountId, u64), Arc<Held>>,
     pages: moka::sync::Cache<PageKey, Arc<Page>>,
@@ -214,7 +224,10 @@ impl Gateway {
             .support_invalidation_closures()
             .build();
         let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
+        let project_quotas = Quotas::new(settings.project_rate_limit, clock.clone());
         let tries = Quotas::new(Some(connect::TRIES), clock.clone());
+        let proof_without_store = settings.proof_without_store;
+        let silence = StoreSilence::default();
         Self(Arc::new(Inner {
             store,
             metrics: outbound.metrics().clone(),
@@ -234,11 +247,12 @@ impl Gateway {
             look_now: tokio::sync::Notify::new(),
             runtime: Handle::current(),
             quotas,
+            project_quotas,
             tries,
             refreshes: Refreshes::default(),
             listens_at: OnceLock::new(),
-            keys: Remembered::new(100_000),
-            accounts: Remembered::new(100_000),
+            keys: TtlCache::new(CACHED, proof_without_store, silence.clone()),
+            accounts: TtlCache::new(CACHED, Duration::MAX, silence),
             lives: RwLock::default(),
             directories,
             pages,
@@ -315,6 +329,11 @@ impl Gateway {
             .get(provider)
             .cloned()
             .ok_or_else(|| trial::unknown_provider(self.0.connectors.keys().copied().collect()))
+    }
+
+    /// The store, for the requests of this project.
+    fn store_of(&self, project: &ProjectId) -> Store {
+        self.0.store.for_project(project)
     }
 
     /// Runs `work` to its end whether or not the caller stays to hear of it.

@@ -83,7 +83,7 @@ impl Gateway {
         self.check_profile(&profile)?;
         let (gateway, secret) = (self.clone(), new.client_secret);
         self.owned(async move {
-            gateway.0.store.insert_profile(&profile, &secret, by).await?;
+            gateway.store_of(&profile.project).insert_profile(&profile, &secret, by).await?;
             tracing::info!(profile = %profile.id, provider = profile.provider, "connector profile made");
             Ok(profile)
         })
@@ -95,7 +95,9 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn profiles(&self, caller: &Caller) -> Result<Vec<ConnectorProfile>> {
-        self.0.store.profiles(caller.project()).await
+        self.store_of(caller.project())
+            .profiles(caller.project())
+            .await
     }
 
     /// The profile of the caller's own project with this id.
@@ -114,7 +116,7 @@ impl Gateway {
         id: &str,
     ) -> Result<ConnectorProfile> {
         let id: ProfileId = id.parse().map_err(|_| no_such_profile())?;
-        let profile = self.0.store.profile(project, id).await?;
+        let profile = self.store_of(project).profile(project, id).await?;
         profile.ok_or_else(no_such_profile)
     }
 
@@ -136,8 +138,7 @@ impl Gateway {
             let (project, id) = (&own.profile.project, own.profile.id);
             let now = gateway.0.clock.now();
             let updated = gateway
-                .0
-                .store
+                .store_of(project)
                 .update_profile(project, id, &change, own.by, now)
                 .await?
                 .ok_or_else(no_such_profile)?;

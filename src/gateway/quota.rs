@@ -1,5 +1,5 @@
-//! How many requests a key may make, and how many tries an invitation is good for: so many at once,
-//! and as many again spread over each minute.
+//! How many requests a key and a project may make, and how many tries a connect session is good for:
+//! so many at once, and as many again spread over each minute.
 //!
 //! It keeps one project from slowing the others, and is counted by each process for itself: a
 //! count that is shared would put the store on the way of every request. What one has spent is
@@ -33,7 +33,7 @@ struct Limited<K: Hash + Eq + Clone> {
     limiter: Limiter<K>,
 }
 
-/// Where one stands after one request more.
+/// What is left of a quota after one request more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Requests in a [`WINDOW`].
@@ -42,7 +42,7 @@ pub struct Standing {
     pub remaining: u32,
     /// Within which time there is one more.
     pub more_in: Duration,
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 impl<K: Hash + Eq + Clone> Quotas<K> {
@@ -59,12 +59,12 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
     }
 
     /// Counts one request of `who`; None where there is no limit.
-    pub fn spend(&self, who: K) -> Option<Standing> {
+    pub fn spend(&self, who: &K) -> Option<Standing> {
         let Limited {
             per_minute,
             limiter,
         } = self.limited.as_ref()?;
-        let (remaining, more_in, is_over) = match limiter.check_key(&who) {
+        let (remaining, more_in, is_over) = match limiter.check_key(who) {
             Ok(left) => (
                 left.remaining_burst_capacity(),
                 WINDOW / per_minute.get(),
@@ -85,6 +85,24 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
         if let Some(limited) = &self.limited {
             limited.limiter.retain_recent();
         }
+    }
+}
+
+/// What a caller has left: of the quota of its key, and of that of its project. A request that the
+/// key's quota refuses costs the project nothing. None where there is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standings {
+    pub key: Option<Standing>,
+    pub project: Option<Standing>,
+}
+
+impl Standings {
+    /// # Errors
+    /// `rate_limited`, with the time until there is a request left.
+    pub fn check(&self) -> Result<()> {
+        self.key.map_or(Ok(()), |key| key.check("API key"))?;
+        self.project
+            .map_or(Ok(()), |project| project.check("project"))
     }
 }
 
@@ -139,21 +157,21 @@ mod tests {
         let (quotas, clock, mut new_id) = world(10);
         let key = new_id();
         for left in (0..10).rev() {
-            let standing = quotas.spend(key).unwrap();
+            let standing = quotas.spend(&key).unwrap();
             assert!(standing.check("API key").is_ok());
             assert_eq!((standing.quota.get(), standing.remaining), (10, left));
         }
-        let standing = quotas.spend(key).unwrap();
+        let standing = quotas.spend(&key).unwrap();
         assert_eq!((standing.remaining, standing.more_in.as_secs()), (0, 6));
         let error = standing.check("API key").unwrap_err();
         assert_eq!(error.kind(), Kind::RateLimited);
         assert_eq!(error.retry_after(), Some(standing.more_in));
 
         clock.advance(standing.more_in);
-        assert!(quotas.spend(key).unwrap().check("API key").is_ok());
-        assert!(quotas.spend(key).unwrap().check("API key").is_err());
+        assert!(quotas.spend(&key).unwrap().check("API key").is_ok());
+        assert!(quotas.spend(&key).unwrap().check("API key").is_err());
         clock.advance(WINDOW);
-        assert_eq!(quotas.spend(key).unwrap().remaining, 9);
+        assert_eq!(quotas.spend(&key).unwrap().remaining, 9);
     }
 
     #[test]
@@ -161,10 +179,10 @@ mod tests {
         let (quotas, _, mut new_id) = world(2);
         let (one, other) = (new_id(), new_id());
         for _ in 0..5 {
-            quotas.spend(one);
+            quotas.spend(&one);
         }
-        assert!(quotas.spend(one).unwrap().check("API key").is_err());
-        assert_eq!(quotas.spend(other).unwrap().remaining, 1);
+        assert!(quotas.spend(&one).unwrap().check("API key").is_err());
+        assert_eq!(quotas.spend(&other).unwrap().remaining, 1);
     }
 
     #[test]
@@ -172,7 +190,7 @@ mod tests {
         let (quotas, clock, mut new_id) = world(60);
         let held = |quotas: &Quotas<KeyId>| quotas.limited.as_ref().unwrap().limiter.len();
         for _ in 0..100 {
-            quotas.spend(new_id());
+            quotas.spend(&new_id());
         }
         quotas.forget_idle();
         assert_eq!(held(&quotas), 100);
@@ -184,6 +202,6 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_counted() {
         let (quotas, _, mut new_id) = world(0);
-        assert_eq!(quotas.spend(new_id()), None);
+        assert_eq!(quotas.spend(&new_id()), None);
     }
 }

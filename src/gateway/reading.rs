@@ -418,8 +418,7 @@ impl Gateway {
         let gateway = self.clone();
         self.owned(async move {
             let Some(stored) = gateway
-                .0
-                .store
+                .store_of(&project)
                 .directory(&project, account, version)
                 .await?
             else {
@@ -655,7 +654,7 @@ fn failure(account: &Account, reason: Option<WalkReason>) -> Error {
             Kind::ProviderThrottled,
             "the provider's rate limit left no room for the first walk",
         ),
-        Some(WalkReason::StoreUnavailable) => super::remembered::store_down(),
+        Some(WalkReason::StoreUnavailable) => super::ttl_cache::store_down(),
         Some(WalkReason::Internal) => Error::internal("the first walk failed inside"),
         _ => Error::new(
             Kind::ProviderUnavailable,

@@ -31,6 +31,7 @@ impl Gateway {
                 .await;
             self.0.outbound.forget_idle();
             self.0.quotas.forget_idle();
+            self.0.project_quotas.forget_idle();
             self.0.tries.forget_idle();
             self.0.metrics.add_up();
             if let Err(error) = self.walk_the_due(&places).await {

@@ -1,96 +1,108 @@
-//! What the store says, remembered for a moment.
+//! A cache of rows that every request needs: API keys and accounts.
 //!
-//! Every request proves its key and its account, and no request may wait for the database on the
-//! hot path. So both are remembered for less than a second: that is how long a revocation made
-//! elsewhere (another replica, the command line) may take to be seen. When the store does not
-//! answer, the last known value is used and the caller is told so: reads go on from memory while
-//! the store is down.
+//! Every request proves its key and its account, and the hot path does not wait for the database.
+//! So both are cached for less than a second, which bounds how late this process sees a revocation
+//! made elsewhere (another replica, the command line). While a slow look-up is in flight, requests
+//! use the cached value, up to [`MAX_AGE`] after it was last read. Beyond that age they wait for the
+//! look-up. Only while the store does not answer are older values used, and the caller is told.
 //!
-//! A change that this process makes *invalidates* a value: the store must be asked before the value is
-//! used again, and the value is kept for when it does not answer. A value is *removed* only when it
-//! must not be used again whatever the store says: a revoked key, a disconnected account.
+//! A change made by this process *invalidates* a value: the store must be asked before the value is
+//! used again, and the value is kept for the time that the store does not answer. A value is
+//! *removed* if it must not be used again whatever the store answers: a revoked key, a disconnected
+//! account. Only these two cancel a look-up in flight: its result is not cached.
 
 use std::{
+    collections::HashMap,
     hash::Hash,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use moka::{ops::compute::Op, sync::Cache};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::error::{Error, Kind, Result};
 
-/// What was read so long ago is read again: below the second that G10 promises.
+/// A value is used without asking the store for this long.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
-/// While one request reads it again, others go on with what is known for as long as this.
+/// While a look-up refreshes a value, requests use it without waiting for this long: below the
+/// second that G10 promises.
 const USABLE_FOR: Duration = Duration::from_millis(800);
 
-/// A store that has not answered after this much is taken for down by whoever knows a value.
+/// A request that has a usable value waits for a look-up no longer than this.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long it is waited for where the known value was invalidated, and so is known to be outdated.
-const PATIENCE_OUTDATED: Duration = Duration::from_secs(2);
+/// While the store answers, no request uses a value that was read longer ago than this.
+const MAX_AGE: Duration = Duration::from_secs(5);
 
-pub struct Remembered<K, V>(Arc<Memory<K, V>>);
+/// A look-up without an answer after this long: the store does not answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-struct Memory<K, V> {
+/// After a failed look-up, a value is used without another one for this long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Whether the store leaves look-ups unanswered. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct StoreSilence(Arc<AtomicBool>);
+
+impl StoreSilence {
+    fn is_silent(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, is_silent: bool) {
+        self.0.store(is_silent, Ordering::Relaxed);
+    }
+}
+
+pub struct TtlCache<K, V>(Arc<Inner<K, V>>);
+
+struct Inner<K, V> {
     entries: Cache<K, Entry<V>>,
-    /// Reads and changes, in the order in which they began and ended.
-    turns: AtomicU64,
-    /// What was read in an earlier turn than this is outdated.
-    outdated_before: AtomicU64,
+    /// The look-ups in flight, at most one for each key; one that was canceled is not here.
+    lookups: Mutex<HashMap<K, Lookup<V>>>,
+    /// Look-ups and changes, in the order in which they began.
+    generations: AtomicU64,
+    /// Values of an earlier generation are invalidated.
+    valid_from: AtomicU64,
+    silence: StoreSilence,
+    /// How old a value may be while the store does not answer.
+    max_stale: Duration,
 }
 
 struct Entry<V> {
-    /// None: removed by this process and not read since, or gone.
+    /// None: removed by this process and not read since, or no longer in the store.
     value: Option<Arc<V>>,
-    /// When the store was last asked, and answered or not, by the monotonic clock; None: it must
-    /// be asked before the value is used.
-    read_at: Option<Duration>,
-    turn: u64,
-    /// Ends with the request that reads it again, if one does.
-    reading: Option<watch::Receiver<()>>,
-    is_store_down: bool,
+    /// When the look-up began that found the value, on the monotonic clock.
+    read_at: Duration,
+    is_invalidated: bool,
+    generation: u64,
+    /// When the last look-up failed, if none has succeeded since.
+    failed_at: Option<Duration>,
 }
 
-impl<V> Entry<V> {
-    /// Marks from which turn on a read may be remembered.
-    const fn unread(turn: u64) -> Self {
-        Self {
-            value: None,
-            read_at: None,
-            turn,
-            reading: None,
-            is_store_down: false,
-        }
-    }
+struct Lookup<V> {
+    generation: u64,
+    began_at: Instant,
+    outcome: watch::Receiver<Option<Outcome<V>>>,
+}
 
-    fn is_usable(&self, now: Duration) -> bool {
-        let age = self.read_at.map(|read_at| now.saturating_sub(read_at));
-        let bound = match self.reading {
-            Some(_) => USABLE_FOR,
-            None => FRESH_FOR,
-        };
-        self.value.is_some() && age.is_some_and(|age| age < bound)
-    }
+/// What a look-up found.
+type Outcome<V> = Result<Option<Arc<V>>>;
 
-    const fn patience(&self) -> Duration {
-        match self.read_at {
-            Some(_) => PATIENCE,
-            None => PATIENCE_OUTDATED,
-        }
-    }
+/// A value, and whether it is used because the store does not answer.
+pub struct Cached<V> {
+    pub value: Arc<V>,
+    pub is_store_down: bool,
+}
 
-    fn recalled(&self) -> Option<Recalled<V>> {
-        Some(Recalled {
-            value: self.value.clone()?,
-            is_store_down: self.is_store_down,
-        })
+impl<K, V> Clone for TtlCache<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -98,133 +110,149 @@ impl<V> Clone for Entry<V> {
     fn clone(&self) -> Self {
         Self {
             value: self.value.clone(),
-            reading: self.reading.clone(),
             ..*self
         }
     }
 }
 
-/// A value, and whether the store could be asked about it.
-pub struct Recalled<V> {
-    pub value: Arc<V>,
-    pub is_store_down: bool,
+impl<V> Clone for Lookup<V> {
+    fn clone(&self) -> Self {
+        Self {
+            outcome: self.outcome.clone(),
+            ..*self
+        }
+    }
 }
 
-impl<K, V> Remembered<K, V>
+impl<V> Entry<V> {
+    fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.read_at)
+    }
+
+    fn is_younger_than(&self, age: Duration, now: Duration) -> bool {
+        !self.is_invalidated && self.age(now) < age
+    }
+
+    fn has_just_failed(&self, now: Duration) -> bool {
+        self.failed_at
+            .is_some_and(|failed_at| now.saturating_sub(failed_at) < RETRY_AFTER)
+    }
+}
+
+impl<V> Lookup<V> {
+    /// The result, once it is there.
+    async fn outcome(mut self) -> Outcome<V> {
+        match self.outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
+            Err(_) => Err(Error::internal("a look-up ended without a result")),
+        }
+    }
+}
+
+impl<K, V> TtlCache<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub fn new(capacity: u64) -> Self {
-        Self(Arc::new(Memory {
+    /// A cache of at most `capacity` values, none of which is used once it is older than
+    /// `max_stale`. Caches over one store share its `silence`.
+    pub fn new(capacity: u64, max_stale: Duration, silence: StoreSilence) -> Self {
+        Self(Arc::new(Inner {
             entries: Cache::new(capacity),
-            turns: AtomicU64::new(0),
-            outdated_before: AtomicU64::new(0),
+            lookups: Mutex::default(),
+            generations: AtomicU64::new(0),
+            valid_from: AtomicU64::new(0),
+            silence,
+            max_stale,
         }))
     }
 
-    /// The value of `key`: remembered if that was read just now, else what `read` finds. One
-    /// request reads what many ask for; and whoever knows a value waits for the store no longer
-    /// than a moment. `now` is of the monotonic clock.
+    /// The value of `key`: cached, or found by `read`; None if the store has none. `now` is of the
+    /// monotonic clock.
+    ///
+    /// # Errors
+    /// What `read` fails with; `store_unavailable` if the store does not answer and no value is
+    /// cached, or only one that is older than `max_stale`.
     pub async fn get<F>(
         &self,
         key: K,
         now: Duration,
         read: impl FnOnce() -> F,
-    ) -> Result<Option<Recalled<V>>>
+    ) -> Result<Option<Cached<V>>>
     where
         F: Future<Output = Result<Option<V>>> + Send + 'static,
     {
-        let memory = &self.0;
-        let mut known = memory.known(&key);
-        if let Some(entry) = &known
-            && !entry.is_usable(now)
-            && let Some(mut reading) = entry.reading.clone()
-        {
-            // As many as ask after a quiet time would be too many for the store.
-            let _ = tokio::time::timeout(entry.patience(), reading.changed()).await;
-            known = memory.known(&key);
-        }
-        if let Some(entry) = &known
-            && entry.is_usable(now)
-        {
-            return Ok(entry.recalled());
-        }
-        let turn = memory.turn();
-        let (ends, reading) = watch::channel(());
-        if let Some(entry) = &known {
-            let being_read = Entry {
-                turn,
-                reading: Some(reading),
-                ..entry.clone()
-            };
-            memory.put(key.clone(), being_read);
-        }
-        let reading = {
-            let (memory, key, read) = (Arc::clone(memory), key.clone(), read());
-            // In a task of its own: it is worth remembering whoever still waits for it.
-            tokio::spawn(async move {
-                let found = memory.note(key, turn, now, read.await);
-                drop(ends);
-                found
-            })
+        let found = |value| Cached {
+            value,
+            is_store_down: false,
         };
-        let patience = known.as_ref().map_or(PATIENCE, Entry::patience);
-        let Some(value) = known.and_then(|entry| entry.value) else {
-            let found = reading.await.map_err(Error::internal)??;
-            return Ok(found.map(|value| Recalled {
-                value,
-                is_store_down: false,
-            }));
+        let Some((entry, value)) = self.0.known(&key) else {
+            let outcome = self.0.lookup(&key, now, read).outcome().await?;
+            return Ok(outcome.map(found));
         };
-        match tokio::time::timeout(patience, reading).await {
-            Ok(Ok(Ok(found))) => Ok(found.map(|value| Recalled {
-                value,
-                is_store_down: false,
-            })),
-            Ok(Ok(Err(error))) if error.kind() != Kind::StoreUnavailable => Err(error),
-            Ok(Err(failure)) => Err(Error::internal(failure)),
-            Ok(Ok(Err(_))) | Err(_) => {
-                let down = Entry {
-                    value: Some(Arc::clone(&value)),
-                    read_at: Some(now),
-                    turn,
-                    reading: None,
-                    is_store_down: true,
-                };
-                memory.put(key, down);
-                Ok(Some(Recalled {
-                    value,
-                    is_store_down: true,
-                }))
+        if entry.is_younger_than(FRESH_FOR, now) {
+            return Ok(Some(found(value)));
+        }
+        if entry.has_just_failed(now) {
+            return self.0.stale(&entry, value, now);
+        }
+        let lookup = self.0.lookup(&key, now, read);
+        if entry.is_younger_than(USABLE_FOR, now) {
+            return Ok(Some(found(value)));
+        }
+        let is_usable = entry.is_younger_than(MAX_AGE.saturating_sub(PATIENCE), now);
+        let began_at = lookup.began_at;
+        let deadline = if is_usable {
+            Instant::now() + PATIENCE
+        } else if self.0.silence.is_silent() {
+            began_at + PATIENCE
+        } else {
+            began_at + ANSWER_WITHIN
+        };
+        match tokio::time::timeout_at(deadline, lookup.outcome()).await {
+            Ok(Ok(outcome)) => Ok(outcome.map(found)),
+            Ok(Err(error)) if error.kind() != Kind::StoreUnavailable => Err(error),
+            Ok(Err(_)) => {
+                self.0.silence.set(true);
+                self.0.stale(&entry, value, now)
+            }
+            Err(_) => {
+                let is_silent = began_at.elapsed() >= ANSWER_WITHIN;
+                if is_silent {
+                    self.0.silence.set(true);
+                }
+                if is_usable && !self.0.silence.is_silent() {
+                    return Ok(Some(found(value)));
+                }
+                self.0.stale(&entry, value, now)
             }
         }
     }
 
-    /// Has the store asked before any value is used again, because this process has changed
-    /// something that many entries depend on. Reads that began before that may have missed it.
+    /// Invalidates every value, because this process has changed something that many of them depend
+    /// on. Look-ups that began before may have missed the change and are canceled.
     pub fn invalidate_all(&self) {
-        let turn = self.0.turn();
-        self.0.outdated_before.fetch_max(turn, Ordering::SeqCst);
+        let generation = self.0.next_generation();
+        let mut lookups = self.0.lookups();
+        self.0.valid_from.fetch_max(generation, Ordering::SeqCst);
+        lookups.retain(|_, lookup| lookup.generation > generation);
     }
 
-    /// Has the store asked before the value of `key` is used again, because this process has just
-    /// changed it. A read that began before that may have found it as it was: it is not remembered
-    /// either. Until the store answers, the former value is what there is.
+    /// Invalidates the value of `key`, because this process has just changed it.
     pub fn invalidate(&self, key: &K) {
-        let value = self.0.known(key).and_then(|entry| entry.value);
-        self.put_outdated(key, value);
+        let known = self.0.known(key);
+        self.change(key, known.map(|(entry, value)| (value, entry.read_at)));
     }
 
-    /// As [`invalidate`](Self::invalidate), where it is known what the value has become.
-    pub fn replace(&self, key: &K, value: V) {
-        self.put_outdated(key, Some(Arc::new(value)));
+    /// As [`invalidate`](Self::invalidate), where the changed value is known. `now` is of the
+    /// monotonic clock.
+    pub fn replace(&self, key: &K, value: V, now: Duration) {
+        self.change(key, Some((Arc::new(value), now)));
     }
 
-    /// Forgets `key`, because its value must not be used again. A read that began before that is
-    /// not remembered either.
+    /// Removes the value of `key`, because it must not be used again.
     pub fn remove(&self, key: &K) {
-        self.put_outdated(key, None);
+        self.change(key, None);
     }
 
     /// Removes every value for which this is true.
@@ -236,83 +264,174 @@ where
         }
     }
 
-    /// Whether any value is known.
+    /// Whether a value of `key` is cached.
+    pub fn contains(&self, key: &K) -> bool {
+        self.0.known(key).is_some()
+    }
+
+    /// Whether any value is cached.
     pub fn has_any(&self) -> bool {
         let mut entries = self.0.entries.iter();
         entries.any(|(_, entry)| entry.value.is_some())
     }
 
-    fn put_outdated(&self, key: &K, value: Option<Arc<V>>) {
-        let memory = &self.0;
+    fn change(&self, key: &K, value: Option<(Arc<V>, Duration)>) {
+        let (value, read_at) = value.map_or((None, Duration::ZERO), |(value, read_at)| {
+            (Some(value), read_at)
+        });
+        let generation = self.0.next_generation();
         let entry = Entry {
             value,
-            ..Entry::unread(memory.turn())
+            read_at,
+            is_invalidated: true,
+            generation,
+            failed_at: None,
         };
-        memory.put(key.clone(), entry);
+        self.0.lookups().remove(key);
+        self.0.put(key, generation, |_| Some(entry));
     }
 }
 
-impl<K, V> Memory<K, V>
+impl<K, V> Inner<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Takes note of what the store said.
-    fn note(
-        &self,
-        key: K,
-        turn: u64,
-        now: Duration,
-        found: Result<Option<V>>,
-    ) -> Result<Option<Arc<V>>> {
-        let Some(value) = found? else {
-            // What was never there leaves no trace, or a flood of it would push out the rest.
-            if self.entries.contains_key(&key) {
-                self.put(key, Entry::unread(turn));
-            }
-            return Ok(None);
-        };
-        let value = Arc::new(value);
-        let entry = Entry {
-            value: Some(Arc::clone(&value)),
-            read_at: Some(now),
-            turn,
-            reading: None,
-            is_store_down: false,
-        };
-        self.put(key, entry);
-        Ok(Some(value))
-    }
-
-    /// What is remembered of `key`, where that is a value.
-    fn known(&self, key: &K) -> Option<Entry<V>> {
-        let mut entry = self
-            .entries
-            .get(key)
-            .filter(|entry| entry.value.is_some())?;
-        if entry.turn < self.outdated_before.load(Ordering::SeqCst) {
-            entry.read_at = None;
+    /// The cached value of `key`, if there is one.
+    fn known(&self, key: &K) -> Option<(Entry<V>, Arc<V>)> {
+        let mut entry = self.entries.get(key)?;
+        let value = entry.value.clone()?;
+        if entry.generation < self.valid_from.load(Ordering::SeqCst) {
+            entry.is_invalidated = true;
         }
-        Some(entry)
+        Some((entry, value))
     }
 
-    fn turn(&self) -> u64 {
-        self.turns.fetch_add(1, Ordering::SeqCst)
+    /// A value that is used because the store does not answer.
+    fn stale(&self, entry: &Entry<V>, value: Arc<V>, now: Duration) -> Result<Option<Cached<V>>> {
+        if entry.age(now) > self.max_stale {
+            return Err(store_down());
+        }
+        Ok(Some(Cached {
+            value,
+            is_store_down: true,
+        }))
     }
 
-    /// Remembers an entry, unless what is remembered is of a later turn.
-    fn put(&self, key: K, entry: Entry<V>) {
-        self.entries.entry(key).and_compute_with(|known| {
-            if known.is_some_and(|known| known.into_value().turn > entry.turn) {
-                Op::Nop
-            } else {
-                Op::Put(entry)
+    /// Joins the look-up of `key` that is in flight, or begins one. It runs in a task of its own, so
+    /// that its result is cached even if no request waits for it any more.
+    fn lookup<F>(self: &Arc<Self>, key: &K, now: Duration, read: impl FnOnce() -> F) -> Lookup<V>
+    where
+        F: Future<Output = Result<Option<V>>> + Send + 'static,
+    {
+        let mut lookups = self.lookups();
+        if let Some(lookup) = lookups.get(key) {
+            return lookup.clone();
+        }
+        let (ends, outcome) = watch::channel(None);
+        let lookup = Lookup {
+            generation: self.next_generation(),
+            began_at: Instant::now(),
+            outcome,
+        };
+        lookups.insert(key.clone(), lookup.clone());
+        drop(lookups);
+        let (inner, key, read) = (Arc::clone(self), key.clone(), read());
+        let generation = lookup.generation;
+        tokio::spawn(async move {
+            // Taken off the list even if `read` panics.
+            let _in_flight = InFlight {
+                inner: &inner,
+                key: &key,
+                generation,
+            };
+            let outcome = read.await.map(|value| value.map(Arc::new));
+            inner.record(&key, generation, now, &outcome);
+            ends.send_replace(Some(outcome));
+        });
+        lookup
+    }
+
+    /// Caches what a look-up found.
+    fn record(&self, key: &K, generation: u64, now: Duration, outcome: &Outcome<V>) {
+        if outcome.is_ok() {
+            self.silence.set(false);
+        }
+        self.put(key, generation, |known| match outcome {
+            Ok(Some(value)) => Some(Entry {
+                value: Some(Arc::clone(value)),
+                read_at: now,
+                is_invalidated: false,
+                generation,
+                failed_at: None,
+            }),
+            // A key that was never there leaves no trace, or a flood of them would push out the rest.
+            Ok(None) => known.map(|known| Entry {
+                value: None,
+                generation,
+                ..known
+            }),
+            Err(_) => known.map(|known| Entry {
+                failed_at: Some(now),
+                ..known
+            }),
+        });
+    }
+
+    fn lookups(&self) -> MutexGuard<'_, HashMap<K, Lookup<V>>> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Puts an entry of `generation` in the place of the known one, unless that is of a later one.
+    fn put(
+        &self,
+        key: &K,
+        generation: u64,
+        entry: impl FnOnce(Option<Entry<V>>) -> Option<Entry<V>>,
+    ) {
+        self.entries.entry(key.clone()).and_compute_with(|known| {
+            let known = known.map(moka::Entry::into_value);
+            if known
+                .as_ref()
+                .is_some_and(|known| known.generation > generation)
+            {
+                return Op::Nop;
             }
+            entry(known).map_or(Op::Nop, Op::Put)
         });
     }
 }
 
-/// The error for when nothing is known and the store does not answer.
+/// A look-up that has not ended.
+struct InFlight<'a, K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    inner: &'a Inner<K, V>,
+    key: &'a K,
+    generation: u64,
+}
+
+impl<K, V> Drop for InFlight<'_, K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let mut lookups = self.inner.lookups();
+        let lookup = lookups.get(self.key);
+        if lookup.is_some_and(|lookup| lookup.generation == self.generation) {
+            lookups.remove(self.key);
+        }
+    }
+}
+
+/// The error for a store that does not answer while no value is cached.
 pub fn store_down() -> Error {
     Error::new(Kind::StoreUnavailable, "the store does not answer")
         .with_retry_after(Duration::from_secs(5))
@@ -321,6 +440,14 @@ pub fn store_down() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Numbers = TtlCache<u8, u8>;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn cache() -> Numbers {
+        TtlCache::new(8, DAY, StoreSilence::default())
+    }
 
     fn at(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -334,188 +461,230 @@ mod tests {
         Ok(value)
     }
 
-    #[tokio::test]
-    async fn a_change_made_elsewhere_is_seen_within_a_second() {
-        let memory = Remembered::new(8);
-        assert_eq!(
-            *memory
-                .get(1, at(0), || read(Some(7)))
-                .await
-                .unwrap()
-                .unwrap()
-                .value,
-            7
-        );
-        assert_eq!(
-            *memory
-                .get(1, at(400), || read(Some(8)))
-                .await
-                .unwrap()
-                .unwrap()
-                .value,
-            7
-        );
-        assert_eq!(
-            *memory
-                .get(1, at(999), || read(Some(8)))
-                .await
-                .unwrap()
-                .unwrap()
-                .value,
-            8
-        );
-        assert!(
-            memory
-                .get(1, at(1999), || read(None))
-                .await
-                .unwrap()
-                .is_none()
-        );
+    /// A store that answers after this long.
+    async fn slow(answers_in: Duration, value: Option<u8>) -> Result<Option<u8>> {
+        tokio::time::sleep(answers_in).await;
+        Ok(value)
+    }
+
+    fn unwrap(cached: Result<Option<Cached<u8>>>) -> (u8, bool) {
+        let cached = cached.unwrap().unwrap();
+        (*cached.value, cached.is_store_down)
     }
 
     #[tokio::test]
-    async fn the_last_known_value_outlives_the_store() {
-        let memory = Remembered::new(8);
-        memory.get(1, at(0), || read(Some(7))).await.unwrap();
-        let recalled = memory
-            .get(1, at(5000), || async { Err(store_down()) })
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!((*recalled.value, recalled.is_store_down), (7, true));
-        assert!(
-            memory
-                .get(2, at(5000), || async { Err(store_down()) })
-                .await
-                .is_err()
-        );
+    async fn a_change_made_elsewhere_is_seen_within_a_second() {
+        let cache = cache();
+        assert_eq!(unwrap(cache.get(1, at(0), || read(Some(7))).await).0, 7);
+        assert_eq!(unwrap(cache.get(1, at(400), || read(Some(8))).await).0, 7);
+        assert_eq!(unwrap(cache.get(1, at(999), || read(Some(8))).await).0, 8);
+        let gone = cache.get(1, at(1999), || read(None)).await;
+        assert!(gone.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_proof_is_older_than_five_seconds_however_slow_the_store() {
+        for latency in [at(50), at(300), at(400), at(1_000), at(2_400), at(4_900)] {
+            let cache = cache();
+            let began = Instant::now();
+            cache.get(1, at(0), || read(Some(0))).await.unwrap();
+            let is_revoked = |now: Duration| now > at(2_000);
+            let mut last_use = at(0);
+            // A request every 20 ms, beside each other: the store is asked by some of them.
+            let mut requests = tokio::task::JoinSet::new();
+            for _ in 0..1_000 {
+                tokio::time::sleep(at(20)).await;
+                let cache = Numbers::clone(&cache);
+                requests.spawn(async move {
+                    let now = began.elapsed();
+                    let found = if is_revoked(now) { None } else { Some(0) };
+                    let found = cache.get(1, now, || slow(latency, found)).await;
+                    found.unwrap().map(|cached| {
+                        assert!(!cached.is_store_down);
+                        began.elapsed()
+                    })
+                });
+            }
+            while let Some(used_at) = requests.join_next().await {
+                last_use = last_use.max(used_at.unwrap().unwrap_or_default());
+            }
+            let bound = at(2_000) + (at(1_000) + latency * 2).min(MAX_AGE + at(20));
+            assert!(last_use <= bound, "{latency:?}: {last_use:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_lookup_of_a_key_is_in_flight_at_a_time() {
+        let cache = cache();
+        cache.get(1, at(0), || read(Some(7))).await.unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let began = Instant::now();
+        while began.elapsed() < at(4_000) {
+            let asked = Arc::clone(&asked);
+            let found = cache.get(1, began.elapsed(), || async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                slow(at(400), Some(7)).await
+            });
+            assert_eq!(unwrap(found.await), (7, false));
+            tokio::time::sleep(at(10)).await;
+        }
+        // One at 500 ms, and each next one once the value is 500 ms old again.
+        let asked = asked.load(Ordering::SeqCst);
+        assert!((6..=8).contains(&asked), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn the_last_value_is_used_while_the_store_does_not_answer_and_no_longer_than_allowed() {
+        let cache = cache();
+        cache.get(1, at(0), || read(Some(7))).await.unwrap();
+        assert_eq!(unwrap(cache.get(1, at(5000), no_answer).await), (7, true));
+        assert!(cache.get(2, at(5000), no_answer).await.is_err());
+        assert_eq!(unwrap(cache.get(1, DAY, no_answer).await), (7, true));
+        let too_old = cache.get(1, DAY + at(1), no_answer).await;
+        assert_eq!(too_old.err().unwrap().kind(), Kind::StoreUnavailable);
     }
 
     #[tokio::test]
     async fn a_changed_value_is_asked_for_again_and_kept_for_when_the_store_does_not_answer() {
-        let memory = Remembered::new(8);
+        let cache = cache();
         for key in [1, 2] {
-            memory.get(key, at(0), || read(Some(7))).await.unwrap();
+            cache.get(key, at(0), || read(Some(7))).await.unwrap();
         }
-        memory.invalidate(&1);
-        let next = memory.get(1, at(1), || read(Some(8))).await.unwrap();
-        assert_eq!(*next.unwrap().value, 8);
-        memory.invalidate(&1);
-        memory.invalidate_all();
+        cache.invalidate(&1);
+        assert_eq!(unwrap(cache.get(1, at(1), || read(Some(8))).await).0, 8);
+        cache.invalidate(&1);
+        cache.invalidate_all();
         for (key, last) in [(1, 8), (2, 7)] {
-            let recalled = memory.get(key, at(2), no_answer).await.unwrap().unwrap();
-            assert_eq!((*recalled.value, recalled.is_store_down), (last, true));
+            assert_eq!(unwrap(cache.get(key, at(2), no_answer).await), (last, true));
         }
-        let next = memory.get(2, at(600), || read(Some(9))).await.unwrap();
-        assert_eq!(*next.unwrap().value, 9);
-        memory.replace(&2, 10);
-        let recalled = memory.get(2, at(601), no_answer).await.unwrap().unwrap();
-        assert_eq!(*recalled.value, 10);
+        assert_eq!(unwrap(cache.get(2, at(600), || read(Some(9))).await).0, 9);
+        cache.replace(&2, 10, at(600));
+        assert_eq!(unwrap(cache.get(2, at(601), no_answer).await), (10, true));
     }
 
     #[tokio::test]
     async fn a_removed_value_does_not_come_back_when_the_store_does_not_answer() {
-        let memory = Arc::new(Remembered::new(8));
+        let cache = cache();
         for key in [1, 2, 3] {
-            memory.get(key, at(0), || read(Some(key))).await.unwrap();
+            cache.get(key, at(0), || read(Some(key))).await.unwrap();
         }
-        memory.remove(&1);
-        memory.remove_where(|value| *value == 2);
+        cache.remove(&1);
+        cache.remove_where(|value| *value == 2);
         // A value that the store no longer has is not kept either.
-        assert!(
-            memory
-                .get(3, at(600), || read(None))
-                .await
-                .unwrap()
-                .is_none()
-        );
-        // Nor does a read bring one back that began before it was removed.
-        let overtaken = memory.get(1, at(1), || {
-            let memory = Arc::clone(&memory);
+        let gone = cache.get(3, at(900), || read(None)).await;
+        assert!(gone.unwrap().is_none());
+        // A look-up that began before the removal does not bring the value back.
+        let canceled = cache.get(1, at(1), || {
+            let cache = Numbers::clone(&cache);
             async move {
-                memory.remove(&1);
+                cache.remove(&1);
                 Ok(Some(1))
             }
         });
-        assert!(overtaken.await.unwrap().is_some());
+        assert!(canceled.await.unwrap().is_some());
         for key in [1, 2, 3] {
-            memory.invalidate(&key);
-            memory.invalidate_all();
-            assert!(memory.get(key, at(700), no_answer).await.is_err());
+            cache.invalidate(&key);
+            cache.invalidate_all();
+            assert!(cache.get(key, at(901), no_answer).await.is_err());
         }
-        assert!(!memory.has_any());
+        assert!(!cache.has_any());
     }
 
     #[tokio::test]
-    async fn a_read_that_a_change_overtook_is_not_remembered() {
-        let memory = Arc::new(Remembered::new(8));
-        let overtaken = memory.get(1, at(0), || {
-            let memory = Arc::clone(&memory);
+    async fn a_lookup_that_a_change_overtook_is_not_cached() {
+        let cache = cache();
+        let overtaken = cache.get(1, at(0), || {
+            let cache = Numbers::clone(&cache);
             async move {
                 let found = read(Some(7)).await;
-                memory.invalidate(&1);
+                cache.invalidate(&1);
                 found
             }
         });
-        assert_eq!(*overtaken.await.unwrap().unwrap().value, 7);
-        let next = memory.get(1, at(1), || read(Some(8))).await;
-        assert_eq!(*next.unwrap().unwrap().value, 8);
+        assert_eq!(unwrap(overtaken.await).0, 7);
+        assert_eq!(unwrap(cache.get(1, at(1), || read(Some(8))).await).0, 8);
 
-        // Nor where others have seen by then that it is gone.
-        let overtaken = memory.get(1, at(2000), || {
-            let memory = Arc::clone(&memory);
+        // Nor if another look-up has found meanwhile that the value is gone.
+        let overtaken = cache.get(1, at(2000), || {
+            let cache = Numbers::clone(&cache);
             async move {
-                memory.invalidate(&1);
-                let gone = memory.get(1, at(2000), || read(None)).await;
+                cache.invalidate(&1);
+                let gone = cache.get(1, at(2000), || read(None)).await;
                 assert!(gone.unwrap().is_none());
                 read(Some(8)).await
             }
         });
         assert!(overtaken.await.unwrap().is_some());
-        let next = memory.get(1, at(2001), || read(None)).await;
+        let next = cache.get(1, at(2001), || read(None)).await;
         assert!(next.unwrap().is_none());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn whoever_knows_a_value_waits_for_a_silent_store_a_moment_and_once() {
-        let memory = Remembered::new(8);
-        memory.get(1, at(0), || read(Some(7))).await.unwrap();
-        let silent = || std::future::pending::<Result<Option<u8>>>();
-        let began_at = tokio::time::Instant::now();
-        let recalled = memory.get(1, at(1000), silent).await.unwrap().unwrap();
-        assert_eq!((*recalled.value, recalled.is_store_down), (7, true));
-        let waited = began_at.elapsed();
-        assert!(waited <= PATIENCE + Duration::from_millis(1), "{waited:?}");
-        let recalled = memory.get(1, at(1100), silent).await.unwrap().unwrap();
-        assert!(recalled.is_store_down);
-        assert_eq!(began_at.elapsed(), waited);
-    }
-
     #[tokio::test]
-    async fn one_request_reads_what_many_ask_for() {
-        let memory = Arc::new(Remembered::new(8));
-        memory.get(1, at(0), || read(Some(7))).await.unwrap();
-        let recalled = memory.get(1, at(600), || {
-            let memory = Arc::clone(&memory);
+    async fn a_failure_that_a_change_overtook_does_not_keep_the_store_from_being_asked() {
+        let cache = cache();
+        cache.get(1, at(0), || read(Some(7))).await.unwrap();
+        let overtaken = cache.get(1, at(900), || {
+            let cache = Numbers::clone(&cache);
             async move {
-                let beside = memory.get(1, at(700), || read(Some(9))).await;
-                assert_eq!(*beside.unwrap().unwrap().value, 7);
-                read(Some(8)).await
+                cache.invalidate(&1);
+                no_answer().await
             }
         });
-        assert_eq!(*recalled.await.unwrap().unwrap().value, 8);
+        assert_eq!(unwrap(overtaken.await), (7, true));
+        assert_eq!(
+            unwrap(cache.get(1, at(901), || read(Some(8))).await),
+            (8, false)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_once_for_a_store_that_has_stopped_answering() {
+        let cache = cache();
+        cache.get(1, at(0), || read(Some(7))).await.unwrap();
+        cache.get(2, at(0), || read(Some(8))).await.unwrap();
+        let silent = || std::future::pending::<Result<Option<u8>>>();
+        // Young enough to be used.
+        let began = Instant::now();
+        assert_eq!(unwrap(cache.get(1, at(1_000), silent).await), (7, false));
+        assert_eq!(began.elapsed(), PATIENCE);
+        // Too old, unless the store does not answer: the look-up began 200 ms ago.
+        assert_eq!(unwrap(cache.get(1, at(6_000), silent).await), (7, true));
+        assert!(began.elapsed() <= ANSWER_WITHIN + at(1));
+        let known_silent = Instant::now();
+        assert_eq!(unwrap(cache.get(1, at(6_100), silent).await), (7, true));
+        assert_eq!(known_silent.elapsed(), Duration::ZERO);
+        // For others the wait is short.
+        assert_eq!(unwrap(cache.get(2, at(6_200), silent).await), (8, true));
+        assert!(known_silent.elapsed() <= PATIENCE + at(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waited_for_counts() {
+        let cache = cache();
+        cache.get(1, at(0), || read(Some(7))).await.unwrap();
+        let late = cache.get(1, at(1_000), || slow(at(7_000), None)).await;
+        assert_eq!(unwrap(late), (7, false));
+        tokio::time::sleep(at(7_000)).await;
+        let gone = cache.get(1, at(8_200), || read(None)).await;
+        assert!(gone.unwrap().is_none());
     }
 
     #[tokio::test]
-    async fn one_request_reads_what_many_ask_for_after_a_quiet_time() {
-        let memory = Remembered::new(8);
-        memory.get(1, at(0), || read(Some(7))).await.unwrap();
+    async fn requests_share_a_lookup() {
+        let cache = cache();
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let first = memory.get(1, at(5000), || async { Ok(answered.await.ok()) });
-        let second = memory.get(1, at(5001), || read(Some(9)));
+        let first = cache.get(1, at(0), || async { Ok(answered.await.ok()) });
+        let second = cache.get(1, at(1), || read(Some(9)));
         let store = async { answer.send(8).unwrap() };
         let (first, second, ()) = tokio::join!(first, second, store);
-        assert_eq!(*first.unwrap().unwrap().value, 8);
-        assert_eq!(*second.unwrap().unwrap().value, 8);
+        assert_eq!((unwrap(first).0, unwrap(second).0), (8, 8));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_panics_ends() {
+        let cache = cache();
+        let failed = cache.get(1, at(0), || async { panic!("on purpose") });
+        assert_eq!(failed.await.err().unwrap().kind(), Kind::Internal);
+        assert_eq!(unwrap(cache.get(1, at(1), || read(Some(8))).await).0, 8);
     }
 }

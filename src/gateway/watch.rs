@@ -5,7 +5,7 @@
 //!   it, and then data keys are wrapped anew, a few at a time, until the active key wraps them all
 //!   ([`Store::rewrap`](crate::store::Store::rewrap)).
 //! * What is known of a deleted project is dropped from memory, and its walks end. Its keys and
-//!   accounts are refused as all is that was revoked elsewhere ([`remembered`](super)).
+//!   accounts are refused as all is that was revoked elsewhere ([`ttl_cache`](super)).
 
 use std::{collections::HashSet, error::Error as _, time::Duration};
 

@@ -29,14 +29,14 @@ use crate::{
     error::{Error, Kind, Result, quoted},
     gateway::{
         Gateway,
-        accounts::{AccountField, Disconnect, OneOf, Revocation},
+        accounts::{Disconnect, Revocation},
         link::{Described, Link},
     },
     model::{
         access::Scope,
         account::{
-            Account, AccountChange, AccountKind, AccountStatus, CredentialKind, CredentialState,
-            CredentialStatus, Endpoint, Region, StatusReason,
+            Account, AccountChange, AccountField, AccountKind, AccountStatus, CredentialKind,
+            CredentialState, CredentialStatus, Endpoint, OffsetPage, OneOf, Region, StatusReason,
         },
         id::AccountId,
         timestamp,
@@ -542,14 +542,15 @@ pub async fn list_accounts(
     let page_size = query.take_number("page_size", 1..=100)?.unwrap_or(25);
     let conditions = conditions(&mut query)?;
     query.finish()?;
-    let accounts = gateway.accounts(&caller.0, &conditions).await?;
-    let page: Vec<_> = accounts
+    let page = OffsetPage {
+        offset: (page - 1) * page_size,
+        limit: page_size,
+    };
+    let accounts = gateway.accounts(&caller.0, &conditions, page).await?;
+    let accounts = accounts
         .iter()
-        .skip(usize::try_from((page - 1) * page_size).unwrap_or(usize::MAX))
-        .take(usize::try_from(page_size).expect("at most a hundred"))
-        .map(|account| AccountOut::of(account, &gateway))
-        .collect();
-    Ok(HttpResponse::Ok().json(page))
+        .map(|account| AccountOut::of(account, &gateway));
+    Ok(HttpResponse::Ok().json(accounts.collect::<Vec<_>>()))
 }
 
 /// What an account's meta information needs: StackOne's three keys.

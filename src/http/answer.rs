@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gateway::{Gateway, quota::Standing},
+    gateway::{Gateway, quota::Standings},
     telemetry::metrics::Word,
 };
 
@@ -44,16 +44,15 @@ pub struct Noted(Rc<Notes>);
 
 struct Notes {
     request_id: String,
-    /// Where its key stands, once that is known.
-    standing: Cell<Option<Standing>>,
+    /// What its caller has left, once its key is proven.
+    standings: Cell<Standings>,
 }
 
 impl Noted {
     fn beside(request: &ServiceRequest, request_id: String) -> Self {
-        let standing = Cell::default();
         let noted = Self(Rc::new(Notes {
             request_id,
-            standing,
+            standings: Cell::default(),
         }));
         request.extensions_mut().insert(noted.clone());
         noted
@@ -63,10 +62,10 @@ impl Noted {
         &self.0.request_id
     }
 
-    /// Notes where the key of this request stands.
-    pub fn stands(request: &HttpRequest, standing: Standing) {
+    /// Notes what the caller of this request has left.
+    pub fn stands(request: &HttpRequest, standings: Standings) {
         if let Some(noted) = request.extensions().get::<Self>() {
-            noted.0.standing.set(Some(standing));
+            noted.0.standings.set(standings);
         }
     }
 
@@ -77,9 +76,7 @@ impl Noted {
             headers.insert(header::CACHE_CONTROL, NO_STORE);
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        if let Some(standing) = self.0.standing.get() {
-            quota::tell(standing, headers);
-        }
+        quota::tell(self.0.standings.get(), headers);
     }
 }
 

@@ -236,8 +236,10 @@ pub async fn list_api_keys(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let page = Page::parse(request.query_string())?;
-    let keys = gateway.keys(&caller.0, page.after()?, page.reach()).await?;
-    let (keys, next) = page.cut(keys, |key| key.id.to_string());
+    let cursors = gateway.list_cursors(&caller.0, "api_keys").await?;
+    let before = page.after(&cursors)?;
+    let keys = gateway.keys(&caller.0, before, page.reach()).await?;
+    let (keys, next) = page.cut(keys, &cursors, |key| key.id.to_string());
     let now = gateway.clock().now();
     let data = keys.into_iter().map(|key| ApiKeyOut::at(now, key));
     Ok(HttpResponse::Ok().json(ApiKeyPage {

@@ -139,10 +139,12 @@ pub async fn list_audit_entries(
     let page = Page::take(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
+    let list = format!("audit/{:?}/{:?}", filter.action, filter.subject_id);
+    let cursors = gateway.list_cursors(&caller.0, &list).await?;
     let entries = gateway
-        .audit_log(&caller.0, &filter, page.after()?, page.reach())
+        .audit_log(&caller.0, &filter, page.after(&cursors)?, page.reach())
         .await?;
-    let (entries, next) = page.cut(entries, |entry| entry.seq.to_string());
+    let (entries, next) = page.cut(entries, &cursors, |entry| entry.seq.to_string());
     let data = entries.into_iter().map(EntryOut::from).collect();
     Ok(HttpResponse::Ok().json(EntryPage { data, next }))
 }

@@ -173,10 +173,9 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
     let caller = gateway(request).authenticate(&key).await?;
     // Counted once it is proven, so that nobody spends what is another's.
-    if let Some(standing) = gateway(request).spend(&caller) {
-        Noted::stands(request, standing);
-        standing.check("API key")?;
-    }
+    let standings = gateway(request).spend(&caller);
+    Noted::stands(request, standings);
+    standings.check()?;
     caller.require(S::SCOPE)?;
     Ok(caller)
 }

@@ -297,7 +297,11 @@ impl IntoResponses for DecisionErrors {
 
 impl IntoResponses for IssueKeyErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        of(&[Kind::InvalidBody, Kind::AdminNotPermitted])
+        of(&[
+            Kind::InvalidBody,
+            Kind::AdminNotPermitted,
+            Kind::TooManyKeys,
+        ])
     }
 }
 

@@ -11,7 +11,10 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::{
+    error::{Error, Kind, Result, quoted},
+    gateway::cursor::ListCursors,
+};
 
 /// The longest query string that is read; longer ones are refused.
 const LONGEST: usize = 8 * 1024;
@@ -162,17 +165,16 @@ impl Page {
         })
     }
 
-    /// The place that `next` names, in the one spelling that was given out; None is the beginning.
-    pub fn after<T: FromStr + ToString>(&self) -> Result<Option<T>> {
+    /// The place that `next` names; None is the beginning.
+    ///
+    /// # Errors
+    /// `invalid_cursor`.
+    pub fn after<T: FromStr>(&self, cursors: &ListCursors) -> Result<Option<T>> {
         let Some(next) = self.next.as_deref() else {
             return Ok(None);
         };
-        let place = next.parse::<T>().map_err(|_| not_a_cursor())?;
-        if place.to_string() == next {
-            Ok(Some(place))
-        } else {
-            Err(not_a_cursor())
-        }
+        let place = cursors.from_text(next)?.parse::<T>();
+        place.map(Some).map_err(|_| not_a_cursor())
     }
 
     pub fn size(&self) -> usize {
@@ -188,12 +190,13 @@ impl Page {
     pub fn cut<T>(
         &self,
         mut found: Vec<T>,
-        cursor: impl FnOnce(&T) -> String,
+        cursors: &ListCursors,
+        place: impl FnOnce(&T) -> String,
     ) -> (Vec<T>, Option<String>) {
         let has_more = found.len() > self.size();
         found.truncate(self.size());
-        let next = found.last().filter(|_| has_more).map(cursor);
-        (found, next)
+        let last = found.last().filter(|_| has_more).map(place);
+        (found, last.map(|place| cursors.to_text(&place)))
     }
 }
 

@@ -1,5 +1,7 @@
-//! What a key has left, on every answer to a request whose key was proven: the header fields of
-//! draft-ietf-httpapi-ratelimit-headers-10, whatever the status.
+//! What a key and its project have left, on every answer to a request whose key was proven, whatever
+//! the status: the header fields of draft-ietf-httpapi-ratelimit-headers-10.
+
+use std::fmt::Write;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use utoipa::openapi::{
@@ -7,19 +9,27 @@ use utoipa::openapi::{
 };
 
 use super::error::whole_seconds;
-use crate::gateway::quota::{Standing, WINDOW};
+use crate::gateway::quota::{Standings, WINDOW};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Tells on an answer where its request's key stands.
-pub fn tell(standing: Standing, headers: &mut HeaderMap) {
-    let policy = format!(r#""key";q={};w={}"#, standing.quota, WINDOW.as_secs());
-    let limit = format!(
-        r#""key";r={};t={}"#,
-        standing.remaining,
-        whole_seconds(standing.more_in)
-    );
+/// Adds the header fields to an answer: an item for each quota that there is (RFC 9651, 3.1).
+pub fn tell(standings: Standings, headers: &mut HeaderMap) {
+    let Standings { key, project } = standings;
+    let (mut policy, mut limit) = (String::new(), String::new());
+    for (name, standing) in [("key", key), ("project", project)] {
+        let Some(standing) = standing else { continue };
+        let separator = if policy.is_empty() { "" } else { ", " };
+        let (quota, window) = (standing.quota, WINDOW.as_secs());
+        let (remaining, more_in) = (standing.remaining, whole_seconds(standing.more_in));
+        // Writing to a string does not fail.
+        let _ = write!(policy, r#"{separator}"{name}";q={quota};w={window}"#);
+        let _ = write!(limit, r#"{separator}"{name}";r={remaining};t={more_in}"#);
+    }
+    if policy.is_empty() {
+        return;
+    }
     for (name, value) in [(POLICY, policy), (LIMIT, limit)] {
         let value = HeaderValue::try_from(value).expect("words and digits are plain ASCII");
         headers.insert(name, value);
@@ -30,15 +40,15 @@ pub fn tell(standing: Standing, headers: &mut HeaderMap) {
 const FIELDS: [(&str, &str, &str); 2] = [
     (
         "RateLimit-Policy",
-        "The key may make `q` requests at once, and gets them back evenly over `w` seconds. Absent \
-         where the operator has set no limit.",
-        r#""key";q=1000;w=60"#,
+        "The quotas of the key and of its project: `q` requests may be made at once, and they come \
+         back evenly over `w` seconds. A quota that the operator has not set is absent.",
+        r#""key";q=1000;w=60, "project";q=10000;w=60"#,
     ),
     (
         "RateLimit",
-        "The key has `r` requests left, and one more within `t` seconds. Absent where the operator \
-         has set no limit.",
-        r#""key";r=997;t=1"#,
+        "The key, and its project, have `r` requests left, and one more within `t` seconds. A quota \
+         that the operator has not set is absent, and so is the project's once the key's is spent.",
+        r#""key";r=997;t=1, "project";r=9974;t=1"#,
     ),
 ];
 

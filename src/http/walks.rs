@@ -100,10 +100,11 @@ pub async fn list_walks(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let page = Page::parse(request.query_string())?;
+    let cursors = account.0.list_cursors("walks");
     let walks = gateway
-        .walks(&account.0, page.after()?, page.reach())
+        .walks(&account.0, page.after(&cursors)?, page.reach())
         .await?;
-    let (data, next) = page.cut(walks, |walk| walk.id.to_string());
+    let (data, next) = page.cut(walks, &cursors, |walk| walk.id.to_string());
     Ok(HttpResponse::Ok().json(WalkPage { data, next }))
 }
 
@@ -150,11 +151,13 @@ pub async fn list_suspects(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let page = Page::parse(request.query_string())?;
-    let from: usize = page.after()?.unwrap_or(0);
+    let list = format!("walks/{}/suspects", walk_id(&request).to_ascii_lowercase());
+    let cursors = account.0.list_cursors(&list);
+    let from: usize = page.after(&cursors)?.unwrap_or(0);
     let suspects = gateway.suspects(&account.0, walk_id(&request)).await?;
     let end = from.saturating_add(page.size()).min(suspects.len());
     let data = suspects.get(from..end).ok_or_else(not_a_cursor)?.to_vec();
-    let next = (end < suspects.len()).then(|| end.to_string());
+    let next = (end < suspects.len()).then(|| cursors.to_text(&end.to_string()));
     Ok(HttpResponse::Ok().json(SuspectPage { data, next }))
 }
 

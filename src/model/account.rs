@@ -69,15 +69,34 @@ impl Account {
         }
     }
 
-    /// Adds to status and reasons what its credential's own state says of it, and to that what a
+    /// Whether the provider no longer takes this account's credential, as far as this
+    /// installation has it: another may have moved on with it.
+    pub fn needs_reauth(&self) -> bool {
+        self.status_reasons
+            .iter()
+            .any(|reason| [Self::REAUTH_REQUIRED, Self::MOVED].contains(&reason.code.as_str()))
+    }
+}
+
+/// The part of an account that says whether it can be served.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub status: AccountStatus,
+    pub reasons: Vec<StatusReason>,
+    pub credential: Option<CredentialStatus>,
+}
+
+impl Standing {
+    /// Adds to status and reasons what the credential's own state says, and to the credential what a
     /// walk found: the two never contradict each other.
-    pub fn tell_of_credential(&mut self) {
+    #[must_use]
+    pub fn with_credential(mut self, id: AccountId) -> Self {
         let Some(credential) = &mut self.credential else {
-            return;
+            return self;
         };
-        let is_refusal = |reason: &StatusReason| reason.code == Self::REAUTH_REQUIRED;
+        let is_refusal = |reason: &StatusReason| reason.code == Account::REAUTH_REQUIRED;
         let refused_at = self
-            .status_reasons
+            .reasons
             .iter()
             .find(|reason| is_refusal(reason))
             .map(|reason| reason.timestamp);
@@ -88,8 +107,8 @@ impl Account {
                     && credential.fault.is_none()
                     && credential.since > refused_at =>
             {
-                self.status_reasons.retain(|reason| !is_refusal(reason));
-                if self.status_reasons.is_empty() {
+                self.reasons.retain(|reason| !is_refusal(reason));
+                if self.reasons.is_empty() {
                     self.status = AccountStatus::Active;
                 }
             }
@@ -102,12 +121,16 @@ impl Account {
         let (status, code, description) = match credential.state {
             _ if credential.is_profile_disabled => (
                 AccountStatus::Inactive,
-                Self::PROFILE_DISABLED,
+                Account::PROFILE_DISABLED,
                 "The connector profile that the account was linked under is disabled.".to_owned(),
             ),
             CredentialState::Healthy => match credential.fault {
-                None => return,
-                Some(fault) => (self.status, Self::REFRESH_FAILED, fault.told().to_owned()),
+                None => return self,
+                Some(fault) => (
+                    self.status,
+                    Account::REFRESH_FAILED,
+                    fault.told().to_owned(),
+                ),
             },
             CredentialState::Refreshing => (
                 self.status,
@@ -131,7 +154,7 @@ impl Account {
             ),
             CredentialState::ReauthRequired => (
                 AccountStatus::Error,
-                Self::REAUTH_REQUIRED,
+                Account::REAUTH_REQUIRED,
                 format!(
                     "{} Somebody must sign in again: POST /connect_sessions with the account_id {} and its \
                      origin_owner_id and origin_owner_name gives the link for that.",
@@ -144,34 +167,50 @@ impl Account {
                             "The provider no longer takes the refresh token: it refused it twice."
                         }
                     },
-                    self.id
+                    id
                 ),
             ),
             CredentialState::Moved => (
                 AccountStatus::Inactive,
-                Self::MOVED,
+                Account::MOVED,
                 "The credential was exported to another installation, which refreshes it from \
                  now on."
                     .to_owned(),
             ),
         };
         self.status = status;
-        if self.status_reasons.iter().all(|reason| reason.code != code) {
-            self.status_reasons.push(StatusReason {
+        if self.reasons.iter().all(|reason| reason.code != code) {
+            self.reasons.push(StatusReason {
                 code: code.to_owned(),
                 description,
                 timestamp: credential.since,
             });
         }
+        self
     }
+}
 
-    /// Whether the provider no longer takes this account's credential, as far as this
-    /// installation has it: another may have moved on with it.
-    pub fn needs_reauth(&self) -> bool {
-        self.status_reasons
-            .iter()
-            .any(|reason| [Self::REAUTH_REQUIRED, Self::MOVED].contains(&reason.code.as_str()))
-    }
+/// The fields by which a list of accounts can be filtered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountField {
+    Id,
+    Provider,
+    Status,
+    OriginOwnerId,
+}
+
+/// A page of a list whose pages are counted: at most `limit` records after the first `offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetPage {
+    pub offset: u64,
+    pub limit: u64,
+}
+
+/// A filter of accounts: the field has one of these values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneOf {
+    pub field: AccountField,
+    pub values: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -511,7 +550,15 @@ mod tests {
             created_at: at(0),
             updated_at: at(0),
         };
-        account.tell_of_credential();
+        let standing = Standing {
+            status: account.status,
+            reasons: std::mem::take(&mut account.status_reasons),
+            credential: account.credential.take(),
+        };
+        let standing = standing.with_credential(account.id);
+        account.status = standing.status;
+        account.status_reasons = standing.reasons;
+        account.credential = standing.credential;
         account
     }
 

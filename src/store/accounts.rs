@@ -17,7 +17,7 @@ use super::{
         CredentialColumns, DESTROYED, Grant, StoredCredential, destroy_credential,
         insert_credential, mark_personal, replace_credential,
     },
-    db::Tx,
+    db::{Arg, Tx},
     id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project,
     plausible_until, project_in,
     walks::end_walks_of,
@@ -27,7 +27,10 @@ use crate::{
     crypto::MacKey,
     error::{Error, Result},
     model::{
-        account::{Account, AccountChange, AccountStatus, StatusReason},
+        account::{
+            Account, AccountChange, AccountField, AccountStatus, OffsetPage, OneOf, Standing,
+            StatusReason,
+        },
         audit::{Action, Actor, Event},
         id::{AccountId, ProjectId},
         observed::Identity,
@@ -127,6 +130,31 @@ where
             },
         })
     }
+}
+
+/// The columns from which an account's status follows: its id, its status and reasons, its
+/// credential's kind, state, `is_doubtful`, `state_since`, `expires_at` and profile, whether that is
+/// enabled, and the credential's fault.
+type StandingRow = (
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+);
+
+/// Adds a condition to a statement: the column has one of these values.
+fn push_one_of(sql: &mut String, args: &mut Vec<Arg>, column: &str, values: &[String]) {
+    let marks = (1..=values.len()).map(|index| format!("${}", args.len() + index));
+    let marks: Vec<_> = marks.collect();
+    sql.push_str(&format!(" and {column} in ({})", marks.join(", ")));
+    args.extend(values.iter().map(|value| value.as_str().into()));
 }
 
 /// The one list of an account's columns, as [`AccountRow`] reads them.
@@ -265,6 +293,85 @@ impl Store {
                 [project.into()],
             )
             .await?;
+        self.opened(project, rows).await
+    }
+
+    /// A page of a project's accounts that pass every filter, the oldest first.
+    pub async fn page_of_accounts(
+        &self,
+        project: &ProjectId,
+        filters: &[OneOf],
+        page: OffsetPage,
+    ) -> Result<Vec<Account>> {
+        let ids = self.page_of_account_ids(project, filters, page).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sql = String::from(select_accounts!("where a.project = $1"));
+        let mut args = vec![project.into()];
+        push_one_of(&mut sql, &mut args, "a.id", &ids);
+        sql.push_str(" order by a.created_at, a.id");
+        let rows = self.db.fetch_any(sql, args).await?;
+        self.opened(project, rows).await
+    }
+
+    async fn page_of_account_ids(
+        &self,
+        project: &ProjectId,
+        filters: &[OneOf],
+        page: OffsetPage,
+    ) -> Result<Vec<String>> {
+        let mut sql = String::from(
+            "select a.id, a.status, a.status_reasons, c.kind, c.state, c.is_doubtful, c.state_since,
+                    c.expires_at, c.profile, p.is_enabled, c.fault
+             from accounts a
+             left join credentials c on c.project = a.project and c.account = a.id
+             left join connector_profiles p on p.project = c.project and p.id = c.profile
+             where a.project = $1",
+        );
+        let mut args: Vec<Arg> = vec![project.into()];
+        let mut statuses = Vec::new();
+        for OneOf { field, values } in filters {
+            let column = match field {
+                AccountField::Id => "a.id",
+                AccountField::Provider => "a.provider",
+                AccountField::OriginOwnerId => "a.origin_owner_id",
+                // No column: it follows from several.
+                AccountField::Status => {
+                    statuses.push(values);
+                    continue;
+                }
+            };
+            push_one_of(&mut sql, &mut args, column, values);
+        }
+        sql.push_str(" order by a.created_at, a.id");
+        if statuses.is_empty() {
+            let next = args.len() + 1;
+            sql.push_str(&format!(" limit ${next} offset ${}", next + 1));
+            args.extend([page.limit.into(), page.offset.into()]);
+        }
+        let rows: Vec<StandingRow> = self.db.fetch_any(sql, args).await?;
+        if statuses.is_empty() {
+            return Ok(rows.into_iter().map(|row| row.0).collect());
+        }
+        let mut ids = Vec::new();
+        for row in rows {
+            let id = row.0.clone();
+            let status = standing_in(row)?.status;
+            if statuses
+                .iter()
+                .all(|one| one.iter().any(|value| value == status.as_str()))
+            {
+                ids.push(id);
+            }
+        }
+        let [offset, limit] =
+            [page.offset, page.limit].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        Ok(ids.into_iter().skip(offset).take(limit).collect())
+    }
+
+    /// Accounts of one project, opened.
+    async fn opened(&self, project: &ProjectId, rows: Vec<AccountRow>) -> Result<Vec<Account>> {
         let Some(key) = self.data_key(project).await? else {
             return Ok(Vec::new());
         };
@@ -616,10 +723,6 @@ fn seal_identity(vault: &Vault<'_>, identity: &Identity) -> Result<Vec<u8>> {
 
 fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
     let profile: Profile = json_in(&vault.open(Field::Profile, "", &row.sealed_profile)?)?;
-    let credential = row
-        .credential
-        .map(|columns| columns.status(row.is_profile_enabled))
-        .transpose()?;
     let actions = match row.actions {
         None => ActionSet::ALL,
         Some(words) => words.parse().map_err(Error::internal)?,
@@ -632,8 +735,22 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
             since: moment_in(since)?,
         }),
     };
-    let mut account = Account {
-        id: id_in(&row.id)?,
+    let id = id_in(&row.id)?;
+    let standing = Standing {
+        status: word_in(row.status)?,
+        reasons: json_in(row.status_reasons.as_bytes())?,
+        credential: row
+            .credential
+            .map(|columns| columns.status(row.is_profile_enabled))
+            .transpose()?,
+    };
+    let Standing {
+        status,
+        reasons,
+        credential,
+    } = standing.with_credential(id);
+    Ok(Account {
+        id,
         project: project_in(&row.project)?,
         provider: row.provider,
         origin_owner_id: row.origin_owner_id,
@@ -641,8 +758,8 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         origin_username: profile.origin_username,
         label: profile.label,
         kind: word_in(row.kind)?,
-        status: word_in(row.status)?,
-        status_reasons: json_in(row.status_reasons.as_bytes())?,
+        status,
+        status_reasons: reasons,
         endpoint: json_in(row.endpoint.as_bytes())?,
         identity: json_in(&vault.open(Field::Identity, "", &row.sealed_identity)?)?,
         assume_user: profile.assume_user,
@@ -651,7 +768,28 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         actions,
         created_at: moment_in(row.created_at)?,
         updated_at: moment_in(row.updated_at)?,
+    })
+}
+
+fn standing_in(row: StandingRow) -> Result<Standing> {
+    let (id, status, reasons, kind, state, is_doubtful, state_since, expires_at, profile, ..) = row;
+    let credential = match kind.zip(state) {
+        Some((kind, state)) if state != DESTROYED => Some(CredentialColumns {
+            kind,
+            state,
+            is_doubtful: is_doubtful.unwrap_or_default(),
+            state_since: state_since.unwrap_or_default(),
+            expires_at,
+            profile,
+            fault: row.10,
+        }),
+        _ => None,
     };
-    account.tell_of_credential();
-    Ok(account)
+    let credential = credential.map(|columns| columns.status(row.9));
+    let standing = Standing {
+        status: word_in(status)?,
+        reasons: json_in(reasons.as_bytes())?,
+        credential: credential.transpose()?,
+    };
+    Ok(standing.with_credential(id_in(&id)?))
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Field, Store, Vault, count_in,
-    db::Tx,
+    db::{Arg, Tx},
     id_in, json, json_in, moment_in, no_such_project, project_in,
     secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
     word, word_in,
@@ -42,6 +42,7 @@ pub struct Draft {
 pub struct EndedDraft {
     pub project: ProjectId,
     session: u64,
+    number: u64,
     pub draft: Draft,
 }
 
@@ -175,11 +176,15 @@ impl Store {
         vault.map(|vault| session_in(&vault, row)).transpose()
     }
 
-    /// Puts what is to be saved in the place of what was, and gives its number and what that was,
+    /// Puts a browser's draft in the place of its former one, and gives its number and that former one,
     /// which nobody but the caller has then; None if the session was used up or has ended.
+    ///
+    /// # Errors
+    /// `rate_limited` if as many other browsers have drafts waiting as may.
     pub async fn put_draft(
         &self,
         session: &ConnectSession,
+        browser: [u8; 32],
         draft: Option<&Draft>,
         now: Timestamp,
     ) -> Result<Option<(u64, Option<Draft>)>> {
@@ -187,37 +192,43 @@ impl Store {
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        let sealed = draft.map(|draft| {
-            let profile = draft.profile.map_or_else(String::new, |id| id.to_string());
-            let app = draft.own_app.as_ref().map(app_out);
-            let text = parts_out(&[
-                &credential_out(&draft.credential),
-                profile.as_bytes(),
-                app.as_ref().map_or(&[][..], |app| app.as_slice()),
-                &draft.meta,
-            ]);
-            vault.seal(Field::Draft, "", &text)
-        });
+        let sealed = draft.map(|draft| draft_out(&vault, draft));
         let mut tx = self.db.begin().await?;
-        // What it gives is what is replaced: from here on nobody else changes it.
-        let row: Option<(i64, Option<Vec<u8>>)> = tx
+        // Whoever else would change a draft of this session waits from here on.
+        let row: Option<(i64,)> = tx
             .fetch_one(
                 "update connect_sessions set draft = draft + 1
                  where project = $1 and number = $2 and expires_at > $3
                      and (used_at is null or is_multiple = 1)
-                 returning draft, sealed_draft",
+                 returning draft",
                 [(&session.project).into(), session.number.into(), now.into()],
             )
             .await?;
-        let Some((number, former)) = row else {
+        let Some((number,)) = row else {
             return Ok(None);
         };
+        let former: Option<(Option<Vec<u8>>,)> = tx
+            .fetch_one(
+                "select sealed_draft from connect_browsers
+                 where session = $1 and browser_digest = $2",
+                [session.number.into(), browser.to_vec().into()],
+            )
+            .await?;
+        if sealed.is_some() {
+            check_waiting(&mut tx, session.number, browser).await?;
+        }
+        let former = former.and_then(|(sealed,)| sealed);
         let former = former.map(|sealed| draft_in(&vault, &sealed)).transpose()?;
         tx.execute(
-            "update connect_sessions set sealed_draft = $3 where project = $1 and number = $2",
+            "insert into connect_browsers (session, project, browser_digest, draft, sealed_draft)
+             values ($1, $2, $3, $4, $5)
+             on conflict (session, browser_digest)
+             do update set draft = excluded.draft, sealed_draft = excluded.sealed_draft",
             [
-                (&session.project).into(),
                 session.number.into(),
+                (&session.project).into(),
+                browser.to_vec().into(),
+                Arg::Int(Some(number)),
                 sealed.into(),
             ],
         )
@@ -226,14 +237,18 @@ impl Store {
         Ok(Some((count_in(number)?, former)))
     }
 
-    /// What waits to be saved, with its number.
-    pub async fn draft(&self, session: &ConnectSession) -> Result<Option<(u64, Draft)>> {
+    /// The draft of this browser that waits to be saved, with its number.
+    pub async fn draft(
+        &self,
+        session: &ConnectSession,
+        browser: [u8; 32],
+    ) -> Result<Option<(u64, Draft)>> {
         let row: Option<(i64, Option<Vec<u8>>)> = self
             .db
             .fetch_one(
-                "select draft, sealed_draft from connect_sessions
-                 where project = $1 and number = $2",
-                [(&session.project).into(), session.number.into()],
+                "select draft, sealed_draft from connect_browsers
+                 where session = $1 and browser_digest = $2",
+                [session.number.into(), browser.to_vec().into()],
             )
             .await?;
         let Some((number, Some(sealed))) = row else {
@@ -246,21 +261,41 @@ impl Store {
         Ok(Some((count_in(number)?, draft_in(&vault, &sealed)?)))
     }
 
-    /// What waits in sessions that have ended, where nobody can save it any more. What cannot be
-    /// opened is left out.
+    /// The account that this browser has linked last by the session.
+    pub async fn linked_by(
+        &self,
+        session: &ConnectSession,
+        browser: [u8; 32],
+    ) -> Result<Option<AccountId>> {
+        let row: Option<(Option<String>,)> = self
+            .db
+            .fetch_one(
+                "select linked_account from connect_browsers
+                 where session = $1 and browser_digest = $2",
+                [session.number.into(), browser.to_vec().into()],
+            )
+            .await?;
+        let account = row.and_then(|(account,)| account);
+        account.as_deref().map(id_in).transpose()
+    }
+
+    /// The drafts of sessions that have ended or were used up: nobody can save them any more. Those
+    /// that cannot be opened are left out.
     pub async fn ended_drafts(&self, now: Timestamp) -> Result<Vec<EndedDraft>> {
-        let rows: Vec<(String, i64, Vec<u8>)> = self
+        let rows: Vec<(String, i64, i64, Vec<u8>)> = self
             .db
             .fetch(
-                "select project, number, sealed_draft from connect_sessions
-                 where expires_at <= $1 and sealed_draft is not null
-                 order by expires_at desc limit 100",
+                "select b.project, b.session, b.draft, b.sealed_draft
+                 from connect_browsers b join connect_sessions s on s.number = b.session
+                 where b.sealed_draft is not null
+                     and (s.expires_at <= $1 or (s.used_at is not null and s.is_multiple = 0))
+                 order by s.expires_at desc limit 100",
                 [now.into()],
             )
             .await?;
         let mut ended = Vec::new();
-        for (project, number, sealed) in rows {
-            let (project, session) = (project_in(&project)?, count_in(number)?);
+        for (project, session, number, sealed) in rows {
+            let (project, session) = (project_in(&project)?, count_in(session)?);
             let opened = match self.vault_of_session(&project, session).await {
                 Ok(Some(vault)) => draft_in(&vault, &sealed),
                 Ok(None) => continue,
@@ -270,22 +305,24 @@ impl Store {
                 Ok(draft) => ended.push(EndedDraft {
                     project,
                     session,
+                    number: count_in(number)?,
                     draft,
                 }),
                 Err(error) => {
-                    tracing::warn!(%project, session, %error, "what a connect session left cannot be read");
+                    tracing::warn!(%project, session, %error, "draft of a connect session unreadable");
                 }
             }
         }
         Ok(ended)
     }
 
-    /// Forgets what a session that has ended left.
+    /// Forgets the draft of a session that has ended.
     pub async fn forget_ended_draft(&self, ended: &EndedDraft) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.execute(
-            "update connect_sessions set sealed_draft = null where project = $1 and number = $2",
-            [(&ended.project).into(), ended.session.into()],
+            "update connect_browsers set sealed_draft = null
+             where session = $1 and draft = $2",
+            [ended.session.into(), ended.number.into()],
         )
         .await?;
         tx.commit().await
@@ -484,20 +521,20 @@ pub(super) async fn use_up(
     let used = tx
         .execute(
             "update connect_sessions
-             set used_at = $4, linked_account = $3, sealed_draft = null
+             set used_at = $4, linked_account = $3
              where project = $1 and number = $2 and expires_at > $4
-                 and (used_at is null or is_multiple = 1)
-                 and draft = $5 and sealed_draft is not null",
-            [
-                project.into(),
-                number.into(),
-                account.into(),
-                now.into(),
-                draft.into(),
-            ],
+                 and (used_at is null or is_multiple = 1)",
+            [project.into(), number.into(), account.into(), now.into()],
         )
         .await?;
-    if used == 0 {
+    let saved = tx
+        .execute(
+            "update connect_browsers set sealed_draft = null, linked_account = $3
+             where session = $1 and draft = $2 and sealed_draft is not null",
+            [number.into(), draft.into(), account.into()],
+        )
+        .await?;
+    if used == 0 || saved == 0 {
         return Err(Error::new(
             Kind::ConnectSessionInvalid,
             "this invitation was used, or has ended, or something else waits to be saved",
@@ -506,6 +543,37 @@ pub(super) async fn use_up(
     let session = Subject::new(SubjectKind::ConnectSession, number);
     let linked = Event::new(by, Action::ConnectSessionLinked, session).with("account", account);
     Ok(Some(linked))
+}
+
+/// Drafts of other browsers that may wait in a session. Each one was proven with the provider.
+const OTHER_DRAFTS: i64 = 10;
+
+async fn check_waiting(tx: &mut Tx, session: u64, browser: [u8; 32]) -> Result<()> {
+    let others: Option<(i64,)> = tx
+        .fetch_one(
+            "select count(*) from connect_browsers
+             where session = $1 and browser_digest <> $2 and sealed_draft is not null",
+            [session.into(), browser.to_vec().into()],
+        )
+        .await?;
+    if others.is_some_and(|(others,)| others >= OTHER_DRAFTS) {
+        let message = "too many browsers have a credential waiting in this connect session";
+        return Err(Error::new(Kind::RateLimited, message)
+            .with_retry_after(std::time::Duration::from_secs(60)));
+    }
+    Ok(())
+}
+
+fn draft_out(vault: &Vault<'_>, draft: &Draft) -> Vec<u8> {
+    let profile = draft.profile.map_or_else(String::new, |id| id.to_string());
+    let app = draft.own_app.as_ref().map(app_out);
+    let text = parts_out(&[
+        &credential_out(&draft.credential),
+        profile.as_bytes(),
+        app.as_ref().map_or(&[][..], |app| app.as_slice()),
+        &draft.meta,
+    ]);
+    vault.seal(Field::Draft, "", &text)
 }
 
 fn session_in(vault: &Vault<'_>, row: SessionRow) -> Result<ConnectSession> {

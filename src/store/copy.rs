@@ -15,7 +15,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// What is copied, in an order in which each row finds what it refers to.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "key_checks",
     "retired_keys",
     "projects",
@@ -26,6 +26,7 @@ const TABLES: [&str; 14] = [
     "accounts",
     "credentials",
     "connect_sessions",
+    "connect_browsers",
     "authorizations",
     "walks",
     "directories",

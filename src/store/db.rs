@@ -7,8 +7,8 @@ use std::{path::Path, time::Duration};
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::{
-    AssertSqlSafe, Connection, Encode, FromRow, PgPool, Postgres, Row, Sqlite, SqlitePool,
-    Transaction, Type,
+    AssertSqlSafe, Connection, Encode, FromRow, PgPool, Postgres, Row, SqlSafeStr, SqlStr, Sqlite,
+    SqlitePool, Transaction, Type,
     encode::IsNull,
     error::{BoxDynError, DatabaseError},
     postgres::{PgArgumentBuffer, PgDatabaseError, PgRow, PgTypeInfo},
@@ -19,7 +19,10 @@ use sqlx::{
 };
 use tokio::runtime::Handle;
 
-use super::condition::{Condition, Fault};
+use super::{
+    condition::{Condition, Fault},
+    workload::{LOOKUP_CONNECTIONS, Place, Workload, Workloads},
+};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
@@ -31,6 +34,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long SQLite itself waits for the lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
+/// How long PostgreSQL may take to answer a statement that reads, until its connection is dropped:
+/// longer than the limit that the server keeps itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(70);
+/// The same for a look-up, which waits for no other statement.
+const LOOKUP_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Held while it changes, or matters, which ring key wraps: a number that no other application is
 /// likely to lock.
 const RING_LOCK: i64 = 0x726f_6c65_7269_6e67;
@@ -57,16 +65,19 @@ enum Backend<S, P> {
 /// The pools of one database, and what is known of its condition.
 #[derive(Debug, Clone)]
 pub(super) struct Db {
-    pools: Backend<SqlitePools, PostgresPool>,
+    pools: Backend<SqlitePools, PostgresPools>,
     condition: Condition,
+    workloads: Workloads,
+    workload: Workload,
 }
 
-/// Connections to PostgreSQL, all of them opened on one runtime. A socket lives as long as the
+/// The connections to PostgreSQL, all of them opened on one runtime. A socket lives as long as the
 /// runtime that opened it; a server's threads each have one of their own, which ends before the
 /// last thing is written.
 #[derive(Debug, Clone)]
-pub(super) struct PostgresPool {
-    pool: PgPool,
+pub(super) struct PostgresPools {
+    general: PgPool,
+    lookups: PgPool,
     runtime: Handle,
     mode: PoolMode,
 }
@@ -94,11 +105,12 @@ pub(super) const BEGIN_IN_TRANSACTION_MODE: &str = "begin isolation level read c
      set local idle_in_transaction_session_timeout = '10s'; set local lock_timeout = '10s'; \
      set local statement_timeout = '60s'; set local synchronous_commit = on";
 
-impl PostgresPool {
-    /// Opens its connections on the current runtime.
-    pub(super) fn new(pool: PgPool, mode: PoolMode) -> Self {
+impl PostgresPools {
+    /// Opens their connections on the current runtime.
+    pub(super) fn new(general: PgPool, lookups: PgPool, mode: PoolMode) -> Self {
         Self {
-            pool,
+            general,
+            lookups,
             runtime: Handle::current(),
             mode,
         }
@@ -106,9 +118,49 @@ impl PostgresPool {
 
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         match self.mode {
-            PoolMode::Session => self.pool.begin().await,
-            PoolMode::Transaction => self.pool.begin_with(BEGIN_IN_TRANSACTION_MODE).await,
+            PoolMode::Session => self.general.begin().await,
+            PoolMode::Transaction => self.general.begin_with(BEGIN_IN_TRANSACTION_MODE).await,
         }
+    }
+
+    async fn fetch_all<T: Record>(
+        &self,
+        sql: Sql,
+        args: Vec<Arg>,
+        workload: &Workload,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let (pool, answer_within) = if workload.is_lookup() {
+            (&self.lookups, LOOKUP_ANSWER_WITHIN)
+        } else {
+            (&self.general, ANSWER_WITHIN)
+        };
+        let mut connection = pool.acquire().await?;
+        let persistent = sql.is_fixed() && self.mode.keeps_statements();
+        let query = args
+            .into_iter()
+            .fold(sqlx::query_as(sql), |query, arg| query.bind(arg));
+        let answer = async {
+            if self.mode.keeps_statements() {
+                return query
+                    .persistent(persistent)
+                    .fetch_all(&mut *connection)
+                    .await;
+            }
+            let mut tx = connection.begin_with(BEGIN_IN_TRANSACTION_MODE).await?;
+            let rows = query.persistent(false).fetch_all(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(rows)
+        };
+        if let Ok(found) = tokio::time::timeout(answer_within, answer).await {
+            return found;
+        }
+        // Its socket is closed, so that nobody meets a connection in the midst of a statement.
+        drop(connection.detach());
+        let message = "the database does not answer";
+        Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            message,
+        )))
     }
 }
 
@@ -118,6 +170,7 @@ impl PostgresPool {
 pub(super) struct SqlitePools {
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    lookups: SqlitePool,
 }
 
 /// A transaction that may write. Dropped without [`commit`](Self::commit), it changes nothing.
@@ -126,6 +179,29 @@ pub(super) struct Tx {
     condition: Condition,
     keeps_statements: bool,
     has_written: bool,
+    _place: Place,
+}
+
+/// The text of a statement.
+enum Sql {
+    Fixed(&'static str),
+    /// Put together here, from names that are ours; it is not prepared for another time.
+    Built(String),
+}
+
+impl Sql {
+    const fn is_fixed(&self) -> bool {
+        matches!(self, Self::Fixed(_))
+    }
+}
+
+impl SqlSafeStr for Sql {
+    fn into_sql_str(self) -> SqlStr {
+        match self {
+            Self::Fixed(sql) => sql.into_sql_str(),
+            Self::Built(sql) => AssertSqlSafe(sql).into_sql_str(),
+        }
+    }
 }
 
 /// What comes out of a query: tuples of text, integers and bytes.
@@ -143,13 +219,34 @@ impl Db {
         Self {
             pools: Backend::Sqlite(pools),
             condition,
+            // Half of the readers, and one that waits for the writer.
+            workloads: Workloads::new(2, 1),
+            workload: Workload::default(),
         }
     }
 
-    pub(super) fn postgres(pool: PostgresPool, condition: Condition) -> Self {
+    pub(super) fn postgres(pools: PostgresPools, condition: Condition) -> Self {
         Self {
-            pools: Backend::Postgres(pool),
+            pools: Backend::Postgres(pools),
             condition,
+            // Half of the connections, since reads and writes share them.
+            workloads: Workloads::new(3, 2),
+            workload: Workload::default(),
+        }
+    }
+
+    /// The same database, for the requests of a project.
+    #[must_use]
+    pub(super) fn for_project(&self, project: &ProjectId) -> Self {
+        self.for_workload(self.workloads.of_project(project))
+    }
+
+    /// The same database, for other work.
+    #[must_use]
+    pub(super) fn for_workload(&self, workload: Workload) -> Self {
+        Self {
+            workload,
+            ..self.clone()
         }
     }
 
@@ -164,6 +261,7 @@ impl Db {
     /// state that the pool does not see. For the same reason, no time-out and no `select!`
     /// may ever go around the inside of this.
     pub(super) async fn begin(&self) -> Result<Tx> {
+        let place = self.workloads.to_write(&self.workload).await?;
         let mut keeps_statements = true;
         let begun = match self.pools.clone() {
             // IMMEDIATE, since a transaction that reads first and then writes is refused at once
@@ -172,10 +270,10 @@ impl Db {
                 let begun = pools.writer.begin_with("begin immediate").await;
                 begun.map(Backend::Sqlite)
             }),
-            Backend::Postgres(pool) => {
-                keeps_statements = pool.mode.keeps_statements();
-                let runtime = pool.runtime.clone();
-                runtime.spawn(async move { pool.begin().await.map(Backend::Postgres) })
+            Backend::Postgres(pools) => {
+                keeps_statements = pools.mode.keeps_statements();
+                let runtime = pools.runtime.clone();
+                runtime.spawn(async move { pools.begin().await.map(Backend::Postgres) })
             }
         }
         .await
@@ -185,6 +283,7 @@ impl Db {
             condition: self.condition.clone(),
             keeps_statements,
             has_written: false,
+            _place: place,
         })
     }
 
@@ -194,31 +293,39 @@ impl Db {
         sql: &'static str,
         args: [Arg; N],
     ) -> Result<Vec<T>> {
-        let args = args.into_iter();
+        self.fetch_all(Sql::Fixed(sql), args.into()).await
+    }
+
+    async fn fetch_all<T: Record>(&self, sql: Sql, args: Vec<Arg>) -> Result<Vec<T>> {
+        let _place = self.workloads.to_read(&self.workload).await?;
         let found = match self.pools.clone() {
             Backend::Sqlite(pools) => {
-                args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
-                    .fetch_all(&pools.readers)
+                let pool = if self.workload.is_lookup() {
+                    &pools.lookups
+                } else {
+                    &pools.readers
+                };
+                let persistent = sql.is_fixed();
+                args.into_iter()
+                    .fold(sqlx::query_as(sql), |query, arg| query.bind(arg))
+                    .persistent(persistent)
+                    .fetch_all(pool)
                     .await
             }
-            Backend::Postgres(pool) => {
-                let runtime = pool.runtime.clone();
+            Backend::Postgres(pools) => {
+                let (runtime, workload) = (pools.runtime.clone(), self.workload.clone());
                 runtime
-                    .spawn(async move {
-                        let query = args.fold(sqlx::query_as(sql), |query, arg| query.bind(arg));
-                        if pool.mode.keeps_statements() {
-                            return query.fetch_all(&pool.pool).await;
-                        }
-                        let mut tx = pool.begin().await?;
-                        let rows = query.persistent(false).fetch_all(&mut *tx).await?;
-                        tx.commit().await?;
-                        Ok(rows)
-                    })
+                    .spawn(async move { pools.fetch_all(sql, args, &workload).await })
                     .await
                     .map_err(Error::internal)?
             }
         };
         heard(&self.condition, found, Asked::ToRead)
+    }
+
+    /// As [`fetch`](Self::fetch), of a statement that was put together here, from names that are ours.
+    pub(super) async fn fetch_any<T: Record>(&self, sql: String, args: Vec<Arg>) -> Result<Vec<T>> {
+        self.fetch_all(Sql::Built(sql), args).await
     }
 
     /// The row of a query that reads and finds at most one.
@@ -249,10 +356,13 @@ impl Db {
             Backend::Sqlite(pools) => {
                 // The writer last: the last connection to close folds the log into the file,
                 // which a reader cannot.
+                pools.lookups.close().await;
                 pools.readers.close().await;
                 pools.writer.close().await;
             }
-            Backend::Postgres(PostgresPool { pool, .. }) => pool.close().await,
+            Backend::Postgres(pools) => {
+                tokio::join!(pools.general.close(), pools.lookups.close());
+            }
         }
         self.condition.closed();
     }
@@ -483,11 +593,19 @@ impl SqlitePools {
                     .pragma("secure_delete", "fast"),
             )
             .await?;
+        let options = options.read_only(true);
+        let lookups = pool()
+            .max_connections(LOOKUP_CONNECTIONS)
+            .connect_lazy_with(options.clone());
         let readers = pool()
             .max_connections(READERS)
-            .connect_with(options.read_only(true))
+            .connect_with(options)
             .await?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            readers,
+            lookups,
+        })
     }
 }
 

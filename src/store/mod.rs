@@ -40,10 +40,11 @@ use self::{
     db::{Db, Tx},
     journal::Journal,
     sqlite::SqliteFile,
+    workload::Workload,
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, LiveRing, OpenFault, Place},
+    crypto::{Chance, DataKey, LiveRing, MacKey, OpenFault, Place},
     error::{Error, Kind, Result},
     model::{
         availability::Availability,
@@ -74,6 +75,7 @@ mod secrets;
 mod sqlite;
 mod transfer;
 mod walks;
+mod workload;
 
 pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
@@ -96,6 +98,9 @@ pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use transfer::Parcel;
 pub use walks::{Begun, Committed, Held, Hold, NewDirectory, Retention, WalkCommit};
 
+/// API keys of a project that may be valid at the same time, unless the settings have another number.
+const MAX_LIVE_KEYS: u32 = 200;
+
 /// The database. Clones share its connections.
 #[derive(Clone)]
 pub struct Store {
@@ -113,6 +118,7 @@ pub struct Store {
     clock: Clock,
     chance: Chance,
     retention: Retention,
+    max_live_keys: u32,
     journal_path: Option<PathBuf>,
     /// Where pairs wait that the database does not take; None until this process serves, or where
     /// another has it.
@@ -146,9 +152,33 @@ impl Store {
             clock,
             chance,
             retention: Retention::default(),
+            max_live_keys: MAX_LIVE_KEYS,
             journal_path: None,
             journal: Arc::default(),
         })
+    }
+
+    /// The same store, for the requests of a project: they use a part of its connections.
+    #[must_use]
+    pub fn for_project(&self, project: &ProjectId) -> Self {
+        self.with_db(self.db.for_project(project))
+    }
+
+    /// The same store, for looking up API keys and accounts, which has connections of its own.
+    #[must_use]
+    pub fn for_lookups(&self) -> Self {
+        self.with_db(self.db.for_workload(Workload::Lookup))
+    }
+
+    /// The same store, for callers who have not proven anything, and health checks: they read through a
+    /// part of the connections for look-ups, and write one after the other.
+    #[must_use]
+    pub fn for_unproven(&self) -> Self {
+        self.with_db(self.db.for_workload(Workload::Unproven))
+    }
+
+    fn with_db(&self, db: Db) -> Self {
+        Self { db, ..self.clone() }
     }
 
     /// Has pairs of tokens that the database does not take wait in this folder.
@@ -205,6 +235,13 @@ impl Store {
         self
     }
 
+    /// Has a project have other than the default number of valid API keys at most.
+    #[must_use]
+    pub fn with_max_live_keys(mut self, keys: u32) -> Self {
+        self.max_live_keys = keys;
+        self
+    }
+
     /// Makes this the one process that serves a SQLite file: [`OpenError::InUse`] if there is
     /// another. Opening it beside a server, as the command line does, needs no claim, and neither
     /// does PostgreSQL.
@@ -255,6 +292,15 @@ impl Store {
             Err(error) if self.may_have_missed_a_key(&error).await => key().await,
             outcome => outcome,
         }
+    }
+
+    /// The key that authenticates cursors for the callers of a project.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn mac_key(&self, project: &ProjectId) -> Result<MacKey> {
+        let key = self.data_key(project).await?;
+        key.map(|key| key.mac_key()).ok_or_else(no_such_project)
     }
 
     /// As [`data_key`](Self::data_key), inside a transaction.

@@ -119,6 +119,11 @@ fn migrations() -> Migrator {
             "held_walks",
             include_str!("migrations/0007_held_walks.sql"),
         ),
+        migration(
+            11,
+            "connect_browsers",
+            include_str!("migrations/0011_connect_browsers.sql"),
+        ),
     ]);
     // Whoever migrates holds a lock of ours already.
     migrator.set_locking(false);

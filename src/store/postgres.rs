@@ -18,8 +18,9 @@ use url::{Host, Url};
 
 use super::{
     condition::Condition,
-    db::{BEGIN_IN_TRANSACTION_MODE, Db, PoolMode, PostgresPool},
+    db::{BEGIN_IN_TRANSACTION_MODE, Db, PoolMode, PostgresPools},
     open::{OpenError, Opening, OpeningConnection},
+    workload::LOOKUP_CONNECTIONS,
 };
 use crate::{
     clock::Clock,
@@ -168,26 +169,26 @@ pub(super) async fn open(
     let closed = connection.close().await;
     closed.map_err(|source| target.fault(source))?;
     let condition = Condition::new(clock.clone());
-    let (before, after) = (condition.clone(), condition.clone());
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // Below, and only of a connection that may still be used: one that leads to a server that
-        // is gone does not answer.
-        .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
-            let is_current = before.is_current(meta.age);
-            Box::pin(async move { Ok(is_current && connection.ping().await.is_ok()) })
-        })
-        .after_release(move |_, meta| {
-            let is_current = after.is_current(meta.age);
-            Box::pin(async move { Ok(is_current) })
-        })
-        .connect_lazy_with(target.options());
-    Ok(Db::postgres(
-        PostgresPool::new(pool, target.mode),
-        condition,
-    ))
+    let pool = |connections| {
+        let (before, after) = (condition.clone(), condition.clone());
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Below, and only of a connection that may still be used: one that leads to a server that
+            // is gone does not answer.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                let is_current = before.is_current(meta.age);
+                Box::pin(async move { Ok(is_current && connection.ping().await.is_ok()) })
+            })
+            .after_release(move |_, meta| {
+                let is_current = after.is_current(meta.age);
+                Box::pin(async move { Ok(is_current) })
+            })
+            .connect_lazy_with(target.options())
+    };
+    let pools = PostgresPools::new(pool(CONNECTIONS), pool(LOOKUP_CONNECTIONS), target.mode);
+    Ok(Db::postgres(pools, condition))
 }
 
 /// What [`Opening::inspect`] finds.

@@ -251,11 +251,29 @@ impl Store {
     }
 
     /// Stores a new API key.
+    ///
+    /// # Errors
+    /// `too_many_keys` if the project has as many valid ones as it may.
     pub async fn insert_key(&self, key: &ApiKey, by: Actor) -> Result<()> {
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let mut tx = self.db.begin().await?;
-        if !tx.hold_project(&key.project).await? {
+        // Of two keys that are made at once, the second one counts the first.
+        if !tx.lock_project(&key.project).await? {
             return Err(no_such_project());
+        }
+        let live: Option<(i64,)> = tx
+            .fetch_one(
+                "select count(*) from api_keys
+                 where project = $1 and revoked_at is null
+                     and (expires_at is null or expires_at > $2)",
+                [(&key.project).into(), key.created_at.into()],
+            )
+            .await?;
+        if live.is_some_and(|(live,)| live >= i64::from(self.max_live_keys)) {
+            return Err(Error::new(
+                Kind::TooManyKeys,
+                format!("this project has {} valid API keys", self.max_live_keys),
+            ));
         }
         tx.execute(
             "insert into api_keys

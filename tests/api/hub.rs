@@ -235,7 +235,8 @@ async fn an_invitation_that_two_open_at_once_makes_one_link() {
     ];
     let member = world.simulator.announcement().tokens.member.clone();
     second.bring(&world, &member).await.leads();
-    // What the first looked at is not what waits: it must look again.
+    first.bring(&world, &member).await.leads();
+    // Another draft than the one that was looked at waits now: look again.
     let again = first.post("/connect/review", &old).await;
     assert_eq!(again.leads(), "/connect/review");
     assert!(world.accounts().await.is_empty());
@@ -248,7 +249,7 @@ async fn an_invitation_that_two_open_at_once_makes_one_link() {
         ("decision", "save"),
     ];
     let page = first.get("/connect/review").await;
-    let token = page.input("form_token");
+    let (draft, token) = (page.input("draft"), page.input("form_token"));
     let own = [
         ("form_token", token.as_str()),
         ("draft", draft.as_str()),
@@ -521,7 +522,7 @@ async fn every_answer_says_what_it_may_do_and_nobody_keeps_it() {
         assert_eq!(opened.header(name), Some(value));
     }
     let set = opened.header("set-cookie").unwrap();
-    for part in ["; HttpOnly", "; SameSite=Lax", "; Path=/connect;"] {
+    for part in ["; HttpOnly", "; SameSite=Lax", "; Path=/;"] {
         assert!(set.contains(part), "{set}");
     }
     assert!(!set.contains("Secure"), "this world has no TLS: {set}");
@@ -611,6 +612,61 @@ async fn every_answer_says_what_it_may_do_and_nobody_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_draft_belongs_to_the_browser_that_proved_it() {
+    let world = World::new().await;
+    world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut owner = Browser::open(&world, &link).await;
+    owner.bring(&world, &world.admin_token()).await.leads();
+    let review = owner.get("/connect/review").await;
+    let draft = review.input("draft");
+
+    // Another browser with the same link sees nothing of it, and can neither save nor cancel it.
+    let mut other = Browser::open(&world, &link).await;
+    assert_eq!(other.get("/connect/review").await.leads(), "/connect");
+    let decide = async |browser: &mut Browser, decision: &str| {
+        let fields = [("draft", draft.as_str()), ("decision", decision)];
+        let reply = browser.fill("/connect/token", "/connect/review", &fields);
+        reply.await.leads().to_owned()
+    };
+    assert_eq!(decide(&mut other, "save").await, "/connect/review");
+    decide(&mut other, "cancel").await;
+    assert!(world.accounts().await.is_empty());
+    assert_eq!(owner.get("/connect/review").await.input("draft"), draft);
+
+    // What it brings itself is its own.
+    other.bring(&world, &world.admin_token()).await.leads();
+    assert_ne!(other.get("/connect/review").await.input("draft"), draft);
+    assert_eq!(owner.get("/connect/review").await.input("draft"), draft);
+
+    // The used link shows its account to the browser that linked it, and to no other.
+    assert_eq!(decide(&mut owner, "save").await, "/connect/progress");
+    assert_eq!(world.accounts().await.len(), 1);
+    let account = world.accounts().await[0]["id"].as_str().unwrap().to_owned();
+    world.walk(&account).await;
+    owner.get("/connect/done").await.says(200, "is connected");
+    let mut made_up = Browser::new(&world);
+    let token = link.rsplit('/').next().unwrap();
+    made_up.cookie = Some(format!("rolecall-connect={token}.{}", "x".repeat(43)));
+    for browser in [&mut other, &mut made_up] {
+        for path in [
+            "/connect",
+            "/connect/review",
+            "/connect/progress",
+            "/connect/progress.json",
+            "/connect/done",
+        ] {
+            let shown = browser.get(path).await;
+            if shown.status == 303 {
+                assert_eq!(shown.leads(), "/connect/progress");
+                continue;
+            }
+            shown.says(410, "used");
+        }
+    }
+}
+
+#[tokio::test]
 async fn behind_tls_the_cookie_is_for_tls_alone() {
     let world = World::with(Plan {
         settings: vec![("server.public_url", "\"https://link.example.com\"")],
@@ -622,7 +678,7 @@ async fn behind_tls_the_cookie_is_for_tls_alone() {
     let mut browser = Browser::new(&world);
     let opened = browser.get(token).await;
     let set = opened.header("set-cookie").unwrap();
-    assert!(set.starts_with("__Secure-rolecall-connect="), "{set}");
+    assert!(set.starts_with("__Host-rolecall-connect="), "{set}");
     assert!(set.contains("; Secure"), "{set}");
     // Ours is the origin that browsers see, not the one that is listened at.
     let page = browser.get("/connect/token").await;

@@ -143,6 +143,60 @@ async fn every_answer_to_a_key_tells_what_is_left_whatever_the_answer() {
 }
 
 #[tokio::test]
+async fn the_keys_of_a_project_share_its_quota() {
+    let world = World::with(Plan {
+        settings: vec![
+            ("server.requests_per_minute_per_key", "2"),
+            ("server.requests_per_minute_per_project", "5"),
+        ],
+        ..Plan::default()
+    })
+    .await;
+    let reply = world.get("/accounts").await;
+    assert_eq!(
+        reply.header("ratelimit-policy"),
+        Some("\"key\";q=2;w=60, \"project\";q=5;w=60")
+    );
+    assert_eq!(
+        reply.header("ratelimit"),
+        Some("\"key\";r=1;t=30, \"project\";r=4;t=12")
+    );
+    world.get("/accounts").await.expect(200);
+    // A key without requests left costs its project nothing.
+    for _ in 0..10 {
+        let reply = world.get("/accounts").await;
+        reply.refused(429, "rate_limited");
+        let told = reply.header("ratelimit").unwrap();
+        assert!(
+            told.starts_with("\"key\";r=0;") && !told.contains("project"),
+            "{told}"
+        );
+    }
+    let second = world.key_of("one", &[Scope::AccountsRead]).await;
+    for _ in 0..2 {
+        ask(&world, &second, Method::GET, "/accounts")
+            .await
+            .expect(200);
+    }
+    let third = world.key_of("one", &[Scope::AccountsRead]).await;
+    ask(&world, &third, Method::GET, "/accounts")
+        .await
+        .expect(200);
+    let spent = ask(&world, &third, Method::GET, "/accounts").await;
+    let refused = spent.refused(429, "rate_limited");
+    assert!(
+        refused["message"].as_str().unwrap().contains("project"),
+        "{refused}"
+    );
+    assert!(spent.header("retry-after").is_some());
+    // Another project has all of its own.
+    let neighbor = world.project("two", &[Scope::AccountsRead]).await;
+    ask(&world, &neighbor, Method::GET, "/accounts")
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
 async fn without_a_limit_nothing_is_told() {
     let world = limited("0").await;
     let reply = world.get("/accounts").await;

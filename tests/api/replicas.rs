@@ -1,6 +1,6 @@
 //! Two processes on one PostgreSQL database: one of them for whoever asks, whichever answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -333,4 +333,46 @@ async fn a_wait_that_the_provider_asks_of_one_is_kept_by_the_other() {
     let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!((100..=120).contains(&wait), "{wait}");
     assert_eq!(world.provider_calls().await, calls);
+}
+
+/// A revocation elsewhere is seen although each answer of the store takes longer than a request waits
+/// for it.
+#[tokio::test]
+async fn a_revoked_key_does_not_outlive_a_slow_store() {
+    let Some(world) = World::with_remote_store(Plan::default()).await else {
+        return;
+    };
+    let other = world.another().await;
+    let key = world.key_of("one", &[Scope::AccountsRead]).await;
+    let bearer = format!("Bearer {key}");
+    let authorization = [("authorization", bearer.as_str())];
+    let ask = async || {
+        world
+            .send(Method::GET, "/connectors/meta", &authorization, None)
+            .await
+    };
+    ask().await.expect(200);
+    world.remote().relay.delay(Duration::from_millis(400));
+    let id = key.split('_').nth(1).unwrap();
+    let path = format!("/api_keys/{}", uuid::Uuid::parse_str(id).unwrap());
+    let own = format!("Bearer {}", world.key);
+    let revoked = world
+        .send_to(
+            &other.base,
+            Method::DELETE,
+            &path,
+            &[("authorization", &own)],
+            None,
+        )
+        .await;
+    revoked.expect(200);
+    let revoked_at = Instant::now();
+    // Without a pause, so that a look-up is always under way.
+    while ask().await.status == 200 {
+        let accepted_for = revoked_at.elapsed();
+        assert!(accepted_for < Duration::from_secs(10), "{accepted_for:?}");
+    }
+    for _ in 0..20 {
+        ask().await.refused(401, "unauthorized");
+    }
 }

@@ -693,6 +693,7 @@ async fn serve(
         ("store.url", url.as_str()),
         ("store.journal", journal.as_str()),
         ("server.requests_per_minute_per_key", "0"),
+        ("server.requests_per_minute_per_project", "0"),
         ("provider.rate_limit", "0"),
         ("walk.held_confirmed_after_seconds", "0"),
         ("provider.loopback_base_urls", "true"),

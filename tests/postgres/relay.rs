@@ -1,10 +1,14 @@
 //! Stands before a PostgreSQL server, and can be led elsewhere or cut.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 /// Passes every byte on to one server, or to another from some moment on, or to nobody.
@@ -24,6 +28,8 @@ struct State {
     /// None while it is cut.
     server: Option<SocketAddr>,
     open: Vec<TcpStream>,
+    /// How long the server's bytes are kept back, in milliseconds.
+    delay: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -34,6 +40,7 @@ impl Relay {
         let state = Arc::new(Mutex::new(State {
             server: Some(server),
             open: Vec::new(),
+            delay: Arc::default(),
         }));
         let relay = Self {
             address,
@@ -53,6 +60,16 @@ impl Relay {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on each answer of the server comes so much later, also on connections that are open.
+    pub fn delay(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap();
+        self.state
+            .lock()
+            .unwrap()
+            .delay
+            .store(millis, Ordering::Relaxed);
     }
 
     /// From now on connections lead here, or nowhere. What becomes of the open ones is another
@@ -78,12 +95,28 @@ fn accept(state: &Mutex<State>, client: TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     state.open.push(client.try_clone()?);
     state.open.push(server.try_clone()?);
-    for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+    let none = Arc::default();
+    for (from, to, delay) in [
+        (client.try_clone()?, server.try_clone()?, none),
+        (server, client, Arc::clone(&state.delay)),
+    ] {
         thread::spawn(move || {
-            let _ = io::copy(&mut from, &mut to);
+            let _ = pass(&from, &to, &delay);
             let _ = to.shutdown(Shutdown::Both);
             let _ = from.shutdown(Shutdown::Both);
         });
     }
     Ok(())
+}
+
+fn pass(mut from: &TcpStream, mut to: &TcpStream, delay: &AtomicU64) -> io::Result<()> {
+    let mut bytes = [0; 16 * 1024];
+    loop {
+        let read = from.read(&mut bytes)?;
+        if read == 0 {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(delay.load(Ordering::Relaxed)));
+        to.write_all(&bytes[..read])?;
+    }
 }

@@ -321,6 +321,7 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
         ("walk.held_confirmed_after_seconds", "0"),
         ("directory.keep_superseded_seconds", "86400"),
         ("server.requests_per_minute_per_key", "0"),
+        ("server.requests_per_minute_per_project", "0"),
         ("provider.rate_limit", rate_limit.as_str()),
         ("provider.loopback_base_urls", "true"),
         // These pass in real time.

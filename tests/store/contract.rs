@@ -200,6 +200,9 @@ pub const ALL: &[(&str, Contract)] = &[
     ("an invitation makes one link", |w| {
         Box::pin(credentials::an_invitation_makes_one_link(w))
     }),
+    ("a draft belongs to one browser", |w| {
+        Box::pin(credentials::a_draft_belongs_to_one_browser(w))
+    }),
     ("a sign-in comes back once, and to who set out", |w| {
         Box::pin(credentials::a_sign_in_comes_back_once(w))
     }),

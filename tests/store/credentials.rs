@@ -631,8 +631,10 @@ pub async fn an_invitation_makes_one_link(world: World) {
         own_app: Some(app()),
         meta: b"what was found".to_vec(),
     };
+    let browser = [1; 32];
     let put = async |what: Option<&Draft>| {
-        let put = store.put_draft(&session, what, clock.now()).await.unwrap();
+        let put = store.put_draft(&session, browser, what, clock.now()).await;
+        let put = put.unwrap();
         let (number, former) = put.unwrap();
         let former = former.map(|former| {
             let token = former.credential.access_token();
@@ -683,11 +685,72 @@ pub async fn an_invitation_makes_one_link(world: World) {
     assert!(!used.is_open_at(clock.now()));
     assert!(used.linked_account.is_some());
     // What was saved is the account's: nobody is given it to revoke.
-    let put = store.put_draft(&session, None, clock.now()).await;
+    let put = store.put_draft(&session, browser, None, clock.now()).await;
     assert!(put.unwrap().is_none());
+    let account = used.linked_account;
+    assert_eq!(store.linked_by(&session, browser).await.unwrap(), account);
+    assert_eq!(store.linked_by(&session, [2; 32]).await.unwrap(), None);
 
     store.forget_ended_sessions(Timestamp::MAX).await.unwrap();
     assert_eq!(store.connect_session([7; 32]).await.unwrap(), None);
+}
+
+/// A draft is nobody's but the browser's that proved it, and its session's end leaves none behind.
+pub async fn a_draft_belongs_to_one_browser(world: World) {
+    let World { store, clock, .. } = &world;
+    let own = world.project("own").await;
+    let session = invitation(&world, &own, 7);
+    store
+        .insert_connect_session(&session, [7; 32], Actor::Operator)
+        .await
+        .unwrap();
+    let draft = |number: u32| Draft {
+        credential: Credential::OAuth(pair(number, &world)),
+        profile: None,
+        own_app: Some(app()),
+        meta: Vec::new(),
+    };
+    let put = async |browser: u8, what: Option<&Draft>| {
+        store
+            .put_draft(&session, [browser; 32], what, clock.now())
+            .await
+    };
+    let (own_number, _) = put(1, Some(&draft(1))).await.unwrap().unwrap();
+    // Another browser's draft replaces nothing, and neither does its cancel.
+    let (_, former) = put(2, Some(&draft(2))).await.unwrap().unwrap();
+    assert!(former.is_none());
+    let (_, former) = put(3, None).await.unwrap().unwrap();
+    assert!(former.is_none());
+    let waiting = store.draft(&session, [1; 32]).await.unwrap();
+    assert_eq!(waiting.unwrap().0, own_number);
+    assert!(store.draft(&session, [3; 32]).await.unwrap().is_none());
+    // So many browsers and no more: those that wait go on, and the next one is refused.
+    for browser in 4..=11 {
+        put(browser, Some(&draft(1))).await.unwrap();
+    }
+    let refused = put(13, Some(&draft(1))).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::RateLimited);
+    put(1, Some(&draft(3))).await.unwrap().unwrap();
+    put(11, None).await.unwrap();
+    put(13, Some(&draft(1))).await.unwrap();
+
+    // Used up by one, the session leaves the drafts of the others to be revoked.
+    assert!(store.ended_drafts(clock.now()).await.unwrap().is_empty());
+    let (number, _) = put(2, Some(&draft(4))).await.unwrap().unwrap();
+    let credential = crate::world::credential();
+    let grant = Grant {
+        draft: Some(number),
+        ..Grant::personal(&credential)
+    };
+    let account = world.new_account(&own);
+    let by = Actor::ConnectSession(7);
+    store.insert_account(&account, &grant, by).await.unwrap();
+    let ended = store.ended_drafts(clock.now()).await.unwrap();
+    assert_eq!(ended.len(), 9);
+    for ended in &ended {
+        store.forget_ended_draft(ended).await.unwrap();
+    }
+    assert!(store.ended_drafts(clock.now()).await.unwrap().is_empty());
 }
 
 pub async fn a_sign_in_comes_back_once(world: World) {

@@ -1,6 +1,12 @@
 //! What PostgreSQL must do besides the contract: opening, keys, what lies in its tables.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use rolecall::{
@@ -398,6 +404,43 @@ async fn a_server_that_went_away_and_is_elsewhere_then_is_found_there() {
     let took = writes_are_back(&world).await;
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(world.store.availability(), Availability::Writable);
+    world.store.close().await;
+}
+
+/// A burst of one project delays neither its neighbor, nor look-ups, nor the process's own work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_asks_too_much_waits_alone() {
+    const BURST: usize = 48;
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let relay = Relay::to(database.address());
+    let url = database.url_at(relay.address());
+    let world = World::open(&url, &ring("a")).await.unwrap();
+    let noisy = world.project("noisy").await;
+    let quiet = world.project("quiet").await;
+    let no_key = world.new_account(&quiet).id.to_string().parse().unwrap();
+    relay.delay(Duration::from_millis(100));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let burst = (0..BURST).map(|_| {
+        let (store, noisy, asked) = (world.store.clone(), noisy.clone(), Arc::clone(&asked));
+        tokio::spawn(async move {
+            let _ = store.for_project(&noisy).accounts(&noisy).await;
+            asked.fetch_add(1, Ordering::SeqCst);
+        })
+    });
+    let burst: Vec<_> = burst.collect();
+    for _ in 0..3 {
+        let neighbor = world.store.for_project(&quiet);
+        neighbor.accounts(&quiet).await.unwrap();
+        world.store.for_lookups().key(no_key).await.unwrap();
+        world.store.for_unproven().ping().await.unwrap();
+        world.store.projects().await.unwrap();
+    }
+    assert!(asked.load(Ordering::SeqCst) < BURST);
+    for each in burst {
+        each.await.unwrap();
+    }
     world.store.close().await;
 }
 

@@ -9,7 +9,7 @@ use rolecall::{
         audit::{Action, Actor, Filter},
         walk::WalkState,
     },
-    store::{Begun, DeletedProject, Grant, NewAuthorization, Verified},
+    store::{Begun, DeletedProject, Draft, Grant, NewAuthorization, Verified},
 };
 
 use secrecy::SecretString;
@@ -33,6 +33,14 @@ pub async fn furnish_everything(world: &World, project: &str) -> Account {
     let session = credentials::invitation(world, own, 7);
     let made = store.insert_connect_session(&session, [7; 32], Actor::Operator);
     made.await.unwrap();
+    let draft = Draft {
+        credential: credential(),
+        profile: None,
+        own_app: None,
+        meta: Vec::new(),
+    };
+    let put = store.put_draft(&session, [1; 32], Some(&draft), world.clock.now());
+    assert!(put.await.unwrap().is_some());
     let authorization = NewAuthorization {
         state_digest: [7; 32],
         project: own,

@@ -20,8 +20,7 @@ impl Gateway {
         let walk = self.walk(own, walk).await?;
         let account = &own.account;
         let suspects = self
-            .0
-            .store
+            .store_of(&account.project)
             .suspects(&account.project, account.id, walk.id)
             .await?;
         match suspects {
@@ -58,8 +57,7 @@ impl Gateway {
         let _judgement = live.judgement.lock().await;
         self.catch_up_now(&live).await?;
         let held = self
-            .0
-            .store
+            .store_of(&account.project)
             .held(&account.project, account.id, walk.id)
             .await?;
         let held = held.ok_or_else(|| self.not_decidable(&walk))?;
@@ -76,8 +74,7 @@ impl Gateway {
         };
         let encoded = directory.encode();
         let committed = self
-            .0
-            .store
+            .store_of(&account.project)
             .commit_walk(WalkCommit {
                 project: &account.project,
                 lineage: None,
@@ -116,8 +113,7 @@ impl Gateway {
         let _judgement = live.judgement.lock().await;
         self.catch_up_now(&live).await?;
         let held = self
-            .0
-            .store
+            .store_of(&account.project)
             .held(&account.project, account.id, walk.id)
             .await?;
         held.ok_or_else(|| self.not_decidable(&walk))?;
@@ -127,8 +123,7 @@ impl Gateway {
             ..walk
         };
         let committed = self
-            .0
-            .store
+            .store_of(&account.project)
             .commit_walk(WalkCommit {
                 project: &account.project,
                 lineage: None,

@@ -233,7 +233,11 @@ impl Gateway {
         let not_found = || Error::new(Kind::WalkNotFound, "this account has no such walk");
         let id: WalkId = id.parse().map_err(|_| not_found())?;
         let account = &own.account;
-        if let Some(stored) = self.0.store.walk(&account.project, account.id, id).await? {
+        if let Some(stored) = self
+            .store_of(&account.project)
+            .walk(&account.project, account.id, id)
+            .await?
+        {
             return Ok(stored);
         }
         let live = self.live(account);
@@ -255,8 +259,7 @@ impl Gateway {
         limit: u32,
     ) -> Result<Vec<Walk>> {
         let account = &own.account;
-        self.0
-            .store
+        self.store_of(&account.project)
             .walks(&account.project, account.id, before, limit)
             .await
     }

@@ -23,7 +23,11 @@ use crate::{
 #[get("/review")]
 pub async fn review_page(desk: Desk) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
-    let Some(review) = desk.gateway.review(&guest.session).await? else {
+    let Some(review) = desk
+        .gateway
+        .review(&guest.session, &guest.kept.browser)
+        .await?
+    else {
         return Ok(see("/connect"));
     };
     let found = &review.found;
@@ -55,12 +59,13 @@ impl Method {
 pub async fn decide(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let form = desk.form(&guest, payload).await?;
+    let browser = &guest.kept.browser;
     if form.text("decision") != "save" {
-        desk.gateway.cancel(&guest.session).await?;
+        desk.gateway.cancel(&guest.session, browser).await?;
         return Ok(see(CANCELLED));
     }
     let draft = form.text("draft").parse().unwrap_or_default();
-    match desk.gateway.save(&guest.session, draft).await {
+    match desk.gateway.save(&guest.session, browser, draft).await {
         Ok(_) => Ok(see("/connect/progress")),
         // Something else waits by now, or nothing: look at that.
         Err(error) if error.kind() == Kind::InvalidBody => Ok(see("/connect/review")),
@@ -71,12 +76,15 @@ pub async fn decide(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusa
     }
 }
 
-/// Whoever has linked, and what.
+/// The browser that has linked, and its account.
 async fn linked(desk: &Desk) -> Result<(Guest, Linked), Refusal> {
     let guest = desk.holder().await?;
-    let linked = desk.gateway.linked(&guest.session).await?;
-    let linked = linked.ok_or(Problem::InvitationUnknown)?;
-    Ok((guest, linked))
+    let (session, browser) = (&guest.session, &guest.kept.browser);
+    if let Some(linked) = desk.gateway.linked(session, browser).await? {
+        return Ok((guest, linked));
+    }
+    desk.check_open(session)?;
+    Err(Problem::InvitationUnknown.into())
 }
 
 fn first_walk(linked: &Linked) -> FirstWalk {

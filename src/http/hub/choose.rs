@@ -160,7 +160,9 @@ async fn try_token(
         return Err(Problem::ProfileDisabled.into());
     }
     let endpoint = endpoint.clone();
-    let tried = desk.gateway.bring_token(&guest.session, endpoint, token);
+    let tried = desk
+        .gateway
+        .bring_token(&guest.session, &guest.kept.browser, endpoint, token);
     match tried.await {
         Ok(_) => Ok(Tried::Good),
         Err(error) if error.kind() == Kind::CredentialRefused => Ok(Tried::Unknown),

@@ -10,9 +10,6 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Below this the cookie is sent, and nowhere else.
-const PATH: &str = "/connect";
-
 /// The length of 256 bits in base64url.
 const LENGTH: usize = 43;
 
@@ -22,11 +19,11 @@ pub struct Kept {
     pub browser: SecretString,
 }
 
-/// Where browsers reach this server over TLS, nothing else may set or see the cookie. It is bound to
-/// a path, so it cannot be of the prefix `__Host-`.
+/// Over TLS, the prefix `__Host-` has browsers take the cookie from this very host alone (RFC 6265bis,
+/// 4.1.3.2), so that no neighboring host puts a browser under a secret of its own.
 fn name(is_secure: bool) -> &'static str {
     if is_secure {
-        "__Secure-rolecall-connect"
+        "__Host-rolecall-connect"
     } else {
         "rolecall-connect"
     }
@@ -59,7 +56,7 @@ impl Kept {
             self.browser.expose_secret()
         );
         Cookie::build(name(is_secure), value)
-            .path(PATH)
+            .path("/")
             .http_only(true)
             .secure(is_secure)
             .same_site(SameSite::Lax)
@@ -106,8 +103,7 @@ mod tests {
         assert_eq!(
             cookie(true),
             format!(
-                "__Secure-rolecall-connect={value}; HttpOnly; SameSite=Lax; Secure; \
-                 Path=/connect; Max-Age=60"
+                "__Host-rolecall-connect={value}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"
             )
         );
         assert!(!cookie(false).contains("Secure"));
@@ -130,7 +126,7 @@ mod tests {
             &good[..good.len() - 1],
             &good.replace('.', ""),
             &good.replace("tt", "t%"),
-            &format!("__Secure-{good}"),
+            &format!("__Host-{good}"),
         ] {
             assert!(read(bad).is_none(), "{bad}");
         }
