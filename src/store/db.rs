@@ -11,7 +11,7 @@ use sqlx::{
     SqlitePool, Transaction, Type,
     encode::IsNull,
     error::{BoxDynError, DatabaseError},
-    postgres::{PgArgumentBuffer, PgDatabaseError, PgRow, PgTypeInfo},
+    postgres::{PgArgumentBuffer, PgDatabaseError, PgRow, PgSeverity, PgTypeInfo},
     sqlite::{
         SqliteArgumentsBuffer, SqliteConnectOptions, SqliteError, SqlitePoolOptions, SqliteRow,
         SqliteSynchronous, SqliteTypeInfo,
@@ -781,6 +781,10 @@ fn fault_of(error: &sqlx::Error, asked: Asked) -> Fault {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
+        // Both are of a connection that is being opened: settings that it cannot use, and a server
+        // that speaks otherwise than PostgreSQL does.
+        | sqlx::Error::Configuration(_)
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => Fault::Unreachable,
@@ -848,33 +852,46 @@ impl SqliteCode {
 
 /// PostgreSQL's error code (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct SqlState<'a>(&'a str);
+struct SqlState<'a> {
+    code: &'a str,
+    /// Whether the session has ended with it, or never began: so is each refusal to connect.
+    is_fatal: bool,
+}
 
 impl<'a> SqlState<'a> {
     fn of(error: &'a sqlx::Error) -> Option<Self> {
         let error = error
             .as_database_error()?
             .try_downcast_ref::<PgDatabaseError>()?;
-        Some(Self(error.code()))
+        let ends = [PgSeverity::Fatal, PgSeverity::Panic];
+        Some(Self {
+            code: error.code(),
+            is_fatal: ends.contains(&error.severity()),
+        })
     }
 
     const READ_ONLY: &'static str = "25006";
     const DISK_FULL: &'static str = "53100";
     const IO_ERROR: &'static str = "58030";
 
-    /// What the server, its machine or the traffic of the moment does, and may undo, passes.
+    /// What the server, its machine, its operator or the traffic of the moment does, and may undo,
+    /// passes.
     fn fault(self) -> Fault {
+        const NOT_IN_PREREQUISITE_STATE: &str = "55000";
         const LOCK_NOT_AVAILABLE: &str = "55P03";
         const IDLE_FOR_TOO_LONG: &str = "25P03";
         const CANCELED: &str = "57014";
-        match self.0 {
+        match self.code {
             Self::READ_ONLY | Self::DISK_FULL | Self::IO_ERROR => Fault::ReadOnly,
             LOCK_NOT_AVAILABLE | IDLE_FOR_TOO_LONG | CANCELED => Fault::Passing,
+            NOT_IN_PREREQUISITE_STATE => Fault::Unreachable,
             state => match &state.get(..2) {
                 // Deadlock or serialization failure; out of memory, too many connections.
                 Some("40" | "53") => Fault::Passing,
-                // The connection; shut down or starting up; the system around the server.
-                Some("08" | "57" | "58") => Fault::Unreachable,
+                // The connection; the login; the database; shut down or starting up; the system
+                // around the server.
+                Some("08" | "28" | "3D" | "57" | "58") => Fault::Unreachable,
+                _ if self.is_fatal => Fault::Unreachable,
                 _ => Fault::Ours,
             },
         }
@@ -883,7 +900,7 @@ impl<'a> SqlState<'a> {
     /// Whether the server is no longer the primary, or stops.
     fn leads_elsewhere(self) -> bool {
         const STOPS: [&str; 3] = ["57P01", "57P02", "57P03"];
-        self.0 == Self::READ_ONLY || STOPS.contains(&self.0) || self.0.starts_with("08")
+        self.code == Self::READ_ONLY || STOPS.contains(&self.code) || self.code.starts_with("08")
     }
 }
 
@@ -944,14 +961,41 @@ mod tests {
             ("08P01", Fault::Unreachable, true),
             ("57014", Fault::Passing, false),
             ("53300", Fault::Passing, false),
+            ("53200", Fault::Passing, false),
+            ("53400", Fault::Passing, false),
             ("40P01", Fault::Passing, false),
             ("55P03", Fault::Passing, false),
+            ("55000", Fault::Unreachable, false),
+            ("28P01", Fault::Unreachable, false),
+            ("28000", Fault::Unreachable, false),
+            ("3D000", Fault::Unreachable, false),
+            ("08000", Fault::Unreachable, true),
+            ("08003", Fault::Unreachable, true),
+            ("57P04", Fault::Unreachable, false),
+            ("57P05", Fault::Unreachable, false),
+            ("58000", Fault::Unreachable, false),
+            ("58P01", Fault::Unreachable, false),
             ("42601", Fault::Ours, false),
             ("23505", Fault::Ours, false),
+            ("42501", Fault::Ours, false),
+            ("55006", Fault::Ours, false),
         ] {
-            let state = SqlState(state);
-            assert_eq!(state.fault(), fault, "{state:?}");
-            assert_eq!(state.leads_elsewhere(), leads_elsewhere, "{state:?}");
+            let open = SqlState {
+                code: state,
+                is_fatal: false,
+            };
+            assert_eq!(open.fault(), fault, "{state}");
+            assert_eq!(open.leads_elsewhere(), leads_elsewhere, "{state}");
+            // Whatever a connect fails with, it is no fault of a statement.
+            let refused = SqlState {
+                code: state,
+                is_fatal: true,
+            };
+            let expected = match fault {
+                Fault::Ours => Fault::Unreachable,
+                fault => fault,
+            };
+            assert_eq!(refused.fault(), expected, "{state}");
         }
         for (code, reads, writes) in [
             (SqliteCode::FULL, Fault::Unreachable, Fault::ReadOnly),
@@ -972,6 +1016,8 @@ mod tests {
             sqlx::Error::PoolTimedOut,
             sqlx::Error::PoolClosed,
             sqlx::Error::WorkerCrashed,
+            sqlx::Error::Configuration("no such certificate".into()),
+            sqlx::Error::Protocol("not PostgreSQL".into()),
             sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
         ] {
             let condition = Condition::new(Clock::system());

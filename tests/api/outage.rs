@@ -7,7 +7,10 @@ use reqwest::Method;
 use rolecall::{clock::Clock, error::Kind, model::access::Scope};
 use serde_json::{Value, json};
 
-use crate::world::{HANG, Plan, Reply, World};
+use crate::{
+    relay::Open,
+    world::{HANG, Plan, Reply, World},
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -245,6 +248,66 @@ async fn a_process_is_ready_without_its_store_for_as_long_as_memory_serves() {
     assert_eq!(stale(&reply), None);
     world.gateway.stop();
     ready(&world).await.refused(503, "store_unavailable");
+}
+
+/// A rotated password is 28P01.
+#[tokio::test]
+async fn reads_go_on_whatever_a_new_connection_is_refused_with() {
+    let Some(world) = World::with_remote_store(Plan::default()).await else {
+        return;
+    };
+    let account = world.link_admin().await;
+    let before = world.read(&account, "/iam/users").await.expect(200);
+    let unreachable = json!({"status": "degraded", "store": "unreachable"});
+    for state in [
+        "28P01", "28000", "3D000", "55000", "53300", "57P03", "08004", "08P01", "42501", "XX000",
+    ] {
+        world.remote().relay.refuse(Some(state), Open::End);
+        is_ready_as(&world, &unreachable).await;
+        world.clock.advance(Duration::from_secs(2));
+        let reply = world.read(&account, "/iam/users").await;
+        assert_eq!(stale(&reply), Some("store_unavailable"), "{state}");
+        assert_eq!(reply.expect(200), before, "{state}");
+        let bearer = format!("Bearer {}", world.key);
+        let path = format!("/accounts/{account}/walks");
+        let headers = [("authorization", bearer.as_str())];
+        let write = world.send(Method::POST, &path, &headers, None).await;
+        write.refused(503, "store_unavailable");
+        world.remote().relay.refuse(None, Open::End);
+        is_ready_as(&world, &json!({"status": "ok"})).await;
+    }
+}
+
+#[tokio::test]
+async fn reads_go_on_while_the_server_lets_nobody_log_in() {
+    let Some(world) = World::with_remote_store(Plan::default()).await else {
+        return;
+    };
+    let account = world.link_admin().await;
+    let before = world.read(&account, "/iam/users").await.expect(200);
+    let database = &world.remote().database;
+    let unreachable = json!({"status": "degraded", "store": "unreachable"});
+    for (shut, open) in [
+        ("alter role {} nologin", "alter role {} login"),
+        (
+            "alter database {} allow_connections false",
+            "alter database {} allow_connections true",
+        ),
+        (
+            "alter role {} connection limit 0",
+            "alter role {} connection limit -1",
+        ),
+    ] {
+        database.run(shut).await;
+        database.end_sessions().await;
+        is_ready_as(&world, &unreachable).await;
+        world.clock.advance(Duration::from_secs(2));
+        let reply = world.read(&account, "/iam/users").await;
+        assert_eq!(stale(&reply), Some("store_unavailable"), "{shut}");
+        assert_eq!(reply.expect(200), before, "{shut}");
+        database.run(open).await;
+        is_ready_as(&world, &json!({"status": "ok"})).await;
+    }
 }
 
 #[tokio::test]

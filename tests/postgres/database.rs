@@ -8,7 +8,10 @@ use url::Url;
 
 use crate::schema::{on_a_thread, server};
 
-/// An empty database, for what a schema does not have.
+/// Of the role; servers that trust this machine ask for none.
+const PASSWORD: &str = "of-a-test";
+
+/// An empty database, for what a schema does not have, and a role of its name that owns it.
 pub struct Database {
     server: String,
     name: String,
@@ -23,7 +26,10 @@ impl Database {
             u128::from_le_bytes(Chance::system().bytes())
         );
         let database = Self { server, name };
-        database.run("create database {}").await;
+        database
+            .run(&format!("create role {{}} login password '{PASSWORD}'"))
+            .await;
+        database.run("create database {} owner {}").await;
         Some(database)
     }
 
@@ -31,6 +37,8 @@ impl Database {
     pub fn url(&self) -> String {
         let mut url: Url = self.server.parse().unwrap();
         url.set_path(&self.name);
+        url.set_username(&self.name).unwrap();
+        url.set_password(Some(PASSWORD)).unwrap();
         url.query_pairs_mut()
             .append_pair("application_name", &self.name);
         url.to_string()
@@ -87,6 +95,9 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        on_a_thread(async || self.run("drop database {} with (force)").await);
+        on_a_thread(async || {
+            self.run("drop database {} with (force)").await;
+            self.run("drop role {}").await;
+        });
     }
 }
