@@ -3,10 +3,14 @@
 //! [`App::build`] opens the store and binds the port, so that port 0 works and a fault shows
 //! before anything runs; the command line and the tests call the very same function.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
-use actix_web::{App as ActixApp, HttpServer, dev::Server, middleware::from_fn, web::Data};
-
+use actix_server::Server;
+use actix_web::{App as ActixApp, middleware::from_fn, web::Data};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -16,9 +20,13 @@ use crate::{
     crypto::{Chance, LiveRing},
     error::Error,
     gateway::{Gateway, Settings, SharedBudgets, trial},
-    http::{self, hub::look::Look},
+    http::{
+        self,
+        hub::look::Look,
+        server::{Builder, Limits},
+    },
     outbound::{self, Outbound, Shares},
-    store::{self, OpenError, Store},
+    store::{self, JournalFault, OpenError, Store},
     telemetry::Metrics,
 };
 
@@ -28,9 +36,11 @@ const ANOTHER_LOOK: Duration = Duration::from_millis(100);
 /// A gateway that is ready to run.
 pub struct App {
     listener: TcpListener,
+    /// Of `GET /metrics`, where that is served apart.
+    metrics: Option<TcpListener>,
     gateway: Gateway,
-    workers: usize,
-    drain: Duration,
+    limits: Limits,
+    lame_duck: Duration,
     look: Data<Look>,
 }
 
@@ -41,6 +51,11 @@ pub enum BuildError {
     Config(#[from] Faults),
     #[error(transparent)]
     Store(#[from] OpenError),
+    #[error(
+        "the journal of token pairs cannot be used: {0}. Without one, a pair that the database does \
+         not take is lost with the process; `store.journal_required = false` has it served all the same"
+    )]
+    Journal(#[from] JournalFault),
     #[error("cannot listen on {address}: {source}")]
     Listen {
         address: String,
@@ -148,21 +163,27 @@ impl App {
             clock.sleep(ANOTHER_LOOK).await;
             gateway.claim()?;
         }
-        let address = config.server.address();
-        let listener = TcpListener::bind(address).map_err(|source| BuildError::Listen {
-            address: address.to_string(),
-            source,
-        })?;
+        if config.store.journal_required {
+            take_journal(&gateway, &clock).await?;
+        }
+        let listener = listen(config.server.address())?;
+        let metrics = config.server.metrics_address().map(listen).transpose()?;
         if let Ok(bound) = listener.local_addr() {
             gateway.listens_at(bound);
         }
         gateway.join().await.map_err(BuildError::Unready)?;
         Ok(Self {
             listener,
+            metrics,
             gateway,
             look: Data::new(look),
-            workers: config.server.workers,
-            drain: Duration::from_secs(config.server.drain_seconds),
+            limits: Limits {
+                workers: config.server.workers,
+                max_connections: config.server.max_connections,
+                max_connections_per_address: config.server.max_connections_per_address,
+                drain: Duration::from_secs(config.server.drain_seconds),
+            },
+            lame_duck: Duration::from_secs(config.server.lame_duck_seconds),
         })
     }
 
@@ -177,16 +198,24 @@ impl App {
             .port()
     }
 
+    /// The port that is bound for `GET /metrics` alone.
+    pub fn metrics_port(&self) -> Option<u16> {
+        let address = self.metrics.as_ref()?.local_addr().ok()?;
+        Some(address.port())
+    }
+
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
     }
 
-    /// Serves until `shutdown` ends, then drains.
+    /// Serves until `shutdown` ends; then says for a while that it is not ready, so that balancers
+    /// send nobody here any more; then accepts no connection, and drains.
     ///
     /// # Errors
     /// When the server cannot start its threads.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
+        let lame_duck = self.lame_duck;
         let server = self.server()?;
         let handle = server.handle();
         let schedule = [
@@ -199,6 +228,7 @@ impl App {
         shutdown.await;
         gateway.stop();
         schedule.iter().for_each(JoinHandle::abort);
+        gateway.clock().sleep(lame_duck).await;
         handle.stop(true).await;
         served.await.map_err(std::io::Error::other)??;
         gateway.close().await;
@@ -208,7 +238,10 @@ impl App {
     fn server(self) -> std::io::Result<Server> {
         let document = http::document();
         let metrics = self.gateway.metrics().clone();
+        let clock = self.gateway.clock().clone();
         let gateway = Data::new(self.gateway);
+        let (gateway_of_metrics, document_of_metrics) = (gateway.clone(), document.clone());
+        let counted_in = metrics.clone();
         let look = self.look;
         let app = move || {
             ActixApp::new()
@@ -216,16 +249,35 @@ impl App {
                 .configure(|config| http::mount(config, &document, &metrics, &look))
                 .wrap(from_fn(http::answer::finish))
         };
-        let workers = match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
-        let server = HttpServer::new(app)
-            .workers(workers)
-            .shutdown_timeout(self.drain.as_secs())
-            .tcp_nodelay(true)
-            .disable_signals()
-            .listen(self.listener)?;
+        let mut server = Builder::new(&self.limits, clock).listen("api", self.listener, app)?;
+        if let Some(listener) = self.metrics {
+            let (gateway, document) = (gateway_of_metrics, document_of_metrics);
+            let app = move || {
+                ActixApp::new()
+                    .app_data(gateway.clone())
+                    .configure(|config| http::mount_metrics(config, &document, &counted_in))
+                    .wrap(from_fn(http::answer::finish))
+            };
+            server = server.listen("metrics", listener, app)?;
+        }
         Ok(server.run())
     }
+}
+
+/// Whoever had it may be about to end.
+async fn take_journal(gateway: &Gateway, clock: &Clock) -> Result<(), JournalFault> {
+    match gateway.require_journal() {
+        Err(JournalFault::InUse { .. }) => {
+            clock.sleep(ANOTHER_LOOK).await;
+            gateway.require_journal()
+        }
+        taken => taken,
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, BuildError> {
+    TcpListener::bind(address).map_err(|source| BuildError::Listen {
+        address: address.to_string(),
+        source,
+    })
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,6 +23,8 @@ use crate::model::brand::{Accent, Brand, Logo, Scheme};
 
 const DEFAULT: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "ROLECALL_";
+/// The settings file where neither `--config` nor `ROLECALL_CONFIG` names one.
+pub const DEFAULT_FILE: &str = "/etc/rolecall/rolecall.toml";
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
@@ -48,13 +50,18 @@ pub struct Server {
     pub proof_without_store_seconds: u64,
     pub read_wait_seconds: u64,
     pub drain_seconds: u64,
+    pub lame_duck_seconds: u64,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub metrics: bool,
+    pub metrics_listen: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct StoreConfig {
     pub url: String,
     pub journal: PathBuf,
+    pub journal_required: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -113,6 +120,19 @@ impl Server {
         self.listen
             .parse()
             .expect("checked when the configuration was loaded")
+    }
+
+    /// Where `GET /metrics` is served apart from everything else; None where it is not.
+    ///
+    /// # Panics
+    /// Never for a loaded configuration: the address was checked.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        let address = Some(&self.metrics_listen).filter(|address| !address.is_empty())?;
+        Some(
+            address
+                .parse()
+                .expect("checked when the configuration was loaded"),
+        )
     }
 
     pub const fn read_wait(&self) -> Duration {
@@ -215,18 +235,29 @@ impl fmt::Display for Faults {
 }
 
 impl Config {
-    /// Loads the defaults, then `file`, then the environment of this process.
+    /// Loads the defaults, then `file` (or [`DEFAULT_FILE`], where there is one), then the
+    /// environment of this process.
     ///
     /// # Errors
     /// Every unknown key, wrong type and impossible value, in one answer.
     pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
-        // The test suite's own variables share our prefix and are no settings.
-        Self::layered(
-            file,
-            Env::prefixed(ENV_PREFIX)
-                .ignore(&["test_postgres_url", "test_store", "soak", "soak_seed"])
-                .split("__"),
-        )
+        let env = Env::prefixed(ENV_PREFIX)
+            // `--config` reads the first; the test suite's own variables share our prefix.
+            .ignore(&[
+                "config",
+                "test_postgres_url",
+                "test_store",
+                "soak",
+                "soak_seed",
+            ])
+            .filter(|name| !is_of_kubernetes(name.as_str()))
+            .split("__");
+        Self::layered(Self::file(file).as_deref(), env)
+    }
+
+    /// The file that is read where this one was given, or none.
+    pub fn file(given: Option<&Path>) -> Option<PathBuf> {
+        chosen_file(given, Path::new(DEFAULT_FILE))
     }
 
     /// The defaults with `overrides` (key path, value in TOML) on top and no environment.
@@ -239,34 +270,45 @@ impl Config {
     }
 
     fn layered(file: Option<&Path>, last: impl Provider) -> Result<Self, Faults> {
-        let mut figment = Figment::from(Toml::string(DEFAULT));
-        if let Some(path) = file {
-            if !path.is_file() {
-                return Err(Faults(vec![format!("there is no file {}", path.display())]));
-            }
-            figment = figment.merge(Toml::file(path).search(false));
-        }
-        let figment = figment.merge(last);
-        let reference: Dict = Figment::from(Toml::string(DEFAULT))
+        let defaults = || Figment::from(Toml::string(DEFAULT));
+        let reference: Dict = defaults()
             .extract()
             .expect("the default configuration is a table");
-        let given: Dict = figment.extract().map_err(|error| Faults(lines(&error)))?;
-
         let mut faults = Vec::new();
-        check_keys("", &reference, &given, &mut faults);
-        if !faults.is_empty() {
-            return Err(Faults(faults));
+        let mut given = reference.clone();
+        // A layer that cannot be read at all is left out, so that the others are checked.
+        let layers = [file.map(read_file), Some(read(&last))];
+        for layer in layers.into_iter().flatten() {
+            match layer {
+                Ok(layer) => merge(&mut given, layer),
+                Err(of_layer) => faults.extend(of_layer),
+            }
         }
-        let config: Config = figment.extract().map_err(|error| Faults(lines(&error)))?;
-        let mut faults = config.impossible();
-        if let Err(Faults(of_hub)) = config.hub.brand() {
-            faults.extend(of_hub);
+        check_keys("", &reference, &mut given, &mut faults);
+        let config = extract(&reference, given, &mut faults);
+        if let Some(config) = config {
+            faults.extend(config.impossible());
+            if let Err(Faults(of_hub)) = config.hub.brand() {
+                faults.extend(of_hub);
+            }
+            if faults.is_empty() {
+                return Ok(config);
+            }
         }
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(Faults(faults))
+        Err(Faults(faults))
+    }
+
+    /// What works and is hardly meant, each in a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let address = self.server.address();
+        let mut warnings = Vec::new();
+        if !address.ip().is_loopback() && self.server.public_url.is_empty() {
+            warnings.push(format!(
+                "server.public_url is empty while server.listen is {address}: links for customers \
+                 would lead to http://{address}; set it to the https:// URL of your proxy"
+            ));
         }
+        warnings
     }
 
     fn impossible(&self) -> Vec<String> {
@@ -286,8 +328,8 @@ impl Config {
              query or a fragment; http:// for this machine's loopback alone",
         );
         demand(
-            self.server.workers <= 1024,
-            "server.workers must be 0 to 1024",
+            self.server.workers <= 512,
+            "server.workers must be 0 to 512",
         );
         demand(
             self.server.requests_per_minute_per_key <= 1_000_000,
@@ -312,6 +354,24 @@ impl Config {
         demand(
             self.server.drain_seconds <= 600,
             "server.drain_seconds must be 0 to 600",
+        );
+        demand(
+            self.server.lame_duck_seconds <= 600,
+            "server.lame_duck_seconds must be 0 to 600",
+        );
+        demand(
+            self.server.metrics_listen.is_empty()
+                || self.server.metrics_listen.parse::<SocketAddr>().is_ok(),
+            "server.metrics_listen must be an address and a port, such as 127.0.0.1:9090, or empty",
+        );
+        demand(
+            self.server.metrics || self.server.metrics_listen.is_empty(),
+            "server.metrics_listen has no effect while server.metrics is false; set it to true",
+        );
+        demand(
+            is_store_url(&self.store.url),
+            "store.url must be sqlite:// and the path of a file, or postgres:// and \
+             user@host:port/database",
         );
         demand(
             (1..=604_800).contains(&self.walk.every_seconds),
@@ -380,8 +440,9 @@ impl Config {
             );
         }
         demand(
-            tracing_subscriber::EnvFilter::try_new(&self.log.level).is_ok(),
-            "log.level must be trace, debug, info, warn, error, off, or a filter",
+            is_log_filter(&self.log.level),
+            "log.level must be trace, debug, info, warn, error or off, or a filter with one of them for \
+             everything else, such as info,rolecall::gateway=debug",
         );
         faults
     }
@@ -407,29 +468,151 @@ fn is_public_url(text: &str) -> bool {
     is_bare && (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
 }
 
-/// Compares what was given with the reference: unknown keys, and values of another kind.
-fn check_keys(path: &str, reference: &Dict, given: &Dict, faults: &mut Vec<String>) {
-    for (key, value) in given {
-        let path = if path.is_empty() {
-            key.clone()
-        } else {
-            format!("{path}.{key}")
+/// Whether Kubernetes sets a variable of this name, without our prefix, in every pod beside a Service
+/// that is called `rolecall`, or `rolecall-` and something else.
+fn is_of_kubernetes(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let parts: Vec<_> = name.split('_').collect();
+    // Between the parts of a setting there are two underscores.
+    if parts.iter().any(|part| part.is_empty()) {
+        return false;
+    }
+    let is_of_service = |at: usize| matches!(parts.get(at + 1), Some(&("HOST" | "PORT")));
+    let is_of_port = |at: usize| {
+        let port = parts.get(at + 1);
+        port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    (0..parts.len()).any(|at| match parts[at] {
+        "SERVICE" => is_of_service(at),
+        "PORT" => is_of_port(at),
+        _ => false,
+    })
+}
+
+/// The file that was given, else the default one if something is there.
+fn chosen_file(given: Option<&Path>, default: &Path) -> Option<PathBuf> {
+    match given {
+        Some(given) => Some(given.to_owned()),
+        None => match fs::metadata(default) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // One that cannot be read is told as a fault.
+            _ => Some(default.to_owned()),
+        },
+    }
+}
+
+fn read_file(path: &Path) -> Result<Dict, Vec<String>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => read(&Toml::file(path).search(false)),
+        Ok(_) => Err(vec![format!("{} is not a file", path.display())]),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(vec![format!("there is no file {}", path.display())])
+        }
+        Err(error) => Err(vec![format!("{} cannot be read: {error}", path.display())]),
+    }
+}
+
+fn read(layer: impl Provider) -> Result<Dict, Vec<String>> {
+    Figment::from(layer)
+        .extract()
+        .map_err(|error| lines(&error))
+}
+
+/// The settings, once every value that cannot be one is noted and its default is in its place.
+fn extract(reference: &Dict, mut given: Dict, faults: &mut Vec<String>) -> Option<Config> {
+    loop {
+        let error = match Value::from(given.clone()).deserialize() {
+            Ok(config) => return Some(config),
+            Err(error) => error,
         };
-        match (reference.get(key), value) {
-            (None, _) => faults.push(format!("{path} is not a setting")),
-            (Some(Value::Dict(_, reference)), Value::Dict(_, given)) => {
-                check_keys(&path, reference, given, faults);
+        let path = error.path.join(".");
+        faults.push(format!("{path}: {}", error.kind));
+        if !restore(&error.path, reference, &mut given) {
+            return None;
+        }
+    }
+}
+
+/// Puts the default in the place of the value at `path`; false if there is nothing to put right.
+fn restore(path: &[String], reference: &Dict, given: &mut Dict) -> bool {
+    let Some((key, rest)) = path.split_first() else {
+        return false;
+    };
+    match (reference.get(key), given.get_mut(key)) {
+        (Some(Value::Dict(_, reference)), Some(Value::Dict(_, given))) => {
+            restore(rest, reference, given)
+        }
+        (Some(default), Some(value)) if value != default => {
+            *value = default.clone();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Compares what was given with the reference: notes unknown keys, and values of another kind, and
+/// puts the reference in their place.
+fn check_keys(path: &str, reference: &Dict, given: &mut Dict, faults: &mut Vec<String>) {
+    let path_of = |key: &str| match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    };
+    given.retain(|key, _| {
+        let is_known = reference.contains_key(key);
+        if !is_known {
+            faults.push(format!("{} is not a setting", path_of(key)));
+        }
+        is_known
+    });
+    for (key, value) in given {
+        match (&reference[key], &mut *value) {
+            (Value::Dict(_, reference), Value::Dict(_, given)) => {
+                check_keys(&path_of(key), reference, given, faults);
             }
-            (Some(wanted), given) => {
-                let (wanted, given) = (kind(wanted), kind(given));
+            (default, given) => {
+                let (wanted, found) = (kind(default), kind(given));
                 let is_fitting =
-                    wanted == given || (wanted, given) == ("a number", "a whole number");
+                    wanted == found || (wanted, found) == ("a number", "a whole number");
                 if !is_fitting {
-                    faults.push(format!("{path} must be {wanted}, not {given}"));
+                    faults.push(format!("{} must be {wanted}, not {found}", path_of(key)));
+                    *value = default.clone();
                 }
             }
         }
     }
+}
+
+/// Whether a store may be there; what else is wrong with it shows when it is opened.
+fn is_store_url(text: &str) -> bool {
+    match text.split_once("://") {
+        Some(("sqlite", path)) => !path.is_empty(),
+        Some(("postgres" | "postgresql", _)) => url::Url::parse(text).is_ok(),
+        _ => false,
+    }
+}
+
+/// Whether this is a level, or a filter that silences no more than it says: with a level for everything
+/// that it does not name, or for this crate. `EnvFilter` takes any word for the name of a target.
+fn is_log_filter(text: &str) -> bool {
+    let is_level = |word: &str| {
+        let levels = ["trace", "debug", "info", "warn", "error", "off"];
+        levels.iter().any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let is_target = |target: &str| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+        !target.is_empty() && target.bytes().all(is_name)
+    };
+    let mut says_for_us = false;
+    for directive in text.split(',').map(str::trim) {
+        match directive.split_once('=') {
+            None if is_level(directive) => says_for_us = true,
+            Some((target, level)) if is_target(target) && is_level(level) => {
+                says_for_us |= target.split("::").next() == Some("rolecall");
+            }
+            _ => return false,
+        }
+    }
+    says_for_us
 }
 
 const fn kind(value: &Value) -> &'static str {
@@ -507,6 +690,143 @@ mod tests {
                 .format,
             LogFormat::Json
         );
+    }
+
+    #[test]
+    fn the_example_file_leads_nobody_to_an_address_of_this_machine_alone() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml");
+        let config = Config::layered(Some(&path), Pairs(BTreeMap::new())).unwrap();
+        assert!(config.server.address().ip().is_loopback());
+        assert!(config.server.public_url.starts_with("https://"));
+        assert_eq!(config.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_public_address_without_a_public_url_is_warned_of() {
+        let warnings = |listen: &str, public_url: &str| {
+            let (listen, public_url) = (format!("{listen:?}"), format!("{public_url:?}"));
+            let settings = [
+                ("server.listen", listen.as_str()),
+                ("server.public_url", public_url.as_str()),
+            ];
+            Config::with(&settings).unwrap().warnings().join("\n")
+        };
+        for listen in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80"] {
+            let warning = warnings(listen, "");
+            assert!(warning.contains("server.public_url is empty"), "{warning}");
+            assert_eq!(warnings(listen, "https://rolecall.example.com"), "");
+        }
+        assert_eq!(warnings("127.0.0.1:8080", ""), "");
+        assert_eq!(warnings("[::1]:8080", ""), "");
+    }
+
+    #[test]
+    fn variables_of_a_kubernetes_service_are_no_settings() {
+        for name in [
+            "PORT",
+            "port",
+            "PORT_8080_TCP",
+            "PORT_8080_TCP_PROTO",
+            "PORT_8080_TCP_PORT",
+            "PORT_8080_TCP_ADDR",
+            "PORT_53_UDP",
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTP",
+            "SERVICE_PORT_HTTP_METRICS",
+            // Of a Service `rolecall-postgres`.
+            "POSTGRES_SERVICE_HOST",
+            "POSTGRES_SERVICE_PORT_5432",
+            "POSTGRES_PORT",
+            "POSTGRES_PORT_5432_TCP_ADDR",
+        ] {
+            assert!(is_of_kubernetes(name), "{name}");
+        }
+        for name in [
+            "SERVER__LISTEN",
+            "SERVICE__LISTEN",
+            "SERVER__PORT",
+            "PORT__X",
+            "KEYS_FILE",
+            "KEYS",
+            "PORTS",
+            "SERVICE",
+            "LOG__LEVEL",
+            "STORE__URL",
+        ] {
+            assert!(!is_of_kubernetes(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_default_file_is_read_where_there_is_one_and_no_other_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let default = folder.path().join("rolecall.toml");
+        let other = Path::new("other.toml");
+        assert_eq!(chosen_file(None, &default), None);
+        assert_eq!(chosen_file(Some(other), &default).as_deref(), Some(other));
+        fs::write(&default, "").unwrap();
+        assert_eq!(chosen_file(None, &default), Some(default.clone()));
+        assert_eq!(chosen_file(Some(other), &default).as_deref(), Some(other));
+    }
+
+    #[test]
+    fn a_log_filter_of_unknown_words_is_refused() {
+        let load = |level: &str| Config::with(&[("log.level", &format!("{level:?}"))]);
+        for good in [
+            "trace",
+            "debug",
+            "info",
+            "warn",
+            "error",
+            "off",
+            "INFO",
+            "info,rolecall::gateway=debug",
+            "warn, sqlx=debug",
+            "rolecall=debug",
+            "rolecall::http=trace,hyper=warn",
+        ] {
+            assert!(load(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "warning",
+            "verbose",
+            "information",
+            "err",
+            "none",
+            "info,",
+            "info,gateway",
+            "rolecall",
+            "rolecal=debug",
+            "sqlx=debug",
+            "info,rolecall=warning",
+            "info,=debug",
+            "3",
+        ] {
+            let fault = load(bad).unwrap_err().to_string();
+            assert!(fault.contains("log.level must be trace"), "{bad}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_store_of_another_kind_is_refused_without_its_password() {
+        for bad in [
+            "mysql://rolecall:secret@db/rolecall",
+            "rolecall.db",
+            "sqlite:rolecall.db",
+            "sqlite://",
+            "",
+            "postgres://rolecall:secret@db:port/rolecall",
+        ] {
+            let fault = Config::with(&[("store.url", &format!("{bad:?}"))]).unwrap_err();
+            let fault = fault.to_string();
+            assert!(
+                fault.contains("store.url must be sqlite://"),
+                "{bad}: {fault}"
+            );
+            assert!(!fault.contains("secret"), "{fault}");
+        }
     }
 
     #[test]
@@ -599,6 +919,19 @@ mod tests {
     }
 
     #[test]
+    fn the_faults_of_a_layer_do_not_hide_those_of_another() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "[server\nlisten = 1").unwrap();
+        let last = BTreeMap::from([("log.level", "\"warning\"")]);
+        let faults = Config::layered(Some(file.path()), Pairs(last.clone())).unwrap_err();
+        assert_eq!(faults.0.len(), 2, "{faults}");
+        let faults = Config::layered(Some(Path::new("nowhere.toml")), Pairs(last)).unwrap_err();
+        let faults = faults.to_string();
+        assert!(faults.contains("no file nowhere.toml"), "{faults}");
+        assert!(faults.contains("log.level must be"), "{faults}");
+    }
+
+    #[test]
     fn every_fault_is_told_in_one_answer() {
         let faults = Config::with(&[
             ("stor.url", "\"x\""),
@@ -613,6 +946,33 @@ mod tests {
             "walk.fresh_seconds must be a whole number",
         ] {
             assert!(faults.contains(part), "{faults}");
+        }
+        let faults = Config::with(&[
+            ("stor.url", "\"x\""),
+            ("walk.fresh_seconds", "\"soon\""),
+            ("walk.every_seconds", "-1"),
+            ("walk.parallel_reads", "0"),
+            ("log.format", "\"xml\""),
+            ("log.level", "\"warning\""),
+            ("provider.base_urls", "[1, \"x\"]"),
+            ("store.url", "\"mysql://db/x\""),
+            ("hub.accent", "\"navy\""),
+        ])
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "9 faults",
+            "stor is not a setting",
+            "walk.fresh_seconds must be a whole number",
+            "walk.every_seconds: ",
+            "walk.parallel_reads must be",
+            "log.format: unknown variant",
+            "log.level must be",
+            "provider.base_urls.0: ",
+            "store.url must be",
+            "hub.accent must be",
+        ] {
+            assert!(faults.contains(part), "{part}: {faults}");
         }
         let faults = Config::with(&[
             ("server.listen", "\"nowhere\""),

@@ -74,6 +74,8 @@ pub enum Kind {
     NothingToRefresh,
     TooManyKeys,
     RefreshInProgress,
+    BodyTimeout,
+    PublicUrlMissing,
     ActionNotEnabled,
     AuthorizationInvalid,
     AuthorizationRefused,
@@ -91,7 +93,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 40] = [
+    pub const ALL: [Kind; 42] = [
         Kind::InvalidParameter,
         Kind::InvalidBody,
         Kind::InvalidCursor,
@@ -118,6 +120,8 @@ impl Kind {
         Kind::NothingToRefresh,
         Kind::TooManyKeys,
         Kind::RefreshInProgress,
+        Kind::BodyTimeout,
+        Kind::PublicUrlMissing,
         Kind::ActionNotEnabled,
         Kind::AuthorizationInvalid,
         Kind::AuthorizationRefused,
@@ -240,6 +244,14 @@ impl Kind {
             Kind::RefreshInProgress => (
                 "refresh_in_progress",
                 "Try again after Retry-After; the credential is neither lost nor refused.",
+            ),
+            Kind::BodyTimeout => (
+                "body_timeout",
+                "Send the request again on a new connection, with its whole body within 10 seconds.",
+            ),
+            Kind::PublicUrlMissing => (
+                "public_url_missing",
+                "Have the operator set `server.public_url` to where browsers reach this server, and ask again.",
             ),
             Kind::ActionNotEnabled => (
                 "action_not_enabled",

@@ -93,6 +93,7 @@ impl House {
             .env_clear()
             .env("ROLECALL_SERVER__LISTEN", self.address.to_string())
             .env("ROLECALL_SERVER__WORKERS", "1")
+            .env("ROLECALL_SERVER__LAME_DUCK_SECONDS", "0")
             .env(QUOTA.0, QUOTA.1)
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")

@@ -48,6 +48,8 @@ struct Part {
 #[serde(rename_all = "snake_case")]
 enum State {
     Ok,
+    /// It works, and is hardly meant.
+    Warning,
     Fault,
     /// A part that it rests on has a fault.
     NotChecked,
@@ -57,6 +59,7 @@ impl State {
     const fn as_str(self) -> &'static str {
         match self {
             State::Ok => "ok",
+            State::Warning => "WARNING",
             State::Fault => "FAULT",
             State::NotChecked => "not checked",
         }
@@ -97,7 +100,8 @@ impl Report {
     }
 
     fn is_ok(&self) -> bool {
-        self.parts.iter().all(|part| part.state == State::Ok)
+        let passes = [State::Ok, State::Warning];
+        self.parts.iter().all(|part| passes.contains(&part.state))
     }
 }
 
@@ -107,13 +111,20 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         parts: Vec::new(),
         is_config_wrong: false,
     };
-    let path = arguments.file.config.as_deref();
-    let origin = path.map_or_else(
+    let path = Config::file(arguments.file.config.as_deref());
+    let origin = path.as_ref().map_or_else(
         || "the defaults and the environment".to_owned(),
         |path| format!("{} and the environment", path.display()),
     );
-    let config = Config::load(path).map_err(Failure::from);
+    let config = Config::load(path.as_deref()).map_err(Failure::from);
     let config = report.note("configuration", Some(config.map(|config| (config, origin))));
+    for detail in config.iter().flat_map(Config::warnings) {
+        report.parts.push(Part {
+            name: "public url",
+            state: State::Warning,
+            detail,
+        });
+    }
     let ring = report.note("key ring", config.as_ref().map(read_ring));
     let store = match (&config, &ring) {
         (Some(config), Some(ring)) => Some(inspect(config, ring).await),
@@ -189,13 +200,22 @@ async fn inspect(config: &Config, ring: &LiveRing) -> Result<((), String), Failu
 fn inspect_journal(config: &Config) -> Result<((), String), Failure> {
     let path = config.store.journal();
     let place = path.display();
-    match Store::inspect_journal(&path) {
+    match Store::inspect_journal(&config.store.url, &path) {
         Ok(JournalFolder::Present) => Ok(((), format!("{place} can be written"))),
         Ok(JournalFolder::Absent) => Ok((
             (),
             format!("nothing is at {place} yet; `rolecall serve` makes it"),
         )),
-        Err(error @ JournalFault::Exposed { .. }) => Err(Failure::other(error)),
+        // The rest is for `serve` alone, which may be told to do without.
+        Err(error) if !config.store.journal_required => Ok((
+            (),
+            format!("{error}; `store.journal_required` is false, so it is served without one"),
+        )),
+        Err(
+            error @ (JournalFault::Exposed { .. }
+            | JournalFault::Relative { .. }
+            | JournalFault::InUse { .. }),
+        ) => Err(Failure::other(error)),
         Err(error @ JournalFault::Unwritable { .. }) => Err(Failure::Other(format!(
             "{error}; check `store.journal`, and that the user that serves may write there"
         ))),

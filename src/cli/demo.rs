@@ -235,6 +235,7 @@ fn config(
         ("store.url", &url),
         ("server.requests_per_minute_per_key", "0"),
         ("server.requests_per_minute_per_project", "0"),
+        ("server.lame_duck_seconds", "0"),
         ("provider.rate_limit", &rate_limit),
         ("provider.loopback_base_urls", "true"),
         ("walk.held_confirmed_after_seconds", "0"),

@@ -103,8 +103,9 @@ enum Command {
 /// Where the settings are.
 #[derive(Args, Clone)]
 struct ConfigFile {
-    /// A TOML file over the defaults; `config/default.toml` names every key
-    #[arg(long, value_name = "FILE")]
+    /// A TOML file over the defaults; `config/default.toml` names every key. Without it,
+    /// /etc/rolecall/rolecall.toml is read if it is there
+    #[arg(long, value_name = "FILE", env = "ROLECALL_CONFIG")]
     config: Option<PathBuf>,
 }
 
@@ -183,7 +184,9 @@ impl From<Faults> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::WrongKeys { .. } => Self::Config(error.to_string()),
+            OpenError::WrongKeys { .. } | OpenError::Url | OpenError::PoolMode => {
+                Self::Config(error.to_string())
+            }
             _ => Self::Other(error.to_string()),
         }
     }
@@ -194,6 +197,7 @@ impl From<BuildError> for Failure {
         match error {
             BuildError::Store(error) => error.into(),
             BuildError::Config(faults) => Self::Config(faults.to_string()),
+            fault @ BuildError::Journal(_) => Self::Config(fault.to_string()),
             other => Self::Other(other.to_string()),
         }
     }
@@ -264,7 +268,8 @@ fn key_ring(config: &Config) -> Result<LiveRing, Failure> {
     ring.map_err(|error| {
         let hint = match &error {
             KeyRingError::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
-                "; `rolecall keyring init FILE` makes one for a new installation"
+                ". Name the settings file with --config or ROLECALL_CONFIG, if it names another ring; \
+                 only a new installation gets one by `rolecall keyring init FILE`"
             }
             _ => "",
         };

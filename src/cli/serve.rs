@@ -17,17 +17,31 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = Config::load(arguments.file.config.as_deref())?;
+    let mut config = Config::load(arguments.file.config.as_deref())?;
     let _guard = telemetry::start(&config.log);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     harden();
     let ring = key_ring(&config)?;
     must_be_unexposed(&config, &ring)?;
+    let files = raise_file_limit();
+    if config.server.max_connections == 0 {
+        config.server.max_connections = connections_beside(files);
+    }
+    let max_connections = config.server.max_connections;
     block_on(async move {
         survive_file_limits();
         let app = App::build(&config, ring.clone(), Clock::system(), Chance::system()).await?;
         let hangup = signal(SignalKind::hangup())?;
         let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));
-        tracing::info!(port = app.port(), "listening");
+        let metrics_port = app.metrics_port();
+        tracing::info!(
+            port = app.port(),
+            metrics_port,
+            max_connections,
+            "listening"
+        );
         app.run(shutdown_signal()).await?;
         hangups.abort();
         tracing::info!("stopped");
@@ -46,6 +60,46 @@ async fn heed(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
     }
 }
 
+/// Open files that are no connections of clients: the database, calls to providers, the log.
+const OTHER_FILES: usize = 512;
+
+/// With fewer open files, a few slow clients are enough to make everybody wait.
+const FEW_FILES: usize = 8192;
+
+/// Raises the soft limit of open files to the hard one, and gives what then holds.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "soft limit of open files not raised");
+    }
+    let current = getrlimit(Resource::Nofile).current;
+    let files = current.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    if files < FEW_FILES {
+        tracing::warn!(
+            files,
+            "few open files allowed: raise the hard limit to at least {FEW_FILES} (ulimit -Hn, LimitNOFILE)",
+        );
+    }
+    files
+}
+
+/// How many connections may be open where so many files may; never all of them.
+const fn connections_beside(files: usize) -> usize {
+    if files < 2 * OTHER_FILES {
+        files / 2
+    } else {
+        files - OTHER_FILES
+    }
+}
+
 /// Keys and tokens are in this process's memory: no core file of it, and no debugger of another
 /// user's.
 fn harden() {
@@ -60,5 +114,18 @@ fn harden() {
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the process could not be made undumpable");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections_beside;
+
+    #[test]
+    fn connections_leave_files_for_everything_else() {
+        assert_eq!(connections_beside(8192), 7680);
+        assert_eq!(connections_beside(1024), 512);
+        assert_eq!(connections_beside(1023), 511);
+        assert_eq!(connections_beside(64), 32);
     }
 }

@@ -135,13 +135,14 @@ impl Gateway {
     /// Makes an invitation of the caller's project.
     ///
     /// # Errors
-    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`,
+    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`, `public_url_missing`,
     /// `account_inactive` while the profile is disabled.
     pub async fn create_connect_session(
         &self,
         caller: &Caller,
         new: NewConnectSession,
     ) -> Result<Invited> {
+        self.must_be_reachable()?;
         let project = caller.project().clone();
         if let Some(provider) = &new.provider {
             self.connector(provider)?;

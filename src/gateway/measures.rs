@@ -23,17 +23,20 @@ impl Gateway {
         &self.0.metrics
     }
 
-    /// All numbers, in the text format of Prometheus.
-    ///
     /// # Errors
-    /// `route_not_found`, where the operator wants none shown.
-    pub async fn metrics_page(&self) -> Result<String> {
+    /// `route_not_found`, where the operator wants no metrics shown beside the API.
+    pub fn must_show_metrics(&self) -> Result<()> {
         if !self.0.settings.shows_metrics {
             return Err(Error::new(
                 Kind::RouteNotFound,
                 "nothing is served at this path",
             ));
         }
+        Ok(())
+    }
+
+    /// All numbers, in the text format of Prometheus.
+    pub async fn metrics_page(&self) -> String {
         let counting = self.0.runtime.spawn(self.clone().count_accounts());
         // Without an answer in time they stay what they were.
         let _ = tokio::time::timeout(PATIENCE, counting).await;
@@ -41,7 +44,7 @@ impl Gateway {
         self.0
             .metrics
             .store_writable(availability == Availability::Writable);
-        Ok(self.0.metrics.render())
+        self.0.metrics.render()
     }
 
     async fn count_accounts(self) {

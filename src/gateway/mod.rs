@@ -27,10 +27,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{
-        Arc, OnceLock, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -50,7 +47,7 @@ use crate::{
         id::{AccountId, Id, KeyId, ProjectId},
     },
     outbound::Outbound,
-    store::{OpenError, Store},
+    store::{JournalFault, OpenError, Store},
     telemetry::Metrics,
 };
 
@@ -146,7 +143,7 @@ impl From<&Config> for Settings {
             is_loopback_base_url_allowed: config.provider.loopback_base_urls,
             directory_bytes: config.directory.memory_mib * MIB,
             page_bytes: config.directory.pages_mib * MIB,
-            shows_metrics: config.server.metrics,
+            shows_metrics: config.server.metrics && config.server.metrics_listen.is_empty(),
         }
     }
 }
@@ -166,7 +163,8 @@ struct Inner {
     chance: Chance,
     settings: Settings,
     has_joined: AtomicBool,
-    is_stopping: AtomicBool,
+    /// Whether this process is to stop.
+    stop: tokio::sync::watch::Sender<bool>,
     has_closed: AtomicBool,
     /// Held while the store is told that this process lives, or that it ends.
     signing: tokio::sync::Mutex<()>,
@@ -241,7 +239,7 @@ impl Gateway {
             chance,
             settings,
             has_joined: AtomicBool::new(false),
-            is_stopping: AtomicBool::new(false),
+            stop: tokio::sync::watch::Sender::new(false),
             has_closed: AtomicBool::new(false),
             signing: tokio::sync::Mutex::default(),
             look_now: tokio::sync::Notify::new(),
@@ -277,6 +275,24 @@ impl Gateway {
         configured.or_else(bound).unwrap_or("http://127.0.0.1:8080")
     }
 
+    /// Refuses while links would lead to an address that is none: that of a server which listens on
+    /// all of its machine's, and was not told where browsers reach it.
+    fn must_be_reachable(&self) -> Result<()> {
+        let url = url::Url::parse(self.public_url()).map_err(Error::internal)?;
+        let is_none = match url.host() {
+            Some(url::Host::Ipv4(address)) => address.is_unspecified(),
+            Some(url::Host::Ipv6(address)) => address.is_unspecified(),
+            Some(url::Host::Domain(_)) | None => false,
+        };
+        if is_none {
+            return Err(Error::new(
+                Kind::PublicUrlMissing,
+                "this server does not know where browsers reach it: `server.public_url` is empty",
+            ));
+        }
+        Ok(())
+    }
+
     /// A new id of ours.
     pub fn new_id<T>(&self) -> Id<T> {
         self.0.chance.id(self.0.clock.now())
@@ -290,9 +306,27 @@ impl Gateway {
         self.0.store.claim()
     }
 
+    /// Takes the journal of token pairs for this process.
+    ///
+    /// # Errors
+    /// As [`Store::require_journal`].
+    pub fn require_journal(&self) -> Result<(), JournalFault> {
+        self.0.store.require_journal()
+    }
+
     /// From now on [`Gateway::ready`] says no.
     pub fn stop(&self) {
-        self.0.is_stopping.store(true, Ordering::Relaxed);
+        self.0.stop.send_replace(true);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.0.stop.borrow()
+    }
+
+    /// Ends when this process is to stop.
+    pub async fn stopped(&self) {
+        // The sender lives as long as the gateway.
+        let _ = self.0.stop.subscribe().wait_for(|is_set| *is_set).await;
     }
 
     /// The name for people of a connector.

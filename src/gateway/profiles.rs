@@ -58,6 +58,9 @@ impl Gateway {
     ) -> Result<ConnectorProfile> {
         let connector = self.connector(&new.provider)?;
         self.0.settings.check_endpoint(&new.endpoint)?;
+        if new.redirect_url.is_none() {
+            self.must_be_reachable()?;
+        }
         let now = self.0.clock.now();
         let scopes = new.scopes.unwrap_or_else(|| {
             let scopes = connector.read_scopes().iter();

@@ -23,7 +23,7 @@ impl Gateway {
     /// memory can serve anything.
     pub async fn ready(&self) -> Result<Availability> {
         let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
-        if is_set(&self.0.is_stopping) || is_set(&self.0.has_closed) {
+        if self.is_stopping() || is_set(&self.0.has_closed) {
             return Err(unready("this process is stopping"));
         }
         if !is_set(&self.0.has_joined) {

@@ -20,6 +20,7 @@ use futures_util::{
 
 use super::{
     chunked::Watched,
+    connection::Activity,
     error::ApiError,
     meter::{Meters, known},
     quota,
@@ -80,9 +81,9 @@ impl Noted {
     }
 }
 
-/// Whether the connection ends with the answer: where nothing can follow a broken body, and where the
-/// request offers another protocol, as
-/// Java's HTTP client does with every request (`Upgrade: h2c`).
+/// Whether the connection ends with the answer: where nothing can follow a broken body, once this
+/// process is to stop, and where the request offers another protocol, as Java's HTTP client does with
+/// every request (`Upgrade: h2c`).
 ///
 /// The offer is ignored (RFC 9110, 7.8). But actix has noted it for the connection by the time that
 /// anybody sees the request: left alone, it answers `connection: upgrade` and then ends the
@@ -131,6 +132,8 @@ pub async fn finish(
         request.head_mut().method = Method::GET;
     }
     let mut ends = EndsConnection::after(&request);
+    let activity = request.request().conn_data::<Rc<Activity>>();
+    let _under_way = activity.map(Activity::request);
     let body = Watched::of(&mut request);
     let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
     let id = noted.request_id();
@@ -140,7 +143,7 @@ pub async fn finish(
         log(&method, route, status, id, took);
     };
     let call = AssertUnwindSafe(next.call(request)).catch_unwind();
-    let outcome = match body {
+    let outcome = match body.clone() {
         None => call.await,
         Some(body) => match select(pin!(call), pin!(body.breaks())).await {
             Either::Left((outcome, _)) => outcome,
@@ -152,6 +155,7 @@ pub async fn finish(
             }
         },
     };
+    ends.0 |= gateway.is_stopping();
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         // Nothing of the request is left here: the error carries its answer out.
@@ -160,6 +164,7 @@ pub async fn finish(
             noted.tell(answer.headers_mut());
             ends.tell(answer.head_mut());
             note(None, answer.status());
+            let answer = holding(body, answer);
             return Err(InternalError::from_response(error, answer).into());
         }
         Err(_panic) => {
@@ -169,6 +174,7 @@ pub async fn finish(
             noted.tell(answer.headers_mut());
             ends.tell(answer.head_mut());
             note(None, answer.status());
+            let answer = holding(body, answer);
             return Err(InternalError::from_response(error, answer).into());
         }
     }
@@ -192,7 +198,18 @@ pub async fn finish(
     ends.tell(response.response_mut().head_mut());
     let route = response.request().match_pattern();
     note(route.as_deref(), response.status());
-    Ok(response)
+    Ok(match body {
+        Some(request) => response.map_body(|_, answer| request.held_by(answer)),
+        None => response,
+    })
+}
+
+/// An answer that holds the body of its request.
+fn holding(body: Option<Watched>, answer: HttpResponse) -> HttpResponse {
+    match body {
+        Some(request) => answer.map_body(|_, answer| request.held_by(answer)),
+        None => answer,
+    }
 }
 
 /// The methods of the request's path (RFC 9110, 10.2.1).

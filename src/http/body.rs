@@ -1,10 +1,17 @@
 //! Request bodies, read strictly: one JSON object, of bounded size and depth, without unknown or
 //! repeated keys; anything else is told what is wrong with it.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, pin::pin, time::Duration};
 
-use actix_web::{HttpRequest, http::header, web::Payload};
-use futures_util::StreamExt;
+use actix_web::{
+    HttpRequest,
+    http::header,
+    web::{Data, Payload},
+};
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -15,10 +22,19 @@ use utoipa::{
 };
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::{
+    error::{Error, Kind, Result, quoted},
+    gateway::Gateway,
+};
 
 /// The largest body that is read.
 const LARGEST: usize = 1024 * 1024;
+
+/// How long a body may take to be there, from when it is read on.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a body may still take once this process is to stop.
+const WITHIN_A_STOP: Duration = Duration::from_secs(2);
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
@@ -27,7 +43,7 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 /// Reads the body of `request` as a `T`.
 ///
 /// # Errors
-/// `invalid_body`.
+/// `invalid_body`, `body_timeout`.
 pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) -> Result<T> {
     let media_type = request
         .headers()
@@ -46,6 +62,10 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
         .map_err(|unread| match unread {
             Unread::Incomplete => invalid("the body ended before its end"),
             Unread::TooLarge => invalid("the body is larger than 1 MiB"),
+            Unread::TooSlow => Error::new(
+                Kind::BodyTimeout,
+                "the body was not there within 10 seconds",
+            ),
         })?;
     if depth(&body) > 64 {
         return Err(invalid("the body is nested deeper than 64 levels"));
@@ -76,14 +96,42 @@ pub enum Unread {
     /// The connection, or the coding of the body, ended before the body did.
     Incomplete,
     TooLarge,
+    TooSlow,
 }
 
-/// Reads the body of `request`, of at most `largest` bytes. It may hold secrets.
+/// Reads the body of `request`, of at most `largest` bytes, within 10 seconds. It may hold secrets.
 ///
+/// # Errors
+/// Why it could not be read.
+pub async fn whole(
+    request: &HttpRequest,
+    payload: Payload,
+    largest: usize,
+) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let gateway = request
+        .app_data::<Data<Gateway>>()
+        .expect("the app was built with a gateway");
+    let reading = pin!(all(request, payload, largest));
+    match select(reading, pin!(too_late(gateway))).await {
+        Either::Left((body, _)) => body,
+        Either::Right(_) => Err(Unread::TooSlow),
+    }
+}
+
+/// Ends when a body has had its time.
+async fn too_late(gateway: &Gateway) {
+    let clock = gateway.clock();
+    let stopped = pin!(async {
+        gateway.stopped().await;
+        clock.sleep(WITHIN_A_STOP).await;
+    });
+    select(pin!(clock.sleep(WITHIN)), stopped).await;
+}
+
 /// A body is as long as its head says (RFC 9112, 6.3), whatever other protocol the head offers:
 /// actix reads the body of a request with `Upgrade: websocket` until the connection ends, and then
 /// both sides would wait for each other.
-pub async fn whole(
+async fn all(
     request: &HttpRequest,
     mut payload: Payload,
     largest: usize,

@@ -3,6 +3,10 @@
 //! Where the coding of such a body is broken, actix ends the connection in the very poll in which it
 //! finds out, and drops a handler that waits for something: the client would get no answer. So the
 //! body is read a little ahead, and the fault becomes an answer within that poll.
+//!
+//! Where an answer is ready before such a body has ended, actix closes the connection only if somebody
+//! still holds the body; otherwise it reads on for as long as the client sends, or does not. So the
+//! answer [holds](Watched::held_by) it.
 
 use std::{
     cell::RefCell,
@@ -15,6 +19,7 @@ use std::{
 
 use actix_web::{
     HttpMessage,
+    body::{BodySize, BoxBody, MessageBody},
     dev::{Payload, ServiceRequest},
     error::PayloadError,
     http::header,
@@ -25,7 +30,8 @@ use futures_util::Stream;
 /// How far ahead of its handler a body is read: as far as actix itself does.
 const AHEAD: usize = 32 * 1024;
 
-/// The body of a request that is under way.
+/// The body of a request that is under way. Clones are the same one.
+#[derive(Clone)]
 pub struct Watched(Rc<RefCell<Ahead>>);
 
 struct Ahead {
@@ -35,6 +41,27 @@ struct Ahead {
     size: usize,
     has_ended: bool,
     is_broken: bool,
+}
+
+/// The body of an answer, with the body of its request, which is dropped after it.
+struct Holding {
+    answer: BoxBody,
+    _request: Watched,
+}
+
+impl MessageBody for Holding {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.answer.size()
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.get_mut().answer.as_pin_mut().poll_next(context)
+    }
 }
 
 /// What the handler reads in the place of the source.
@@ -72,6 +99,17 @@ impl Watched {
             }
         })
         .await;
+    }
+
+    /// The body of an answer that ends the connection if this body has not ended.
+    pub fn held_by(self, answer: BoxBody) -> BoxBody {
+        if self.0.borrow().has_ended {
+            return answer;
+        }
+        BoxBody::new(Holding {
+            answer,
+            _request: self,
+        })
     }
 }
 

@@ -38,10 +38,12 @@ pub const fn status(kind: Kind) -> u16 {
         | Kind::ConnectSessionInvalid => 403,
         Kind::NotFound | Kind::AccountNotFound | Kind::WalkNotFound | Kind::RouteNotFound => 404,
         Kind::MethodNotAllowed => 405,
-        Kind::DirectoryNotReady | Kind::RefreshInProgress => 408,
-        Kind::WalkSuperseded | Kind::WalkNotHeld | Kind::NothingToRefresh | Kind::TooManyKeys => {
-            409
-        }
+        Kind::DirectoryNotReady | Kind::RefreshInProgress | Kind::BodyTimeout => 408,
+        Kind::WalkSuperseded
+        | Kind::WalkNotHeld
+        | Kind::NothingToRefresh
+        | Kind::TooManyKeys
+        | Kind::PublicUrlMissing => 409,
         Kind::AccountInactive => 412,
         Kind::CredentialRefused
         | Kind::ScopeMissing

@@ -328,6 +328,7 @@ impl IntoResponses for NewProfileErrors {
         of(&[
             Kind::InvalidBody,
             Kind::BaseUrlNotAllowed,
+            Kind::PublicUrlMissing,
             Kind::CredentialLocked,
         ])
     }
@@ -385,6 +386,7 @@ impl IntoResponses for NewSessionErrors {
             Kind::InvalidBody,
             Kind::NotFound,
             Kind::AccountNotFound,
+            Kind::PublicUrlMissing,
             Kind::AccountInactive,
             Kind::CredentialLocked,
         ])
@@ -414,7 +416,12 @@ impl IntoResponses for HealthErrors {
 }
 
 fn of(own: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
-    described(&[own, &ANY].concat())
+    // Where a body is read, it may also not come.
+    let late: &[Kind] = match own.contains(&Kind::InvalidBody) {
+        true => &[Kind::BodyTimeout],
+        false => &[],
+    };
+    described(&[own, late, &ANY].concat())
 }
 
 fn described(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {

@@ -86,9 +86,20 @@ pub async fn ready(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
 )]
 #[get("/metrics")]
 pub async fn metrics(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
-    let page = gateway.metrics_page().await?;
-    Ok(HttpResponse::Ok()
+    gateway.must_show_metrics()?;
+    Ok(metrics_page(&gateway).await)
+}
+
+/// The same, on a listener of its own.
+#[get("/metrics")]
+pub async fn metrics_apart(gateway: Data<Gateway>) -> HttpResponse {
+    metrics_page(&gateway).await
+}
+
+async fn metrics_page(gateway: &Gateway) -> HttpResponse {
+    let page = gateway.metrics_page().await;
+    HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(page))
+        .body(page)
 }

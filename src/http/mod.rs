@@ -12,6 +12,7 @@
 //! * [`hub`]: the pages that a customer links an account on.
 //! * [`error`], [`errors`], [`answer`], [`quota`], `meter`: the error table, its place in the
 //!   document, and what every answer has in common.
+//! * [`server`], `connection`: listeners, workers and the limits of connections.
 //! * [`document()`]: the OpenAPI document.
 
 use actix_web::{HttpResponse, get, web, web::Data};
@@ -32,6 +33,7 @@ pub mod body;
 pub mod caller;
 mod chunked;
 pub mod connect_sessions;
+mod connection;
 pub mod connector_profiles;
 pub mod connectors;
 mod document;
@@ -46,6 +48,7 @@ pub mod oauth;
 pub mod query;
 pub mod quota;
 pub mod routes;
+pub mod server;
 pub mod walks;
 
 pub use document::document;
@@ -98,6 +101,21 @@ pub fn mount(
     config.service(SwaggerUi::new("/swagger-ui/{_:.*}").config(pages));
     config.service(web::redirect("/swagger-ui", "/swagger-ui/"));
     config.default_service(web::to(nothing_here));
+}
+
+/// What is served to those who collect metrics where that is a listener of its own: the metrics, and
+/// the answer to any other path.
+pub fn mount_metrics(config: &mut web::ServiceConfig, document: &Document, metrics: &Metrics) {
+    config
+        .app_data(Data::new(RouteTable::of(document)))
+        .app_data(Data::new(Meters::of(document, metrics)))
+        .service(health::metrics_apart)
+        .default_service(web::to(not_served_apart));
+}
+
+async fn not_served_apart() -> Result<HttpResponse, ApiError> {
+    let message = "only GET /metrics is served at this address";
+    Err(Error::new(Kind::RouteNotFound, message).into())
 }
 
 /// The document as it is sent.

@@ -61,6 +61,15 @@ pub enum JournalFault {
     Exposed { path: PathBuf, exposure: Exposure },
     #[error("{} cannot be written: {source}", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
+    /// Where it is depends on where a process happens to be started.
+    #[error(
+        "{} is no absolute path, which PostgreSQL needs: set `store.journal` to a folder of this \
+         process's own, on a disk that outlives it",
+        path.display()
+    )]
+    Relative { path: PathBuf },
+    #[error("{} is the journal of another process that serves", path.display())]
+    InUse { path: PathBuf },
 }
 
 impl Store {
@@ -85,11 +94,12 @@ impl Store {
         }
     }
 
-    /// Looks at the folder for pairs of tokens that the database does not take.
+    /// Looks at the folder for pairs of tokens that the database at `url` does not take.
     ///
     /// # Errors
-    /// Others can get at it, or it cannot be written.
-    pub fn inspect_journal(path: &Path) -> Result<JournalFolder, JournalFault> {
+    /// Others can get at it, or it cannot be written; with PostgreSQL also if its path is relative.
+    pub fn inspect_journal(url: &str, path: &Path) -> Result<JournalFolder, JournalFault> {
+        must_be_absolute(!url.starts_with("sqlite://"), path)?;
         let unwritable = |source| JournalFault::Unwritable {
             path: path.to_owned(),
             source,
@@ -111,6 +121,15 @@ impl Store {
         try_folder(path).map_err(unwritable)?;
         Ok(JournalFolder::Present)
     }
+}
+
+/// Of a database that many processes share, nothing says where each of them has its journal.
+pub(super) fn must_be_absolute(is_shared: bool, path: &Path) -> Result<(), JournalFault> {
+    if is_shared && path.is_relative() {
+        let path = path.to_owned();
+        return Err(JournalFault::Relative { path });
+    }
+    Ok(())
 }
 
 /// What is written to see whether something can be: more than a file system keeps beside its names.

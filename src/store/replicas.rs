@@ -11,7 +11,10 @@ use std::{io, sync::PoisonError, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Store, db::Tx, id_in, journal::Journal, walks::interrupt, word};
+use super::{
+    JournalFault, Store, db::Tx, id_in, inspect::must_be_absolute, journal::Journal,
+    walks::interrupt, word,
+};
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -49,6 +52,23 @@ impl Store {
             // A row that somebody else's end still holds keeps nobody from serving.
             Err(error) if self.is_shared() && error.kind() == Kind::StoreUnavailable => Ok(0),
             buried => buried,
+        }
+    }
+
+    /// Takes the journal for this process, which must have one.
+    ///
+    /// # Errors
+    /// It cannot be relied on: another process has it, it cannot be written, or with PostgreSQL its
+    /// path is relative.
+    pub fn require_journal(&self) -> Result<(), JournalFault> {
+        let Some(path) = self.journal_path.clone() else {
+            return Ok(());
+        };
+        must_be_absolute(self.is_shared(), &path)?;
+        match self.claim_journal() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(JournalFault::InUse { path }),
+            Err(source) => Err(JournalFault::Unwritable { path, source }),
         }
     }
 

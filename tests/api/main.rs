@@ -11,6 +11,7 @@ mod attacks;
 mod audit;
 mod browser;
 mod clients;
+mod connections;
 mod connectors;
 #[path = "../postgres/database.rs"]
 mod database;

@@ -289,8 +289,22 @@ impl World {
 
     /// Starts again on a machine whose date is this much behind.
     pub async fn restart_with_date_back(&mut self, by: Duration) {
-        self.clock = Clock::racing(self.clock.now() - by, 1);
+        self.restart_on(Clock::racing(self.clock.now() - by, 1))
+            .await;
+    }
+
+    /// Starts again with another clock.
+    pub async fn restart_on(&mut self, clock: Clock) {
+        self.clock = clock;
         self.restart().await;
+    }
+
+    /// Has the gateway stop, and does not wait until it has.
+    pub async fn begin_to_stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.stop.send(());
+        }
+        self.gateway.stopped().await;
     }
 
     /// A gateway on an empty store that serves nobody yet.
@@ -689,9 +703,12 @@ async fn serve(
     let mut settings = vec![
         ("server.listen", "\"127.0.0.1:0\""),
         ("server.workers", "1"),
+        ("server.lame_duck_seconds", "0"),
         ("server.drain_seconds", "1"),
         ("store.url", url.as_str()),
         ("store.journal", journal.as_str()),
+        // Of several gateways on one store the first has it.
+        ("store.journal_required", "false"),
         ("server.requests_per_minute_per_key", "0"),
         ("server.requests_per_minute_per_project", "0"),
         ("provider.rate_limit", "0"),

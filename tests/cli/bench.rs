@@ -199,7 +199,7 @@ impl Bench {
     pub async fn furnish(&self) {
         self.write(
             "rolecall.toml",
-            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n\n[log]\nformat = \"json\"\n\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\nlame_duck_seconds = 0\n\n[log]\nformat = \"json\"\n\n\
              [provider]\nrate_limit = 0\nloopback_base_urls = true\n",
         );
         self.run(&["keyring", "init"]).await.expect(0);

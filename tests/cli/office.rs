@@ -35,7 +35,18 @@ impl Office {
 
     /// One whose store is the PostgreSQL database at `url`.
     pub async fn at(url: &str) -> Self {
-        Self::with_settings(40, 5, &format!("\n[store]\nurl = {url:?}\n")).await
+        Self::with_settings(40, 5, &format!("\n[store]\nurl = {url:?}\n"))
+            .await
+            .with_journal()
+    }
+
+    /// With PostgreSQL it must be named in full.
+    fn with_journal(self) -> Self {
+        let settings = std::fs::read_to_string(self.bench.path("rolecall.toml")).unwrap();
+        let journal = self.bench.path("journal");
+        let settings = settings.replace("[store]\n", &format!("[store]\njournal = {journal:?}\n"));
+        self.bench.write("rolecall.toml", &settings);
+        self
     }
 
     async fn with_settings(users: usize, groups: usize, settings: &str) -> Self {

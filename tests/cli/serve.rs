@@ -3,7 +3,11 @@
 use rolecall::crypto::{Chance, KeyRing};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, client};
+use crate::{
+    bench::{Bench, Running, client},
+    office::Office,
+    schema::Schema,
+};
 
 const CONFIG: [&str; 2] = ["--config", "rolecall.toml"];
 
@@ -209,4 +213,266 @@ async fn the_environment_overrides_the_file_and_is_checked_like_it() {
             .unwrap()
             .contains("server.listen")
     );
+}
+
+/// Runs `rolecall serve`, which must end by itself, with these variables: its exit code and what it said.
+async fn serve_with(bench: &Bench, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
+    let output = command
+        .envs(variables.iter().copied())
+        .output()
+        .await
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn settings_that_would_silence_the_log_or_name_another_store_are_refused() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let before = bench.files();
+    for (name, value, said) in [
+        ("ROLECALL_LOG__LEVEL", "warning", "log.level must be"),
+        ("ROLECALL_LOG__FORMAT", "xml", "log.format"),
+        (
+            "ROLECALL_STORE__URL",
+            "mysql://u:canary@h/d",
+            "store.url must be",
+        ),
+        (
+            "ROLECALL_STORE__URL",
+            "postgres://u:canary@h/d?pool_mode=none",
+            "pool_mode",
+        ),
+    ] {
+        let (code, err) = serve_with(&bench, &[(name, value)]).await;
+        assert_eq!(code, Some(78), "{name}={value}: {err}");
+        assert!(err.contains(said), "{name}={value}: {err}");
+        assert!(!err.contains("canary"), "{err}");
+    }
+    let faults = [
+        ("ROLECALL_LOG__LEVEL", "warning"),
+        ("ROLECALL_LOG__FORMAT", "xml"),
+        ("ROLECALL_SERVER__WORKERS", "many"),
+        ("ROLECALL_SERVER__LISTN", "x"),
+    ];
+    let (code, err) = serve_with(&bench, &faults).await;
+    assert_eq!(code, Some(78));
+    for said in [
+        "4 faults",
+        "log.level",
+        "log.format",
+        "server.workers",
+        "server.listn",
+    ] {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+    assert!(bench.files() == before, "a byte was changed");
+}
+
+#[tokio::test]
+async fn variables_of_a_kubernetes_service_of_its_name_do_not_matter() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let mut command = bench.command(&[&["projects", "list"][..], &CONFIG].concat());
+    command.envs([
+        ("ROLECALL_PORT", "tcp://10.0.0.1:8080"),
+        ("ROLECALL_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("ROLECALL_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("ROLECALL_PORT_8080_TCP_PORT", "8080"),
+        ("ROLECALL_PORT_8080_TCP_PROTO", "tcp"),
+        ("ROLECALL_SERVICE_HOST", "10.0.0.1"),
+        ("ROLECALL_SERVICE_PORT", "8080"),
+        ("ROLECALL_SERVICE_PORT_HTTP", "8080"),
+    ]);
+    let output = command.output().await.unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(!err.contains("is not a setting"), "{err}");
+    assert_ne!(output.status.code(), Some(78), "{err}");
+}
+
+#[tokio::test]
+async fn a_settings_file_may_be_named_once_in_the_environment() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    for (file, code, said) in [
+        ("rolecall.toml", 0, ""),
+        ("absent.toml", 78, "there is no file absent.toml"),
+    ] {
+        let mut command = bench.command(&["check"]);
+        command.env("ROLECALL_CONFIG", file);
+        let output = command.output().await.unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{out}");
+        assert!(out.contains(file) && out.contains(said), "{out}");
+    }
+    // What is said on the command line goes before.
+    let mut command = bench.command(&[&["check"][..], &CONFIG].concat());
+    let output = command.env("ROLECALL_CONFIG", "absent.toml").output().await;
+    assert_eq!(output.unwrap().status.code(), Some(0));
+    // Whoever forgets it is not led to make a second ring.
+    std::fs::rename(bench.path("rolecall.keys"), bench.path("other.keys")).unwrap();
+    let refused = bench.run(&["serve"]).await.expect(78);
+    assert!(refused.err.contains("ROLECALL_CONFIG"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn metrics_may_be_served_apart_from_everything_else() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
+    command.env("ROLECALL_SERVER__METRICS_LISTEN", "127.0.0.1:0");
+    let mut running = Running::of(command.spawn().unwrap());
+    let line = running.err_line_with("listening").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let get = async |port: &Value, path: &str| {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let reply = client().get(url).send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
+    };
+    let (api, apart) = (&line["port"], &line["metrics_port"]);
+    assert_eq!(get(api, "/metrics").await.0, 404);
+    assert_eq!(get(api, "/health/live").await.0, 200);
+    let (status, page) = get(apart, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("# TYPE rolecall_http_requests_total"),
+        "{page}"
+    );
+    for path in ["/accounts", "/health/live", "/openapi.json", "/"] {
+        let (status, body) = get(apart, path).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(
+            body.contains("\"code\":\"route_not_found\""),
+            "{path}: {body}"
+        );
+    }
+    running.terminate().await;
+}
+
+#[tokio::test]
+async fn a_public_address_without_a_public_url_is_warned_of_and_links_nobody() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    let key_made = key(&bench, "acme").await;
+    let variables = [("ROLECALL_SERVER__LISTEN", "0.0.0.0:0")];
+    let mut command = bench.command(&[&["check"][..], &CONFIG].concat());
+    let output = command.envs(variables).output().await.unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(
+        out.contains("WARNING") && out.contains("server.public_url"),
+        "{out}"
+    );
+
+    for public_url in ["", "https://rolecall.example.com"] {
+        let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
+        command.envs(variables);
+        if !public_url.is_empty() {
+            command.env("ROLECALL_SERVER__PUBLIC_URL", public_url);
+        }
+        let mut running = Running::of(command.spawn().unwrap());
+        if public_url.is_empty() {
+            running.err_line_with("server.public_url is empty").await;
+        }
+        let line = running.err_line_with("listening").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let reply = client()
+            .post(format!(
+                "http://127.0.0.1:{}/connect_sessions",
+                line["port"]
+            ))
+            .bearer_auth(&key_made)
+            .json(&json!({"origin_owner_id": "c", "origin_owner_name": "C"}))
+            .send()
+            .await
+            .unwrap();
+        let status = reply.status().as_u16();
+        let body: Value = reply.json().await.unwrap();
+        if public_url.is_empty() {
+            assert_eq!((status, &body["code"]), (409, &json!("public_url_missing")));
+        } else {
+            assert_eq!(status, 201, "{body}");
+            let link = body["auth_link_url"].as_str().unwrap();
+            assert!(link.starts_with(public_url), "{link}");
+        }
+        running.terminate().await;
+    }
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_and_connections_stay_below_it() {
+    let bench = Bench::new();
+    bench.furnish().await;
+    for (limits, files, is_few) in [
+        ("ulimit -Sn 700 && ulimit -Hn 2000", 2000, true),
+        ("ulimit -Sn 1024 && ulimit -Hn 8192", 8192, false),
+    ] {
+        let script = format!("{limits} && exec \"$0\" serve --config rolecall.toml");
+        let mut command = tokio::process::Command::new("sh");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_rolecall")])
+            .current_dir(bench.path("."))
+            .env_clear()
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true);
+        let mut running = Running::of(command.spawn().unwrap());
+        if is_few {
+            running.err_line_with("few open files allowed").await;
+        }
+        let line = running.err_line_with("listening").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["max_connections"], files - 512);
+        running.terminate().await;
+    }
+}
+
+/// With PostgreSQL, where the working directory says nothing of which process this is.
+#[tokio::test]
+async fn a_journal_that_cannot_be_relied_on_is_refused_unless_it_is_told_otherwise() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let office = Office::at(&schema.url()).await;
+    let bench = &office.bench;
+    let serve = |variables: &[(&str, &str)]| {
+        let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
+        command.envs(variables.iter().copied());
+        command
+    };
+    let relative = ("ROLECALL_STORE__JOURNAL", "journal");
+    let refused = serve(&[relative]).output().await.unwrap();
+    let err = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{err}");
+    assert!(err.contains("no absolute path"), "{err}");
+    assert!(err.contains("store.journal_required"), "{err}");
+    let mut check = bench.command(&[&["check"][..], &CONFIG].concat());
+    let checked = check.env(relative.0, relative.1).output().await.unwrap();
+    let out = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{out}");
+    assert!(out.contains("no absolute path"), "{out}");
+
+    // One folder for two processes, and one that cannot be made.
+    let (first, _) = office.serve().await;
+    bench.write("a file", "");
+    let below_a_file = bench.path("a file").join("journal");
+    let below_a_file = ("ROLECALL_STORE__JOURNAL", below_a_file.to_str().unwrap());
+    for (variables, said) in [
+        (&[][..], "another process that serves"),
+        (&[below_a_file], "cannot be written"),
+    ] {
+        let refused = serve(variables).output().await.unwrap();
+        let err = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(78), "{err}");
+        assert!(err.contains(said), "{err}");
+        let told = [variables, &[("ROLECALL_STORE__JOURNAL_REQUIRED", "false")]].concat();
+        let mut running = Running::of(serve(&told).spawn().unwrap());
+        running.err_line_with("listening").await;
+        running.terminate().await;
+    }
+    first.terminate().await;
 }

@@ -52,9 +52,10 @@ impl Cage {
             Some(schema) => schema.url(),
             None => format!("sqlite://{}/rolecall.db", store.display()),
         };
+        let journal = store.join("journal");
         let text = format!(
-            "keys_file = \"rolecall.keys\"\n[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n\
-             read_wait_seconds = 10\n[store]\nurl = {url:?}\njournal = \"store/journal\"\n\
+            "keys_file = \"rolecall.keys\"\n[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\nlame_duck_seconds = 0\n\
+             read_wait_seconds = 10\n[store]\nurl = {url:?}\njournal = {journal:?}\n\
              [provider]\nrate_limit = 0\nloopback_base_urls = true\n[log]\nlevel = \"trace\"\n"
         );
         std::fs::write(place.path().join("rolecall.toml"), text).unwrap();

@@ -1,0 +1,160 @@
+//! The server below the routes: listeners, worker threads, and the limits of connections.
+//!
+//! It is put together from actix's parts as `HttpServer` does it, but for the
+//! [stream](super::connection) that every connection is read and written through (ADR 20).
+
+use std::{fmt, io, net::TcpListener, time::Duration};
+
+use actix_http::{HttpService, Request, Response, error::DispatchError};
+use actix_server::{GracefulShutdownSignal, Server, ServerBuilder};
+use actix_service::{
+    IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config,
+};
+use actix_web::{body::MessageBody, dev::AppConfig};
+use tokio::net::TcpStream;
+
+use super::connection::{Addresses, LimitedStream};
+use crate::clock::Clock;
+
+/// How long a connection is read on after an answer that ends it, so that the client sees the answer
+/// and no reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How many connections a worker takes where no limit is set: actix's own default.
+const PER_WORKER: usize = 25_600;
+
+/// The limits of a server.
+pub struct Limits {
+    /// Threads that answer requests; 0 is one per core.
+    pub workers: usize,
+    /// Open connections in all; 0 is no limit of ours.
+    pub max_connections: usize,
+    /// Open connections of one address; 0 is no limit.
+    pub max_connections_per_address: usize,
+    /// How long requests in flight may finish once the server stops.
+    pub drain: Duration,
+}
+
+impl Limits {
+    /// Worker threads, and how many connections each takes: together never more than are allowed.
+    fn shares(&self) -> (usize, usize) {
+        let workers = match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        if self.max_connections == 0 {
+            return (workers, PER_WORKER);
+        }
+        let workers = workers.min(self.max_connections);
+        (workers, self.max_connections / workers)
+    }
+}
+
+/// A server that is being put together: [`Builder::listen`] for each listener, then
+/// [`Builder::run`].
+pub struct Builder {
+    server: ServerBuilder,
+    addresses: Addresses,
+    clock: Clock,
+}
+
+impl Builder {
+    pub fn new(limits: &Limits, clock: Clock) -> Self {
+        let (workers, connections) = limits.shares();
+        let server = ServerBuilder::new()
+            .workers(workers)
+            .max_concurrent_connections(connections)
+            .shutdown_timeout(limits.drain.as_secs())
+            .disable_signals();
+        Self {
+            server,
+            addresses: Addresses::new(limits.max_connections_per_address),
+            clock,
+        }
+    }
+
+    /// Serves what `app` makes, in each worker once, to the clients of `listener`.
+    pub fn listen<F, I, S, B>(
+        mut self,
+        name: &str,
+        listener: TcpListener,
+        app: F,
+    ) -> io::Result<Self>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<actix_web::Error> + 'static,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        <S::Service as actix_service::Service<Request>>::Future: 'static,
+        S::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let address = listener.local_addr()?;
+        let stopping = self.server.graceful_shutdown_signal();
+        let (addresses, clock) = (self.addresses.clone(), self.clock.clone());
+        self.server = self.server.listen(name, listener, move || {
+            let (addresses, clock) = (addresses.clone(), clock.clone());
+            let app = app().into_factory();
+            let app = app.map_err(|error| error.into().error_response());
+            let http = HttpService::build()
+                .graceful_shutdown_signal(notify(&stopping))
+                .client_disconnect_timeout(LINGER)
+                .local_addr(address)
+                .on_connect_ext(|stream: &LimitedStream, extensions| {
+                    extensions.insert(stream.activity());
+                })
+                // Nothing that is served asks the app for its own address.
+                .h1(map_config(app, |()| AppConfig::default()));
+            fn_service(move |stream: TcpStream| {
+                let peer = stream.peer_addr().ok();
+                let place = addresses.enter(peer).map_err(DispatchError::Io);
+                let clock = clock.clone();
+                async move {
+                    // Answers are written whole, so nothing is gained by waiting for more.
+                    let _ = stream.set_nodelay(true);
+                    Ok((LimitedStream::new(stream, place?, clock), peer))
+                }
+            })
+            .and_then(http)
+        })?;
+        Ok(self)
+    }
+
+    pub fn run(self) -> Server {
+        self.server.run()
+    }
+}
+
+fn notify(
+    signal: &GracefulShutdownSignal,
+) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>> + 'static {
+    let signal = signal.clone();
+    move || {
+        let signal = signal.clone();
+        Box::pin(async move { signal.notified().await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_connections_and_never_take_more() {
+        let shares = |workers, max_connections| {
+            let limits = Limits {
+                workers,
+                max_connections,
+                max_connections_per_address: 0,
+                drain: Duration::ZERO,
+            };
+            limits.shares()
+        };
+        assert_eq!(shares(4, 0), (4, PER_WORKER));
+        assert_eq!(shares(4, 1000), (4, 250));
+        assert_eq!(shares(4, 7), (4, 1));
+        assert_eq!(shares(4, 3), (3, 1));
+    }
+}
