@@ -42,6 +42,7 @@ pub struct App {
     limits: Limits,
     lame_duck: Duration,
     look: Data<Look>,
+    has_swagger_ui: bool,
 }
 
 /// Why a gateway cannot start.
@@ -177,6 +178,7 @@ impl App {
             metrics,
             gateway,
             look: Data::new(look),
+            has_swagger_ui: config.server.swagger_ui,
             limits: Limits {
                 workers: config.server.workers,
                 max_connections: config.server.max_connections,
@@ -242,11 +244,17 @@ impl App {
         let gateway = Data::new(self.gateway);
         let (gateway_of_metrics, document_of_metrics) = (gateway.clone(), document.clone());
         let counted_in = metrics.clone();
+        let has_swagger_ui = self.has_swagger_ui;
         let look = self.look;
         let app = move || {
             ActixApp::new()
                 .app_data(gateway.clone())
-                .configure(|config| http::mount(config, &document, &metrics, &look))
+                .configure(|config| {
+                    if has_swagger_ui {
+                        http::mount_swagger_ui(config);
+                    }
+                    http::mount(config, &document, &metrics, &look);
+                })
                 .wrap(from_fn(http::answer::finish))
         };
         let mut server = Builder::new(&self.limits, clock).listen("api", self.listener, app)?;

@@ -55,6 +55,7 @@ pub struct Server {
     pub max_connections_per_address: usize,
     pub metrics: bool,
     pub metrics_listen: String,
+    pub swagger_ui: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Where the server is, as in http://127.0.0.1:8080; what the settings bind if absent
     #[arg(long)]
     url: Option<Url>,
+    /// Ask only whether the process answers at all, and not whether requests should be sent to it
+    #[arg(long)]
+    live: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
@@ -32,13 +35,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(url) => named(url)?,
         None => bound(&Config::load(arguments.file.config.as_deref())?)?,
     };
-    let status = ask(address).map_err(|error| {
+    let status = ask(address, arguments.live).map_err(|error| {
         Failure::Other(format!(
             "nobody answers at {address}: {error}; is `rolecall serve` running, with the same \
              settings?"
         ))
     })?;
     match status.as_deref() {
+        Some("200") if arguments.live => say("alive"),
         Some("200") => say("ready"),
         Some(status) => Err(Failure::Other(format!(
             "{address} is not ready ({status}): it stops, or its store does not answer; its log \
@@ -82,13 +86,14 @@ fn named(url: &Url) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| refused("must name a host that can be found"))
 }
 
-/// The status of `GET /health/ready`; None if the answer has none.
-fn ask(address: SocketAddr) -> std::io::Result<Option<String>> {
+/// The status of `GET /health/ready`, or of `/health/live`; None if the answer has none.
+fn ask(address: SocketAddr, is_live: bool) -> std::io::Result<Option<String>> {
+    let path = if is_live { "live" } else { "ready" };
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = format!(
-        "GET /health/ready HTTP/1.1\r\nhost: {address}\r\nuser-agent: rolecall-health\r\n\
+        "GET /health/{path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: rolecall-health\r\n\
          connection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;

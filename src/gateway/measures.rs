@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use crate::{
+    clock::since,
     error::{Error, Kind, Result},
     model::{account as model, availability::Availability},
     store::CountedState,
@@ -43,6 +44,9 @@ impl Gateway {
         let availability = self.0.store.availability();
         self.0
             .metrics
+            .store_up(availability != Availability::Unreachable);
+        self.0
+            .metrics
             .store_writable(availability == Availability::Writable);
         self.0.metrics.render()
     }
@@ -72,6 +76,20 @@ impl Gateway {
             tracing::debug!(%error, "the credentials could not be counted");
         }
         self.0.metrics.credentials(counts.ok().as_deref());
+        let standing = self.0.store.directories_standing().await;
+        if let Err(error) = &standing {
+            tracing::debug!(%error, "the held walks could not be counted");
+        }
+        let now_at = self.0.clock.now();
+        let (held, oldest) = standing.ok().map_or((None, None), |standing| {
+            let age = |verified_at| since(now_at, verified_at);
+            let oldest = standing.oldest_verified_at.map_or(Duration::ZERO, age);
+            (Some(standing.held_walks), Some(oldest))
+        });
+        self.0.metrics.directories(held, oldest);
+        self.0
+            .metrics
+            .journal_trouble(!self.0.store.is_journal_in_order());
         *counted_at = Some(now);
     }
 }

@@ -226,6 +226,9 @@ impl Gateway {
         let tries = Quotas::new(Some(connect::TRIES), clock.clone());
         let proof_without_store = settings.proof_without_store;
         let silence = StoreSilence::default();
+        for connector in &connectors {
+            outbound.metrics().provider(connector.key());
+        }
         Self(Arc::new(Inner {
             store,
             metrics: outbound.metrics().clone(),

@@ -42,7 +42,7 @@ impl Gateway {
     /// `store_unavailable`.
     pub async fn join(&self) -> Result<()> {
         let interrupted = self.0.store.join().await?;
-        tell_of(interrupted);
+        self.tell_of(interrupted);
         self.recover_refreshes().await;
         self.0.has_joined.store(true, Ordering::Relaxed);
         if self.0.store.is_shared() {
@@ -117,6 +117,17 @@ impl Gateway {
         Ok(())
     }
 
+    /// Of walks that were ended for a process that was gone.
+    fn tell_of(&self, interrupted: u64) {
+        if interrupted > 0 {
+            self.0.metrics.walks_interrupted(interrupted);
+            tracing::info!(
+                interrupted,
+                "walks of a process that ended were marked as failed"
+            );
+        }
+    }
+
     fn running_walks(&self) -> Vec<Arc<Ticket>> {
         let lives = self.0.lives.read().expect("no holder of this lock panics");
         lives.values().filter_map(|live| live.running()).collect()
@@ -183,16 +194,7 @@ async fn keep_beating(inner: Weak<Inner>) {
 
 async fn bury(gateway: Gateway) {
     match gateway.0.store.bury().await {
-        Ok(interrupted) => tell_of(interrupted),
+        Ok(interrupted) => gateway.tell_of(interrupted),
         Err(error) => tracing::debug!(%error, "the dead are left for later"),
-    }
-}
-
-fn tell_of(interrupted: u64) {
-    if interrupted > 0 {
-        tracing::info!(
-            interrupted,
-            "walks of a process that ended were marked as failed"
-        );
     }
 }

@@ -111,6 +111,9 @@ impl Watch {
         if let Ok(true) = rewrapped {
             self.in_order_at = Some(now);
         }
+        let is_wrong =
+            self.file.said.is_some() || self.mode.said.is_some() || !self.locked.is_empty();
+        self.gateway.0.metrics.key_ring_trouble(is_wrong);
         let dropped = self.drop_deleted_projects(is_due).await;
         let fault = rewrapped.and(dropped).err();
         if let Some(error) = self.store.says(fault.as_ref().map(in_full), now) {

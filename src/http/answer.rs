@@ -2,7 +2,7 @@
 //! in the contract's shape when it is an error (also where actix itself refused), an answer even
 //! after a panic, one line in the access log, and its place in the metrics.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
 use actix_web::{
     Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
@@ -19,9 +19,11 @@ use futures_util::{
 };
 
 use super::{
+    access_log::{AccessLog, Line},
     chunked::Watched,
     connection::Activity,
     error::ApiError,
+    guard_swagger_ui,
     meter::{Meters, known},
     quota,
     routes::RouteTable,
@@ -29,6 +31,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     gateway::{Gateway, quota::Standings},
+    model::id::{AccountId, KeyId},
     telemetry::metrics::Word,
 };
 
@@ -39,6 +42,13 @@ const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-reques
 /// What a request id is the id of.
 enum Request {}
 
+/// Who a request was from, and about, as far as that was proven.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    pub key: Option<KeyId>,
+    pub account: Option<AccountId>,
+}
+
 /// What is noted beside a request, since of one that ends in a panic nothing else is left.
 #[derive(Clone)]
 pub struct Noted(Rc<Notes>);
@@ -47,6 +57,7 @@ struct Notes {
     request_id: String,
     /// What its caller has left, once its key is proven.
     standings: Cell<Standings>,
+    caller: Cell<Caller>,
 }
 
 impl Noted {
@@ -54,6 +65,7 @@ impl Noted {
         let noted = Self(Rc::new(Notes {
             request_id,
             standings: Cell::default(),
+            caller: Cell::default(),
         }));
         request.extensions_mut().insert(noted.clone());
         noted
@@ -67,6 +79,24 @@ impl Noted {
     pub fn stands(request: &HttpRequest, standings: Standings) {
         if let Some(noted) = request.extensions().get::<Self>() {
             noted.0.standings.set(standings);
+        }
+    }
+
+    /// Notes whose key this request has.
+    pub fn key(request: &HttpRequest, key: KeyId) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            let caller = noted.0.caller.get();
+            let key = Some(key);
+            noted.0.caller.set(Caller { key, ..caller });
+        }
+    }
+
+    /// Notes which account this request is about: one of the caller's own.
+    pub fn account(request: &HttpRequest, account: AccountId) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            let caller = noted.0.caller.get();
+            let account = Some(account);
+            noted.0.caller.set(Caller { account, ..caller });
         }
     }
 
@@ -124,6 +154,10 @@ pub async fn finish(
         .app_data::<Data<Meters>>()
         .expect("the app was built with its meters")
         .clone();
+    let log = request
+        .app_data::<Data<AccessLog>>()
+        .expect("the app was built with its log")
+        .clone();
     let clock = gateway.clock();
     let began_at = clock.monotonic();
     let method = request.method().clone();
@@ -138,9 +172,18 @@ pub async fn finish(
     let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
     let id = noted.request_id();
     let note = |route: Option<&str>, status: StatusCode| {
-        let took = clock.monotonic().saturating_sub(began_at);
+        let now = clock.monotonic();
+        let took = now.saturating_sub(began_at);
         meters.note(route, &method, status, took);
-        log(&method, route, status, id, took);
+        let line = Line {
+            request_id: id,
+            method: known(&method).word(),
+            route,
+            status: status.as_u16(),
+            caller: noted.0.caller.get(),
+            took,
+        };
+        log.write(&line, now);
     };
     let call = AssertUnwindSafe(next.call(request)).catch_unwind();
     let outcome = match body.clone() {
@@ -195,6 +238,8 @@ pub async fn finish(
         response = response.into_response(answer);
     }
     noted.tell(response.headers_mut());
+    let path = response.request().path().to_owned();
+    guard_swagger_ui(&path, response.headers_mut());
     ends.tell(response.response_mut().head_mut());
     let route = response.request().match_pattern();
     note(route.as_deref(), response.status());
@@ -265,17 +310,4 @@ fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
         (kind, None) => Error::new(kind, "the request was refused"),
     };
     ApiError(error)
-}
-
-/// One line per request: the route's template, as far as one was found, never its path or query.
-fn log(method: &Method, route: Option<&str>, status: StatusCode, id: &str, took: Duration) {
-    tracing::info!(
-        target: "rolecall::access",
-        request_id = id,
-        method = known(method).word(),
-        route = route.unwrap_or("-"),
-        status = status.as_u16(),
-        ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "request",
-    );
 }

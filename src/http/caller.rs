@@ -94,10 +94,9 @@ impl<S: Needs> FromRequest for NamedAccount<S> {
         Box::pin(async move {
             let caller = caller::<S>(&request).await?;
             let id = named_account(&request)?;
-            Ok(Self(
-                gateway(&request).own_account(&caller, &id).await?,
-                PhantomData,
-            ))
+            let own = gateway(&request).own_account(&caller, &id).await?;
+            Noted::account(&request, own.account.id);
+            Ok(Self(own, PhantomData))
         })
     }
 }
@@ -111,10 +110,9 @@ impl<S: Needs> FromRequest for PathAccount<S> {
         Box::pin(async move {
             let caller = caller::<S>(&request).await?;
             let id = request.match_info().get("id").unwrap_or_default();
-            Ok(Self(
-                gateway(&request).own_account(&caller, id).await?,
-                PhantomData,
-            ))
+            let own = gateway(&request).own_account(&caller, id).await?;
+            Noted::account(&request, own.account.id);
+            Ok(Self(own, PhantomData))
         })
     }
 }
@@ -172,6 +170,7 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     };
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
     let caller = gateway(request).authenticate(&key).await?;
+    Noted::key(request, caller.key.id);
     // Counted once it is proven, so that nobody spends what is another's.
     let standings = gateway(request).spend(&caller);
     Noted::stands(request, standings);

@@ -6,10 +6,13 @@
 use std::{collections::HashMap, time::Duration};
 
 use actix_web::http::{Method, StatusCode};
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::{OpenApi as Document, path::PathItem};
 
 use super::hub::routes::PAGES;
-use crate::telemetry::{HttpMethod, Metrics, RouteMeter, metrics::NO_ROUTE};
+use crate::telemetry::{
+    HttpMethod, Metrics, RouteMeter,
+    metrics::{NO_ROUTE, Word},
+};
 
 /// A meter for each route.
 pub struct Meters {
@@ -19,24 +22,22 @@ pub struct Meters {
 
 impl Meters {
     pub fn of(document: &Document, metrics: &Metrics) -> Self {
-        let templates = document.paths.paths.keys().flat_map(|path| {
+        let templates = document.paths.paths.iter().flat_map(|(path, item)| {
             let unified = path.starts_with("/iam").then(|| format!("/unified{path}"));
-            [path.clone()].into_iter().chain(unified)
+            let paths = [path.clone()].into_iter().chain(unified);
+            paths.map(|path| (path, methods_of(item)))
         });
+        let pages = ["/openapi.json"].iter().chain(&PAGES);
+        let pages = pages.map(|&page| (page.to_owned(), vec![HttpMethod::Get, HttpMethod::Post]));
         Self {
             routes: templates
-                .chain(
-                    ["/openapi.json"]
-                        .iter()
-                        .chain(&PAGES)
-                        .map(|&page| page.to_owned()),
-                )
-                .map(|template| {
-                    let meter = metrics.route(&template);
+                .chain(pages)
+                .map(|(template, methods)| {
+                    let meter = metrics.route(&template, &methods);
                     (template, meter)
                 })
                 .collect(),
-            others: metrics.route(NO_ROUTE),
+            others: metrics.route(NO_ROUTE, HttpMethod::ALL),
         }
     }
 
@@ -47,6 +48,21 @@ impl Meters {
             .unwrap_or(&self.others)
             .answered(known(method), status.as_u16(), took);
     }
+}
+
+fn methods_of(item: &PathItem) -> Vec<HttpMethod> {
+    let methods = [
+        (&item.get, HttpMethod::Get),
+        (&item.get, HttpMethod::Head),
+        (&item.post, HttpMethod::Post),
+        (&item.put, HttpMethod::Put),
+        (&item.patch, HttpMethod::Patch),
+        (&item.delete, HttpMethod::Delete),
+    ];
+    let served = methods
+        .into_iter()
+        .filter(|(operation, _)| operation.is_some());
+    served.map(|(_, method)| method).collect()
 }
 
 /// A method that HTTP knows; any other word is the caller's, and no word of the caller's is noted.

@@ -15,7 +15,12 @@
 //! * [`server`], `connection`: listeners, workers and the limits of connections.
 //! * [`document()`]: the OpenAPI document.
 
-use actix_web::{HttpResponse, get, web, web::Data};
+use actix_web::{
+    HttpResponse, get,
+    http::header::{self, HeaderMap, HeaderValue},
+    web,
+    web::Data,
+};
 use utoipa::openapi::OpenApi as Document;
 use utoipa_actix_web::{scope, service_config::ServiceConfig};
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -25,6 +30,7 @@ use crate::{
     telemetry::Metrics,
 };
 
+mod access_log;
 pub mod accounts;
 pub mod answer;
 pub mod api_keys;
@@ -51,6 +57,7 @@ pub mod routes;
 pub mod server;
 pub mod walks;
 
+use access_log::AccessLog;
 pub use document::document;
 use error::ApiError;
 use hub::look::Look;
@@ -77,7 +84,7 @@ fn unified(config: &mut ServiceConfig<'_>) {
     config.service(scope::scope("/unified").configure(iam::routes));
 }
 
-/// What is not under a scope of its own: the document, its pages, and the answer to any other path.
+/// What is not under a scope of its own: the document, and the answer to any other path.
 /// Requests are counted in `metrics`; the hub's pages look as `look` says.
 pub fn mount(
     config: &mut web::ServiceConfig,
@@ -89,18 +96,43 @@ pub fn mount(
     config
         .app_data(Data::new(routes))
         .app_data(Data::new(Meters::of(document, metrics)))
+        .app_data(Data::new(AccessLog::default()))
         .app_data(Data::new(DocumentText::of(document)));
     config.service(openapi_json);
     config.app_data(look.clone()).configure(hub::routes::pages);
     configure(&mut ServiceConfig::new(config));
     unified(&mut ServiceConfig::new(config));
+    config.default_service(web::to(nothing_here));
+}
+
+/// The document as pages in which it can be tried out.
+pub fn mount_swagger_ui(config: &mut web::ServiceConfig) {
     let pages = Config::from("/openapi.json")
-        .persist_authorization(true)
+        // A key that is tried here is gone with the page.
+        .persist_authorization(false)
         .try_it_out_enabled(true)
         .default_models_expand_depth(0);
     config.service(SwaggerUi::new("/swagger-ui/{_:.*}").config(pages));
     config.service(web::redirect("/swagger-ui", "/swagger-ui/"));
-    config.default_service(web::to(nothing_here));
+}
+
+/// Adds to an answer from the document's pages what the hub's pages carry too: nobody frames them, and
+/// they load nothing from elsewhere.
+fn guard_swagger_ui(path: &str, headers: &mut HeaderMap) {
+    // Swagger UI writes styles into its elements.
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; \
+         base-uri 'none'",
+    );
+    if path.starts_with("/swagger-ui") {
+        headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        );
+    }
 }
 
 /// What is served to those who collect metrics where that is a listener of its own: the metrics, and
@@ -109,6 +141,7 @@ pub fn mount_metrics(config: &mut web::ServiceConfig, document: &Document, metri
     config
         .app_data(Data::new(RouteTable::of(document)))
         .app_data(Data::new(Meters::of(document, metrics)))
+        .app_data(Data::new(AccessLog::default()))
         .service(health::metrics_apart)
         .default_service(web::to(not_served_apart));
 }

@@ -64,6 +64,7 @@ mod db;
 mod directories;
 mod inspect;
 mod journal;
+mod measures;
 mod open;
 mod postgres;
 mod profiles;

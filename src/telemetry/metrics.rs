@@ -71,6 +71,8 @@ pub enum Values {
     Routes,
     /// The key of a connector.
     Connectors,
+    /// This version of Rolecall, and no other.
+    Version,
     Words(fn() -> Vec<&'static str>),
 }
 
@@ -158,8 +160,81 @@ const STORE_WRITABLE: Metric = Metric {
     help: "1 while the store takes writes, 0 while it does not or does not answer",
 };
 
+const STORE_UP: Metric = gauge(
+    "rolecall_store_up",
+    "1 while the store answers, 0 while it does not",
+);
+
+const WALKS_HELD: Metric = gauge(
+    "rolecall_walks_held",
+    "Accounts whose last walk is held and waits for a decision; NaN while the store does not answer",
+);
+
+const OLDEST_DIRECTORY: Metric = gauge(
+    "rolecall_oldest_directory_age_seconds",
+    "How long ago the oldest directory that is served was last found to be true; 0 if there is none, NaN while the store does not answer",
+);
+
+const KEY_RING_TROUBLE: Metric = gauge(
+    "rolecall_key_ring_trouble",
+    "1 while the key file is not taken or others can get at it, or a data key does not open; its log says which",
+);
+
+const JOURNAL_TROUBLE: Metric = gauge(
+    "rolecall_journal_trouble",
+    "1 while this process has no journal of token pairs, or a pair waits in it",
+);
+
+const BUILD_INFO: Metric = Metric {
+    name: "rolecall_build_info",
+    kind: Kind::Gauge,
+    labels: &[label("version", Values::Version)],
+    help: "1, with the version of Rolecall",
+};
+
+/// What `metrics-process` measures, under the names that all Prometheus clients use.
+const PROCESS: [Metric; 8] = [
+    Metric {
+        name: "process_cpu_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "CPU time of this process, in whole seconds",
+    },
+    gauge("process_open_fds", "Open files of this process"),
+    gauge(
+        "process_max_fds",
+        "How many files this process may have open",
+    ),
+    gauge(
+        "process_virtual_memory_bytes",
+        "Virtual memory of this process",
+    ),
+    gauge(
+        "process_virtual_memory_max_bytes",
+        "How much virtual memory this process may have",
+    ),
+    gauge(
+        "process_resident_memory_bytes",
+        "Resident memory of this process",
+    ),
+    gauge(
+        "process_start_time_seconds",
+        "When this process was started, in seconds since 1970",
+    ),
+    gauge("process_threads", "Threads of this process"),
+];
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        labels: &[],
+        help,
+    }
+}
+
 /// Every metric that there is.
-pub const ALL: [&Metric; 10] = [
+pub const ALL: [&Metric; 24] = [
     &REQUESTS,
     &REQUEST_SECONDS,
     &PROVIDER_CALLS,
@@ -169,7 +244,21 @@ pub const ALL: [&Metric; 10] = [
     &ACCOUNTS,
     &REFRESHES,
     &CREDENTIALS,
+    &STORE_UP,
     &STORE_WRITABLE,
+    &WALKS_HELD,
+    &OLDEST_DIRECTORY,
+    &KEY_RING_TROUBLE,
+    &JOURNAL_TROUBLE,
+    &BUILD_INFO,
+    &PROCESS[0],
+    &PROCESS[1],
+    &PROCESS[2],
+    &PROCESS[3],
+    &PROCESS[4],
+    &PROCESS[5],
+    &PROCESS[6],
+    &PROCESS[7],
 ];
 
 const fn label(name: &'static str, values: Values) -> Label {
@@ -435,7 +524,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Nothing counted yet: every series of which all labels are known is there, at 0. One that began
+    /// at 1 would hide its first event from `increase()`.
     pub fn new() -> Self {
         let buckets = |builder: PrometheusBuilder, metric: &Metric| match metric.kind {
             Kind::Histogram(buckets) => builder
@@ -458,17 +548,55 @@ impl Metrics {
                 Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
             }
         }
-        Self(Arc::new(recorder))
+        let metrics = Self(Arc::new(recorder));
+        let reasons = reasons();
+        let ends = WalkState::ALL
+            .iter()
+            .filter(|state| **state != WalkState::Running);
+        for (state, reason) in ends.flat_map(|state| reasons.iter().map(move |of| (state, of))) {
+            metrics
+                .counter(&key(&WALKS, [state.word(), reason]))
+                .increment(0);
+        }
+        for list in words::<ListName>() {
+            metrics
+                .counter(&key(&QUARANTINED_ROWS, [list]))
+                .increment(0);
+        }
+        for outcome in words::<RefreshOutcome>() {
+            metrics.counter(&key(&REFRESHES, [outcome])).increment(0);
+        }
+        drop(metrics.histogram(&key(&WALK_SECONDS, [])));
+        metrics.key_ring_trouble(false);
+        metrics.journal_trouble(false);
+        let version = env!("CARGO_PKG_VERSION");
+        metrics.gauge(&key(&BUILD_INFO, [version])).set(1.0);
+        metrics
     }
 
-    /// What counts and times the requests to one route.
-    pub fn route(&self, template: &str) -> RouteMeter {
-        RouteMeter {
+    /// There is such a provider to be called.
+    pub fn provider(&self, provider: &'static str) {
+        for outcome in words::<CallOutcome>() {
+            self.counter(&key(&PROVIDER_CALLS, [provider, outcome]))
+                .increment(0);
+        }
+    }
+
+    /// What counts and times the requests to one route, which these methods are for.
+    pub fn route(&self, template: &str, methods: &[HttpMethod]) -> RouteMeter {
+        let meter = RouteMeter {
             metrics: self.clone(),
             template: template.into(),
             seconds: OnceLock::new(),
             requests: Default::default(),
+        };
+        meter.seconds();
+        for method in methods {
+            for status in StatusClass::ALL {
+                meter.requests(*method, *status).increment(0);
+            }
         }
+        meter
     }
 
     /// A request was sent to a provider, and came to this.
@@ -484,6 +612,12 @@ impl Metrics {
             .increment(1);
         self.histogram(&key(&WALK_SECONDS, []))
             .record(took.as_secs_f64());
+    }
+
+    /// So many walks were ended for a process that was gone.
+    pub fn walks_interrupted(&self, walks: u64) {
+        let values = [WalkState::Failed.word(), WalkReason::Interrupted.word()];
+        self.counter(&key(&WALKS, values)).increment(walks);
     }
 
     /// A walk left out so many rows of a list.
@@ -511,8 +645,35 @@ impl Metrics {
 
     /// Whether the store takes writes.
     pub fn store_writable(&self, is_writable: bool) {
-        self.gauge(&key(&STORE_WRITABLE, []))
-            .set(f64::from(u8::from(is_writable)));
+        self.says(&STORE_WRITABLE, is_writable);
+    }
+
+    /// Whether the store answers.
+    pub fn store_up(&self, is_up: bool) {
+        self.says(&STORE_UP, is_up);
+    }
+
+    /// How many accounts have a held walk, and how old the oldest directory is; None if that could not
+    /// be learnt.
+    pub fn directories(&self, held: Option<u64>, oldest: Option<Duration>) {
+        let held = held.map_or(f64::NAN, |held| held as f64);
+        self.gauge(&key(&WALKS_HELD, [])).set(held);
+        let oldest = oldest.map_or(f64::NAN, |oldest| oldest.as_secs_f64());
+        self.gauge(&key(&OLDEST_DIRECTORY, [])).set(oldest);
+    }
+
+    /// Whether something is wrong with the key ring.
+    pub fn key_ring_trouble(&self, is_wrong: bool) {
+        self.says(&KEY_RING_TROUBLE, is_wrong);
+    }
+
+    /// Whether something is wrong with the journal of token pairs.
+    pub fn journal_trouble(&self, is_wrong: bool) {
+        self.says(&JOURNAL_TROUBLE, is_wrong);
+    }
+
+    fn says(&self, metric: &'static Metric, holds: bool) {
+        self.gauge(&key(metric, [])).set(f64::from(u8::from(holds)));
     }
 
     fn count<W: Word + PartialEq>(&self, metric: &'static Metric, counts: Option<&[(W, u64)]>) {
@@ -528,6 +689,8 @@ impl Metrics {
 
     /// All of it in the text format of Prometheus.
     pub fn render(&self) -> String {
+        let process = metrics_process::Collector::default();
+        metrics::with_local_recorder(&*self.0, || process.collect());
         self.0.handle().render()
     }
 
@@ -581,19 +744,22 @@ pub struct RouteMeter {
 impl RouteMeter {
     /// A request was answered with this status.
     pub fn answered(&self, method: HttpMethod, status: u16, took: Duration) {
-        let status = StatusClass::of(status);
-        self.requests[method as usize][status as usize]
-            .get_or_init(|| {
-                let values = [&*self.template, method.word(), status.word()];
-                self.metrics.counter(&key(&REQUESTS, values))
-            })
-            .increment(1);
-        self.seconds
-            .get_or_init(|| {
-                let key = key(&REQUEST_SECONDS, [&*self.template]);
-                self.metrics.histogram(&key)
-            })
-            .record(took.as_secs_f64());
+        self.requests(method, StatusClass::of(status)).increment(1);
+        self.seconds().record(took.as_secs_f64());
+    }
+
+    fn requests(&self, method: HttpMethod, status: StatusClass) -> &Counter {
+        self.requests[method as usize][status as usize].get_or_init(|| {
+            let values = [&*self.template, method.word(), status.word()];
+            self.metrics.counter(&key(&REQUESTS, values))
+        })
+    }
+
+    fn seconds(&self) -> &Histogram {
+        self.seconds.get_or_init(|| {
+            let key = key(&REQUEST_SECONDS, [&*self.template]);
+            self.metrics.histogram(&key)
+        })
     }
 }
 
@@ -611,13 +777,16 @@ mod tests {
         let metrics = Metrics::new();
         let took = Duration::from_millis(20);
         for route in [ROUTE, NO_ROUTE] {
-            let meter = metrics.route(route);
+            let meter = metrics.route(route, &[]);
             for method in HttpMethod::ALL {
                 for status in [101, 200, 304, 404, 503] {
                     meter.answered(*method, status, took);
                 }
             }
         }
+        metrics.provider(CONNECTOR);
+        metrics.directories(Some(1), Some(took));
+        metrics.store_up(true);
         for outcome in CallOutcome::ALL {
             metrics.provider_call(CONNECTOR, *outcome);
         }
@@ -667,6 +836,52 @@ mod tests {
         line.map(|value| value.parse().unwrap())
     }
 
+    /// `increase()` sees the first event of a series only if it saw the series before.
+    #[test]
+    fn every_counter_is_there_before_anything_happens() {
+        let metrics = Metrics::new();
+        metrics.provider(CONNECTOR);
+        metrics.route(ROUTE, &[HttpMethod::Get]);
+        let page = metrics.render();
+        for series in [
+            "rolecall_walks_total{state=\"held\",reason=\"mass_disappearance\"}",
+            "rolecall_walks_total{state=\"sealed\",reason=\"none\"}",
+            "rolecall_walks_total{state=\"failed\",reason=\"interrupted\"}",
+            "rolecall_provider_calls_total{provider=\"smartsheet\",outcome=\"throttled\"}",
+            "rolecall_refreshes_total{outcome=\"refused\"}",
+            "rolecall_quarantined_rows_total{list=\"users\"}",
+            "rolecall_walk_seconds_count",
+            "rolecall_http_request_seconds_count{route=\"/iam/users/{record}\"}",
+            "rolecall_key_ring_trouble",
+            "rolecall_journal_trouble",
+        ] {
+            assert_eq!(value(&page, series), Some(0.0), "{series}: {page}");
+        }
+        for metric in ALL.iter().filter(|metric| metric.kind == Kind::Counter) {
+            let samples = samples(&page);
+            let of_metric: Vec<_> = samples
+                .iter()
+                .filter(|(name, ..)| name == metric.name)
+                .collect();
+            assert!(!of_metric.is_empty(), "{}", metric.name);
+            for label in metric.labels {
+                if let (Values::Words(words), true) = (label.values, metric.name != REQUESTS.name) {
+                    let missing: Vec<_> = words()
+                        .into_iter()
+                        .filter(|word| !["running", "-"].contains(word))
+                        .filter(|word| {
+                            of_metric
+                                .iter()
+                                .all(|(_, labels, _)| labels[label.name] != *word)
+                        })
+                        .collect();
+                    assert!(missing.is_empty(), "{} {missing:?}", metric.name);
+                }
+            }
+        }
+        assert!(value(&page, "process_resident_memory_bytes").unwrap() > 0.0);
+    }
+
     #[test]
     fn every_metric_is_explained_and_has_its_kind() {
         let page = everything().render();
@@ -713,6 +928,7 @@ mod tests {
                 let allowed: BTreeSet<String> = match label.values {
                     Values::Routes => [ROUTE, NO_ROUTE].map(str::to_owned).into(),
                     Values::Connectors => [CONNECTOR.to_owned()].into(),
+                    Values::Version => [env!("CARGO_PKG_VERSION").to_owned()].into(),
                     Values::Words(words) => words().into_iter().map(str::to_owned).collect(),
                 };
                 assert_eq!(

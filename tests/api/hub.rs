@@ -123,7 +123,7 @@ async fn who_says_no_is_told_that_nothing_was_saved() {
     let hostile =
         "/connect/oauth2/smartsheet/callback?error=%3Cscript%3Ex&error_description=%3Cb%3E";
     let page = browser.get(hostile).await;
-    assert_eq!(page.status.as_u16(), 500);
+    assert_eq!(page.status.as_u16(), 403);
     assert!(!page.text().contains("script>x") && !page.text().contains("<b>"));
 
     // What was looked at, and not wanted.
@@ -139,6 +139,48 @@ async fn who_says_no_is_told_that_nothing_was_saved() {
     let next = cancelled.leads().to_owned();
     browser.get(&next).await.says(200, "You cancelled");
     assert_eq!(browser.get("/connect/review").await.leads(), "/connect");
+    assert!(world.accounts().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_error_at_the_callback_needs_a_state_that_is_known_and_is_never_a_fault_of_ours() {
+    let world = World::new().await;
+    let profile = world.hub_profile().await;
+    let link = world.invite(&json!({})).await;
+    let mut browser = Browser::open(&world, &link).await;
+    let callback = "/connect/oauth2/smartsheet/callback";
+    let words = [
+        ("access_denied", 403),
+        ("invalid_scope", 422),
+        ("unauthorized_client", 502),
+        ("invalid_request", 502),
+        ("server_error", 502),
+        ("temporarily_unavailable", 502),
+        ("interaction_required", 502),
+        ("%3Cscript%3Ex", 502),
+        ("", 502),
+    ];
+    for (word, status) in words {
+        for state in ["", "&state=", "&state=made-up"] {
+            let page = browser
+                .get(&format!("{callback}?error={word}{state}"))
+                .await;
+            page.says(403, "This was started in another browser");
+        }
+        let authorize = browser.sign_in(&profile).await;
+        let state = url::Url::parse(&authorize).unwrap();
+        let state = state
+            .query_pairs()
+            .find(|(name, _)| name == "state")
+            .unwrap()
+            .1;
+        let back = format!("{callback}?error={word}&state={state}");
+        let page = browser.get(&back).await;
+        assert_eq!(page.status.as_u16(), status, "{word}");
+        assert!(!page.text().contains("script>x"), "{word}");
+        // A state is good once.
+        browser.get(&back).await.says(400, "That took too long");
+    }
     assert!(world.accounts().await.is_empty());
 }
 

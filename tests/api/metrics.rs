@@ -284,6 +284,58 @@ async fn every_call_of_a_provider_and_every_walk_is_counted() {
 }
 
 #[tokio::test]
+async fn what_happens_first_is_an_increase() {
+    let mut world = World::new().await;
+    let walks = |page: &Page, state: &str, reason: &str| {
+        let labels = [("state", state), ("reason", reason)];
+        let is_there = page.samples.iter().any(|sample| {
+            sample.name == "rolecall_walks_total"
+                && sample.labels["state"] == state
+                && sample.labels["reason"] == reason
+        });
+        is_there.then(|| page.sum("rolecall_walks_total", &labels))
+    };
+    let before = page(&world).await;
+    assert_eq!(walks(&before, "held", "mass_disappearance"), Some(0.0));
+    assert_eq!(walks(&before, "failed", "interrupted"), Some(0.0));
+    assert_eq!(before.requests("/accounts", "POST", "2xx"), 0.0);
+    for metric in ALL {
+        assert!(before.kinds.contains_key(metric.name), "{}", metric.name);
+    }
+    assert_eq!(before.sum("rolecall_store_up", &[]), 1.0);
+    assert_eq!(before.sum("rolecall_walks_held", &[]), 0.0);
+    assert_eq!(before.sum("rolecall_journal_trouble", &[]), 0.0);
+    assert_eq!(before.sum("rolecall_key_ring_trouble", &[]), 0.0);
+    assert!(before.sum("process_open_fds", &[]) > 0.0);
+
+    let account = world.link_admin().await;
+    world.walk(&account).await;
+    let somebody = world.somebody(|user| user["admin"] != true).await;
+    let gone = somebody.iter().take(20);
+    let gone = gone.map(|id| json!({"op": "remove_user", "id": id.parse::<u64>().unwrap()}));
+    world.mutate(&gone.collect()).await;
+    assert_eq!(world.walk(&account).await["state"], "held");
+    world.clock.advance(Duration::from_secs(100));
+    let held = page(&world).await;
+    assert_eq!(walks(&held, "held", "mass_disappearance"), Some(1.0));
+    assert_eq!(held.sum("rolecall_walks_held", &[]), 1.0);
+    assert!(held.sum("rolecall_oldest_directory_age_seconds", &[]) >= 100.0);
+
+    // As a process leaves a walk that was killed on it.
+    world
+        .rewrite("update walks set state = 'running', ended_at = null, reason = null where state = 'held'")
+        .await;
+    world.restart().await;
+    let after = page(&world).await;
+    assert_eq!(walks(&after, "failed", "interrupted"), Some(1.0));
+    world.gateway.close().await;
+    world.clock.advance(Duration::from_secs(10));
+    let down = page(&world).await;
+    assert_eq!(down.sum("rolecall_store_up", &[]), 0.0);
+    assert!(down.sum("rolecall_walks_held", &[]).is_nan());
+}
+
+#[tokio::test]
 async fn accounts_are_counted_now_and_then_and_not_by_whoever_asks_often() {
     let world = World::new().await;
     let counted_at = world.clock.monotonic();
@@ -362,6 +414,7 @@ async fn labels_are_of_closed_sets_whatever_is_asked() {
     }
     let mut routes: BTreeSet<_> = operations().into_iter().map(|each| each.path).collect();
     routes.extend(["/openapi.json", NO_ROUTE].map(str::to_owned));
+    routes.extend(rolecall::http::hub::routes::PAGES.map(str::to_owned));
     for sample in page(&world).await.samples {
         let of_sample = |metric: &&&_| {
             let metric: &rolecall::telemetry::metrics::Metric = metric;
@@ -377,6 +430,7 @@ async fn labels_are_of_closed_sets_whatever_is_asked() {
             let is_known = match label.unwrap().values {
                 Values::Routes => routes.contains(value.trim_start_matches("/unified")),
                 Values::Connectors => value == "smartsheet",
+                Values::Version => value == env!("CARGO_PKG_VERSION"),
                 Values::Words(words) => words().contains(&value.as_str()),
             };
             assert!(is_known, "{} {name}={value}", sample.name);

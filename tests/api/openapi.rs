@@ -6,7 +6,7 @@ use reqwest::Method;
 use rolecall::{error::Kind, http::error::status};
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{Plan, World};
 
 /// One operation of the document.
 pub struct Operation {
@@ -188,4 +188,48 @@ async fn the_pages_of_the_document_are_served() {
     // The client follows the redirect.
     let page = world.send(Method::GET, "/swagger-ui", &[], None).await;
     assert_eq!(page.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn the_pages_of_the_document_keep_no_key_are_framed_by_nobody_and_may_be_absent() {
+    let world = World::new().await;
+    for path in [
+        "/swagger-ui/",
+        "/swagger-ui/index.html",
+        "/swagger-ui/swagger-initializer.js",
+        "/swagger-ui/swagger-ui-bundle.js",
+    ] {
+        let page = world.send(Method::GET, path, &[], None).await;
+        assert_eq!(page.status, 200, "{path}");
+        let policy = page.header("content-security-policy").unwrap();
+        for part in [
+            "default-src 'none'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        ] {
+            assert!(policy.contains(part), "{path}: {policy}");
+        }
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(page.header(name), Some(value), "{path}");
+        }
+        let text = String::from_utf8_lossy(&page.bytes).into_owned();
+        if path.ends_with("initializer.js") {
+            assert!(!text.contains("\"persistAuthorization\": true"), "{text}");
+        }
+    }
+    let plan = Plan {
+        settings: vec![("server.swagger_ui", "false")],
+        ..Plan::default()
+    };
+    let world = World::with(plan).await;
+    for path in ["/swagger-ui", "/swagger-ui/", "/swagger-ui/index.html"] {
+        let gone = world.send(Method::GET, path, &[], None).await;
+        gone.refused(404, "route_not_found");
+    }
+    let document = world.send(Method::GET, "/openapi.json", &[], None).await;
+    document.expect(200);
 }

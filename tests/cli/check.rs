@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     bench::{Bench, Outcome, client},
     office::{CONFIG, Office},
+    schema::Schema,
 };
 
 async fn check(bench: &Bench, more: &[&str]) -> Outcome {
@@ -306,4 +307,34 @@ async fn what_is_checked_of_a_token_is_what_is_served_of_it() {
         found["token"]["unavailable_fields"],
         shown.expect(0).json()["unavailable_fields"]
     );
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_the_login_is_told_with_its_reason() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let bench = Bench::new();
+    bench.furnish().await;
+    let url: url::Url = schema.url().parse().unwrap();
+    let mut stranger = url.clone();
+    stranger.set_username("nobody_of_a_test").unwrap();
+    let mut elsewhere = url.clone();
+    elsewhere.set_path("no_database_of_a_test");
+    for (url, reason) in [
+        (stranger, "nobody_of_a_test"),
+        (elsewhere, "no_database_of_a_test\" does not exist"),
+    ] {
+        for command in ["check", "serve"] {
+            let mut command = bench.command(&[&[command][..], &CONFIG].concat());
+            command
+                .env("ROLECALL_STORE__URL", url.as_str())
+                .env("ROLECALL_STORE__JOURNAL", bench.path("journal"));
+            let output = command.output().await.unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8(said).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(reason), "{said}");
+        }
+    }
 }

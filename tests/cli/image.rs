@@ -52,3 +52,26 @@ async fn the_image_sets_settings_that_there_are() {
         (&"configuration".into(), &"ok".into())
     );
 }
+
+#[test]
+fn the_image_runs_as_a_numbered_user_with_its_key_ring_apart() {
+    let text = dockerfile();
+    let line = |word: &str| text.lines().rfind(|line| line.starts_with(word)).unwrap();
+    assert_eq!(line("USER"), "USER 65532:65532");
+    assert!(text.contains("groupadd --gid 65532 "), "{text}");
+    assert!(text.contains("useradd --uid 65532 --gid 65532 "), "{text}");
+    let volumes = words(line("VOLUME"));
+    let keys = text.split("ROLECALL_KEYS_FILE=").nth(1).unwrap();
+    let store = text.split("ROLECALL_STORE__URL=sqlite://").nth(1).unwrap();
+    let of = |path: &str| {
+        volumes
+            .iter()
+            .position(|volume| path.starts_with(&format!("{volume}/")))
+    };
+    assert!(of(keys).is_some() && of(store).is_some(), "{volumes:?}");
+    assert_ne!(of(keys), of(store));
+    assert!(words(line("HEALTHCHECK")).contains(&"--live".to_owned()));
+    assert!(text.contains("strip target/release/rolecall"), "{text}");
+    let lock = text.find("COPY Cargo.toml Cargo.lock").unwrap();
+    assert!(lock < text.find("COPY . .").unwrap());
+}

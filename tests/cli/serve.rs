@@ -476,3 +476,58 @@ async fn a_journal_that_cannot_be_relied_on_is_refused_unless_it_is_told_otherwi
     }
     first.terminate().await;
 }
+
+#[tokio::test]
+async fn a_line_names_key_and_account_probes_are_quiet_and_floods_are_one_line() {
+    let office = Office::new().await;
+    let account = office.link().await;
+    let bench = &office.bench;
+    let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
+    command.env("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "5");
+    let mut running = Running::of(command.spawn().unwrap());
+    let line = running.err_line_with("listening").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let base = format!("http://127.0.0.1:{}", line["port"]);
+    let get = async |path: &str| {
+        let request = client()
+            .get(format!("{base}{path}"))
+            .bearer_auth(&office.key);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(get(&format!("/accounts/{account}")).await, 200);
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(get(path).await, 200);
+    }
+    let mut refused = 0;
+    for _ in 0..60 {
+        refused += usize::from(get("/accounts").await == 429);
+    }
+    assert!(refused > 40, "{refused}");
+    running.ask_to_end();
+    let (_, _, err) = running.end().await;
+    let lines: Vec<Value> = err
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let requests = |route: &str, status: u16| {
+        let of_route = lines.iter().filter(|line| line["message"] == "request");
+        of_route
+            .filter(|line| line["route"] == route && line["status"] == status)
+            .collect::<Vec<_>>()
+    };
+    let key = office.key.split('_').nth(1).unwrap();
+    let read = requests("/accounts/{id}", 200);
+    assert_eq!(read.len(), 1, "{err}");
+    assert_eq!(read[0]["account"], account.as_str());
+    let named = read[0]["key"].as_str().unwrap();
+    assert!(
+        !named.is_empty() && !err.contains(&office.key),
+        "{named} {key}"
+    );
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(requests(path, 200).len(), 0, "{path}");
+    }
+    let floods = requests("/accounts", 429);
+    assert!((1..=10).contains(&floods.len()), "{}", floods.len());
+    assert_eq!(floods[0]["key"], named);
+}

@@ -299,4 +299,12 @@ pub(super) fn log(live: &Live, walk: &Walk) {
         upstream_calls = walk.upstream_calls,
         "walk ended",
     );
+    if walk.state == WalkState::Held {
+        tracing::warn!(
+            account = %live.account,
+            walk = %walk.id,
+            reason = walk.reason.map(WalkReason::as_str),
+            "walk held: release or discard it",
+        );
+    }
 }

@@ -77,7 +77,7 @@ pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
             };
             redeem(&desk, &guest, app, back).await
         }
-        (_, Some(word)) => Err(give_up(&desk, &guest, app, (&answer.state, &word)).await),
+        (_, Some(word)) => Err(give_up(&desk, &guest, (&answer.state, &word)).await),
         (None, None) => Err(Problem::OtherBrowser.into()),
     }
 }
@@ -106,14 +106,14 @@ async fn redeem(
     }
 }
 
-/// The sign-in is over. Whose app it was is known by its state, and as far as that is not known, by
-/// where the browser came back to.
-async fn give_up(desk: &Desk, guest: &Guest, app: App, (state, word): (&str, &str)) -> Refusal {
+/// The sign-in is over. It must be one of this browser's: without a state that is known, nobody has said
+/// anything. By the state it is known whose app it was.
+async fn give_up(desk: &Desk, guest: &Guest, (state, word): (&str, &str)) -> Refusal {
     let browser = &guest.kept.browser;
     let app = match desk.gateway.turned_back(browser, state).await {
         Ok(true) => App::Own,
         Ok(false) => App::Profile,
-        Err(_) => app,
+        Err(error) => return error.into(),
     };
     let choice = match desk.choice(guest).await {
         Ok(choice) => choice,

@@ -26,6 +26,8 @@ pub enum Problem<'a> {
     /// The account stands for another user, for which this credential is of no use.
     StandsForAnother,
     ProviderSilent,
+    /// Nothing can be stored or read just now.
+    Unavailable,
     ProviderThrottled {
         seconds: u64,
     },
@@ -239,6 +241,12 @@ impl Problem<'_> {
                 ],
                 Some(TRY_AGAIN),
             ),
+            Problem::Unavailable => tell(
+                "We cannot save anything just now",
+                "This is on our side, and nothing of yours is lost. Nothing was saved.",
+                &["Try again in a few minutes."],
+                Some(TRY_AGAIN),
+            ),
             Problem::ProviderThrottled { seconds } => tell(
                 "Smartsheet asks us to wait",
                 "It answers only so many requests a minute, and they are used up for this \
@@ -322,6 +330,7 @@ impl Problem<'_> {
             | Problem::RedirectUrlWrong(App::Profile, _)
             | Problem::ClientIdUnknown(App::Profile)
             | Problem::ProviderSilent => StatusCode::BAD_GATEWAY,
+            Problem::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Problem::AppSecretWrong(App::Own)
             | Problem::RedirectUrlWrong(App::Own, _)
             | Problem::ClientIdUnknown(App::Own)

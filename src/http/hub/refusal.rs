@@ -106,6 +106,7 @@ fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
                 .as_secs(),
         },
         Kind::RateLimited => Problem::TooManyTries,
+        Kind::StoreUnavailable => Problem::Unavailable,
         _ => Problem::Internal,
     }
 }
@@ -118,9 +119,9 @@ fn turned_back<'a>(word: &str, around: &'a Around) -> Problem<'a> {
         "access_denied" => Problem::ConsentDenied,
         "invalid_scope" => Problem::RightsMissing,
         "invalid_client" | "unauthorized_client" => Problem::ClientIdUnknown(around.app),
-        "server_error" | "temporarily_unavailable" => Problem::ProviderSilent,
         "invalid_request" => Problem::RedirectUrlWrong(around.app, &around.redirect_url),
-        _ => Problem::Internal,
+        // `server_error`, `temporarily_unavailable`, and words that are no standard's.
+        _ => Problem::ProviderSilent,
     }
 }
 

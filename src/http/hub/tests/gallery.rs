@@ -444,6 +444,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::RightsMissing,
         Problem::StandsForAnother,
         Problem::ProviderSilent,
+        Problem::Unavailable,
         Problem::ProviderThrottled { seconds: 180 },
         Problem::TooManyTries,
         Problem::OrganisationMismatch {
@@ -469,6 +470,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::RightsMissing => "rights",
         Problem::StandsForAnother => "stands-for",
         Problem::ProviderSilent => "silent",
+        Problem::Unavailable => "unavailable",
         Problem::ProviderThrottled { .. } => "throttled",
         Problem::TooManyTries => "tries",
         Problem::OrganisationMismatch { .. } => "organisation",

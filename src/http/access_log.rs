@@ -1,0 +1,155 @@
+//! The access log: one line per request, with the key and the account that it was about.
+//!
+//! Probes and scrapes are told at debug level unless they fail. Of the requests of one key that are
+//! refused with 429, one in ten seconds is told, and how many more there were.
+
+use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
+
+use super::answer::Caller;
+use crate::model::id::KeyId;
+
+/// For how long one line stands for all refusals of a key.
+const COLLAPSED_FOR: Duration = Duration::from_secs(10);
+
+/// A request that was answered.
+pub struct Line<'a> {
+    pub request_id: &'a str,
+    pub method: &'static str,
+    /// The template, as far as a route was found; never the path or the query.
+    pub route: Option<&'a str>,
+    pub status: u16,
+    pub caller: Caller,
+    pub took: Duration,
+}
+
+/// Where one worker's requests are told.
+#[derive(Default)]
+pub struct AccessLog(RefCell<Refusals>);
+
+impl AccessLog {
+    /// Tells of a request that was answered at `now`, of the monotonic clock.
+    pub fn write(&self, line: &Line<'_>, now: Duration) {
+        let mut refusals = self.0.borrow_mut();
+        for (key, more) in refusals.due(now) {
+            let key = key.map(|key| key.to_string());
+            tracing::info!(target: "rolecall::access", key, more, "more requests refused with 429");
+        }
+        if line.status != 429 || refusals.is_first(line.caller.key, now) {
+            tell(line);
+        }
+    }
+}
+
+fn tell(line: &Line<'_>) {
+    let is_probe = matches!(
+        line.route,
+        Some("/health/live" | "/health/ready" | "/metrics")
+    );
+    let key = line.caller.key.map(|key| key.to_string());
+    let account = line.caller.account.map(|account| account.to_string());
+    let route = line.route.unwrap_or("-");
+    let ms = u64::try_from(line.took.as_millis()).unwrap_or(u64::MAX);
+    let Line {
+        request_id,
+        method,
+        status,
+        ..
+    } = *line;
+    if is_probe && status < 500 {
+        tracing::debug!(target: "rolecall::access", request_id, method, route, status, ms, "request");
+        return;
+    }
+    tracing::info!(
+        target: "rolecall::access",
+        request_id, method, route, status, key, account, ms, "request",
+    );
+}
+
+/// Refusals with 429, by key.
+#[derive(Default)]
+struct Refusals {
+    keys: HashMap<Option<KeyId>, Collapsed>,
+    /// When those that are due were last looked for.
+    looked_at: Duration,
+}
+
+struct Collapsed {
+    since: Duration,
+    more: u64,
+}
+
+impl Refusals {
+    /// Whether a refusal is told by itself; otherwise it is counted.
+    fn is_first(&mut self, key: Option<KeyId>, now: Duration) -> bool {
+        let mut is_first = false;
+        let collapsed = self.keys.entry(key).or_insert_with(|| {
+            is_first = true;
+            Collapsed {
+                since: now,
+                more: 0,
+            }
+        });
+        if !is_first {
+            collapsed.more += 1;
+        }
+        is_first
+    }
+
+    /// The keys whose time is over, with how many refusals were counted. Those without any are
+    /// forgotten.
+    fn due(&mut self, now: Duration) -> Vec<(Option<KeyId>, u64)> {
+        if self.keys.is_empty() || now.saturating_sub(self.looked_at) < COLLAPSED_FOR / 10 {
+            return Vec::new();
+        }
+        self.looked_at = now;
+        let mut due = Vec::new();
+        self.keys.retain(|key, collapsed| {
+            if now.saturating_sub(collapsed.since) < COLLAPSED_FOR {
+                return true;
+            }
+            collapsed.since = now;
+            let more = mem::take(&mut collapsed.more);
+            if more > 0 {
+                due.push((*key, more));
+            }
+            more > 0
+        });
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_one_line_and_a_count_every_ten_seconds() {
+        let key = |n: u8| {
+            Some(
+                format!("{n:08}-0000-7000-8000-000000000000")
+                    .parse()
+                    .unwrap(),
+            )
+        };
+        let (flooding, other): (Option<KeyId>, Option<KeyId>) = (key(1), key(2));
+        let mut refusals = Refusals::default();
+        let began_at = Duration::from_secs(100);
+        let mut lines = 0;
+        for _ in 0..1000 {
+            lines += u64::from(refusals.is_first(flooding, began_at));
+        }
+        assert_eq!(lines, 1);
+        assert!(refusals.is_first(other, began_at));
+        let soon = began_at + Duration::from_secs(9);
+        assert_eq!(refusals.due(soon), []);
+        let later = began_at + Duration::from_secs(11);
+        assert_eq!(refusals.due(later), [(flooding, 999)]);
+        // It goes on, and is still collapsed; the other one begins anew.
+        assert!(!refusals.is_first(flooding, later));
+        assert!(refusals.is_first(other, later));
+        let end = later + COLLAPSED_FOR;
+        assert_eq!(refusals.due(end), [(flooding, 1)]);
+        assert_eq!(refusals.due(end + COLLAPSED_FOR), []);
+        assert!(refusals.keys.is_empty());
+    }
+}

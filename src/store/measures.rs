@@ -1,0 +1,48 @@
+//! What the store says of all accounts together, in numbers.
+
+use jiff::Timestamp;
+
+use super::{Store, moment_in};
+use crate::error::{Error, Result};
+
+/// How the directories of all accounts stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoriesStanding {
+    /// Accounts whose last walk is held.
+    pub held_walks: u64,
+    /// When the oldest directory that is served was last found to be true.
+    pub oldest_verified_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// How the directories of all accounts stand.
+    pub async fn directories_standing(&self) -> Result<DirectoriesStanding> {
+        let held: Option<(i64,)> = self
+            .db
+            .fetch_one(
+                "select count(*) from accounts where held_walk is not null",
+                [],
+            )
+            .await?;
+        let oldest: Option<(Option<i64>,)> = self
+            .db
+            .fetch_one(
+                "select min(d.verified_at) from directories d
+                 join accounts a on a.project = d.project and a.id = d.account
+                 where d.superseded_at is null and a.status <> 'inactive'",
+                [],
+            )
+            .await?;
+        let held = held.map_or(0, |(held,)| held);
+        Ok(DirectoriesStanding {
+            held_walks: u64::try_from(held).map_err(Error::internal)?,
+            oldest_verified_at: oldest.and_then(|(at,)| at).map(moment_in).transpose()?,
+        })
+    }
+
+    /// Whether this process has its journal, or needs none, and nothing waits in it.
+    pub fn is_journal_in_order(&self) -> bool {
+        let is_had = self.journal.get().is_some() || self.journal_path.is_none();
+        is_had && self.journaled_pairs().is_ok_and(|pairs| pairs.is_empty())
+    }
+}
