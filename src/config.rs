@@ -504,7 +504,7 @@ fn chosen_file(given: Option<&Path>, default: &Path) -> Option<PathBuf> {
 
 fn read_file(path: &Path) -> Result<Dict, Vec<String>> {
     match fs::metadata(path) {
-        Ok(found) if found.is_file() => read(&Toml::file(path).search(false)),
+        Ok(found) if found.is_file() => read(Toml::file(path).search(false)),
         Ok(_) => Err(vec![format!("{} is not a file", path.display())]),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(vec![format!("there is no file {}", path.display())])

@@ -976,13 +976,13 @@ mod tests {
         two.refresh(RefreshOutcome::Refused);
         let refreshed = "rolecall_refreshes_total{outcome=\"refreshed\"}";
         assert_eq!(value(&one.render(), refreshed), Some(2.0));
-        assert_eq!(value(&two.render(), refreshed), None);
+        assert_eq!(value(&two.render(), refreshed), Some(0.0));
     }
 
     #[test]
     fn what_was_added_up_is_still_there_and_in_its_bucket() {
         let metrics = Metrics::new();
-        let meter = metrics.route(ROUTE);
+        let meter = metrics.route(ROUTE, &[]);
         for millis in [2, 20, 70_000] {
             meter.answered(HttpMethod::Get, 200, Duration::from_millis(millis));
             metrics.add_up();

@@ -34,6 +34,8 @@ mod proxies;
 mod quota;
 mod raw;
 mod refresh;
+#[path = "../postgres/refusing.rs"]
+mod refusing;
 #[path = "../postgres/relay.rs"]
 mod relay;
 mod replicas;

@@ -8,6 +8,7 @@ use rolecall::{clock::Clock, error::Kind, model::access::Scope};
 use serde_json::{Value, json};
 
 use crate::{
+    refusing::refusing,
     relay::Open,
     world::{HANG, Plan, Reply, World},
 };
@@ -262,7 +263,8 @@ async fn reads_go_on_whatever_a_new_connection_is_refused_with() {
     for state in [
         "28P01", "28000", "3D000", "55000", "53300", "57P03", "08004", "08P01", "42501", "XX000",
     ] {
-        world.remote().relay.refuse(Some(state), Open::End);
+        let relay = &world.remote().relay;
+        relay.lead_to(Some(refusing(state)), Open::End);
         is_ready_as(&world, &unreachable).await;
         world.clock.advance(Duration::from_secs(2));
         let reply = world.read(&account, "/iam/users").await;
@@ -273,7 +275,7 @@ async fn reads_go_on_whatever_a_new_connection_is_refused_with() {
         let headers = [("authorization", bearer.as_str())];
         let write = world.send(Method::POST, &path, &headers, None).await;
         write.refused(503, "store_unavailable");
-        world.remote().relay.refuse(None, Open::End);
+        relay.lead_to(Some(world.remote().database.address()), Open::End);
         is_ready_as(&world, &json!({"status": "ok"})).await;
     }
 }

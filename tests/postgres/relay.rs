@@ -1,7 +1,7 @@
 //! Stands before a PostgreSQL server, and can be led elsewhere or cut.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -27,8 +27,6 @@ pub enum Open {
 struct State {
     /// None while it is cut.
     server: Option<SocketAddr>,
-    /// What it refuses every new connection with, as the server would.
-    refusal: Option<&'static str>,
     open: Vec<TcpStream>,
     /// How long the server's bytes are kept back, in milliseconds.
     delay: Arc<AtomicU64>,
@@ -41,7 +39,6 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
             server: Some(server),
-            refusal: None,
             open: Vec::new(),
             delay: Arc::default(),
         }));
@@ -86,35 +83,10 @@ impl Relay {
             }
         }
     }
-
-    /// From now on new connections are refused with this SQLSTATE, as a server refuses a login; None
-    /// lets them through again.
-    pub fn refuse(&self, state: Option<&'static str>, open: Open) {
-        self.state.lock().unwrap().refusal = state;
-        let server = self.state.lock().unwrap().server;
-        self.lead_to(server, open);
-    }
-}
-
-/// Reads what a client begins with, and answers with an error that ends the connection.
-fn refuse(mut client: TcpStream, state: &str) -> io::Result<()> {
-    let mut length = [0; 4];
-    client.read_exact(&mut length)?;
-    let rest = usize::try_from(u32::from_be_bytes(length)).unwrap() - length.len();
-    client.read_exact(&mut vec![0; rest])?;
-    let fields = format!("SFATAL\0VFATAL\0C{state}\0Mrefused by a test: {state}\0\0");
-    let length = u32::try_from(fields.len() + 4).unwrap();
-    let message = [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat();
-    client.write_all(&message)?;
-    client.shutdown(Shutdown::Both)
 }
 
 fn accept(state: &Mutex<State>, client: TcpStream) -> io::Result<()> {
     let mut state = state.lock().unwrap();
-    if let Some(refusal) = state.refusal {
-        thread::spawn(move || refuse(client, refusal));
-        return Ok(());
-    }
     let Some(server) = state.server else {
         return client.shutdown(Shutdown::Both);
     };
