@@ -223,7 +223,7 @@ impl Kind {
             ),
             Kind::CredentialLocked => (
                 "credential_locked",
-                "Restore the key ring that this was stored with; nothing was changed or deleted.",
+                "Restore the key ring and the database that this was stored with; nothing was changed or deleted.",
             ),
             Kind::ScopeMissing => (
                 "scope_missing",

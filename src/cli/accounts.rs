@@ -16,7 +16,7 @@ use super::{
     ConfigFile, Failure, export, key_ring,
     keys::project_id,
     must_be_current, note,
-    output::{json_line, table},
+    output::{json_line, printable, table},
     progress::{Bar, await_first_walk, watched},
     say, shutdown_signal,
     token::{AtProvider, read_token},
@@ -492,6 +492,10 @@ pub(super) const fn revoked(revocation: Revocation) -> &'static str {
         Revocation::Shared => {
             "Another account here has the same token, so it was not revoked at the provider."
         }
+        Revocation::Unknown => {
+            "Whether another account here has the same token cannot be told, since a project's data \
+             key does not open. The token was not revoked: revoke it at the provider."
+        }
         Revocation::Failed => {
             "The provider did not revoke its token, which still works: revoke it there."
         }
@@ -510,7 +514,7 @@ async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(),
     Err(Failure::Other(format!(
         "nothing was removed. With --yes the account {id} of {} ({}), its credential, \
          directories and walks are destroyed",
-        account.origin_owner_id,
+        printable(&account.origin_owner_id),
         organisation(account)
     )))
 }
@@ -680,10 +684,11 @@ impl Standing {
 
 fn organisation(account: &Account) -> String {
     let identity = &account.identity;
-    match &identity.organisation_name {
+    let organisation = match &identity.organisation_name {
         Some(name) => format!("{name} ({})", identity.organisation),
         None => identity.organisation.to_string(),
-    }
+    };
+    printable(&organisation).into_owned()
 }
 
 fn counted(counts: Counts) -> String {

@@ -1,5 +1,5 @@
-//! `rolecall audit`: what was done in a project and by whom, and the proof that nobody has changed
-//! that since. Both read, and work beside a running server.
+//! `rolecall audit`: what was done in a project and by whom, and the proof that the entries that are
+//! there are as they were written. Both read, and work beside a running server.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -21,16 +21,23 @@ use crate::{
         id::ProjectId,
         timestamp::shown,
     },
-    store::{AuditFault, Store, Verified},
+    store::{AuditFault, AuditHead, AuditReport, Store, Verified},
 };
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Verify that every entry is there, as it was written, and that none was added
+    /// Verify that the entries are as they were written, up to the head that is printed
+    ///
+    /// Note the head (SEQ:TAG) where the database's administrator cannot write. That the newest entries
+    /// were cut off, or that an earlier database was restored, shows only with --since and a head that
+    /// was noted before.
     Verify {
         /// Only the log of this project
         #[arg(long)]
         project: Option<String>,
+        /// Verify also that this head, noted earlier, is on the chain
+        #[arg(long, value_name = "SEQ:TAG", requires = "project")]
+        since: Option<AuditHead>,
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
@@ -60,6 +67,8 @@ struct Finding {
     is_whole: bool,
     /// How many there are; null where that cannot be told.
     entries: Option<u64>,
+    /// Sequence and tag of the last, as `--since` takes them; null where that cannot be told.
+    head: Option<String>,
     /// The first at fault.
     entry: Option<u64>,
     fault: Option<&'static str>,
@@ -79,9 +88,10 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Verify {
             project,
+            since,
             file,
             json,
-        } => verify(project.as_deref(), &file, json).await,
+        } => verify(project.as_deref(), since, &file, json).await,
         Command::List {
             project,
             limit,
@@ -91,11 +101,16 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-async fn verify(project: Option<&str>, file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
+async fn verify(
+    project: Option<&str>,
+    since: Option<AuditHead>,
+    file: &ConfigFile,
+    is_json: bool,
+) -> Result<(), Failure> {
     let (store, projects) = open(project, file).await?;
     let mut findings = Vec::with_capacity(projects.len());
     for project in projects {
-        findings.push(Finding::of(&store, project).await?);
+        findings.push(Finding::of(&store, project, since).await?);
     }
     store.close().await;
     let is_whole = findings.iter().all(|finding| finding.is_whole);
@@ -108,9 +123,10 @@ async fn verify(project: Option<&str>, file: &ConfigFile, is_json: bool) -> Resu
                 finding.project.to_string(),
                 entries.unwrap_or_else(|| "-".to_owned()),
                 finding.in_words.clone(),
+                finding.head.clone().unwrap_or_else(|| "-".to_owned()),
             ]
         });
-        table(["PROJECT", "ENTRIES", "STATE"], rows)?;
+        table(["PROJECT", "ENTRIES", "STATE", "HEAD"], rows)?;
     }
     if is_whole {
         return Ok(());
@@ -121,27 +137,35 @@ async fn verify(project: Option<&str>, file: &ConfigFile, is_json: bool) -> Resu
 }
 
 impl Finding {
-    async fn of(store: &Store, project: ProjectId) -> Result<Self, Failure> {
+    async fn of(
+        store: &Store,
+        project: ProjectId,
+        since: Option<AuditHead>,
+    ) -> Result<Self, Failure> {
         let finding = Self {
             project,
             is_whole: false,
             entries: None,
+            head: None,
             entry: None,
             fault: None,
             in_words: String::new(),
         };
-        match store.verify_audit(&finding.project).await {
-            Ok(Verified::Whole { entries }) => Ok(Self {
-                is_whole: true,
-                entries: Some(entries),
-                in_words: "whole".to_owned(),
-                ..finding
-            }),
-            Ok(Verified::Broken { entry, fault }) => Ok(Self {
-                entry: Some(entry),
-                fault: Some(fault.as_str()),
-                in_words: format!("BROKEN at entry {entry}: {}", in_words(fault)),
-                ..finding
+        match store.verify_audit(&finding.project, since).await {
+            Ok(AuditReport { verified, head }) => Ok(match verified {
+                Verified::Whole { entries } => Self {
+                    is_whole: true,
+                    entries: Some(entries),
+                    head: head.map(|head| head.to_string()),
+                    in_words: "whole".to_owned(),
+                    ..finding
+                },
+                Verified::Broken { entry, fault } => Self {
+                    entry: Some(entry),
+                    fault: Some(fault.as_str()),
+                    in_words: format!("BROKEN at entry {entry}: {}", in_words(fault)),
+                    ..finding
+                },
             }),
             // The others are verified all the same.
             Err(error) if error.kind() == Kind::CredentialLocked => Ok(Self {
@@ -167,6 +191,10 @@ const fn in_words(fault: AuditFault) -> &'static str {
         AuditFault::Continued => {
             "it was written when the head of the log was missing or changed, or when its place was \
              taken; whether any are missing before it cannot be told"
+        }
+        AuditFault::NotOnChain => {
+            "the head that --since names is not on this chain; entries were cut off, or an earlier \
+             database was restored"
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     ConfigFile, Failure, key_ring, must_be_unexposed,
-    output::{json_line, table},
+    output::{json_line, printable, table},
     ring_origin, survive_file_limits,
     token::{AtProvider, read_token},
     why,
@@ -259,6 +259,8 @@ fn in_words(findings: &Findings, at: &AtProvider) -> String {
         (Some(one), None) | (None, Some(one)) => one.clone(),
         (None, None) => identity.user.to_string(),
     };
+    // The provider's own line ends would look like lines of this report.
+    let person = printable(&person);
     let standing = if identity.is_admin {
         "an administrator"
     } else {
@@ -269,6 +271,7 @@ fn in_words(findings: &Findings, at: &AtProvider) -> String {
         Some(name) => format!("{name} ({id})"),
         None => id.to_string(),
     };
+    let organisation = printable(&organisation);
     let place = match at.endpoint() {
         Endpoint::Region(region) => format!("in region {region}"),
         Endpoint::BaseUrl(base) => format!("at {base}"),

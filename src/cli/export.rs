@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     path::PathBuf,
 };
 
@@ -19,7 +19,7 @@ use super::{
     ConfigFile, Failure,
     accounts::{closing, open},
     file::Draft,
-    note,
+    note, say,
 };
 use crate::{
     gateway::operator::{InForce, Operator},
@@ -75,6 +75,12 @@ async fn export(
     tell(&directory);
     match draft {
         Some(draft) => write(arguments.format, &directory, draft)?.finish(),
+        // On a terminal, names are shown and not obeyed.
+        None if io::stdout().is_terminal() => {
+            let shown = write(arguments.format, &directory, Vec::new())?;
+            let shown = String::from_utf8_lossy(&shown).replace("\r\n", "\n");
+            say(shown.trim_end())
+        }
         None => write(arguments.format, &directory, io::stdout().lock()).map(drop),
     }
 }

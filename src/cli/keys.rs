@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::Config,
     crypto::{ApiKeyText, Chance},
-    http::api_keys::ApiKeyOut,
+    http::api_keys::{ApiKeyOut, RevokedKeyOut},
     model::{
         access::{KeyChange, Label, NewKey, Scope},
         audit::Actor,
@@ -81,6 +81,9 @@ pub enum Command {
     Revoke {
         /// The key's id, or its beginning up to the second underscore
         key: KeyName,
+        /// Revoke the keys that it made, too, and those that they made
+        #[arg(long)]
+        with_created: bool,
         #[command(flatten)]
         file: ConfigFile,
         /// Print one line of JSON
@@ -142,10 +145,10 @@ impl FromStr for KeyName {
 
 /// An API key as machines get it.
 #[derive(Serialize)]
-struct KeyLine<'a> {
+struct KeyLine<'a, K> {
     project: &'a ProjectId,
     #[serde(flatten)]
-    key: ApiKeyOut,
+    key: K,
     /// The key itself, where it was just made.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key: Option<&'a str>,
@@ -183,7 +186,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             file,
             json,
         } => expire_key(key, expires_in, &file, json).await,
-        Command::Revoke { key, file, json } => revoke_key(key, &file, json).await,
+        Command::Revoke {
+            key,
+            with_created,
+            file,
+            json,
+        } => revoke_key(key, with_created, &file, json).await,
     }
 }
 
@@ -273,26 +281,42 @@ async fn expire_key(
     ))
 }
 
-async fn revoke_key(KeyName(id): KeyName, file: &ConfigFile, json: bool) -> Result<(), Failure> {
+async fn revoke_key(
+    KeyName(id): KeyName,
+    with_created: bool,
+    file: &ConfigFile,
+    json: bool,
+) -> Result<(), Failure> {
     let now = Clock::system().now();
     let store = open(file).await?;
     let known = store.key(id).await?.ok_or_else(|| no_such_key(id))?;
-    let revoked = store
-        .revoke_key(&known.project, id, now, Actor::Operator)
-        .await?;
-    store.close().await;
-    let key = revoked.ok_or_else(|| no_such_key(id))?;
     let project = &known.project;
+    let (key, created) = if with_created {
+        let revoked = store.revoke_key_with_created(project, id, now, Actor::Operator);
+        let (key, created) = revoked.await?.ok_or_else(|| no_such_key(id))?;
+        (key, Some(created))
+    } else {
+        let revoked = store.revoke_key(project, id, now, Actor::Operator).await?;
+        (revoked.ok_or_else(|| no_such_key(id))?, None)
+    };
+    store.close().await;
     if json {
         return json_line(&KeyLine {
             project,
-            key: ApiKeyOut::at(now, key),
+            key: RevokedKeyOut::at(now, key, created),
             api_key: None,
         });
     }
     say(format!(
         "The API key {id} of the project {project} is revoked; running servers refuse it within a second."
-    ))
+    ))?;
+    for key in created.into_iter().flatten() {
+        say(format!(
+            "The API key {} that it made is revoked, too.",
+            key.id
+        ))?;
+    }
+    Ok(())
 }
 
 fn no_such_key(id: KeyId) -> Failure {

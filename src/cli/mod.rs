@@ -81,7 +81,7 @@ enum Command {
     Credentials(credentials::Command),
     /// After a breach: revoke every credential at its provider, and every API key
     RevokeAll(revoke_all::Arguments),
-    /// List what was done and by whom, and prove that nobody has changed that since
+    /// List what was done and by whom, and verify that the entries are as they were written
     #[command(subcommand)]
     Audit(audit::Command),
     /// Say whether this installation is in order, and what a token would be worth
@@ -113,6 +113,8 @@ struct ConfigFile {
 pub fn run(arguments: Arguments) -> ExitCode {
     // The one TLS implementation of this process; a second call would find it there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // Before anything secret is read.
+    disable_core_dumps();
     let outcome = match arguments.command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => serve::run(&arguments),
@@ -142,6 +144,23 @@ pub fn run(arguments: Arguments) -> ExitCode {
             note(message);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Keys and tokens are in the memory of most commands: no core file of any of them, and no debugger of
+/// another user's.
+fn disable_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        note(format!("core files could not be switched off: {error}"));
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        note(format!("the process could not be made undumpable: {error}"));
     }
 }
 
@@ -184,7 +203,10 @@ impl From<Faults> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::WrongKeys { .. } | OpenError::Url | OpenError::PoolMode => {
+            OpenError::WrongKeys { .. }
+            | OpenError::KeyChecks { .. }
+            | OpenError::Url
+            | OpenError::PoolMode => {
                 Self::Config(error.to_string())
             }
             _ => Self::Other(error.to_string()),
@@ -234,10 +256,11 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         .block_on(work)
 }
 
-/// Writes a line to standard output.
+/// Writes a line to standard output, without anything that steers a terminal.
 fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    let line = line.to_string();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
+    writeln!(out, "{}", output::printable_lines(&line))?;
     Ok(out.flush()?)
 }
 
@@ -254,6 +277,8 @@ const fn why(reason: Reason) -> &'static str {
 
 /// Writes a line to standard error, where there need be nobody to read it.
 fn note(line: impl std::fmt::Display) {
+    let line = line.to_string();
+    let line = output::printable_lines(&line);
     let _ = writeln!(std::io::stderr(), "rolecall: {line}");
 }
 

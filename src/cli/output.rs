@@ -1,9 +1,35 @@
-//! What commands print: a table for people, one line of JSON for machines.
+//! What commands print: a table for people, one line of JSON for machines. Names come from providers
+//! and customers, and none of them can steer the terminal that they are printed to.
+
+use std::{borrow::Cow, fmt::Write as _};
 
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
 use super::{Failure, say};
+
+/// Whether a terminal acts on this character instead of showing it: the controls of ISO 6429, C0 and
+/// C1, and those that turn the direction of the text around them (Unicode, UAX 9).
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text from outside as one line of a message.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    match text.contains(steers) {
+        true => text.replace(steers, "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
+
+/// A whole message, whose own line ends stay.
+pub(super) fn printable_lines(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c != '\n' && steers(c);
+    match text.contains(steers) {
+        true => text.replace(steers, "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
 
 /// Prints a row to a line under its headers, in columns two spaces apart. A row is never wrapped,
 /// so that it can be searched for, and nothing in a cell can steer the terminal.
@@ -14,7 +40,7 @@ pub(super) fn table<const COLUMNS: usize>(
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(headers);
     for row in rows {
-        table.add_row(row.map(|cell| cell.replace(char::is_control, "\u{fffd}")));
+        table.add_row(row.map(|cell| printable(&cell).into_owned()));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -22,7 +48,51 @@ pub(super) fn table<const COLUMNS: usize>(
     say(table.trim_fmt())
 }
 
-/// Prints one line of JSON.
+/// Prints one line of JSON. Of the characters that steer a terminal, JSON asks to escape C0 alone; here
+/// all of them are.
 pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
-    say(serde_json::to_string(value).map_err(Failure::other)?)
+    let json = serde_json::to_string(value).map_err(Failure::other)?;
+    say(escaped(&json))
+}
+
+/// JSON in which only strings have characters that steer.
+fn escaped(json: &str) -> Cow<'_, str> {
+    if !json.contains(steers) {
+        return json.into();
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match steers(c) {
+            // A string takes all.
+            true => drop(write!(escaped, "\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\u{1b}]0;x\u{7}\u{9b}2J\u{7f}\r\nb\u{202e}c\u{2066}";
+
+    #[test]
+    fn nothing_that_steers_is_left_of_a_text() {
+        assert_eq!(printable("Zoë \u{200f}ש 组织"), "Zoë \u{200f}ש 组织");
+        for text in [printable(HOSTILE), printable_lines(HOSTILE)] {
+            assert!(!text.replace('\n', "").contains(steers), "{text:?}");
+        }
+        assert!(!printable(HOSTILE).contains('\n'));
+        assert_eq!(printable_lines("a\nb\u{1b}"), "a\nb\u{fffd}");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_without_a_character_that_steers() {
+        let json = serde_json::to_string(&[HOSTILE]).unwrap();
+        let escaped = escaped(&json);
+        assert!(!escaped.contains(steers), "{escaped}");
+        let again: [String; 1] = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(again, [HOSTILE]);
+    }
 }

@@ -22,7 +22,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    harden();
     let ring = key_ring(&config)?;
     must_be_unexposed(&config, &ring)?;
     let files = raise_file_limit();
@@ -97,23 +96,6 @@ const fn connections_beside(files: usize) -> usize {
         files / 2
     } else {
         files - OTHER_FILES
-    }
-}
-
-/// Keys and tokens are in this process's memory: no core file of it, and no debugger of another
-/// user's.
-fn harden() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "core files could not be switched off");
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process could not be made undumpable");
     }
 }
 

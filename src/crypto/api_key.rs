@@ -61,6 +61,7 @@ impl ApiKeyText {
             created_at: now,
             expires_at: new.expires_at,
             revoked_at: None,
+            created_by: None,
         };
         (text, key)
     }

@@ -1,4 +1,4 @@
-//! What the audit log is chained with: a tag over a form's name and the parts of a record, each
+//! What the audit log is chained with and an API key's row is signed with: a tag over a form's name and the parts of a record, each
 //! with its length before it, so that no two records ever encode alike.
 
 use std::fmt;
@@ -26,11 +26,15 @@ impl ChainKey {
 
     /// A record of the form that is so named, with no parts yet.
     pub fn record(&self, form: &str) -> Record {
-        Record(hmac(&self.0)).text(form)
+        Record::under(&self.0, form)
     }
 }
 
 impl Record {
+    pub(super) fn under(key: &[u8; 32], form: &str) -> Self {
+        Self(hmac(key)).text(form)
+    }
+
     #[must_use]
     pub fn bytes(self, part: &[u8]) -> Self {
         let length = (part.len() as u64).to_be_bytes();

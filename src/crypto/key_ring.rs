@@ -290,6 +290,7 @@ mod tests {
         account: "",
         field: "f",
         generation: "",
+        destination: None,
     };
 
     fn line(id: &str, byte: u8) -> String {

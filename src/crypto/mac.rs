@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::DataKey;
+use super::{DataKey, Record};
 
 /// Authenticates what leaves and must come back unchanged. Cheap to clone; wiped from memory with
 /// its last clone.
@@ -23,6 +23,11 @@ impl MacKey {
     /// constant time.
     pub fn verify(&self, context: &str, bytes: &[u8], tag: &[u8]) -> bool {
         self.mac(context, bytes).verify_slice(tag).is_ok()
+    }
+
+    /// A record of the form that is so named, with no parts yet.
+    pub fn record(&self, form: &str) -> Record {
+        Record::under(&self.0, form)
     }
 
     fn mac(&self, context: &str, bytes: &[u8]) -> Hmac<Sha256> {

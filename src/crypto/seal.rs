@@ -7,6 +7,9 @@
 //! The cipher is XChaCha20-Poly1305: its nonce is long enough to be drawn at random for ever.
 //! What is authenticated beside the text is the form's name, the key id and the [`Place`], each
 //! with its length before it, so that no two places ever encode alike.
+//!
+//! The version is 2 for a secret that is bound to a destination ([`Place::destination`]) and 1 for
+//! anything else. Neither opens as the other: a place says which of the two it expects.
 
 use std::fmt;
 
@@ -20,6 +23,9 @@ use super::{Chance, KeyRing};
 
 const VERSION: u8 = 1;
 const FORM: &str = "rolecall sealed 1";
+/// Of a text that is bound to a destination.
+const BOUND_VERSION: u8 = 2;
+const BOUND_FORM: &str = "rolecall sealed 2";
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 
@@ -33,22 +39,37 @@ pub struct Place<'a> {
     /// Which one of several in the same field: a credential's generation, a directory's
     /// version, a walk's id. Empty where there is only one.
     pub generation: &'a str,
+    /// A digest of where a secret may be sent; None for what is never sent anywhere.
+    pub destination: Option<[u8; 32]>,
 }
 
 impl Place<'_> {
+    const fn version(&self) -> u8 {
+        match self.destination {
+            None => VERSION,
+            Some(_) => BOUND_VERSION,
+        }
+    }
+
     fn associated_data(&self, key_id: &str) -> Vec<u8> {
-        let parts = [
-            FORM,
+        let form = match self.destination {
+            None => FORM,
+            Some(_) => BOUND_FORM,
+        };
+        let texts = [
+            form,
             key_id,
             self.project,
             self.account,
             self.field,
             self.generation,
         ];
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| 8 + part.len()).sum());
-        for part in parts {
+        let destination = self.destination.as_ref().map(<[u8; 32]>::as_slice);
+        let parts = || texts.iter().map(|text| text.as_bytes()).chain(destination);
+        let mut bytes = Vec::with_capacity(parts().map(|part| 8 + part.len()).sum());
+        for part in parts() {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            bytes.extend_from_slice(part.as_bytes());
+            bytes.extend_from_slice(part);
         }
         bytes
     }
@@ -67,6 +88,7 @@ pub enum OpenFault {
 
 /// The parts of a sealed form, not yet opened.
 pub(super) struct Sealed<'a> {
+    version: u8,
     pub(super) key_id: &'a str,
     nonce: [u8; NONCE_LEN],
     ciphertext: &'a [u8],
@@ -80,7 +102,9 @@ impl<'a> Sealed<'a> {
             let (key_id, rest) = rest.split_at_checked(usize::from(length))?;
             let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>()?;
             let key_id = std::str::from_utf8(key_id).ok()?;
-            (version == VERSION && ciphertext.len() >= TAG_LEN).then_some(Self {
+            let is_known = matches!(version, VERSION | BOUND_VERSION);
+            (is_known && ciphertext.len() >= TAG_LEN).then_some(Self {
+                version,
                 key_id,
                 nonce: *nonce,
                 ciphertext,
@@ -94,6 +118,9 @@ impl<'a> Sealed<'a> {
         key: &[u8; 32],
         place: Place<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        if self.version != place.version() {
+            return Err(OpenFault::Refused(self.key_id.to_owned()));
+        }
         let payload = Payload {
             msg: self.ciphertext,
             aad: &place.associated_data(self.key_id),
@@ -116,7 +143,7 @@ pub(super) fn seal(
     let id_length = u8::try_from(key_id.len()).expect("a key id is a short word");
     let head = 2 + key_id.len() + NONCE_LEN;
     let mut sealed = Vec::with_capacity(head + text.len() + TAG_LEN);
-    sealed.extend_from_slice(&[VERSION, id_length]);
+    sealed.extend_from_slice(&[place.version(), id_length]);
     sealed.extend_from_slice(key_id.as_bytes());
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(text);
@@ -215,6 +242,7 @@ impl DataKey {
             account: "",
             field: Self::FIELD,
             generation: id,
+            destination: None,
         }
     }
 }
@@ -235,20 +263,43 @@ mod tests {
         DataKey::generate(&Chance::seeded(7))
     }
 
-    type Parts = (String, String, String, String);
+    type Parts = (String, String, String, String, Option<u8>);
 
-    fn place((project, account, field, generation): &Parts) -> Place<'_> {
+    fn place((project, account, field, generation, destination): &Parts) -> Place<'_> {
         Place {
             project,
             account,
             field,
             generation,
+            destination: destination.map(|byte| [byte; 32]),
         }
     }
 
     fn parts() -> impl Strategy<Value = Parts> {
         // Few letters, so that one part's end often looks like the next one's beginning.
-        ("[ab]{0,3}", "[ab]{0,3}", "[ab]{0,3}", "[ab]{0,3}")
+        let part = || "[ab]{0,3}";
+        (part(), part(), part(), part(), prop::option::of(0..3_u8))
+    }
+
+    /// The same place with exactly one part changed.
+    fn but_for_one(at: &Parts, part: usize, other: &str) -> Parts {
+        let mut changed = at.clone();
+        let text = match part {
+            0 => &mut changed.0,
+            1 => &mut changed.1,
+            2 => &mut changed.2,
+            3 => &mut changed.3,
+            _ => {
+                changed.4 = match changed.4 {
+                    None => Some(0),
+                    Some(0) => None,
+                    Some(byte) => Some(byte - 1),
+                };
+                return changed;
+            }
+        };
+        text.push_str(other);
+        changed
     }
 
     proptest! {
@@ -277,6 +328,15 @@ mod tests {
             prop_assume!(here != there);
             let sealed = key().seal(place(&here), &text, &Chance::system());
             prop_assert!(key().open(place(&there), &sealed).is_err());
+        }
+
+        #[test]
+        fn with_one_part_of_its_place_changed_it_does_not_open(
+            text: Vec<u8>, at in parts(), part in 0..5_usize, other in "[ab]{1,2}",
+        ) {
+            let sealed = key().seal(place(&at), &text, &Chance::system());
+            let elsewhere = but_for_one(&at, part, &other);
+            prop_assert!(key().open(place(&elsewhere), &sealed).is_err());
         }
 
         #[test]

@@ -25,7 +25,7 @@ use crate::{
         schema::{Reason, UserField, Warning},
     },
     outbound::{CallErrorKind, TokenKey},
-    store::StoredCredential,
+    store::{HeldElsewhere, StoredCredential},
 };
 
 /// How an account is disconnected.
@@ -54,6 +54,9 @@ pub enum Revocation {
     NotAsked,
     /// Another account has the same token: it was not revoked.
     Shared,
+    /// Whether an account of another project has the same token cannot be told, since that
+    /// project's data key does not open: it was not revoked.
+    Unknown,
     /// The provider refused, or did not answer; or it takes an OAuth access token no more, whose
     /// grant may go on with another: revoke it there by hand.
     Failed,
@@ -152,24 +155,30 @@ impl Gateway {
             let (project, id) = (&account.project, account.id);
             let store = gateway.store_of(project);
             let stored = store.credential(project, id).await?;
-            let is_shared = match &stored {
+            let held_elsewhere = match &stored {
                 Some(StoredCredential {
                     credential: Credential::AccessToken(token),
                     ..
-                }) if how.revoke => store.is_held_elsewhere(project, id, token).await?,
-                _ => false,
+                }) if how.revoke => store.held_elsewhere(project, id, token).await?,
+                _ => HeldElsewhere::No,
             };
             // What was destroyed is what a refresh may have brought since.
             let (left, ended) = gateway.destroy(&account, how.purge, by).await?;
-            let revocation = match ended {
-                None => Revocation::Nothing,
-                Some(_) if is_shared => Revocation::Shared,
-                Some(stored) => gateway.revoke(&account, stored, how.revoke).await,
+            let revocation = match (ended, held_elsewhere) {
+                (None, _) => Revocation::Nothing,
+                (Some(_), HeldElsewhere::Yes) => Revocation::Shared,
+                (Some(_), HeldElsewhere::Unknown) => Revocation::Unknown,
+                (Some(stored), HeldElsewhere::No) => {
+                    gateway.revoke(&account, stored, how.revoke).await
+                }
             };
             let told = match revocation {
                 Revocation::Revoked => Some(Action::CredentialRevoked),
                 Revocation::Failed => Some(Action::CredentialRevokeRefused),
-                Revocation::NotAsked | Revocation::Shared | Revocation::Nothing => None,
+                Revocation::NotAsked
+                | Revocation::Shared
+                | Revocation::Unknown
+                | Revocation::Nothing => None,
             };
             if let Some(action) = told
                 && let Err(error) = store.note(project, Event::new(by, action, id)).await
@@ -203,10 +212,10 @@ impl Gateway {
             Credential::AccessToken(token) => token,
             Credential::OAuth(pair) => pair.access_token,
         };
-        let Ok(connector) = self.connector(&account.provider) else {
+        let Ok(connector) = self.connector(&stored.destination.provider) else {
             return Revocation::Failed;
         };
-        let of = (account.id.to_string(), &account.endpoint);
+        let of = (account.id.to_string(), &stored.destination.endpoint);
         match self.revoke_token(connector.as_ref(), of, token).await {
             Ok(()) => Revocation::Revoked,
             // It is not taken any more, whoever saw to that.

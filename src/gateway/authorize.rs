@@ -34,7 +34,7 @@ use crate::{
         id::{AccountId, ProjectId},
         profile::{ConnectorProfile, OAuthApp, ProfileId},
     },
-    store::{Bringer, NewAuthorization, StateFault},
+    store::{Bringer, NewAuthorization, ProfileApp, StateFault},
 };
 
 /// How long a sign-in may take. Smartsheet's codes live about as long.
@@ -243,12 +243,29 @@ impl Gateway {
         app: SignInApp<'_>,
         sets_out: SetsOut<'_>,
     ) -> Result<SignIn> {
-        let (provider, endpoint) = match &app {
-            SignInApp::Profile(profile) => (profile.provider.as_str(), &profile.endpoint),
-            SignInApp::Own {
-                endpoint, provider, ..
-            } => (*provider, *endpoint),
+        let found = match &app {
+            SignInApp::Profile(profile) => {
+                let found = self.0.store.oauth_app(&profile.project, profile.id).await?;
+                Some(found.ok_or_else(super::profiles::no_such_profile)?)
+            }
+            SignInApp::Own { .. } => None,
         };
+        // Where the profile's secret may be sent is where people are sent, too.
+        let (provider, endpoint, oauth_app) = match (&app, &found) {
+            (SignInApp::Profile(_), None) => return Err(super::profiles::no_such_profile()),
+            (SignInApp::Profile(_), Some(found)) => {
+                (found.provider.as_str(), &found.endpoint, &found.app)
+            }
+            (
+                SignInApp::Own {
+                    app,
+                    endpoint,
+                    provider,
+                },
+                _,
+            ) => (*provider, *endpoint, *app),
+        };
+        self.0.settings.check_endpoint(endpoint)?;
         let connector = self.connector(provider)?;
         let now = self.0.clock.now();
         let expires_at = now.saturating_add(GOOD_FOR).map_err(Error::internal)?;
@@ -259,24 +276,15 @@ impl Gateway {
             .iter()
             .map(|scope| (*scope).to_owned())
             .collect();
-        let (profile, own_app, request) = match &app {
-            SignInApp::Profile(profile) => (
-                Some(profile.id),
-                None,
-                (&profile.client_id, &profile.redirect_url, &profile.scopes),
-            ),
-            SignInApp::Own { app, .. } => (
-                None,
-                Some(*app),
-                (&app.client_id, &app.redirect_url, &default_scopes),
-            ),
+        let (profile, own_app, scopes) = match &app {
+            SignInApp::Profile(profile) => (Some(profile.id), None, &profile.scopes),
+            SignInApp::Own { app, .. } => (None, Some(*app), &default_scopes),
         };
-        let (client_id, redirect_url, scopes) = request;
         let url = connector
             .authorize_url(&AuthorizeRequest {
                 endpoint,
-                client_id,
-                redirect_url,
+                client_id: &oauth_app.client_id,
+                redirect_url: &oauth_app.redirect_url,
                 scopes,
                 state: state.expose_secret(),
                 verifier: &verifier,
@@ -320,10 +328,11 @@ impl Gateway {
         let meta: Meta = serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
         let (app, issuer) = match (taken.own_app, taken.profile) {
             (Some(app), _) => (app.clone(), Issuer::OwnApp(app)),
-            (None, Some(id)) => (
-                self.app_of_enabled(&taken.project, id).await?,
-                Issuer::Profile(id),
-            ),
+            (None, Some(id)) => {
+                let found = self.app_of_enabled(&taken.project, id).await?;
+                let app = found.for_endpoint(&meta.provider, &meta.endpoint)?;
+                (app.clone(), Issuer::Profile(id))
+            }
             (None, None) => return Err(Error::internal("a sign-in of no app")),
         };
         Ok(Begun {
@@ -414,7 +423,7 @@ impl Gateway {
             app,
             grant,
         };
-        match connector.issue_tokens(&self.0.outbound, request).await {
+        match self.issue_tokens(connector.as_ref(), request).await {
             Ok(issued) => Ok(issued),
             Err(mut error) => {
                 if let Some(token) = error.unusable.take() {
@@ -454,7 +463,7 @@ impl Gateway {
         true
     }
 
-    async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<OAuthApp> {
+    async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<ProfileApp> {
         let store = self.store_of(project);
         let profile = store.profile(project, id).await?;
         check_enabled(&profile.ok_or_else(super::profiles::no_such_profile)?)?;

@@ -16,7 +16,7 @@ use crate::{
         id::{KeyId, ProjectId},
     },
     outbound::{CallErrorKind, Priority},
-    store::StoredCredential,
+    store::{HeldElsewhere, StoredCredential},
 };
 
 /// What became of an account's credential.
@@ -44,7 +44,10 @@ impl Operator {
             let told = match revocation {
                 Revocation::Revoked => Some(Action::CredentialRevoked),
                 Revocation::Failed => Some(Action::CredentialRevokeRefused),
-                Revocation::NotAsked | Revocation::Shared | Revocation::Nothing => None,
+                Revocation::NotAsked
+                | Revocation::Shared
+                | Revocation::Unknown
+                | Revocation::Nothing => None,
             };
             if let Some(action) = told {
                 let event = Event::new(by, action, account.id);
@@ -95,13 +98,15 @@ impl Gateway {
         };
         if let Credential::AccessToken(token) = &stored.credential
             && spares_shared
-            && store
-                .is_held_elsewhere(&account.project, account.id, token)
-                .await?
         {
-            return Ok(Revocation::Shared);
+            let (project, id) = (&account.project, account.id);
+            match store.held_elsewhere(project, id, token).await? {
+                HeldElsewhere::Yes => return Ok(Revocation::Shared),
+                HeldElsewhere::Unknown => return Ok(Revocation::Unknown),
+                HeldElsewhere::No => {}
+            }
         }
-        let connector = self.connector(&account.provider)?;
+        let connector = self.connector(&stored.destination.provider)?;
         // A session gets itself a new access token where the old one has ended: one that has ended
         // revokes nothing, and the refresh token that it came with would go on.
         let session = match self.session(account, Priority::Interactive, false).await {

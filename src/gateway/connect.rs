@@ -36,7 +36,7 @@ use crate::{
         connect::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
         id::{AccountId, ProjectId},
         observed::Identity,
-        profile::{ClientProof, ConnectorProfile, OAuthApp},
+        profile::{ClientProof, ConnectorProfile, OAuthApp, ProfileId},
         schema::Warning,
         walk::{Walk, WalkState},
     },
@@ -576,14 +576,10 @@ impl Gateway {
         unproven: Unproven,
     ) -> Result<Review> {
         let connector = self.connector(&provider)?;
+        self.0.settings.check_endpoint(&endpoint)?;
         let again = self.account_again(session).await?;
-        if let Some(account) = &again
-            && account.endpoint != endpoint
-        {
-            return Err(Error::new(
-                Kind::OrganisationMismatch,
-                "the account that is to be linked again is in another region",
-            ));
+        if let Some(account) = &again {
+            self.check_place(account, &provider, &endpoint).await?;
         }
         let of = TrialOf {
             account: format!("connect_session/{}", session.number),
@@ -644,6 +640,23 @@ impl Gateway {
         })
     }
 
+    /// Whether what was brought for this provider and endpoint may become the account's.
+    async fn check_place(
+        &self,
+        account: &Account,
+        provider: &str,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let proven = self.destination(account).await?;
+        if proven.provider == provider && proven.endpoint == *endpoint {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::OrganisationMismatch,
+            "the account that is to be linked again is in another region",
+        ))
+    }
+
     /// The draft of this browser that waits to be saved.
     ///
     /// # Errors
@@ -687,6 +700,14 @@ impl Gateway {
                 return Err(invalid("what was looked at is not what waits to be saved"));
             };
             let found: Found = serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
+            let again = gateway.account_again(&session).await?;
+            if let Some(account) = &again {
+                // Once more: which account this is lies open beside the draft.
+                gateway
+                    .check_place(account, &found.provider, &found.endpoint)
+                    .await?;
+                same_organisation(account, &found.identity)?;
+            }
             let proven = Proven {
                 issuer: match (waiting.own_app, waiting.profile) {
                     (Some(app), _) => Issuer::OwnApp(app),
@@ -699,7 +720,7 @@ impl Gateway {
                 draft: Some(draft),
             };
             let by = Actor::ConnectSession(session.number);
-            if let Some(account) = gateway.account_again(&session).await? {
+            if let Some(account) = again {
                 let change = AccountChange::default();
                 return gateway
                     .replace_credential(&account, &change, Some(&proven), by)
@@ -771,7 +792,10 @@ impl Gateway {
         };
         let app = match (&draft.own_app, draft.profile) {
             (Some(app), _) => Ok(Some(app.clone())),
-            (None, Some(profile)) => self.0.store.oauth_app(project, profile).await,
+            (None, Some(profile)) => {
+                let at = (found.provider.as_str(), &found.endpoint);
+                self.app_of_profile(project, profile, at).await
+            }
             (None, None) => Ok(None),
         };
         let (connector, endpoint) = (connector.as_ref(), &found.endpoint);
@@ -787,6 +811,19 @@ impl Gateway {
                 false
             }
         }
+    }
+
+    /// A profile's app, if it may be used at this endpoint; None if the project has no such profile.
+    async fn app_of_profile(
+        &self,
+        project: &ProjectId,
+        profile: ProfileId,
+        (provider, endpoint): (&str, &Endpoint),
+    ) -> Result<Option<OAuthApp>> {
+        let Some(found) = self.0.store.oauth_app(project, profile).await? else {
+            return Ok(None);
+        };
+        found.for_endpoint(provider, endpoint).cloned().map(Some)
     }
 
     /// The account that this browser has linked last by the session, and how far its walk is.

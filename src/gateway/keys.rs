@@ -46,7 +46,11 @@ impl Gateway {
         by: Actor,
     ) -> Result<(ApiKeyText, ApiKey)> {
         let now = self.0.clock.now();
-        let (text, key) = ApiKeyText::issue(project, new, now, &self.0.chance);
+        let (text, mut key) = ApiKeyText::issue(project, new, now, &self.0.chance);
+        key.created_by = match by {
+            Actor::ApiKey(id) => Some(id),
+            Actor::Operator | Actor::ConnectSession(_) | Actor::System => None,
+        };
         self.store_of(project).insert_key(&key, by).await?;
         Ok((text, key))
     }
@@ -128,21 +132,39 @@ impl Gateway {
         .await
     }
 
-    /// Revokes a key: on return, this process takes it no more.
+    /// Revokes a key, and those that it made if they are meant, too: on return, this process takes
+    /// none of them any more. Gives the key, and those.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn revoke_key(&self, own: &OwnKey) -> Result<ApiKey> {
+    pub async fn revoke_key(
+        &self,
+        own: &OwnKey,
+        with_created: bool,
+    ) -> Result<(ApiKey, Vec<ApiKey>)> {
         let (gateway, own) = (self.clone(), own.clone());
         self.owned(async move {
             let OwnKey { key, by } = own;
             let now = gateway.0.clock.now();
             let store = gateway.store_of(&key.project);
-            let revoked = store.revoke_key(&key.project, key.id, now, by).await;
+            let revoked = match with_created {
+                true => {
+                    store
+                        .revoke_key_with_created(&key.project, key.id, now, by)
+                        .await
+                }
+                false => {
+                    let revoked = store.revoke_key(&key.project, key.id, now, by).await;
+                    revoked.map(|key| key.map(|key| (key, Vec::new())))
+                }
+            };
             gateway.0.keys.remove(&key.id);
-            let revoked = revoked?.ok_or_else(no_such_key)?;
-            tracing::info!(key = %key.id, %by, "API key revoked");
-            Ok(revoked)
+            let (revoked, created) = revoked?.ok_or_else(no_such_key)?;
+            for key in &created {
+                gateway.0.keys.remove(&key.id);
+            }
+            tracing::info!(key = %key.id, %by, created = created.len(), "API key revoked");
+            Ok((revoked, created))
         })
         .await
     }

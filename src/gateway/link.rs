@@ -26,7 +26,7 @@ use crate::{
         profile::{ActionSet, OAuthApp, ProfileId},
     },
     outbound::{CallError, CallErrorKind},
-    store::{AccountUpdate, Grant, IssuedTo, NewCredential},
+    store::{AccountUpdate, Destination, Grant, IssuedTo, NewCredential},
 };
 
 /// What is linked, and what that is to whoever has it linked.
@@ -240,6 +240,7 @@ impl Gateway {
         of: TrialOf<'_>,
         unproven: Unproven,
     ) -> Result<Proven> {
+        self.0.settings.check_endpoint(of.endpoint)?;
         let trial = Trial::new(&self.0.outbound, connector, of, &unproven.credential);
         match trial.accepted().await {
             Ok((identity, _)) => Ok(unproven.belonging_to(identity)),
@@ -249,15 +250,26 @@ impl Gateway {
 
     /// The same for an account that is there, whose organisation it must be of.
     pub(super) async fn prove_for(&self, account: &Account, unproven: Unproven) -> Result<Proven> {
-        let connector = self.connector(&account.provider)?;
+        let destination = self.destination(account).await?;
+        let connector = self.connector(&destination.provider)?;
         let of = TrialOf {
             account: account.id.to_string(),
-            endpoint: &account.endpoint,
+            endpoint: &destination.endpoint,
             assume_user: account.assume_user.as_deref(),
         };
         let proven = self.prove(connector.as_ref(), of, unproven).await?;
         same_organisation(account, &proven.identity)?;
         Ok(proven)
+    }
+
+    /// Where the credential of an account may be sent, by what is sealed and not by what lies open.
+    ///
+    /// # Errors
+    /// `credential_locked` if the account's row was changed; `account_not_found`.
+    pub(super) async fn destination(&self, account: &Account) -> Result<Destination> {
+        let store = &self.0.store;
+        let proven = store.destination(&account.project, account.id).await?;
+        proven.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
     }
 }
 

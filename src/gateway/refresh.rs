@@ -44,7 +44,8 @@ use crate::{
     },
     outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
     store::{
-        Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd, StoredCredential, Wanted,
+        Destination, Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd,
+        StoredCredential, Wanted,
     },
     telemetry::metrics::RefreshOutcome,
 };
@@ -241,6 +242,8 @@ impl Gateway {
     pub async fn refresh_now(&self, own: &OwnAccount) -> Result<Arc<Account>> {
         let account = &own.account;
         super::reading::check_callable(account)?;
+        // What is locked is told as such.
+        self.stored_credential(account).await?;
         let outcome = self
             .refreshed(account, Wanted::Now { generation: None }, PATIENCE)
             .await?;
@@ -273,7 +276,9 @@ impl Gateway {
         is_newly_linked: bool,
     ) -> Result<(Session, u64)> {
         let stored = self.usable_credential(account, priority).await?;
-        let connector = self.connector(&account.provider)?;
+        let endpoint = &stored.destination.endpoint;
+        self.0.settings.check_endpoint(endpoint)?;
+        let connector = self.connector(&stored.destination.provider)?;
         let token = stored.credential.access_token();
         let route = Route {
             provider: connector.key(),
@@ -283,7 +288,7 @@ impl Gateway {
             is_newly_linked,
         };
         let caller = self.0.outbound.caller(route);
-        let session = Session::new(account.endpoint.clone(), token.clone(), caller)
+        let session = Session::new(endpoint.clone(), token.clone(), caller)
             .assuming(account.assume_user.as_deref());
         let session = match &stored.credential {
             Credential::AccessToken(_) => session,
@@ -413,7 +418,6 @@ impl Gateway {
         let Some(account) = store.account(project, id).await? else {
             return Ok(Refreshed::Never);
         };
-        let connector = self.connector(&account.provider)?;
         let Ok(in_hand) = self.0.refreshes.in_hand.try_acquire() else {
             return Ok(Refreshed::Pending);
         };
@@ -446,9 +450,7 @@ impl Gateway {
                 }
             }
         };
-        let outcome = self
-            .redeem(&account, connector.as_ref(), &intent, in_hand)
-            .await?;
+        let outcome = self.redeem(&account, &intent, in_hand).await?;
         self.0.accounts.invalidate(&(project.clone(), id));
         Ok(outcome)
     }
@@ -456,17 +458,18 @@ impl Gateway {
     async fn redeem(
         &self,
         account: &Account,
-        connector: &dyn Connector,
         intent: &Intent,
         in_hand: SemaphorePermit<'_>,
     ) -> Result<Refreshed> {
+        let connector = self.connector(&intent.destination.provider)?;
+        let connector = connector.as_ref();
         let request = TokenRequest {
-            endpoint: &account.endpoint,
+            endpoint: &intent.destination.endpoint,
             app: &intent.app,
             grant: TokenGrant::RefreshToken(&intent.refresh_token),
         };
         let began_at = self.0.clock.monotonic();
-        let issued = connector.issue_tokens(&self.0.outbound, request).await;
+        let issued = self.issue_tokens(connector, request).await;
         let issued = issued.and_then(|issued| self.successor(intent, issued));
         let pair = match issued {
             Ok(pair) => pair,
@@ -475,14 +478,12 @@ impl Gateway {
                 let took = self.0.clock.monotonic().saturating_sub(began_at);
                 let is_refused = intent.is_long_in_doubt()
                     && took < ASKED_UNTIL
-                    && self
-                        .is_token_refused(account, connector, &intent.pair)
-                        .await;
+                    && self.is_token_refused(account, connector, intent).await;
                 let outcome = self
                     .not_redeemed(account, intent, (&error, is_refused), in_hand)
                     .await;
                 if let Some(token) = unusable {
-                    self.revoke_issued(account, connector, token, "unusable")
+                    self.revoke_issued(account, &intent.destination, token, "unusable")
                         .await;
                 }
                 return outcome;
@@ -508,7 +509,8 @@ impl Gateway {
                     account = %account.id,
                     "a refresh came after the account had another credential"
                 );
-                self.revoke_issued(account, connector, pair.access_token, "superseded")
+                let destination = &intent.destination;
+                self.revoke_issued(account, destination, pair.access_token, "superseded")
                     .await;
                 self.as_it_is(account).await
             }
@@ -552,7 +554,9 @@ impl Gateway {
         &self,
         account: &Account,
         connector: &dyn Connector,
-        pair: &TokenPair,
+        Intent {
+            pair, destination, ..
+        }: &Intent,
     ) -> bool {
         if pair.expires_at <= self.0.clock.now() {
             return false;
@@ -565,7 +569,8 @@ impl Gateway {
             is_newly_linked: false,
         };
         let caller = self.0.outbound.caller(route);
-        let session = Session::new(account.endpoint.clone(), pair.access_token.clone(), caller);
+        let endpoint = destination.endpoint.clone();
+        let session = Session::new(endpoint, pair.access_token.clone(), caller);
         let asked = tokio::time::timeout(ASKED_FOR, connector.identify(&session));
         match asked.await {
             Ok(Err(error)) => {
@@ -728,6 +733,18 @@ impl Gateway {
         }
     }
 
+    /// Redeems a grant, where the operator lets this endpoint be called.
+    pub(super) async fn issue_tokens(
+        &self,
+        connector: &dyn Connector,
+        request: TokenRequest<'_>,
+    ) -> Result<IssuedTokens, TokenError> {
+        if let Err(error) = self.0.settings.check_endpoint(request.endpoint) {
+            return Err(TokenError::new(TokenErrorKind::Unsent, error.to_string()));
+        }
+        connector.issue_tokens(&self.0.outbound, request).await
+    }
+
     /// Revokes a token that is stored nowhere (any more), and with it the pair that it is of.
     pub(super) async fn revoke_token(
         &self,
@@ -735,6 +752,9 @@ impl Gateway {
         (of, endpoint): (String, &Endpoint),
         token: SecretString,
     ) -> Result<(), CallError> {
+        if let Err(error) = self.0.settings.check_endpoint(endpoint) {
+            return Err(CallError::new(CallErrorKind::Refused, error.to_string()));
+        }
         let route = Route {
             provider: connector.key(),
             account: of,
@@ -786,7 +806,7 @@ impl Gateway {
             app,
             grant: TokenGrant::RefreshToken(refresh_token),
         };
-        let issued = connector.issue_tokens(&self.0.outbound, request).await;
+        let issued = self.issue_tokens(connector, request).await;
         let token = match issued {
             Ok(issued) => issued.access_token,
             Err(error) => match error.kind {
@@ -953,7 +973,8 @@ impl Gateway {
     async fn revoke_journaled(&self, pair: &PendingPair) -> Result<bool> {
         let store = &self.0.store;
         let account = store.account(&pair.project, pair.account).await?;
-        let (Some(account), Some(opened)) = (account, store.open_pair(pair).await?) else {
+        let (Some(account), Some((opened, destination))) = (account, store.open_pair(pair).await?)
+        else {
             // Nothing tells any more where it was issued, or the key to it was destroyed.
             tracing::warn!(
                 account = %pair.account,
@@ -961,10 +982,9 @@ impl Gateway {
             );
             return Ok(true);
         };
-        let connector = self.connector(&account.provider)?;
         let token = opened.access_token;
         Ok(self
-            .revoke_issued(&account, connector.as_ref(), token, "superseded")
+            .revoke_issued(&account, &destination, token, "superseded")
             .await)
     }
 
@@ -973,13 +993,18 @@ impl Gateway {
     async fn revoke_issued(
         &self,
         account: &Account,
-        connector: &dyn Connector,
+        destination: &Destination,
         token: SecretString,
         reason: &'static str,
     ) -> bool {
-        let is_revoked = self
-            .revoke_unkept(connector, &account.endpoint, token)
-            .await;
+        let endpoint = &destination.endpoint;
+        let is_revoked = match self.connector(&destination.provider) {
+            Ok(connector) => {
+                self.revoke_unkept(connector.as_ref(), endpoint, token)
+                    .await
+            }
+            Err(_) => false,
+        };
         tracing::info!(
             account = %account.id, is_revoked, reason,
             "tokens that were issued are not kept"

@@ -72,10 +72,19 @@ impl Operator {
     pub async fn export(&self, own: &OwnAccount) -> Result<Exported> {
         let account = &own.account;
         let gateway = self.gateway();
+        let store = &gateway.0.store;
+        let (stored, app) = store
+            .export_credential(&account.project, account.id, own.by)
+            .await?;
+        gateway
+            .0
+            .accounts
+            .invalidate(&(account.project.clone(), account.id));
+        let credential = stored.credential;
         let meta = Meta {
             account: account.id.to_string(),
-            provider: account.provider.clone(),
-            endpoint: account.endpoint.clone(),
+            provider: stored.destination.provider,
+            endpoint: stored.destination.endpoint,
             description: Described {
                 origin_owner_id: account.origin_owner_id.clone(),
                 origin_owner_name: account.origin_owner_name.clone(),
@@ -86,16 +95,7 @@ impl Operator {
             assume_user: account.assume_user.clone(),
             identity: account.identity.clone(),
         };
-        // Before anything is given out.
         let meta = serde_json::to_vec(&meta).map_err(Error::internal)?;
-        let store = &gateway.0.store;
-        let (credential, app) = store
-            .export_credential(&account.project, account.id, own.by)
-            .await?;
-        gateway
-            .0
-            .accounts
-            .invalidate(&(account.project.clone(), account.id));
         let is_moved = credential.refresh_token().is_some();
         let parcel = Parcel {
             credential,
@@ -182,7 +182,8 @@ async fn take_in(
     let connector = gateway.connector(&meta.provider)?;
     gateway.0.settings.check_endpoint(&meta.endpoint)?;
     if let Some(account) = &existing {
-        if account.provider != meta.provider || account.endpoint != meta.endpoint {
+        let proven = gateway.destination(account).await?;
+        if proven.provider != meta.provider || proven.endpoint != meta.endpoint {
             return Err(Error::new(
                 Kind::OrganisationMismatch,
                 "this credential is of another provider or region than the account",
@@ -286,7 +287,8 @@ async fn issuer(
         if is_it {
             let known = gateway.0.store.oauth_app(project, profile.id).await?;
             let is_same = known.is_some_and(|known| {
-                known.client_secret.expose_secret() == app.client_secret.expose_secret()
+                let known = &known.app.client_secret;
+                known.expose_secret() == app.client_secret.expose_secret()
             });
             if is_same {
                 return Ok(Issuer::Profile(profile.id));

@@ -234,7 +234,8 @@ pub struct AccountOut {
     pub status: AccountStatus,
     /// Why the status is not `active`, and what else is to be known of its credential:
     /// `refreshing`, `refresh_failed`, `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
-    /// `profile_disabled`, `scope_missing`, `organisation_changed`, `assume_user_refused`.
+    /// `profile_disabled`, `scope_missing`, `organisation_changed`, `assume_user_refused`,
+    /// `base_url_not_allowed`.
     pub status_reasons: Vec<StatusReason>,
     pub origin_owner_id: String,
     pub origin_owner_name: String,

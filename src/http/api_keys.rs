@@ -88,6 +88,21 @@ pub struct ApiKeyOut {
     pub expires_at: Option<Timestamp>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub revoked_at: Option<Timestamp>,
+    /// The id of the key that made this one; null for a key that the operator made.
+    #[schema(format = Uuid)]
+    pub created_by: Option<String>,
+}
+
+/// An API key that was revoked.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RevokedApiKey)]
+pub struct RevokedKeyOut {
+    #[serde(flatten)]
+    pub api_key: ApiKeyOut,
+    /// With `with_created=true`: the keys that this key made, and those that they made. All of them
+    /// are revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<Vec<ApiKeyOut>>,
 }
 
 /// An API key that was just made.
@@ -118,7 +133,20 @@ impl ApiKeyOut {
             created_at: key.created_at,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
+            created_by: key.created_by.map(|id| id.to_string()),
         }
+    }
+}
+
+impl RevokedKeyOut {
+    /// The key as it is at `now`, with those that it made where they were revoked too.
+    pub fn at(now: Timestamp, key: ApiKey, created: Option<Vec<ApiKey>>) -> Self {
+        let created = created.map(|created| {
+            let created = created.into_iter();
+            created.map(|key| ApiKeyOut::at(now, key)).collect()
+        });
+        let api_key = ApiKeyOut::at(now, key);
+        Self { api_key, created }
     }
 }
 
@@ -297,11 +325,17 @@ pub async fn update_api_key(
 ///
 /// Once this has answered, the key is refused here, and within a second by every other process.
 /// A key may revoke itself. Revoking one again changes nothing.
+///
+/// With `with_created=true`, all keys that this key made are revoked with it, and those that they
+/// made, all or none.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "revoke_api_key",
-    params(("id" = Uuid, Path, description = "The key's id")),
-    responses((status = 200, description = "The key, now revoked", body = ApiKeyOut), KeyErrors),
+    params(
+        ("id" = Uuid, Path, description = "The key's id"),
+        ("with_created" = Option<bool>, Query, description = "Revoke the keys that it made, too"),
+    ),
+    responses((status = 200, description = "The key, now revoked", body = RevokedKeyOut), KeyErrors),
 )]
 #[delete("/api_keys/{id}")]
 pub async fn revoke_api_key(
@@ -309,7 +343,11 @@ pub async fn revoke_api_key(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    Query::parse(request.query_string())?.finish()?;
-    let revoked = gateway.revoke_key(&key.0).await?;
-    Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), revoked)))
+    let mut query = Query::parse(request.query_string())?;
+    let with_created = query.take_bool("with_created")?.unwrap_or(false);
+    query.finish()?;
+    let (revoked, created) = gateway.revoke_key(&key.0, with_created).await?;
+    let created = with_created.then_some(created);
+    let now = gateway.clock().now();
+    Ok(HttpResponse::Ok().json(RevokedKeyOut::at(now, revoked, created)))
 }

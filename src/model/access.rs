@@ -165,6 +165,8 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
+    /// The key that made this one; None: the command line did.
+    pub created_by: Option<KeyId>,
 }
 
 impl ApiKey {

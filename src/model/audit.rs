@@ -202,12 +202,16 @@ pub enum Action {
     ProjectUpdated,
     #[serde(rename = "project.deleted")]
     ProjectDeleted,
+    /// Its secrets were bound to their destinations, and its keys signed, by the first process of a
+    /// version that does so.
+    #[serde(rename = "project.upgraded")]
+    ProjectUpgraded,
     #[serde(rename = "data_key.rewrapped")]
     DataKeyRewrapped,
 }
 
 impl Action {
-    pub const ALL: [Action; 30] = [
+    pub const ALL: [Action; 31] = [
         Action::AccountLinked,
         Action::AccountUpdated,
         Action::AccountDisconnected,
@@ -237,6 +241,7 @@ impl Action {
         Action::ProjectCreated,
         Action::ProjectUpdated,
         Action::ProjectDeleted,
+        Action::ProjectUpgraded,
         Action::DataKeyRewrapped,
     ];
 
@@ -271,6 +276,7 @@ impl Action {
             Action::ProjectCreated => "project.created",
             Action::ProjectUpdated => "project.updated",
             Action::ProjectDeleted => "project.deleted",
+            Action::ProjectUpgraded => "project.upgraded",
             Action::DataKeyRewrapped => "data_key.rewrapped",
         }
     }

@@ -66,6 +66,11 @@ impl ProfileChange {
         .collect()
     }
 
+    /// Whether the secret changes, or where and how it may be sent.
+    pub fn is_of_secret(&self) -> bool {
+        self.client_secret.is_some() || self.proof.is_some() || self.redirect_url.is_some()
+    }
+
     /// Changes `profile`, all but its secret.
     pub fn apply(&self, profile: &mut ConnectorProfile) {
         fn set<T: Clone>(field: &mut T, new: &Option<T>) {

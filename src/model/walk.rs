@@ -136,8 +136,11 @@ pub enum WalkReason {
     CredentialRefused,
     /// Failed: the access token has ended, and whether there will be another is not known yet.
     CredentialUncertain,
-    /// Failed: what is stored of the credential does not open with the key ring.
+    /// Failed: what is stored of the credential does not open with the key ring, or its row names
+    /// another destination than it was sealed for.
     CredentialLocked,
+    /// Failed: the operator no longer lets the account's base URL be called.
+    BaseUrlNotAllowed,
     /// Failed: the credential lacks a permission that a walk needs.
     ScopeMissing,
     /// Failed: the provider no longer lets the token stand for the user that it is to assume.
@@ -153,7 +156,7 @@ pub enum WalkReason {
 }
 
 impl WalkReason {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MassDisappearance,
         Self::Degraded,
         Self::Discarded,
@@ -166,6 +169,7 @@ impl WalkReason {
         Self::CredentialRefused,
         Self::CredentialUncertain,
         Self::CredentialLocked,
+        Self::BaseUrlNotAllowed,
         Self::ScopeMissing,
         Self::AssumeUserRefused,
         Self::OrganisationChanged,
@@ -189,6 +193,7 @@ impl WalkReason {
             Self::CredentialRefused => "credential_refused",
             Self::CredentialUncertain => "credential_uncertain",
             Self::CredentialLocked => "credential_locked",
+            Self::BaseUrlNotAllowed => "base_url_not_allowed",
             Self::ScopeMissing => "scope_missing",
             Self::AssumeUserRefused => "assume_user_refused",
             Self::OrganisationChanged => "organisation_changed",

@@ -18,7 +18,7 @@ use super::{
         insert_credential, mark_personal, replace_credential,
     },
     db::{Arg, Tx},
-    id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project,
+    elsewhere, id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project,
     plausible_until, project_in,
     walks::end_walks_of,
     word, word_in,
@@ -224,7 +224,7 @@ impl Store {
         )
         .await?;
         let now = account.created_at;
-        insert_credential(&mut tx, &vault, account.id, new, now).await?;
+        insert_credential(self, &mut tx, &vault, account, new, now).await?;
         let linked = Event::new(by, Action::AccountLinked, account.id)
             .with("provider", account.provider.as_str());
         let linked = match account.assume_user {
@@ -566,7 +566,7 @@ impl Store {
         account.updated_at = now;
         let draft = update.credential.as_ref().and_then(|new| new.grant.draft);
         if let Some(new) = update.credential {
-            replace_credential(&mut tx, &vault, id, &new.grant, now).await?;
+            replace_credential(self, &mut tx, &vault, id, &new.grant, now).await?;
             account.status = AccountStatus::Active;
             account.status_reasons = Vec::new();
             account.identity = new.identity.clone();
@@ -760,7 +760,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         kind: word_in(row.kind)?,
         status,
         status_reasons: reasons,
-        endpoint: json_in(row.endpoint.as_bytes())?,
+        endpoint: serde_json::from_str(&row.endpoint).map_err(|_| elsewhere("account"))?,
         identity: json_in(&vault.open(Field::Identity, "", &row.sealed_identity)?)?,
         assume_user: profile.assume_user,
         credential,

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     Field, Store, Vault, count_in,
     db::{Arg, Tx},
+    destinations::authorization_digest,
     id_in, json, json_in, moment_in, no_such_project, project_in,
     secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
     word, word_in,
@@ -345,6 +346,12 @@ impl Store {
             app.as_ref().map_or(&[][..], |app| app.as_slice()),
             new.meta,
         ]);
+        let profile = new.profile.map(|id| id.to_string());
+        let bound = authorization_digest(
+            profile.as_deref(),
+            new.connect_session.map(signed).transpose()?,
+            new.browser_digest.as_ref().map(<[u8; 32]>::as_slice),
+        );
         let mut tx = self.db.begin().await?;
         if !tx.hold_project(new.project).await? {
             return Err(no_such_project());
@@ -358,10 +365,12 @@ impl Store {
                 id.into(),
                 new.state_digest.to_vec().into(),
                 new.project.into(),
-                new.profile.map(|id| id.to_string()).into(),
+                profile.into(),
                 new.connect_session.into(),
                 new.browser_digest.map(Vec::from).into(),
-                vault.seal(Field::Authorization, "", &text).into(),
+                vault
+                    .seal_for(bound, Field::Authorization, "", &text)
+                    .into(),
                 now.into(),
                 new.expires_at.into(),
             ],
@@ -429,7 +438,8 @@ impl Store {
             .vault_named(&project, id)
             .await?
             .ok_or_else(no_such_project)?;
-        let text = vault.open(Field::Authorization, "", &sealed)?;
+        let bound = authorization_digest(profile.as_deref(), session, browser.as_deref());
+        let text = vault.open_for(bound, Field::Authorization, "", &sealed)?;
         let unreadable = || Error::internal("a stored sign-in is not in the form of one");
         let [verifier, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
         Ok(Ok(Authorization {
@@ -482,6 +492,10 @@ impl Store {
             account,
         }))
     }
+}
+
+fn signed(number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(Error::internal)
 }
 
 fn draft_in(vault: &Vault<'_>, sealed: &[u8]) -> Result<Draft> {

@@ -3,19 +3,25 @@
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
     Field, Store, Vault, count_in,
     db::Tx,
-    id_in, moment_in, no_such_account, project_in,
+    destinations::{Client, Destination, destroyed_digest, own_app_digest},
+    elsewhere, id_in, moment_in, no_such_account,
+    profiles::no_such_profile,
+    project_in,
     secrets::{app_in, app_out, credential_in, credential_out},
     word, word_in,
 };
 use crate::{
     crypto::DataKey,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{
-        account::{Credential, CredentialKind, CredentialState, CredentialStatus},
+        account::{
+            Account, Credential, CredentialKind, CredentialState, CredentialStatus, Endpoint,
+        },
         id::{AccountId, ProjectId},
         profile::{OAuthApp, ProfileId},
     },
@@ -81,6 +87,18 @@ pub struct StoredCredential {
     pub profile: Option<ProfileId>,
     /// The customer's own app, if it was issued to that.
     pub own_app: Option<OAuthApp>,
+    /// Where it may be sent, and nowhere else.
+    pub destination: Destination,
+}
+
+/// Whether another account has the same personal access token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldElsewhere {
+    No,
+    Yes,
+    /// No account is known to have it, and of some project's accounts nobody can tell, since its data
+    /// key does not open.
+    Unknown,
 }
 
 /// A credential's state as it is counted, with what only its account or its row knows.
@@ -129,42 +147,140 @@ pub(super) fn shown(state: &str, is_doubtful: bool) -> Result<CredentialState> {
     })
 }
 
-type CredentialRow = (
-    i64,
-    i64,
-    Vec<u8>,
-    Option<Vec<u8>>,
-    String,
-    i64,
-    Option<String>,
-);
+/// A credential's row, with the columns of its account and profile that say where it may be sent.
+pub(super) struct CredentialRow {
+    pub(super) generation: i64,
+    pub(super) lineage: i64,
+    pub(super) sealed: Vec<u8>,
+    pub(super) sealed_app: Option<Vec<u8>>,
+    pub(super) state: String,
+    pub(super) is_doubtful: i64,
+    pub(super) state_since: i64,
+    pub(super) due_at: Option<i64>,
+    pub(super) intent: Option<String>,
+    pub(super) attempts: i64,
+    pub(super) fault: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) provider: String,
+    pub(super) endpoint: String,
+    pub(super) client_id: Option<String>,
+}
 
 macro_rules! select_credential {
     () => {
-        "select generation, lineage, sealed, sealed_app, state, is_doubtful, profile
-         from credentials where project = $1 and account = $2"
+        "select c.generation, c.lineage, c.sealed, c.sealed_app, c.state, c.is_doubtful,
+                c.state_since, c.due_at, c.intent, c.attempts, c.fault, c.profile, a.provider,
+                a.endpoint, p.client_id
+         from credentials c
+         join accounts a on a.project = c.project and a.id = c.account
+         left join connector_profiles p on p.project = c.project and p.id = c.profile
+         where c.project = $1 and c.account = $2"
     };
 }
 
-/// A credential that is not destroyed, opened.
-fn stored_in(vault: &Vault<'_>, row: CredentialRow) -> Result<StoredCredential> {
-    let (generation, lineage, sealed, sealed_app, state, is_doubtful, profile) = row;
-    let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-    let own_app = sealed_app
-        .map(|sealed| app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?))
-        .transpose()?;
-    Ok(StoredCredential {
-        credential: credential_in(&text)?,
-        generation: count_in(generation)?,
-        lineage: count_in(lineage)?,
-        state: shown(&state, is_doubtful != 0)?,
-        profile: profile.as_deref().map(id_in).transpose()?,
-        own_app,
-    })
+impl<'r, R: Row> FromRow<'r, R> for CredentialRow
+where
+    usize: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            generation: row.try_get(0)?,
+            lineage: row.try_get(1)?,
+            sealed: row.try_get(2)?,
+            sealed_app: row.try_get(3)?,
+            state: row.try_get(4)?,
+            is_doubtful: row.try_get(5)?,
+            state_since: row.try_get(6)?,
+            due_at: row.try_get(7)?,
+            intent: row.try_get(8)?,
+            attempts: row.try_get(9)?,
+            fault: row.try_get(10)?,
+            profile: row.try_get(11)?,
+            provider: row.try_get(12)?,
+            endpoint: row.try_get(13)?,
+            client_id: row.try_get(14)?,
+        })
+    }
+}
+
+impl CredentialRow {
+    /// In a transaction that has the row.
+    pub(super) async fn read(
+        tx: &mut Tx,
+        project: &ProjectId,
+        account: AccountId,
+    ) -> Result<Option<Self>> {
+        tx.fetch_one(select_credential!(), [project.into(), account.into()])
+            .await
+    }
+
+    pub(super) fn is_destroyed(&self) -> bool {
+        self.state == DESTROYED
+    }
+
+    /// Opens what is there, which proves where it may be sent. One that was destroyed is None, with
+    /// the destination of its account.
+    ///
+    /// # Errors
+    /// `credential_locked`, also where the destination is not the one that it was sealed for.
+    pub(super) fn opened(
+        &self,
+        vault: &Vault<'_>,
+    ) -> Result<(Destination, Option<StoredCredential>)> {
+        let endpoint: Endpoint =
+            serde_json::from_str(&self.endpoint).map_err(|_| elsewhere("credential"))?;
+        let generation = self.generation.to_string();
+        let mut destination = Destination {
+            provider: self.provider.clone(),
+            endpoint,
+            client: Client::None,
+        };
+        if self.is_destroyed() {
+            let bound = destroyed_digest(&destination.provider, &destination.endpoint);
+            vault.open_for(bound, Field::Destroyed, &generation, &self.sealed)?;
+            return Ok((destination, None));
+        }
+        let own_app = self.own_app(vault, &destination)?;
+        destination.client = match (&own_app, &self.profile) {
+            (Some(app), _) => Client::of_own_app(app),
+            (None, Some(id)) => Client::Profile {
+                id: id.clone(),
+                client_id: self.client_id.clone().unwrap_or_default(),
+            },
+            (None, None) => Client::None,
+        };
+        let bound = destination.digest();
+        let text = vault.open_for(bound, Field::Credential, &generation, &self.sealed)?;
+        let stored = StoredCredential {
+            credential: credential_in(&text)?,
+            generation: count_in(self.generation)?,
+            lineage: count_in(self.lineage)?,
+            state: shown(&self.state, self.is_doubtful != 0)?,
+            profile: self.profile.as_deref().map(id_in).transpose()?,
+            own_app,
+            destination: destination.clone(),
+        };
+        Ok((destination, Some(stored)))
+    }
+
+    fn own_app(&self, vault: &Vault<'_>, destination: &Destination) -> Result<Option<OAuthApp>> {
+        let Some(sealed) = &self.sealed_app else {
+            return Ok(None);
+        };
+        let bound = own_app_digest(&destination.provider, &destination.endpoint);
+        let lineage = self.lineage.to_string();
+        app_in(&vault.open_for(bound, Field::App, &lineage, sealed)?).map(Some)
+    }
 }
 
 impl Store {
     /// An account's credential; None if it has none, or the project no such account.
+    ///
+    /// # Errors
+    /// `credential_locked`.
     pub async fn credential(
         &self,
         project: &ProjectId,
@@ -174,13 +290,32 @@ impl Store {
             .db
             .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
-        let Some(row) = row.filter(|(_, _, _, _, state, _, _)| state != DESTROYED) else {
-            return Ok(None);
-        };
+        let Some(row) = row else { return Ok(None) };
         let Some(vault) = Vault::of(self, project, id).await? else {
             return Ok(None);
         };
-        stored_in(&vault, row).map(Some)
+        let (_, stored) = row.opened(&vault)?;
+        Ok(stored)
+    }
+
+    /// Where the account's credential may be sent, proven by what is stored of it; None if the
+    /// project has no such account. A new credential for the account goes there and nowhere else.
+    ///
+    /// # Errors
+    /// `credential_locked` where the account's row says otherwise than what was sealed.
+    pub async fn destination(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+    ) -> Result<Option<Destination>> {
+        let row: Option<CredentialRow> = self
+            .db
+            .fetch_one(select_credential!(), [project.into(), id.into()])
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let vault = Vault::of(self, project, id).await?;
+        let opened = vault.map(|vault| row.opened(&vault)).transpose()?;
+        Ok(opened.map(|(destination, _)| destination))
     }
 
     /// How many credentials are in each state, in all projects together.
@@ -226,53 +361,62 @@ impl Store {
             .collect()
     }
 
-    /// Whether another account, of whichever project, has this very personal access token. Each
-    /// of them is opened for that: nothing that is stored tells tokens apart.
-    pub async fn is_held_elsewhere(
+    /// Whether another account, of whichever project, has this very personal access token. Digests are
+    /// compared and nothing is opened, so a credential that does not open hides nothing and answers
+    /// for no other.
+    pub async fn held_elsewhere(
         &self,
         project: &ProjectId,
         id: AccountId,
         token: &SecretString,
-    ) -> Result<bool> {
-        let rows: Vec<(String, String, i64, Vec<u8>)> = self
+    ) -> Result<HeldElsewhere> {
+        let projects: Vec<(String,)> = self
             .db
             .fetch(
-                "select project, account, generation, sealed from credentials
-                 where kind = 'access_token' and state <> $1 and not (project = $2 and account = $3)
-                 order by project",
-                [DESTROYED.into(), project.into(), id.into()],
+                "select distinct project from credentials
+                 where kind = 'access_token' and state <> $1 order by project",
+                [DESTROYED.into()],
             )
             .await?;
-        let mut known: Option<(ProjectId, DataKey)> = None;
-        for (of, account, generation, sealed) in rows {
+        let mut answer = HeldElsewhere::No;
+        for (of,) in projects {
             let of = project_in(&of)?;
-            let key = match &known {
-                Some((project, key)) if *project == of => key.clone(),
-                _ => match self.data_key(&of).await? {
-                    Some(key) => key,
-                    None => continue,
-                },
+            let key = match self.data_key(&of).await {
+                Ok(Some(key)) => key,
+                Ok(None) => continue,
+                Err(error) if error.kind() == Kind::CredentialLocked => {
+                    answer = HeldElsewhere::Unknown;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let vault = Vault {
-                key: key.clone(),
-                chance: &self.chance,
-                project: &of,
-                account,
-            };
-            // What is locked may be the same; whoever asks must not end it.
-            let Ok(text) = vault.open(Field::Credential, &generation.to_string(), &sealed) else {
-                return Ok(true);
-            };
-            let other = credential_in(&text)?;
-            let is_same =
-                other.access_token().expose_secret().as_bytes() == token.expose_secret().as_bytes();
-            if is_same {
-                return Ok(true);
+            let found: Option<(String,)> = self
+                .db
+                .fetch_one(
+                    "select account from credentials
+                     where project = $1 and token_digest = $2 and state <> $3
+                         and not (project = $4 and account = $5) limit 1",
+                    [
+                        (&of).into(),
+                        token_digest(&key, token).into(),
+                        DESTROYED.into(),
+                        project.into(),
+                        id.into(),
+                    ],
+                )
+                .await?;
+            if found.is_some() {
+                return Ok(HeldElsewhere::Yes);
             }
-            known = Some((of, key));
         }
-        Ok(false)
+        Ok(answer)
     }
+}
+
+/// Tells personal access tokens of one project apart.
+pub(super) fn token_digest(key: &DataKey, token: &SecretString) -> Vec<u8> {
+    let token = token.expose_secret().as_bytes();
+    key.mac_key().tag("personal access token", token).to_vec()
 }
 
 /// Keeps the state of a personal access token to what was found of it at `now`: that the provider
@@ -303,43 +447,89 @@ pub(super) async fn mark_personal(
     .map(drop)
 }
 
-/// Stores the first credential of an account.
+/// Stores the first credential of an account that is at this endpoint.
 pub(super) async fn insert_credential(
+    store: &Store,
     tx: &mut Tx,
     vault: &Vault<'_>,
-    id: AccountId,
+    account: &Account,
     grant: &Grant<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    write_credential(tx, vault, id, grant, (1, 1), now).await
+    let at = (account.provider.as_str(), &account.endpoint);
+    let destination = destination_of(store, tx, vault, at, grant).await?;
+    let place = (account.id, destination);
+    write_credential(tx, vault, place, grant, (1, 1), now).await
 }
 
 /// Puts a credential in the place of the former one, if there is one. A former one that does not
 /// open is locked, and what is locked is not overwritten.
 pub(super) async fn replace_credential(
+    store: &Store,
     tx: &mut Tx,
     vault: &Vault<'_>,
     id: AccountId,
     grant: &Grant<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    let former: Option<(i64, i64, Vec<u8>, String)> = tx
-        .fetch_one(
-            "delete from credentials where project = $1 and account = $2
-             returning generation, lineage, sealed, state",
-            [vault.project.into(), id.into()],
+    take_row(tx, vault.project, id).await?;
+    let former = CredentialRow::read(tx, vault.project, id).await?;
+    let former = former.ok_or_else(no_such_account)?;
+    let (proven, _) = former.opened(vault)?;
+    let at = (proven.provider.as_str(), &proven.endpoint);
+    let destination = destination_of(store, tx, vault, at, grant).await?;
+    tx.execute(
+        "delete from credentials where project = $1 and account = $2",
+        [vault.project.into(), id.into()],
+    )
+    .await?;
+    let next = (
+        count_in(former.generation)? + 1,
+        count_in(former.lineage)? + 1,
+    );
+    write_credential(tx, vault, (id, destination), grant, next, now).await
+}
+
+/// Makes whoever else would change the credential wait until the transaction has ended. Whether
+/// there is one.
+async fn take_row(tx: &mut Tx, project: &ProjectId, id: AccountId) -> Result<bool> {
+    let taken = tx
+        .execute(
+            "update credentials set generation = generation where project = $1 and account = $2",
+            [project.into(), id.into()],
         )
         .await?;
-    let (generation, lineage, sealed, state) = former.ok_or_else(no_such_account)?;
-    if state != DESTROYED {
-        vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-    }
-    let next = (count_in(generation)? + 1, count_in(lineage)? + 1);
-    write_credential(tx, vault, id, grant, next, now).await
+    Ok(taken > 0)
+}
+
+/// Where a credential of an account at this provider and endpoint may be sent. The app of a profile
+/// must be one for that endpoint.
+async fn destination_of(
+    store: &Store,
+    tx: &mut Tx,
+    vault: &Vault<'_>,
+    (provider, endpoint): (&str, &Endpoint),
+    grant: &Grant<'_>,
+) -> Result<Destination> {
+    let client = match grant.issued_to {
+        IssuedTo::Owner => Client::None,
+        IssuedTo::OwnApp(app) => Client::of_own_app(app),
+        IssuedTo::Profile(id) => {
+            let found = store.app_of(tx, &vault.key, vault.project, id).await?;
+            let found = found.ok_or_else(no_such_profile)?;
+            Client::of_profile(id, found.for_endpoint(provider, endpoint)?)
+        }
+    };
+    Ok(Destination {
+        provider: provider.to_owned(),
+        endpoint: endpoint.clone(),
+        client,
+    })
 }
 
 /// Destroys a credential, and gives what it was; None if there is none any more. One that does not
-/// open is locked, and stays. What remains of its row is that no generation is ever used again.
+/// open is locked, and stays. What remains of its row is that no generation is ever used again, and
+/// the proof of where the account is.
 pub(super) async fn destroy_credential(
     tx: &mut Tx,
     vault: &Vault<'_>,
@@ -347,62 +537,68 @@ pub(super) async fn destroy_credential(
     now: Timestamp,
 ) -> Result<Option<StoredCredential>> {
     // A pair that a refresh brings comes before this, and is what is given; or after all of it.
-    let taken = tx
-        .execute(
-            "update credentials set generation = generation
-             where project = $1 and account = $2 and state <> $3",
-            [vault.project.into(), id.into(), DESTROYED.into()],
-        )
-        .await?;
-    if taken == 0 {
+    if !take_row(tx, vault.project, id).await? {
         return Ok(None);
     }
-    let row: Option<CredentialRow> = tx
-        .fetch_one(select_credential!(), [vault.project.into(), id.into()])
-        .await?;
-    let ended = row.map(|row| stored_in(vault, row)).transpose()?;
+    let Some(row) = CredentialRow::read(tx, vault.project, id).await? else {
+        return Ok(None);
+    };
+    let (destination, Some(ended)) = row.opened(vault)? else {
+        return Ok(None);
+    };
+    let bound = destroyed_digest(&destination.provider, &destination.endpoint);
+    let next = (ended.generation + 1).to_string();
     tx.execute(
         "update credentials
          set generation = generation + 1, lineage = lineage + 1, sealed = $3,
              sealed_app = null, profile = null, state = $4, state_since = $5,
              expires_at = null, due_at = null, intent = null, intent_node = null,
              intent_replica = null, attempts = 0, refused_at = null, is_doubtful = 0,
-             doubted_replica = null, fault = null
+             doubted_replica = null, fault = null, token_digest = null
          where project = $1 and account = $2",
         [
             vault.project.into(),
             id.into(),
-            Vec::new().into(),
+            vault.seal_for(bound, Field::Destroyed, &next, b"").into(),
             DESTROYED.into(),
             now.into(),
         ],
     )
     .await?;
-    Ok(ended)
+    Ok(Some(ended))
 }
 
 async fn write_credential(
     tx: &mut Tx,
     vault: &Vault<'_>,
-    id: AccountId,
+    (id, destination): (AccountId, Destination),
     grant: &Grant<'_>,
     (generation, lineage): (u64, u64),
     now: Timestamp,
 ) -> Result<()> {
-    let sealed = vault.seal(
+    let sealed = vault.seal_for(
+        destination.digest(),
         Field::Credential,
         &generation.to_string(),
         &credential_out(grant.credential),
     );
     let sealed_app = match grant.issued_to {
-        IssuedTo::OwnApp(app) => Some(vault.seal(Field::App, &lineage.to_string(), &app_out(app))),
+        IssuedTo::OwnApp(app) => {
+            let bound = own_app_digest(&destination.provider, &destination.endpoint);
+            let lineage = lineage.to_string();
+            Some(vault.seal_for(bound, Field::App, &lineage, &app_out(app)))
+        }
         IssuedTo::Owner | IssuedTo::Profile(_) => None,
+    };
+    let digest = match grant.credential {
+        Credential::AccessToken(token) => Some(token_digest(&vault.key, token)),
+        Credential::OAuth(_) => None,
     };
     tx.execute(
         "insert into credentials
              (project, account, generation, lineage, sealed, sealed_app, kind, profile, state,
-              state_since, expires_at, due_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'idle', $9, $10, $11)",
+              state_since, expires_at, due_at, token_digest)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, 'idle', $9, $10, $11, $12)",
         [
             vault.project.into(),
             id.into(),
@@ -415,6 +611,7 @@ async fn write_credential(
             now.into(),
             grant.credential.expires_at().into(),
             grant.refresh_at.into(),
+            digest.into(),
         ],
     )
     .await

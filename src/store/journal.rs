@@ -16,6 +16,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Destination;
 use crate::{
     crypto::Chance,
     model::id::{AccountId, ProjectId},
@@ -33,9 +34,12 @@ pub struct PendingPair {
     pub(super) sealed: Vec<u8>,
     pub expires_at: Timestamp,
     pub refresh_at: Timestamp,
+    /// Where it may be sent, which it is sealed for; None of a pair that a version before this one
+    /// left.
+    pub(super) destination: Option<Destination>,
 }
 
-/// As it lies in a file.
+/// As it lies in a file, up to the destination.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     project: String,
@@ -105,7 +109,11 @@ impl Journal {
             expires_at: pair.expires_at.as_millisecond(),
             refresh_at: pair.refresh_at.as_millisecond(),
         };
-        let bytes = postcard::to_stdvec(&entry).map_err(io::Error::other)?;
+        let bytes = match &pair.destination {
+            Some(destination) => postcard::to_stdvec(&(&entry, destination)),
+            None => postcard::to_stdvec(&entry),
+        };
+        let bytes = bytes.map_err(io::Error::other)?;
         let path = self.file_of(pair);
         let draft = path.with_extension("draft");
         let mut options = of_its_owner();
@@ -151,7 +159,11 @@ impl Journal {
 }
 
 fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
-    let entry: Entry = postcard::from_bytes(bytes).ok()?;
+    let (entry, rest): (Entry, _) = postcard::take_from_bytes(bytes).ok()?;
+    let destination = match rest {
+        [] => None,
+        rest => Some(postcard::from_bytes(rest).ok()?),
+    };
     Some(PendingPair {
         project: entry.project.parse().ok()?,
         account: entry.account.parse().ok()?,
@@ -160,6 +172,7 @@ fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
         sealed: entry.sealed,
         expires_at: Timestamp::from_millisecond(entry.expires_at).ok()?,
         refresh_at: Timestamp::from_millisecond(entry.refresh_at).ok()?,
+        destination,
     })
 }
 
@@ -187,6 +200,10 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::account::{Endpoint, Region},
+        store::Client,
+    };
 
     fn pair(redeemed: u64) -> PendingPair {
         let moment = |millis| Timestamp::from_millisecond(millis).unwrap();
@@ -198,7 +215,27 @@ mod tests {
             sealed: vec![1, 2, 3],
             expires_at: moment(5),
             refresh_at: moment(4),
+            destination: Some(Destination {
+                provider: "smartsheet".to_owned(),
+                endpoint: Endpoint::Region(Region::Eu),
+                client: Client::OwnApp {
+                    client_id: "the-app".to_owned(),
+                },
+            }),
         }
+    }
+
+    #[test]
+    fn a_pair_of_the_version_before_is_read_without_a_destination() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::claim(folder.path(), &Chance::system());
+        let journal = journal.unwrap().unwrap();
+        let before = PendingPair {
+            destination: None,
+            ..pair(1)
+        };
+        journal.put(&before).unwrap();
+        assert_eq!(journal.pairs().unwrap(), [before]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ use zeroize::Zeroizing;
 use self::{
     db::{Db, Tx},
     journal::Journal,
+    open::Format,
     sqlite::SqliteFile,
     workload::Workload,
 };
@@ -61,9 +62,11 @@ mod connect_sessions;
 mod copy;
 mod credentials;
 mod db;
+mod destinations;
 mod directories;
 mod inspect;
 mod journal;
+mod key_macs;
 mod measures;
 mod open;
 mod postgres;
@@ -75,20 +78,23 @@ mod ring;
 mod secrets;
 mod sqlite;
 mod transfer;
+mod upgrade;
 mod walks;
 mod workload;
 
 pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
-pub use audit::{AuditFault, Verified};
+pub use audit::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
 pub use connect_sessions::{
     Authorization, Bringer, Draft, EndedDraft, NewAuthorization, StateFault,
 };
 pub use copy::{Copied, CopyError};
-pub use credentials::{CountedState, Grant, IssuedTo, StoredCredential};
+pub use credentials::{CountedState, Grant, HeldElsewhere, IssuedTo, StoredCredential};
+pub use destinations::{Client, Destination};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::{Inspection, JournalFault, JournalFolder};
 pub use journal::PendingPair;
+pub use profiles::ProfileApp;
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
     ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, DOUBT_LASTS, Intent,
@@ -131,7 +137,8 @@ impl Store {
     /// `postgres://USER@HOST/DATABASE`, which must be there.
     ///
     /// `ring` must be able to open what is stored: otherwise [`OpenError::WrongKeys`], and
-    /// nothing was written.
+    /// nothing was written. A database of the version before is brought up to date, unless a process
+    /// serves it.
     pub async fn open(
         url: &str,
         ring: impl Into<LiveRing>,
@@ -139,11 +146,11 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let chance = Chance::system();
         let ring = ring.into();
-        let (db, file) = match connect(url, &ring, &clock, &chance).await {
+        let (db, file, format) = match connect(url, &ring, &clock, &chance).await {
             Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &chance).await?,
             outcome => outcome?,
         };
-        Ok(Self {
+        let store = Self {
             db,
             file,
             replica: chance.id(clock.now()),
@@ -156,7 +163,14 @@ impl Store {
             max_live_keys: MAX_LIVE_KEYS,
             journal_path: None,
             journal: Arc::default(),
-        })
+        };
+        if format == Format::Before
+            && let Err(error) = store.upgrade().await
+        {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
     }
 
     /// The same store, for the requests of a project: they use a part of its connections.
@@ -340,15 +354,17 @@ async fn connect(
     ring: &LiveRing,
     clock: &Clock,
     chance: &Chance,
-) -> Result<(Db, Option<SqliteFile>), OpenError> {
+) -> Result<(Db, Option<SqliteFile>, Format), OpenError> {
     let ring = ring.current();
     match url.split_once("://") {
         Some(("sqlite", path)) => {
             let file = SqliteFile::new(path)?;
-            Ok((file.open(&ring, clock, chance).await?, Some(file)))
+            let (db, format) = file.open(&ring, clock, chance).await?;
+            Ok((db, Some(file), format))
         }
         Some(("postgres" | "postgresql", _)) => {
-            Ok((postgres::open(url, &ring, clock, chance).await?, None))
+            let (db, format) = postgres::open(url, &ring, clock, chance).await?;
+            Ok((db, None, format))
         }
         _ => Err(OpenError::Url),
     }
@@ -364,6 +380,8 @@ impl fmt::Debug for Store {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Credential,
+    /// What is left of a credential that was destroyed.
+    Destroyed,
     /// The customer's own app.
     App,
     /// The secret of a connector profile's app.
@@ -386,6 +404,7 @@ impl Field {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Credential => "credential",
+            Self::Destroyed => "destroyed",
             Self::App => "app",
             Self::ClientSecret => "client_secret",
             Self::Details => "details",
@@ -425,22 +444,53 @@ impl<'a> Vault<'a> {
     }
 
     fn seal(&self, field: Field, generation: &str, text: &[u8]) -> Vec<u8> {
-        self.key
-            .seal(self.place(field, generation), text, self.chance)
+        let place = self.place(field, generation, None);
+        self.key.seal(place, text, self.chance)
     }
 
     fn open(&self, field: Field, generation: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        self.key
-            .open(self.place(field, generation), sealed)
-            .map_err(|fault| locked(field.as_str(), fault))
+        let place = self.place(field, generation, None);
+        let opened = self.key.open(place, sealed);
+        opened.map_err(|fault| locked(field.as_str(), fault))
     }
 
-    fn place<'b>(&'b self, field: Field, generation: &'b str) -> Place<'b> {
+    /// Seals a secret for one destination (`destinations`).
+    fn seal_for(
+        &self,
+        destination: [u8; 32],
+        field: Field,
+        generation: &str,
+        text: &[u8],
+    ) -> Vec<u8> {
+        let place = self.place(field, generation, Some(destination));
+        self.key.seal(place, text, self.chance)
+    }
+
+    /// Opens a secret that was sealed for this destination.
+    fn open_for(
+        &self,
+        destination: [u8; 32],
+        field: Field,
+        generation: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let place = self.place(field, generation, Some(destination));
+        let opened = self.key.open(place, sealed);
+        opened.map_err(|fault| locked(field.as_str(), fault))
+    }
+
+    fn place<'b>(
+        &'b self,
+        field: Field,
+        generation: &'b str,
+        destination: Option<[u8; 32]>,
+    ) -> Place<'b> {
         Place {
             project: self.project.as_str(),
             account: &self.account,
             field: field.as_str(),
             generation,
+            destination,
         }
     }
 }
@@ -451,6 +501,14 @@ fn locked(field: &'static str, fault: OpenFault) -> Error {
         format!("the stored {field} does not open with the present keys"),
     )
     .with_source(fault)
+}
+
+/// Two rows that name different destinations, though each is sealed for its own.
+fn elsewhere(what: &'static str) -> Error {
+    Error::new(
+        Kind::CredentialLocked,
+        format!("the stored {what} is bound to another destination than it would be sent to"),
+    )
 }
 
 fn no_such_project() -> Error {

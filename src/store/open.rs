@@ -42,6 +42,19 @@ pub enum OpenError {
     Newer { place: String },
     #[error("{place} was written by another version of Rolecall: {source}")]
     OtherVersion { place: String, source: MigrateError },
+    /// Exit code 78. Nothing was changed.
+    #[error(
+        "the known answers in the table `key_checks` {fault}: the table was tampered with or damaged. \
+         Nothing was changed; restore the database from a backup"
+    )]
+    KeyChecks { fault: &'static str },
+    #[error(
+        "a process of an earlier version of Rolecall serves the database; stop it first, so that this \
+         version can bring the database up to date"
+    )]
+    Served,
+    #[error(transparent)]
+    Store(#[from] crate::error::Error),
     #[error("another process serves {} already", path.display())]
     InUse { path: PathBuf },
     #[error("{} cannot be opened: {source}", path.display())]
@@ -62,35 +75,74 @@ fn in_plain_words(fault: &OpenFault) -> &'static str {
     }
 }
 
-const CHECK_PLACE: Place<'static> = Place {
-    project: "",
-    account: "",
-    field: "key_check",
-    generation: "",
-};
+/// How the rows of a database prove themselves. Said by its known answers, each sealed for a place
+/// that names the format, so a writer without the ring cannot put it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Secrets are sealed without their destination, and API keys have no MAC.
+    Before,
+    /// Secrets are bound to their destination, and API keys are signed.
+    Bound,
+}
+
+impl Format {
+    const fn place(self) -> Place<'static> {
+        Place {
+            project: "",
+            account: "",
+            field: "key_check",
+            generation: match self {
+                Self::Before => "",
+                Self::Bound => "2",
+            },
+            destination: None,
+        }
+    }
+}
+
 const KNOWN_ANSWER: &[u8] = b"the known answer of a rolecall key ring";
 
 /// The known answer under the ring's first key, for `key_checks`.
 pub(super) fn known_answer(ring: &KeyRing, chance: &Chance) -> Vec<u8> {
-    ring.seal(ring.encrypting_id(), CHECK_PLACE, KNOWN_ANSWER, chance)
-        .expect("a ring has its first key")
+    known_answer_of(ring, ring.encrypting_id(), chance).expect("a ring has its first key")
+}
+
+/// The known answer under the key of this id; None if the ring has none.
+pub(super) fn known_answer_of(ring: &KeyRing, id: &str, chance: &Chance) -> Option<Vec<u8>> {
+    ring.seal(id, Format::Bound.place(), KNOWN_ANSWER, chance)
 }
 
 /// The known answer of each key that the database asks for, by the key's id.
 pub(super) type KeyChecks = Vec<(String, Vec<u8>)>;
 
-pub(super) fn prove_keys(ring: &KeyRing, checks: KeyChecks) -> Result<(), OpenError> {
+/// Whether the ring fits, and the format that the known answers say, all of them the same.
+pub(super) fn prove_keys(ring: &KeyRing, checks: &KeyChecks) -> Result<Format, OpenError> {
+    let mut format = None;
     for (key_id, sealed) in checks {
-        match ring.open(CHECK_PLACE, &sealed) {
-            Ok(answer) if *answer == KNOWN_ANSWER => {}
-            Ok(_) => {
-                let fault = OpenFault::Malformed;
-                return Err(OpenError::WrongKeys { key_id, fault });
-            }
-            Err(fault) => return Err(OpenError::WrongKeys { key_id, fault }),
+        let found = proven_format(ring, sealed).map_err(|fault| OpenError::WrongKeys {
+            key_id: key_id.clone(),
+            fault,
+        })?;
+        if format.is_some_and(|format| format != found) {
+            let fault = "are of two formats";
+            return Err(OpenError::KeyChecks { fault });
+        }
+        format = Some(found);
+    }
+    let fault = "are gone, though the database has tables";
+    format.ok_or(OpenError::KeyChecks { fault })
+}
+
+fn proven_format(ring: &KeyRing, sealed: &[u8]) -> Result<Format, OpenFault> {
+    let mut fault = OpenFault::Malformed;
+    for format in [Format::Bound, Format::Before] {
+        match ring.open(format.place(), sealed) {
+            Ok(answer) if *answer == KNOWN_ANSWER => return Ok(format),
+            Ok(_) => return Err(OpenFault::Malformed),
+            Err(refused) => fault = refused,
         }
     }
-    Ok(())
+    Err(fault)
 }
 
 fn migrations() -> Migrator {
@@ -118,6 +170,11 @@ fn migrations() -> Migrator {
             7,
             "held_walks",
             include_str!("migrations/0007_held_walks.sql"),
+        ),
+        migration(
+            8,
+            "bound_secrets",
+            include_str!("migrations/0008_bound_secrets.sql"),
         ),
         migration(
             11,
@@ -164,33 +221,38 @@ macro_rules! each_connection {
 
 impl Opening<'_> {
     /// Proves the keys, and writes nothing. Gives the newest migration that was run; 0 before the
-    /// first.
+    /// first, and the one before the last as long as the rows are of the format before.
     pub(super) async fn inspect(&mut self, ring: &KeyRing) -> Result<i64, OpenError> {
-        let checks = self.checks().await?;
-        if checks.is_empty() {
+        let Some(checks) = self.checks().await? else {
             return Ok(0);
-        }
-        prove_keys(ring, checks)?;
+        };
+        let format = prove_keys(ring, &checks)?;
         let migration = self.migration().await?;
         if migration > newest_migration() {
             let place = self.place.to_owned();
             return Err(OpenError::Newer { place });
         }
-        Ok(migration)
+        Ok(match format {
+            Format::Before => migration.min(newest_migration() - 1),
+            Format::Bound => migration,
+        })
     }
 
     /// Inside a transaction that nobody else can be in at the same time: proves the keys again
     /// (another process may have been first), runs migrations, and gives a new database its known
-    /// answer.
+    /// answer. Gives the format of the rows.
     pub(super) async fn prepare(
         &mut self,
         ring: &KeyRing,
         clock: &Clock,
         chance: &Chance,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Format, OpenError> {
         let checks = self.checks().await?;
-        let is_new = checks.is_empty();
-        prove_keys(ring, checks)?;
+        let is_new = checks.is_none();
+        let format = match checks {
+            Some(checks) => prove_keys(ring, &checks)?,
+            None => Format::Bound,
+        };
         let is_before_audit = !is_new && self.migration().await? < AUDIT_MIGRATION;
         // `run_direct`, since a future that holds `run` cannot be sent to another thread.
         each_connection!(connection => {
@@ -222,7 +284,7 @@ impl Opening<'_> {
             }, self)
             .map_err(|source| self.fault(source))?;
         }
-        Ok(())
+        Ok(format)
     }
 
     /// The newest migration that was run.
@@ -266,8 +328,8 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The known answers; none if the database has nothing in it yet.
-    async fn checks(&mut self) -> Result<KeyChecks, OpenError> {
+    /// The known answers; None if the database has nothing in it yet.
+    async fn checks(&mut self) -> Result<Option<KeyChecks>, OpenError> {
         let tables = match &self.connection {
             OpeningConnection::Sqlite(_) => "select name from sqlite_master where type = 'table'",
             OpeningConnection::Postgres(_) => {
@@ -280,7 +342,7 @@ impl Opening<'_> {
         }, self)
         .map_err(|source| self.fault(source))?;
         if tables.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         if !tables.iter().any(|(name,)| name == "key_checks") {
             return Err(OpenError::Foreign {
@@ -291,6 +353,7 @@ impl Opening<'_> {
         each_connection!(connection => {
             sqlx::query_as(checks).persistent(false).fetch_all(&mut **connection).await
         }, self)
+        .map(Some)
         .map_err(|source| self.fault(source))
     }
 

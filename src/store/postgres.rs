@@ -19,7 +19,7 @@ use url::{Host, Url};
 use super::{
     condition::Condition,
     db::{BEGIN_IN_TRANSACTION_MODE, Db, PoolMode, PostgresPools},
-    open::{OpenError, Opening, OpeningConnection},
+    open::{Format, OpenError, Opening, OpeningConnection},
     workload::LOOKUP_CONNECTIONS,
 };
 use crate::{
@@ -162,10 +162,10 @@ pub(super) async fn open(
     ring: &KeyRing,
     clock: &Clock,
     chance: &Chance,
-) -> Result<Db, OpenError> {
+) -> Result<(Db, Format), OpenError> {
     let mut target = Target::parse(url)?;
     let mut connection = target.connect().await?;
-    prepare(&target, &mut connection, ring, clock, chance).await?;
+    let format = prepare(&target, &mut connection, ring, clock, chance).await?;
     let closed = connection.close().await;
     closed.map_err(|source| target.fault(source))?;
     let condition = Condition::new(clock.clone());
@@ -188,7 +188,7 @@ pub(super) async fn open(
             .connect_lazy_with(target.options())
     };
     let pools = PostgresPools::new(pool(CONNECTIONS), pool(LOOKUP_CONNECTIONS), target.mode);
-    Ok(Db::postgres(pools, condition))
+    Ok((Db::postgres(pools, condition), format))
 }
 
 /// What [`Opening::inspect`] finds.
@@ -234,7 +234,7 @@ async fn prepare(
     ring: &KeyRing,
     clock: &Clock,
     chance: &Chance,
-) -> Result<(), OpenError> {
+) -> Result<Format, OpenError> {
     let database = |source| target.fault(source);
     let place = target.place.as_str();
     let mut tx = target.begin(connection).await?;
@@ -253,14 +253,15 @@ async fn prepare(
         .execute(&mut *tx)
         .await
         .map_err(database)?;
-    Opening {
+    let format = Opening {
         connection: OpeningConnection::Postgres(&mut tx),
         place,
     }
     .prepare(ring, clock, chance)
     .await?;
     forget_statements(target, &mut tx).await?;
-    tx.commit().await.map_err(database)
+    tx.commit().await.map_err(database)?;
+    Ok(format)
 }
 
 /// Migrations prepare statements under names, which would be in the way of whoever has the server

@@ -4,16 +4,17 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Field, Store, Vault, db::Tx, id_in, json, json_in, moment_in, no_such_project, project_in,
-    word, word_in,
+    Field, Store, Vault, db::Tx, destinations::ProfileDestination, elsewhere, id_in, json, json_in,
+    moment_in, no_such_project, project_in, word, word_in,
 };
 use crate::{
     crypto::DataKey,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{
+        account::Endpoint,
         audit::{Action, Actor, Event, Subject, SubjectKind},
         id::ProjectId,
-        profile::{ConnectorProfile, OAuthApp, ProfileChange, ProfileId},
+        profile::{ClientProof, ConnectorProfile, OAuthApp, ProfileChange, ProfileId},
     },
 };
 
@@ -33,6 +34,15 @@ type ProfileRow = (
     i64,
 );
 
+/// A connector profile's app, and where its secret may be sent.
+#[derive(Debug, Clone)]
+pub struct ProfileApp {
+    pub app: OAuthApp,
+    /// The connector's key.
+    pub provider: String,
+    pub endpoint: Endpoint,
+}
+
 impl Store {
     /// Stores a new profile with the app's secret.
     pub async fn insert_profile(
@@ -46,8 +56,7 @@ impl Store {
             .await?
             .ok_or_else(no_such_project)?;
         let vault = self.vault_of_profile(key, &profile.project, profile.id);
-        let secret = secret.expose_secret().as_bytes();
-        let sealed = vault.seal(Field::ClientSecret, "", secret);
+        let sealed = sealed_secret(&vault, profile, secret);
         let mut tx = self.db.begin().await?;
         if !tx.hold_project(&profile.project).await? {
             return Err(no_such_project());
@@ -145,12 +154,21 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let mut profile = profile_in(row)?;
         let was_enabled = profile.is_enabled;
+        // Before anything changes: a secret that is locked is not overwritten.
+        let former = match change.is_of_secret() {
+            true => self.app_of(&mut tx, &vault.key, project, id).await?,
+            false => None,
+        };
         change.apply(&mut profile);
         profile.updated_at = now;
-        let sealed = change
-            .client_secret
-            .as_ref()
-            .map(|secret| vault.seal(Field::ClientSecret, "", secret.expose_secret().as_bytes()));
+        let sealed = former.map(|former| {
+            let kept = &former.app.client_secret;
+            sealed_secret(
+                &vault,
+                &profile,
+                change.client_secret.as_ref().unwrap_or(kept),
+            )
+        });
         tx.execute(
             "update connector_profiles
              set label = $3, proof = $4, scopes = $5, redirect_url = $6, actions = $7,
@@ -189,8 +207,16 @@ impl Store {
         Ok(Some(profile))
     }
 
-    /// A profile's app with its secret; None if the project has no such profile.
-    pub async fn oauth_app(&self, project: &ProjectId, id: ProfileId) -> Result<Option<OAuthApp>> {
+    /// A profile's app with its secret, and where that may be sent; None if the project has no such
+    /// profile.
+    ///
+    /// # Errors
+    /// `credential_locked`, also where the profile's row says otherwise than what was sealed.
+    pub async fn oauth_app(
+        &self,
+        project: &ProjectId,
+        id: ProfileId,
+    ) -> Result<Option<ProfileApp>> {
         let Some(key) = self.data_key(project).await? else {
             return Ok(None);
         };
@@ -204,28 +230,40 @@ impl Store {
         key: &DataKey,
         project: &ProjectId,
         id: ProfileId,
-    ) -> Result<Option<OAuthApp>> {
-        let row: Option<(String, String, String, Vec<u8>)> = tx
+    ) -> Result<Option<ProfileApp>> {
+        type Row = (String, String, String, String, String, Vec<u8>);
+        let row: Option<Row> = tx
             .fetch_one(
-                "select client_id, proof, redirect_url, sealed_client_secret
+                "select provider, endpoint, client_id, proof, redirect_url, sealed_client_secret
                  from connector_profiles where project = $1 and id = $2",
                 [project.into(), id.into()],
             )
             .await?;
-        let Some((client_id, proof, redirect_url, sealed)) = row else {
+        let Some((provider, endpoint, client_id, proof, redirect_url, sealed)) = row else {
             return Ok(None);
         };
-        let secret = self.vault_of_profile(key.clone(), project, id).open(
-            Field::ClientSecret,
-            "",
-            &sealed,
-        )?;
+        let moved = || elsewhere("client secret");
+        let endpoint: Endpoint = serde_json::from_str(&endpoint).map_err(|_| moved())?;
+        let proof: ClientProof = word_in(proof).map_err(|_| moved())?;
+        let bound = ProfileDestination {
+            provider: &provider,
+            endpoint: &endpoint,
+            client_id: &client_id,
+            proof,
+            redirect_url: &redirect_url,
+        };
+        let vault = self.vault_of_profile(key.clone(), project, id);
+        let secret = vault.open_for(bound.digest(), Field::ClientSecret, "", &sealed)?;
         let secret = std::str::from_utf8(&secret).map_err(|_| Error::internal("not a text"))?;
-        Ok(Some(OAuthApp {
-            client_id,
-            client_secret: secret.into(),
-            proof: word_in(proof)?,
-            redirect_url,
+        Ok(Some(ProfileApp {
+            app: OAuthApp {
+                client_id,
+                client_secret: secret.into(),
+                proof,
+                redirect_url,
+            },
+            provider,
+            endpoint,
         }))
     }
 
@@ -242,6 +280,36 @@ impl Store {
             account: id.to_string(),
         }
     }
+}
+
+impl ProfileApp {
+    /// The app, if it may be used at this endpoint.
+    ///
+    /// # Errors
+    /// `credential_locked`.
+    pub fn for_endpoint(&self, provider: &str, endpoint: &Endpoint) -> Result<&OAuthApp> {
+        if self.provider == provider && self.endpoint == *endpoint {
+            return Ok(&self.app);
+        }
+        Err(elsewhere("client secret"))
+    }
+}
+
+/// A profile's secret, sealed for where the profile has it sent.
+fn sealed_secret(vault: &Vault<'_>, profile: &ConnectorProfile, secret: &SecretString) -> Vec<u8> {
+    let bound = ProfileDestination {
+        provider: &profile.provider,
+        endpoint: &profile.endpoint,
+        client_id: &profile.client_id,
+        proof: profile.proof,
+        redirect_url: &profile.redirect_url,
+    };
+    let secret = secret.expose_secret().as_bytes();
+    vault.seal_for(bound.digest(), Field::ClientSecret, "", secret)
+}
+
+pub(super) fn no_such_profile() -> Error {
+    Error::new(Kind::NotFound, "there is no such connector profile")
 }
 
 fn profile_in(row: ProfileRow) -> Result<ConnectorProfile> {

@@ -2,7 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::{Store, id_in, json, json_in, moment_in, no_such_project, project_in, ring::Wrapping};
+use super::{
+    Store,
+    db::{Arg, Tx},
+    id_in, json, json_in,
+    key_macs::{KeyRow, is_signed, key_columns, mac},
+    moment_in, no_such_project, project_in,
+    ring::Wrapping,
+};
 use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
@@ -13,17 +20,6 @@ use crate::{
         timestamp::shown,
     },
 };
-
-type KeyRow = (
-    String,
-    String,
-    String,
-    String,
-    Vec<u8>,
-    i64,
-    Option<i64>,
-    Option<i64>,
-);
 
 /// What the hub may lead to beside itself, letter for letter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -250,10 +246,11 @@ impl Store {
         rows.iter().map(|(id,)| project_in(id)).collect()
     }
 
-    /// Stores a new API key.
+    /// Stores a new API key, signed. One that another key made comes in only while that one holds.
     ///
     /// # Errors
-    /// `too_many_keys` if the project has as many valid ones as it may.
+    /// `unauthorized` if the key that made it was revoked meanwhile; `too_many_keys` if the project has
+    /// as many valid ones as it may.
     pub async fn insert_key(&self, key: &ApiKey, by: Actor) -> Result<()> {
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let mut tx = self.db.begin().await?;
@@ -275,19 +272,46 @@ impl Store {
                 format!("this project has {} valid API keys", self.max_live_keys),
             ));
         }
+        let data_key = self.data_key_in(&mut tx, &key.project).await?;
+        let data_key = data_key.ok_or_else(no_such_project)?;
+        if let Some(creator) = key.created_by {
+            let creator = signed_key(&mut tx, &data_key, &key.project, creator).await?;
+            if creator.is_none_or(|creator| creator.revoked_at.is_some()) {
+                return Err(Error::new(
+                    Kind::Unauthorized,
+                    "the API key that makes this one was revoked",
+                ));
+            }
+        }
+        let row = KeyRow {
+            id: key.id.to_string(),
+            project: key.project.to_string(),
+            label: key.label.clone(),
+            scopes: scopes.join(" "),
+            digest: key.digest.to_vec(),
+            created_at: key.created_at.as_millisecond(),
+            expires_at: key.expires_at.map(Timestamp::as_millisecond),
+            revoked_at: key.revoked_at.map(Timestamp::as_millisecond),
+            created_by: key.created_by.map(|id| id.to_string()),
+            mac: None,
+        };
+        let mac = mac(&data_key, &row);
         tx.execute(
             "insert into api_keys
-                 (id, project, label, scopes, digest, created_at, expires_at, revoked_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+                 (id, project, label, scopes, digest, created_at, expires_at, revoked_at,
+                  created_by, mac)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             [
-                key.id.into(),
-                (&key.project).into(),
-                key.label.as_str().into(),
-                scopes.join(" ").into(),
-                key.digest.to_vec().into(),
+                row.id.into(),
+                row.project.into(),
+                row.label.into(),
+                row.scopes.into(),
+                row.digest.into(),
                 key.created_at.into(),
                 key.expires_at.into(),
                 key.revoked_at.into(),
+                row.created_by.into(),
+                mac.into(),
             ],
         )
         .await?;
@@ -296,42 +320,81 @@ impl Store {
         if let Some(end) = key.expires_at {
             made = made.with("expires_at", end);
         }
-        self.audit(&mut tx, &key.project, None, &[made]).await?;
+        self.audit(&mut tx, &key.project, Some(&data_key), &[made])
+            .await?;
         tx.commit().await
     }
 
     /// The key with this public id, valid or not. The one look-up without a project: it is
-    /// what says whose project a caller is in.
+    /// what says whose project a caller is in. A row that is not as it was written is no key, and
+    /// neither is one that says of itself that it holds while the audit log has its revocation.
     pub async fn key(&self, id: KeyId) -> Result<Option<ApiKey>> {
-        let row = self
+        let row: Option<KeyRow> = self
             .db
             .fetch_one(
-                "select id, project, label, scopes, digest, created_at, expires_at, revoked_at
-                 from api_keys where id = $1",
+                concat!(
+                    "select ",
+                    key_columns!(),
+                    " from api_keys where id = $1 and (revoked_at is not null or not exists (
+                        select 1 from audit_log
+                        where audit_log.project = api_keys.project and subject_id = api_keys.id
+                            and action = 'api_key.revoked'))"
+                ),
                 [id.into()],
             )
             .await?;
-        row.map(key_in).transpose()
+        let Some(row) = row else { return Ok(None) };
+        // Of a project that was deleted there are no keys.
+        let Some(data_key) = self.data_key(&project_in(&row.project)?).await? else {
+            return Ok(None);
+        };
+        match is_signed(&data_key, &row) {
+            true => key_in(row).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// At most `limit` of a project's keys, the newest first, from the one before `before` on;
-    /// revoked and expired ones too.
+    /// revoked and expired ones too. Rows that are not as they were written are left out.
     pub async fn keys(
         &self,
         project: &ProjectId,
         before: Option<KeyId>,
         limit: u32,
     ) -> Result<Vec<ApiKey>> {
-        let before = before.unwrap_or(KeyId::from_uuid(uuid::Uuid::max()));
-        let rows = self
-            .db
-            .fetch(
-                "select id, project, label, scopes, digest, created_at, expires_at, revoked_at
-                 from api_keys where project = $1 and id < $2 order by id desc limit $3",
-                [project.into(), before.into(), u64::from(limit).into()],
-            )
-            .await?;
-        rows.into_iter().map(key_in).collect()
+        let Some(data_key) = self.data_key(project).await? else {
+            return Ok(Vec::new());
+        };
+        let mut before = before.unwrap_or(KeyId::from_uuid(uuid::Uuid::max()));
+        let mut keys = Vec::new();
+        loop {
+            let rows: Vec<KeyRow> = self
+                .db
+                .fetch(
+                    concat!(
+                        "select ",
+                        key_columns!(),
+                        " from api_keys where project = $1 and id < $2 order by id desc limit $3"
+                    ),
+                    [project.into(), before.into(), u64::from(limit).into()],
+                )
+                .await?;
+            let is_last = rows.len() < limit as usize;
+            if let Some(row) = rows.last() {
+                before = id_in(&row.id)?;
+            }
+            for row in rows {
+                if is_signed(&data_key, &row) {
+                    keys.push(key_in(row)?);
+                }
+                if keys.len() == limit as usize {
+                    return Ok(keys);
+                }
+            }
+            if is_last {
+                return Ok(keys);
+            }
+        }
     }
 
     /// Changes a key and gives it as it is then; None if the project has no such key. An end that
@@ -343,48 +406,35 @@ impl Store {
         change: &KeyChange,
         by: Actor,
     ) -> Result<Option<ApiKey>> {
-        let label = change.label.as_ref().map(|label| {
-            let label = label.as_ref().map_or("", Label::as_str);
-            label.to_owned()
-        });
         let mut tx = self.db.begin().await?;
-        // In the statement itself, so that of two who bring the end forward the earlier one holds.
-        let updated = tx
-            .fetch_one(
-                "update api_keys
-                 set label = coalesce($3, label), expires_at = coalesce($4, expires_at)
-                 where project = $1 and id = $2
-                     and ($4 is null or expires_at is null or $4 <= expires_at)
-                 returning id, project, label, scopes, digest, created_at, expires_at, revoked_at",
-                [
-                    project.into(),
-                    id.into(),
-                    label.into(),
-                    change.expires_at.into(),
-                ],
-            )
-            .await?;
-        match updated {
-            Some(row) => {
-                let mut event = Event::new(by, Action::ApiKeyUpdated, id);
-                if change.label.is_some() {
-                    event = event.with("changed", "label");
-                }
-                if let Some(end) = change.expires_at {
-                    event = event.with("expires_at", end);
-                }
-                self.audit(&mut tx, project, None, &[event]).await?;
-                tx.commit().await?;
-                key_in(row).map(Some)
+        let Some(data_key) = self.data_key_in(&mut tx, project).await? else {
+            return Ok(None);
+        };
+        let Some(mut row) = signed_key(&mut tx, &data_key, project, id).await? else {
+            return Ok(None);
+        };
+        if let Some(end) = change.expires_at {
+            let end = end.as_millisecond();
+            if row.expires_at.is_some_and(|former| former < end) {
+                return Err(ends_before(&key_in(row)?));
             }
-            None => {
-                drop(tx);
-                match self.key(id).await?.filter(|key| key.project == *project) {
-                    Some(key) => Err(ends_before(&key)),
-                    None => Ok(None),
-                }
-            }
+            row.expires_at = Some(end);
         }
+        if let Some(label) = &change.label {
+            row.label = label.as_ref().map_or("", Label::as_str).to_owned();
+        }
+        let row = sign(&mut tx, &data_key, row).await?;
+        let mut event = Event::new(by, Action::ApiKeyUpdated, id);
+        if change.label.is_some() {
+            event = event.with("changed", "label");
+        }
+        if let Some(end) = change.expires_at {
+            event = event.with("expires_at", end);
+        }
+        self.audit(&mut tx, project, Some(&data_key), &[event])
+            .await?;
+        tx.commit().await?;
+        key_in(row).map(Some)
     }
 
     /// Revokes a key and gives it as it is then; None if the project has no such key. The
@@ -396,24 +446,123 @@ impl Store {
         now: Timestamp,
         by: Actor,
     ) -> Result<Option<ApiKey>> {
-        let mut tx = self.db.begin().await?;
-        let revoked = tx
-            .fetch_one(
-                "update api_keys set revoked_at = $3
-                 where project = $1 and id = $2 and revoked_at is null
-                 returning id, project, label, scopes, digest, created_at, expires_at, revoked_at",
-                [project.into(), id.into(), now.into()],
-            )
-            .await?;
-        let Some(row) = revoked else {
-            drop(tx);
-            return Ok(self.key(id).await?.filter(|key| key.project == *project));
-        };
-        let event = Event::new(by, Action::ApiKeyRevoked, id);
-        self.audit(&mut tx, project, None, &[event]).await?;
-        tx.commit().await?;
-        key_in(row).map(Some)
+        let revoked = self.revoke_keys(project, id, false, now, by).await?;
+        Ok(revoked.map(|(key, _)| key))
     }
+
+    /// Revokes a key with all that it made, and that these made, in one transaction; gives the key
+    /// and those that it made, whether or not they were revoked before. None if the project has no
+    /// such key.
+    pub async fn revoke_key_with_created(
+        &self,
+        project: &ProjectId,
+        id: KeyId,
+        now: Timestamp,
+        by: Actor,
+    ) -> Result<Option<(ApiKey, Vec<ApiKey>)>> {
+        self.revoke_keys(project, id, true, now, by).await
+    }
+
+    async fn revoke_keys(
+        &self,
+        project: &ProjectId,
+        id: KeyId,
+        with_created: bool,
+        now: Timestamp,
+        by: Actor,
+    ) -> Result<Option<(ApiKey, Vec<ApiKey>)>> {
+        let mut tx = self.db.begin().await?;
+        // Whoever makes a key with one of these waits, and then finds it revoked.
+        if with_created && !tx.lock_project(project).await? {
+            return Ok(None);
+        }
+        let Some(data_key) = self.data_key_in(&mut tx, project).await? else {
+            return Ok(None);
+        };
+        let Some(row) = signed_key(&mut tx, &data_key, project, id).await? else {
+            return Ok(None);
+        };
+        let mut rows = vec![row];
+        let mut looked_at = 0;
+        while with_created && looked_at < rows.len() {
+            let creator = rows[looked_at].id.clone();
+            looked_at += 1;
+            for created in created_by(&mut tx, project, creator).await? {
+                let is_new = rows.iter().all(|known| known.id != created.id);
+                if is_new && is_signed(&data_key, &created) {
+                    rows.push(created);
+                }
+            }
+        }
+        let (mut events, mut keys) = (Vec::new(), Vec::new());
+        for mut row in rows {
+            if row.revoked_at.is_none() {
+                row.revoked_at = Some(now.as_millisecond());
+                row = sign(&mut tx, &data_key, row).await?;
+                let of: KeyId = id_in(&row.id)?;
+                let event = Event::new(by, Action::ApiKeyRevoked, of);
+                events.push(match of == id {
+                    true => event,
+                    false => event.with("with", id),
+                });
+            }
+            keys.push(key_in(row)?);
+        }
+        self.audit(&mut tx, project, Some(&data_key), &events)
+            .await?;
+        tx.commit().await?;
+        let key = keys.remove(0);
+        Ok(Some((key, keys)))
+    }
+}
+
+/// A key's row, if it is as it was written; whoever else would change it waits until the transaction
+/// has ended.
+async fn signed_key(
+    tx: &mut Tx,
+    data_key: &DataKey,
+    project: &ProjectId,
+    id: KeyId,
+) -> Result<Option<KeyRow>> {
+    let row: Option<KeyRow> = tx
+        .fetch_one(
+            concat!(
+                "update api_keys set label = label where project = $1 and id = $2 returning ",
+                key_columns!()
+            ),
+            [project.into(), id.into()],
+        )
+        .await?;
+    Ok(row.filter(|row| is_signed(data_key, row)))
+}
+
+async fn created_by(tx: &mut Tx, project: &ProjectId, creator: String) -> Result<Vec<KeyRow>> {
+    tx.fetch(
+        concat!(
+            "update api_keys set label = label where project = $1 and created_by = $2 returning ",
+            key_columns!()
+        ),
+        [project.into(), creator.into()],
+    )
+    .await
+}
+
+/// Writes what may change of a key's row, and its MAC.
+async fn sign(tx: &mut Tx, data_key: &DataKey, row: KeyRow) -> Result<KeyRow> {
+    tx.execute(
+        "update api_keys set label = $3, expires_at = $4, revoked_at = $5, mac = $6
+         where project = $1 and id = $2",
+        [
+            row.project.as_str().into(),
+            row.id.as_str().into(),
+            row.label.as_str().into(),
+            Arg::Int(row.expires_at),
+            Arg::Int(row.revoked_at),
+            mac(data_key, &row).into(),
+        ],
+    )
+    .await?;
+    Ok(row)
 }
 
 fn ends_before(key: &ApiKey) -> Error {
@@ -428,18 +577,19 @@ fn ends_before(key: &ApiKey) -> Error {
 }
 
 fn key_in(row: KeyRow) -> Result<ApiKey> {
-    let (id, project, label, scopes, digest, created_at, expires_at, revoked_at) = row;
-    let scopes: Result<Vec<Scope>, _> = scopes.split_whitespace().map(str::parse).collect();
+    let scopes: Result<Vec<Scope>, _> = row.scopes.split_whitespace().map(str::parse).collect();
     Ok(ApiKey {
-        id: id_in(&id)?,
-        project: project_in(&project)?,
-        label,
+        id: id_in(&row.id)?,
+        project: project_in(&row.project)?,
+        label: row.label,
         scopes: scopes.map_err(Error::internal)?,
-        digest: digest
+        digest: row
+            .digest
             .try_into()
             .map_err(|_| Error::internal("a key's digest is not 32 bytes long"))?,
-        created_at: moment_in(created_at)?,
-        expires_at: expires_at.map(moment_in).transpose()?,
-        revoked_at: revoked_at.map(moment_in).transpose()?,
+        created_at: moment_in(row.created_at)?,
+        expires_at: row.expires_at.map(moment_in).transpose()?,
+        revoked_at: row.revoked_at.map(moment_in).transpose()?,
+        created_by: row.created_by.as_deref().map(id_in).transpose()?,
     })
 }

@@ -31,17 +31,18 @@ use secrecy::SecretString;
 
 use super::{
     Field, Store, Vault, count_in,
-    credentials::{DESTROYED, shown},
+    credentials::{CredentialRow, DESTROYED, shown},
     db::Tx,
+    destinations::Destination,
     id_in,
     journal::PendingPair,
     moment_in, no_such_account, plausible_until, project_in,
     replicas::DEAD_AFTER,
-    secrets::{app_in, credential_in, credential_out},
+    secrets::{credential_in, credential_out},
 };
 use crate::{
     crypto::DataKey,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{
         account::{Credential, CredentialState, TokenPair},
         audit::{Action, Actor, Event},
@@ -105,6 +106,8 @@ pub struct Intent {
     pub refresh_token: SecretString,
     /// The app that it was issued to.
     pub app: OAuthApp,
+    /// Where both may be sent.
+    pub destination: Destination,
     /// How often in a row it came to nothing before.
     pub attempts: u64,
     doubt: Doubt,
@@ -286,20 +289,6 @@ impl Store {
         account: AccountId,
         wanted: Wanted,
     ) -> Result<Begun> {
-        type Row = (
-            i64,
-            i64,
-            Vec<u8>,
-            Option<Vec<u8>>,
-            String,
-            i64,
-            i64,
-            Option<String>,
-            Option<i64>,
-            Option<String>,
-            i64,
-            Option<String>,
-        );
         let Some(key) = self.data_key(project).await? else {
             return Err(no_such_account());
         };
@@ -311,58 +300,55 @@ impl Store {
         };
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
-        let row: Option<Row> = tx
-            .fetch_one(
-                "select generation, lineage, sealed, sealed_app, state, is_doubtful, state_since,
-                        profile, due_at, intent, attempts, fault
-                 from credentials where project = $1 and account = $2",
-                [project.into(), account.into()],
-            )
-            .await?;
-        let Some(row) = row else {
+        let Some(row) = CredentialRow::read(&mut tx, project, account).await? else {
             return Err(no_such_account());
         };
-        let (generation, lineage, sealed, sealed_app, state, is_doubtful, state_since, ..) = row;
-        let (.., profile, due_at, intent, attempts, fault) = row;
-        let is_due = due_at.is_some_and(|due_at| due_at <= now.as_millisecond());
+        let is_due = row
+            .due_at
+            .is_some_and(|due_at| due_at <= now.as_millisecond());
         let is_wanted = match wanted {
             Wanted::WhenDue => is_due,
             Wanted::Now { generation: None } => true,
             Wanted::Now {
                 generation: Some(refused),
-            } => refused == count_in(generation)?,
+            } => refused == count_in(row.generation)?,
         };
-        if state == DESTROYED || state == "moved" {
+        if row.state == DESTROYED || row.state == "moved" {
             return Ok(Begun::Never);
         }
-        if state == "in_flight" && !is_due {
+        if row.state == "in_flight" && !is_due {
             return Ok(Begun::Elsewhere);
         }
         if !is_wanted {
             return Ok(Begun::NotNow);
         }
-        let text = vault.open(Field::Credential, &generation.to_string(), &sealed)?;
-        let Credential::OAuth(pair) = credential_in(&text)? else {
+        let (destination, Some(stored)) = row.opened(&vault)? else {
+            return Ok(Begun::Never);
+        };
+        let Credential::OAuth(pair) = stored.credential else {
             return Ok(Begun::Never);
         };
         let Some(refresh_token) = pair.refresh_token.clone() else {
             return Ok(Begun::Never);
         };
-        let app = match (sealed_app, profile) {
-            (Some(sealed), _) => app_in(&vault.open(Field::App, &lineage.to_string(), &sealed)?)?,
+        let app = match (stored.own_app, stored.profile) {
+            (Some(app), _) => app,
             (None, Some(profile)) => {
-                let app = self
-                    .app_of(&mut tx, &vault.key, project, id_in(&profile)?)
-                    .await?;
-                app.ok_or_else(|| Error::internal("a credential of a profile that is not there"))?
+                let found = self.app_of(&mut tx, &key, project, profile).await?;
+                let found = found.ok_or_else(|| {
+                    Error::internal("a credential of a profile that is not there")
+                })?;
+                found
+                    .for_endpoint(&destination.provider, &destination.endpoint)?
+                    .clone()
             }
             (None, None) => return Err(Error::internal("an OAuth credential of no app")),
         };
         let doubt = Doubt::of(
-            &state,
-            is_doubtful != 0,
-            moment_in(state_since)?,
-            fault.as_deref(),
+            &row.state,
+            row.is_doubtful != 0,
+            moment_in(row.state_since)?,
+            row.fault.as_deref(),
             now,
         );
         let id = self.chance.uuid(now).to_string();
@@ -370,7 +356,7 @@ impl Store {
             .saturating_add(TAKEN_OVER_AFTER)
             .map_err(Error::internal)?;
         // Somebody else's that is overdue: whether they redeemed it nobody can tell.
-        let is_taken_over = state == "in_flight";
+        let is_taken_over = row.state == "in_flight";
         let taken = tx
             .execute(
                 "update credentials
@@ -386,8 +372,8 @@ impl Store {
                 [
                     project.into(),
                     account.into(),
-                    count_in(generation)?.into(),
-                    intent.unwrap_or_default().into(),
+                    stored.generation.into(),
+                    row.intent.unwrap_or_default().into(),
                     id.as_str().into(),
                     self.node().into(),
                     self.replica.into(),
@@ -404,13 +390,14 @@ impl Store {
         Ok(Begun::Here(Box::new(Intent {
             project: project.clone(),
             account,
-            generation: count_in(generation)?,
+            generation: stored.generation,
             pair,
             refresh_token,
             app,
-            attempts: count_in(attempts)?,
+            destination,
+            attempts: count_in(row.attempts)?,
             doubt,
-            lineage: count_in(lineage)?,
+            lineage: stored.lineage,
             id,
             key,
         })))
@@ -663,6 +650,17 @@ impl Store {
         }
         let (mut stored, mut superseded, mut failed) = (0, Vec::new(), Ok(()));
         for pair in self.journaled_pairs()? {
+            let pair = match self.bound(pair).await {
+                Ok(pair) => pair,
+                Err(error) if error.kind() == Kind::CredentialLocked => {
+                    tracing::error!(%error, "a journaled pair of tokens is locked; it is left there");
+                    continue;
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    continue;
+                }
+            };
             match self.commit_pair(&pair).await {
                 Ok(Committed::Superseded) => superseded.push(pair),
                 Ok(Committed::Stored | Committed::Behind) => {
@@ -680,15 +678,41 @@ impl Store {
         }))
     }
 
-    /// A pair that waits in the journal, opened; None if its project is no more.
-    pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<TokenPair>> {
-        let Some(vault) = Vault::of(self, &pair.project, pair.account).await? else {
-            return Ok(None);
+    /// A pair that waits in the journal as it is sealed now. Versions before this one sealed pairs
+    /// without their destination: such a pair gets the destination that the account's present
+    /// credential proves.
+    async fn bound(&self, pair: PendingPair) -> Result<PendingPair> {
+        if pair.destination.is_some() {
+            return Ok(pair);
+        }
+        let destination = self.destination(&pair.project, pair.account).await?;
+        let vault = Vault::of(self, &pair.project, pair.account).await?;
+        let (Some(destination), Some(vault)) = (destination, vault) else {
+            // Its account was purged, and nobody commits it.
+            return Ok(pair);
         };
         let generation = (pair.redeemed + 1).to_string();
         let text = vault.open(Field::Credential, &generation, &pair.sealed)?;
+        let bound = destination.digest();
+        Ok(PendingPair {
+            sealed: vault.seal_for(bound, Field::Credential, &generation, &text),
+            destination: Some(destination),
+            ..pair
+        })
+    }
+
+    /// A pair that waits in the journal, opened, with where it may be sent; None if its project is no
+    /// more.
+    pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<(TokenPair, Destination)>> {
+        let vault = Vault::of(self, &pair.project, pair.account).await?;
+        let (Some(vault), Some(destination)) = (vault, &pair.destination) else {
+            return Ok(None);
+        };
+        let generation = (pair.redeemed + 1).to_string();
+        let bound = destination.digest();
+        let text = vault.open_for(bound, Field::Credential, &generation, &pair.sealed)?;
         match credential_in(&text)? {
-            Credential::OAuth(pair) => Ok(Some(pair)),
+            Credential::OAuth(pair) => Ok(Some((pair, destination.clone()))),
             Credential::AccessToken(_) => Err(Error::internal("a token in the journal of pairs")),
         }
     }
@@ -746,11 +770,13 @@ impl Intent {
             account: self.account,
             redeemed: self.generation,
             lineage: self.lineage,
-            sealed: vault.seal(
+            sealed: vault.seal_for(
+                self.destination.digest(),
                 Field::Credential,
                 &generation,
                 &credential_out(&Credential::OAuth(pair.clone())),
             ),
+            destination: Some(self.destination.clone()),
             expires_at: pair.expires_at,
             refresh_at,
         }

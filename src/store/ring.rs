@@ -143,12 +143,12 @@ impl Store {
                 [],
             )
             .await?;
-        match prove_keys(&found, checks) {
+        match prove_keys(&found, &checks) {
             Err(OpenError::WrongKeys { key_id, fault }) => {
                 return Err(ReloadError::DoesNotFit { key_id, fault });
             }
             Err(other) => return Err(Error::internal(other).into()),
-            Ok(()) => {}
+            Ok(_) => {}
         }
         self.ring.exchange(found);
         Ok(())
@@ -458,8 +458,8 @@ impl Store {
                 [],
             )
             .await?;
-        match prove_keys(&self.ring.current(), checks) {
-            Ok(()) => Ok(()),
+        match prove_keys(&self.ring.current(), &checks) {
+            Ok(_) => Ok(()),
             Err(OpenError::WrongKeys { fault, .. }) => Err(locked("known answer", fault)),
             Err(other) => Err(Error::internal(other)),
         }

@@ -20,7 +20,7 @@ use super::{
     condition::Condition,
     db::{Db, SqliteCode, SqlitePools},
     inspect::try_folder,
-    open::{OpenError, Opening, OpeningConnection},
+    open::{Format, OpenError, Opening, OpeningConnection},
 };
 use crate::{
     clock::Clock,
@@ -59,7 +59,7 @@ impl SqliteFile {
         ring: &KeyRing,
         clock: &Clock,
         chance: &Chance,
-    ) -> Result<Db, OpenError> {
+    ) -> Result<(Db, Format), OpenError> {
         // SQLite waits for locks, except for the one that it takes when a new file gets its
         // write-ahead log: whoever comes second is told at once.
         for _ in 0..ATTEMPTS {
@@ -78,7 +78,7 @@ impl SqliteFile {
         ring: &KeyRing,
         clock: &Clock,
         chance: &Chance,
-    ) -> Result<Db, OpenError> {
+    ) -> Result<(Db, Format), OpenError> {
         if self.is_written().map_err(|source| self.io(source))? {
             self.inspect(ring).await?;
         } else {
@@ -89,7 +89,7 @@ impl SqliteFile {
             .map_err(|source| self.database(source))?;
         let db = |pools| Db::sqlite(pools, Condition::new(clock.clone()));
         match self.prepare(&pools, ring, clock, chance).await {
-            Ok(()) => Ok(db(pools)),
+            Ok(format) => Ok((db(pools), format)),
             Err(error) => {
                 db(pools).close().await;
                 Err(error)
@@ -265,20 +265,21 @@ impl SqliteFile {
         ring: &KeyRing,
         clock: &Clock,
         chance: &Chance,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Format, OpenError> {
         let database = |source| self.database(source);
         let mut tx = pools
             .writer
             .begin_with("begin immediate")
             .await
             .map_err(database)?;
-        Opening {
+        let format = Opening {
             connection: OpeningConnection::Sqlite(&mut tx),
             place: &self.place(),
         }
         .prepare(ring, clock, chance)
         .await?;
-        tx.commit().await.map_err(database)
+        tx.commit().await.map_err(database)?;
+        Ok(format)
     }
 
     fn io(&self, source: io::Error) -> OpenError {

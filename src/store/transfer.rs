@@ -65,7 +65,7 @@ impl Store {
         project: &ProjectId,
         account: AccountId,
         by: Actor,
-    ) -> Result<(Credential, Option<OAuthApp>)> {
+    ) -> Result<(StoredCredential, Option<OAuthApp>)> {
         let stored = self.credential(project, account).await?;
         let stored = stored.ok_or_else(|| inactive("this account has no credential any more"))?;
         match stored.state {
@@ -106,7 +106,7 @@ impl Store {
             .with("generation", stored.generation);
         self.audit(&mut tx, project, None, &[exported]).await?;
         tx.commit().await?;
-        Ok((stored.credential, app))
+        Ok((stored, app))
     }
 
     /// Takes back what was exported and not imported: it is refreshed here again, at once. False if
@@ -142,8 +142,11 @@ impl Store {
         match (&stored.own_app, stored.profile) {
             (Some(app), _) => Ok(Some(app.clone())),
             (None, Some(profile)) => {
-                let app = self.oauth_app(project, profile).await?;
-                app.map(Some).ok_or_else(no_such_account)
+                let found = self.oauth_app(project, profile).await?;
+                let found = found.ok_or_else(no_such_account)?;
+                let at = &stored.destination;
+                let app = found.for_endpoint(&at.provider, &at.endpoint)?;
+                Ok(Some(app.clone()))
             }
             (None, None) => Ok(None),
         }

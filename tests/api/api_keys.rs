@@ -535,3 +535,71 @@ async fn a_project_has_so_many_valid_keys_and_no_more() {
     let made = at_once.iter().filter(|reply| reply.status == 201);
     assert_eq!(made.count(), 1);
 }
+
+#[tokio::test]
+async fn a_key_is_revoked_with_all_that_it_made() {
+    let world = World::new().await;
+    let admin = world.key_of("one", &[Scope::Admin]).await;
+    let call = async |key: &str, method: Method, path: &str, body: Option<&Value>| {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str())];
+        world.send(method, path, &headers, body).await
+    };
+    let make = json!({"scopes": ["accounts:read"]});
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let key = call(&admin, Method::POST, "/api_keys", Some(&make)).await;
+        made.push(key.expect(201));
+    }
+    let own = call(&world.key, Method::POST, "/api_keys", Some(&make)).await;
+    let own = own.expect(201);
+    let id = |key: &str| {
+        let hex = key.split('_').nth(1).unwrap();
+        uuid::Uuid::parse_str(hex).unwrap().to_string()
+    };
+    for key in &made {
+        assert_eq!(key["created_by"], id(&admin));
+        let text = key["key"].as_str().unwrap();
+        call(text, Method::GET, "/accounts", None).await.expect(200);
+    }
+    let path = format!("/api_keys/{}", id(&admin));
+    let seen = call(&world.key, Method::GET, &path, None).await.expect(200);
+    assert_eq!(seen["created_by"], json!(null));
+
+    let odd = format!("{path}?with_created=2");
+    let odd = call(&world.key, Method::DELETE, &odd, None).await;
+    odd.refused(400, "invalid_parameter");
+    let path = format!("{path}?with_created=true");
+    let revoked = call(&world.key, Method::DELETE, &path, None)
+        .await
+        .expect(200);
+    assert_eq!(
+        (&revoked["id"], &revoked["status"]),
+        (&json!(id(&admin)), &json!("revoked"))
+    );
+    let created = revoked["created"].as_array().unwrap();
+    let mut ids: Vec<_> = created.iter().map(|key| key["id"].clone()).collect();
+    ids.sort_by_key(Value::to_string);
+    let mut expected: Vec<_> = made.iter().map(|key| key["id"].clone()).collect();
+    expected.sort_by_key(Value::to_string);
+    assert_eq!(ids, expected);
+    assert!(created.iter().all(|key| key["status"] == "revoked"));
+    for key in made
+        .iter()
+        .map(|key| key["key"].as_str().unwrap())
+        .chain([admin.as_str()])
+    {
+        let reply = call(key, Method::GET, "/accounts", None).await;
+        reply.refused(401, "unauthorized");
+    }
+    let spared = own["key"].as_str().unwrap();
+    call(spared, Method::GET, "/accounts", None)
+        .await
+        .expect(200);
+    // Without it, nothing else is revoked, and nothing else is said.
+    let path = format!("/api_keys/{}", own["id"].as_str().unwrap());
+    let alone = call(&world.key, Method::DELETE, &path, None)
+        .await
+        .expect(200);
+    assert!(alone.get("created").is_none());
+}

@@ -42,6 +42,7 @@ mod replicas;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod secrets;
+mod tampering;
 mod token_replies;
 mod truth;
 mod walks;

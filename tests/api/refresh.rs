@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use reqwest::{Method, redirect::Policy};
+use rolecall::gateway::operator::Operator;
 use serde_json::{Value, json};
 use smartsheet_simulator::OauthClient;
 use sqlx::SqliteConnection;
@@ -891,4 +892,45 @@ async fn a_pair_that_comes_after_a_disconnect_is_revoked() {
             signed.told(&account).await == ["credential.revoked"]
         })
         .await;
+}
+
+/// The other installation lives on what was exported.
+#[tokio::test]
+async fn a_disconnect_leaves_what_was_exported_alive() {
+    let signed = Signed::new().await;
+    let operator = Operator::new(signed.world.gateway.clone());
+    for query in ["", "?revoke=true", "?purge=true"] {
+        let account = signed.link_and_walk().await;
+        let own = operator.account(&account.id).await.unwrap();
+        assert!(operator.export(&own).await.unwrap().is_moved);
+        let path = format!("/accounts/{}{query}", account.id);
+        let gone = signed.world.call(Method::DELETE, &path, None).await;
+        assert_eq!(gone.expect(200)["revocation"], "not_asked", "{query}");
+        assert_eq!(signed.lives(&account).await, [true], "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_exchange_that_is_refused_leaves_no_live_token() {
+    let signed = Signed::new().await;
+    for (status, code, refused) in [
+        (403, 1004, (422, "scope_missing")),
+        (500, 4000, (502, "provider_unavailable")),
+    ] {
+        let before = tokens(&signed.world).await.len();
+        let matches = json!({"method": "GET", "path_prefix": "/users"});
+        let fault = json!({"kind": "status", "status": status, "error_code": code});
+        let rule = json!({"match": matches, "fault": fault});
+        signed.world.faults(&json!([rule])).await;
+        let linked = signed.sign_in().await;
+        linked.refused(refused.0, refused.1);
+        signed.world.no_faults().await;
+        let issued = tokens(&signed.world).await.split_off(before);
+        assert!(!issued.is_empty(), "a code was redeemed");
+        let live = issued.iter().filter(|row| row["live"] == true).count();
+        assert_eq!(live, 0, "{status}");
+        let accounts = signed.world.get("/accounts").await.json();
+        let accounts = accounts.as_array().or(accounts["data"].as_array()).cloned();
+        assert_eq!(accounts.map(|all| all.len()), Some(0));
+    }
 }

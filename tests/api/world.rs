@@ -287,6 +287,12 @@ impl World {
         self.running = Some(running);
     }
 
+    /// Starts again with other settings than these.
+    pub async fn restart_with(&mut self, settings: &[(&'static str, &'static str)]) {
+        self.settings.extend_from_slice(settings);
+        self.restart().await;
+    }
+
     /// Starts again on a machine whose date is this much behind.
     pub async fn restart_with_date_back(&mut self, by: Duration) {
         self.restart_on(Clock::racing(self.clock.now() - by, 1))
@@ -325,7 +331,8 @@ impl World {
     }
 
     /// Changes what is stored behind the gateway's back.
-    pub async fn rewrite(&self, statement: &'static str) {
+    pub async fn rewrite(&self, statement: &str) {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
         if let Some(schema) = &self.place.schema {
             let mut connection = schema.connect().await;
             sqlx::raw_sql(statement)

@@ -70,18 +70,28 @@ async fn what_the_command_line_and_a_server_did_is_listed_and_verified_while_it_
     assert_eq!(lines.len(), 3);
 
     let whole = office.run(&["audit", "verify", "--json"]).await.expect(0);
-    let whole_one = |project: &str, entries: u64| {
-        json!({"project": project, "is_whole": true, "entries": entries, "entry": null,
-            "fault": null})
+    let whole = whole.json();
+    let heads = whole["projects"].as_array().unwrap().iter();
+    let heads: Vec<_> = heads.map(|it| text(&it["head"]).to_owned()).collect();
+    assert!(heads[0].starts_with("4:") && heads[1].starts_with("1:"));
+    let whole_one = |project: &str, entries: u64, head: &str| {
+        json!({"project": project, "is_whole": true, "entries": entries, "head": head,
+            "entry": null, "fault": null})
     };
-    let all = json!([whole_one("acme", 4), whole_one("beta", 1)]);
-    assert_eq!(whole.json(), json!({"is_whole": true, "projects": all}));
+    let all = json!([
+        whole_one("acme", 4, &heads[0]),
+        whole_one("beta", 1, &heads[1])
+    ]);
+    assert_eq!(whole, json!({"is_whole": true, "projects": all}));
     let one = office.run(&["audit", "verify", "--project", "beta"]);
     let one = one.await.expect(0);
-    assert_eq!(
-        one.out,
-        "PROJECT  ENTRIES  STATE\nbeta     1        whole\n"
-    );
+    let lines: Vec<Vec<&str>> = one
+        .out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["PROJECT", "ENTRIES", "STATE", "HEAD"]);
+    assert_eq!(lines[1], ["beta", "1", "whole", &heads[1]]);
     assert!(running.terminate().await.0.success());
 }
 
@@ -111,7 +121,7 @@ async fn a_log_that_was_tampered_with_is_told_with_the_entry_and_why() {
     assert_eq!(json["is_whole"], false);
     assert_eq!(
         json["projects"][0],
-        json!({"project": "acme", "is_whole": false, "entries": null, "entry": 3,
+        json!({"project": "acme", "is_whole": false, "entries": null, "head": null, "entry": 3,
             "fault": "changed"})
     );
     assert_eq!(json["projects"][1]["is_whole"], true);
@@ -156,6 +166,56 @@ async fn nothing_is_made_where_there_is_nothing_and_no_project_is_guessed() {
         let malformed = run(&["audit", command, "--project", "A"]).await;
         malformed.expect(1).says(&["a project's id is"]);
     }
+}
+
+/// The tail of a log, cut off together with putting the head's row back, leaves a log that is whole by
+/// itself.
+#[tokio::test]
+async fn an_earlier_head_shows_that_the_tail_was_cut_off() {
+    let office = Office::new().await;
+    office.link().await;
+    let verify = async |since: Option<&str>| {
+        let mut arguments = vec!["audit", "verify", "--project", "acme", "--json"];
+        arguments.extend(since.into_iter().flat_map(|since| ["--since", since]));
+        office.run(&arguments).await
+    };
+    let head_of = |json: &Value| text(&json["projects"][0]["head"]).to_owned();
+    let early = head_of(&verify(None).await.expect(0).json());
+    office
+        .tamper("create table kept as select * from audit_heads")
+        .await;
+    let key = ["keys", "create", "--project", "acme", "--json"];
+    office.run(&key).await.expect(0);
+    let late = head_of(&verify(Some(&early)).await.expect(0).json());
+    assert_ne!(early, late);
+    verify(Some(&late)).await.expect(0);
+
+    office
+        .tamper(
+            "delete from audit_log where project = 'acme' and seq >
+                 (select seq from kept where project = 'acme');
+             delete from audit_heads; insert into audit_heads select * from kept; drop table kept",
+        )
+        .await;
+    // By itself it is whole, as it was then.
+    assert_eq!(head_of(&verify(None).await.expect(0).json()), early);
+    verify(Some(&early)).await.expect(0);
+    let cut = verify(Some(&late)).await.expect(1);
+    assert_eq!(cut.json()["projects"][0]["fault"], "not_on_chain");
+    // Neither does it become that one by going on.
+    office.run(&key).await.expect(0);
+    let other = verify(Some(&late)).await.expect(1);
+    assert_eq!(other.json()["projects"][0]["fault"], "not_on_chain");
+    let words = office
+        .run(&["audit", "verify", "--project", "acme", "--since", &late])
+        .await
+        .expect(1);
+    assert!(words.out.contains("--since"), "{words:?}");
+    for wrong in ["4", "4:", "4:zz", &late[1..late.len() - 1]] {
+        verify(Some(wrong)).await.expect(2);
+    }
+    let all = office.run(&["audit", "verify", "--since", &early]).await;
+    all.expect(2).says(&["--project"]);
 }
 
 /// A backup has the log, and it is whole there too.

@@ -283,6 +283,11 @@ impl Running {
         (status.code(), out, err)
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);

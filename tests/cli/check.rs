@@ -338,3 +338,76 @@ async fn a_database_that_refuses_the_login_is_told_with_its_reason() {
         }
     }
 }
+
+/// The provider says what people and organisations are called, and a terminal must not obey it.
+#[tokio::test]
+async fn what_the_provider_says_neither_steers_a_terminal_nor_adds_a_line() {
+    const HOSTILE: &str = "Eve\u{1b}]0;owned\u{7}\u{9b}2J\r\nstore  ok\u{202e}";
+    let office = Office::new().await;
+    let provider = provider_of(HOSTILE).await;
+    let arguments = |json: bool| {
+        let mut all = vec!["check", "--token-stdin", "--base-url", provider.as_str()];
+        all.extend(json.then_some("--json"));
+        [&all[..], &CONFIG]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for json in [false, true] {
+        let arguments = arguments(json);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let shown = office.bench.run_with(&arguments, b"token-of-eve\n").await;
+        let shown = shown.expect(0);
+        let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!shown.out.contains(steers), "{shown:?}");
+        match json {
+            true => assert_eq!(shown.json()["token"]["person"]["name"], HOSTILE),
+            false => {
+                let lines = shown.out.lines().filter(|line| line.starts_with("store"));
+                assert_eq!(lines.count(), 1, "{shown:?}");
+            }
+        }
+    }
+}
+
+/// A provider whose every person has this name.
+async fn provider_of(name: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/2.0", listener.local_addr().unwrap());
+    let me = json!({
+        "id": 1, "email": "eve@example.com", "name": name, "firstName": name, "lastName": "x", "admin": false,
+        "account": {"id": 2, "name": name},
+    });
+    let list = json!({
+        "pageNumber": 1, "pageSize": 100, "totalPages": 1, "totalCount": 0, "data": [],
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let (me, list) = (me.to_string(), list.to_string());
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match connection.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let body = match head.starts_with("GET /2.0/users/me") {
+                    true => me,
+                    false => list,
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                     content-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = connection.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    base
+}

@@ -241,3 +241,20 @@ async fn a_command_that_is_told_to_stop_ends_the_refresh_that_it_is_on() {
     }
     office.run(&refresh).await.expect(0);
 }
+
+/// Commands have the key ring and tokens in their memory.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_leaves_no_core_file() {
+    let office = Office::new().await;
+    let id = signed_in(&office).await;
+    let running = waits_for_tokens(&office, &["accounts", "refresh", &id]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{core:?}");
+    running.interrupt();
+    running.end().await;
+}

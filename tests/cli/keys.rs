@@ -247,3 +247,33 @@ async fn the_help_lists_every_scope_and_so_does_the_refusal_of_another() {
         assert!(refused.err.contains(scope.as_str()), "{refused:?}");
     }
 }
+
+#[tokio::test]
+async fn a_key_is_revoked_with_those_that_it_made() {
+    let bench = furnished().await;
+    let admin = made(&bench, &["--project", "acme", "--scopes", "admin"]).await;
+    assert_eq!(admin["created_by"], json!(null));
+    let (running, base) = bench.serve().await;
+    let request = client().post(format!("{base}/api_keys"));
+    let request = request.bearer_auth(text(&admin["api_key"]));
+    let reply = request
+        .json(&json!({"scopes": ["accounts:read"]}))
+        .send()
+        .await;
+    let child: Value = reply.unwrap().json().await.unwrap();
+    assert_eq!(child["created_by"], admin["id"]);
+    assert_eq!(status(&base, text(&child["key"])).await, 200);
+    let arguments = ["keys", "revoke", text(&admin["id"]), "--with-created"];
+    let words = run(&bench, &arguments).await.expect(0);
+    assert!(words.out.contains(text(&child["id"])), "{words:?}");
+    let again = [&arguments[..], &["--json"]].concat();
+    let revoked = run(&bench, &again).await.expect(0).json();
+    assert_eq!(revoked["status"], "revoked");
+    assert_eq!(revoked["created"][0]["id"], child["id"]);
+    assert_eq!(revoked["created"][0]["status"], "revoked");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while status(&base, text(&child["key"])).await == 200 {
+        assert!(Instant::now() < deadline, "it is refused within a second");
+    }
+    running.terminate().await;
+}

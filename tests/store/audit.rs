@@ -184,7 +184,10 @@ pub async fn what_is_done_is_told(world: World) {
         assert!(entry.at <= clock.now());
     }
     let whole = WHOLE(expected.len() as u64);
-    assert_eq!(store.verify_audit(&own).await.unwrap(), whole);
+    assert_eq!(
+        store.verify_audit(&own, None).await.unwrap().verified,
+        whole
+    );
 }
 
 pub async fn what_is_not_done_is_not_told(world: World) {
@@ -291,7 +294,7 @@ pub async fn it_is_read_by_pages_and_filters(world: World) {
     assert_eq!(list(used, Some(&two), None, 9).await, [5]);
     assert_eq!(list(used, Some(&own), None, 9).await, [] as [u64; 0]);
     assert_eq!(list(None, Some(&own), None, 9).await, [1]);
-    assert!(store.verify_audit(&project("nobody")).await.is_err());
+    assert!(store.verify_audit(&project("nobody"), None).await.is_err());
 }
 
 pub async fn many_may_write_it_at_once_and_verify_it_meanwhile(world: World) {
@@ -308,7 +311,7 @@ pub async fn many_may_write_it_at_once_and_verify_it_meanwhile(world: World) {
                     world.store.begin_walk(&own, &walk, by).await.unwrap();
                     let (_, key) = world.new_key(&own);
                     world.store.insert_key(&key, by).await.unwrap();
-                    let found = world.store.verify_audit(&own).await.unwrap();
+                    let found = world.store.verify_audit(&own, None).await.unwrap().verified;
                     assert!(matches!(found, Verified::Whole { .. }), "{found:?}");
                 }
             })
@@ -318,7 +321,10 @@ pub async fn many_may_write_it_at_once_and_verify_it_meanwhile(world: World) {
         writer.await.unwrap();
     }
     let whole = WHOLE(1 + 12 * 5 * 3);
-    assert_eq!(world.store.verify_audit(&own).await.unwrap(), whole);
+    assert_eq!(
+        world.store.verify_audit(&own, None).await.unwrap().verified,
+        whole
+    );
     assert_eq!(told(&world.store, &own).await.len(), 181);
 }
 
@@ -330,10 +336,16 @@ pub async fn a_log_of_many_pages_is_verified_whole(world: World) {
         let event = Event::new(Actor::System, Action::ProfileUpdated, subject);
         store.note(&own, event).await.unwrap();
         if [499, 500, 501].contains(&n) {
-            assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(n));
+            assert_eq!(
+                store.verify_audit(&own, None).await.unwrap().verified,
+                WHOLE(n)
+            );
         }
     }
-    assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(502));
+    assert_eq!(
+        store.verify_audit(&own, None).await.unwrap().verified,
+        WHOLE(502)
+    );
 }
 
 /// Whoever can write to the database and has no key.
@@ -441,8 +453,14 @@ async fn every_kind_of_tampering_is_found(world: World, mut intruder: Intruder) 
     let store = &world.store;
     let [own, other] = victims(&world).await;
     let is_whole = async || {
-        assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(N as u64));
-        assert_eq!(store.verify_audit(&other).await.unwrap(), WHOLE(2));
+        assert_eq!(
+            store.verify_audit(&own, None).await.unwrap().verified,
+            WHOLE(N as u64)
+        );
+        assert_eq!(
+            store.verify_audit(&other, None).await.unwrap().verified,
+            WHOLE(2)
+        );
     };
     is_whole().await;
     intruder.remember().await;
@@ -569,9 +587,12 @@ async fn every_kind_of_tampering_is_found(world: World, mut intruder: Intruder) 
     assert_eq!(tampered.len(), N * 18 + 1 + 6 + 3 + 12 + 2 + 2);
     for (statements, expected) in &tampered {
         intruder.run(statements).await;
-        let found = store.verify_audit(&own).await.unwrap();
+        let found = store.verify_audit(&own, None).await.unwrap().verified;
         assert_eq!(found, *expected, "{statements}");
-        assert_eq!(store.verify_audit(&other).await.unwrap(), WHOLE(2));
+        assert_eq!(
+            store.verify_audit(&other, None).await.unwrap().verified,
+            WHOLE(2)
+        );
         intruder.restore().await;
     }
     is_whole().await;
@@ -584,8 +605,11 @@ async fn every_kind_of_tampering_is_found(world: World, mut intruder: Intruder) 
         let moved =
             format!("update audit_log set project = 'other' where project = 'own' and seq = {row}");
         intruder.run(&moved).await;
-        assert_eq!(store.verify_audit(&own).await.unwrap(), here);
-        assert_eq!(store.verify_audit(&other).await.unwrap(), there);
+        assert_eq!(store.verify_audit(&own, None).await.unwrap().verified, here);
+        assert_eq!(
+            store.verify_audit(&other, None).await.unwrap().verified,
+            there
+        );
         intruder.restore().await;
     }
     is_whole().await;
@@ -616,7 +640,10 @@ async fn entries_of_another_past_are_found(world: World, mut intruder: Intruder)
         )
         .await;
     let end = N + 2;
-    assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(end as u64));
+    assert_eq!(
+        store.verify_audit(&own, None).await.unwrap().verified,
+        WHOLE(end as u64)
+    );
     for from_there in ["= 7", "= 8", ">= 7"] {
         let exchange = format!(
             "delete from audit_log where project = 'own' and seq {from_there};
@@ -624,7 +651,7 @@ async fn entries_of_another_past_are_found(world: World, mut intruder: Intruder)
                  select * from other_past where project = 'own' and seq {from_there}"
         );
         intruder.run(&exchange).await;
-        let found = store.verify_audit(&own).await.unwrap();
+        let found = store.verify_audit(&own, None).await.unwrap().verified;
         assert_eq!(found, broken(end, AuditFault::Changed), "{from_there}");
         intruder.restore().await;
     }
@@ -685,7 +712,7 @@ async fn a_break_stays_to_be_seen(world: World, mut intruder: Intruder) {
             assert_eq!(newest.seq, (first + n) as u64, "{statements}");
             assert_eq!(newest.event.subject.id, key.id.to_string());
             assert_eq!(
-                store.verify_audit(&own).await.unwrap(),
+                store.verify_audit(&own, None).await.unwrap().verified,
                 after,
                 "{statements}"
             );
@@ -707,14 +734,20 @@ async fn a_break_stays_to_be_seen(world: World, mut intruder: Intruder) {
         let (id, now) = (account.id, world.clock.now());
         store.update_account(&own, id, update, now).await.unwrap();
         assert_eq!(
-            store.verify_audit(&own).await.unwrap(),
+            store.verify_audit(&own, None).await.unwrap().verified,
             after,
             "{statements}"
         );
         intruder.restore().await;
     }
-    assert_eq!(store.verify_audit(&own).await.unwrap(), WHOLE(N as u64));
-    assert_eq!(store.verify_audit(&other).await.unwrap(), WHOLE(2));
+    assert_eq!(
+        store.verify_audit(&own, None).await.unwrap().verified,
+        WHOLE(N as u64)
+    );
+    assert_eq!(
+        store.verify_audit(&other, None).await.unwrap().verified,
+        WHOLE(2)
+    );
 }
 
 /// What an older version left behind has an empty log, and one that is taken away later is missed.
@@ -730,14 +763,20 @@ async fn projects_that_are_older_than_the_log_get_one(
     intruder.go_back_to_migration_3().await;
 
     let world = World::open(url, ring).await.unwrap();
-    assert_eq!(world.store.verify_audit(&own).await.unwrap(), WHOLE(0));
+    assert_eq!(
+        world.store.verify_audit(&own, None).await.unwrap().verified,
+        WHOLE(0)
+    );
     let account = world.account(&own).await;
     let expected = format!(
         "operator account.linked account:{} provider=smartsheet",
         account.id
     );
     assert_eq!(told(&world.store, &own).await, [expected]);
-    assert_eq!(world.store.verify_audit(&own).await.unwrap(), WHOLE(1));
+    assert_eq!(
+        world.store.verify_audit(&own, None).await.unwrap().verified,
+        WHOLE(1)
+    );
     world.store.close().await;
 
     intruder
@@ -745,7 +784,10 @@ async fn projects_that_are_older_than_the_log_get_one(
         .await;
     let world = World::open(url, ring).await.unwrap();
     let lost = broken(1, AuditFault::HeadLost);
-    assert_eq!(world.store.verify_audit(&own).await.unwrap(), lost);
+    assert_eq!(
+        world.store.verify_audit(&own, None).await.unwrap().verified,
+        lost
+    );
     world.store.close().await;
 }
 
@@ -846,7 +888,7 @@ async fn a_row_of_other_types_than_ours_is_found_and_read_by_nobody() {
     ] {
         let change = format!("update audit_log set {change} where project = 'own' and seq = 3");
         intruder.run(&change).await;
-        let found = store.verify_audit(&own).await.unwrap();
+        let found = store.verify_audit(&own, None).await.unwrap().verified;
         assert_eq!(found, broken(3, AuditFault::Changed), "{change}");
         intruder.restore().await;
     }
@@ -884,7 +926,7 @@ async fn a_row_of_other_types_than_ours_is_found_and_read_by_nobody() {
     ] {
         intruder.run(change).await;
         assert_eq!(
-            store.verify_audit(&own).await.unwrap(),
+            store.verify_audit(&own, None).await.unwrap().verified,
             expected,
             "{change}"
         );
@@ -894,7 +936,10 @@ async fn a_row_of_other_types_than_ours_is_found_and_read_by_nobody() {
     intruder.run("update audit_heads set seq = 'x'").await;
     world.account(&own).await;
     let continued = broken(N + 1, AuditFault::Continued);
-    assert_eq!(store.verify_audit(&own).await.unwrap(), continued);
+    assert_eq!(
+        store.verify_audit(&own, None).await.unwrap().verified,
+        continued
+    );
 }
 
 #[tokio::test]
@@ -918,7 +963,7 @@ async fn a_log_of_another_key_is_not_this_one_s() {
              delete from audit_heads; insert into audit_heads select * from theirs.audit_heads"
         ))
         .await;
-    let found = mine.store.verify_audit(&own).await.unwrap();
+    let found = mine.store.verify_audit(&own, None).await.unwrap().verified;
     assert_eq!(found, broken(1, AuditFault::Changed));
 }
 

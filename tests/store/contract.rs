@@ -171,6 +171,13 @@ pub const ALL: &[(&str, Contract)] = &[
         |w| Box::pin(credentials::a_refresh_token_is_dead_after_two_refusals(w)),
     ),
     (
+        "a refresh token is not dead while the doubted process runs",
+        |w| Box::pin(credentials::a_refresh_token_is_not_dead_while_the_doubted_process_runs(w)),
+    ),
+    ("an export does not overtake a refresh", |w| {
+        Box::pin(credentials::an_export_does_not_overtake_a_refresh(w))
+    }),
+    (
         "what was not sent, or refused for another reason, is due again",
         |w| Box::pin(credentials::what_says_nothing_of_the_token_is_due_again(w)),
     ),
@@ -1442,7 +1449,7 @@ async fn writers_in_a_crowd_all_succeed(world: World) {
     let ids: HashSet<_> = walks.iter().map(|walk| walk.id).collect();
     assert_eq!(ids.len(), 160);
     let entries = 1 + 161 + 160;
-    let verified = world.store.verify_audit(&own).await.unwrap();
+    let verified = world.store.verify_audit(&own, None).await.unwrap().verified;
     assert_eq!(verified, Verified::Whole { entries });
 }
 
@@ -1476,7 +1483,7 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         let told = world.store.audit_log(&own, &told, None, 9).await.unwrap();
         assert_eq!(told.len(), usize::from(found.is_some()), "{n}");
     }
-    let verified = world.store.verify_audit(&own).await.unwrap();
+    let verified = world.store.verify_audit(&own, None).await.unwrap().verified;
     assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
     // And the connections still serve.
     world.account(&own).await;

@@ -29,11 +29,11 @@ const NOW: Wanted = Wanted::Now { generation: None };
 const AGAIN: Duration = Duration::from_secs(7);
 
 /// Later than any clock of a test or of a database.
-fn some_day() -> Timestamp {
+pub fn some_day() -> Timestamp {
     "2100-01-01T00:00:00Z".parse().unwrap()
 }
 
-fn pair(number: u32, world: &World) -> TokenPair {
+pub fn pair(number: u32, world: &World) -> TokenPair {
     let now = world.clock.now();
     TokenPair {
         access_token: format!("canary-access-{number}").into(),
@@ -264,6 +264,53 @@ pub async fn a_refresh_token_is_dead_after_two_refusals(world: World) {
     let intent = begin(&world.store, &account, NOW).await;
     assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
+}
+
+/// A refusal says nothing while another process may still come out with the successor.
+pub async fn a_refresh_token_is_not_dead_while_the_doubted_process_runs(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let doubted = world.another().await.store;
+    doubted.join().await.unwrap();
+    begin(&doubted, &account, NOW).await;
+    world.overdue(&account).await;
+    let refuse = async || {
+        let intent = begin(&world.store, &account, NOW).await;
+        let end = world
+            .store
+            .end_refresh(&intent, RefreshEnd::InvalidGrant, AGAIN);
+        end.await.unwrap().unwrap()
+    };
+    assert_eq!(refuse().await, CredentialState::Uncertain);
+    for _ in 0..2 {
+        world.refused_long_ago(&account).await;
+        doubted.beat().await.unwrap();
+        assert_eq!(refuse().await, CredentialState::Uncertain);
+    }
+    doubted.leave().await.unwrap();
+    world.refused_long_ago(&account).await;
+    assert_eq!(refuse().await, CredentialState::ReauthRequired);
+    doubted.close().await;
+}
+
+/// What an export read may be in flight by the time that it is to be given out. A raw writer stands for
+/// the process that begins the refresh in between, and holds the row until the export waits for it.
+pub async fn an_export_does_not_overtake_a_refresh(world: World) {
+    let own = world.project("own").await;
+    let account = linked(&world, &own).await;
+    let begin = format!(
+        "update credentials set state = 'in_flight', intent = 'theirs' where account = '{}'",
+        account.id
+    );
+    let refresh = world.begin_raw(&begin).await;
+    let (store, id) = (world.store.clone(), account.id);
+    let project = own.clone();
+    let export =
+        tokio::spawn(async move { store.export_credential(&project, id, Actor::Operator).await });
+    refresh.commit_once_awaited().await;
+    let refused = export.await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), Kind::RefreshInProgress);
+    assert_eq!(state(&world, &account).await, CredentialState::Refreshing);
 }
 
 pub async fn what_says_nothing_of_the_token_is_due_again(world: World) {
@@ -889,8 +936,9 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
     assert!(!store.take_back(&own, id, by).await.unwrap());
 
-    let (credential, given) = store.export_credential(&own, id, by).await.unwrap();
-    assert_eq!(credential.access_token().expose_secret(), "canary-access-2");
+    let (stored, given) = store.export_credential(&own, id, by).await.unwrap();
+    let token = stored.credential.access_token();
+    assert_eq!(token.expose_secret(), "canary-access-2");
     let secret = given.unwrap().client_secret;
     assert_eq!(secret.expose_secret(), "canary-app-secret");
     assert_eq!(state(&world, &account).await, CredentialState::Moved);

@@ -1,5 +1,5 @@
-//! The store, from outside: what every backend must do (`contract`, with `budgets`, `projects` and
-//! `rotation`), what SQLite and PostgreSQL must do besides (`sqlite`, `postgres`), from one to the
+//! The store, from outside: what every backend must do (`contract`, with `budgets`, `projects`,
+//! `rotation` and `tampering`), what SQLite and PostgreSQL must do besides (`sqlite`, `postgres`), from one to the
 //! other (`copy`), and what is told of all that (`audit`).
 
 #![expect(
@@ -24,4 +24,6 @@ mod rotation;
 #[path = "../postgres/mod.rs"]
 mod schema;
 mod sqlite;
+mod tampering;
+mod upgrade;
 mod world;

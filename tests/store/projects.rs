@@ -136,7 +136,7 @@ pub async fn a_deleted_one_leaves_nothing_but_its_name(world: World) {
     assert_eq!(log[0].event.action, Action::ProjectDeleted);
     assert_eq!(log[0].event.detail.words()["accounts"], "2");
     let entries = log.len() as u64;
-    let verified = store.verify_audit(own).await.unwrap();
+    let verified = store.verify_audit(own, None).await.unwrap().verified;
     assert_eq!(verified, Verified::Whole { entries });
     let all = store.audited_projects().await.unwrap();
     assert_eq!(all, [other.project.clone(), own.clone()]);

@@ -172,7 +172,7 @@ pub async fn a_key_is_changed_step_by_step(url: &str) {
         // What was logged under the old ring key verifies, and says that the data key was wrapped
         // anew where it was.
         let (project, filter) = (&account.project, Filter::default());
-        let verified = store.verify_audit(project).await.unwrap();
+        let verified = store.verify_audit(project, None).await.unwrap().verified;
         assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
         let log = store.audit_log(project, &filter, None, 9).await.unwrap();
         let rewrapped = log

@@ -20,7 +20,9 @@ use rolecall::{
     store::{Grant, Hold, NewDirectory, OpenError, Store, WalkCommit},
 };
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions,
+};
 
 pub const TOKEN: &str = "canary-token-7fQ2";
 pub const EMAIL: &str = "canary.ada@example.com";
@@ -74,7 +76,73 @@ pub async fn credential_of(store: &Store, project: &ProjectId, id: AccountId) ->
     (exposed(&stored.credential).to_owned(), stored.generation)
 }
 
+/// A writer behind the store's back that has not committed yet.
+pub enum RawWriter {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection, String),
+}
+
+impl RawWriter {
+    /// Commits once the store waits for what was written. PostgreSQL tells of that; with SQLite, whose
+    /// writers wait without a word, it is given many turns.
+    pub async fn commit_once_awaited(self) {
+        match self {
+            Self::Sqlite(mut connection) => {
+                for _ in 0..20_000 {
+                    tokio::task::yield_now().await;
+                }
+                let done = sqlx::raw_sql("commit").execute(&mut connection).await;
+                done.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres(mut connection, url) => {
+                let mut other = PgConnection::connect(&url).await.unwrap();
+                let own: i32 = sqlx::query_scalar("select pg_backend_pid()")
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                let waits = "select count(*) from pg_stat_activity
+                             where $1 = any(pg_blocking_pids(pid))";
+                while sqlx::query_scalar::<_, i64>(waits)
+                    .bind(own)
+                    .fetch_one(&mut other)
+                    .await
+                    .unwrap()
+                    == 0
+                {
+                    tokio::task::yield_now().await;
+                }
+                let done = sqlx::raw_sql("commit").execute(&mut connection).await;
+                done.unwrap();
+                connection.close().await.unwrap();
+                other.close().await.unwrap();
+            }
+        }
+    }
+}
+
 impl World {
+    /// Begins a write behind the store's back.
+    pub async fn begin_raw(&self, statement: &str) -> RawWriter {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut connection = options.connect().await.unwrap();
+            let begun = sqlx::raw_sql("begin immediate").execute(&mut connection);
+            begun.await.unwrap();
+            let done = sqlx::raw_sql(statement).execute(&mut connection).await;
+            done.unwrap();
+            RawWriter::Sqlite(connection)
+        } else {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let begun = sqlx::raw_sql("begin").execute(&mut connection);
+            begun.await.unwrap();
+            let done = sqlx::raw_sql(statement).execute(&mut connection).await;
+            done.unwrap();
+            RawWriter::Postgres(connection, self.url.clone())
+        }
+    }
+
     pub async fn open(url: &str, ring: &KeyRing) -> Result<Self, OpenError> {
         Self::open_live(url, ring.clone().into()).await
     }
@@ -101,30 +169,47 @@ impl World {
 
     /// Sets a moment of an account's credential behind the store's back.
     pub async fn set(&self, account: &Account, column: &str, moment: Timestamp) {
-        let statement = format!(
+        self.run(&format!(
             "update credentials set {column} = {} where account = '{}'",
             moment.as_millisecond(),
             account.id
-        );
-        let statement = sqlx::AssertSqlSafe(statement);
+        ))
+        .await;
+    }
+
+    /// Runs statements behind the store's back.
+    pub async fn run(&self, statements: &str) {
+        let statements = sqlx::AssertSqlSafe(statements.to_owned());
         if let Some(path) = self.url.strip_prefix("sqlite://") {
-            let mut connection = SqliteConnectOptions::new()
-                .filename(path)
-                .connect()
-                .await
-                .unwrap();
-            sqlx::raw_sql(statement)
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut connection = options.foreign_keys(false).connect().await.unwrap();
+            let done = sqlx::raw_sql(statements).execute(&mut connection).await;
+            done.unwrap();
             connection.close().await.unwrap();
         } else {
             let mut connection = PgConnection::connect(&self.url).await.unwrap();
-            sqlx::raw_sql(statement)
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            let done = sqlx::raw_sql(statements).execute(&mut connection).await;
+            done.unwrap();
             connection.close().await.unwrap();
+        }
+    }
+
+    /// A text that is stored. `hex_of` stands for each database's own function for bytes.
+    pub async fn text(&self, query: &str) -> String {
+        if let Some(path) = self.url.strip_prefix("sqlite://") {
+            let query = sqlx::AssertSqlSafe(query.replace("hex_of(", "hex("));
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut connection = options.connect().await.unwrap();
+            let text = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            text.unwrap()
+        } else {
+            let query = query.replace("hex_of(sealed)", "encode(sealed, 'hex')");
+            let query = sqlx::AssertSqlSafe(query);
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            let text = sqlx::query_scalar(query).fetch_one(&mut connection).await;
+            connection.close().await.unwrap();
+            text.unwrap()
         }
     }
 
@@ -170,6 +255,7 @@ impl World {
             created_at: now,
             expires_at: Some(now + Duration::from_secs(60)),
             revoked_at: None,
+            created_by: None,
         };
         (text, key)
     }

@@ -228,7 +228,11 @@ impl Walker<'_> {
             ),
             WalkReason::CredentialLocked => (
                 "locked",
-                "What is stored of the credential does not open with the present key ring. Restore the ring that it was stored with.",
+                "What is stored of the credential does not open: the key ring is another, or the account's row was changed since. Restore the ring and the database that it was stored with.",
+            ),
+            WalkReason::BaseUrlNotAllowed => (
+                "base_url_not_allowed",
+                "The operator no longer allows the account's base URL. Add it to `provider.base_urls`, or link a new account.",
             ),
             WalkReason::AssumeUserRefused => (
                 "assume_user_refused",

@@ -59,6 +59,7 @@ impl From<Error> for Stop {
             Kind::AccountInactive => WalkReason::CredentialRefused,
             Kind::RefreshInProgress => WalkReason::CredentialUncertain,
             Kind::CredentialLocked => WalkReason::CredentialLocked,
+            Kind::BaseUrlNotAllowed => WalkReason::BaseUrlNotAllowed,
             _ => WalkReason::Internal,
         };
         Self {

@@ -2,8 +2,10 @@
 //!
 //! Each row has a tag over the tag of the row before it and all that the row itself holds, and the
 //! head, a row per project, has one over which row is the last. The key of both is derived from
-//! the project's data key. So whoever can write to the database and does not hold the key ring can
-//! neither change, remove, move nor add a row without [`Store::verify_audit`] finding it (`verify`).
+//! the project's data key. So a writer to the database who does not hold the key ring can neither
+//! change, move nor add a row, nor remove one in the middle, without [`Store::verify_audit`] finding it
+//! (`verify`). The newest rows can be cut off together with putting an earlier head back; that shows
+//! against a head that was noted outside.
 //!
 //! An entry is written in the transaction of what it tells of ([`Store::audit`]): either both are
 //! there or neither. A head that was tampered with stops nobody's work, since a key that must be
@@ -28,7 +30,7 @@ use crate::{
 
 mod verify;
 
-pub use verify::{AuditFault, Verified};
+pub use verify::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
 
 const ENTRY_FORM: &str = "rolecall audit entry 1";
 const HEAD_FORM: &str = "rolecall audit head 1";

@@ -1,10 +1,15 @@
 //! Is the log as it was written? Every row is read once, a page at a time, and nothing is locked:
 //! rows are only ever added at the end, so what was verified once stays so.
+//!
+//! The database alone cannot show that its newest entries were cut off: a head that was copied earlier
+//! fits the log that was there then. An [`AuditHead`] that was noted outside of the database can.
+
+use std::{fmt, str::FromStr};
 
 use super::{BREAK, Last, Log, Row, StoredRow};
 use crate::{
     crypto::ChainKey,
-    error::Result,
+    error::{Error, Result},
     model::id::ProjectId,
     store::{
         Store, count_in,
@@ -13,14 +18,70 @@ use crate::{
     },
 };
 
+/// The last entry of a log at one moment, to be kept where the database's administrator cannot write.
+/// Written as `SEQ:TAG`, the tag in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditHead {
+    /// 0 before the first entry.
+    pub seq: u64,
+    tag: [u8; 32],
+}
+
+impl fmt::Display for AuditHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.seq)?;
+        self.tag.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for AuditHead {
+    type Err = InvalidAuditHead;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAuditHead> {
+        let (seq, hex) = text.split_once(':').ok_or(InvalidAuditHead)?;
+        let seq = seq.parse().map_err(|_| InvalidAuditHead)?;
+        let is_hex = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex || i64::try_from(seq).is_err() {
+            return Err(InvalidAuditHead);
+        }
+        let mut tag = [0; 32];
+        for (byte, at) in tag.iter_mut().zip((0..64).step_by(2)) {
+            let digits = &hex[at..at + 2];
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidAuditHead)?;
+        }
+        Ok(Self { seq, tag })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a head is SEQ:TAG, as `rolecall audit verify` prints it: a number and 64 hexadecimal digits"
+)]
+pub struct InvalidAuditHead;
+
 /// What a project's log was found to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
-    /// As it was written, and as long. The number of entries never falls: where it did, the whole
-    /// database is an older one.
+    /// As it was written, up to its head. Whether later entries were cut off, only a head that was
+    /// noted outside can tell.
     Whole { entries: u64 },
     /// This entry is the first at fault.
     Broken { entry: u64, fault: AuditFault },
+}
+
+/// A verified log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditReport {
+    pub verified: Verified,
+    /// None where the log is not whole.
+    pub head: Option<AuditHead>,
+}
+
+impl From<Verified> for AuditReport {
+    fn from(verified: Verified) -> Self {
+        let head = None;
+        Self { verified, head }
+    }
 }
 
 /// What is wrong with an entry.
@@ -40,6 +101,9 @@ pub enum AuditFault {
     /// It was written when the head was lost, or its own place was taken. Whether anything is
     /// missing before it cannot be told.
     Continued,
+    /// The head that was noted earlier is not on this chain: the log ends before it, or goes another
+    /// way.
+    NotOnChain,
 }
 
 impl AuditFault {
@@ -51,6 +115,7 @@ impl AuditFault {
             AuditFault::Added => "added",
             AuditFault::HeadLost => "head_lost",
             AuditFault::Continued => "continued",
+            AuditFault::NotOnChain => "not_on_chain",
         }
     }
 }
@@ -66,37 +131,59 @@ fn broken(seq: i64, fault: AuditFault) -> Verified {
 
 impl Store {
     /// Looks through the whole audit log of a project, beside whoever writes to it. Of one that was
-    /// deleted, too.
+    /// deleted, too. With `since`, also whether that earlier head is on the chain.
     ///
     /// # Errors
     /// `not_found` if there is no such project; `credential_locked` if its data key does not open.
-    pub async fn verify_audit(&self, project: &ProjectId) -> Result<Verified> {
+    pub async fn verify_audit(
+        &self,
+        project: &ProjectId,
+        since: Option<AuditHead>,
+    ) -> Result<AuditReport> {
         let chain = self.chain_key(project).await?.ok_or_else(no_such_project)?;
         let log = Log::new(project.as_str(), chain);
         let mut last = Last::beginning();
+        let noted = since.map(|since| -> Result<_> {
+            let seq = i64::try_from(since.seq).map_err(Error::internal)?;
+            Ok((seq, since.tag))
+        });
+        let noted = noted.transpose()?;
+        if noted.is_some_and(|(seq, tag)| seq == 0 && last.tag != tag) {
+            return Ok(broken(0, AuditFault::NotOnChain).into());
+        }
         loop {
             let head = self.audit_head(&log).await?;
             let end = head.as_ref().map_or(i64::MAX, |head| head.seq);
-            if let Some(broken) = self.follow(&log, &mut last, end).await? {
-                return Ok(broken);
+            if let Some(broken) = self.follow(&log, &mut last, end, noted).await? {
+                return Ok(broken.into());
             }
             let Some(head) = head else {
-                return Ok(broken(last.seq + 1, AuditFault::HeadLost));
+                return Ok(broken(last.seq + 1, AuditFault::HeadLost).into());
             };
             if last.seq < head.seq {
-                return Ok(broken(last.seq + 1, AuditFault::CutOff));
+                return Ok(broken(last.seq + 1, AuditFault::CutOff).into());
             }
             if last.tag != head.tag {
-                return Ok(broken(last.seq, AuditFault::Changed));
+                return Ok(broken(last.seq, AuditFault::Changed).into());
             }
             let Some(after) = self.first_after(&log, head.seq).await? else {
-                let entries = count_in(head.seq)?;
-                return Ok(Verified::Whole { entries });
+                if let Some((seq, _)) = noted.filter(|(seq, _)| *seq > head.seq) {
+                    return Ok(broken(seq, AuditFault::NotOnChain).into());
+                }
+                let unlike = |_| Error::internal("an audit tag is not 32 bytes long");
+                let head = AuditHead {
+                    seq: count_in(head.seq)?,
+                    tag: head.tag.try_into().map_err(unlike)?,
+                };
+                return Ok(AuditReport {
+                    verified: Verified::Whole { entries: head.seq },
+                    head: Some(head),
+                });
             };
             // Written since the head was read, and then there is a later head; or not by us.
             let later = self.audit_head(&log).await?;
             if later.is_some_and(|later| later.seq < after) {
-                return Ok(broken(after, AuditFault::Added));
+                return Ok(broken(after, AuditFault::Added).into());
             }
         }
     }
@@ -120,7 +207,13 @@ impl Store {
 
     /// Verifies the rows after `last` up to `end`, and moves it to the last one that is right;
     /// gives the first that is not.
-    async fn follow(&self, log: &Log<'_>, last: &mut Last, end: i64) -> Result<Option<Verified>> {
+    async fn follow(
+        &self,
+        log: &Log<'_>,
+        last: &mut Last,
+        end: i64,
+        noted: Option<(i64, [u8; 32])>,
+    ) -> Result<Option<Verified>> {
         let mut at_once = PAGE;
         loop {
             // Before the first there should be none, whatever its number.
@@ -172,6 +265,9 @@ impl Store {
                     };
                     return Ok(Some(broken(seq, fault)));
                 }
+                if noted.is_some_and(|(at, noted)| at == seq && *tag != noted) {
+                    return Ok(Some(broken(seq, AuditFault::NotOnChain)));
+                }
                 let tag = stored.8;
                 *last = Last { seq, tag };
             }
@@ -204,5 +300,35 @@ impl Store {
             )
             .await;
         log.proven(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_reads_back_as_it_is_printed() {
+        let mut tag = [0xa0; 32];
+        tag[31] = 7;
+        for seq in [0, 1, i64::MAX.unsigned_abs()] {
+            let head = AuditHead { seq, tag };
+            assert_eq!(head.to_string().parse(), Ok(head));
+        }
+        let printed = AuditHead { seq: 12, tag }.to_string();
+        assert!(printed.starts_with("12:a0a0") && printed.ends_with("07"));
+        for bad in [
+            "",
+            "12",
+            ":",
+            "12:",
+            "12:a0",
+            &printed[1..].replace("a0a0", "a0zz"),
+            &printed.replace("12:", "-1:"),
+            &printed.replace("12:", "18446744073709551615:"),
+            &format!("{printed}00"),
+        ] {
+            assert_eq!(bad.parse::<AuditHead>(), Err(InvalidAuditHead), "{bad}");
+        }
     }
 }

@@ -1,0 +1,356 @@
+//! From the form before to the present one: once, by the process that first opens the database with
+//! this version.
+//!
+//! Versions before this one sealed secrets without their destination (`destinations`) and stored API
+//! keys without a MAC (`key_macs`). One transaction, under the lock of the ring, opens each such secret
+//! and seals it for the destination that its row names at that moment, signs each key as it stands, and
+//! raises the format of the database. So the upgrade trusts the database once.
+//!
+//! The format is part of the known answers, and so it is authenticated: a known answer says under which
+//! form it was sealed (`open`). Afterwards a secret of the form before is locked and a key without a
+//! MAC is refused, whoever put it there. A database whose format says "before" while its rows are of the
+//! present form was tampered with, and is not upgraded again.
+
+use super::{
+    Field, OpenError, Store, Vault,
+    credentials::{CredentialRow, token_digest},
+    db::Tx,
+    destinations::{Client, Destination, ProfileDestination, destroyed_digest, own_app_digest},
+    id_in,
+    key_macs::{KeyRow, key_columns, mac},
+    open::{Format, KeyChecks, known_answer_of, prove_keys},
+    project_in,
+    replicas::DEAD_AFTER,
+    secrets::{app_in, credential_in},
+    word_in,
+};
+use crate::{
+    crypto::DataKey,
+    error::{Error, Kind, Result},
+    model::{
+        account::{Credential, Endpoint},
+        audit::{Action, Actor, Event},
+        id::{AccountId, ProjectId},
+        profile::OAuthApp,
+    },
+};
+
+/// How much of one project was brought to the present form.
+#[derive(Debug, Clone, Copy, Default)]
+struct Upgraded {
+    profiles: u64,
+    credentials: u64,
+    keys: u64,
+    /// What did not open and was left as it is.
+    locked: u64,
+}
+
+impl Store {
+    /// Brings the database to the present form, unless another process has done so meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] or [`OpenError::Served`] beside a process that serves: it would be one of
+    /// the version before, and would go on writing its form.
+    pub(super) async fn upgrade(&self) -> Result<(), OpenError> {
+        if let Some(file) = &self.file
+            && file.is_served_by_another().unwrap_or(true)
+        {
+            let path = file.path.clone();
+            return Err(OpenError::InUse { path });
+        }
+        let mut tx = self.db.begin().await?;
+        tx.lift_time_outs().await?;
+        tx.lock_ring().await?;
+        let ring = self.ring.current();
+        let checks: KeyChecks = tx
+            .fetch(
+                "select key_id, sealed from key_checks order by created_at, key_id",
+                [],
+            )
+            .await?;
+        if prove_keys(&ring, &checks)? == Format::Bound {
+            return Ok(());
+        }
+        if self.is_shared() && self.is_any_alive(&mut tx).await? {
+            return Err(OpenError::Served);
+        }
+        let projects: Vec<(String, String, Vec<u8>)> = tx
+            .fetch(
+                "select id, data_key_id, sealed_data_key from projects
+                 where deleted_at is null order by id",
+                [],
+            )
+            .await?;
+        for (project, key_id, wrapped) in projects {
+            let project = project_in(&project)?;
+            match self.unwrapped(&project, Some((key_id, wrapped))) {
+                Ok(Some(key)) => self.upgrade_project(&mut tx, &project, &key).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%project, %error, "project not upgraded: it stays locked");
+                }
+            }
+        }
+        // Sign-ins under way begin anew: they live for ten minutes.
+        tx.execute("delete from authorizations", []).await?;
+        for (key_id, _) in &checks {
+            let sealed = known_answer_of(&ring, key_id, &self.chance);
+            let sealed =
+                sealed.ok_or_else(|| Error::internal("a proven key is not in the ring"))?;
+            tx.execute(
+                "update key_checks set sealed = $2 where key_id = $1",
+                [key_id.as_str().into(), sealed.into()],
+            )
+            .await?;
+        }
+        tx.commit().await?;
+        tracing::info!(
+            "database upgraded: secrets are bound to their destinations, keys are signed"
+        );
+        Ok(())
+    }
+
+    async fn is_any_alive(&self, tx: &mut Tx) -> Result<bool> {
+        let now = tx.now(&self.clock).await?;
+        let alive_after = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+        let alive: Option<(String,)> = tx
+            .fetch_one(
+                "select id from replicas where seen_at >= $1 limit 1",
+                [alive_after.into()],
+            )
+            .await?;
+        Ok(alive.is_some())
+    }
+
+    async fn upgrade_project(
+        &self,
+        tx: &mut Tx,
+        project: &ProjectId,
+        key: &DataKey,
+    ) -> Result<(), OpenError> {
+        let mut upgraded = Upgraded::default();
+        let mut vault = Vault {
+            key: key.clone(),
+            chance: &self.chance,
+            project,
+            account: String::new(),
+        };
+        bind_profiles(tx, &mut vault, &mut upgraded).await?;
+        let accounts: Vec<(String,)> = tx
+            .fetch(
+                "select account from credentials where project = $1 order by account",
+                [project.into()],
+            )
+            .await?;
+        for (account,) in accounts {
+            vault.account.clone_from(&account);
+            bind_credential(tx, &vault, id_in(&account)?, &mut upgraded).await?;
+        }
+        sign_keys(tx, &vault, &mut upgraded).await?;
+        let event = Event::new(Actor::System, Action::ProjectUpgraded, project)
+            .with("profiles", upgraded.profiles)
+            .with("credentials", upgraded.credentials)
+            .with("api_keys", upgraded.keys)
+            .with("locked", upgraded.locked);
+        self.audit(tx, project, Some(key), &[event]).await?;
+        Ok(())
+    }
+}
+
+/// A row of the present form in a database of the form before.
+fn tampered() -> OpenError {
+    OpenError::KeyChecks {
+        fault: "are of an earlier format than the rows beside them",
+    }
+}
+
+async fn bind_profiles(
+    tx: &mut Tx,
+    vault: &mut Vault<'_>,
+    upgraded: &mut Upgraded,
+) -> Result<(), OpenError> {
+    type Row = (String, String, String, String, String, String, Vec<u8>);
+    let rows: Vec<Row> = tx
+        .fetch(
+            "select id, provider, endpoint, client_id, proof, redirect_url, sealed_client_secret
+             from connector_profiles where project = $1 order by id",
+            [vault.project.into()],
+        )
+        .await?;
+    for (id, provider, endpoint, client_id, proof, redirect_url, sealed) in rows {
+        vault.account.clone_from(&id);
+        let endpoint: Option<Endpoint> = serde_json::from_str(&endpoint).ok();
+        let (Some(endpoint), Ok(proof)) = (endpoint, word_in(proof)) else {
+            upgraded.locked += 1;
+            continue;
+        };
+        let bound = ProfileDestination {
+            provider: &provider,
+            endpoint: &endpoint,
+            client_id: &client_id,
+            proof,
+            redirect_url: &redirect_url,
+        }
+        .digest();
+        if vault
+            .open_for(bound, Field::ClientSecret, "", &sealed)
+            .is_ok()
+        {
+            return Err(tampered());
+        }
+        let Some(secret) = unlocked(vault.open(Field::ClientSecret, "", &sealed))? else {
+            upgraded.locked += 1;
+            continue;
+        };
+        let sealed = vault.seal_for(bound, Field::ClientSecret, "", &secret);
+        tx.execute(
+            "update connector_profiles set sealed_client_secret = $3
+             where project = $1 and id = $2",
+            [vault.project.into(), id.into(), sealed.into()],
+        )
+        .await?;
+        upgraded.profiles += 1;
+    }
+    Ok(())
+}
+
+async fn bind_credential(
+    tx: &mut Tx,
+    vault: &Vault<'_>,
+    account: AccountId,
+    upgraded: &mut Upgraded,
+) -> Result<(), OpenError> {
+    let Some(row) = CredentialRow::read(tx, vault.project, account).await? else {
+        return Ok(());
+    };
+    if row.opened(vault).is_ok() {
+        return Err(tampered());
+    }
+    let Some(before) = unlocked(opened_before(vault, &row))? else {
+        upgraded.locked += 1;
+        return Ok(());
+    };
+    let generation = row.generation.to_string();
+    let (provider, endpoint) = (&before.destination.provider, &before.destination.endpoint);
+    let (sealed, digest) = match &before.text {
+        None => {
+            let bound = destroyed_digest(provider, endpoint);
+            (
+                vault.seal_for(bound, Field::Destroyed, &generation, b""),
+                None,
+            )
+        }
+        Some(text) => {
+            let bound = before.destination.digest();
+            let digest = match credential_in(text)? {
+                Credential::AccessToken(token) => Some(token_digest(&vault.key, &token)),
+                Credential::OAuth(_) => None,
+            };
+            (
+                vault.seal_for(bound, Field::Credential, &generation, text),
+                digest,
+            )
+        }
+    };
+    let sealed_app = before.app.map(|text| {
+        let bound = own_app_digest(provider, endpoint);
+        vault.seal_for(bound, Field::App, &row.lineage.to_string(), &text)
+    });
+    tx.execute(
+        "update credentials set sealed = $3, sealed_app = $4, token_digest = $5
+         where project = $1 and account = $2",
+        [
+            vault.project.into(),
+            account.into(),
+            sealed.into(),
+            sealed_app.into(),
+            digest.into(),
+        ],
+    )
+    .await?;
+    upgraded.credentials += 1;
+    Ok(())
+}
+
+type Text = zeroize::Zeroizing<Vec<u8>>;
+
+/// A credential of the form before, opened.
+struct Before {
+    destination: Destination,
+    /// None of one that was destroyed.
+    text: Option<Text>,
+    /// The customer's own app.
+    app: Option<Text>,
+}
+
+fn opened_before(vault: &Vault<'_>, row: &CredentialRow) -> Result<Before> {
+    let endpoint: Endpoint =
+        serde_json::from_str(&row.endpoint).map_err(|_| super::elsewhere("credential"))?;
+    let mut before = Before {
+        destination: Destination {
+            provider: row.provider.clone(),
+            endpoint,
+            client: Client::None,
+        },
+        text: None,
+        app: None,
+    };
+    if row.is_destroyed() {
+        return Ok(before);
+    }
+    let generation = row.generation.to_string();
+    before.text = Some(vault.open(Field::Credential, &generation, &row.sealed)?);
+    if let Some(sealed) = &row.sealed_app {
+        let text = vault.open(Field::App, &row.lineage.to_string(), sealed)?;
+        let app: OAuthApp = app_in(&text)?;
+        before.destination.client = Client::of_own_app(&app);
+        before.app = Some(text);
+    } else if let Some(id) = &row.profile {
+        before.destination.client = Client::Profile {
+            id: id.clone(),
+            client_id: row.client_id.clone().unwrap_or_default(),
+        };
+    }
+    Ok(before)
+}
+
+async fn sign_keys(
+    tx: &mut Tx,
+    vault: &Vault<'_>,
+    upgraded: &mut Upgraded,
+) -> Result<(), OpenError> {
+    let rows: Vec<KeyRow> = tx
+        .fetch(
+            concat!(
+                "select ",
+                key_columns!(),
+                " from api_keys where project = $1 order by id"
+            ),
+            [vault.project.into()],
+        )
+        .await?;
+    for row in rows {
+        if row.mac.is_some() {
+            return Err(tampered());
+        }
+        tx.execute(
+            "update api_keys set mac = $2 where id = $1",
+            [row.id.as_str().into(), mac(&vault.key, &row).into()],
+        )
+        .await?;
+        upgraded.keys += 1;
+    }
+    Ok(())
+}
+
+/// None of what does not open; it was locked before, and stays so.
+fn unlocked<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == Kind::CredentialLocked => {
+            tracing::error!(%error, "a secret is locked; it is left as it is");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
