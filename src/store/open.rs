@@ -177,9 +177,9 @@ fn migrations() -> Migrator {
             include_str!("migrations/0008_bound_secrets.sql"),
         ),
         migration(
-            11,
+            9,
             "connect_browsers",
-            include_str!("migrations/0011_connect_browsers.sql"),
+            include_str!("migrations/0009_connect_browsers.sql"),
         ),
     ]);
     // Whoever migrates holds a lock of ours already.
