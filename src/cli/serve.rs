@@ -34,13 +34,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let app = App::build(&config, ring.clone(), Clock::system(), Chance::system()).await?;
         let hangup = signal(SignalKind::hangup())?;
         let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));
-        let metrics_port = app.metrics_port();
-        tracing::info!(
-            port = app.port(),
-            metrics_port,
-            max_connections,
-            "listening"
-        );
+        tracing::info!(max_connections, "connections limited");
+        if let Some(port) = app.metrics_port() {
+            tracing::info!(port, "metrics served apart");
+        }
+        tracing::info!(port = app.port(), "listening");
         app.run(shutdown_signal()).await?;
         hangups.abort();
         tracing::info!("stopped");

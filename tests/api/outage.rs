@@ -271,9 +271,12 @@ async fn reads_go_on_whatever_a_new_connection_is_refused_with() {
         assert_eq!(stale(&reply), Some("store_unavailable"), "{state}");
         assert_eq!(reply.expect(200), before, "{state}");
         let bearer = format!("Bearer {}", world.key);
-        let path = format!("/accounts/{account}/walks");
+        let path = format!("/accounts/{account}");
         let headers = [("authorization", bearer.as_str())];
-        let write = world.send(Method::POST, &path, &headers, None).await;
+        let label = json!({"label": state});
+        let write = world
+            .send(Method::PATCH, &path, &headers, Some(&label))
+            .await;
         write.refused(503, "store_unavailable");
         relay.lead_to(Some(world.remote().database.address()), Open::End);
         is_ready_as(&world, &json!({"status": "ok"})).await;

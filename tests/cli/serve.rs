@@ -326,6 +326,8 @@ async fn metrics_may_be_served_apart_from_everything_else() {
     let mut command = bench.command(&[&["serve"][..], &CONFIG].concat());
     command.env("ROLECALL_SERVER__METRICS_LISTEN", "127.0.0.1:0");
     let mut running = Running::of(command.spawn().unwrap());
+    let apart = running.err_line_with("metrics served apart").await;
+    let apart: Value = serde_json::from_str(&apart).unwrap();
     let line = running.err_line_with("listening").await;
     let line: Value = serde_json::from_str(&line).unwrap();
     let get = async |port: &Value, path: &str| {
@@ -333,7 +335,7 @@ async fn metrics_may_be_served_apart_from_everything_else() {
         let reply = client().get(url).send().await.unwrap();
         (reply.status().as_u16(), reply.text().await.unwrap())
     };
-    let (api, apart) = (&line["port"], &line["metrics_port"]);
+    let (api, apart) = (&line["port"], &apart["port"]);
     assert_eq!(get(api, "/metrics").await.0, 404);
     assert_eq!(get(api, "/health/live").await.0, 200);
     let (status, page) = get(apart, "/metrics").await;
@@ -424,9 +426,10 @@ async fn the_limit_of_open_files_is_raised_and_connections_stay_below_it() {
         if is_few {
             running.err_line_with("few open files allowed").await;
         }
-        let line = running.err_line_with("listening").await;
+        let line = running.err_line_with("connections limited").await;
         let line: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["max_connections"], files - 512);
+        running.err_line_with("listening").await;
         running.terminate().await;
     }
 }

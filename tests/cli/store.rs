@@ -37,9 +37,10 @@ async fn an_installation_moves_to_postgresql_and_its_keys_go_on() {
     run(&copy).await.expect(1).says(&["must be empty"]);
 
     let text = std::fs::read_to_string(bench.path("rolecall.toml")).unwrap();
+    let journal = bench.path("journal");
     bench.write(
         "rolecall.toml",
-        &format!("{text}\n[store]\nurl = {url:?}\n"),
+        &format!("{text}\n[store]\nurl = {url:?}\njournal = {journal:?}\n"),
     );
     let (served, base) = bench.serve().await;
     let reply = client()

@@ -194,12 +194,29 @@ mod tests {
         for kind in [
             Kind::Internal,
             Kind::CredentialLocked,
-            Kind::StoreUnavailable,
             Kind::BaseUrlNotAllowed,
             Kind::InvalidBody,
         ] {
             let error = Error::new(kind, "");
             assert_eq!(problem(&error, &Around::default()), Problem::Internal);
+        }
+        // That the store is away passes by itself.
+        let away = Error::new(Kind::StoreUnavailable, "");
+        assert_eq!(problem(&away, &Around::default()), Problem::Unavailable);
+    }
+
+    #[test]
+    fn no_word_of_a_provider_is_a_fault_of_ours() {
+        let around = Around::default();
+        for word in [
+            "",
+            "server_error",
+            "interaction_required",
+            "<script>",
+            "invalid_scope",
+        ] {
+            let status = turned_back(word, &around).status();
+            assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{word}");
         }
     }
 }
