@@ -429,6 +429,10 @@ impl Gateway {
         self.check_may_sign_in(session).await?;
         self.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+        // The secret goes to this endpoint before anything is known of whom the sign-in brought.
+        if let Some(account) = self.account_again(session).await? {
+            self.check_place(&account, provider, &endpoint).await?;
+        }
         let app = OAuthApp {
             client_id,
             client_secret,

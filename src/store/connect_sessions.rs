@@ -349,7 +349,7 @@ impl Store {
         let profile = new.profile.map(|id| id.to_string());
         let bound = authorization_digest(
             profile.as_deref(),
-            new.connect_session.map(signed).transpose()?,
+            new.connect_session.map(column_of).transpose()?,
             new.browser_digest.as_ref().map(<[u8; 32]>::as_slice),
         );
         let mut tx = self.db.begin().await?;
@@ -494,7 +494,8 @@ impl Store {
     }
 }
 
-fn signed(number: u64) -> Result<i64> {
+/// A session's number as its column has it.
+fn column_of(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(Error::internal)
 }
 

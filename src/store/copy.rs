@@ -129,7 +129,7 @@ impl Store {
 
     /// Whether a process that serves this database gave a sign of life of late. Of a SQLite file
     /// the claim has told already.
-    async fn is_served(&self, tx: &mut Tx) -> Result<bool> {
+    pub(super) async fn is_served(&self, tx: &mut Tx) -> Result<bool> {
         if !self.is_shared() {
             return Ok(false);
         }

@@ -7,7 +7,9 @@
 //! * **Nothing secret or personal lies open.** Credentials, names, e-mail addresses and all that
 //!   a walk brought are sealed in here, under the project's data key and bound to their row
 //!   ([`crate::crypto`]); callers pass and get plain values. What does not open answers
-//!   [`Kind::CredentialLocked`] and is left as it is, never overwritten and never deleted.
+//!   [`Kind::CredentialLocked`] and is left as it is, never overwritten and never deleted. A secret
+//!   that is sent is bound to its destination as well (`destinations`), and an API key's row is
+//!   signed (`key_macs`).
 //! * **Whole or not at all.** Each method that writes is one transaction; on return it survives
 //!   a power cut. A finished walk, its directory and the account's new state are one of them
 //!   ([`Store::commit_walk`]).

@@ -20,7 +20,6 @@ use super::{
     key_macs::{KeyRow, key_columns, mac},
     open::{Format, KeyChecks, known_answer_of, prove_keys},
     project_in,
-    replicas::DEAD_AFTER,
     secrets::{app_in, credential_in},
     word_in,
 };
@@ -71,7 +70,7 @@ impl Store {
         if prove_keys(&ring, &checks)? == Format::Bound {
             return Ok(());
         }
-        if self.is_shared() && self.is_any_alive(&mut tx).await? {
+        if self.is_served(&mut tx).await? {
             return Err(OpenError::Served);
         }
         let projects: Vec<(String, String, Vec<u8>)> = tx
@@ -108,18 +107,6 @@ impl Store {
             "database upgraded: secrets are bound to their destinations, keys are signed"
         );
         Ok(())
-    }
-
-    async fn is_any_alive(&self, tx: &mut Tx) -> Result<bool> {
-        let now = tx.now(&self.clock).await?;
-        let alive_after = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
-        let alive: Option<(String,)> = tx
-            .fetch_one(
-                "select id from replicas where seen_at >= $1 limit 1",
-                [alive_after.into()],
-            )
-            .await?;
-        Ok(alive.is_some())
     }
 
     async fn upgrade_project(

@@ -4,10 +4,18 @@
 use std::{io::ErrorKind, net::TcpListener};
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::{
+    error::Kind,
+    gateway::connect::{DEFAULT_LIFE, NewConnectSession},
+    model::{
+        access::Scope,
+        account::{AccountKind, Endpoint},
+        connect::ConnectDetails,
+    },
+};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{Plan, World};
 
 /// A host of the intruder's.
 struct Trap(TcpListener);
@@ -283,4 +291,48 @@ async fn where_nobody_can_tell_the_revocation_is_unknown_and_not_shared() {
     let path = format!("/accounts/{account}?revoke=true");
     let removed = world.call(Method::DELETE, &path, None).await.expect(200);
     assert_eq!(removed["revocation"], "unknown");
+}
+
+/// Which account a connect session is to link again lies open beside the draft.
+#[tokio::test]
+async fn a_draft_becomes_no_credential_of_another_destination() {
+    let world = World::new().await;
+    let elsewhere = World::with(Plan {
+        seed: 7,
+        users: 12,
+        ..Plan::default()
+    })
+    .await;
+    let mut body = world.account_body(&elsewhere.admin_token());
+    body["base_url"] = json!(elsewhere.simulator.announcement().api_base);
+    let other = world.call(Method::POST, "/accounts", Some(&body)).await;
+    let other = other.expect(201)["id"].as_str().unwrap().to_owned();
+
+    let gateway = &world.gateway;
+    let caller = gateway.authenticate(&world.key).await.unwrap();
+    let new = NewConnectSession {
+        provider: Some("smartsheet".to_owned()),
+        profile: None,
+        account: None,
+        kind: AccountKind::Test,
+        is_multiple: false,
+        origin_owner_id: "customer-1".to_owned(),
+        details: ConnectDetails {
+            origin_owner_name: "Customer One".to_owned(),
+            ..ConnectDetails::default()
+        },
+        expires_in: DEFAULT_LIFE,
+    };
+    let invited = gateway.create_connect_session(&caller, new).await.unwrap();
+    let endpoint = Endpoint::BaseUrl(world.simulator.announcement().api_base.clone());
+    let token = world.admin_token().into();
+    let review = gateway.bring_token(&invited.session, endpoint, token).await;
+    let review = review.unwrap();
+    world
+        .rewrite(&format!("update connect_sessions set account = '{other}'"))
+        .await;
+    let session = gateway.connect_session(&invited.token).await.unwrap();
+    let refused = gateway.save(&session, review.draft).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::OrganisationMismatch);
+    assert_eq!(world.walk(&other).await["state"], "sealed");
 }

@@ -534,3 +534,21 @@ async fn a_line_names_key_and_account_probes_are_quiet_and_floods_are_one_line()
     assert!((1..=10).contains(&floods.len()), "{}", floods.len());
     assert_eq!(floods[0]["key"], named);
 }
+
+#[tokio::test]
+async fn emptied_known_answers_stop_every_command_and_change_nothing() {
+    let office = Office::new().await;
+    office.tamper("delete from key_checks").await;
+    let before = office.bench.files();
+    for arguments in [
+        &["serve"][..],
+        &["projects", "create", "beta"],
+        &["keys", "list", "--project", "acme"],
+        &["audit", "verify"],
+        &["backup", "copy.db"],
+    ] {
+        let refused = office.run(arguments).await.expect(78);
+        refused.says(&["key_checks", "Nothing was changed"]);
+    }
+    assert!(office.bench.files() == before);
+}
