@@ -269,9 +269,14 @@ async fn a_stop_does_not_wait_for_connections_that_are_held() {
                 let mut stream = connected(&world).await;
                 let head = format!(
                     "POST /connect_sessions HTTP/1.1\r\nhost: x\r\n{key}\
-                     content-type: application/json\r\n{body}\r\n"
-                );
+                     content-type: application/json\r\n{body}expect: 100-continue\r\n\r\n"
+                )
+                .replacen("expect: 100-continue\r\ntransfer", "transfer", 1);
                 stream.write_all(head.as_bytes()).await.unwrap();
+                // So the request is under way.
+                let mut go_on = [0; 25];
+                stream.read_exact(&mut go_on).await.unwrap();
+                assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
                 open.push(stream);
             }
         }
