@@ -206,9 +206,7 @@ impl From<OpenError> for Failure {
             OpenError::WrongKeys { .. }
             | OpenError::KeyChecks { .. }
             | OpenError::Url
-            | OpenError::PoolMode => {
-                Self::Config(error.to_string())
-            }
+            | OpenError::PoolMode => Self::Config(error.to_string()),
             _ => Self::Other(error.to_string()),
         }
     }

@@ -326,13 +326,15 @@ async fn a_draft_becomes_no_credential_of_another_destination() {
     let invited = gateway.create_connect_session(&caller, new).await.unwrap();
     let endpoint = Endpoint::BaseUrl(world.simulator.announcement().api_base.clone());
     let token = world.admin_token().into();
-    let review = gateway.bring_token(&invited.session, endpoint, token).await;
-    let review = review.unwrap();
+    let browser = gateway.new_browser();
+    let review = gateway.bring_token(&invited.session, &browser, endpoint, token);
+    let review = review.await.unwrap();
     world
         .rewrite(&format!("update connect_sessions set account = '{other}'"))
         .await;
     let session = gateway.connect_session(&invited.token).await.unwrap();
-    let refused = gateway.save(&session, review.draft).await.unwrap_err();
+    let refused = gateway.save(&session, &browser, review.draft).await;
+    let refused = refused.unwrap_err();
     assert_eq!(refused.kind(), Kind::OrganisationMismatch);
     assert_eq!(world.walk(&other).await["state"], "sealed");
 }

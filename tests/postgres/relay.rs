@@ -1,7 +1,7 @@
 //! Stands before a PostgreSQL server, and can be led elsewhere or cut.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
