@@ -23,8 +23,15 @@ use crate::{
 
 const ROLECALL: &str = env!("CARGO_BIN_EXE_rolecall");
 
-/// Requests are counted by key as ever; the most that can be set is enough for a measurement.
-const QUOTA: (&str, &str) = ("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "1000000");
+/// Requests are counted as ever, by key and by project; the most that can be set is enough for a
+/// measurement.
+const QUOTAS: [(&str, &str); 2] = [
+    ("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "1000000"),
+    (
+        "ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_PROJECT",
+        "10000000",
+    ),
+];
 
 /// How long a start or a walk may take at the very most.
 const NEVER: Duration = Duration::from_secs(120);
@@ -94,7 +101,7 @@ impl House {
             .env("ROLECALL_SERVER__LISTEN", self.address.to_string())
             .env("ROLECALL_SERVER__WORKERS", "1")
             .env("ROLECALL_SERVER__LAME_DUCK_SECONDS", "0")
-            .env(QUOTA.0, QUOTA.1)
+            .envs(QUOTAS)
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
             .env("ROLECALL_LOG__LEVEL", "info")

@@ -309,7 +309,7 @@ impl Gateway {
             meta: &serde_json::to_vec(&meta).map_err(Error::internal)?,
             expires_at,
         };
-        self.store_of(&new.project)
+        self.store_of(new.project)
             .insert_authorization(&new, now)
             .await?;
         Ok(SignIn {

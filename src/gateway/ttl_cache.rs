@@ -440,6 +440,7 @@ pub fn store_down() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     type Numbers = TtlCache<u8, u8>;
 
@@ -461,9 +462,14 @@ mod tests {
         Ok(value)
     }
 
+    /// Has so much of the paused time pass.
+    async fn pass(time: Duration) {
+        Clock::system().sleep(time).await;
+    }
+
     /// A store that answers after this long.
     async fn slow(answers_in: Duration, value: Option<u8>) -> Result<Option<u8>> {
-        tokio::time::sleep(answers_in).await;
+        pass(answers_in).await;
         Ok(value)
     }
 
@@ -493,7 +499,7 @@ mod tests {
             // A request every 20 ms, beside each other: the store is asked by some of them.
             let mut requests = tokio::task::JoinSet::new();
             for _ in 0..1_000 {
-                tokio::time::sleep(at(20)).await;
+                pass(at(20)).await;
                 let cache = Numbers::clone(&cache);
                 requests.spawn(async move {
                     let now = began.elapsed();
@@ -526,7 +532,7 @@ mod tests {
                 slow(at(400), Some(7)).await
             });
             assert_eq!(unwrap(found.await), (7, false));
-            tokio::time::sleep(at(10)).await;
+            pass(at(10)).await;
         }
         // One at 500 ms, and each next one once the value is 500 ms old again.
         let asked = asked.load(Ordering::SeqCst);
@@ -664,7 +670,7 @@ mod tests {
         cache.get(1, at(0), || read(Some(7))).await.unwrap();
         let late = cache.get(1, at(1_000), || slow(at(7_000), None)).await;
         assert_eq!(unwrap(late), (7, false));
-        tokio::time::sleep(at(7_000)).await;
+        pass(at(7_000)).await;
         let gone = cache.get(1, at(8_200), || read(None)).await;
         assert!(gone.unwrap().is_none());
     }

@@ -2,8 +2,15 @@
 //! process whose date is set back. At full size only, since it needs what Debian's packages
 //! `postgresql`, `pgbouncer` and `faketime` have; where one is missing the test fails and says so.
 
-use std::{fs, net::TcpStream, path::Path, time::Duration};
+use std::{
+    fs,
+    net::TcpStream,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use rolecall::clock::Clock;
 use serde_json::{Value, json};
@@ -126,6 +133,63 @@ async fn a_failover_costs_no_reads_and_writes_are_back_in_seconds() {
     println!("crash: writes are back after {took:?}");
     assert!(took < WRITES_BACK, "{took:?}");
     is_ready_as(&house, json!({"status": "ok"})).await;
+    served.end().await;
+}
+
+/// A neighbor that asks for lists without end, on a database that is 400 ms away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_is_refused_in_seconds_on_a_slow_store_beside_a_noisy_project() {
+    const REFUSED_WITHIN: Duration = Duration::from_secs(6);
+    if !is_full() {
+        return;
+    }
+    let servers = Servers::new();
+    let cluster = Cluster::new(&servers, "slow");
+    let relay = Relay::to(cluster.address());
+    let house = House::on(Some(url_at(relay.address())), 0, 100, 10, 1).await;
+    let noisy = house.with_project("noisy").await;
+    let mut served = house.serve();
+    house.up(&mut served).await;
+    let account = link(&house).await;
+    let revoked = house.cli(&["keys", "create", "--project", "one", "--json"]);
+    let revoked = serde_json::from_str::<Value>(&revoked.await).unwrap();
+    let [id, key] = ["id", "api_key"].map(|field| revoked[field].as_str().unwrap().to_owned());
+    let is_taken = async || {
+        let reply = house.ask_with(&key, "/connectors/meta").await;
+        reply.expect("the process answers").status == 200
+    };
+    assert!(is_taken().await);
+
+    relay.delay(Duration::from_millis(400));
+    let is_over = AtomicBool::new(false);
+    let burst = async {
+        while !is_over.load(Ordering::Relaxed) {
+            let lists = (0..48).map(|_| noisy.ask(Method::GET, "/accounts", None, None));
+            join_all(lists).await;
+        }
+    };
+    let revocation = async {
+        let clock = Clock::system();
+        house.cli(&["keys", "revoke", &id]).await;
+        let revoked_at = clock.monotonic();
+        while is_taken().await {
+            let taken_for = clock.monotonic() - revoked_at;
+            assert!(
+                taken_for < REFUSED_WITHIN,
+                "still taken after {taken_for:?}"
+            );
+            assert_eq!(read(&house, &account).await.status, 200);
+        }
+        println!(
+            "refused {:?} after it was revoked",
+            clock.monotonic() - revoked_at
+        );
+        for _ in 0..1000 {
+            assert!(!is_taken().await);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(burst, revocation);
     served.end().await;
 }
 
