@@ -1,7 +1,7 @@
 //! The server below the routes: listeners, worker threads, and the limits of connections.
 //!
-//! It is put together from actix's parts as `HttpServer` does it, but for the
-//! [stream](super::connection) that every connection is read and written through (ADR 20).
+//! It is put together from actix's parts as `HttpServer` does it. The difference is the stream that every
+//! connection is read and written through: `LimitedStream` (ADR 20).
 
 use std::{fmt, io, net::TcpListener, time::Duration};
 
