@@ -160,14 +160,38 @@ impl<'a> Cluster<'a> {
 
     /// Has it refuse writes from now on, in open sessions too.
     pub fn set_read_only(&self) {
-        for statement in [
-            "alter system set default_transaction_read_only = on",
-            "select pg_reload_conf()",
-        ] {
-            let url = self.url();
-            self.servers
-                .run("psql", &["-X", "-q", "-d", &url, "-c", statement]);
-        }
+        self.execute("alter system set default_transaction_read_only = on");
+        self.execute("select pg_reload_conf()");
+    }
+
+    /// Makes a role that must prove its password; the url it connects with.
+    pub fn role_with_password(&self, role: &str, password: &str) -> String {
+        self.execute(&format!("create role {role} superuser login"));
+        self.set_password(role, password);
+        let file = format!("{}/pg_hba.conf", self.name);
+        let others = fs::read_to_string(self.servers.path(&file)).unwrap();
+        let rule = format!("host all {role} 127.0.0.1/32 scram-sha-256\n{others}");
+        self.servers.write(&file, &rule);
+        self.execute("select pg_reload_conf()");
+        let address = self.address();
+        format!("postgres://{role}:{password}@{address}/postgres?sslmode=disable")
+    }
+
+    pub fn set_password(&self, role: &str, password: &str) {
+        self.execute(&format!("alter role {role} password '{password}'"));
+    }
+
+    /// Ends every open connection of this role.
+    pub fn end_sessions(&self, role: &str) {
+        self.execute(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'"
+        ));
+    }
+
+    fn execute(&self, statement: &str) {
+        let url = self.url();
+        self.servers
+            .run("psql", &["-X", "-q", "-d", &url, "-c", statement]);
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -174,6 +174,30 @@ impl House {
         Served { child }
     }
 
+    /// Starts `rolecall serve` where it may have so many files open.
+    pub fn serve_with_files(&self, files: u32) -> Served {
+        let rolecall = self.command();
+        let script = format!("ulimit -n {files} && exec \"$0\" serve");
+        let mut command = Command::new("sh");
+        let environment = rolecall.as_std().get_envs();
+        command
+            .args(["-c", &script, ROLECALL])
+            .env_clear()
+            .envs(environment.filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.path("log")).unwrap())
+            .kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        Served { child }
+    }
+
+    /// Where the process listens.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the processes logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Stores and dates that misbehave: a real failover of PostgreSQL, a real PgBouncer, and a real
-//! process whose date is set back. At full size only, since it needs what Debian's packages
+//! Stores, clients and dates that misbehave: a real failover of PostgreSQL, a slow one, one that refuses
+//! the login, a real PgBouncer, held connections, and a real process whose date is set back. At full size only, since it needs what Debian's packages
 //! `postgresql`, `pgbouncer` and `faketime` have; where one is missing the test fails and says so.
 
 use std::{
@@ -13,7 +13,9 @@ use std::{
 use futures_util::future::join_all;
 use reqwest::Method;
 use rolecall::clock::Clock;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     cluster::{Cluster, PgBouncer, Servers, url_at},
@@ -190,6 +192,93 @@ async fn a_revoked_key_is_refused_in_seconds_on_a_slow_store_beside_a_noisy_proj
         is_over.store(true, Ordering::Relaxed);
     };
     tokio::join!(burst, revocation);
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_database_password_costs_no_reads() {
+    if !is_full() {
+        return;
+    }
+    let servers = Servers::new();
+    let cluster = Cluster::new(&servers, "locked");
+    let url = cluster.role_with_password("rolecall", "first");
+    let house = House::on(Some(url), 0, 100, 10, 1).await;
+    let mut served = house.serve();
+    house.up(&mut served).await;
+    let account = link(&house).await;
+    assert!(walks(&house, &account).await);
+
+    cluster.set_password("rolecall", "second");
+    cluster.end_sessions("rolecall");
+    let unreachable = json!({"status": "degraded", "store": "unreachable"});
+    is_ready_as(&house, unreachable).await;
+    for _ in 0..100 {
+        assert_eq!(read(&house, &account).await.status, 200);
+    }
+    cluster.set_password("rolecall", "first");
+    let took = walks_are_back(&house, &account).await;
+    println!("rotated password: writes are back after {took:?}");
+    assert!(took < WRITES_BACK, "{took:?}");
+    is_ready_as(&house, json!({"status": "ok"})).await;
+    served.end().await;
+}
+
+/// More clients than the process may have files open, none of which has a key or sends its body.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_connections_at_the_limit_of_files_cost_no_reads() {
+    const FILES: u32 = 1024;
+    const HELD: usize = 1118;
+    if !is_full() {
+        return;
+    }
+    // The clients are in this process, which needs more files than the server has.
+    let mut own = getrlimit(Resource::Nofile);
+    own.current = own.maximum;
+    setrlimit(Resource::Nofile, own).unwrap();
+    let house = House::new(100, 10, 1).await;
+    let mut served = house.serve_with_files(FILES);
+    let account = house.linked(&mut served).await;
+    let hold = || async {
+        let address = ("127.0.0.1", house.port());
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = "POST /accounts HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let clock = Clock::system();
+    let began_at = clock.monotonic();
+    let is_over = AtomicBool::new(false);
+    let held = async {
+        let held = tokio::time::timeout(NEVER, join_all((0..HELD).map(|_| hold()))).await;
+        is_over.store(true, Ordering::Relaxed);
+        held.expect("each connection ends")
+    };
+    let reads = async {
+        let mut reads = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            assert_eq!(read(&house, &account).await.status, 200);
+            reads += 1;
+        }
+        reads
+    };
+    let (held, reads) = tokio::join!(held, reads);
+    let answered = held
+        .iter()
+        .filter(|answer| {
+            answer
+                .as_ref()
+                .is_ok_and(|all| all.starts_with(b"HTTP/1.1 401"))
+        })
+        .count();
+    println!(
+        "{answered} of {HELD} held connections were answered and ended within {:?}, beside {reads} reads",
+        clock.monotonic() - began_at
+    );
+    assert_eq!(answered, HELD);
+    assert_eq!(read(&house, &account).await.status, 200);
     served.end().await;
 }
 
