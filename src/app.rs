@@ -272,7 +272,7 @@ impl App {
     }
 }
 
-/// Whoever had it may be about to end.
+/// The process that had it may be about to end.
 async fn take_journal(gateway: &Gateway, clock: &Clock) -> Result<(), JournalFault> {
     match gateway.require_journal() {
         Err(JournalFault::InUse { .. }) => {

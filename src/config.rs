@@ -299,7 +299,7 @@ impl Config {
         Err(Faults(faults))
     }
 
-    /// What works and is hardly meant, each in a sentence.
+    /// Settings that work and are probably a mistake, each in a sentence.
     pub fn warnings(&self) -> Vec<String> {
         let address = self.server.address();
         let mut warnings = Vec::new();

@@ -336,17 +336,22 @@ where
         };
         lookups.insert(key.clone(), lookup.clone());
         drop(lookups);
-        let (inner, key, read) = (Arc::clone(self), key.clone(), read());
-        let generation = lookup.generation;
+        let read = read();
+        // Captured by the task: taken off the list even if `read` panics, or the task is dropped before
+        // it ran at all.
+        let in_flight = InFlight {
+            inner: Arc::clone(self),
+            key: key.clone(),
+            generation: lookup.generation,
+        };
         tokio::spawn(async move {
-            // Taken off the list even if `read` panics.
-            let _in_flight = InFlight {
-                inner: &inner,
-                key: &key,
-                generation,
-            };
             let outcome = read.await.map(|value| value.map(Arc::new));
-            inner.record(&key, generation, now, &outcome);
+            let InFlight {
+                inner,
+                key,
+                generation,
+            } = &in_flight;
+            inner.record(key, *generation, now, &outcome);
             ends.send_replace(Some(outcome));
         });
         lookup
@@ -407,26 +412,26 @@ where
 }
 
 /// A look-up that has not ended.
-struct InFlight<'a, K, V>
+struct InFlight<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    inner: &'a Inner<K, V>,
-    key: &'a K,
+    inner: Arc<Inner<K, V>>,
+    key: K,
     generation: u64,
 }
 
-impl<K, V> Drop for InFlight<'_, K, V>
+impl<K, V> Drop for InFlight<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     fn drop(&mut self) {
         let mut lookups = self.inner.lookups();
-        let lookup = lookups.get(self.key);
+        let lookup = lookups.get(&self.key);
         if lookup.is_some_and(|lookup| lookup.generation == self.generation) {
-            lookups.remove(self.key);
+            lookups.remove(&self.key);
         }
     }
 }
@@ -684,6 +689,29 @@ mod tests {
         let store = async { answer.send(8).unwrap() };
         let (first, second, ()) = tokio::join!(first, second, store);
         assert_eq!((unwrap(first).0, unwrap(second).0), (8, 8));
+    }
+
+    /// A worker's runtime ends with its thread, and with it the look-ups that it has just begun.
+    #[test]
+    fn a_lookup_whose_runtime_ended_is_not_waited_for() {
+        let cache = cache();
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
+        let worker = runtime();
+        worker.block_on(async {
+            cache.get(1, at(0), || read(Some(7))).await.unwrap();
+            // Young enough to be answered at once, so that the look-up has not run yet.
+            let answered = cache.get(1, at(600), || read(Some(8))).await;
+            assert_eq!(unwrap(answered).0, 7);
+        });
+        drop(worker);
+        let other = runtime();
+        let next = other.block_on(cache.get(1, at(900), || read(Some(9))));
+        assert_eq!(unwrap(next), (9, false));
     }
 
     #[tokio::test]

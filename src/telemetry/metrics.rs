@@ -172,7 +172,7 @@ const WALKS_HELD: Metric = gauge(
 
 const OLDEST_DIRECTORY: Metric = gauge(
     "rolecall_oldest_directory_age_seconds",
-    "How long ago the oldest directory that is served was last found to be true; 0 if there is none, NaN while the store does not answer",
+    "Age of the oldest directory that is served, by when the provider was last found to agree with it; 0 if there is none, NaN while the store does not answer",
 );
 
 const KEY_RING_TROUBLE: Metric = gauge(
