@@ -220,11 +220,18 @@ impl Store {
         }
         let former = former.and_then(|(sealed,)| sealed);
         let former = former.map(|sealed| draft_in(&vault, &sealed)).transpose()?;
-        tx.execute(
+        // A browser that drops what it never brought leaves no row: it can be made up at will.
+        let put = if sealed.is_some() {
             "insert into connect_browsers (session, project, browser_digest, draft, sealed_draft)
              values ($1, $2, $3, $4, $5)
              on conflict (session, browser_digest)
-             do update set draft = excluded.draft, sealed_draft = excluded.sealed_draft",
+             do update set draft = excluded.draft, sealed_draft = excluded.sealed_draft"
+        } else {
+            "update connect_browsers set draft = $4, sealed_draft = $5
+             where session = $1 and project = $2 and browser_digest = $3"
+        };
+        tx.execute(
+            put,
             [
                 session.number.into(),
                 (&session.project).into(),

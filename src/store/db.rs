@@ -466,6 +466,20 @@ impl Tx {
         Ok(row.is_some())
     }
 
+    /// Makes another change of this project's keys wait until the transaction has ended; false if there
+    /// is no such project. Those who only refer to the project go on: they may hold its audit log, which
+    /// this transaction will want.
+    pub(super) async fn lock_keys(&mut self, project: &ProjectId) -> Result<bool> {
+        let sql = match &self.inner {
+            Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
+            Backend::Postgres(_) => {
+                "select id from projects where id = $1 and deleted_at is null for no key update"
+            }
+        };
+        let row: Option<(String,)> = self.fetch_one(sql, [project.into()]).await?;
+        Ok(row.is_some())
+    }
+
     /// For a transaction that can as well be tried again later.
     pub(super) async fn wait_for_locks_briefly(&mut self) -> Result<()> {
         match &self.inner {

@@ -255,7 +255,7 @@ impl Store {
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let mut tx = self.db.begin().await?;
         // Of two keys that are made at once, the second one counts the first.
-        if !tx.lock_project(&key.project).await? {
+        if !tx.lock_keys(&key.project).await? {
             return Err(no_such_project());
         }
         let live: Option<(i64,)> = tx
@@ -473,7 +473,7 @@ impl Store {
     ) -> Result<Option<(ApiKey, Vec<ApiKey>)>> {
         let mut tx = self.db.begin().await?;
         // Whoever makes a key with one of these waits, and then finds it revoked.
-        if with_created && !tx.lock_project(project).await? {
+        if with_created && !tx.lock_keys(project).await? {
             return Ok(None);
         }
         let Some(data_key) = self.data_key_in(&mut tx, project).await? else {

@@ -674,6 +674,9 @@ async fn a_draft_belongs_to_the_browser_that_proved_it() {
     assert_eq!(decide(&mut other, "save").await, "/connect/review");
     decide(&mut other, "cancel").await;
     assert!(world.accounts().await.is_empty());
+    // Nor does it leave a row: with the link alone, any number of them could be made.
+    let rows = "select count(*) from connect_browsers";
+    assert_eq!(world.number(rows).await, 1);
     assert_eq!(owner.get("/connect/review").await.input("draft"), draft);
 
     // What it brings itself is its own.
