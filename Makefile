@@ -43,7 +43,7 @@ fuzz: ## The API document against Spectral's rules, and a demo against the docum
 hub: ## Every page of the hub in Chromium, with axe (needs chromium, node, npm and a network; SHOTS=DIR: leave screenshots)
 	tests/hub/run
 
-soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (needs a JDK and Debian's postgresql, pgbouncer and faketime; ROLECALL_SOAK_SEED=n: one seed)
+soak: ## Every proof at full size, and Smartsheet's own SDKs against the simulator (needs a JDK and Debian's postgresql, pgbouncer, faketime, nginx and prometheus; ROLECALL_SOAK_SEED=n: one seed)
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test soak -- --nocapture --test-threads 1
 	ROLECALL_SOAK=1 cargo test --locked --profile release-fast --test api -- --test-threads 1 truth::every_persona token_replies::no_field
 	simulator/sdk/run

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::world::{HANG, Plan, Replica, Reply, World};
 
-/// How long a change may take to be seen by another process.
-const SOON: Duration = Duration::from_secs(1);
+/// How long a change may take to be seen by another process: a second if the database answers at once,
+/// five if it takes its time, as one does that serves every test of this file.
+const SOON: Duration = Duration::from_secs(5);
 
 struct Pair {
     /// The first of the two, and all that they share.
@@ -78,7 +79,7 @@ fn total(reply: &Reply) -> u64 {
 }
 
 #[tokio::test]
-async fn each_serves_what_the_other_sealed_within_a_second() {
+async fn each_serves_what_the_other_sealed_seconds_later() {
     let Some(pair) = Pair::new().await else {
         return;
     };
@@ -263,7 +264,7 @@ async fn a_held_walk_is_decided_once_through_either() {
 }
 
 #[tokio::test]
-async fn a_key_that_one_revokes_is_refused_by_the_other_within_a_second() {
+async fn a_key_that_one_revokes_is_refused_by_the_other_seconds_later() {
     let Some(pair) = Pair::new().await else {
         return;
     };

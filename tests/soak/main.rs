@@ -16,6 +16,7 @@
 //! * [`refresh`]: tokens that are good once are refreshed once, and none is lost but in a kill's
 //!   window, or silently.
 //! * [`java`]: the default HTTP client of a JDK loses no call.
+//! * [`deployment`]: a Prometheus, an nginx and another project beside a process.
 //! * [`stores`]: PostgreSQL fails over, PgBouncer pools transactions, and the date is set back.
 //! * [`judge`]: what was served against what was true; [`world`]: what they run in.
 
@@ -27,6 +28,7 @@
 
 mod cluster;
 mod crowd;
+mod deployment;
 mod export;
 mod faults;
 mod java;
