@@ -157,6 +157,34 @@ fn push_one_of(sql: &mut String, args: &mut Vec<Arg>, column: &str, values: &[im
     args.extend(values.iter().map(|value| value.as_ref().into()));
 }
 
+/// Adds the filters on columns. Gives those on the status, which no column has; None if no account can
+/// pass.
+fn push_filters<'a>(
+    sql: &mut String,
+    args: &mut Vec<Arg>,
+    filters: &'a [OneOf],
+) -> Option<Vec<&'a Vec<String>>> {
+    let mut statuses = Vec::new();
+    for OneOf { field, values } in filters {
+        let column = match field {
+            AccountField::Id => "a.id",
+            AccountField::Provider => "a.provider",
+            AccountField::OriginOwnerId => "a.origin_owner_id",
+            AccountField::Status => {
+                statuses.push(values);
+                continue;
+            }
+        };
+        // No stored text has a NUL, and PostgreSQL takes none (22021).
+        let values: Vec<_> = values.iter().filter(|text| !text.contains('\0')).collect();
+        if values.is_empty() {
+            return None;
+        }
+        push_one_of(sql, args, column, &values);
+    }
+    Some(statuses)
+}
+
 /// The one list of an account's columns, as [`AccountRow`] reads them.
 macro_rules! select_accounts {
     ($which:literal) => {
@@ -303,23 +331,41 @@ impl Store {
         filters: &[OneOf],
         page: OffsetPage,
     ) -> Result<Vec<Account>> {
-        let ids = self.page_of_account_ids(project, filters, page).await?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut sql = String::from(select_accounts!("where a.project = $1"));
-        let mut args = vec![project.into()];
-        push_one_of(&mut sql, &mut args, "a.id", &ids);
-        sql.push_str(" order by a.created_at, a.id");
+        let mut args: Vec<Arg> = vec![project.into()];
+        let Some(statuses) = push_filters(&mut sql, &mut args, filters) else {
+            return Ok(Vec::new());
+        };
+        if statuses.is_empty() {
+            let next = args.len() + 1;
+            sql.push_str(&format!(
+                " order by a.created_at, a.id limit ${next} offset ${}",
+                next + 1
+            ));
+            args.extend([page.limit.into(), page.offset.into()]);
+        } else {
+            // No column has the status, so the page is cut from the accounts that have one of these.
+            let ids = self.ids_by_status(project, filters, &statuses).await?;
+            let [offset, limit] =
+                [page.offset, page.limit].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+            let ids: Vec<_> = ids.into_iter().skip(offset).take(limit).collect();
+            if ids.is_empty() {
+                return Ok(Vec::new());
+            }
+            push_one_of(&mut sql, &mut args, "a.id", &ids);
+            sql.push_str(" order by a.created_at, a.id");
+        }
         let rows = self.db.fetch_any(sql, args).await?;
         self.opened(project, rows).await
     }
 
-    async fn page_of_account_ids(
+    /// The ids of a project's accounts that pass these filters and have one of the statuses in each of
+    /// `statuses`, in the order of their pages.
+    async fn ids_by_status(
         &self,
         project: &ProjectId,
         filters: &[OneOf],
-        page: OffsetPage,
+        statuses: &[&Vec<String>],
     ) -> Result<Vec<String>> {
         let mut sql = String::from(
             "select a.id, a.status, a.status_reasons, c.kind, c.state, c.is_doubtful, c.state_since,
@@ -330,49 +376,21 @@ impl Store {
              where a.project = $1",
         );
         let mut args: Vec<Arg> = vec![project.into()];
-        let mut statuses = Vec::new();
-        for OneOf { field, values } in filters {
-            let column = match field {
-                AccountField::Id => "a.id",
-                AccountField::Provider => "a.provider",
-                AccountField::OriginOwnerId => "a.origin_owner_id",
-                // No column: it follows from several.
-                AccountField::Status => {
-                    statuses.push(values);
-                    continue;
-                }
-            };
-            // No stored text has a NUL, and PostgreSQL takes none (22021).
-            let values: Vec<_> = values.iter().filter(|text| !text.contains('\0')).collect();
-            if values.is_empty() {
-                return Ok(Vec::new());
-            }
-            push_one_of(&mut sql, &mut args, column, &values);
+        if push_filters(&mut sql, &mut args, filters).is_none() {
+            return Ok(Vec::new());
         }
         sql.push_str(" order by a.created_at, a.id");
-        if statuses.is_empty() {
-            let next = args.len() + 1;
-            sql.push_str(&format!(" limit ${next} offset ${}", next + 1));
-            args.extend([page.limit.into(), page.offset.into()]);
-        }
         let rows: Vec<StandingRow> = self.db.fetch_any(sql, args).await?;
-        if statuses.is_empty() {
-            return Ok(rows.into_iter().map(|row| row.0).collect());
-        }
         let mut ids = Vec::new();
         for row in rows {
             let id = row.0.clone();
             let status = standing_in(row)?.status;
-            if statuses
-                .iter()
-                .all(|one| one.iter().any(|value| value == status.as_str()))
-            {
+            let has_one = |one: &&Vec<String>| one.iter().any(|value| value == status.as_str());
+            if statuses.iter().all(has_one) {
                 ids.push(id);
             }
         }
-        let [offset, limit] =
-            [page.offset, page.limit].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(ids.into_iter().skip(offset).take(limit).collect())
+        Ok(ids)
     }
 
     /// Accounts of one project, opened.
