@@ -466,6 +466,11 @@ impl Case<'_> {
         if self.told.users.contains(id) {
             return;
         }
+        // A list that ends early, with totals to match, can hide a person whom no walk has seen. A
+        // group that names them is then all that is known, and it makes them an external member.
+        if former.is_none() && !self.is_honest && !person.is_user {
+            return;
+        }
         let is_explained = |field: &str| {
             let reason = person.reasons.get(field).map(String::as_str);
             // What could be seen before may be unknown now, but not forbidden: that is a walk to

@@ -121,7 +121,7 @@ impl House {
             )
             .env("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "0")
             .env("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_PROJECT", "0")
-            .env("ROLECALL_SERVER__MAX_KEYS_PER_PROJECT", "1000000")
+            .env("ROLECALL_SERVER__MAX_KEYS_PER_PROJECT", "100000")
             .env("ROLECALL_SERVER__LAME_DUCK_SECONDS", "0")
             .env("ROLECALL_PROVIDER__RATE_LIMIT", self.rate_limit.to_string())
             .env("ROLECALL_PROVIDER__LOOPBACK_BASE_URLS", "true")
