@@ -19,10 +19,10 @@ use crate::{
     connectors,
     crypto::{Chance, LiveRing},
     error::Error,
-    gateway::{Gateway, Settings, SharedBudgets, trial},
+    gateway::{Gateway, Settings, SharedBudgets, linking::verify},
     http::{
         self,
-        hub::look::Look,
+        hub::theme::Look,
         server::{Builder, Limits},
     },
     outbound::{self, Outbound, Shares},
@@ -106,16 +106,16 @@ pub async fn gateway(
 /// budget counts its few calls.
 ///
 /// # Errors
-/// As [`trial::examine`]; `internal` where no call can be set up.
+/// As [`verify::examine`]; `internal` where no call can be set up.
 pub async fn examine(
     config: &Config,
     clock: Clock,
     chance: &Chance,
-    candidate: trial::Candidate,
-) -> Result<trial::Findings, Error> {
+    candidate: verify::Candidate,
+) -> Result<verify::Findings, Error> {
     let outbound = outbound(config, clock, chance, None).map_err(Error::internal)?;
     let settings = Settings::from(config);
-    trial::examine(&outbound, connectors::registry(), &settings, candidate).await
+    verify::examine(&outbound, connectors::registry(), &settings, candidate).await
 }
 
 fn outbound(
@@ -255,7 +255,7 @@ impl App {
                     }
                     http::mount(config, &document, &metrics, &look);
                 })
-                .wrap(from_fn(http::answer::finish))
+                .wrap(from_fn(http::middleware::finish))
         };
         let mut server = Builder::new(&self.limits, clock).listen("api", self.listener, app)?;
         if let Some(listener) = self.metrics {
@@ -264,7 +264,7 @@ impl App {
                 ActixApp::new()
                     .app_data(gateway.clone())
                     .configure(|config| http::mount_metrics(config, &document, &counted_in))
-                    .wrap(from_fn(http::answer::finish))
+                    .wrap(from_fn(http::middleware::finish))
             };
             server = server.listen("metrics", listener, app)?;
         }

@@ -20,15 +20,15 @@
 //!
 //! # A read
 //!
-//! [`http::caller`] proves the key, counts the request against its [quota](gateway::quota) and finds
-//! the caller's own account, [`http::query`] reads the parameters strictly, and [`gateway::reading`] answers: which version is in force
+//! [`http::caller`] proves the key, counts the request against its [quota](gateway::auth::rate_limit) and finds
+//! the caller's own account, [`http::query`] reads the parameters strictly, and [`gateway::directory`] answers: which version is in force
 //! ([`Gateway::read`](gateway::Gateway::read)), is it new enough for this caller, does the caller
 //! have it already, and else the page, which is built once per version and query. An account
 //! without a directory makes the read wait for its first walk.
 //!
 //! # A walk
 //!
-//! [`gateway::walk`] sees to it that one walk per account runs at a time and that whoever asks
+//! [`gateway::walks`] sees to it that one walk per account runs at a time and that whoever asks
 //! gets an answer that does not predate the question. The walk opens the credential, reads
 //! through the [`Connector`](connectors::Connector) (who am I, users, groups, members), has
 //! [`directory::assess`] judge what was read against the directory in force and the

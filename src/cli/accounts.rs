@@ -13,9 +13,9 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{
-    ConfigFile, Failure, export, key_ring,
-    keys::project_id,
-    must_be_current, note,
+    ConfigFile, Failure,
+    api_keys::project_id,
+    export, key_ring, must_be_current, note,
     output::{json_line, printable, table},
     progress::{Bar, await_first_walk, watched},
     say, shutdown_signal,
@@ -28,18 +28,18 @@ use crate::{
     config::{Config, Log},
     crypto::Chance,
     gateway::{
-        access::OwnAccount,
         accounts::{Disconnect, Revocation},
-        link::{Described, Link},
-        operator::{InForce, Operator},
+        admin::{InForce, Operator},
+        auth::OwnAccount,
+        linking::{Described, Link},
     },
     http::accounts::{AccountOut, text},
     model::{
-        account::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
+        accounts::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
         id::ProjectId,
         schema::Warning,
         timestamp::{self, shown},
-        walk::{Counts, HeldWalk, Quarantined, Walk, WalkReason, WalkState},
+        walks::{Counts, HeldWalk, Quarantined, Walk, WalkReason, WalkState},
     },
     store::{DirectoryHead, OpenError},
     telemetry,

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     config::Config,
     crypto::{Chance, LiveRing},
-    gateway::trial::{Candidate, Findings},
-    model::account::Endpoint,
+    gateway::linking::verify::{Candidate, Findings},
+    model::accounts::Endpoint,
     store::{Inspection, JournalFault, JournalFolder, OpenError, Store},
 };
 

@@ -20,14 +20,14 @@ use serde_json::json;
 use super::{
     Failure,
     accounts::{Shared, closing, open, open_alone, tell_of_link},
+    api_keys::project_id,
     file::Draft,
-    keys::project_id,
     note,
     output::json_line,
     say,
     token::read_passphrase,
 };
-use crate::gateway::{operator::Operator, transfer::Destination};
+use crate::gateway::{admin::Operator, credentials::transfer::Destination};
 
 /// Few letters are found by trying.
 const SHORTEST: usize = 12;

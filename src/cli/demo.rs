@@ -32,17 +32,19 @@ use crate::{
     error::Kind,
     gateway::{
         Gateway,
-        access::Caller,
-        connect::{LONGEST_LIFE, NewConnectSession},
-        link::{Described, Link},
-        profiles::NewProfile,
+        auth::Caller,
+        connector_profiles::NewProfile,
+        linking::{
+            Described, Link,
+            connect_sessions::{LONGEST_LIFE, NewConnectSession},
+        },
     },
     model::{
-        access::{NewKey, Scope},
-        account::{AccountKind, Endpoint},
-        connect::ConnectDetails,
+        accounts::{AccountKind, Endpoint},
+        api_keys::{NewKey, Scope},
+        connect_sessions::ConnectDetails,
+        connector_profiles::{ActionSet, ClientProof, ProfileChange},
         id::ProjectId,
-        profile::{ActionSet, ClientProof, ProfileChange},
     },
     telemetry,
 };

@@ -22,7 +22,7 @@ use super::{
     note, say,
 };
 use crate::{
-    gateway::operator::{InForce, Operator},
+    gateway::admin::{InForce, Operator},
     model::{
         schema::{GroupEntry, RoleEntry, User},
         timestamp::shown,

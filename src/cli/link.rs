@@ -18,20 +18,22 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     Failure,
     accounts::{Shared, closing, open_alone, tell_of_link},
-    keys::project_id,
+    api_keys::project_id,
+    loopback::{Decision, Listener},
     note,
     pasted::{Pasted, Refused, Step},
-    returned::{Decision, Listener},
 };
 use crate::{
     gateway::{
-        access::OwnAccount,
-        authorize::{GOOD_FOR, SignIn},
-        link::Described,
-        operator::Operator,
+        admin::Operator,
+        auth::OwnAccount,
+        linking::{
+            Described,
+            authorizations::{GOOD_FOR, SignIn},
+        },
     },
     http::accounts::text,
-    model::{account::AccountKind, id::ProjectId},
+    model::{accounts::AccountKind, id::ProjectId},
 };
 
 /// What does this beside a running server.

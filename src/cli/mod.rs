@@ -25,24 +25,24 @@ use crate::{
 };
 
 mod accounts;
-mod audit;
+mod api_keys;
+mod audit_log;
 mod backup;
 mod check;
+mod connector_profiles;
 mod credentials;
 mod demo;
 mod export;
 mod file;
 mod health;
-mod keyring;
-mod keys;
+mod key_ring;
 mod link;
+mod loopback;
 mod openapi;
 mod output;
 mod pasted;
-mod profiles;
 mod progress;
 mod projects;
-mod returned;
 mod revoke_all;
 mod serve;
 mod store;
@@ -67,10 +67,10 @@ enum Command {
     Projects(projects::Command),
     /// Make, list and change connector profiles, the OAuth apps that customers sign in under
     #[command(subcommand)]
-    Profiles(profiles::Command),
+    Profiles(connector_profiles::Command),
     /// Make, list and end API keys
     #[command(subcommand)]
-    Keys(keys::Command),
+    Keys(api_keys::Command),
     /// List, show, link, walk, remove and export linked accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
@@ -83,7 +83,7 @@ enum Command {
     RevokeAll(revoke_all::Arguments),
     /// List what was done and by whom, and verify that the entries are as they were written
     #[command(subcommand)]
-    Audit(audit::Command),
+    Audit(audit_log::Command),
     /// Say whether this installation is in order, and what a token would be worth
     Check(check::Arguments),
     /// Ask the server on this machine whether it is ready
@@ -92,7 +92,7 @@ enum Command {
     Backup(backup::Arguments),
     /// Make, change and look at the key ring that everything stored is sealed with
     #[command(subcommand)]
-    Keyring(keyring::Command),
+    Keyring(key_ring::Command),
     /// Move everything stored to another database
     #[command(subcommand)]
     Store(store::Command),
@@ -119,17 +119,17 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Projects(command) => block_on(projects::run(command)),
-        Command::Profiles(command) => block_on(profiles::run(command)),
-        Command::Keys(command) => block_on(keys::run(command)),
+        Command::Profiles(command) => block_on(connector_profiles::run(command)),
+        Command::Keys(command) => block_on(api_keys::run(command)),
         Command::Accounts(command) => block_on(accounts::run(command)),
         Command::Link(arguments) => block_on(link::run(arguments)),
         Command::Credentials(command) => block_on(credentials::run(command)),
         Command::RevokeAll(arguments) => block_on(revoke_all::run(arguments)),
-        Command::Audit(command) => block_on(audit::run(command)),
+        Command::Audit(command) => block_on(audit_log::run(command)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Health(arguments) => health::run(&arguments),
         Command::Backup(arguments) => block_on(backup::run(arguments)),
-        Command::Keyring(command) => block_on(keyring::run(command)),
+        Command::Keyring(command) => block_on(key_ring::run(command)),
         Command::Store(command) => block_on(store::run(command)),
         Command::Openapi => openapi::run(),
     };

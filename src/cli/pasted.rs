@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
-use super::returned::{Decision, is_code};
+use super::loopback::{Decision, is_code};
 
 /// The characters that surround a URL, or begin each quoted line of a mail.
 const AROUND: [char; 14] = [

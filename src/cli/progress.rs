@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     error::{Error, Kind, Progress},
-    gateway::{Gateway, access::OwnAccount},
-    model::walk::Counts,
+    gateway::{Gateway, auth::OwnAccount},
+    model::walks::Counts,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);

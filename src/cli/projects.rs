@@ -8,16 +8,15 @@ use serde_json::json;
 use super::{
     ConfigFile, Failure,
     accounts::{closing, open as open_operator},
-    key_ring,
-    keys::{no_such_project, open, open_with, project_id},
-    must_be_current,
+    api_keys::{no_such_project, open, open_with, project_id},
+    key_ring, must_be_current,
     output::{json_line, table},
     say,
 };
 use crate::{
     clock::Clock,
     config::Config,
-    model::{audit::Actor, id::ProjectId},
+    model::{audit_log::Actor, id::ProjectId},
     store::HubTargets,
 };
 

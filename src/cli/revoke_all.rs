@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::{
     ConfigFile, Failure,
     accounts::{closing, open, open_alone, revoked},
-    keys::project_id,
+    api_keys::project_id,
     output::{json_line, table},
     say,
 };
 use crate::{
     error::Error,
-    gateway::{accounts::Revocation, breach::Withdrawn, operator::Operator},
+    gateway::{accounts::Revocation, admin::Operator, credentials::revocation::Withdrawn},
     model::id::{AccountId, ProjectId},
 };
 

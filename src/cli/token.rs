@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use crate::{
     http,
-    model::account::{Endpoint, Region},
+    model::accounts::{Endpoint, Region},
 };
 
 /// More than any secret has, and so little that a file given by mistake is not read to its end.

@@ -12,8 +12,8 @@ use url::Url;
 
 use crate::{
     model::{
-        account::Endpoint,
-        connector::Models,
+        accounts::Endpoint,
+        connectors::Models,
         id::RemoteId,
         observed::{Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Origin},
     },

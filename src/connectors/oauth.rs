@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::model::{account::Endpoint, profile::OAuthApp};
+use crate::model::{accounts::Endpoint, connector_profiles::OAuthApp};
 
 /// What the customer is sent to the provider with (RFC 6749, 4.1.1).
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +111,7 @@ impl TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::account::Region;
+    use crate::model::accounts::Region;
 
     #[test]
     fn the_challenge_is_the_one_of_the_standard() {

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
-    model::account::Endpoint,
+    model::accounts::Endpoint,
     outbound::{Answer, CallError, CallErrorKind, Caller, Complaint, Request, TokenKey},
 };
 

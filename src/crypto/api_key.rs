@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::Chance;
 use crate::model::{
-    access::{ApiKey, Label, NewKey},
+    api_keys::{ApiKey, Label, NewKey},
     id::{KeyId, ProjectId},
 };
 

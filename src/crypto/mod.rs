@@ -27,22 +27,22 @@
 
 mod api_key;
 mod chain;
-mod chance;
 mod exposure;
 mod key_ring;
 mod live_ring;
 mod mac;
 mod passphrase;
 mod ring_file;
+mod rng;
 mod seal;
 
 pub use api_key::{ApiKeyText, MalformedKey};
 pub use chain::{ChainKey, Record};
-pub use chance::Chance;
 pub use exposure::Exposure;
 pub use key_ring::{KeyRing, KeyRingError};
 pub use live_ring::LiveRing;
 pub use mac::MacKey;
 pub use passphrase::{PassphraseFault, open_with_passphrase, seal_with_passphrase};
 pub use ring_file::RingFile;
+pub use rng::Chance;
 pub use seal::{DataKey, OpenFault, Place};

@@ -16,18 +16,18 @@ use jiff::Timestamp;
 use crate::model::{
     id::RemoteId,
     schema::{Reason, SeatType, UserField},
-    walk::{Suspect, SuspectKind, SuspectReason, WalkReason},
+    walks::{Suspect, SuspectKind, SuspectReason, WalkReason},
 };
 
 use super::{
     Directory, Evidence, GroupRead, Listing, Lookups, Reading, Resource,
     evidence::{Loss, Missed},
     field_loss::field_losses,
-    pass::Listed,
+    list_scan::Listed,
     record::{Millis, Standing, UserView, Visibility},
     seal::Candidate,
     serve::unified,
-    world::{Decisions, Sources, World},
+    snapshot_builder::{Decisions, Sources, World},
 };
 
 /// In how many walks in a row the same people must be missed before a held walk may go on. They

@@ -7,14 +7,14 @@ use std::{borrow::Cow, collections::HashMap, mem::size_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{id::RemoteId, observed::ObservedRole, schema::GroupWarning, walk::Counts};
+use crate::model::{id::RemoteId, observed::ObservedRole, schema::GroupWarning, walks::Counts};
 
 use super::{
     origin::Pages,
     page::Resource,
     record::{Email, GroupView, Millis, OwnerView, Profile, UserView, Visibility},
+    snapshot_builder::World,
     text::{Arena, Span, size},
-    world::World,
 };
 
 /// The sealed result of a walk: who is in an organisation, at one version. Immutable.

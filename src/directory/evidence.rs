@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{
     id::RemoteId,
-    walk::{SuspectKind, SuspectReason},
+    walks::{SuspectKind, SuspectReason},
 };
 
 use super::{DecodeError, Directory, Resource, codec, record::Millis};

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{id::RemoteId, walk::SuspectKind};
+use crate::model::{id::RemoteId, walks::SuspectKind};
 
 use super::{
     Directory, Resource,
     record::{GroupView, Millis, UserView},
-    world::World,
+    snapshot_builder::World,
 };
 
 /// As many may lose a field at once, however few had it.

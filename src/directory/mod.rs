@@ -16,7 +16,7 @@
 //! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, as who
 //! asks for a part wants it; [`Directory::users`] is for who writes out all of it.
 //!
-//! Read next: `pass` for reading lists, `assess`, `field_loss` and `seal` for the rules, `world` for how a
+//! Read next: `list_scan` for reading lists, `assess`, `field_loss` and `seal` for the rules, `snapshot_builder` for how a
 //! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,
 //! `serve` for how it is shown, `origin` for where it came from.
 
@@ -24,32 +24,32 @@ mod assess;
 mod codec;
 mod columns;
 mod evidence;
+mod fetched;
 mod field_loss;
 mod filter;
+mod list_scan;
 mod origin;
 mod page;
-mod pass;
-mod reading;
 mod record;
 mod seal;
 mod serve;
+mod snapshot_builder;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod text;
-mod world;
 
 pub use assess::{Assessment, Policy, assess, plausible_rows};
 pub use codec::DecodeError;
 pub use columns::Directory;
 pub use evidence::Evidence;
-pub use field_loss::too_many;
-pub use filter::{Filter, Matches};
-pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
-pub use pass::{Listed, ListedPage, Listing, Pass};
-pub use reading::{
+pub use fetched::{
     Answers, GroupAnswer, GroupRead, Lookups, MemberList, Reading, UserAnswer, plan_group_reads,
 };
+pub use field_loss::too_many;
+pub use filter::{Filter, Matches};
+pub use list_scan::{Listed, ListedPage, Listing, Pass};
+pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
 pub use record::Visibility;
 pub use seal::{Candidate, Verdict};

@@ -13,7 +13,7 @@ use crate::model::{
     id::RemoteId,
     observed::ObservedUser,
     schema::UserStatus,
-    walk::{Suspect, SuspectKind, SuspectReason, WalkReason},
+    walks::{Suspect, SuspectKind, SuspectReason, WalkReason},
 };
 
 use super::{
@@ -23,9 +23,9 @@ use super::{
     codec,
     columns::Columns,
     evidence::{Absences, Loss, WALKS_UNTIL_UNLISTED},
-    pass::Listed,
+    list_scan::Listed,
     record::{Millis, Standing},
-    world::{Decisions, World},
+    snapshot_builder::{Decisions, World},
 };
 
 /// What became of a reading. Evidence, where there is some, is to be stored in place of the old.

@@ -1,5 +1,5 @@
 //! Accounts that are linked: list them, change one, disconnect one. How they come to be is in
-//! [`super::link`].
+//! [`super::linking`].
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use utoipa::ToSchema;
 
 use super::{
     Gateway, Settings,
-    access::{Caller, OwnAccount},
-    link::Unproven,
-    live::Live,
+    auth::{Caller, OwnAccount},
+    linking::Unproven,
+    walks::state::Live,
 };
 use crate::{
     error::{Error, Kind, Result},
     model::{
-        account::{
+        accounts::{
             Account, AccountChange, Credential, CredentialState, Endpoint, OffsetPage, OneOf,
         },
-        audit::{Action, Event},
+        audit_log::{Action, Event},
         id::{AccountId, ProjectId},
         observed::Seats,
         schema::{Reason, UserField, Warning},

@@ -5,23 +5,16 @@
 //! a task of its own on the runtime that it was made on, and callers wait for the outcome; a
 //! caller that goes away takes nothing with it.
 //!
-//! * [`access`]: whose key is this, whose account is that.
-//! * [`keys`]: make, look at and end API keys; [`quota`]: how often one may ask.
-//! * [`link`]: what was brought is tried and stored; [`accounts`]: list, change, disconnect.
-//! * [`profiles`]: OAuth apps; [`authorize`]: sign-ins under them;
-//!   [`connect`]: invitations, and what the hub does for whoever has one.
-//! * `audit`: what was done, and by whom.
-//! * [`reading`]: a directory, its pages, its freshness.
-//! * `summary`: a directory as a whole.
-//! * [`walk`]: one walk, who waits for it, and what becomes of it.
-//! * [`schedule`]: walks that nobody asked for; `refresh`: tokens that are good once.
-//! * `measures`: what this process tells of its work in numbers.
-//! * `replica`: this process among others on the same store. [`readiness`]: whether requests
-//!   should be sent here.
-//! * `shares`: the budgets of tokens that other processes call with, too.
-//! * [`watch`]: what the operator changes beside this process: the key ring, projects.
-//! * [`transfer`]: credentials that move between installations; [`breach`]: all of them revoked.
-//! * [`operator`]: what the operator may do, above projects. [`trial`]: a token before it is stored.
+//! * [`auth`]: whose key is this, whose account is that, how often one may ask.
+//! * [`api_keys`], [`accounts`], [`connector_profiles`], `audit_log`: what a project owns.
+//! * [`linking`]: a credential is tried and stored; sign-ins and connect sessions are in it.
+//! * [`credentials`]: refreshed, moved between installations, revoked.
+//! * [`walks`]: one walk, who waits for it, and what becomes of it.
+//! * [`directory`]: a directory, its pages, its freshness.
+//! * [`background`]: loops that nobody asked for. `budgets`: the budgets of tokens that other
+//!   processes call with, too. `metrics`: what this process tells of its work in numbers.
+//! * [`admin`]: what the operator may do, above projects. [`readiness`]: whether requests should be
+//!   sent here.
 
 use std::{
     collections::HashMap,
@@ -42,8 +35,8 @@ use crate::{
     directory::Matches,
     error::{Error, Kind, Result},
     model::{
-        access::ApiKey,
-        connector::ConnectorMeta,
+        api_keys::ApiKey,
+        connectors::ConnectorMeta,
         id::{AccountId, Id, KeyId, ProjectId},
     },
     outbound::Outbound,
@@ -51,41 +44,28 @@ use crate::{
     telemetry::Metrics,
 };
 
-pub mod access;
 pub mod accounts;
-mod audit;
-pub mod authorize;
-pub mod breach;
-pub mod connect;
-pub mod cursor;
-pub mod keys;
-pub mod link;
-mod live;
-mod measures;
-pub mod operator;
-mod page;
-pub mod profiles;
-pub mod quota;
+pub mod admin;
+pub mod api_keys;
+mod audit_log;
+pub mod auth;
+pub mod background;
+mod budgets;
+pub mod connector_profiles;
+pub mod credentials;
+pub mod directory;
+pub mod linking;
+mod metrics;
 pub mod readiness;
-pub mod reading;
-mod refresh;
-mod replica;
-pub mod schedule;
-mod shares;
-mod summary;
-pub mod transfer;
-pub mod trial;
-mod ttl_cache;
-pub mod walk;
-pub mod watch;
+pub mod walks;
 
-use access::Seen;
-use live::{Held, Live};
-use page::{ListKey, Page, PageKey};
-use quota::Quotas;
-use refresh::Refreshes;
-pub use shares::SharedBudgets;
-use ttl_cache::{StoreSilence, TtlCache};
+use auth::Seen;
+use auth::rate_limit::Quotas;
+use auth::ttl_cache::{StoreSilence, TtlCache};
+pub use budgets::SharedBudgets;
+use credentials::refresh::Refreshes;
+use directory::page_cache::{ListKey, Page, PageKey};
+use walks::state::{Held, Live};
 
 /// One part in so many of the memory for pages is for what filters left: four bytes a record, so
 /// that by default forty lists of a hundred thousand stay.
@@ -223,7 +203,7 @@ impl Gateway {
             .build();
         let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
         let project_quotas = Quotas::new(settings.project_rate_limit, clock.clone());
-        let tries = Quotas::new(Some(connect::TRIES), clock.clone());
+        let tries = Quotas::new(Some(linking::connect_sessions::TRIES), clock.clone());
         let proof_without_store = settings.proof_without_store;
         let silence = StoreSilence::default();
         for connector in &connectors {
@@ -361,11 +341,9 @@ impl Gateway {
     }
 
     fn connector(&self, provider: &str) -> Result<Arc<dyn Connector>> {
-        self.0
-            .connectors
-            .get(provider)
-            .cloned()
-            .ok_or_else(|| trial::unknown_provider(self.0.connectors.keys().copied().collect()))
+        self.0.connectors.get(provider).cloned().ok_or_else(|| {
+            linking::verify::unknown_provider(self.0.connectors.keys().copied().collect())
+        })
     }
 
     /// The store, for the requests of this project.

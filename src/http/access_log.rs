@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
 
-use super::answer::Caller;
+use super::middleware::Caller;
 use crate::model::id::KeyId;
 
 /// For how long one line stands for all refusals of a key.

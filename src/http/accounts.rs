@@ -30,17 +30,17 @@ use crate::{
     gateway::{
         Gateway,
         accounts::{Disconnect, Revocation},
-        link::{Described, Link},
+        linking::{Described, Link},
     },
     model::{
-        access::Scope,
-        account::{
+        accounts::{
             Account, AccountChange, AccountField, AccountKind, AccountStatus, CredentialKind,
             CredentialState, CredentialStatus, Endpoint, OffsetPage, OneOf, Region, StatusReason,
         },
+        api_keys::Scope,
         id::AccountId,
         timestamp,
-        walk::HeldWalk,
+        walks::HeldWalk,
     },
 };
 

@@ -18,14 +18,14 @@ use super::{
     caller::{Admin, Allowed, PathKey},
     error::ApiError,
     errors::{IssueKeyErrors, KeyErrors, KeysErrors, UpdateKeyErrors},
-    moment::moment,
     query::{Page, Query},
+    timestamp::moment,
 };
 use crate::{
     error::{Error, Kind, Result},
     gateway::Gateway,
     model::{
-        access::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
+        api_keys::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
         timestamp,
     },
 };

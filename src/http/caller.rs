@@ -13,16 +13,16 @@ use actix_web::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{answer::Noted, error::ApiError, query::Query};
+use super::{error::ApiError, middleware::Noted, query::Query};
 use crate::{
     error::{Error, Kind, Result},
     gateway::{
         Gateway,
-        access::{Caller, OwnAccount},
-        keys::OwnKey,
-        profiles::OwnProfile,
+        api_keys::OwnKey,
+        auth::{Caller, OwnAccount},
+        connector_profiles::OwnProfile,
     },
-    model::access::Scope,
+    model::api_keys::Scope,
 };
 
 /// The scope that a route needs, as a type.

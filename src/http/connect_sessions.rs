@@ -30,11 +30,11 @@ use crate::{
     error::{Error, Kind, Result},
     gateway::{
         Gateway,
-        connect::{DEFAULT_LIFE, LONGEST_LIFE, NewConnectSession},
+        linking::connect_sessions::{DEFAULT_LIFE, LONGEST_LIFE, NewConnectSession},
     },
     model::{
-        account::AccountKind,
-        connect::{ConnectDetails, ConnectSession},
+        accounts::AccountKind,
+        connect_sessions::{ConnectDetails, ConnectSession},
         timestamp,
     },
 };

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    gateway::{Gateway, profiles::NewProfile},
+    gateway::{Gateway, connector_profiles::NewProfile},
     model::{
-        account::{Endpoint, Region},
-        profile::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+        accounts::{Endpoint, Region},
+        connector_profiles::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
         timestamp,
     },
 };

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Result, quoted},
     gateway::Gateway,
-    model::connector::{ConnectorMeta, Models},
+    model::connectors::{ConnectorMeta, Models},
 };
 
 /// The unified API that all of this belongs to, in StackOne's word.

@@ -20,7 +20,7 @@ use utoipa::{
 };
 use utoipa_actix_web::AppExt;
 
-use super::{configure, connectors, errors, quota};
+use super::{configure, connectors, errors, rate_limit};
 use crate::directory::Resource;
 
 #[derive(OpenApi)]
@@ -117,7 +117,7 @@ pub fn document() -> Document {
             }
         }
     }
-    quota::document(&mut document);
+    rate_limit::document(&mut document);
     document
 }
 

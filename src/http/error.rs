@@ -113,7 +113,7 @@ pub struct ProgressBody {
     pub eta_seconds: Option<u64>,
 }
 
-/// An [`Error`] on its way out. `answer` gives it the request's id and the body.
+/// An [`Error`] on its way out. `middleware` gives it the request's id and the body.
 #[derive(Debug)]
 pub struct ApiError(pub Error);
 

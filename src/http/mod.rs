@@ -5,12 +5,12 @@
 //! the same lists, so nothing is served undocumented but the hub's pages, which are for people
 //! ([`hub::routes`] lists them).
 //!
-//! * [`caller`]: who calls and on which account; [`query`], [`body`], [`moment`]: what they ask, read
+//! * [`caller`]: who calls and on which account; [`query`], [`body`], [`timestamp`]: what they ask, read
 //!   strictly.
-//! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`oauth`], [`connectors`],
-//!   [`walks`], [`api_keys`], [`audit`], [`health`]: the routes.
+//! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`authorizations`], [`connectors`],
+//!   [`walks`], [`api_keys`], [`audit_log`], [`health`]: the routes.
 //! * [`hub`]: the pages that a customer links an account on.
-//! * [`error`], [`errors`], [`answer`], [`quota`], `meter`: the error table, its place in the
+//! * [`error`], [`errors`], [`middleware`], [`rate_limit`], `metrics`: the error table, its place in the
 //!   document, and what every answer has in common.
 //! * [`server`], `connection`: listeners, workers and the limits of connections.
 //! * [`document()`]: the OpenAPI document.
@@ -32,9 +32,9 @@ use crate::{
 
 mod access_log;
 pub mod accounts;
-pub mod answer;
 pub mod api_keys;
-pub mod audit;
+pub mod audit_log;
+pub mod authorizations;
 pub mod body;
 pub mod caller;
 mod chunked;
@@ -48,20 +48,20 @@ pub mod errors;
 pub mod health;
 pub mod hub;
 pub mod iam;
-mod meter;
-pub mod moment;
-pub mod oauth;
+mod metrics;
+pub mod middleware;
 pub mod query;
-pub mod quota;
+pub mod rate_limit;
 pub mod routes;
 pub mod server;
+pub mod timestamp;
 pub mod walks;
 
+use self::metrics::Meters;
 use access_log::AccessLog;
 pub use document::document;
 use error::ApiError;
-use hub::look::Look;
-use meter::Meters;
+use hub::theme::Look;
 use routes::RouteTable;
 
 /// Everything that is served, but for the document itself and its pages.
@@ -71,11 +71,11 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
         .configure(accounts::routes)
         .configure(connect_sessions::routes)
         .configure(connector_profiles::routes)
-        .configure(oauth::routes)
+        .configure(authorizations::routes)
         .configure(connectors::routes)
         .configure(walks::routes)
         .configure(api_keys::routes)
-        .configure(audit::routes)
+        .configure(audit_log::routes)
         .configure(health::routes);
 }
 
@@ -85,7 +85,7 @@ fn unified(config: &mut ServiceConfig<'_>) {
 }
 
 /// What is not under a scope of its own: the document, and the answer to any other path.
-/// Requests are counted in `metrics`; the hub's pages look as `look` says.
+/// Requests are counted in `metrics`; the hub's pages look as `theme` says.
 pub fn mount(
     config: &mut web::ServiceConfig,
     document: &Document,

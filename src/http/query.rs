@@ -13,7 +13,7 @@ use utoipa::{
 
 use crate::{
     error::{Error, Kind, Result, quoted},
-    gateway::cursor::ListCursors,
+    gateway::directory::cursor::ListCursors,
 };
 
 /// The longest query string that is read; longer ones are refused.

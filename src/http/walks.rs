@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     gateway::Gateway,
-    model::walk::{Suspect, Walk, WalkState},
+    model::walks::{Suspect, Walk, WalkState},
 };
 
 pub fn routes(config: &mut ServiceConfig<'_>) {

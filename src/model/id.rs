@@ -15,8 +15,8 @@ pub enum Key {}
 /// What a [`ReplicaId`] is the id of.
 pub enum Replica {}
 
-pub type AccountId = Id<super::account::Account>;
-pub type WalkId = Id<super::walk::Walk>;
+pub type AccountId = Id<super::accounts::Account>;
+pub type WalkId = Id<super::walks::Walk>;
 pub type KeyId = Id<Key>;
 /// One run of one process that serves a store.
 pub type ReplicaId = Id<Replica>;

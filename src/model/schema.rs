@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     timestamp,
-    walk::{HeldWalk, Quarantined},
+    walks::{HeldWalk, Quarantined},
 };
 
 /// A word of ours beside the word that the provider used.

@@ -4,14 +4,14 @@
 //! A connector says what to get and reads what comes; everything that goes wrong in between is
 //! dealt with here once, the same for every provider:
 //!
-//! * `lane`: what one access token may still ask, and the pauses that its provider wants;
-//! * `shares`: the same, where other processes call with that token, too;
-//! * `caller`: the way of one call through the others;
-//! * `verdict`: what an answer comes to;
+//! * `token_limiter`: what one access token may still ask, and the pauses that its provider wants;
+//! * `quota_lease`: the same, where other processes call with that token, too;
+//! * `account_client`: the way of one call through the others;
+//! * `classification`: what an answer comes to;
 //! * `breaker` and `retry`: when to leave a provider alone, and when to try again;
 //! * `address`: where a call may go at all;
 //! * `exchange` and `body`: one request and its reply, bounded in time and size;
-//! * `once`: what must not be sent again.
+//! * `non_idempotent`: what must not be sent again.
 //!
 //! What passes a [`Caller`] may be repeated. What may not (redeeming a code or a refresh token) is
 //! sent by [`Outbound::post_once`]: once, on a connection of its own, with none of the retries.
@@ -36,34 +36,34 @@ use url::Url;
 
 use crate::{
     clock::Clock,
-    model::budget::{BudgetName, Quota, SharedBudget},
+    model::budgets::{BudgetName, Quota, SharedBudget},
     telemetry::Metrics,
 };
 
+mod account_client;
 mod address;
 mod body;
 mod breaker;
-mod caller;
+mod classification;
 mod exchange;
-mod lane;
-mod once;
+mod non_idempotent;
+mod quota_lease;
 mod retry;
 mod settings;
-mod shares;
 #[cfg(test)]
 mod tests;
+mod token_limiter;
 mod unicode;
-mod verdict;
 
+pub use account_client::Caller;
 use breaker::Breaker;
-pub use caller::Caller;
-use lane::Lane;
-pub use once::{Once, OnceError};
+pub use classification::{Answer, Complaint, Nature};
+pub use non_idempotent::{Once, OnceError};
+use quota_lease::Source;
+pub use quota_lease::{ShareError, Shares};
 use retry::RetryBudget;
 pub use settings::{BreakerSettings, Caps, RetrySettings, Settings, Timeouts};
-use shares::Source;
-pub use shares::{ShareError, Shares};
-pub use verdict::{Answer, Complaint, Nature};
+use token_limiter::Lane;
 
 /// What a provider call came to, when not to an answer.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::lane::ComeBack;
+use super::token_limiter::ComeBack;
 use crate::clock::Clock;
 
 /// The wait before try `number` (from 2) has this for its first bound, which doubles with each

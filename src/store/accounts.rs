@@ -27,15 +27,15 @@ use crate::{
     crypto::MacKey,
     error::{Error, Result},
     model::{
-        account::{
+        accounts::{
             Account, AccountChange, AccountField, AccountStatus, OffsetPage, OneOf, Standing,
             StatusReason,
         },
-        audit::{Action, Actor, Event},
+        audit_log::{Action, Actor, Event},
+        connector_profiles::ActionSet,
         id::{AccountId, ProjectId},
         observed::Identity,
-        profile::ActionSet,
-        walk::HeldWalk,
+        walks::HeldWalk,
     },
 };
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::budget::{
+    model::budgets::{
         BudgetName, Quota, Settlement, SharedBudget, Slice, SliceAnswer, SliceOrder, Throttling,
         WINDOW, halved, recovered,
     },

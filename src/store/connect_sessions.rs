@@ -20,11 +20,11 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{
-        account::Credential,
-        audit::{Action, Actor, Event, Subject, SubjectKind},
-        connect::{ConnectDetails, ConnectSession},
+        accounts::Credential,
+        audit_log::{Action, Actor, Event, Subject, SubjectKind},
+        connect_sessions::{ConnectDetails, ConnectSession},
+        connector_profiles::{OAuthApp, ProfileId},
         id::{AccountId, ProjectId},
-        profile::{OAuthApp, ProfileId},
     },
 };
 

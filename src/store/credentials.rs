@@ -6,12 +6,12 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
-    Field, Store, Vault, count_in,
+    Field, Store, Vault,
+    connector_profiles::no_such_profile,
+    count_in,
     db::Tx,
     destinations::{Client, Destination, destroyed_digest, own_app_digest},
-    elsewhere, id_in, moment_in, no_such_account,
-    profiles::no_such_profile,
-    project_in,
+    elsewhere, id_in, moment_in, no_such_account, project_in,
     secrets::{app_in, app_out, credential_in, credential_out},
     word, word_in,
 };
@@ -19,11 +19,11 @@ use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
-        account::{
+        accounts::{
             Account, Credential, CredentialKind, CredentialState, CredentialStatus, Endpoint,
         },
+        connector_profiles::{OAuthApp, ProfileId},
         id::{AccountId, ProjectId},
-        profile::{OAuthApp, ProfileId},
     },
 };
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{
-    account::Endpoint,
-    profile::{ClientProof, OAuthApp, ProfileId},
+    accounts::Endpoint,
+    connector_profiles::{ClientProof, OAuthApp, ProfileId},
 };
 
 /// Where a credential may be sent, and with which app.
@@ -152,7 +152,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::model::account::Region;
+    use crate::model::accounts::Region;
 
     fn destination(provider: &str, endpoint: Endpoint, client: Client) -> [u8; 32] {
         Destination {

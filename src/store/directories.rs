@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     model::{
         id::{AccountId, ProjectId, WalkId},
-        walk::{Quarantined, WalkReason, WalkState},
+        walks::{Quarantined, WalkReason, WalkState},
     },
 };
 

@@ -201,7 +201,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        model::account::{Endpoint, Region},
+        model::accounts::{Endpoint, Region},
         store::Client,
     };
 

@@ -18,7 +18,7 @@
 //!   processes on one database.
 //! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `refresh`).
 //! * **What was done is told.** Whoever uses a secret, or changes an account or a key, says so in
-//!   the project's audit log, in the same transaction (`audit`).
+//!   the project's audit log, in the same transaction (`audit_log`).
 //! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
 //!   come back; that another process holds a lock is waited out in here.
 //!
@@ -56,11 +56,12 @@ use crate::{
 };
 
 mod accounts;
-mod audit;
+mod audit_log;
 mod backup;
 mod budgets;
 mod condition;
 mod connect_sessions;
+mod connector_profiles;
 mod copy;
 mod credentials;
 mod db;
@@ -69,14 +70,13 @@ mod directories;
 mod inspect;
 mod journal;
 mod key_macs;
-mod measures;
+mod key_ring;
+mod metrics;
 mod open;
 mod postgres;
-mod profiles;
 mod projects;
 mod refresh;
 mod replicas;
-mod ring;
 mod secrets;
 mod sqlite;
 mod transfer;
@@ -86,24 +86,24 @@ mod workload;
 
 pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
-pub use audit::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
+pub use audit_log::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
 pub use connect_sessions::{
     Authorization, Bringer, Draft, EndedDraft, NewAuthorization, StateFault,
 };
+pub use connector_profiles::ProfileApp;
 pub use copy::{Copied, CopyError};
 pub use credentials::{CountedState, Grant, HeldElsewhere, IssuedTo, StoredCredential};
 pub use destinations::{Client, Destination};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::{Inspection, JournalFault, JournalFolder};
 pub use journal::PendingPair;
-pub use profiles::ProfileApp;
+pub use key_ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
     ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, DOUBT_LASTS, Intent,
     Recovered, RefreshEnd, TAKEN_OVER_AFTER, Wanted,
 };
 pub use replicas::DEAD_AFTER;
-pub use ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use transfer::Parcel;
 pub use walks::{Begun, Committed, Held, Hold, NewDirectory, Retention, WalkCommit};
 

@@ -10,7 +10,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::{audit::empty_head, db::SqliteCode};
+use super::{audit_log::empty_head, db::SqliteCode};
 use crate::{
     clock::Clock,
     crypto::{Chance, DataKey, Exposure, KeyRing, LiveRing, OpenFault, Place},

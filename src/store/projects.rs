@@ -7,15 +7,15 @@ use super::{
     db::{Arg, Tx},
     id_in, json, json_in,
     key_macs::{KeyRow, is_signed, key_columns, mac},
+    key_ring::Wrapping,
     moment_in, no_such_project, project_in,
-    ring::Wrapping,
 };
 use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
-        access::{ApiKey, KeyChange, Label, Scope},
-        audit::{Action, Actor, Event},
+        api_keys::{ApiKey, KeyChange, Label, Scope},
+        audit_log::{Action, Actor, Event},
         id::{KeyId, ProjectId},
         timestamp::shown,
     },

@@ -44,10 +44,10 @@ use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
-        account::{Credential, CredentialState, TokenPair},
-        audit::{Action, Actor, Event},
+        accounts::{Credential, CredentialState, TokenPair},
+        audit_log::{Action, Actor, Event},
+        connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
-        profile::OAuthApp,
     },
 };
 

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         id::WalkId,
-        walk::{WalkReason, WalkState},
+        walks::{WalkReason, WalkState},
     },
 };
 

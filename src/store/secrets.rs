@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, Result},
     model::{
-        account::{Credential, TokenPair},
-        profile::{ClientProof, OAuthApp},
+        accounts::{Credential, TokenPair},
+        connector_profiles::{ClientProof, OAuthApp},
     },
 };
 

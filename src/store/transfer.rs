@@ -14,10 +14,10 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{
-        account::{Credential, CredentialState},
-        audit::{Action, Actor, Event},
+        accounts::{Credential, CredentialState},
+        audit_log::{Action, Actor, Event},
+        connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
-        profile::OAuthApp,
     },
 };
 

@@ -27,10 +27,10 @@ use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
-        account::{Credential, Endpoint},
-        audit::{Action, Actor, Event},
+        accounts::{Credential, Endpoint},
+        audit_log::{Action, Actor, Event},
+        connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
-        profile::OAuthApp,
     },
 };
 

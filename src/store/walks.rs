@@ -16,9 +16,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        audit::{Action, Actor, Event},
+        audit_log::{Action, Actor, Event},
         id::{AccountId, ProjectId, WalkId},
-        walk::{Counts, Walk, WalkReason, WalkState},
+        walks::{Counts, Walk, WalkReason, WalkState},
     },
 };
 

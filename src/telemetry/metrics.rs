@@ -19,8 +19,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use crate::model::{
-    account::AccountStatus,
-    walk::{ListName, WalkReason, WalkState},
+    accounts::AccountStatus,
+    walks::{ListName, WalkReason, WalkState},
 };
 
 /// Where a request went that no route is for.

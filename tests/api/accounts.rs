@@ -207,7 +207,7 @@ async fn no_filter_reaches_into_another_project() {
     let world = World::new().await;
     let theirs = world.link(&world.admin_token()).await;
     let key = world
-        .project("two", &rolecall::model::access::Scope::ALL)
+        .project("two", &rolecall::model::api_keys::Scope::ALL)
         .await;
     let bearer = format!("Bearer {key}");
     for query in [

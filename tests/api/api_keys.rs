@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},

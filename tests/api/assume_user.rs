@@ -1,7 +1,7 @@
 //! Accounts whose token stands for another user of the organisation (Smartsheet's `Assume-User`).
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::{Value, json};
 
 use crate::world::{Reply, World};

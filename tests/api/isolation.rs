@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Method;
-use rolecall::{crypto::ApiKeyText, model::access::Scope};
+use rolecall::{crypto::ApiKeyText, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::{

@@ -8,7 +8,7 @@ mod accounts;
 mod api_keys;
 mod assume_user;
 mod attacks;
-mod audit;
+mod audit_log;
 mod browser;
 mod clients;
 mod connections;
@@ -31,7 +31,7 @@ mod openapi;
 mod outage;
 mod paging;
 mod proxies;
-mod quota;
+mod rate_limit;
 mod raw;
 mod refresh;
 #[path = "../postgres/refusing.rs"]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use rolecall::{clock::Clock, error::Kind, model::access::Scope};
+use rolecall::{clock::Clock, error::Kind, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::{

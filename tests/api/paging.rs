@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::{Value, json};
 
 use crate::world::{Plan, World};

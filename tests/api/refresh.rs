@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 use reqwest::{Method, redirect::Policy};
-use rolecall::gateway::operator::Operator;
+use rolecall::gateway::admin::Operator;
 use serde_json::{Value, json};
 use smartsheet_simulator::OauthClient;
 use sqlx::SqliteConnection;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use reqwest::Method;
-use rolecall::{crypto::ApiKeyText, model::access::Scope};
+use rolecall::{crypto::ApiKeyText, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::world::{HANG, Plan, Replica, Reply, World};

@@ -6,11 +6,11 @@ use std::{io::ErrorKind, net::TcpListener};
 use reqwest::Method;
 use rolecall::{
     error::Kind,
-    gateway::connect::{DEFAULT_LIFE, NewConnectSession},
+    gateway::linking::connect_sessions::{DEFAULT_LIFE, NewConnectSession},
     model::{
-        access::Scope,
-        account::{AccountKind, Endpoint},
-        connect::ConnectDetails,
+        accounts::{AccountKind, Endpoint},
+        api_keys::Scope,
+        connect_sessions::ConnectDetails,
     },
 };
 use serde_json::{Value, json};

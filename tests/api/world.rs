@@ -10,7 +10,7 @@ use rolecall::{
     config::Config,
     crypto::{Chance, KeyRing},
     gateway::Gateway,
-    model::access::{NewKey, Scope},
+    model::api_keys::{NewKey, Scope},
     store::OpenError,
 };
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rolecall::{
     error::Kind,
     http::{self, error::status},
-    model::audit::Action,
+    model::audit_log::Action,
     telemetry::metrics::ALL,
 };
 use serde_json::Value;

@@ -4,8 +4,9 @@
 #![expect(clippy::disallowed_methods, reason = "a test is its own client")]
 
 mod accounts;
+mod api_keys;
 mod arguments;
-mod audit;
+mod audit_log;
 mod backup;
 mod bench;
 mod check;
@@ -14,8 +15,7 @@ mod demo;
 mod export;
 mod health;
 mod image;
-mod keyring;
-mod keys;
+mod key_ring;
 mod link;
 mod office;
 mod projects;

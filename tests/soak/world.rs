@@ -21,7 +21,7 @@ use rolecall::{
     crypto::{Chance, KeyRing},
     gateway::Gateway,
     http,
-    model::access::{NewKey, Scope},
+    model::api_keys::{NewKey, Scope},
     store::OpenError,
 };
 use serde_json::{Value, json};
@@ -351,13 +351,13 @@ fn serve(gateway: Gateway) -> (ServerHandle, String) {
     let document = http::document();
     let metrics = gateway.metrics().clone();
     let brand = Config::with(&[]).unwrap().hub.brand().unwrap();
-    let look = Data::new(http::hub::look::Look::new(&brand));
+    let look = Data::new(http::hub::theme::Look::new(&brand));
     let gateway = Data::new(gateway);
     let server = HttpServer::new(move || {
         ActixApp::new()
             .app_data(gateway.clone())
             .configure(|config| http::mount(config, &document, &metrics, &look))
-            .wrap(from_fn(http::answer::finish))
+            .wrap(from_fn(http::middleware::finish))
     })
     .workers(1)
     .disable_signals()

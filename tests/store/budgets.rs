@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use rolecall::{
     clock::Clock,
-    model::budget::{
+    model::budgets::{
         BudgetName, Quota, Settlement, SharedBudget, Slice, SliceAnswer, SliceOrder, Throttling,
     },
     store::Store,

@@ -5,12 +5,12 @@ use std::{collections::HashSet, future::Future, pin::Pin, slice, time::Duration}
 use rolecall::{
     error::Kind,
     model::{
-        access::{KeyChange, KeyStatus, Label},
-        account::{
+        accounts::{
             Account, AccountChange, AccountStatus, Credential, CredentialState, StatusReason,
         },
-        audit::{Actor, Filter},
-        walk::{Walk, WalkReason, WalkState},
+        api_keys::{KeyChange, KeyStatus, Label},
+        audit_log::{Actor, Filter},
+        walks::{Walk, WalkReason, WalkState},
     },
     store::{
         AccountState, AccountUpdate, Begun, Committed, CountedState, Grant, Held, Hold, Latest,
@@ -20,7 +20,7 @@ use rolecall::{
 use secrecy::SecretString;
 
 use crate::{
-    audit, budgets, credentials, projects,
+    audit_log, budgets, credentials, projects,
     rotation::all_keys_can_be_wrapped_anew,
     world::{EMAIL, NAME, TOKEN, World, credential, credential_of, ends, identity, project, ring},
 };
@@ -135,19 +135,19 @@ pub const ALL: &[(&str, Contract)] = &[
         Box::pin(budgets::after_a_pause_one_goes_first(w))
     }),
     ("what is done is told", |w| {
-        Box::pin(audit::what_is_done_is_told(w))
+        Box::pin(audit_log::what_is_done_is_told(w))
     }),
     ("what is not done is not told", |w| {
-        Box::pin(audit::what_is_not_done_is_not_told(w))
+        Box::pin(audit_log::what_is_not_done_is_not_told(w))
     }),
     ("the audit log is read by pages and filters", |w| {
-        Box::pin(audit::it_is_read_by_pages_and_filters(w))
+        Box::pin(audit_log::it_is_read_by_pages_and_filters(w))
     }),
     ("an audit log of many pages is verified whole", |w| {
-        Box::pin(audit::a_log_of_many_pages_is_verified_whole(w))
+        Box::pin(audit_log::a_log_of_many_pages_is_verified_whole(w))
     }),
     ("many may write the audit log at once", |w| {
-        Box::pin(audit::many_may_write_it_at_once_and_verify_it_meanwhile(w))
+        Box::pin(audit_log::many_may_write_it_at_once_and_verify_it_meanwhile(w))
     }),
     ("writers in a crowd all succeed", |w| {
         Box::pin(writers_in_a_crowd_all_succeed(w))

@@ -2,7 +2,7 @@
 
 use rolecall::{
     crypto::KeyRing,
-    model::audit::Actor,
+    model::audit_log::Actor,
     store::{Copied, CopyError, OpenError, Verified},
 };
 

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use rolecall::{
     error::Kind,
     model::{
-        account::{
+        accounts::{
             Account, AccountChange, AccountKind, Credential, CredentialState, Endpoint, Region,
             TokenPair,
         },
-        audit::Actor,
-        connect::{ConnectDetails, ConnectSession},
+        audit_log::Actor,
+        connect_sessions::{ConnectDetails, ConnectSession},
+        connector_profiles::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
         id::ProjectId,
-        profile::{ActionSet, ClientProof, ConnectorProfile, OAuthApp, ProfileChange},
     },
     store::{
         ASKED_AGAIN_AFTER, AccountUpdate, Bringer, DOUBT_LASTS, Draft, Grant, Intent, IssuedTo,

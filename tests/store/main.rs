@@ -7,7 +7,7 @@
     reason = "in a test, an error that was not expected is a failure"
 )]
 
-mod audit;
+mod audit_log;
 mod budgets;
 mod contract;
 mod copy;

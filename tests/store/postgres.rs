@@ -13,9 +13,9 @@ use rolecall::{
     clock::Clock,
     error::Kind,
     model::{
-        audit::Actor,
+        audit_log::Actor,
         availability::Availability,
-        walk::{Walk, WalkState},
+        walks::{Walk, WalkState},
     },
     store::{Begun, Committed, Inspection, OpenError, Store},
 };

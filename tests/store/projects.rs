@@ -5,9 +5,9 @@ use std::time::Duration;
 use rolecall::{
     error::Kind,
     model::{
-        account::Account,
-        audit::{Action, Actor, Filter},
-        walk::WalkState,
+        accounts::Account,
+        audit_log::{Action, Actor, Filter},
+        walks::WalkState,
     },
     store::{Begun, DeletedProject, Draft, Grant, NewAuthorization, Verified},
 };

@@ -11,7 +11,7 @@ use std::{
 use rolecall::{
     crypto::{KeyRing, LiveRing, RingFile},
     error::Kind,
-    model::audit::{Action, Actor, Filter},
+    model::audit_log::{Action, Actor, Filter},
     store::{FirstKey, Inspection, OpenError, ReloadError, Retirement, Store, Verified},
 };
 use tempfile::TempDir;

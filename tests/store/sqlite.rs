@@ -6,7 +6,7 @@ use rolecall::{
     clock::Clock,
     crypto::{KeyRing, OpenFault},
     error::Kind,
-    model::{account::AccountChange, audit::Actor},
+    model::{accounts::AccountChange, audit_log::Actor},
     store::{AccountUpdate, Grant, Inspection, NewCredential, OpenError, Retirement, Store},
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};

@@ -4,11 +4,11 @@
 use rolecall::{
     error::Kind,
     model::{
-        access::KeyChange,
-        account::{Account, AccountChange, Credential, Endpoint},
-        audit::Actor,
+        accounts::{Account, AccountChange, Credential, Endpoint},
+        api_keys::KeyChange,
+        audit_log::Actor,
+        connector_profiles::{ConnectorProfile, OAuthApp, ProfileChange},
         id::ProjectId,
-        profile::{ConnectorProfile, OAuthApp, ProfileChange},
     },
     store::{
         AccountUpdate, Bringer, Grant, HeldElsewhere, IssuedTo, NewAuthorization, NewCredential,
@@ -381,7 +381,7 @@ async fn a_permitted_change_of_a_profile_seals_anew(world: World) {
     let app: OAuthApp = secret_of("canary-app-secret").await;
     assert_eq!(app.redirect_url, "https://example.org/other");
     let change = ProfileChange {
-        proof: Some(rolecall::model::profile::ClientProof::Hash),
+        proof: Some(rolecall::model::connector_profiles::ClientProof::Hash),
         client_secret: Some("canary-new-secret".into()),
         ..ProfileChange::default()
     };
@@ -406,7 +406,7 @@ async fn an_app_is_used_at_its_own_endpoint_alone(world: World) {
     let (_, profile) = world.linked_by_profile(&own).await;
     let pair = Credential::OAuth(pair(2, &world));
     let mut account = world.new_account(&own);
-    account.endpoint = Endpoint::Region(rolecall::model::account::Region::Us);
+    account.endpoint = Endpoint::Region(rolecall::model::accounts::Region::Us);
     let grant = Grant {
         credential: &pair,
         issued_to: IssuedTo::Profile(profile.id),

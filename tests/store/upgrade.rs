@@ -8,8 +8,8 @@ use rolecall::{
     crypto::{ApiKeyText, KeyRing},
     error::Kind,
     model::{
-        account::Credential,
-        audit::{Action, Actor, Filter},
+        accounts::Credential,
+        audit_log::{Action, Actor, Filter},
         id::{AccountId, ProjectId},
     },
     store::{Inspection, OpenError, RefreshBegun, Store, Verified, Wanted},

@@ -6,7 +6,7 @@ use url::Url;
 use super::wire;
 use crate::{
     connectors::Session,
-    model::account::{Endpoint, Region},
+    model::accounts::{Endpoint, Region},
     outbound::{Answer, CallError, CallErrorKind, Complaint, Nature},
 };
 

@@ -29,8 +29,8 @@ use crate::{
         oauth::{AuthorizeRequest, IssuedTokens, TokenError, TokenRequest},
     },
     model::{
-        account::Endpoint,
-        connector::Models,
+        accounts::Endpoint,
+        connectors::Models,
         id::RemoteId,
         observed::{
             Identity, ObservedGroup, ObservedMember, ObservedRole, ObservedUser, Origin, Seats,

@@ -19,8 +19,8 @@ use crate::{
         AuthorizeRequest, IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
     },
     model::{
-        account::{Endpoint, Region},
-        profile::ClientProof,
+        accounts::{Endpoint, Region},
+        connector_profiles::ClientProof,
     },
     outbound::{Once, OnceError, Outbound},
 };
@@ -152,7 +152,7 @@ fn hash(secret: &SecretString, redeemed: &SecretString) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::profile::OAuthApp;
+    use crate::model::connector_profiles::OAuthApp;
 
     fn app(proof: ClientProof) -> OAuthApp {
         OAuthApp {

@@ -11,7 +11,7 @@ use crate::{
     },
     model::{
         observed::{ObservedGroup, ObservedUser},
-        walk::WalkReason,
+        walks::WalkReason,
     },
 };
 

@@ -18,7 +18,7 @@ use crate::{
     model::{
         observed::ObservedUser,
         schema::Reason,
-        walk::{SuspectReason, WalkReason},
+        walks::{SuspectReason, WalkReason},
     },
 };
 

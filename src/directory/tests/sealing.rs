@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{
     directory::{Directory, Evidence, Policy, Resource, Verdict, assess},
-    model::walk::WalkReason,
+    model::walks::WalkReason,
 };
 
 use super::provider::{Fault, Provider};

@@ -4,11 +4,11 @@ use actix_web::{HttpResponse, get};
 use url::form_urlencoded;
 
 use super::{
-    desk::{Desk, Guest, see},
-    problem::{App, Problem},
+    context::{Desk, Guest, see},
+    error_page::{App, Problem},
     refusal::{Around, Refusal},
 };
-use crate::gateway::authorize::CameBack;
+use crate::gateway::linking::authorizations::CameBack;
 
 /// What the provider sent people back with (RFC 6749, 4.1.2).
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use askama::Template;
 use url::Url;
 
-use super::{look::Look, page::Page, place::Place, sight::Sight, words};
+use super::{field_access::Sight, page::Page, region::Place, theme::Look, words};
 
 #[derive(Template)]
 #[template(path = "done.html")]

@@ -6,32 +6,32 @@
 //! called something is only ever text: no template marks anything as safe.
 //!
 //! * In the order of a customer's way: [`start`], then [`token`], [`own_app`] or the provider's own
-//!   sign-in, [`review`], [`progress`], [`done`]; and [`problem`] for all that can go wrong.
-//! * [`look`]: name, logo, colours, and the files that pages need.
+//!   sign-in, [`review`], [`progress`], [`done`]; and [`error_page`] for all that can go wrong.
+//! * [`theme`]: name, logo, colours, and the files that pages need.
 //! * [`page`]: how a page is sent, and what it may do in a browser.
-//! * [`routes`]: where they are, and who serves each; `desk`: what all of them need; `cookie`,
+//! * [`routes`]: where they are, and who serves each; `context`: what all of them need; `cookie`,
 //!   `form`: what a browser keeps and sends; `refusal`: which problem an error is.
-//! * [`place`], [`sight`], [`words`]: regions, what will be served, and numbers, in a customer's words.
+//! * [`region`], [`field_access`], [`words`]: regions, what will be served, and numbers, in a customer's words.
 
-mod after;
 mod callback;
-mod choose;
+mod context;
 mod cookie;
-mod desk;
 pub mod done;
+pub mod error_page;
+pub mod field_access;
 mod form;
-pub mod look;
+mod link_methods;
 pub mod own_app;
 pub mod page;
-pub mod place;
-pub mod problem;
 pub mod progress;
 mod refusal;
+pub mod region;
+mod result_pages;
 pub mod review;
 pub mod routes;
-pub mod sight;
 pub mod start;
 #[cfg(test)]
 mod tests;
+pub mod theme;
 pub mod token;
 pub mod words;

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use askama::Template;
 
-use super::{look::Look, page::Page, place::Place};
+use super::{page::Page, region::Place, theme::Look};
 
 /// The form for an app of the customer's. The client secret never comes back.
 #[derive(Template)]

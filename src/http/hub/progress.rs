@@ -4,7 +4,7 @@
 use askama::Template;
 use serde::Serialize;
 
-use super::{look::Look, page::Page, words};
+use super::{page::Page, theme::Look, words};
 use crate::error::Progress as Counts;
 
 #[derive(Template)]

@@ -4,10 +4,10 @@ use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 
-use super::problem::{App, Problem};
+use super::error_page::{App, Problem};
 use crate::{
     error::{Error, Kind},
-    gateway::authorize::is_late,
+    gateway::linking::authorizations::is_late,
 };
 
 /// Why there is another page than the one that was asked for.
@@ -136,7 +136,7 @@ impl ResponseError for Refusal {
         self.problem().status()
     }
 
-    /// The bare status; [`super::desk::finish`] makes the page of it.
+    /// The bare status; [`super::context::finish`] makes the page of it.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())
     }

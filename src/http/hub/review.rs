@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{look::Look, page::Page, place::Place, sight::Sight, words};
+use super::{field_access::Sight, page::Page, region::Place, theme::Look, words};
 use crate::model::observed::{Identity, Seats};
 
 #[derive(Template)]

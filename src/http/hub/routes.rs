@@ -9,12 +9,14 @@ use actix_web::{
 };
 
 use super::{
-    after, callback, choose,
+    callback,
+    context::{self, Desk, see},
     cookie::{Kept, is_secret},
-    desk::{self, Desk, see},
-    look::Look,
-    problem::Problem,
+    error_page::Problem,
+    link_methods,
     refusal::Refusal,
+    result_pages,
+    theme::Look,
 };
 use crate::error::Error;
 
@@ -35,19 +37,19 @@ pub const PAGES: [&str; 11] = [
 
 pub fn pages(config: &mut ServiceConfig) {
     let scope = web::scope("/connect")
-        .wrap(from_fn(desk::finish))
-        .service(choose::start_page)
-        .service(choose::begin_sign_in)
-        .service(choose::token_page)
-        .service(choose::bring_token)
-        .service(choose::own_app_page)
-        .service(choose::begin_own_app)
+        .wrap(from_fn(context::finish))
+        .service(link_methods::start_page)
+        .service(link_methods::begin_sign_in)
+        .service(link_methods::token_page)
+        .service(link_methods::bring_token)
+        .service(link_methods::own_app_page)
+        .service(link_methods::begin_own_app)
         .service(callback::came_back)
-        .service(after::review_page)
-        .service(after::decide)
-        .service(after::progress_page)
-        .service(after::progress_json)
-        .service(after::done_page)
+        .service(result_pages::review_page)
+        .service(result_pages::decide)
+        .service(result_pages::progress_page)
+        .service(result_pages::progress_json)
+        .service(result_pages::done_page)
         .service(asset)
         .service(open)
         .default_service(web::to(nothing_here));

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{look::Look, page::Page, place::Place, words};
+use super::{page::Page, region::Place, theme::Look, words};
 
 #[derive(Template)]
 #[template(path = "start.html")]

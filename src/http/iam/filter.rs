@@ -8,8 +8,8 @@ use crate::{
     directory::{Filter, Resource},
     error::Result,
     http::{
-        moment::moment,
         query::{Query, invalid},
+        timestamp::moment,
     },
     model::schema::{SeatType, UserStatus},
 };

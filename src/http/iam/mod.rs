@@ -17,7 +17,7 @@ use crate::{
     error::{Result, quoted},
     gateway::{
         Gateway,
-        reading::{Answer, Coding, Selection, Want},
+        directory::{Answer, Coding, Selection, Want},
     },
 };
 

@@ -8,7 +8,7 @@ use actix_web::{
 
 use crate::{
     error::Result,
-    gateway::reading::{Coding, MaxAge},
+    gateway::directory::{Coding, MaxAge},
     http::query::invalid,
 };
 

@@ -18,8 +18,8 @@ use super::{limits::most_in_a_minute, *};
 use crate::{
     crypto::{Chance, KeyRing},
     gateway::SharedBudgets,
-    model::budget::{Settlement, SliceAnswer, SliceOrder, Throttling},
-    outbound::lane::{ComeBack, Lane, NoTurn, Permit},
+    model::budgets::{Settlement, SliceAnswer, SliceOrder, Throttling},
+    outbound::token_limiter::{ComeBack, Lane, NoTurn, Permit},
     store::Store,
 };
 

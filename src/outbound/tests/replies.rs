@@ -2,7 +2,8 @@
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::{super::once::Once, *};
+use super::*;
+use crate::outbound::non_idempotent::Once;
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
-    model::budget::{Settlement, Slice, SliceAnswer, SliceOrder, Throttling},
-    outbound::lane::{ComeBack, NoTurn},
+    model::budgets::{Settlement, Slice, SliceAnswer, SliceOrder, Throttling},
+    outbound::token_limiter::{ComeBack, NoTurn},
 };
 
 /// Gives these answers one after the other, and notes what it is told.

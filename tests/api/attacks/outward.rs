@@ -1,7 +1,7 @@
 //! Where we can be made to call, and what we can be made to say there.
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::json;
 
 use super::server::{Hostile, header};

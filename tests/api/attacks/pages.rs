@@ -1,7 +1,7 @@
 //! What the hub's pages may be made to show, and where they may be made to lead.
 
 use reqwest::Method;
-use rolecall::{gateway::operator::Operator, store::HubTargets};
+use rolecall::{gateway::admin::Operator, store::HubTargets};
 use serde_json::json;
 
 use super::{server::Hostile, sign_in::parameter};

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::{Value, json};
 
 use super::sign_in::parameter;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use reqwest::Method;
-use rolecall::model::access::Scope;
+use rolecall::model::api_keys::Scope;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{map, wire};
+use crate::connectors::smartsheet::{map, wire};
 use crate::{
     connectors::QuarantinedRow,
     model::{
@@ -538,7 +538,7 @@ fn a_member_without_an_id_spoils_the_group_and_an_odd_field_does_not() {
 
 #[test]
 fn the_catalogue_is_that_of_the_contract() {
-    let catalogue: Vec<_> = super::super::roles::catalogue()
+    let catalogue: Vec<_> = crate::connectors::smartsheet::roles::catalogue()
         .into_iter()
         .map(|role| {
             (

@@ -18,7 +18,7 @@ use crate::{
         smartsheet::Smartsheet,
     },
     model::{
-        account::Endpoint,
+        accounts::Endpoint,
         id::RemoteId,
         observed::Seats,
         schema::{Reason, UserField, Warning},

@@ -1,0 +1,334 @@
+//! `rolecall profiles`: the OAuth apps that a project's customers sign in under. All of it works
+//! beside a running server, which learns of it within a second.
+
+use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser};
+use serde::Serialize;
+
+use super::{
+    ConfigFile, Failure,
+    accounts::{closing, open},
+    api_keys::project_id,
+    output::{json_line, table},
+    say,
+    token::{Place, read_client_secret},
+};
+use crate::{
+    gateway::{admin::Operator, connector_profiles::NewProfile},
+    http::{accounts::text, connector_profiles::ConnectorProfileOut},
+    model::{
+        accounts::Endpoint,
+        connector_profiles::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+    },
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a profile of an app that is registered at the provider
+    Create(CreateArguments),
+    /// List a project's profiles, oldest first; disabled ones too
+    List {
+        /// The project
+        #[arg(long)]
+        project: String,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a profile, with the redirect URL to register at the provider
+    Show(OneProfile),
+    /// Change a profile; its accounts stay linked
+    Update(UpdateArguments),
+    /// Enable a profile: its accounts are served again
+    Enable(OneProfile),
+    /// Disable a profile: its accounts are inactive and nobody links under it
+    Disable(OneProfile),
+}
+
+#[derive(Args)]
+pub struct OneProfile {
+    /// The profile's id
+    profile: String,
+    /// The project that it is of
+    #[arg(long)]
+    project: String,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct CreateArguments {
+    /// The project that the profile is for
+    #[arg(long)]
+    project: String,
+    /// The connector
+    #[arg(long, default_value = "smartsheet")]
+    provider: String,
+    /// The app's client id
+    #[arg(long)]
+    client_id: String,
+    /// Read the app's client secret from standard input
+    // Of the id that a place requires.
+    #[arg(
+        id = "token_stdin",
+        long = "secret-stdin",
+        required = true,
+        requires = "Place"
+    )]
+    secret_stdin: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    fields: Fields,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct UpdateArguments {
+    /// The profile's id
+    profile: String,
+    /// The project that it is of
+    #[arg(long)]
+    project: String,
+    /// Read another client secret of the app from standard input
+    #[arg(long)]
+    secret_stdin: bool,
+    #[command(flatten)]
+    fields: Fields,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What both commands take.
+#[derive(Args)]
+struct Fields {
+    /// What the profile is for, in your words
+    #[arg(long)]
+    label: Option<String>,
+    /// How the app proves itself to the provider: client_secret (the default) or hash
+    #[arg(long, value_parser = proof())]
+    client_auth: Option<ClientProof>,
+    /// What customers are asked to consent to; what reading a directory needs if absent
+    #[arg(long, value_delimiter = ',')]
+    scopes: Option<Vec<String>>,
+    /// As it is registered at the provider; the hub's callback if absent. `rolecall link` listens
+    /// where it leads, such as http://localhost:7433/callback
+    #[arg(long, value_name = "URL")]
+    redirect_url: Option<String>,
+    /// What the profile's accounts serve: users, roles, groups; all if absent
+    #[arg(long, value_delimiter = ',', value_parser = action())]
+    actions: Option<Vec<Action>>,
+}
+
+fn proof() -> impl TypedValueParser<Value = ClientProof> {
+    PossibleValuesParser::new(["client_secret", "hash"]).map(|word| match word.as_str() {
+        "hash" => ClientProof::Hash,
+        _ => ClientProof::ClientSecret,
+    })
+}
+
+fn action() -> impl TypedValueParser<Value = Action> {
+    PossibleValuesParser::new(Action::ALL.map(Action::as_str)).map(|word| {
+        let action = Action::ALL.into_iter().find(|it| it.as_str() == word);
+        action.expect("only these words are possible")
+    })
+}
+
+impl Fields {
+    fn label(&self) -> Result<Option<String>, Failure> {
+        let label = self.label.clone().map(|label| text("--label", label));
+        label.transpose().map_err(Failure::other)
+    }
+
+    fn actions(&self) -> Option<ActionSet> {
+        self.actions.as_deref().and_then(ActionSet::of)
+    }
+}
+
+/// A profile as the API gives it, and whose it is.
+#[derive(Serialize)]
+struct Listed {
+    project: String,
+    #[serde(flatten)]
+    profile: ConnectorProfileOut,
+}
+
+impl From<ConnectorProfile> for Listed {
+    fn from(profile: ConnectorProfile) -> Self {
+        Self {
+            project: profile.project.to_string(),
+            profile: profile.into(),
+        }
+    }
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(arguments) => create(arguments).await,
+        Command::List {
+            project,
+            file,
+            json,
+        } => list(&project, &file, json).await,
+        Command::Show(one) => show(&one).await,
+        Command::Update(arguments) => update(arguments).await,
+        Command::Enable(one) => set_enabled(&one, true).await,
+        Command::Disable(one) => set_enabled(&one, false).await,
+    }
+}
+
+async fn create(arguments: CreateArguments) -> Result<(), Failure> {
+    let project = project_id(&arguments.project)?;
+    let fields = arguments.fields;
+    let new = NewProfile {
+        provider: arguments.provider,
+        label: fields.label()?,
+        client_id: text("--client-id", arguments.client_id).map_err(Failure::other)?,
+        proof: fields.client_auth.unwrap_or_default(),
+        endpoint: arguments.place.endpoint(),
+        actions: fields.actions().unwrap_or(ActionSet::ALL),
+        scopes: fields.scopes,
+        redirect_url: fields.redirect_url,
+        client_secret: read_client_secret()?,
+    };
+    let operator = open(&arguments.file).await?;
+    let made = closing(&operator, async {
+        Ok(operator.create_profile(&project, new).await?)
+    });
+    let profile = made.await?;
+    if arguments.json {
+        return json_line(&Listed::from(profile));
+    }
+    say(format!("Made the connector profile {}.", profile.id))?;
+    say("Register this redirect URL with the app, letter for letter:")?;
+    say(format!("\n    {}\n", profile.redirect_url))
+}
+
+async fn list(project: &str, file: &ConfigFile, is_json: bool) -> Result<(), Failure> {
+    let project = project_id(project)?;
+    let operator = open(file).await?;
+    let profiles = closing(&operator, async { Ok(operator.profiles(&project).await?) }).await?;
+    if is_json {
+        let profiles: Vec<_> = profiles
+            .into_iter()
+            .map(ConnectorProfileOut::from)
+            .collect();
+        return json_line(&serde_json::json!({ "project": project, "profiles": profiles }));
+    }
+    let rows = profiles.into_iter().map(|profile| {
+        [
+            profile.id.to_string(),
+            profile.label.unwrap_or_default(),
+            profile.provider,
+            enabled(profile.is_enabled).to_owned(),
+            profile.client_id,
+            profile.redirect_url,
+        ]
+    });
+    table(
+        [
+            "PROFILE",
+            "LABEL",
+            "PROVIDER",
+            "STATE",
+            "CLIENT ID",
+            "REDIRECT URL",
+        ],
+        rows,
+    )
+}
+
+async fn show(one: &OneProfile) -> Result<(), Failure> {
+    let project = project_id(&one.project)?;
+    let operator = open(&one.file).await?;
+    let found = closing(&operator, async {
+        Ok(operator.profile(&project, &one.profile).await?)
+    });
+    tell(found.await?.profile, one.json)
+}
+
+async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
+    let fields = arguments.fields;
+    let secret = arguments.secret_stdin.then(read_client_secret);
+    let change = ProfileChange {
+        label: fields.label()?.map(Some),
+        client_secret: secret.transpose()?,
+        proof: fields.client_auth,
+        actions: fields.actions(),
+        scopes: fields.scopes,
+        redirect_url: fields.redirect_url,
+        is_enabled: None,
+    };
+    if change.fields().is_empty() {
+        return Err(Failure::other(
+            "nothing is to change; `rolecall profiles update --help` names what can be",
+        ));
+    }
+    let one = OneProfile {
+        profile: arguments.profile,
+        project: arguments.project,
+        file: arguments.file,
+        json: arguments.json,
+    };
+    changed(&one, change).await
+}
+
+async fn set_enabled(one: &OneProfile, is_enabled: bool) -> Result<(), Failure> {
+    let change = ProfileChange {
+        is_enabled: Some(is_enabled),
+        ..ProfileChange::default()
+    };
+    changed(one, change).await
+}
+
+async fn changed(one: &OneProfile, change: ProfileChange) -> Result<(), Failure> {
+    let project = project_id(&one.project)?;
+    let operator = open(&one.file).await?;
+    let work = async |operator: &Operator| {
+        let own = operator.profile(&project, &one.profile).await?;
+        Ok(operator.gateway().update_profile(&own, change).await?)
+    };
+    let profile = closing(&operator, work(&operator)).await?;
+    tell(profile, one.json)
+}
+
+fn tell(profile: ConnectorProfile, is_json: bool) -> Result<(), Failure> {
+    if is_json {
+        return json_line(&Listed::from(profile));
+    }
+    let row = |field: &str, value: String| [field.to_owned(), value];
+    let place = match &profile.endpoint {
+        Endpoint::Region(region) => row("region", region.to_string()),
+        Endpoint::BaseUrl(base) => row("base URL", base.clone()),
+    };
+    table(
+        ["FIELD", "VALUE"],
+        [
+            row("profile", profile.id.to_string()),
+            row("project", profile.project.to_string()),
+            row("provider", profile.provider),
+            row("label", profile.label.unwrap_or_default()),
+            row("state", enabled(profile.is_enabled).to_owned()),
+            place,
+            row("client id", profile.client_id),
+            row("redirect URL", profile.redirect_url),
+            row("scopes", profile.scopes.join(" ")),
+            row("actions", profile.actions.to_string()),
+        ],
+    )
+}
+
+const fn enabled(is_enabled: bool) -> &'static str {
+    if is_enabled { "enabled" } else { "disabled" }
+}

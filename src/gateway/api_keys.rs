@@ -1,0 +1,186 @@
+//! API keys: made, looked at, ended.
+//!
+//! Keys of a project are made by an `admin` key of that project, and `admin` keys by the command
+//! line alone: whoever gets hold of one can be put out for good, since it could not multiply. A key
+//! ends once, and never later than it was to end before: an end that somebody has seen is one
+//! that they may rely on.
+
+use jiff::Timestamp;
+
+use super::{Gateway, auth::Caller};
+use crate::{
+    crypto::ApiKeyText,
+    error::{Error, Kind, Result},
+    model::{
+        api_keys::{ApiKey, KeyChange, NewKey, Scope},
+        audit_log::Actor,
+        id::{KeyId, ProjectId},
+    },
+};
+
+/// A key that was proven to be of the caller's own project, and who asks for it.
+#[derive(Debug, Clone)]
+pub struct OwnKey {
+    pub key: ApiKey,
+    by: Actor,
+}
+
+impl Gateway {
+    /// Makes a key of `project` with any scopes, as the operator may; its text is known to nobody
+    /// else and never again.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn create_key(
+        &self,
+        project: &ProjectId,
+        new: &NewKey,
+    ) -> Result<(ApiKeyText, ApiKey)> {
+        self.make_key(project, new, Actor::Operator).await
+    }
+
+    async fn make_key(
+        &self,
+        project: &ProjectId,
+        new: &NewKey,
+        by: Actor,
+    ) -> Result<(ApiKeyText, ApiKey)> {
+        let now = self.0.clock.now();
+        let (text, mut key) = ApiKeyText::issue(project, new, now, &self.0.chance);
+        key.created_by = match by {
+            Actor::ApiKey(id) => Some(id),
+            Actor::Operator | Actor::ConnectSession(_) | Actor::System => None,
+        };
+        self.store_of(project).insert_key(&key, by).await?;
+        Ok((text, key))
+    }
+
+    /// Makes a key of the caller's own project.
+    ///
+    /// # Errors
+    /// `admin_not_permitted` if it is to have the scope `admin`; `invalid_body` if it would have
+    /// ended by now.
+    pub async fn issue_key(&self, caller: &Caller, new: &NewKey) -> Result<(ApiKeyText, ApiKey)> {
+        if new.scopes.contains(&Scope::Admin) {
+            return Err(Error::new(
+                Kind::AdminNotPermitted,
+                "no API key can be given the scope admin through the API",
+            ));
+        }
+        self.lies_ahead(new.expires_at)?;
+        let by = caller.actor();
+        let made = self.make_key(caller.project(), new, by).await?;
+        tracing::info!(key = %made.1.id, %by, "API key made");
+        Ok(made)
+    }
+
+    /// Keys of the caller's own project, the newest first, from the one made before `before` on.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn keys(
+        &self,
+        caller: &Caller,
+        before: Option<KeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKey>> {
+        self.store_of(caller.project())
+            .keys(caller.project(), before, limit)
+            .await
+    }
+
+    /// The key of the caller's own project with this id, as the store has it now.
+    ///
+    /// # Errors
+    /// `not_found`, the same for an unknown, a malformed and another project's id.
+    pub async fn own_key(&self, caller: &Caller, id: &str) -> Result<OwnKey> {
+        let id: KeyId = id.parse().map_err(|_| no_such_key())?;
+        let key = self.store_of(caller.project()).key(id).await?;
+        let key = key
+            .filter(|key| key.project == *caller.project())
+            .ok_or_else(no_such_key)?;
+        let by = caller.actor();
+        Ok(OwnKey { key, by })
+    }
+
+    /// Changes a key, all of it or nothing.
+    ///
+    /// # Errors
+    /// `invalid_body` if it is to end later than it does, or would have ended by now.
+    pub async fn update_key(&self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
+        self.lies_ahead(change.expires_at)?;
+        if change == KeyChange::default() {
+            return Ok(own.key.clone());
+        }
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move {
+            let OwnKey { key, by } = own;
+            let store = gateway.store_of(&key.project);
+            let updated = store.update_key(&key.project, key.id, &change, by).await;
+            let keys = &gateway.0.keys;
+            match &updated {
+                Ok(Some(updated)) => {
+                    keys.replace(&key.id, updated.clone(), gateway.0.clock.monotonic())
+                }
+                // It may end sooner than what is remembered says.
+                Ok(None) | Err(_) => keys.remove(&key.id),
+            }
+            let updated = updated?.ok_or_else(no_such_key)?;
+            tracing::info!(key = %key.id, %by, "API key changed");
+            Ok(updated)
+        })
+        .await
+    }
+
+    /// Revokes a key, and those that it made if they are meant, too: on return, this process takes
+    /// none of them any more. Gives the key, and those.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn revoke_key(
+        &self,
+        own: &OwnKey,
+        with_created: bool,
+    ) -> Result<(ApiKey, Vec<ApiKey>)> {
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move {
+            let OwnKey { key, by } = own;
+            let now = gateway.0.clock.now();
+            let store = gateway.store_of(&key.project);
+            let revoked = match with_created {
+                true => {
+                    store
+                        .revoke_key_with_created(&key.project, key.id, now, by)
+                        .await
+                }
+                false => {
+                    let revoked = store.revoke_key(&key.project, key.id, now, by).await;
+                    revoked.map(|key| key.map(|key| (key, Vec::new())))
+                }
+            };
+            gateway.0.keys.remove(&key.id);
+            let (revoked, created) = revoked?.ok_or_else(no_such_key)?;
+            for key in &created {
+                gateway.0.keys.remove(&key.id);
+            }
+            tracing::info!(key = %key.id, %by, created = created.len(), "API key revoked");
+            Ok((revoked, created))
+        })
+        .await
+    }
+
+    fn lies_ahead(&self, expires_at: Option<Timestamp>) -> Result<()> {
+        if expires_at.is_none_or(|end| end > self.0.clock.date()) {
+            return Ok(());
+        }
+        Err(
+            Error::new(Kind::InvalidBody, "`expires_at` must lie in the future")
+                .with_hint("To end a key now, revoke it: DELETE /api_keys/{id}."),
+        )
+    }
+}
+
+fn no_such_key() -> Error {
+    Error::new(Kind::NotFound, "there is no such API key")
+        .with_hint("Check the key's id; GET /api_keys lists the keys of this key's project.")
+}

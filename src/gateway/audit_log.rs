@@ -1,0 +1,28 @@
+//! The audit log of a project, for its own keys to look at. What is written to it, and how, is the
+//! store's.
+
+use super::{Gateway, auth::Caller};
+use crate::{
+    error::Result,
+    model::audit_log::{Entry, Filter},
+};
+
+impl Gateway {
+    /// At most `limit` entries of the audit log of the caller's own project, the newest first, from
+    /// the one before `before` on.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn audit_log(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>> {
+        let project = caller.project();
+        self.store_of(project)
+            .audit_log(project, filter, before, limit)
+            .await
+    }
+}

@@ -1,0 +1,188 @@
+//! Whose key is this, and whose account is that: the only two doors to anything of a project.
+
+use std::sync::Arc;
+
+use super::{Gateway, auth::rate_limit::Standings};
+use crate::{
+    crypto::{ApiKeyText, MacKey},
+    error::{Error, Kind, Result},
+    model::{
+        accounts::Account,
+        api_keys::{ApiKey, KeyStatus, Scope},
+        audit_log::Actor,
+        id::{AccountId, ProjectId},
+    },
+    store::{Latest, Store},
+};
+
+pub mod rate_limit;
+pub(super) mod ttl_cache;
+
+/// A proven caller: a valid key, and so its project and scopes.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub key: Arc<ApiKey>,
+    /// Whether the key was taken from the cache because the store did not answer.
+    pub is_store_down: bool,
+}
+
+impl Caller {
+    pub fn project(&self) -> &ProjectId {
+        &self.key.project
+    }
+
+    /// As whom the audit log knows them.
+    pub fn actor(&self) -> Actor {
+        Actor::ApiKey(self.key.id)
+    }
+
+    /// # Errors
+    /// `key_scope_missing`, naming the scope.
+    pub fn require(&self, scope: Scope) -> Result<()> {
+        if self.key.allows(scope) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::KeyScopeMissing,
+            format!("this API key lacks the scope {scope}"),
+        ))
+    }
+}
+
+/// An account that was proven to be of the caller's own project.
+#[derive(Debug, Clone)]
+pub struct OwnAccount {
+    pub account: Arc<Account>,
+    /// What authenticates the cursors of its lists.
+    pub(super) mac_key: MacKey,
+    /// How its directory stood when the store was last asked.
+    pub(super) latest: Latest,
+    pub is_store_down: bool,
+    /// Who asks.
+    pub(super) by: Actor,
+}
+
+/// What the store says of an account, asked for together: a version that another process sealed
+/// is found by the same question as a change of the account.
+pub(super) struct Seen {
+    pub(super) account: Arc<Account>,
+    pub(super) mac_key: MacKey,
+    pub(super) latest: Latest,
+}
+
+impl Gateway {
+    /// Proves an API key. Unknown, malformed, revoked and expired keys get the same answer.
+    ///
+    /// # Errors
+    /// `unauthorized`; `store_unavailable` where this key was never seen and the store is down.
+    pub async fn authenticate(&self, text: &str) -> Result<Caller> {
+        let refused = || {
+            Error::new(
+                Kind::Unauthorized,
+                "there is no valid API key in this request",
+            )
+        };
+        let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
+        let now = self.0.clock.now();
+        let id = presented.id();
+        let cached = self
+            .0
+            .keys
+            .get(id, self.0.clock.monotonic(), || {
+                let store = if self.0.keys.contains(&id) {
+                    self.0.store.for_lookups()
+                } else {
+                    self.0.store.for_unproven()
+                };
+                async move { store.key(id).await }
+            })
+            .await?
+            .ok_or_else(refused)?;
+        if presented.matches(&cached.value.digest)
+            && cached.value.status_at(now) == KeyStatus::Active
+        {
+            Ok(Caller {
+                key: cached.value,
+                is_store_down: cached.is_store_down,
+            })
+        } else {
+            Err(refused())
+        }
+    }
+
+    /// Counts a request of this caller.
+    pub fn spend(&self, caller: &Caller) -> Standings {
+        let key = self.0.quotas.spend(&caller.key.id);
+        let project = match key {
+            Some(key) if key.is_over => None,
+            _ => self.0.project_quotas.spend(caller.project()),
+        };
+        Standings { key, project }
+    }
+
+    /// The caller's own account with this id.
+    ///
+    /// # Errors
+    /// `account_not_found`, the same for an unknown, a malformed and another project's id.
+    pub async fn own_account(&self, caller: &Caller, id: &str) -> Result<OwnAccount> {
+        let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
+        let id: AccountId = id.parse().map_err(|_| not_found())?;
+        let project = caller.project();
+        let cached = self
+            .0
+            .accounts
+            .get((project.clone(), id), self.0.clock.monotonic(), || {
+                let (store, project) = (self.0.store.for_lookups(), project.clone());
+                async move { see(&store, &project, id).await }
+            })
+            .await?;
+        let Some(cached) = cached else {
+            // Another process may have unlinked it.
+            self.drop_from_memory(project, id);
+            return Err(not_found());
+        };
+        let mut latest = cached.value.latest;
+        if cached.is_store_down {
+            // What was remembered of the last walk is no news about it.
+            latest.walk = None;
+        }
+        Ok(OwnAccount {
+            account: Arc::clone(&cached.value.account),
+            mac_key: cached.value.mac_key.clone(),
+            latest,
+            is_store_down: cached.is_store_down || caller.is_store_down,
+            by: caller.actor(),
+        })
+    }
+
+    /// Makes a project.
+    ///
+    /// # Errors
+    /// `invalid_parameter` if it is there already.
+    pub async fn create_project(&self, project: &ProjectId) -> Result<()> {
+        if self
+            .0
+            .store
+            .create_project(project, self.0.clock.now())
+            .await?
+        {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::InvalidParameter,
+            format!("there is a project {project} already"),
+        ))
+    }
+}
+
+pub(super) async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
+    let Some((account, mac_key)) = store.account_with_mac_key(project, id).await? else {
+        return Ok(None);
+    };
+    let latest = store.latest(project, id).await?;
+    Ok(latest.map(|latest| Seen {
+        account: Arc::new(account),
+        mac_key,
+        latest,
+    }))
+}

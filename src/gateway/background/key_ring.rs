@@ -1,0 +1,292 @@
+//! What changes beside this process and no request would notice in time: the key ring, and projects
+//! that the operator deletes.
+//!
+//! * The key file is looked at about once a second. A new ring is taken if the database opens with
+//!   it, and then data keys are wrapped anew, a few at a time, until the active key wraps them all
+//!   ([`Store::rewrap`](crate::store::Store::rewrap)).
+//! * What is known of a deleted project is dropped from memory, and its walks end. Its keys and
+//!   accounts are refused as all is that was revoked elsewhere ([`ttl_cache`](super)).
+
+use std::{collections::HashSet, error::Error as _, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::gateway::Gateway;
+use crate::{
+    clock::since,
+    crypto::{KeyRing, OpenFault},
+    error::{Error, Result},
+    model::{
+        audit_log::Actor,
+        id::{AccountId, ProjectId},
+    },
+    store::FirstKey,
+};
+
+/// How often it is looked: within the second that a deletion may take to be felt.
+const LOOK_EVERY: Duration = Duration::from_millis(800);
+
+/// How often it is looked again at what was found in order, and what is still wrong is said again:
+/// another process may have been on its way to wrap with a former key, or a request to bring back
+/// what was dropped.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
+
+impl Gateway {
+    /// Looks, and looks again, until it is aborted.
+    pub async fn keep_watch(self) {
+        let mut watch = Watch {
+            told: self.0.store.ring(),
+            first: None,
+            locked: Vec::new(),
+            in_order_at: None,
+            deleted_projects: 0,
+            file: Complaint::default(),
+            store: Complaint::default(),
+            date: Complaint::default(),
+            mode: Complaint::default(),
+            gateway: self,
+        };
+        loop {
+            watch.look().await;
+            tokio::select! {
+                () = watch.gateway.0.clock.sleep(LOOK_EVERY) => {}
+                () = watch.gateway.0.look_now.notified() => watch.forget_what_was_said(),
+            }
+        }
+    }
+
+    /// Has all of it looked at now, and what is not as it should be said again.
+    pub fn look_now(&self) {
+        self.0.look_now.notify_one();
+    }
+
+    fn known_accounts(&self) -> Vec<(ProjectId, AccountId)> {
+        let lives = self.0.lives.read().expect("no holder of this lock panics");
+        let lives = lives.values();
+        lives
+            .map(|live| (live.project.clone(), live.account))
+            .collect()
+    }
+}
+
+/// What one look leaves for the next.
+struct Watch {
+    gateway: Gateway,
+    /// The ring that the others were told of.
+    told: KeyRing,
+    /// What was said of the ring's first key and the active one, and of data keys that do not open.
+    first: Option<(FirstKey, String)>,
+    locked: Vec<(ProjectId, OpenFault)>,
+    /// When the data keys were last found to be wrapped as they should; None if they are not.
+    in_order_at: Option<Timestamp>,
+    deleted_projects: u64,
+    file: Complaint,
+    store: Complaint,
+    date: Complaint,
+    /// Of the key file.
+    mode: Complaint,
+}
+
+impl Watch {
+    fn forget_what_was_said(&mut self) {
+        self.first = None;
+        self.locked.clear();
+        self.in_order_at = None;
+        self.file = Complaint::default();
+        self.store = Complaint::default();
+        self.date = Complaint::default();
+        self.mode = Complaint::default();
+    }
+
+    async fn look(&mut self) {
+        let now = self.gateway.0.clock.now();
+        self.look_at_date(now);
+        self.reload(now).await;
+        let is_due = |at| since(now, at) >= LOOK_AGAIN_EVERY;
+        let is_due = self.in_order_at.is_none_or(is_due);
+        let rewrapped = match is_due {
+            true => self.rewrap().await,
+            false => Ok(false),
+        };
+        if let Ok(true) = rewrapped {
+            self.in_order_at = Some(now);
+        }
+        let is_wrong =
+            self.file.said.is_some() || self.mode.said.is_some() || !self.locked.is_empty();
+        self.gateway.0.metrics.key_ring_trouble(is_wrong);
+        let dropped = self.drop_deleted_projects(is_due).await;
+        let fault = rewrapped.and(dropped).err();
+        if let Some(error) = self.store.says(fault.as_ref().map(in_full), now) {
+            tracing::error!(
+                error,
+                "key ring and projects are not looked at in the store"
+            );
+        }
+    }
+
+    fn look_at_date(&mut self, now: Timestamp) {
+        let ahead = since(now, self.gateway.0.clock.date()).as_secs();
+        let fault = (ahead > 1).then(|| "the machine's date was set back".to_owned());
+        if let Some(error) = self.date.says(fault, now) {
+            tracing::warn!(
+                error,
+                ahead_seconds = ahead,
+                "this process goes on by its own clock until it is started again"
+            );
+        }
+    }
+
+    /// Takes a changed ring, and tells the others.
+    async fn reload(&mut self, now: Timestamp) {
+        let store = &self.gateway.0.store;
+        let fault = store.reload_ring().await.err();
+        if let Some(error) = self.file.says(fault.map(|error| error.to_string()), now) {
+            tracing::error!(
+                error,
+                "the key file is not taken; the former ring stays in use"
+            );
+        }
+        let exposure = store.ring_exposure().map(|exposure| exposure.to_string());
+        if let Some(error) = self.mode.says(exposure, now) {
+            tracing::error!(error, "the key file is not for its owner alone");
+        }
+        let ring = store.ring();
+        if ring == self.told {
+            return;
+        }
+        self.in_order_at = None;
+        // Whoever is not told now is told with the next sign of life, or the next look.
+        if store.tell_ring().await.is_ok() {
+            let keys = ring.ids().collect::<Vec<_>>().join(" ");
+            tracing::info!(keys, "key ring read anew");
+            self.told = ring;
+        }
+    }
+
+    /// Wraps anew whatever a former key wraps. True if nothing is left that this process could do.
+    async fn rewrap(&mut self) -> Result<bool> {
+        let mut after = None;
+        let mut locked = Vec::new();
+        loop {
+            let store = &self.gateway.0.store;
+            let turn = store.rewrap(after.as_ref(), Actor::System).await?;
+            if turn.count > 0 {
+                let (key, count, left) = (turn.active.as_str(), turn.count, turn.left);
+                tracing::info!(key, count, left, "data keys wrapped anew");
+            }
+            self.tell_of_first(turn.first, &turn.active);
+            locked.extend(turn.locked);
+            after = turn.next;
+            if after.is_none() {
+                self.tell_of_locked(locked);
+                return Ok(!matches!(turn.first, FirstKey::Awaited { .. }));
+            }
+        }
+    }
+
+    fn tell_of_first(&mut self, first: FirstKey, active: &str) {
+        let found = Some((first, active.to_owned()));
+        if std::mem::replace(&mut self.first, found.clone()) == found {
+            return;
+        }
+        let key = self.told.encrypting_id();
+        match first {
+            FirstKey::Active => tracing::info!(key, "this ring key encrypts"),
+            FirstKey::Awaited { processes } => tracing::warn!(
+                key,
+                active,
+                processes,
+                "the first ring key is not used before these processes have it too"
+            ),
+            FirstKey::Former => tracing::warn!(
+                key,
+                active,
+                "the first ring key was followed by another, which is used"
+            ),
+            FirstKey::Retired => tracing::error!(
+                key,
+                active,
+                "the first ring key was retired; another is used"
+            ),
+        }
+    }
+
+    fn tell_of_locked(&mut self, locked: Vec<(ProjectId, OpenFault)>) {
+        for one in &locked {
+            if !self.locked.contains(one) {
+                let (project, error) = one;
+                tracing::error!(%project, %error, "a data key is locked, and left as it is");
+            }
+        }
+        self.locked = locked;
+    }
+
+    async fn drop_deleted_projects(&mut self, is_due: bool) -> Result<()> {
+        let store = &self.gateway.0.store;
+        let count = store.deleted_project_count().await?;
+        if count == self.deleted_projects && !is_due {
+            return Ok(());
+        }
+        let known = self.gateway.known_accounts();
+        if !known.is_empty() && count > 0 {
+            let deleted: HashSet<_> = store.deleted_projects().await?.into_iter().collect();
+            let keys = &self.gateway.0.keys;
+            keys.remove_where(|key| deleted.contains(&key.project));
+            for of in known.into_iter().filter(|(of, _)| deleted.contains(of)) {
+                self.gateway.0.accounts.remove(&of);
+                self.gateway.drop_from_memory(&of.0, of.1);
+            }
+        }
+        self.deleted_projects = count;
+        Ok(())
+    }
+}
+
+/// Something that is wrong, said once and then now and then.
+#[derive(Default)]
+struct Complaint {
+    said: Option<(String, Timestamp)>,
+}
+
+impl Complaint {
+    /// What is to be said, if it is time; None is that nothing is wrong.
+    fn says(&mut self, fault: Option<String>, now: Timestamp) -> Option<&str> {
+        let Some(fault) = fault else {
+            self.said = None;
+            return None;
+        };
+        match &self.said {
+            Some((said, at)) if *said == fault && since(now, *at) < LOOK_AGAIN_EVERY => None,
+            _ => {
+                let (fault, _) = self.said.insert((fault, now));
+                Some(fault)
+            }
+        }
+    }
+}
+
+/// An error with what is behind it, which names the key that is missing.
+fn in_full(error: &Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_once_and_again_after_a_minute() {
+        let mut complaint = Complaint::default();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let fault = |text: &str| Some(text.to_owned());
+        assert_eq!(complaint.says(fault("torn"), at(0)), Some("torn"));
+        assert_eq!(complaint.says(fault("torn"), at(59)), None);
+        assert_eq!(complaint.says(fault("gone"), at(59)), Some("gone"));
+        assert_eq!(complaint.says(fault("gone"), at(119)), Some("gone"));
+        assert_eq!(complaint.says(None, at(120)), None);
+        assert_eq!(complaint.says(fault("gone"), at(121)), Some("gone"));
+    }
+}

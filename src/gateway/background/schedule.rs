@@ -1,0 +1,85 @@
+//! Walks that nobody asked for: each account's every so often, a few at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::gateway::{Gateway, walks::Join};
+use crate::{error::Result, model::audit_log::Actor};
+
+/// How often it is looked whose walk is due.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How many scheduled walks may run at once.
+const AT_ONCE: usize = 16;
+
+/// How long an account that is due is left to the process that found it so.
+const CLAIM: Duration = Duration::from_secs(30);
+
+/// How long a scheduled walk may hold its place; it goes on after that, beside the next ones.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl Gateway {
+    /// Walks every account whose last walk is longer ago than the setting, until it is aborted.
+    pub async fn keep_walking(self) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            self.0
+                .clock
+                .sleep(LOOK_EVERY.min(self.0.settings.walk_every))
+                .await;
+            self.0.outbound.forget_idle();
+            self.0.quotas.forget_idle();
+            self.0.project_quotas.forget_idle();
+            self.0.tries.forget_idle();
+            self.0.metrics.add_up();
+            if let Err(error) = self.walk_the_due(&places).await {
+                tracing::warn!(%error, "the accounts that are due could not be listed");
+            }
+        }
+    }
+
+    async fn walk_the_due(&self, places: &Arc<Semaphore>) -> Result<()> {
+        let every = i64::try_from(self.0.settings.walk_every.as_millis()).unwrap_or(i64::MAX);
+        let due_before = self.0.clock.now().as_millisecond().saturating_sub(every);
+        let due_before = Timestamp::from_millisecond(due_before).unwrap_or(Timestamp::MIN);
+        let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
+        let claim = CLAIM.min(self.0.settings.walk_every);
+        for (project, id) in self.0.store.claim_due(due_before, claim, free).await? {
+            // No place free: whoever is due still is at the next look.
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                break;
+            };
+            let account = match self.0.store.account(&project, id).await {
+                Ok(Some(account)) => account,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(account = %id, %error, "an account that is due cannot be walked");
+                    continue;
+                }
+            };
+            if account.inactive_reason().is_some() {
+                continue;
+            }
+            let live = self.live(&account);
+            // Whose walk takes longer than the claim is due again, and needs no second place. Nor is
+            // one due that was walked here just now, whatever another process, whose date is wrong,
+            // may have stored.
+            let now = self.0.clock.monotonic();
+            let was_just_walked = live
+                .last_walk_began_at()
+                .is_some_and(|then| now.saturating_sub(then) < self.0.settings.walk_every / 2);
+            if live.running().is_some() || was_just_walked {
+                continue;
+            }
+            let ticket = self.request_walk(&live, Join::Any, false, Actor::System);
+            let gateway = self.clone();
+            self.0.runtime.spawn(async move {
+                gateway.await_walk(&ticket, PATIENCE).await;
+                drop(place);
+            });
+        }
+        Ok(())
+    }
+}

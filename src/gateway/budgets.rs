@@ -1,0 +1,60 @@
+//! The budgets of tokens that several processes call with, kept in the store that they share.
+
+use async_trait::async_trait;
+
+use crate::{
+    error::Error,
+    model::budgets::{Settlement, SharedBudget, SliceAnswer, SliceOrder, Throttling},
+    outbound::{ShareError, Shares},
+    store::Store,
+};
+
+/// [`Shares`] over a store.
+#[derive(Debug, Clone)]
+pub struct SharedBudgets(Store);
+
+impl SharedBudgets {
+    pub const fn new(store: Store) -> Self {
+        Self(store)
+    }
+}
+
+#[async_trait]
+impl Shares for SharedBudgets {
+    async fn take(
+        &self,
+        budget: &SharedBudget,
+        order: &SliceOrder,
+    ) -> Result<SliceAnswer, ShareError> {
+        self.0.take_slice(budget, order).await.map_err(unshared)
+    }
+
+    async fn settle(
+        &self,
+        budget: &SharedBudget,
+        settlement: &Settlement,
+    ) -> Result<(), ShareError> {
+        self.0
+            .settle_slice(budget, settlement)
+            .await
+            .map_err(unshared)
+    }
+
+    async fn pause(
+        &self,
+        budget: &SharedBudget,
+        throttling: &Throttling,
+    ) -> Result<(), ShareError> {
+        self.0
+            .pause_budget(budget, throttling)
+            .await
+            .map_err(unshared)
+    }
+}
+
+fn unshared(error: Error) -> ShareError {
+    ShareError {
+        retry_after: error.retry_after(),
+        detail: error.to_string(),
+    }
+}

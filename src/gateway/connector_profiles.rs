@@ -1,0 +1,268 @@
+//! Connector profiles: the OAuth apps that a project's customers sign in under.
+
+use secrecy::SecretString;
+
+use super::{Gateway, auth::Caller};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{
+        accounts::Endpoint,
+        audit_log::Actor,
+        connector_profiles::{ActionSet, ClientProof, ConnectorProfile, ProfileChange, ProfileId},
+        id::ProjectId,
+    },
+};
+
+/// A profile to be made.
+#[derive(Debug)]
+pub struct NewProfile {
+    pub provider: String,
+    pub label: Option<String>,
+    pub client_id: String,
+    pub client_secret: SecretString,
+    pub proof: ClientProof,
+    pub endpoint: Endpoint,
+    /// None: those that a directory is read with.
+    pub scopes: Option<Vec<String>>,
+    /// None: the hub's own callback.
+    pub redirect_url: Option<String>,
+    pub actions: ActionSet,
+}
+
+/// A profile that was proven to be of the caller's own project.
+#[derive(Debug, Clone)]
+pub struct OwnProfile {
+    pub profile: ConnectorProfile,
+    pub(super) by: Actor,
+}
+
+impl Gateway {
+    /// Makes a profile of the caller's project, enabled.
+    ///
+    /// # Errors
+    /// `invalid_body`, `base_url_not_allowed`.
+    pub async fn create_profile(
+        &self,
+        caller: &Caller,
+        new: NewProfile,
+    ) -> Result<ConnectorProfile> {
+        self.create_profile_in(caller.project().clone(), new, caller.actor())
+            .await
+    }
+
+    pub(super) async fn create_profile_in(
+        &self,
+        project: ProjectId,
+        new: NewProfile,
+        by: Actor,
+    ) -> Result<ConnectorProfile> {
+        let connector = self.connector(&new.provider)?;
+        self.0.settings.check_endpoint(&new.endpoint)?;
+        if new.redirect_url.is_none() {
+            self.must_be_reachable()?;
+        }
+        let now = self.0.clock.now();
+        let scopes = new.scopes.unwrap_or_else(|| {
+            let scopes = connector.read_scopes().iter();
+            scopes.map(|scope| (*scope).to_owned()).collect()
+        });
+        let profile = ConnectorProfile {
+            id: self.new_id(),
+            project,
+            redirect_url: new
+                .redirect_url
+                .unwrap_or_else(|| self.callback_url(&new.provider)),
+            provider: new.provider,
+            label: new.label,
+            client_id: new.client_id,
+            proof: new.proof,
+            endpoint: new.endpoint,
+            scopes,
+            actions: new.actions,
+            is_enabled: true,
+            created_at: now,
+            updated_at: now,
+        };
+        self.check_profile(&profile)?;
+        let (gateway, secret) = (self.clone(), new.client_secret);
+        self.owned(async move {
+            gateway.store_of(&profile.project).insert_profile(&profile, &secret, by).await?;
+            tracing::info!(profile = %profile.id, provider = profile.provider, "connector profile made");
+            Ok(profile)
+        })
+        .await
+    }
+
+    /// The profiles of the caller's project, the oldest first.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn profiles(&self, caller: &Caller) -> Result<Vec<ConnectorProfile>> {
+        self.store_of(caller.project())
+            .profiles(caller.project())
+            .await
+    }
+
+    /// The profile of the caller's own project with this id.
+    ///
+    /// # Errors
+    /// `not_found`, the same for an unknown, a malformed and another project's id.
+    pub async fn own_profile(&self, caller: &Caller, id: &str) -> Result<OwnProfile> {
+        let profile = self.profile_in(caller.project(), id).await?;
+        let by = caller.actor();
+        Ok(OwnProfile { profile, by })
+    }
+
+    pub(super) async fn profile_in(
+        &self,
+        project: &ProjectId,
+        id: &str,
+    ) -> Result<ConnectorProfile> {
+        let id: ProfileId = id.parse().map_err(|_| no_such_profile())?;
+        let profile = self.store_of(project).profile(project, id).await?;
+        profile.ok_or_else(no_such_profile)
+    }
+
+    /// Changes a profile, all of it or nothing. A new secret is used from the next token request
+    /// on; accounts stay linked.
+    ///
+    /// # Errors
+    /// `invalid_body`, `not_found`.
+    pub async fn update_profile(
+        &self,
+        own: &OwnProfile,
+        change: ProfileChange,
+    ) -> Result<ConnectorProfile> {
+        let mut changed = own.profile.clone();
+        change.apply(&mut changed);
+        self.check_profile(&changed)?;
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move {
+            let (project, id) = (&own.profile.project, own.profile.id);
+            let now = gateway.0.clock.now();
+            let updated = gateway
+                .store_of(project)
+                .update_profile(project, id, &change, own.by, now)
+                .await?
+                .ok_or_else(no_such_profile)?;
+            tracing::info!(profile = %id, enabled = updated.is_enabled, "connector profile changed");
+            let accounts = &gateway.0.accounts;
+            if !updated.is_enabled || updated.actions != own.profile.actions {
+                // The remembered accounts may be allowed more than they are now.
+                accounts.remove_where(|seen| {
+                    let credential = seen.account.credential.as_ref();
+                    credential.is_some_and(|credential| credential.profile == Some(id))
+                });
+            }
+            accounts.invalidate_all();
+            Ok(updated)
+        })
+        .await
+    }
+
+    /// The URL that an app for the hub is registered with.
+    pub fn callback_url(&self, provider: &str) -> String {
+        let base = self.public_url();
+        format!("{base}/connect/oauth2/{provider}/callback")
+    }
+
+    /// The URL that a customer's own app is registered with.
+    pub fn own_app_callback_url(&self, provider: &str) -> String {
+        let base = self.public_url();
+        format!("{base}/connect/oauth2/{provider}_iam/callback")
+    }
+
+    fn check_profile(&self, profile: &ConnectorProfile) -> Result<()> {
+        let invalid = |message: String| Err(Error::new(Kind::InvalidBody, message));
+        let connector = self.connector(&profile.provider)?;
+        let mut scopes = profile.scopes.iter();
+        if let Some(at) = scopes.position(|scope| !connector.knows_scope(scope)) {
+            // Not said again: it may be a secret that was put in the wrong place.
+            let (at, name) = (at + 1, connector.name());
+            return invalid(format!("word {at} of `scopes` is none that {name} knows"));
+        }
+        let needed = connector.read_scopes();
+        if let Some(missing) = needed
+            .iter()
+            .find(|needed| profile.scopes.iter().all(|scope| scope != *needed))
+        {
+            return invalid(format!(
+                "`scopes` must have {missing}: without it no directory can be read"
+            ));
+        }
+        if !is_redirect_url(&profile.redirect_url) {
+            return invalid(
+                "`redirect_url` must be an https URL without a fragment, or http to localhost or \
+                 a loopback address, exactly as it is registered at the provider"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An app's redirect URL: over TLS, or to the customer's or operator's own machine.
+pub fn is_redirect_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else {
+        return false;
+    };
+    let is_loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => return false,
+    };
+    (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.fragment().is_none()
+        && text.len() <= 2000
+}
+
+pub(super) fn no_such_profile() -> Error {
+    Error::new(Kind::NotFound, "there is no such connector profile").with_hint(
+        "Check the profile's id; GET /connector_profiles lists the profiles of this key's project.",
+    )
+}
+
+/// # Errors
+/// `account_inactive` while a profile is disabled.
+pub(super) fn check_enabled(profile: &ConnectorProfile) -> Result<()> {
+    if profile.is_enabled {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::AccountInactive, "this connector profile is disabled")
+            .with_hint("Enable the profile with PATCH /connector_profiles/{id}."),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_redirect_url;
+
+    #[test]
+    fn a_redirect_url_is_over_tls_or_to_the_own_machine() {
+        for good in [
+            "https://gateway.example.org/connect/oauth2/smartsheet/callback",
+            "https://example.org/cb?x=1",
+            "http://localhost:3000/callback",
+            "http://127.0.0.1:3000/callback",
+            "http://[::1]:3000/",
+        ] {
+            assert!(is_redirect_url(good), "{good}");
+        }
+        for bad in [
+            "http://example.org/cb",
+            "https://example.org/cb#part",
+            "https://u:p@example.org/cb",
+            "http://localhost.example.org/",
+            "javascript:alert(1)",
+            "custom-scheme://callback",
+            "/callback",
+            "",
+        ] {
+            assert!(!is_redirect_url(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The day after a breach: every credential revoked at its provider, then destroyed here.
+//!
+//! The other way round than an account is disconnected otherwise. There, what may not be used any
+//! more is gone first; here, what somebody else may have is to be made worthless, and as long as
+//! that has not been tried, the means for it are kept.
+
+use std::sync::Arc;
+
+use crate::gateway::{Gateway, accounts::Revocation, admin::Operator, auth::OwnAccount};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{
+        accounts::{Account, Credential},
+        api_keys::KeyStatus,
+        audit_log::{Action, Actor, Event},
+        id::{KeyId, ProjectId},
+    },
+    outbound::{CallErrorKind, Priority},
+    store::{HeldElsewhere, StoredCredential},
+};
+
+/// What became of an account's credential.
+pub struct Withdrawn {
+    pub account: Arc<Account>,
+    /// Error where it could not be opened; then it was not destroyed either.
+    pub outcome: Result<Revocation>,
+}
+
+impl Withdrawn {
+    /// Whether the provider is known not to take it any more.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.outcome, Ok(Revocation::Revoked | Revocation::Nothing))
+    }
+}
+
+impl Operator {
+    /// Revokes an account's credential at its provider, whoever made it, and destroys it here. With
+    /// `spares_shared`, not what another account has, too.
+    pub async fn withdraw(&self, own: &OwnAccount, spares_shared: bool) -> Withdrawn {
+        let (gateway, account) = (self.gateway().clone(), Arc::clone(&own.account));
+        let by = own.by;
+        let outcome = self.gateway().owned(async move {
+            let revocation = gateway.revoked_upstream(&account, spares_shared).await?;
+            let told = match revocation {
+                Revocation::Revoked => Some(Action::CredentialRevoked),
+                Revocation::Failed => Some(Action::CredentialRevokeRefused),
+                Revocation::NotAsked
+                | Revocation::Shared
+                | Revocation::Unknown
+                | Revocation::Nothing => None,
+            };
+            if let Some(action) = told {
+                let event = Event::new(by, action, account.id);
+                gateway.0.store.note(&account.project, event).await?;
+            }
+            gateway.destroy(&account, false, by).await?;
+            tracing::info!(account = %account.id, ?revocation, "credential withdrawn");
+            Ok(revocation)
+        });
+        Withdrawn {
+            outcome: outcome.await,
+            account: Arc::clone(&own.account),
+        }
+    }
+
+    /// Revokes every API key of a project that is not revoked yet, and says how many that were.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn revoke_keys(&self, project: &ProjectId) -> Result<u64> {
+        let gateway = self.gateway();
+        let store = &gateway.0.store;
+        let (mut before, mut count): (Option<KeyId>, u64) = (None, 0);
+        loop {
+            let keys = store.keys(project, before, 100).await?;
+            let Some(last) = keys.last() else {
+                return Ok(count);
+            };
+            before = Some(last.id);
+            let now = gateway.0.clock.now();
+            for key in keys {
+                if key.status_at(now) != KeyStatus::Revoked {
+                    store
+                        .revoke_key(project, key.id, now, Actor::Operator)
+                        .await?;
+                    count += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Gateway {
+    async fn revoked_upstream(&self, account: &Account, spares_shared: bool) -> Result<Revocation> {
+        let store = &self.0.store;
+        let Some(stored) = store.credential(&account.project, account.id).await? else {
+            return Ok(Revocation::Nothing);
+        };
+        if let Credential::AccessToken(token) = &stored.credential
+            && spares_shared
+        {
+            let (project, id) = (&account.project, account.id);
+            match store.held_elsewhere(project, id, token).await? {
+                HeldElsewhere::Yes => return Ok(Revocation::Shared),
+                HeldElsewhere::Unknown => return Ok(Revocation::Unknown),
+                HeldElsewhere::No => {}
+            }
+        }
+        let connector = self.connector(&stored.destination.provider)?;
+        // A session gets itself a new access token where the old one has ended: one that has ended
+        // revokes nothing, and the refresh token that it came with would go on.
+        let session = match self.session(account, Priority::Interactive, false).await {
+            Ok((session, _)) => session,
+            Err(error) if error.kind() == Kind::CredentialLocked => return Err(error),
+            Err(error) => {
+                tracing::warn!(account = %account.id, %error, "nothing to revoke a token with");
+                return Ok(Revocation::Failed);
+            }
+        };
+        let is_personal = matches!(stored.credential, Credential::AccessToken(_));
+        Ok(match connector.revoke(&session).await {
+            Ok(()) => Revocation::Revoked,
+            // It is not taken any more, whoever saw to that.
+            Err(error) if is_personal && error.kind == CallErrorKind::Unauthorized => {
+                Revocation::Revoked
+            }
+            Err(error) => {
+                tracing::warn!(account = %account.id, %error, "a token was not revoked");
+                Revocation::Failed
+            }
+        })
+    }
+
+    /// Destroys an account's credential, or all of it, and ends what this process does for it. Gives
+    /// what is left of the account, and what the credential was.
+    pub(in crate::gateway) async fn destroy(
+        &self,
+        account: &Account,
+        purge: bool,
+        by: Actor,
+    ) -> Result<(Account, Option<StoredCredential>)> {
+        let (project, id) = (&account.project, account.id);
+        let store = &self.0.store;
+        let left = if purge {
+            store.delete_account(project, id, by).await
+        } else {
+            let now = self.0.clock.now();
+            store.disconnect_account(project, id, by, now).await
+        };
+        self.0.accounts.remove(&(project.clone(), id));
+        let left = left?;
+        if let Some(live) = self.drop_from_memory(project, id) {
+            self.end_walks(&live).await;
+        }
+        left.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+    }
+}

@@ -1,0 +1,298 @@
+//! Credentials that move between installations. What the operator's file holds is a
+//! [`Parcel`]; how it is sealed is the command line's.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::refresh::Refreshed;
+use crate::gateway::{
+    admin::Operator,
+    auth::OwnAccount,
+    linking::{Described, Issuer, NewAccount, Unproven, same_organisation, verify::TrialOf},
+};
+use crate::{
+    crypto::{open_with_passphrase, seal_with_passphrase},
+    error::{Error, Kind, Result},
+    model::{
+        accounts::{Account, AccountChange, Endpoint},
+        audit_log::{Action, Actor, Event},
+        connector_profiles::OAuthApp,
+        id::ProjectId,
+        observed::Identity,
+    },
+    store::{Parcel, Wanted},
+};
+
+/// How long an import waits for its refresh: as long as one may take.
+const PATIENCE: Duration = Duration::from_secs(75);
+
+/// What is said of a credential beside it.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    account: String,
+    provider: String,
+    endpoint: Endpoint,
+    description: Described,
+    assume_user: Option<String>,
+    identity: Identity,
+}
+
+/// A credential on its way out.
+pub struct Exported {
+    pub parcel: Zeroizing<Vec<u8>>,
+    /// Whether this installation gave it up, as it does with what is good once.
+    pub is_moved: bool,
+}
+
+/// Where an imported credential is to go.
+pub enum Destination<'a> {
+    /// A new account of this project.
+    Project(&'a ProjectId),
+    /// In the place of what this account has.
+    Account(&'a OwnAccount),
+}
+
+/// An account with a credential from elsewhere.
+pub struct Imported {
+    pub own: OwnAccount,
+    /// Whether it is known to be good, and this installation's alone.
+    pub is_settled: bool,
+}
+
+impl Operator {
+    /// Gives an account's credential out. A pair of OAuth tokens is never refreshed here again,
+    /// unless it is [taken back](Operator::take_back).
+    ///
+    /// # Errors
+    /// `refresh_in_progress`, `account_inactive`.
+    pub async fn export(&self, own: &OwnAccount) -> Result<Exported> {
+        let account = &own.account;
+        let gateway = self.gateway();
+        let store = &gateway.0.store;
+        let (stored, app) = store
+            .export_credential(&account.project, account.id, own.by)
+            .await?;
+        gateway
+            .0
+            .accounts
+            .invalidate(&(account.project.clone(), account.id));
+        let credential = stored.credential;
+        let meta = Meta {
+            account: account.id.to_string(),
+            provider: stored.destination.provider,
+            endpoint: stored.destination.endpoint,
+            description: Described {
+                origin_owner_id: account.origin_owner_id.clone(),
+                origin_owner_name: account.origin_owner_name.clone(),
+                origin_username: account.origin_username.clone(),
+                label: account.label.clone(),
+                kind: account.kind,
+            },
+            assume_user: account.assume_user.clone(),
+            identity: account.identity.clone(),
+        };
+        let meta = serde_json::to_vec(&meta).map_err(Error::internal)?;
+        let is_moved = credential.refresh_token().is_some();
+        let parcel = Parcel {
+            credential,
+            app,
+            meta,
+        };
+        Ok(Exported {
+            parcel: parcel.to_bytes(),
+            is_moved,
+        })
+    }
+
+    /// Takes a credential back that was exported and never imported.
+    ///
+    /// # Errors
+    /// `account_inactive` if it was not exported.
+    pub async fn take_back(&self, own: &OwnAccount) -> Result<()> {
+        let (project, id) = (&own.account.project, own.account.id);
+        let store = &self.gateway().0.store;
+        if store.take_back(project, id, own.by).await? {
+            self.gateway().0.accounts.invalidate(&(project.clone(), id));
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::AccountInactive,
+            "the credential of this account was not exported, or never left",
+        )
+        .with_hint("`rolecall accounts show ACCOUNT` says how the account is doing."))
+    }
+
+    /// Seals a parcel for whoever knows the passphrase.
+    pub fn sealed(&self, exported: &Exported, passphrase: &SecretString) -> Vec<u8> {
+        seal_with_passphrase(passphrase, &exported.parcel, &self.gateway().0.chance)
+    }
+
+    /// Links an account by a credential that another installation exported, or gives it to one that
+    /// is there. It is tried as far as that is possible without spending anything; a pair of tokens
+    /// is then stored before it is redeemed, so that nothing that the provider gives is ever lost,
+    /// and redeemed at once, so that the file is worth nothing from then on.
+    ///
+    /// # Errors
+    /// `invalid_body` if it does not open; `organisation_mismatch`; as [`crate::gateway::Gateway::link`].
+    pub async fn import(
+        &self,
+        to: Destination<'_>,
+        sealed: &[u8],
+        passphrase: &SecretString,
+    ) -> Result<Imported> {
+        let text = open_with_passphrase(passphrase, sealed).map_err(|fault| {
+            Error::new(
+                Kind::InvalidBody,
+                format!("the file cannot be opened: {fault}"),
+            )
+        })?;
+        let damaged = || Error::new(Kind::InvalidBody, "the file holds no credential");
+        let parcel = Parcel::from_bytes(&text).ok_or_else(damaged)?;
+        let meta: Meta = serde_json::from_slice(&parcel.meta).map_err(|_| damaged())?;
+        let gateway = self.gateway().clone();
+        let (project, existing) = match to {
+            Destination::Project(project) => {
+                self.require(project).await?;
+                (project.clone(), None)
+            }
+            Destination::Account(own) => {
+                (own.account.project.clone(), Some(Arc::clone(&own.account)))
+            }
+        };
+        let work = gateway.clone();
+        let (account, is_settled) = gateway
+            .owned(async move { take_in(&work, project, existing, parcel, meta).await })
+            .await?;
+        let own = self.account(&account.id.to_string()).await?;
+        Ok(Imported { own, is_settled })
+    }
+}
+
+async fn take_in(
+    gateway: &crate::gateway::Gateway,
+    project: ProjectId,
+    existing: Option<Arc<Account>>,
+    parcel: Parcel,
+    meta: Meta,
+) -> Result<(Arc<Account>, bool)> {
+    let connector = gateway.connector(&meta.provider)?;
+    gateway.0.settings.check_endpoint(&meta.endpoint)?;
+    if let Some(account) = &existing {
+        let proven = gateway.destination(account).await?;
+        if proven.provider != meta.provider || proven.endpoint != meta.endpoint {
+            return Err(Error::new(
+                Kind::OrganisationMismatch,
+                "this credential is of another provider or region than the account",
+            ));
+        }
+        same_organisation(account, &meta.identity)?;
+    }
+    let now = gateway.0.clock.now();
+    let is_rotating = parcel.credential.refresh_token().is_some();
+    let is_over = is_rotating && parcel.credential.expires_at().is_some_and(|end| end <= now);
+    let issuer = match parcel.app {
+        None => Issuer::Owner,
+        Some(app) => issuer(gateway, &project, &meta, app).await?,
+    };
+    let unproven = Unproven {
+        credential: parcel.credential,
+        issuer,
+        refresh_at: is_rotating.then_some(now),
+    };
+    let id = existing
+        .as_ref()
+        .map_or_else(|| gateway.new_id(), |it| it.id);
+    let assume_user = match &existing {
+        Some(account) => account.assume_user.clone(),
+        None => meta.assume_user,
+    };
+    let proven = if is_over {
+        // Only redeeming can tell, and what that brings must have its place before.
+        unproven.belonging_to(meta.identity)
+    } else {
+        let of = TrialOf {
+            account: id.to_string(),
+            endpoint: &meta.endpoint,
+            assume_user: assume_user.as_deref(),
+        };
+        let tried = gateway.prove(connector.as_ref(), of, unproven).await;
+        tried.map_err(|error| match error.kind() {
+            Kind::CredentialRefused => no_longer_good(error),
+            _ => error,
+        })?
+    };
+    let by = Actor::Operator;
+    let account = match existing {
+        Some(account) => {
+            same_organisation(&account, &proven.identity)?;
+            let change = AccountChange::default();
+            gateway
+                .replace_credential(&account, &change, Some(&proven), by)
+                .await?
+        }
+        None => {
+            let new = NewAccount {
+                id,
+                project,
+                provider: meta.provider,
+                description: meta.description,
+                endpoint: meta.endpoint,
+                assume_user,
+                by,
+            };
+            gateway.store_account(new, &proven).await?
+        }
+    };
+    let imported =
+        Event::new(by, Action::CredentialImported, account.id).with("from", meta.account);
+    gateway.0.store.note(&account.project, imported).await?;
+    let is_settled = !is_rotating
+        || gateway
+            .refreshed(&account, Wanted::Now { generation: None }, PATIENCE)
+            .await?
+            == Refreshed::Renewed;
+    Ok((account, is_settled))
+}
+
+fn no_longer_good(refused: Error) -> Error {
+    Error::new(
+        Kind::CredentialRefused,
+        "the provider no longer takes the credential in this file",
+    )
+    .with_hint(
+        "It was imported before, refreshed after a take-back, or revoked: export it anew where the \
+         account is healthy, or link the account again.",
+    )
+    .with_source(refused)
+}
+
+/// The project's own profile of the app that a pair was issued to, if there is one; else the app
+/// goes with the account.
+async fn issuer(
+    gateway: &crate::gateway::Gateway,
+    project: &ProjectId,
+    meta: &Meta,
+    app: OAuthApp,
+) -> Result<Issuer> {
+    let profiles = gateway.0.store.profiles(project).await?;
+    for profile in profiles {
+        let is_it = profile.is_enabled
+            && profile.provider == meta.provider
+            && profile.endpoint == meta.endpoint
+            && profile.client_id == app.client_id;
+        if is_it {
+            let known = gateway.0.store.oauth_app(project, profile.id).await?;
+            let is_same = known.is_some_and(|known| {
+                let known = &known.app.client_secret;
+                known.expose_secret() == app.client_secret.expose_secret()
+            });
+            if is_same {
+                return Ok(Issuer::Profile(profile.id));
+            }
+        }
+    }
+    Ok(Issuer::OwnApp(app))
+}

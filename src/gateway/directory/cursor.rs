@@ -1,0 +1,161 @@
+//! Cursors: where a walk of pages stands, in a form that a caller can neither read nor make.
+//!
+//! A cursor says which directory version the pages began on and the key of the last record
+//! served. A MAC binds it to project, account, route and filter, so one moved elsewhere does not open.
+//! Its key hangs on the project's data key and not on the key ring
+//! ([ADR 12](../../../docs/adr/0012-the-database-says-which-key-wraps.md)), so no change of the ring
+//! breaks a walk of pages. It is deterministic: the same page has the same `next` on every
+//! replica, which is what lets pages be cached.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::{
+    Gateway,
+    auth::{Caller, OwnAccount},
+};
+use crate::{
+    crypto::MacKey,
+    directory::{Filter, Resource},
+    error::{Error, Kind, Result},
+    model::{accounts::Account, id::RemoteId},
+};
+
+/// The longest cursor that is looked at.
+const LONGEST: usize = 1024;
+
+/// A place in a list: after the record `after`, in `version` for as long as that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    pub version: u64,
+    pub after: RemoteId,
+}
+
+/// The list that a place is in: a cursor of one is of no use in another.
+#[derive(Clone, Copy)]
+pub struct List<'a> {
+    pub account: &'a Account,
+    pub key: &'a MacKey,
+    pub resource: Resource,
+    pub filter: &'a Filter,
+}
+
+/// What travels: the place and its MAC.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    cursor: Cursor,
+    tag: [u8; 32],
+}
+
+impl Cursor {
+    pub fn to_text(&self, list: List<'_>) -> String {
+        let envelope = Envelope {
+            cursor: self.clone(),
+            tag: list.key.tag(&list.context(), &self.in_list(list)),
+        };
+        BASE64_URL_SAFE_NO_PAD.encode(encode(&envelope))
+    }
+
+    /// Reads a cursor that this installation made for this very list.
+    ///
+    /// # Errors
+    /// `invalid_cursor` for anything else, without saying what is wrong with it.
+    pub fn from_text(text: &str, list: List<'_>) -> Result<Self> {
+        Self::open(text, list).ok_or_else(not_a_cursor)
+    }
+
+    fn open(text: &str, list: List<'_>) -> Option<Self> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (envelope, rest): (Envelope, _) = postcard::take_from_bytes(&bytes).ok()?;
+        let signed = envelope.cursor.in_list(list);
+        let is_genuine =
+            rest.is_empty() && list.key.verify(&list.context(), &signed, &envelope.tag);
+        is_genuine.then_some(envelope.cursor)
+    }
+
+    /// What the MAC is over. The filter does not travel: a caller sends it with every page.
+    fn in_list(&self, list: List<'_>) -> Vec<u8> {
+        encode(&(self, list.filter))
+    }
+}
+
+impl List<'_> {
+    fn context(&self) -> String {
+        format!(
+            "cursor/{}/{}/{}",
+            self.account.project,
+            self.account.id,
+            self.resource.as_str()
+        )
+    }
+}
+
+/// Makes and reads the cursors of a list that is read from the store: API keys, the audit log, walks.
+/// Such a cursor is a place in the list, with a MAC that binds it to project, list and filters.
+pub struct ListCursors {
+    key: MacKey,
+    context: String,
+}
+
+impl ListCursors {
+    pub fn to_text(&self, place: &str) -> String {
+        let tag = self.key.tag(&self.context, place.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(encode(&(place, tag)))
+    }
+
+    /// The place in a cursor that this installation made for this very list.
+    ///
+    /// # Errors
+    /// `invalid_cursor` for anything else, without saying what is wrong with it.
+    pub fn from_text(&self, text: &str) -> Result<String> {
+        self.open(text).ok_or_else(not_a_cursor)
+    }
+
+    fn open(&self, text: &str) -> Option<String> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let ((place, tag), rest): ((String, [u8; 32]), _) =
+            postcard::take_from_bytes(&bytes).ok()?;
+        let is_genuine = rest.is_empty() && self.key.verify(&self.context, place.as_bytes(), &tag);
+        is_genuine.then_some(place)
+    }
+}
+
+impl Gateway {
+    /// The cursors of a list of this project. `list` names it, with its account and its filters.
+    ///
+    /// # Errors
+    /// `store_unavailable`, `credential_locked`.
+    pub async fn list_cursors(&self, caller: &Caller, list: &str) -> Result<ListCursors> {
+        let project = caller.project();
+        let key = self.store_of(project).mac_key(project).await?;
+        Ok(ListCursors {
+            key,
+            context: format!("list/{project}/{list}"),
+        })
+    }
+}
+
+impl OwnAccount {
+    /// The cursors of a list of this account.
+    pub fn list_cursors(&self, list: &str) -> ListCursors {
+        let Account { project, id, .. } = self.account.as_ref();
+        ListCursors {
+            key: self.mac_key.clone(),
+            context: format!("list/{project}/{id}/{list}"),
+        }
+    }
+}
+
+fn not_a_cursor() -> Error {
+    Error::new(Kind::InvalidCursor, "`next` is not a cursor of this list")
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("plain values encode into memory")
+}

@@ -1,0 +1,676 @@
+//! Reading a directory: from memory, else from the store, else by a walk that all callers share.
+//!
+//! A read never shows anything but one sealed version, whole. On the hot path (the version in
+//! force is known, the page was built before) there is no serialisation, no database and no call
+//! to the provider: a look-up of the head and a look-up of the page.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Gateway,
+    auth::OwnAccount,
+    directory::{
+        cursor::{Cursor, List},
+        page_cache::{ListKey, Page, PageKey, Part},
+    },
+    walks::{
+        self, Ticket,
+        state::{Head, Held, Live, Stale},
+    },
+};
+pub use super::{
+    directory::page_cache::{Coding, Page as BuiltPage},
+    walks::state::Stale as StaleReason,
+};
+use crate::{
+    clock::since,
+    directory::{Directory, ExpandSet, FieldSet, Filter, Matches, PageQuery, Resource},
+    error::{Error, Kind, Result},
+    model::{
+        accounts::{Account, Inactive},
+        audit_log::Actor,
+        availability::Availability,
+        connector_profiles::Action,
+        id::RemoteId,
+        observed::Origin,
+        schema::{ProviderRead, Reason, Warning},
+        walks::{Counts, WalkReason},
+    },
+    store::{CLOCK_TOLERANCE, Latest},
+};
+
+pub mod cursor;
+pub(super) mod page_cache;
+mod summary;
+
+/// After a walk that failed, a read waits this long before it has the next one made.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// Which records, and how much of each.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    pub resource: Resource,
+    pub filter: Filter,
+    pub fields: FieldSet,
+    pub expand: ExpandSet,
+    /// Whether to tell the reads of the provider that the records came from.
+    pub raw: bool,
+}
+
+impl Selection {
+    fn list<'a>(&'a self, own: &'a OwnAccount) -> List<'a> {
+        List {
+            account: &own.account,
+            key: &own.mac_key,
+            resource: self.resource,
+            filter: &self.filter,
+        }
+    }
+}
+
+/// Which part of the selection.
+#[derive(Debug, Clone)]
+pub enum Want {
+    Page {
+        page_size: u32,
+        next: Option<String>,
+    },
+    Record {
+        id: String,
+    },
+}
+
+/// How old the directory may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxAge {
+    /// Whatever is in force; one older than fresh is refreshed behind the read.
+    Any,
+    /// At most this old, else a walk is awaited.
+    Seconds(u64),
+    /// Of a walk that begins after the question.
+    New,
+}
+
+/// An answer: what to send, and how good it is.
+pub struct Answer {
+    pub etag: Arc<str>,
+    /// None if the caller has it already.
+    pub page: Option<Arc<Page>>,
+    pub version: u64,
+    pub age: Duration,
+    pub sealed_at: Timestamp,
+    pub stale: Option<Stale>,
+}
+
+impl Gateway {
+    /// One page, or one record, of the caller's own account.
+    ///
+    /// `is_known` tells whether the caller has the answer of an ETag already.
+    ///
+    /// # Errors
+    /// `directory_not_ready`, `account_inactive`, `invalid_cursor`, `not_found`,
+    /// `groups_not_permitted`, `field_not_permitted`, and what a failed first walk came to.
+    pub async fn read(
+        &self,
+        own: &OwnAccount,
+        selection: &Selection,
+        want: &Want,
+        max_age: MaxAge,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Answer> {
+        let account = &own.account;
+        check_action(account, selection.resource)?;
+        for shown in selection.expand.shown_within(selection.resource) {
+            check_action(account, shown)?;
+        }
+        let cursor = match want {
+            Want::Page {
+                next: Some(text), ..
+            } => Some(Cursor::from_text(text, selection.list(own))?),
+            _ => None,
+        };
+        let live = self.live(account);
+        let head = self.head(own, &live, max_age).await?;
+        if selection.resource == Resource::Groups && !head.visibility.groups {
+            return Err(Error::new(
+                Kind::GroupsNotPermitted,
+                "the account's token may not read groups",
+            ));
+        }
+        if let Some(hidden) = selection.filter.hidden_from(head.visibility) {
+            return Err(not_permitted(hidden));
+        }
+
+        let mut verified_at = head.verified_at;
+        let mut sealed_at = head.sealed_at;
+        let mut version = head.version;
+        let part = match want {
+            Want::Record { id } => Part::Record {
+                id: id.as_str().into(),
+            },
+            Want::Page { page_size, .. } => {
+                if let Some(cursor) = &cursor
+                    && cursor.version != head.version
+                    && let Some(held) = self.version(account, cursor.version).await?
+                {
+                    // The pages began on this version and it is still held: stay on it.
+                    (version, verified_at, sealed_at) =
+                        (cursor.version, held.verified_at, held.sealed_at);
+                }
+                Part::List {
+                    page_size: *page_size,
+                    after: cursor.map(|cursor| cursor.after),
+                }
+            }
+        };
+        let key = PageKey {
+            list: ListKey {
+                account: account.id,
+                version,
+                resource: selection.resource,
+                filter: selection.filter.clone(),
+            },
+            fields: selection.fields,
+            expand: selection.expand,
+            raw: selection.raw,
+            part,
+        };
+        let built = self.0.pages.get(&key);
+        let etag = match &built {
+            Some(page) => Arc::clone(&page.etag),
+            None => key.etag(),
+        };
+        let page = match built {
+            _ if is_known(&etag) => None,
+            Some(page) => Some(page),
+            None => Some(self.build_page(own, key, &etag).await?),
+        };
+        Ok(Answer {
+            etag,
+            page,
+            version,
+            age: since(self.0.clock.now(), verified_at),
+            sealed_at,
+            stale: self.staleness(own, &head),
+        })
+    }
+
+    /// Waits up to `wait` for an account to have a directory, and counts it.
+    ///
+    /// # Errors
+    /// `directory_not_ready`, and what a failed first walk came to.
+    pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
+        let live = self.live(&own.account);
+        check_served(&own.account)?;
+        self.catch_up(&live, own.latest).await?;
+        let head = match live.head() {
+            Some(head) => head,
+            None => self.first_head(own, &live, wait).await?,
+        };
+        let held = self.version(&own.account, head.version).await?;
+        held.map(|held| held.directory.counts())
+            .ok_or_else(|| Error::internal("the version in force is not held"))
+    }
+
+    pub(super) fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
+        let is_not_renewed =
+            || self.is_renewal_due(head) && self.0.store.availability() != Availability::Writable;
+        if own.is_store_down {
+            Some(Stale::StoreUnavailable)
+        } else if own.account.needs_reauth() {
+            Some(Stale::ReauthRequired)
+        } else if is_not_renewed() {
+            Some(Stale::StoreUnavailable)
+        } else {
+            head.stale
+        }
+    }
+
+    /// Whether the next walk should have begun, by the schedule or because of a read.
+    fn is_renewal_due(&self, head: &Head) -> bool {
+        let settings = &self.0.settings;
+        since(self.0.clock.now(), head.verified_at) > settings.walk_every.min(settings.fresh_for)
+    }
+
+    pub(super) fn live(&self, account: &Account) -> Arc<Live> {
+        let lives = &self.0.lives;
+        if let Some(live) = lives
+            .read()
+            .expect("no holder of this lock panics")
+            .get(&account.id)
+        {
+            return Arc::clone(live);
+        }
+        let mut lives = lives.write().expect("no holder of this lock panics");
+        Arc::clone(
+            lives
+                .entry(account.id)
+                .or_insert_with(|| Arc::new(Live::new(account))),
+        )
+    }
+
+    /// The version in force, as good as the caller asked for and as it can be had.
+    pub(super) async fn head(
+        &self,
+        own: &OwnAccount,
+        live: &Arc<Live>,
+        max_age: MaxAge,
+    ) -> Result<Arc<Head>> {
+        check_served(&own.account)?;
+        self.catch_up(live, own.latest).await?;
+        let Some(head) = live.head() else {
+            return self.first_head(own, live, self.0.settings.read_wait).await;
+        };
+        let now = self.0.clock.now();
+        let age = since(now, head.verified_at);
+        if own.account.needs_reauth() {
+            if age > self.0.settings.retain_for {
+                return Err(inactive(&own.account));
+            }
+            return Ok(head);
+        }
+        let must_wait = match max_age {
+            MaxAge::Any => false,
+            MaxAge::Seconds(seconds) => age > Duration::from_secs(seconds),
+            MaxAge::New => true,
+        };
+        if must_wait {
+            let ticket = self.request_walk(live, walks::Join::NotYetCalling, false, own.by);
+            self.await_walk(&ticket, self.0.settings.read_wait).await;
+            return Ok(live.head().unwrap_or(head));
+        }
+        if age > self.0.settings.fresh_for && self.may_walk_again(live) {
+            self.request_walk(live, walks::Join::Any, false, Actor::System);
+        }
+        Ok(head)
+    }
+
+    /// Reads that find a directory old do not start walk after walk of a broken provider.
+    fn may_walk_again(&self, live: &Live) -> bool {
+        let now = self.0.clock.monotonic();
+        live.last_walk_ended_at()
+            .is_none_or(|ended_at| now.saturating_sub(ended_at) >= AFTER_FAILURE)
+    }
+
+    /// Waits for the first walk of an account that has no directory yet; for the one after it, if
+    /// that was interrupted because the account's token was replaced.
+    async fn first_head(
+        &self,
+        own: &OwnAccount,
+        live: &Arc<Live>,
+        wait: Duration,
+    ) -> Result<Arc<Head>> {
+        if own.account.needs_reauth() {
+            return Err(inactive(&own.account));
+        }
+        let slots = || live.slots.lock().expect("no holder of this lock panics");
+        let clock = &self.0.clock;
+        let began_at = clock.monotonic();
+        loop {
+            let failed = slots().last_unless_walking();
+            let ticket = match failed {
+                Some(failed) if !self.may_walk_again(live) => failed,
+                _ => self.request_walk(live, walks::Join::Any, false, own.by),
+            };
+            let waited = clock.monotonic().saturating_sub(began_at);
+            let ended = self.await_walk(&ticket, wait.saturating_sub(waited)).await;
+            if let Some(head) = live.head() {
+                return Ok(head);
+            }
+            match ended {
+                None => return Err(not_ready(&ticket)),
+                Some(walk)
+                    if walk.reason == Some(WalkReason::Interrupted)
+                        && slots().last_unless_walking().is_none() => {}
+                Some(walk) => return Err(failure(&own.account, walk.reason)),
+            }
+        }
+    }
+
+    /// Asks the store how an account's directory stands, and catches up with it.
+    pub(super) async fn catch_up_now(&self, live: &Arc<Live>) -> Result<()> {
+        match self.0.store.latest(&live.project, live.account).await? {
+            Some(latest) => self.catch_up(live, latest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of what the store said: that a version is in force which this process does not
+    /// know yet, that the one it knows was found true again, how the last walk ended.
+    pub(super) async fn catch_up(&self, live: &Arc<Live>, latest: Latest) -> Result<()> {
+        if let Some(found) = latest.directory {
+            if self.is_plausible(found.verified_at) {
+                live.verify(found.version, found.verified_at, found.quarantined);
+            }
+            let is_behind = move |live: &Live| {
+                let known = live.head();
+                known.is_none_or(|head| head.version < found.version)
+            };
+            if is_behind(live) {
+                let gateway = self.clone();
+                let of = Arc::clone(live);
+                let caught_up = self.owned(async move {
+                    let _one = of.catching_up.lock().await;
+                    match is_behind(&of) {
+                        true => gateway.load(&of).await,
+                        false => Ok(()),
+                    }
+                });
+                match caught_up.await {
+                    // What is known already is served as long as nothing later can be had.
+                    Ok(()) => {}
+                    Err(error)
+                        if error.kind() == Kind::StoreUnavailable && live.head().is_some() =>
+                    {
+                        live.set_stale(Some(Stale::StoreUnavailable));
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if let Some((walk, state, reason)) = latest.walk
+            && live.is_news(walk, state)
+        {
+            live.set_stale(walks::stale_after(state, reason));
+        }
+        Ok(())
+    }
+
+    /// Puts in force what the store has in force.
+    async fn load(&self, live: &Live) -> Result<()> {
+        let store = &self.0.store;
+        let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
+            return Ok(());
+        };
+        let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
+        let verified_at = self.verified_at(stored.verified_at);
+        self.put_in_force(live, directory, verified_at, stored.quarantined)
+            .await;
+        Ok(())
+    }
+
+    fn is_plausible(&self, stored: Timestamp) -> bool {
+        let now = self.0.clock.now();
+        stored.duration_since(now) <= SignedDuration::try_from(CLOCK_TOLERANCE).unwrap_or_default()
+    }
+
+    /// When a directory that is loaded was verified. If that lies in the future, the date was set
+    /// back before this process started and nobody can tell its age: it is due to be renewed.
+    fn verified_at(&self, stored: Timestamp) -> Timestamp {
+        if self.is_plausible(stored) {
+            return stored;
+        }
+        let now = self.0.clock.now();
+        now.saturating_sub(self.0.settings.fresh_for).unwrap_or(now)
+    }
+
+    /// A version of an account's directory, if it is still held: in memory or in the store.
+    pub(super) async fn version(
+        &self,
+        account: &Account,
+        version: u64,
+    ) -> Result<Option<Arc<Held>>> {
+        self.held(account.project.clone(), account.id, version)
+            .await
+    }
+
+    pub(super) async fn held(
+        &self,
+        project: crate::model::id::ProjectId,
+        account: crate::model::id::AccountId,
+        version: u64,
+    ) -> Result<Option<Arc<Held>>> {
+        if let Some(held) = self.0.directories.get(&(account, version)).await {
+            return Ok(Some(held));
+        }
+        let gateway = self.clone();
+        self.owned(async move {
+            let Some(stored) = gateway
+                .store_of(&project)
+                .directory(&project, account, version)
+                .await?
+            else {
+                return Ok(None);
+            };
+            let held = Arc::new(Held {
+                directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
+                sealed_at: stored.sealed_at,
+                verified_at: gateway.verified_at(stored.verified_at),
+            });
+            gateway
+                .0
+                .directories
+                .insert((account, version), Arc::clone(&held))
+                .await;
+            Ok(Some(held))
+        })
+        .await
+    }
+
+    async fn build_page(
+        &self,
+        own: &OwnAccount,
+        key: PageKey,
+        etag: &Arc<str>,
+    ) -> Result<Arc<Page>> {
+        let held = self
+            .version(&own.account, key.list.version)
+            .await?
+            .ok_or_else(|| {
+                let version = key.list.version;
+                Error::internal(format!("version {version} is in force but not held"))
+            })?;
+        let page = Arc::new(Page::new(
+            Arc::clone(etag),
+            self.build(own, &held.directory, &key)?,
+        ));
+        self.0.pages.insert(key, Arc::clone(&page));
+        Ok(page)
+    }
+
+    /// What the list's filter leaves: looked for once, while there is room to remember it.
+    fn matches(&self, directory: &Directory, list: &ListKey) -> Arc<Matches> {
+        let find = || Arc::new(directory.matches(list.resource, &list.filter));
+        if list.filter.is_all() {
+            return find();
+        }
+        self.0.matches.get_with_by_ref(list, find)
+    }
+
+    /// `raw` of an answer, with the comma before it; nothing where it was not asked for.
+    fn raw(&self, account: &Account, origins: Option<Vec<Origin>>) -> Result<Vec<u8>> {
+        let Some(origins) = origins else {
+            return Ok(Vec::new());
+        };
+        let connector = self.connector(&account.provider)?;
+        let exchanges: Vec<_> = origins
+            .iter()
+            .filter_map(|origin| connector.url_of(&account.endpoint, &account.identity, origin))
+            .map(|url| ProviderRead {
+                method: "GET",
+                url: url.into(),
+            })
+            .collect();
+        let json = serde_json::to_vec(&exchanges).map_err(Error::internal)?;
+        Ok([br#","raw":"#.as_slice(), &json].concat())
+    }
+
+    fn build(&self, own: &OwnAccount, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
+        let account = &own.account;
+        match &key.part {
+            Part::Record { id } => {
+                let record = directory
+                    .record(key.list.resource, id, key.fields, key.expand)
+                    .ok_or_else(|| {
+                        Error::new(
+                            Kind::NotFound,
+                            format!("this account has no such {}", key.list.resource.singular()),
+                        )
+                    })?;
+                let origins = key
+                    .raw
+                    .then(|| directory.origins_of_record(key.list.resource, id))
+                    .flatten();
+                let raw = self.raw(account, origins)?;
+                Ok([br#"{"data":"#.as_slice(), &record, &raw, b"}"].concat())
+            }
+            Part::List { page_size, after } => {
+                let query = PageQuery {
+                    resource: key.list.resource,
+                    page_size: *page_size,
+                    after: after.clone(),
+                    fields: key.fields,
+                    expand: key.expand,
+                };
+                let matches = self.matches(directory, &key.list);
+                let page = directory.page(&query, &matches);
+                let origins = key.raw.then(|| directory.origins_of_page(&query, &matches));
+                let raw = self.raw(account, origins)?;
+                let list = List {
+                    account,
+                    key: &own.mac_key,
+                    resource: key.list.resource,
+                    filter: &key.list.filter,
+                };
+                let next = page.last.map(|after: RemoteId| {
+                    Cursor {
+                        version: key.list.version,
+                        after,
+                    }
+                    .to_text(list)
+                });
+                let next = next.map_or_else(|| "null".to_owned(), |text| format!("\"{text}\""));
+                let mut body = Vec::with_capacity(page.data.len() + next.len() + 48);
+                body.extend_from_slice(br#"{"next":"#);
+                body.extend_from_slice(next.as_bytes());
+                body.extend_from_slice(br#","data":"#);
+                body.extend_from_slice(&page.data);
+                body.extend_from_slice(&raw);
+                body.extend_from_slice(format!(r#","total":{}}}"#, page.total).as_bytes());
+                Ok(body)
+            }
+        }
+    }
+}
+
+fn check_action(account: &Account, resource: Resource) -> Result<()> {
+    let action = match resource {
+        Resource::Users => Action::Users,
+        Resource::Roles => Action::Roles,
+        Resource::Groups => Action::Groups,
+    };
+    if account.actions.has(action) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::ActionNotEnabled,
+        format!("the connector profile of this account does not allow reading {action}"),
+    ))
+}
+
+/// The refusal of a filter on a field that is null for everybody.
+fn not_permitted(hidden: Warning) -> Error {
+    let why = match hidden.reason {
+        Reason::NotPermitted => "the account's token may not see it",
+        Reason::NotSupported => "this account's plan has no such thing",
+        Reason::NotFetched | Reason::Unknown | Reason::Unreadable => "it could not be read",
+    };
+    let field = hidden.field.as_str();
+    Error::new(
+        Kind::FieldNotPermitted,
+        format!("users cannot be filtered by `{field}`: {why}"),
+    )
+}
+
+/// # Errors
+/// `account_inactive` for an account of which nothing is served, whatever its provider would say.
+pub(super) fn check_served(account: &Account) -> Result<()> {
+    match account.inactive_reason() {
+        // What was read before is served for as long as that of a dead credential.
+        None | Some(Inactive::Moved) => Ok(()),
+        Some(reason) => Err(not_active(reason)),
+    }
+}
+
+/// # Errors
+/// `account_inactive` for an account whose provider is not to be called.
+pub(super) fn check_callable(account: &Account) -> Result<()> {
+    match account.inactive_reason() {
+        None => Ok(()),
+        Some(reason) => Err(not_active(reason)),
+    }
+}
+
+fn not_active(reason: Inactive) -> Error {
+    let (message, hint) = match reason {
+        Inactive::Disconnected => (
+            "this account was disconnected",
+            "Link it again: make a connect session with this account_id.",
+        ),
+        Inactive::ProfileDisabled => (
+            "the connector profile of this account is disabled",
+            "Enable the profile with PATCH /connector_profiles/{id}.",
+        ),
+        Inactive::Moved => (
+            "another installation has this account's credential",
+            "Ask there, take it back with `rolecall credentials take-back`, or link it again.",
+        ),
+    };
+    Error::new(Kind::AccountInactive, message).with_hint(hint)
+}
+
+pub(super) fn inactive(account: &Account) -> Error {
+    let since = account
+        .status_reasons
+        .first()
+        .map(|reason| format!(", since {}", reason.timestamp))
+        .unwrap_or_default();
+    Error::new(
+        Kind::AccountInactive,
+        format!("the provider does not take this account's credential{since}"),
+    )
+}
+
+fn not_ready(ticket: &Ticket) -> Error {
+    let progress = ticket.progress();
+    let wait = progress.eta_seconds.unwrap_or(5).clamp(1, 60);
+    Error::new(
+        Kind::DirectoryNotReady,
+        "the first walk of this account has not ended yet",
+    )
+    .with_progress(progress)
+    .with_retry_after(Duration::from_secs(wait))
+}
+
+/// What a read says when the walk that it waited for failed and there is nothing older.
+fn failure(account: &Account, reason: Option<WalkReason>) -> Error {
+    let error = match reason {
+        Some(WalkReason::CredentialRefused) => return inactive(account),
+        Some(WalkReason::ScopeMissing) => {
+            return Error::new(
+                Kind::AccountInactive,
+                "the account's token may no longer read users",
+            );
+        }
+        Some(WalkReason::OrganisationChanged) => {
+            return Error::new(
+                Kind::AccountInactive,
+                "the account's token belongs to another organisation than before",
+            );
+        }
+        Some(WalkReason::ProviderThrottled) => Error::new(
+            Kind::ProviderThrottled,
+            "the provider's rate limit left no room for the first walk",
+        ),
+        Some(WalkReason::StoreUnavailable) => super::auth::ttl_cache::store_down(),
+        Some(WalkReason::Internal) => Error::internal("the first walk failed inside"),
+        _ => Error::new(
+            Kind::ProviderUnavailable,
+            "the first walk of this account failed, and there is no earlier directory",
+        ),
+    };
+    error.with_retry_after(AFTER_FAILURE)
+}

@@ -1,0 +1,83 @@
+//! A directory as a whole: how much is in it, how good it is, and what nobody can see in it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{
+    Answer, MaxAge,
+    page_cache::{Page, etag},
+};
+use crate::gateway::{Gateway, auth::OwnAccount};
+use crate::{
+    clock::since,
+    error::{Error, Result},
+    model::schema::{RecordCounts, Summary},
+};
+
+impl Gateway {
+    /// The summary of the caller's own account's directory. It waits, and is as fresh, as a
+    /// page would be.
+    ///
+    /// # Errors
+    /// `directory_not_ready`, `account_inactive`, and what a failed first walk came to.
+    pub async fn summary(
+        &self,
+        own: &OwnAccount,
+        max_age: MaxAge,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Answer> {
+        let account = &own.account;
+        let head = self.head(own, &self.live(account), max_age).await?;
+        let stale = self.staleness(own, &head);
+        let age = since(self.0.clock.now(), head.verified_at);
+        // The age alone makes no other answer: it is told in a header, with a 304 too.
+        let etag = etag(
+            head.version,
+            &(
+                "summary",
+                (account.id, head.version, head.verified_at),
+                (stale, head.quarantined, account.held_walk),
+            ),
+        );
+        let page = if is_known(&etag) {
+            None
+        } else {
+            let held = self.version(account, head.version).await?;
+            let held = held.ok_or_else(|| Error::internal("the version in force is not held"))?;
+            let counts = held.directory.counts();
+            let data = Summary {
+                counts: RecordCounts {
+                    users: counts.users,
+                    roles: counts.roles,
+                    groups: head.visibility.groups.then_some(counts.groups),
+                },
+                directory_version: head.version.to_string(),
+                sealed_at: head.sealed_at,
+                verified_at: head.verified_at,
+                age_seconds: age.as_secs(),
+                stale: stale.map(|stale| stale.as_str()),
+                warnings: head.visibility.hidden_fields(),
+                quarantined: head.quarantined,
+                held_walk: account.held_walk,
+            };
+            Some(Arc::new(Page::new(Arc::clone(&etag), record(&data)?)))
+        };
+        Ok(Answer {
+            etag,
+            page,
+            version: head.version,
+            age,
+            sealed_at: head.sealed_at,
+            stale,
+        })
+    }
+}
+
+fn record(data: &Summary) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        data: &'a Summary,
+    }
+    serde_json::to_vec(&Record { data }).map_err(Error::internal)
+}

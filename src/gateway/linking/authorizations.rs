@@ -1,0 +1,555 @@
+//! Sign-ins at a provider by OAuth 2.0 (RFC 6749, 4.1, with PKCE, RFC 7636): one engine for the
+//! hub, for integrators with pages of their own, and for the command line.
+//!
+//! A sign-in begins with a `state` of 256 random bits that is good once, for ten minutes, and for
+//! whoever set out with it: the browser that the hub knows by a cookie, or the project. It remembers
+//! which app it is for and what it is to become, so that nothing that comes back says so: the
+//! token endpoint is that of the profile's own region, whoever sent the browser back (mix-up), the
+//! verifier never leaves this house (injection of a code), and the redirect URL is the one that
+//! the app is registered with: to the hub it must also be the one that the browser came back to.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::{Described, Issuer, NewAccount, Unproven, verify::TrialOf};
+use crate::gateway::{Gateway, auth::Caller, connector_profiles::check_enabled};
+use crate::{
+    connectors::oauth::{
+        AuthorizeRequest, IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
+    },
+    error::{Error, Kind, ProviderFault, Result},
+    model::{
+        accounts::{Account, Credential, Endpoint},
+        audit_log::Actor,
+        connector_profiles::{ConnectorProfile, OAuthApp, ProfileId},
+        id::{AccountId, ProjectId},
+    },
+    store::{Bringer, NewAuthorization, ProfileApp, StateFault},
+};
+
+/// How long a sign-in may take. Smartsheet's codes live about as long.
+pub const GOOD_FOR: Duration = Duration::from_secs(600);
+
+/// A sign-in under a connector profile.
+#[derive(Debug, Clone)]
+pub struct NewSignIn {
+    pub profile: String,
+    pub callback_url: String,
+    /// What it is to become.
+    pub description: Described,
+}
+
+/// Where a sign-in leads, and what comes back from it.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    pub url: Url,
+    pub state: SecretString,
+    pub expires_at: Timestamp,
+}
+
+/// Whose app a sign-in is for.
+pub(in crate::gateway) enum SignInApp<'a> {
+    Profile(&'a ConnectorProfile),
+    /// The customer's own, at this endpoint.
+    Own {
+        app: &'a OAuthApp,
+        endpoint: &'a Endpoint,
+        provider: &'a str,
+    },
+}
+
+/// Who sets out on a sign-in.
+pub(in crate::gateway) struct SetsOut<'a> {
+    pub(in crate::gateway) project: &'a ProjectId,
+    pub(in crate::gateway) connect_session: Option<u64>,
+    pub(in crate::gateway) browser: Option<[u8; 32]>,
+    /// What the sign-in is to become; None where that is decided later.
+    pub(in crate::gateway) description: Option<&'a Described>,
+}
+
+/// What belongs to a sign-in and is no secret.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    provider: String,
+    endpoint: Endpoint,
+    description: Option<Described>,
+}
+
+/// A sign-in that was begun here, and the app that it is for.
+pub(in crate::gateway) struct Begun {
+    project: ProjectId,
+    connect_session: Option<u64>,
+    verifier: SecretString,
+    app: OAuthApp,
+    issuer: Issuer,
+    meta: Meta,
+}
+
+/// A browser that the provider sent back to a page of ours, with a code.
+#[derive(Debug)]
+pub struct CameBack {
+    /// The URL that it came back to, without its query.
+    pub to: String,
+    /// Who says that they sent it (RFC 9207), as few providers do.
+    pub issuer: Option<String>,
+    pub state: String,
+    pub code: SecretString,
+}
+
+/// A sign-in that came back with a pair of tokens, of which the provider has said nothing yet.
+pub(in crate::gateway) struct SignedIn {
+    pub(in crate::gateway) project: ProjectId,
+    pub(in crate::gateway) connect_session: Option<u64>,
+    pub(in crate::gateway) provider: String,
+    pub(in crate::gateway) endpoint: Endpoint,
+    pub(in crate::gateway) description: Option<Described>,
+    /// Whom it was issued to.
+    app: OAuthApp,
+    pub(in crate::gateway) unproven: Unproven,
+}
+
+/// A digest under which a secret that comes back is looked up.
+pub(in crate::gateway) fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+impl Gateway {
+    /// Begins a sign-in for an integrator with pages of their own. `callback_url` must be the
+    /// profile's registered one.
+    ///
+    /// # Errors
+    /// `not_found`, `account_inactive` while the profile is disabled, `invalid_body`.
+    pub async fn authorization_url(&self, caller: &Caller, new: NewSignIn) -> Result<SignIn> {
+        let profile = self.profile_in(caller.project(), &new.profile).await?;
+        self.begin_for_project(&profile, &new.callback_url, new.description)
+            .await
+    }
+
+    pub(in crate::gateway) async fn begin_for_project(
+        &self,
+        profile: &ConnectorProfile,
+        callback_url: &str,
+        description: Described,
+    ) -> Result<SignIn> {
+        check_enabled(profile)?;
+        if profile.redirect_url != callback_url {
+            return Err(Error::new(
+                Kind::InvalidBody,
+                "`callback_url` must be the redirect URL of the connector profile, letter for letter",
+            ));
+        }
+        let sets_out = SetsOut {
+            project: &profile.project,
+            connect_session: None,
+            browser: None,
+            description: Some(&description),
+        };
+        self.begin_sign_in(SignInApp::Profile(profile), sets_out)
+            .await
+    }
+
+    /// Ends a sign-in that [`Gateway::authorization_url`] began: redeems the code, proves what it
+    /// brought, and links.
+    ///
+    /// # Errors
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
+    /// [`Gateway::link`]. The code is spent then, and the tokens that it brought are revoked.
+    pub async fn exchange(
+        &self,
+        caller: &Caller,
+        state: &str,
+        code: SecretString,
+    ) -> Result<Arc<Account>> {
+        self.exchange_in(caller.project().clone(), state, code, caller.actor())
+            .await
+    }
+
+    pub(in crate::gateway) async fn exchange_in(
+        &self,
+        project: ProjectId,
+        state: &str,
+        code: SecretString,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
+        let (gateway, state) = (self.clone(), digest(state));
+        self.owned(async move {
+            let begun = gateway.begun(state, Bringer::Project(&project)).await?;
+            let mut signed_in = gateway.redeemed(begun, code).await?;
+            let id = gateway.new_id();
+            let project = signed_in.project.clone();
+            let mut linked = gateway.link_signed_in(id, &signed_in, by).await;
+            if let Err(refused) = &linked
+                && gateway.renewed(&mut signed_in, refused).await
+            {
+                linked = gateway.link_signed_in(id, &signed_in, by).await;
+            }
+            let connector = gateway.connector(&signed_in.provider)?;
+            let token = signed_in.unproven.credential.access_token().clone();
+            // Where the answer to its storing was lost, the account may be there and live on it.
+            if linked.is_err() && matches!(gateway.0.store.account(&project, id).await, Ok(None)) {
+                gateway
+                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                    .await;
+            }
+            linked
+        })
+        .await
+    }
+
+    /// Proves what a sign-in brought, and links an account with it.
+    async fn link_signed_in(
+        &self,
+        id: AccountId,
+        signed_in: &SignedIn,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
+        let connector = self.connector(&signed_in.provider)?;
+        let description = signed_in.description.clone();
+        let description =
+            description.ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
+        let of = TrialOf {
+            account: id.to_string(),
+            endpoint: &signed_in.endpoint,
+            assume_user: None,
+        };
+        let proven = self
+            .prove(connector.as_ref(), of, signed_in.unproven.clone())
+            .await?;
+        let new = NewAccount {
+            id,
+            project: signed_in.project.clone(),
+            provider: signed_in.provider.clone(),
+            description,
+            endpoint: signed_in.endpoint.clone(),
+            assume_user: None,
+            by,
+        };
+        self.store_account(new, &proven).await
+    }
+
+    /// Begins a sign-in.
+    pub(in crate::gateway) async fn begin_sign_in(
+        &self,
+        app: SignInApp<'_>,
+        sets_out: SetsOut<'_>,
+    ) -> Result<SignIn> {
+        let found = match &app {
+            SignInApp::Profile(profile) => {
+                let found = self.0.store.oauth_app(&profile.project, profile.id).await?;
+                Some(found.ok_or_else(crate::gateway::connector_profiles::no_such_profile)?)
+            }
+            SignInApp::Own { .. } => None,
+        };
+        // Where the profile's secret may be sent is where people are sent, too.
+        let (provider, endpoint, oauth_app) = match (&app, &found) {
+            (SignInApp::Profile(_), None) => {
+                return Err(crate::gateway::connector_profiles::no_such_profile());
+            }
+            (SignInApp::Profile(_), Some(found)) => {
+                (found.provider.as_str(), &found.endpoint, &found.app)
+            }
+            (
+                SignInApp::Own {
+                    app,
+                    endpoint,
+                    provider,
+                },
+                _,
+            ) => (*provider, *endpoint, *app),
+        };
+        self.0.settings.check_endpoint(endpoint)?;
+        let connector = self.connector(provider)?;
+        let now = self.0.clock.now();
+        let expires_at = now.saturating_add(GOOD_FOR).map_err(Error::internal)?;
+        let state = self.random_text();
+        let verifier = self.random_text();
+        let default_scopes: Vec<_> = connector
+            .read_scopes()
+            .iter()
+            .map(|scope| (*scope).to_owned())
+            .collect();
+        let (profile, own_app, scopes) = match &app {
+            SignInApp::Profile(profile) => (Some(profile.id), None, &profile.scopes),
+            SignInApp::Own { app, .. } => (None, Some(*app), &default_scopes),
+        };
+        let url = connector
+            .authorize_url(&AuthorizeRequest {
+                endpoint,
+                client_id: &oauth_app.client_id,
+                redirect_url: &oauth_app.redirect_url,
+                scopes,
+                state: state.expose_secret(),
+                verifier: &verifier,
+            })
+            .ok_or_else(|| {
+                let message = "nobody can sign in at this endpoint";
+                Error::new(Kind::InvalidBody, message)
+            })?;
+        let meta = Meta {
+            provider: provider.to_owned(),
+            endpoint: endpoint.clone(),
+            description: sets_out.description.cloned(),
+        };
+        let new = NewAuthorization {
+            state_digest: digest(state.expose_secret()),
+            project: sets_out.project,
+            profile,
+            own_app,
+            connect_session: sets_out.connect_session,
+            browser_digest: sets_out.browser,
+            verifier: &verifier,
+            meta: &serde_json::to_vec(&meta).map_err(Error::internal)?,
+            expires_at,
+        };
+        self.store_of(new.project)
+            .insert_authorization(&new, now)
+            .await?;
+        Ok(SignIn {
+            url,
+            state,
+            expires_at,
+        })
+    }
+
+    /// The sign-in of this `state`, which is spent by that.
+    pub(in crate::gateway) async fn begun(
+        &self,
+        state: [u8; 32],
+        bringer: Bringer<'_>,
+    ) -> Result<Begun> {
+        let store = self.0.store.for_unproven();
+        let now = self.0.clock.now();
+        let taken = store.take_authorization(state, bringer, now).await?;
+        let taken = taken.map_err(state_refused)?;
+        let meta: Meta = serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
+        let (app, issuer) = match (taken.own_app, taken.profile) {
+            (Some(app), _) => (app.clone(), Issuer::OwnApp(app)),
+            (None, Some(id)) => {
+                let found = self.app_of_enabled(&taken.project, id).await?;
+                let app = found.for_endpoint(&meta.provider, &meta.endpoint)?;
+                (app.clone(), Issuer::Profile(id))
+            }
+            (None, None) => return Err(Error::internal("a sign-in of no app")),
+        };
+        Ok(Begun {
+            project: taken.project,
+            connect_session: taken.connect_session,
+            verifier: taken.verifier,
+            app,
+            issuer,
+            meta,
+        })
+    }
+
+    /// Whether a browser came back to where the sign-in's app is registered, and from where people
+    /// consent for it. Another app or another server may have been given its `state`, and the code
+    /// is then none for this token endpoint (RFC 9700, 4.4).
+    ///
+    /// # Errors
+    /// `authorization_invalid`.
+    pub(in crate::gateway) fn check_way_back(&self, begun: &Begun, back: &CameBack) -> Result<()> {
+        let refused = |message| Err(Error::new(Kind::AuthorizationInvalid, message));
+        if back.to != begun.app.redirect_url {
+            return refused("the sign-in of this `state` was to come back elsewhere");
+        }
+        let Some(issuer) = &back.issuer else {
+            return Ok(());
+        };
+        let Meta {
+            provider, endpoint, ..
+        } = &begun.meta;
+        let origin = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
+        let api = self.api_url(provider, endpoint);
+        let own = [
+            self.consent_origin(provider, endpoint),
+            api.map(|url| url.origin().ascii_serialization()),
+        ];
+        if origin.is_ok_and(|origin| own.contains(&Some(origin))) {
+            return Ok(());
+        }
+        refused("another server than the one that this sign-in is for sent it back")
+    }
+
+    /// Redeems the code of a sign-in, once. Not to be dropped on the way.
+    pub(in crate::gateway) async fn redeemed(
+        &self,
+        begun: Begun,
+        code: SecretString,
+    ) -> Result<SignedIn> {
+        let Begun { app, meta, .. } = begun;
+        let grant = TokenGrant::Code {
+            code: &code,
+            verifier: &begun.verifier,
+        };
+        let mut issued = self.issued(&meta, &app, grant).await?;
+        if issued.access_token.is_none()
+            && let Some(token) = issued.refresh_token
+        {
+            // What was issued with it cannot be read; it is good for another.
+            let grant = TokenGrant::RefreshToken(&token);
+            issued = self.issued(&meta, &app, grant).await?;
+            issued.refresh_token.get_or_insert(token);
+        }
+        let pair = self.pair_of(issued).ok_or_else(|| {
+            let detail = "the reply has no access token";
+            code_refused(&TokenError::new(TokenErrorKind::Doubtful, detail))
+        })?;
+        let refresh_at = self.refresh_at(&pair);
+        Ok(SignedIn {
+            project: begun.project,
+            connect_session: begun.connect_session,
+            provider: meta.provider,
+            endpoint: meta.endpoint,
+            description: meta.description,
+            app,
+            unproven: Unproven {
+                credential: Credential::OAuth(pair),
+                issuer: begun.issuer,
+                refresh_at,
+            },
+        })
+    }
+
+    /// What the token endpoint issues for a grant. What it issues and cannot be used is revoked.
+    async fn issued(
+        &self,
+        meta: &Meta,
+        app: &OAuthApp,
+        grant: TokenGrant<'_>,
+    ) -> Result<IssuedTokens> {
+        let connector = self.connector(&meta.provider)?;
+        let request = TokenRequest {
+            endpoint: &meta.endpoint,
+            app,
+            grant,
+        };
+        match self.issue_tokens(connector.as_ref(), request).await {
+            Ok(issued) => Ok(issued),
+            Err(mut error) => {
+                if let Some(token) = error.unusable.take() {
+                    self.revoke_unkept(connector.as_ref(), &meta.endpoint, token)
+                        .await;
+                }
+                Err(code_refused(&error))
+            }
+        }
+    }
+
+    /// Gives a sign-in the next pair, where the provider does not take the access token that it
+    /// just issued: what was read of it is not what was issued, it may be, and nothing else of it
+    /// could be revoked. Whether there is one.
+    pub(in crate::gateway) async fn renewed(
+        &self,
+        signed_in: &mut SignedIn,
+        refused: &Error,
+    ) -> bool {
+        let credential = &signed_in.unproven.credential;
+        let (Kind::CredentialRefused, Some(token)) = (refused.kind(), credential.refresh_token())
+        else {
+            return false;
+        };
+        let former = token.clone();
+        let meta = Meta {
+            provider: signed_in.provider.clone(),
+            endpoint: signed_in.endpoint.clone(),
+            description: None,
+        };
+        let grant = TokenGrant::RefreshToken(&former);
+        let Ok(issued) = self.issued(&meta, &signed_in.app, grant).await else {
+            return false;
+        };
+        let Some(mut pair) = self.pair_of(issued) else {
+            return false;
+        };
+        pair.refresh_token.get_or_insert(former);
+        signed_in.unproven.refresh_at = self.refresh_at(&pair);
+        signed_in.unproven.credential = Credential::OAuth(pair);
+        true
+    }
+
+    async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<ProfileApp> {
+        let store = self.store_of(project);
+        let profile = store.profile(project, id).await?;
+        check_enabled(&profile.ok_or_else(crate::gateway::connector_profiles::no_such_profile)?)?;
+        let app = store.oauth_app(project, id).await?;
+        app.ok_or_else(crate::gateway::connector_profiles::no_such_profile)
+    }
+
+    /// 256 random bits as text that goes into a URL as it is (RFC 7636, 4.1 has 43 of these
+    /// letters as the least of a verifier).
+    pub(in crate::gateway) fn random_text(&self) -> SecretString {
+        use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+        let bytes = zeroize::Zeroizing::new(self.0.chance.bytes::<32>());
+        BASE64_URL_SAFE_NO_PAD.encode(*bytes).into()
+    }
+}
+
+pub(in crate::gateway) fn state_refused(fault: StateFault) -> Error {
+    let message = match fault {
+        // Whose it is otherwise, nobody is told.
+        StateFault::Unknown | StateFault::Another => {
+            "there is no sign-in of this `state` that was begun here"
+        }
+        StateFault::Used => "the sign-in of this `state` has come back already",
+        StateFault::Expired => "the sign-in of this `state` took too long",
+    };
+    Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
+}
+
+/// Whether this refusal of a `state` is only that it came too late, or once more: it is of whoever
+/// brought it.
+pub fn is_late(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let fault = source.and_then(|source| source.downcast_ref::<StateFault>());
+    matches!(fault, Some(StateFault::Used | StateFault::Expired))
+}
+
+/// What the provider's refusal of a code means to whoever brought it.
+fn code_refused(error: &TokenError) -> Error {
+    let (kind, message) = match error.kind {
+        TokenErrorKind::InvalidGrant => (
+            Kind::AuthorizationRefused,
+            "the provider does not take this code: it was used, or issued to another app",
+        ),
+        TokenErrorKind::GrantExpired => (
+            Kind::AuthorizationRefused,
+            "the provider does not take this code any more: it is too old",
+        ),
+        TokenErrorKind::AppRefused => (
+            Kind::AppRefused,
+            "the provider knows the app, and does not take its client secret",
+        ),
+        TokenErrorKind::UnknownApp => (
+            Kind::AppRefused,
+            "the provider knows no app of this client id",
+        ),
+        TokenErrorKind::RedirectMismatch => (
+            Kind::AppRefused,
+            "the redirect URL is not the one that the app is registered with",
+        ),
+        TokenErrorKind::Throttled => (
+            Kind::ProviderThrottled,
+            "the provider's rate limit is spent",
+        ),
+        TokenErrorKind::Unsent | TokenErrorKind::Doubtful | TokenErrorKind::Refused => (
+            Kind::ProviderUnavailable,
+            "the provider did not give a usable answer to the code",
+        ),
+    };
+    let mut answer = Error::new(kind, message)
+        .with_provider(ProviderFault {
+            status: error.status,
+            code: error.code,
+            reference: None,
+        })
+        .with_source(error.clone());
+    if matches!(kind, Kind::ProviderThrottled | Kind::ProviderUnavailable) {
+        answer = answer.with_retry_after(Duration::from_secs(30));
+    }
+    answer
+}

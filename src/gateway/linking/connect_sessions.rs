@@ -1,0 +1,919 @@
+//! Connect sessions, and what the hub does for whoever was invited by one.
+//!
+//! An integrator makes a session and hands its link to a customer. Who has the link token may do
+//! what is here, and nothing else of the project: choose how to link, bring a token or sign in,
+//! look at what the provider said of it, and then save. What was brought waits sealed beside the
+//! session (a *draft*) until it is saved, so that no page ever carries it; saving names the draft
+//! that was looked at. A session is used up by the link that it makes.
+//!
+//! The hub tells browsers apart by a secret in a cookie. A draft belongs to the browser that proved
+//! it: another one with the same link neither sees, saves nor cancels it. A `state` that comes back
+//! to another browser is refused ([`super::authorizations`]).
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{
+    Described, Issuer, NewAccount, Proven, Unproven,
+    authorizations::{CameBack, SetsOut, SignInApp, SignedIn, digest, state_refused},
+    link_error, same_organisation,
+    verify::{Findings, Trial, TrialOf},
+};
+use crate::gateway::{Gateway, auth::Caller, connector_profiles::check_enabled};
+use crate::{
+    directory::Visibility,
+    error::{Error, Kind, Progress, Result},
+    model::{
+        accounts::{
+            Account, AccountChange, AccountKind, Credential, CredentialKind, Endpoint, Region,
+        },
+        audit_log::Actor,
+        connect_sessions::{ConnectDetails, ConnectSession, LARGEST_NUMBER, LinkToken},
+        connector_profiles::{ClientProof, ConnectorProfile, OAuthApp, ProfileId},
+        id::{AccountId, ProjectId},
+        observed::Identity,
+        schema::Warning,
+        walks::{Walk, WalkState},
+    },
+    store::{Bringer, Draft},
+};
+
+/// How long a session lives if nobody says.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
+
+/// How long a session may live at the most: a link that is mailed.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How often in a minute something may be tried with one invitation: a token, or a sign-in. More
+/// than anybody types, and too few for who would have us ask the provider what tokens are worth.
+pub(in crate::gateway) const TRIES: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
+/// The only connector that there is to choose when nobody names one.
+const ONLY_PROVIDER: &str = "smartsheet";
+
+/// An invitation to be made.
+#[derive(Debug, Clone)]
+pub struct NewConnectSession {
+    pub provider: Option<String>,
+    /// The connector profile to sign in under.
+    pub profile: Option<String>,
+    /// The account to be linked again.
+    pub account: Option<String>,
+    pub kind: AccountKind,
+    pub is_multiple: bool,
+    pub origin_owner_id: String,
+    pub details: ConnectDetails,
+    pub expires_in: Duration,
+}
+
+/// An invitation, with what it is handed on by.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    pub session: ConnectSession,
+    pub token: LinkToken,
+}
+
+/// What a customer may choose from.
+pub struct Offer {
+    /// The name for people of the provider.
+    pub provider_name: &'static str,
+    pub provider: String,
+    /// OAuth apps of the project, to sign in under.
+    pub profiles: Vec<ConnectorProfile>,
+    /// Whether a token may be brought.
+    pub takes_token: bool,
+    /// Whether an app of the customer's own may be.
+    pub takes_own_app: bool,
+    /// Where the account may be.
+    pub endpoints: Vec<Endpoint>,
+    /// What an app of the customer's own is registered with.
+    pub own_app_callback_url: String,
+    /// The account that is linked again.
+    pub account: Option<Account>,
+}
+
+/// What waits to be saved, and what the provider said of it.
+#[derive(Debug, Clone)]
+pub struct Review {
+    /// Which draft this is about; saving names it.
+    pub draft: u64,
+    /// What was brought.
+    pub kind: CredentialKind,
+    pub found: Found,
+}
+
+/// What the provider said of what was brought.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Found {
+    pub provider: String,
+    pub endpoint: Endpoint,
+    pub identity: Identity,
+    /// How many users it lists; None where the provider does not say.
+    pub users: Option<u64>,
+    /// The fields that would be null for everybody, and why.
+    pub hidden: Vec<Warning>,
+    refresh_at: Option<Timestamp>,
+}
+
+/// What was linked, and how far its first walk is.
+pub struct Linked {
+    pub account: Arc<Account>,
+    pub progress: Option<Progress>,
+    /// The walk that ended last.
+    pub last_walk: Option<Walk>,
+    pub is_sealed: bool,
+    /// The fields that are null for everybody, and why.
+    pub hidden: Vec<Warning>,
+}
+
+impl Gateway {
+    /// Makes an invitation of the caller's project.
+    ///
+    /// # Errors
+    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`, `public_url_missing`,
+    /// `account_inactive` while the profile is disabled.
+    pub async fn create_connect_session(
+        &self,
+        caller: &Caller,
+        new: NewConnectSession,
+    ) -> Result<Invited> {
+        self.must_be_reachable()?;
+        let project = caller.project().clone();
+        if let Some(provider) = &new.provider {
+            self.connector(provider)?;
+        }
+        let mut provider = new.provider;
+        let profile = match &new.profile {
+            None => None,
+            Some(id) => {
+                let profile = self.profile_in(&project, id).await?;
+                check_enabled(&profile)?;
+                if provider.as_ref().is_some_and(|it| *it != profile.provider) {
+                    return Err(invalid("`provider` is not that of the connector profile"));
+                }
+                provider = Some(profile.provider.clone());
+                Some(profile.id)
+            }
+        };
+        let account = match &new.account {
+            None => None,
+            Some(id) => {
+                let own = self.own_account(caller, id).await?;
+                if provider
+                    .as_ref()
+                    .is_some_and(|it| *it != own.account.provider)
+                {
+                    return Err(invalid("`provider` is not that of the account"));
+                }
+                provider = Some(own.account.provider.clone());
+                Some(own.account.id)
+            }
+        };
+        let details = self.registered(&project, new.details).await?;
+        let now = self.0.clock.now();
+        let session = ConnectSession {
+            number: u64::from_be_bytes(self.0.chance.bytes()) & LARGEST_NUMBER,
+            project,
+            provider,
+            profile,
+            account,
+            kind: new.kind,
+            is_multiple: new.is_multiple,
+            origin_owner_id: new.origin_owner_id,
+            details,
+            draft: 0,
+            linked_account: None,
+            created_at: now,
+            expires_at: now
+                .saturating_add(new.expires_in)
+                .map_err(Error::internal)?,
+            used_at: None,
+        };
+        let token = self.random_text();
+        let store = self.store_of(caller.project());
+        store
+            .insert_connect_session(&session, digest(token.expose_secret()), caller.actor())
+            .await?;
+        tracing::info!(connect_session = session.number, "connect session made");
+        Ok(Invited { session, token })
+    }
+
+    /// The details, with where the customer returns to and which page is told: what was named must
+    /// be registered, and what is the only one registered need not be named.
+    async fn registered(
+        &self,
+        project: &crate::model::id::ProjectId,
+        mut details: ConnectDetails,
+    ) -> Result<ConnectDetails> {
+        let registered = self.store_of(project).hub_targets(project).await?;
+        for (name, chosen, registered) in [
+            (
+                "return_url",
+                &mut details.return_url,
+                &registered.return_urls,
+            ),
+            (
+                "opener_origin",
+                &mut details.opener_origin,
+                &registered.opener_origins,
+            ),
+        ] {
+            match chosen {
+                Some(chosen) if !registered.contains(chosen) => {
+                    return Err(Error::new(
+                        Kind::InvalidBody,
+                        format!("`{name}` is not among those that are registered for this project"),
+                    )
+                    .with_hint("The operator registers it with `rolecall projects update`."));
+                }
+                None => {
+                    if let [only] = registered.as_slice() {
+                        *chosen = Some(only.clone());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(details)
+    }
+
+    /// Where a customer goes with a link token.
+    pub fn auth_link_url(&self, token: &LinkToken) -> String {
+        format!("{}/connect/{}", self.public_url(), token.expose_secret())
+    }
+
+    /// The caller's own invitation with this token, if it can still be used. It is not used up by
+    /// that.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`, the same for an unknown, a used, an ended and another project's.
+    pub async fn authenticate_connect_session(
+        &self,
+        caller: &Caller,
+        token: &SecretString,
+    ) -> Result<ConnectSession> {
+        let session = self.open_connect_session(token).await?;
+        if session.project == *caller.project() {
+            return Ok(session);
+        }
+        Err(session_invalid())
+    }
+
+    /// The invitation with this token, if it can still be used.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`.
+    pub async fn open_connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+        let session = self.connect_session(token).await?;
+        if session.is_open_at(self.0.clock.now()) {
+            return Ok(session);
+        }
+        Err(session_invalid())
+    }
+
+    /// The invitation with this token, also one that was used, as long as it has not ended: who
+    /// linked by it may look how that goes.
+    ///
+    /// # Errors
+    /// `connect_session_invalid`.
+    pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+        let digest = digest(token.expose_secret());
+        let session = self.0.store.for_unproven().connect_session(digest).await?;
+        let session = session
+            .filter(|session| self.0.clock.now() < session.expires_at)
+            .ok_or_else(session_invalid)?;
+        self.account_again(&session).await?;
+        Ok(session)
+    }
+
+    /// What a customer may choose from.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn offer(&self, session: &ConnectSession) -> Result<Offer> {
+        let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+        let connector = self.connector(provider)?;
+        let profiles = self
+            .store_of(&session.project)
+            .profiles(&session.project)
+            .await?;
+        let account = self.account_again(session).await?;
+        let stands_for_another = account.as_ref().is_some_and(stands_for_another);
+        let profiles = profiles.into_iter().filter(|profile| {
+            profile.is_enabled
+                && !stands_for_another
+                && account
+                    .as_ref()
+                    .is_none_or(|account| account.endpoint == profile.endpoint)
+                && profile.provider == provider
+                && profile.redirect_url == self.callback_url(provider)
+                && session.profile.is_none_or(|only| only == profile.id)
+        });
+        let profiles: Vec<_> = profiles.collect();
+        let endpoints = match &account {
+            Some(account) => vec![account.endpoint.clone()],
+            None => self.endpoints(&profiles),
+        };
+        Ok(Offer {
+            provider_name: connector.name(),
+            provider: provider.to_owned(),
+            profiles,
+            takes_token: session.profile.is_none() || stands_for_another,
+            takes_own_app: session.profile.is_none() && !stands_for_another,
+            endpoints,
+            own_app_callback_url: self.own_app_callback_url(provider),
+            account,
+        })
+    }
+
+    /// The regions, the base URLs that the operator allows, and those that these profiles are of.
+    fn endpoints(&self, profiles: &[ConnectorProfile]) -> Vec<Endpoint> {
+        let bases = self.0.settings.base_urls.iter().cloned();
+        let mut endpoints: Vec<_> = Region::ALL
+            .map(Endpoint::Region)
+            .into_iter()
+            .chain(bases.map(Endpoint::BaseUrl))
+            .collect();
+        for profile in profiles {
+            if !endpoints.contains(&profile.endpoint) {
+                endpoints.push(profile.endpoint.clone());
+            }
+        }
+        endpoints
+    }
+
+    /// The account that is to be linked again, if it is that. Once it is gone, nothing is linked in
+    /// its place.
+    async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
+        let Some(id) = session.account else {
+            return Ok(None);
+        };
+        let account = self
+            .store_of(&session.project)
+            .account(&session.project, id)
+            .await?;
+        account.map(Some).ok_or_else(session_invalid)
+    }
+
+    /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
+    ///
+    /// # Errors
+    /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
+    /// nothing is kept then.
+    pub async fn bring_token(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        endpoint: Endpoint,
+        token: SecretString,
+    ) -> Result<Review> {
+        let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
+        self.check_tries(&session)?;
+        self.owned(async move {
+            gateway.0.settings.check_endpoint(&endpoint)?;
+            let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+            let unproven = Unproven::personal(token);
+            gateway
+                .keep(&session, browser, provider.to_owned(), endpoint, unproven)
+                .await
+        })
+        .await
+    }
+
+    /// Begins a sign-in under one of the offered profiles, for this browser.
+    ///
+    /// # Errors
+    /// `not_found`, `account_inactive` while the profile is disabled, `assume_user_refused`,
+    /// `rate_limited`.
+    pub async fn sign_in(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        profile: &str,
+    ) -> Result<Url> {
+        self.check_tries(session)?;
+        let profile = self.profile_in(&session.project, profile).await?;
+        check_enabled(&profile)?;
+        if session.profile.is_some_and(|only| only != profile.id) {
+            return Err(crate::gateway::connector_profiles::no_such_profile());
+        }
+        self.check_may_sign_in(session).await?;
+        let sign_in = self
+            .begin_sign_in(
+                SignInApp::Profile(&profile),
+                self.sets_out(session, browser),
+            )
+            .await?;
+        Ok(sign_in.url)
+    }
+
+    /// Begins a sign-in under an app of the customer's own, for this browser. The app's secret is
+    /// kept sealed and never shown again.
+    ///
+    /// # Errors
+    /// `base_url_not_allowed`, `invalid_body`, `assume_user_refused`, `rate_limited`.
+    pub async fn sign_in_with_own_app(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        endpoint: Endpoint,
+        (client_id, client_secret): (String, SecretString),
+    ) -> Result<Url> {
+        self.check_tries(session)?;
+        self.check_may_sign_in(session).await?;
+        self.0.settings.check_endpoint(&endpoint)?;
+        let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+        // The secret goes to this endpoint before anything is known of whom the sign-in brought.
+        if let Some(account) = self.account_again(session).await? {
+            self.check_place(&account, provider, &endpoint).await?;
+        }
+        let app = OAuthApp {
+            client_id,
+            client_secret,
+            proof: ClientProof::ClientSecret,
+            redirect_url: self.own_app_callback_url(provider),
+        };
+        let app = SignInApp::Own {
+            app: &app,
+            endpoint: &endpoint,
+            provider,
+        };
+        let sign_in = self
+            .begin_sign_in(app, self.sets_out(session, browser))
+            .await?;
+        Ok(sign_in.url)
+    }
+
+    /// What people sign in for does not work for an account that stands for another user.
+    async fn check_may_sign_in(&self, session: &ConnectSession) -> Result<()> {
+        let account = self.account_again(session).await?;
+        if !account.as_ref().is_some_and(stands_for_another) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::AssumeUserRefused,
+            "the account assumes a user, which takes a personal access token",
+        ))
+    }
+
+    /// Counts a try with this invitation.
+    fn check_tries(&self, session: &ConnectSession) -> Result<()> {
+        let standing = self.0.tries.spend(&session.number);
+        standing.map_or(Ok(()), |standing| standing.check("invitation"))
+    }
+
+    fn sets_out<'a>(&self, session: &'a ConnectSession, browser: &SecretString) -> SetsOut<'a> {
+        SetsOut {
+            project: &session.project,
+            connect_session: Some(session.number),
+            browser: Some(digest(browser.expose_secret())),
+            description: None,
+        }
+    }
+
+    /// Where this provider is called, without a path of any call.
+    pub fn api_url(&self, provider: &str, endpoint: &Endpoint) -> Option<Url> {
+        self.connector(provider).ok()?.api_url(endpoint)
+    }
+
+    /// Where this provider's people consent, as an origin: the only host beside ours that a form
+    /// of the hub may lead to.
+    pub fn consent_origin(&self, provider: &str, endpoint: &Endpoint) -> Option<String> {
+        let verifier = SecretString::default();
+        let connector = self.connector(provider).ok()?;
+        let url = connector.authorize_url(&crate::connectors::oauth::AuthorizeRequest {
+            endpoint,
+            client_id: "",
+            redirect_url: "",
+            scopes: &[],
+            state: "",
+            verifier: &verifier,
+        })?;
+        Some(url.origin().ascii_serialization())
+    }
+
+    /// Ends a sign-in of this session and browser: redeems the code, proves what it brought, and
+    /// keeps that until it is saved. If anything is refused, what it brought is revoked.
+    ///
+    /// # Errors
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
+    /// [`Gateway::bring_token`].
+    pub async fn signed_in(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        back: CameBack,
+    ) -> Result<Review> {
+        let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
+        self.owned(async move {
+            let bringer = Bringer::Browser(browser);
+            let begun = gateway.begun(digest(&back.state), bringer).await?;
+            gateway.check_way_back(&begun, &back)?;
+            let mut signed_in = gateway.redeemed(begun, back.code).await?;
+            let keep = async |signed_in: &SignedIn| {
+                if signed_in.connect_session != Some(session.number) {
+                    return Err(Error::new(
+                        Kind::AuthorizationInvalid,
+                        "this sign-in was begun from another invitation",
+                    ));
+                }
+                let (provider, endpoint) = (signed_in.provider.clone(), signed_in.endpoint.clone());
+                gateway
+                    .keep(
+                        &session,
+                        browser,
+                        provider,
+                        endpoint,
+                        signed_in.unproven.clone(),
+                    )
+                    .await
+            };
+            let mut kept = keep(&signed_in).await;
+            if let Err(refused) = &kept
+                && gateway.renewed(&mut signed_in, refused).await
+            {
+                kept = keep(&signed_in).await;
+            }
+            if kept.is_err() {
+                let connector = gateway.connector(&signed_in.provider)?;
+                let token = signed_in.unproven.credential.access_token().clone();
+                gateway
+                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                    .await;
+            }
+            kept
+        })
+        .await
+    }
+
+    /// Ends a sign-in of this browser that the provider sent back without a code. Whether it was
+    /// under an app of the customer's own.
+    ///
+    /// # Errors
+    /// `authorization_invalid`.
+    pub async fn turned_back(&self, browser: &SecretString, state: &str) -> Result<bool> {
+        let bringer = Bringer::Browser(digest(browser.expose_secret()));
+        let now = self.0.clock.now();
+        let taken = self
+            .0
+            .store
+            .for_unproven()
+            .take_authorization(digest(state), bringer, now)
+            .await?;
+        Ok(taken.map_err(state_refused)?.own_app.is_some())
+    }
+
+    /// Has the provider say what this is, and keeps it for this browser.
+    async fn keep(
+        &self,
+        session: &ConnectSession,
+        browser: [u8; 32],
+        provider: String,
+        endpoint: Endpoint,
+        unproven: Unproven,
+    ) -> Result<Review> {
+        let connector = self.connector(&provider)?;
+        self.0.settings.check_endpoint(&endpoint)?;
+        let again = self.account_again(session).await?;
+        if let Some(account) = &again {
+            self.check_place(account, &provider, &endpoint).await?;
+        }
+        let of = TrialOf {
+            account: format!("connect_session/{}", session.number),
+            endpoint: &endpoint,
+            assume_user: again
+                .as_ref()
+                .and_then(|account| account.assume_user.as_deref()),
+        };
+        let trial = Trial::new(
+            &self.0.outbound,
+            connector.as_ref(),
+            of,
+            &unproven.credential,
+        );
+        let Findings {
+            identity,
+            users,
+            hidden,
+            ..
+        } = trial
+            .findings()
+            .await
+            .map_err(|error| link_error(&error, false))?;
+        if let Some(account) = &again {
+            same_organisation(account, &identity)?;
+        }
+        let found = Found {
+            provider,
+            endpoint,
+            identity,
+            users,
+            hidden,
+            refresh_at: unproven.refresh_at,
+        };
+        let (profile, own_app) = match unproven.issuer {
+            Issuer::Owner => (None, None),
+            Issuer::Profile(id) => (Some(id), None),
+            Issuer::OwnApp(app) => (None, Some(app)),
+        };
+        let draft = Draft {
+            credential: unproven.credential,
+            profile,
+            own_app,
+            meta: serde_json::to_vec(&found).map_err(Error::internal)?,
+        };
+        let kind = kind_of(&draft);
+        let now = self.0.clock.now();
+        let store = self.store_of(&session.project);
+        let put = store.put_draft(session, browser, Some(&draft), now).await?;
+        let (number, former) = put.ok_or_else(session_invalid)?;
+        if let Some(former) = former {
+            self.revoke_draft(&session.project, &former).await;
+        }
+        Ok(Review {
+            draft: number,
+            kind,
+            found,
+        })
+    }
+
+    /// Whether what was brought for this provider and endpoint may become the account's.
+    async fn check_place(
+        &self,
+        account: &Account,
+        provider: &str,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let proven = self.destination(account).await?;
+        if proven.provider == provider && proven.endpoint == *endpoint {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::OrganisationMismatch,
+            "the account that is to be linked again is in another region",
+        ))
+    }
+
+    /// The draft of this browser that waits to be saved.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn review(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+    ) -> Result<Option<Review>> {
+        let browser = digest(browser.expose_secret());
+        let store = self.store_of(&session.project);
+        let Some((number, draft)) = store.draft(session, browser).await? else {
+            return Ok(None);
+        };
+        let found = serde_json::from_slice(&draft.meta).map_err(Error::internal)?;
+        Ok(Some(Review {
+            draft: number,
+            kind: kind_of(&draft),
+            found,
+        }))
+    }
+
+    /// Saves this browser's draft of this number, which uses the session up, and begins the first
+    /// walk.
+    ///
+    /// # Errors
+    /// `connect_session_invalid` if the session was used or has ended; `invalid_body` if another
+    /// draft waits by now.
+    pub async fn save(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+        draft: u64,
+    ) -> Result<Arc<Account>> {
+        let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
+        self.owned(async move {
+            let store = gateway.store_of(&session.project);
+            let waiting = store.draft(&session, browser).await?;
+            let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
+                return Err(invalid("what was looked at is not what waits to be saved"));
+            };
+            let found: Found = serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
+            let again = gateway.account_again(&session).await?;
+            if let Some(account) = &again {
+                // Once more: which account this is lies open beside the draft.
+                gateway
+                    .check_place(account, &found.provider, &found.endpoint)
+                    .await?;
+                same_organisation(account, &found.identity)?;
+            }
+            let proven = Proven {
+                issuer: match (waiting.own_app, waiting.profile) {
+                    (Some(app), _) => Issuer::OwnApp(app),
+                    (None, Some(id)) => Issuer::Profile(id),
+                    (None, None) => Issuer::Owner,
+                },
+                credential: waiting.credential,
+                refresh_at: found.refresh_at,
+                identity: found.identity,
+                draft: Some(draft),
+            };
+            let by = Actor::ConnectSession(session.number);
+            if let Some(account) = again {
+                let change = AccountChange::default();
+                return gateway
+                    .replace_credential(&account, &change, Some(&proven), by)
+                    .await;
+            }
+            let new = NewAccount {
+                id: gateway.new_id(),
+                project: session.project,
+                provider: found.provider,
+                description: Described {
+                    origin_owner_id: session.origin_owner_id,
+                    origin_owner_name: session.details.origin_owner_name,
+                    origin_username: session.details.origin_username,
+                    label: session.details.label,
+                    kind: session.kind,
+                },
+                endpoint: found.endpoint,
+                assume_user: None,
+                by,
+            };
+            gateway.store_account(new, &proven).await
+        })
+        .await
+    }
+
+    /// Forgets this browser's draft; if it came from a sign-in, it is revoked.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn cancel(&self, session: &ConnectSession, browser: &SecretString) -> Result<()> {
+        let (gateway, session) = (self.clone(), session.clone());
+        let browser = digest(browser.expose_secret());
+        self.owned(async move {
+            let now = gateway.0.clock.now();
+            let store = gateway.store_of(&session.project);
+            let put = store.put_draft(&session, browser, None, now).await?;
+            // What was saved meanwhile is the account's.
+            if let Some((_, Some(former))) = put {
+                gateway.revoke_draft(&session.project, &former).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Forgets what was not saved before its session ended, once what a sign-in brought is revoked:
+    /// a process that dies here, or a provider that does not answer, leaves it to the next time.
+    pub(in crate::gateway) async fn drop_ended_drafts(&self) -> Result<()> {
+        let store = &self.0.store;
+        for ended in store.ended_drafts(self.0.clock.now()).await? {
+            if self.revoke_draft(&ended.project, &ended.draft).await {
+                store.forget_ended_draft(&ended).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
+    /// Whether nothing is left to revoke.
+    async fn revoke_draft(&self, project: &ProjectId, draft: &Draft) -> bool {
+        let Credential::OAuth(pair) = &draft.credential else {
+            return true;
+        };
+        let Ok(found) = serde_json::from_slice::<Found>(&draft.meta) else {
+            return true;
+        };
+        let Ok(connector) = self.connector(&found.provider) else {
+            return true;
+        };
+        let app = match (&draft.own_app, draft.profile) {
+            (Some(app), _) => Ok(Some(app.clone())),
+            (None, Some(profile)) => {
+                let at = (found.provider.as_str(), &found.endpoint);
+                self.app_of_profile(project, profile, at).await
+            }
+            (None, None) => Ok(None),
+        };
+        let (connector, endpoint) = (connector.as_ref(), &found.endpoint);
+        match app {
+            Ok(Some(app)) => self.revoke_waiting(connector, endpoint, (pair, &app)).await,
+            // Its profile is gone, and nobody can redeem anything for that app any more.
+            Ok(None) => {
+                let token = pair.access_token.clone();
+                self.revoke_unkept(connector, endpoint, token).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what nobody saved could not be revoked");
+                false
+            }
+        }
+    }
+
+    /// A profile's app, if it may be used at this endpoint; None if the project has no such profile.
+    async fn app_of_profile(
+        &self,
+        project: &ProjectId,
+        profile: ProfileId,
+        (provider, endpoint): (&str, &Endpoint),
+    ) -> Result<Option<OAuthApp>> {
+        let Some(found) = self.0.store.oauth_app(project, profile).await? else {
+            return Ok(None);
+        };
+        found.for_endpoint(provider, endpoint).cloned().map(Some)
+    }
+
+    /// The account that this browser has linked last by the session, and how far its walk is.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn linked(
+        &self,
+        session: &ConnectSession,
+        browser: &SecretString,
+    ) -> Result<Option<Linked>> {
+        let browser = digest(browser.expose_secret());
+        let store = self.store_of(&session.project);
+        let Some(id) = store.linked_by(session, browser).await? else {
+            return Ok(None);
+        };
+        self.linked_account(session, id).await
+    }
+
+    async fn linked_account(
+        &self,
+        session: &ConnectSession,
+        id: AccountId,
+    ) -> Result<Option<Linked>> {
+        let project = &session.project;
+        let store = self.store_of(project);
+        let Some(account) = store.account(project, id).await? else {
+            return Ok(None);
+        };
+        let walks = store.walks(project, id, None, 2).await?;
+        let last_walk = walks
+            .into_iter()
+            .find(|walk| walk.state != WalkState::Running);
+        let latest = store.latest(project, id).await?;
+        let is_sealed = latest.is_some_and(|latest| latest.directory.is_some());
+        Ok(Some(Linked {
+            progress: self.walk_progress(&account),
+            hidden: self.hidden_of(&account, is_sealed).await?,
+            is_sealed,
+            last_walk,
+            account: Arc::new(account),
+        }))
+    }
+
+    /// What the directory in force lacks, or as long as there is none, what the first will lack if
+    /// groups may be read.
+    async fn hidden_of(&self, account: &Account, is_sealed: bool) -> Result<Vec<Warning>> {
+        if is_sealed {
+            let live = self.live(account);
+            self.catch_up_now(&live).await?;
+            if let Some(head) = live.head() {
+                return Ok(head.visibility.hidden_fields());
+            }
+        }
+        let Identity {
+            is_admin, seats, ..
+        } = &account.identity;
+        Ok(Visibility::of(*is_admin, seats, true).hidden_fields())
+    }
+
+    /// A secret that tells one browser from others, for the hub's cookie.
+    pub fn new_browser(&self) -> SecretString {
+        self.random_text()
+    }
+}
+
+const fn kind_of(draft: &Draft) -> CredentialKind {
+    match (&draft.credential, &draft.own_app) {
+        (Credential::AccessToken(_), _) => CredentialKind::AccessToken,
+        (Credential::OAuth(_), None) => CredentialKind::OAuth,
+        (Credential::OAuth(_), Some(_)) => CredentialKind::OAuthOwnApp,
+    }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(Kind::InvalidBody, message)
+}
+
+/// Whether the provider takes the token's owner for somebody else, which Smartsheet does for personal
+/// access tokens alone.
+fn stands_for_another(account: &Account) -> bool {
+    account.assume_user.is_some()
+}
+
+fn session_invalid() -> Error {
+    Error::new(
+        Kind::ConnectSessionInvalid,
+        "there is no connect session of this token that can be used",
+    )
+}

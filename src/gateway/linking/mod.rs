@@ -1,0 +1,356 @@
+//! Linking: what was brought is tried, and only then is anything stored.
+//!
+//! A token, or a pair of tokens that a sign-in brought, becomes a `Proven` credential once the
+//! provider has said whose it is and that it may read users. What follows is the same for all:
+//! a new account, or a new credential for one that is there.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::{
+    Gateway,
+    auth::Caller,
+    linking::verify::{Trial, TrialOf},
+    walks::Join,
+};
+use crate::{
+    connectors::Connector,
+    error::{Error, Kind, ProviderFault, Result},
+    model::{
+        accounts::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
+        audit_log::Actor,
+        connector_profiles::{ActionSet, OAuthApp, ProfileId},
+        id::{AccountId, ProjectId},
+        observed::Identity,
+    },
+    outbound::{CallError, CallErrorKind},
+    store::{AccountUpdate, Destination, Grant, IssuedTo, NewCredential},
+};
+
+pub mod authorizations;
+pub mod connect_sessions;
+pub mod verify;
+
+/// What is linked, and what that is to whoever has it linked.
+pub struct Link {
+    pub provider: String,
+    pub description: Described,
+    pub endpoint: Endpoint,
+    pub token: SecretString,
+    /// Whom the provider is to take the token's owner for, by e-mail address.
+    pub assume_user: Option<String>,
+}
+
+/// What an account is to whoever has it linked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Described {
+    pub origin_owner_id: String,
+    pub origin_owner_name: String,
+    pub origin_username: Option<String>,
+    pub label: Option<String>,
+    pub kind: AccountKind,
+}
+
+/// A credential, whose it is, and whose app it was issued to.
+#[derive(Clone)]
+pub(super) struct Proven {
+    pub(super) credential: Credential,
+    pub(super) issuer: Issuer,
+    pub(super) refresh_at: Option<Timestamp>,
+    /// As the provider says; not before it was asked.
+    pub(super) identity: Identity,
+    /// The number of the draft that it waited as, if it did.
+    pub(super) draft: Option<u64>,
+}
+
+/// Whose OAuth app a credential was issued to.
+#[derive(Clone)]
+pub(super) enum Issuer {
+    /// Nobody's: its owner made it.
+    Owner,
+    Profile(ProfileId),
+    OwnApp(OAuthApp),
+}
+
+/// A credential of which the provider has said nothing yet.
+#[derive(Clone)]
+pub(super) struct Unproven {
+    pub(super) credential: Credential,
+    pub(super) issuer: Issuer,
+    pub(super) refresh_at: Option<Timestamp>,
+}
+
+impl Unproven {
+    pub(super) const fn personal(token: SecretString) -> Self {
+        Self {
+            credential: Credential::AccessToken(token),
+            issuer: Issuer::Owner,
+            refresh_at: None,
+        }
+    }
+
+    pub(super) fn belonging_to(self, identity: Identity) -> Proven {
+        Proven {
+            credential: self.credential,
+            issuer: self.issuer,
+            refresh_at: self.refresh_at,
+            identity,
+            draft: None,
+        }
+    }
+}
+
+impl Proven {
+    /// As it is stored.
+    pub(super) fn grant(&self) -> Grant<'_> {
+        Grant {
+            credential: &self.credential,
+            issued_to: match &self.issuer {
+                Issuer::Owner => IssuedTo::Owner,
+                Issuer::Profile(id) => IssuedTo::Profile(*id),
+                Issuer::OwnApp(app) => IssuedTo::OwnApp(app),
+            },
+            refresh_at: self.refresh_at,
+            draft: self.draft,
+        }
+    }
+}
+
+impl Gateway {
+    /// Tests the token with the provider, stores the account, and has its first walk begin.
+    ///
+    /// # Errors
+    /// `credential_refused`, `scope_missing`, `assume_user_refused`, `provider_unavailable`,
+    /// `provider_throttled`, `base_url_not_allowed`; nothing is stored then.
+    pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
+        self.link_into(caller.project().clone(), link, caller.actor())
+            .await
+    }
+
+    pub(super) async fn link_into(
+        &self,
+        project: ProjectId,
+        link: Link,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
+        let connector = self.connector(&link.provider)?;
+        self.0.settings.check_endpoint(&link.endpoint)?;
+        let id: AccountId = self.new_id();
+        let gateway = self.clone();
+        self.owned(async move {
+            let proven = gateway
+                .prove(
+                    connector.as_ref(),
+                    TrialOf {
+                        account: id.to_string(),
+                        endpoint: &link.endpoint,
+                        assume_user: link.assume_user.as_deref(),
+                    },
+                    Unproven::personal(link.token),
+                )
+                .await?;
+            let new = NewAccount {
+                id,
+                project,
+                provider: link.provider,
+                description: link.description,
+                endpoint: link.endpoint,
+                assume_user: link.assume_user,
+                by,
+            };
+            gateway.store_account(new, &proven).await
+        })
+        .await
+    }
+
+    /// Stores an account whose credential was proven, and has its first walk begin.
+    pub(super) async fn store_account(
+        &self,
+        new: NewAccount,
+        proven: &Proven,
+    ) -> Result<Arc<Account>> {
+        let now = self.0.clock.now();
+        let description = new.description;
+        let account = Account {
+            id: new.id,
+            project: new.project,
+            provider: new.provider,
+            origin_owner_id: description.origin_owner_id,
+            origin_owner_name: description.origin_owner_name,
+            origin_username: description.origin_username,
+            label: description.label,
+            kind: description.kind,
+            status: AccountStatus::Active,
+            status_reasons: Vec::new(),
+            endpoint: new.endpoint,
+            identity: proven.identity.clone(),
+            assume_user: new.assume_user,
+            credential: None,
+            held_walk: None,
+            actions: ActionSet::ALL,
+            created_at: now,
+            updated_at: now,
+        };
+        let store = self.store_of(&account.project);
+        store
+            .insert_account(&account, &proven.grant(), new.by)
+            .await?;
+        tracing::info!(account = %account.id, provider = account.provider, "account linked");
+        self.request_walk(&self.live(&account), Join::Any, false, new.by);
+        // As it is read: with what its profile allows. It is linked also where that fails.
+        let stored = store.account(&account.project, account.id).await;
+        Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
+    }
+
+    /// Stores a credential that was proven in the place of the one that the account has, with what
+    /// is to change beside it.
+    pub(super) async fn replace_credential(
+        &self,
+        account: &Account,
+        change: &AccountChange,
+        proven: Option<&Proven>,
+        by: Actor,
+    ) -> Result<Arc<Account>> {
+        let update = AccountUpdate {
+            change,
+            credential: proven.map(|proven| NewCredential {
+                grant: proven.grant(),
+                identity: &proven.identity,
+            }),
+            by,
+        };
+        let updated = self
+            .store_of(&account.project)
+            .update_account(&account.project, account.id, update, self.0.clock.now())
+            .await?;
+        self.0
+            .accounts
+            .invalidate(&(account.project.clone(), account.id));
+        let updated =
+            updated.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+        if proven.is_some() {
+            tracing::info!(account = %account.id, "credential replaced");
+            self.request_walk(&self.live(&updated), Join::NotYetCalling, false, by);
+        }
+        Ok(Arc::new(updated))
+    }
+
+    /// Whose credential this is, as the provider says, if it may read users.
+    pub(super) async fn prove(
+        &self,
+        connector: &dyn Connector,
+        of: TrialOf<'_>,
+        unproven: Unproven,
+    ) -> Result<Proven> {
+        self.0.settings.check_endpoint(of.endpoint)?;
+        let trial = Trial::new(&self.0.outbound, connector, of, &unproven.credential);
+        match trial.accepted().await {
+            Ok((identity, _)) => Ok(unproven.belonging_to(identity)),
+            Err(error) => Err(link_error(&error, false)),
+        }
+    }
+
+    /// The same for an account that is there, whose organisation it must be of.
+    pub(super) async fn prove_for(&self, account: &Account, unproven: Unproven) -> Result<Proven> {
+        let destination = self.destination(account).await?;
+        let connector = self.connector(&destination.provider)?;
+        let of = TrialOf {
+            account: account.id.to_string(),
+            endpoint: &destination.endpoint,
+            assume_user: account.assume_user.as_deref(),
+        };
+        let proven = self.prove(connector.as_ref(), of, unproven).await?;
+        same_organisation(account, &proven.identity)?;
+        Ok(proven)
+    }
+
+    /// Where the credential of an account may be sent, by what is sealed and not by what lies open.
+    ///
+    /// # Errors
+    /// `credential_locked` if the account's row was changed; `account_not_found`.
+    pub(super) async fn destination(&self, account: &Account) -> Result<Destination> {
+        let store = &self.0.store;
+        let proven = store.destination(&account.project, account.id).await?;
+        proven.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
+    }
+}
+
+/// An account to be stored.
+pub(super) struct NewAccount {
+    pub(super) id: AccountId,
+    pub(super) project: ProjectId,
+    pub(super) provider: String,
+    pub(super) description: Described,
+    pub(super) endpoint: Endpoint,
+    pub(super) assume_user: Option<String>,
+    /// Who links it; an invitation is used up by that.
+    pub(super) by: Actor,
+}
+
+/// # Errors
+/// `organisation_mismatch`.
+pub(super) fn same_organisation(account: &Account, identity: &Identity) -> Result<()> {
+    if identity.organisation == account.identity.organisation {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::OrganisationMismatch,
+        "this token is of another organisation than the account",
+    ))
+}
+
+/// What a failed try of a credential means to whoever brought it, or (`was_linked`) to whoever
+/// asks for a walk with one that was refused before.
+pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
+    let (kind, message) = match error.kind {
+        CallErrorKind::Unauthorized if was_linked => (
+            Kind::AccountInactive,
+            "the provider still does not take this account's credential",
+        ),
+        CallErrorKind::Unauthorized => (
+            Kind::CredentialRefused,
+            "the provider does not take this token in this region",
+        ),
+        CallErrorKind::Forbidden => (
+            Kind::ScopeMissing,
+            "the provider takes this token, but it may not read users",
+        ),
+        CallErrorKind::AssumeUserRefused => (
+            Kind::AssumeUserRefused,
+            "the provider does not let this token stand for that user",
+        ),
+        CallErrorKind::AssumeUserMissing => (
+            Kind::AssumeUserRefused,
+            "the provider takes this token in the place of a user alone, and `assume_user` names none",
+        ),
+        CallErrorKind::Throttled => (
+            Kind::ProviderThrottled,
+            "the provider's rate limit for this token is spent",
+        ),
+        // Budgets are in the store.
+        CallErrorKind::BudgetUnknown => return super::auth::ttl_cache::store_down(),
+        CallErrorKind::NotFound
+        | CallErrorKind::Refused
+        | CallErrorKind::Unavailable
+        | CallErrorKind::InvalidReply => (
+            Kind::ProviderUnavailable,
+            "the provider did not give a usable answer",
+        ),
+    };
+    let mut answer = Error::new(kind, message)
+        .with_provider(ProviderFault {
+            status: error.status,
+            code: error.code,
+            reference: error.reference.clone(),
+        })
+        .with_source(error.clone());
+    if matches!(kind, Kind::ProviderThrottled | Kind::ProviderUnavailable) {
+        let wait = error
+            .retry_after
+            .unwrap_or(std::time::Duration::from_secs(30));
+        answer = answer.with_retry_after(wait);
+    }
+    answer
+}

@@ -1,0 +1,109 @@
+//! What this process tells of its work in numbers: what was counted as it happened, and how many
+//! accounts there are.
+
+use std::time::Duration;
+
+use super::Gateway;
+use crate::{
+    clock::since,
+    error::{Error, Kind, Result},
+    model::{accounts as model, availability::Availability},
+    store::CountedState,
+    telemetry::{Metrics, metrics::CredentialState},
+};
+
+/// Accounts are not counted anew for so long: whoever asks for numbers has no key.
+const COUNTED_FOR: Duration = Duration::from_secs(10);
+
+/// How long the numbers of this process wait for those of a database.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// Where this gateway counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// # Errors
+    /// `route_not_found`, where the operator wants no metrics shown beside the API.
+    pub fn must_show_metrics(&self) -> Result<()> {
+        if !self.0.settings.shows_metrics {
+            return Err(Error::new(
+                Kind::RouteNotFound,
+                "nothing is served at this path",
+            ));
+        }
+        Ok(())
+    }
+
+    /// All numbers, in the text format of Prometheus.
+    pub async fn metrics_page(&self) -> String {
+        let counting = self.0.runtime.spawn(self.clone().count_accounts());
+        // Without an answer in time they stay what they were.
+        let _ = tokio::time::timeout(PATIENCE, counting).await;
+        let availability = self.0.store.availability();
+        self.0
+            .metrics
+            .store_up(availability != Availability::Unreachable);
+        self.0
+            .metrics
+            .store_writable(availability == Availability::Writable);
+        self.0.metrics.render()
+    }
+
+    async fn count_accounts(self) {
+        // Who asks while they are being counted gets what is known.
+        let Ok(mut counted_at) = self.0.accounts_counted_at.try_lock() else {
+            return;
+        };
+        let now = self.0.clock.monotonic();
+        if counted_at.is_some_and(|then| now.saturating_sub(then) < COUNTED_FOR) {
+            return;
+        }
+        let counts = self.0.store.count_accounts().await;
+        if let Err(error) = &counts {
+            tracing::debug!(%error, "the accounts could not be counted");
+        }
+        self.0.metrics.accounts(counts.ok().as_deref());
+        let counts = self.0.store.count_credentials().await;
+        let counts = counts.map(|counts| {
+            let states = counts
+                .into_iter()
+                .map(|(state, count)| (state_of(state), count));
+            states.collect::<Vec<_>>()
+        });
+        if let Err(error) = &counts {
+            tracing::debug!(%error, "the credentials could not be counted");
+        }
+        self.0.metrics.credentials(counts.ok().as_deref());
+        let standing = self.0.store.directories_standing().await;
+        if let Err(error) = &standing {
+            tracing::debug!(%error, "the held walks could not be counted");
+        }
+        let now_at = self.0.clock.now();
+        let (held, oldest) = standing.ok().map_or((None, None), |standing| {
+            let age = |verified_at| since(now_at, verified_at);
+            let oldest = standing.oldest_verified_at.map_or(Duration::ZERO, age);
+            (Some(standing.held_walks), Some(oldest))
+        });
+        self.0.metrics.directories(held, oldest);
+        self.0
+            .metrics
+            .journal_trouble(!self.0.store.is_journal_in_order());
+        *counted_at = Some(now);
+    }
+}
+
+/// A credential's state as it is counted.
+const fn state_of(state: CountedState) -> CredentialState {
+    match state {
+        CountedState::Of(model::CredentialState::Healthy) => CredentialState::Healthy,
+        CountedState::Of(model::CredentialState::Refreshing) => CredentialState::Refreshing,
+        CountedState::Of(model::CredentialState::Uncertain) => CredentialState::Uncertain,
+        CountedState::Of(model::CredentialState::ReauthRequired) => CredentialState::ReauthRequired,
+        CountedState::Of(model::CredentialState::Moved) => CredentialState::Moved,
+        CountedState::Degraded => CredentialState::Degraded,
+        CountedState::Locked => CredentialState::Locked,
+        CountedState::Disconnected => CredentialState::Disconnected,
+    }
+}

@@ -1,0 +1,71 @@
+//! Why a walk ended early, whoever was to blame: the provider, the store, or what was read.
+
+use crate::{
+    error::{Error, Kind},
+    model::walks::WalkReason,
+    outbound::{CallError, CallErrorKind},
+};
+
+/// Why a walk ended early.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub reason: WalkReason,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// Whether the provider refused the credential.
+    pub was_refused: bool,
+}
+
+impl From<WalkReason> for Stop {
+    fn from(reason: WalkReason) -> Self {
+        Self {
+            reason,
+            source: None,
+            was_refused: false,
+        }
+    }
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        let reason = match error.kind {
+            CallErrorKind::Unauthorized => WalkReason::CredentialRefused,
+            CallErrorKind::Forbidden => WalkReason::ScopeMissing,
+            CallErrorKind::AssumeUserRefused | CallErrorKind::AssumeUserMissing => {
+                WalkReason::AssumeUserRefused
+            }
+            CallErrorKind::Throttled => WalkReason::ProviderThrottled,
+            CallErrorKind::Unavailable => WalkReason::ProviderUnavailable,
+            // Budgets are in the store.
+            CallErrorKind::BudgetUnknown => WalkReason::StoreUnavailable,
+            CallErrorKind::NotFound | CallErrorKind::Refused | CallErrorKind::InvalidReply => {
+                WalkReason::InvalidReply
+            }
+        };
+        let was_refused = error.kind == CallErrorKind::Unauthorized;
+        Self {
+            reason,
+            source: Some(error.into()),
+            was_refused,
+        }
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        let reason = match error.kind() {
+            Kind::StoreUnavailable => WalkReason::StoreUnavailable,
+            // Unlinked while it was walked.
+            Kind::AccountNotFound => WalkReason::Interrupted,
+            Kind::AccountInactive => WalkReason::CredentialRefused,
+            Kind::RefreshInProgress => WalkReason::CredentialUncertain,
+            Kind::CredentialLocked => WalkReason::CredentialLocked,
+            Kind::BaseUrlNotAllowed => WalkReason::BaseUrlNotAllowed,
+            _ => WalkReason::Internal,
+        };
+        Self {
+            reason,
+            source: Some(error.into()),
+            was_refused: false,
+        }
+    }
+}

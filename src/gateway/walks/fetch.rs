@@ -1,0 +1,335 @@
+//! Reading a provider's lists and records for a walk: pages and look-ups side by side, as many
+//! at once as the settings allow, every one of them past the account's budget.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+
+use super::{Ticket, failure::Stop};
+use crate::{
+    clock::Clock,
+    connectors::{Connector, ListPage, Presence, QuarantinedRow, Session},
+    directory::{
+        Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
+        UserAnswer, too_many,
+    },
+    model::{
+        id::{AccountId, RemoteId, WalkId},
+        observed::{Identity, ObservedGroup, ObservedMember},
+        schema::Reason,
+        walks::{ListName, WalkReason},
+    },
+    outbound::{CallError, CallErrorKind},
+};
+
+/// So many rows without a usable id are logged of one walk.
+const MOST_ROWS_LOGGED: usize = 20;
+
+/// A call under way, as a connector hands it out.
+type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
+
+type Fetched<'a, T> = Call<'a, ListPage<T>>;
+
+/// What a walk reads with.
+pub(super) struct Reader<'a> {
+    pub connector: &'a dyn Connector,
+    pub session: &'a Session,
+    pub account: AccountId,
+    pub ticket: &'a Ticket,
+    pub clock: &'a Clock,
+    pub parallel: usize,
+}
+
+impl Reader<'_> {
+    /// Whose credential it is.
+    pub async fn identify(&self) -> Result<Identity, Stop> {
+        let identity = self.connector.identify(self.session);
+        self.ticket
+            .unless_abandoned(async { Ok(identity.await?) })
+            .await
+    }
+
+    /// A list, read once or, where one pass proves nothing, twice. Totals that tell of fewer rows
+    /// than are `plausible` are not believed.
+    pub async fn list<'f, T: Listed + Send + 'f>(
+        &self,
+        plausible: u64,
+        fetch: impl Fn(u64) -> Fetched<'f, T>,
+    ) -> Result<Listing<T>, Stop> {
+        let mut listing = Listing::of(self.pass(plausible, &fetch).await?)?;
+        if listing.needs_second_pass() {
+            listing = listing.join(self.pass(plausible, &fetch).await?)?;
+        }
+        self.ticket.note_quarantined(T::LIST, listing.quarantined());
+        Ok(listing)
+    }
+
+    async fn pass<'f, T: Listed + Send + 'f>(
+        &self,
+        plausible: u64,
+        fetch: &impl Fn(u64) -> Fetched<'f, T>,
+    ) -> Result<Pass<T>, Stop> {
+        let page_size = self.connector.page_size();
+        let mut pass = Pass::new(page_size).doubting_totals_below(plausible);
+        let mut quarantined = BTreeMap::new();
+        loop {
+            let wanted = pass.wanted();
+            if wanted.is_empty() {
+                break;
+            }
+            self.ticket.expect(wanted.len());
+            let mut replies =
+                self.side_by_side(wanted.into_iter().map(|number| (number, fetch(number))));
+            while let Some((number, reply)) = replies.next().await {
+                let mut page = match reply {
+                    Err(error) if pass.is_past_end(number) && is_no_such_page(&error) => {
+                        self.ticket.note(0, self.clock);
+                        pass.take_nothing(number);
+                        continue;
+                    }
+                    reply => reply?,
+                };
+                self.ticket.note(page.records.len(), self.clock);
+                let rows = std::mem::take(&mut page.quarantined);
+                let ids = rows.iter().map(|(_, row)| row.remote_id.clone()).collect();
+                let rows = rows.into_iter().map(|(row, why)| ((number, row), why));
+                quarantined.extend(rows);
+                pass.take(number, listed(page, ids))?;
+            }
+        }
+        self.tell_of_quarantined(T::LIST, &quarantined);
+        Ok(pass)
+    }
+
+    /// Logs rows without a usable id, by page and index, so that they can be found at the provider.
+    /// A second pass most likely meets those of the first.
+    fn tell_of_quarantined(&self, list: ListName, rows: &BTreeMap<(u64, usize), QuarantinedRow>) {
+        if self.ticket.note_quarantined(list, rows.len() as u64) > 0 {
+            return;
+        }
+        let (account, walk) = (self.account, self.ticket.id);
+        let list = list.as_str();
+        let mut logged = 0;
+        for ((page, row), quarantined) in rows.iter().take(self.ticket.may_log(rows.len())) {
+            let id = quarantined.remote_id.as_ref().map(RemoteId::as_str);
+            let fault = quarantined.fault.as_str();
+            logged += 1;
+            tracing::warn!(
+                %account, %walk, list, page, row, id, field = "id", fault,
+                "row quarantined: it has no usable id"
+            );
+        }
+        let more = rows.len() - logged;
+        if more > 0 {
+            tracing::warn!(%account, %walk, list, more, "more rows quarantined");
+        }
+    }
+
+    /// The members of these groups. A group that cannot be read stops no walk. Where the provider
+    /// has no answer for too many of them, the others are not asked for: a first walk has nothing
+    /// to carry on, and fails; a later one goes on with what it knows of them.
+    pub async fn groups(
+        &self,
+        ids: &[RemoteId],
+        is_first_walk: bool,
+    ) -> Result<BTreeMap<RemoteId, GroupRead>, Stop> {
+        self.ticket.expect(ids.len());
+        let mut reads = self.side_by_side(
+            ids.iter()
+                .map(|id| (id, self.connector.group(self.session, id))),
+        );
+        let mut groups = BTreeMap::new();
+        let mut unread = Unread::default();
+        while let Some((id, read)) = reads.next().await {
+            let read = match read {
+                Ok(read) => self.group_read(read),
+                Err(error) => GroupRead::Unread(unread.reason(id, error)?),
+            };
+            self.ticket.note(1, self.clock);
+            groups.insert(id.clone(), read);
+            if too_many(unread.unanswered, ids.len()) {
+                break;
+            }
+        }
+        drop(reads);
+        unread.log(self.ticket.id);
+        if is_first_walk && too_many(unread.unanswered, ids.len()) {
+            return Err(WalkReason::ProviderUnavailable.into());
+        }
+        for id in ids {
+            let unasked = GroupRead::Unread(Reason::NotFetched);
+            groups.entry(id.clone()).or_insert(unasked);
+        }
+        Ok(groups)
+    }
+
+    /// Whether these are still there. A look-up that fails proves nothing either way and ends
+    /// no walk; only a credential that is refused does.
+    pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, Stop> {
+        self.ticket
+            .expect(lookups.users.len() + lookups.groups.len());
+        let mut answers = Answers::default();
+        let mut users = self.side_by_side(
+            lookups
+                .users
+                .iter()
+                .map(|id| (id, self.connector.user(self.session, id))),
+        );
+        while let Some((id, answer)) = users.next().await {
+            self.ticket.note(0, self.clock);
+            if let Some(presence) = unless_refused(answer)? {
+                let answer = match presence {
+                    Presence::Found(user) => UserAnswer::Found(Box::new(user)),
+                    Presence::Departed => UserAnswer::Departed,
+                };
+                answers.users.insert(id.clone(), answer);
+            }
+        }
+        let mut groups = self.side_by_side(
+            lookups
+                .groups
+                .iter()
+                .map(|id| (id, self.connector.group(self.session, id))),
+        );
+        while let Some((id, answer)) = groups.next().await {
+            self.ticket.note(0, self.clock);
+            if let Some(presence) = unless_refused(answer)? {
+                let answer = match presence {
+                    Presence::Found(_) => GroupAnswer::Found,
+                    Presence::Departed => GroupAnswer::Departed,
+                };
+                answers.groups.insert(id.clone(), answer);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Calls, each with what it is about, so many at a time; outcomes as they come.
+    fn side_by_side<'f, K: Send + 'f, T: Send + 'f>(
+        &self,
+        calls: impl Iterator<Item = (K, Call<'f, T>)>,
+    ) -> BoxStream<'f, (K, Result<T, CallError>)> {
+        let calls: Vec<BoxFuture<'f, _>> = calls
+            .map(|(about, call)| async move { (about, call.await) }.boxed())
+            .collect();
+        stream::iter(calls).buffer_unordered(self.parallel).boxed()
+    }
+
+    fn group_read(&self, read: Presence<(ObservedGroup, Vec<ObservedMember>)>) -> GroupRead {
+        match read {
+            Presence::Found((_, members)) => GroupRead::Members(MemberList {
+                members,
+                read_at: self.clock.now(),
+            }),
+            Presence::Departed => GroupRead::Departed,
+        }
+    }
+}
+
+/// The groups whose members could not be read.
+#[derive(Default)]
+struct Unread {
+    groups: usize,
+    /// Those of them for which the provider had no answer at all.
+    unanswered: usize,
+    first: Option<(RemoteId, CallError)>,
+}
+
+impl Unread {
+    /// Why this group's members are not known; an error that is about more than this group stops
+    /// the walk.
+    fn reason(&mut self, id: &RemoteId, error: CallError) -> Result<Reason, Stop> {
+        let reason = match error.kind {
+            CallErrorKind::Forbidden if error.code.is_some() => Reason::NotPermitted,
+            CallErrorKind::Forbidden
+            | CallErrorKind::NotFound
+            | CallErrorKind::Refused
+            | CallErrorKind::Unavailable
+            | CallErrorKind::InvalidReply => Reason::NotFetched,
+            CallErrorKind::Unauthorized
+            | CallErrorKind::AssumeUserRefused
+            | CallErrorKind::AssumeUserMissing
+            | CallErrorKind::Throttled
+            | CallErrorKind::BudgetUnknown => return Err(error.into()),
+        };
+        self.groups += 1;
+        self.unanswered += usize::from(error.kind == CallErrorKind::Unavailable);
+        self.first.get_or_insert_with(|| (id.clone(), error));
+        Ok(reason)
+    }
+
+    fn log(&self, walk: WalkId) {
+        if let Some((group, error)) = &self.first {
+            tracing::warn!(%walk, groups = self.groups, %group, %error, "members not read");
+        }
+    }
+}
+
+fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, Stop> {
+    match answer {
+        Ok(presence) => Ok(Some(presence)),
+        Err(error) if error.kind == CallErrorKind::Unauthorized => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(%error, "a look-up gave no answer");
+            Ok(None)
+        }
+    }
+}
+
+/// Whether the provider itself says that there is nothing to be had under this page number.
+fn is_no_such_page(error: &CallError) -> bool {
+    matches!(error.kind, CallErrorKind::Refused | CallErrorKind::NotFound) && error.code.is_some()
+}
+
+fn listed<T>(page: ListPage<T>, quarantined: Vec<Option<RemoteId>>) -> ListedPage<T> {
+    ListedPage {
+        records: page.records,
+        quarantined,
+        number: page.number,
+        total: page.total,
+        total_pages: page.total_pages,
+        page_size: page.page_size,
+    }
+}
+
+impl Ticket {
+    /// So many more reads than were known of.
+    fn expect(&self, reads: usize) {
+        self.meter
+            .pages_total
+            .fetch_add(reads as u64, Ordering::Relaxed);
+    }
+
+    /// So many rows of a list have no usable id. Gives how many were known of before.
+    fn note_quarantined(&self, list: ListName, rows: u64) -> u64 {
+        let known = match list {
+            ListName::Users => &self.meter.quarantined_users,
+            ListName::Groups => &self.meter.quarantined_groups,
+        };
+        known.swap(rows, Ordering::Relaxed)
+    }
+
+    /// How many of so many rows may still be logged.
+    fn may_log(&self, rows: usize) -> usize {
+        let logged = &self.meter.rows_logged;
+        let before = logged.fetch_add(rows, Ordering::Relaxed);
+        MOST_ROWS_LOGGED.saturating_sub(before)
+    }
+
+    /// One read more is done, with so many records.
+    fn note(&self, records: usize, clock: &Clock) {
+        let done = self.meter.pages.fetch_add(1, Ordering::Relaxed) + 1;
+        self.meter
+            .records
+            .fetch_add(records as u64, Ordering::Relaxed);
+        let total = self.meter.pages_total.load(Ordering::Relaxed);
+        let elapsed = crate::clock::since(clock.now(), self.asked_at).as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX / 1_000_000);
+        let left = elapsed.saturating_mul(total.saturating_sub(done)) / done;
+        self.meter.eta_millis.store(left, Ordering::Relaxed);
+    }
+}

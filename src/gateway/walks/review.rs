@@ -1,0 +1,171 @@
+//! What a person does with a held walk: look at it, release it, discard it.
+
+use super::{Gateway, OwnAccount, stale_after};
+use crate::{
+    directory::Candidate,
+    error::{Error, Kind, Result},
+    model::{
+        audit_log::{Action, Event},
+        walks::{Suspect, Walk, WalkReason, WalkState},
+    },
+    store::{Committed, NewDirectory, WalkCommit},
+};
+
+impl Gateway {
+    /// For whose sake a walk was held, users first, in order of id.
+    ///
+    /// # Errors
+    /// `walk_not_found`, `walk_not_held`, `walk_superseded`.
+    pub async fn suspects(&self, own: &OwnAccount, walk: &str) -> Result<Vec<Suspect>> {
+        let walk = self.walk(own, walk).await?;
+        let account = &own.account;
+        let suspects = self
+            .store_of(&account.project)
+            .suspects(&account.project, account.id, walk.id)
+            .await?;
+        match suspects {
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(Error::internal),
+            None => Err(self.not_decidable(&walk)),
+        }
+    }
+
+    /// Accepts what a held walk saw: its candidate becomes the directory in force.
+    ///
+    /// # Errors
+    /// `walk_not_found`, `walk_not_held`, `walk_superseded`, `store_unavailable`.
+    pub async fn release(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+        let walk = self.walk(own, walk).await?;
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move { gateway.release_held(&own, walk).await })
+            .await
+    }
+
+    /// Rejects what a held walk saw: the directory in force stays.
+    ///
+    /// # Errors
+    /// As [`Gateway::release`].
+    pub async fn discard(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+        let walk = self.walk(own, walk).await?;
+        let (gateway, own) = (self.clone(), own.clone());
+        self.owned(async move { gateway.discard_held(&own, walk).await })
+            .await
+    }
+
+    async fn release_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+        let account = &own.account;
+        let live = self.live(account);
+        let _judgement = live.judgement.lock().await;
+        self.catch_up_now(&live).await?;
+        let held = self
+            .store_of(&account.project)
+            .held(&account.project, account.id, walk.id)
+            .await?;
+        let held = held.ok_or_else(|| self.not_decidable(&walk))?;
+        let candidate = Candidate::decode(&held.candidate).map_err(Error::internal)?;
+        let in_force = live.head().map_or(0, |head| head.version);
+        let version = in_force + 1;
+        let (directory, evidence) = candidate.release(version, self.0.clock.now());
+        let released = Walk {
+            state: WalkState::Sealed,
+            reason: None,
+            directory_version: Some(version.to_string()),
+            counts: Some(directory.counts()),
+            ..walk
+        };
+        let encoded = directory.encode();
+        let committed = self
+            .store_of(&account.project)
+            .commit_walk(WalkCommit {
+                project: &account.project,
+                lineage: None,
+                walk: &released,
+                judged_against: Some(in_force),
+                directory: Some(NewDirectory {
+                    version,
+                    encoded: &encoded,
+                    sealed_at: directory.sealed_at(),
+                }),
+                verified_at: Some(released.started_at),
+                evidence: Some(&evidence.encode()),
+                candidate: None,
+                suspects: None,
+                hold: None,
+                supersedes_held: true,
+                account_state: None,
+                decision: Some(&decision(own, &released, Action::WalkReleased)),
+            })
+            .await?;
+        if committed != Committed::Whole {
+            return Err(superseded());
+        }
+        self.put_in_force(&live, directory, released.started_at, released.quarantined)
+            .await;
+        self.0
+            .accounts
+            .invalidate(&(account.project.clone(), account.id));
+        tracing::info!(account = %account.id, walk = %released.id, "held walk released");
+        Ok(released)
+    }
+
+    async fn discard_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+        let account = &own.account;
+        let live = self.live(account);
+        let _judgement = live.judgement.lock().await;
+        self.catch_up_now(&live).await?;
+        let held = self
+            .store_of(&account.project)
+            .held(&account.project, account.id, walk.id)
+            .await?;
+        held.ok_or_else(|| self.not_decidable(&walk))?;
+        let discarded = Walk {
+            state: WalkState::Failed,
+            reason: Some(WalkReason::Discarded),
+            ..walk
+        };
+        let committed = self
+            .store_of(&account.project)
+            .commit_walk(WalkCommit {
+                project: &account.project,
+                lineage: None,
+                walk: &discarded,
+                judged_against: None,
+                directory: None,
+                verified_at: None,
+                evidence: None,
+                candidate: None,
+                suspects: None,
+                hold: None,
+                supersedes_held: false,
+                account_state: None,
+                decision: Some(&decision(own, &discarded, Action::WalkDiscarded)),
+            })
+            .await?;
+        if committed != Committed::Whole {
+            return Err(superseded());
+        }
+        live.set_stale(stale_after(discarded.state, discarded.reason));
+        self.0
+            .accounts
+            .invalidate(&(account.project.clone(), account.id));
+        tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
+        Ok(discarded)
+    }
+
+    fn not_decidable(&self, walk: &Walk) -> Error {
+        match walk.state {
+            WalkState::Held => superseded(),
+            _ => Error::new(Kind::WalkNotHeld, "this walk is not held"),
+        }
+    }
+}
+
+fn decision(own: &OwnAccount, walk: &Walk, action: Action) -> Event {
+    Event::new(own.by, action, own.account.id).with("walk", walk.id)
+}
+
+fn superseded() -> Error {
+    Error::new(
+        Kind::WalkSuperseded,
+        "the directory was sealed anew since this walk was held",
+    )
+}

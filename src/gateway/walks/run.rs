@@ -1,0 +1,442 @@
+//! The walk itself: credential, who-am-I, users, groups, members, judgement, look-ups, seal. What
+//! is then stored, and what changes in memory, is in `outcome`.
+//!
+//! Users are read before groups on purpose. Somebody who joins in between appears for one walk
+//! as a group's outsider and is put right by the next, which always reads the whole user list;
+//! the other way round, somebody who leaves in between would stay an outsider until that group
+//! is read again.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Gateway, Live, Ticket,
+    failure::Stop,
+    fetch::Reader,
+    outcome::{End, log},
+    state::Held,
+};
+use crate::gateway::Inner;
+use crate::{
+    clock::since,
+    connectors::{Connector, Session},
+    directory::{
+        Directory, Evidence, Policy, Reading, Resource, Verdict, assess, plan_group_reads,
+        plausible_rows,
+    },
+    error::{Error, Kind},
+    model::{
+        accounts::{Account, Credential, CredentialState},
+        id::WalkId,
+        walks::{Walk, WalkReason, WalkState},
+    },
+    outbound::{Caller, Priority},
+    store::{Begun, Hold},
+};
+
+/// A newly linked token's budget is still whole for this long.
+const NEWLY_LINKED: Duration = Duration::from_secs(60);
+
+/// Of the budget of one freshness interval, this part pays for reading unchanged groups again,
+/// and as much for look-ups.
+const PART_OF_BUDGET: u64 = 5;
+
+/// How often it is looked whether a walk of another process has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// So many unchanged groups are read again however small the budget.
+const LEAST_GROUPS: u64 = 25;
+
+/// One walk on its way.
+pub(super) struct Walker<'a> {
+    pub gateway: &'a Gateway,
+    pub live: &'a Arc<Live>,
+    pub ticket: &'a Ticket,
+    pub started_at: Timestamp,
+    pub caller: Option<Caller>,
+    /// Of the credential that it reads with, once that is known.
+    pub lineage: Option<u64>,
+}
+
+/// Walks, commits, and tells what came of it.
+pub(super) async fn walk(gateway: Gateway, live: Arc<Live>, ticket: Arc<Ticket>) -> Walk {
+    let mut walker = Walker {
+        gateway: &gateway,
+        live: &live,
+        ticket: &ticket,
+        started_at: gateway.0.clock.now(),
+        caller: None,
+        lineage: None,
+    };
+    let walk = match walker.walk().await {
+        Ok(walk) => walk,
+        Err(stop) => walker.fail(stop).await,
+    };
+    log(&live, &walk);
+    walk
+}
+
+/// What is left to say after a walk's task has ended without an answer of its own.
+pub(super) async fn after_panic(
+    gateway: &Gateway,
+    live: &Arc<Live>,
+    ticket: &Ticket,
+    failure: &tokio::task::JoinError,
+) -> Walk {
+    let walker = Walker {
+        gateway,
+        live,
+        ticket,
+        started_at: ticket.asked_at,
+        caller: None,
+        lineage: None,
+    };
+    let reason = if failure.is_cancelled() {
+        WalkReason::Interrupted
+    } else {
+        WalkReason::Internal
+    };
+    let walk = walker.fail(reason.into()).await;
+    log(live, &walk);
+    walk
+}
+
+impl Walker<'_> {
+    async fn walk(&mut self) -> Result<Walk, Stop> {
+        let inner = &self.gateway.0;
+        let (project, id) = (&self.live.project, self.live.account);
+        let account = inner
+            .store
+            .account(project, id)
+            .await?
+            .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
+        if let Some(walk) = self.begin().await? {
+            return Ok(walk);
+        }
+        self.gateway.catch_up_now(self.live).await?;
+
+        let connector = self.gateway.connector(&account.provider)?;
+        let is_newly_linked = since(self.started_at, account.created_at) < NEWLY_LINKED;
+        let (session, lineage) = self
+            .gateway
+            .session(&account, Priority::Background, is_newly_linked)
+            .await?;
+        self.caller = Some(session.caller());
+        self.lineage = Some(lineage);
+        {
+            // From here on nobody joins who asks for what is true after their question.
+            let _slots = self
+                .live
+                .slots
+                .lock()
+                .expect("no holder of this lock panics");
+            self.ticket.is_calling.store(true, Ordering::Relaxed);
+        }
+        let started_at = inner.clock.now();
+        let reading = match self.read(&account, connector.as_ref(), &session).await {
+            Ok(reading) => reading,
+            Err(stop) => {
+                return Err(self
+                    .refusal_confirmed(stop, connector.as_ref(), &session)
+                    .await);
+            }
+        };
+
+        let _judgement = self.live.judgement.lock().await;
+        // A person may have released a held walk through another process meanwhile.
+        self.gateway.catch_up_now(self.live).await?;
+        let now = inner.store.credential(project, id).await?;
+        if now.is_none_or(|now| now.lineage != lineage) {
+            return Err(WalkReason::Interrupted.into());
+        }
+        self.judge(&account, connector.as_ref(), &session, reading, started_at)
+            .await
+    }
+
+    /// Begins, once no other walk of this account runs anywhere. Where that took the end of
+    /// another process's, and nobody asked for more than any walk, that one is the answer.
+    async fn begin(&mut self) -> Result<Option<Walk>, Stop> {
+        let store = &self.gateway.0.store;
+        loop {
+            let walk = self.as_running();
+            let begun = store.begin_walk(&self.live.project, &walk, self.ticket.by);
+            let other = match begun.await? {
+                Begun::Elsewhere(other) => other,
+                Begun::Here { started_at } => {
+                    self.started_at = started_at;
+                    self.ticket.has_begun.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
+            };
+            let ended = self.ticket.unless_abandoned(self.ended_elsewhere(other));
+            if let Some(walk) = ended.await?
+                && walk.reason != Some(WalkReason::Interrupted)
+                && self.is_content_with_any()
+            {
+                self.gateway.catch_up_now(self.live).await?;
+                return Ok(Some(walk));
+            }
+        }
+    }
+
+    /// A walk that another process runs, once it has ended; None if it is gone.
+    async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, Stop> {
+        let Inner { store, clock, .. } = &*self.gateway.0;
+        loop {
+            match store
+                .walk(&self.live.project, self.live.account, walk)
+                .await?
+            {
+                Some(walk) if walk.state == WalkState::Running => clock.sleep(LOOK_AGAIN).await,
+                ended => return Ok(ended),
+            }
+        }
+    }
+
+    /// True if whoever waits for this walk may be answered by another; then nobody joins it who
+    /// may not.
+    fn is_content_with_any(&self) -> bool {
+        let _slots = self
+            .live
+            .slots
+            .lock()
+            .expect("no holder of this lock panics");
+        if self.ticket.is_own.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.ticket.is_calling.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Everything that is read before anything is judged.
+    async fn read(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        session: &Session,
+    ) -> Result<Reading, Stop> {
+        let clock = &self.gateway.0.clock;
+        let started_at = clock.now();
+        let reader = self.reader(connector, session);
+        let identity = reader.identify().await?;
+        // Nobody of another organisation is read, nor served as the first that there is.
+        if identity.organisation != account.identity.organisation {
+            return Err(WalkReason::OrganisationChanged.into());
+        }
+        let (users, groups) = {
+            let in_force = self.in_force().await?;
+            let prev = in_force.as_deref().map(|held| &held.directory);
+            [Resource::Users, Resource::Groups]
+                .map(|of| plausible_rows(prev, of))
+                .into()
+        };
+        let users = reader.list(users, |number| connector.users(session, &identity, number));
+        let users = self.ticket.unless_abandoned(users).await?;
+        let groups = reader.list(groups, |number| connector.groups(session, number));
+        let groups = match self.ticket.unless_abandoned(groups).await {
+            Ok(groups) => Some(groups),
+            Err(stop) if stop.reason == WalkReason::ScopeMissing => None,
+            Err(stop) => return Err(stop),
+        };
+        let group_reads = match &groups {
+            None => Default::default(),
+            Some(groups) => {
+                let in_force = self.in_force().await?;
+                let due = plan_group_reads(
+                    in_force.as_deref().map(|held| &held.directory),
+                    groups,
+                    &self.evidence().await?,
+                    self.part_of_budget()
+                        .map(|part| part.max(LEAST_GROUPS) as usize),
+                    self.ticket.is_full.load(Ordering::Relaxed),
+                );
+                let reads = reader.groups(&due, in_force.is_none());
+                self.ticket.unless_abandoned(reads).await?
+            }
+        };
+        Ok(Reading {
+            identity,
+            roles: connector.roles(),
+            users,
+            groups,
+            group_reads,
+            started_at,
+        })
+    }
+
+    async fn judge(
+        &self,
+        account: &Account,
+        connector: &dyn Connector,
+        session: &Session,
+        reading: Reading,
+        started_at: Timestamp,
+    ) -> Result<Walk, Stop> {
+        let inner = &self.gateway.0;
+        let in_force = self.in_force().await?;
+        let prev = in_force.as_deref().map(|held| &held.directory);
+        let policy = Policy {
+            unlisted_departs_after: inner.settings.unlisted_departs_after,
+            held_confirmed_after: inner.settings.held_confirmed_after,
+        };
+        let identity = reading.identity.clone();
+        let assessment = assess(
+            prev,
+            reading,
+            self.evidence().await?,
+            policy,
+            inner.clock.now(),
+        );
+        let cap = self
+            .part_of_budget()
+            .map_or(usize::MAX, |part| part as usize);
+        let lookups = assessment.lookups(cap);
+        let reader = self.reader(connector, session);
+        let answers = reader.look_up(&lookups);
+        let answers = self.ticket.unless_abandoned(answers).await?;
+        let version = prev.map_or(0, Directory::version) + 1;
+        let now = inner.clock.now();
+        let sealed = |evidence, directory| End {
+            in_force: in_force.clone(),
+            reason: None,
+            candidate: None,
+            hold: None,
+            evidence,
+            directory,
+        };
+        let end = match assessment.seal(answers, version, now) {
+            Verdict::Failed(reason) => return Err(reason.into()),
+            Verdict::Held {
+                reason,
+                suspects,
+                candidate,
+                is_repeated,
+                evidence,
+            } => {
+                let hold = Hold {
+                    suspects: suspects.len() as u64,
+                    is_repeated,
+                };
+                let suspects = postcard::to_stdvec(&suspects).map_err(Error::internal)?;
+                End {
+                    reason: Some(reason),
+                    candidate: Some((candidate, suspects)),
+                    hold: Some(hold),
+                    ..sealed(evidence, None)
+                }
+            }
+            Verdict::Unchanged { evidence } => sealed(evidence, None),
+            Verdict::Sealed {
+                directory,
+                evidence,
+            } => sealed(evidence, Some(*directory)),
+        };
+        self.commit(account, &identity, end, started_at).await
+    }
+
+    /// A credential that was refused in the middle of a walk is dead only if it is refused when
+    /// the provider is asked who it is.
+    async fn refusal_confirmed(
+        &self,
+        stop: Stop,
+        connector: &dyn Connector,
+        session: &Session,
+    ) -> Stop {
+        if !stop.was_refused {
+            return stop;
+        }
+        match self.reader(connector, session).identify().await {
+            Err(second) if second.was_refused => self.with_refresh_token(stop).await,
+            Ok(_) | Err(_) => Stop {
+                reason: WalkReason::ProviderUnavailable,
+                ..stop
+            },
+        }
+    }
+
+    /// Where there is a refresh token, an access token that is refused says little: it ended, and
+    /// the next one has not come yet. Whether it comes is for the credential's own row to say,
+    /// unless one that came during this walk was refused too.
+    async fn with_refresh_token(&self, stop: Stop) -> Stop {
+        let store = &self.gateway.0.store;
+        let stored = store.credential(&self.live.project, self.live.account);
+        let Ok(Some(stored)) = stored.await else {
+            return stop;
+        };
+        let reason = match &stored.credential {
+            credential if credential.refresh_token().is_none() => return stop,
+            _ if stored.state == CredentialState::ReauthRequired => stop.reason,
+            Credential::OAuth(pair) if pair.issued_at >= self.started_at => return stop,
+            _ => WalkReason::CredentialUncertain,
+        };
+        Stop {
+            reason,
+            was_refused: false,
+            ..stop
+        }
+    }
+
+    pub(super) fn as_running(&self) -> Walk {
+        Walk {
+            id: self.ticket.id,
+            account: self.live.account,
+            state: WalkState::Running,
+            reason: None,
+            directory_version: None,
+            counts: None,
+            quarantined: self.ticket.quarantined(),
+            upstream_calls: self.caller.as_ref().map_or(0, Caller::calls),
+            started_at: self.started_at,
+            ended_at: None,
+        }
+    }
+
+    fn reader<'r>(&'r self, connector: &'r dyn Connector, session: &'r Session) -> Reader<'r> {
+        Reader {
+            connector,
+            session,
+            account: self.live.account,
+            ticket: self.ticket,
+            clock: &self.gateway.0.clock,
+            parallel: self.gateway.0.settings.parallel_reads,
+        }
+    }
+
+    pub(super) async fn in_force(&self) -> Result<Option<Arc<Held>>, Stop> {
+        let Some(head) = self.live.head() else {
+            return Ok(None);
+        };
+        let held = self
+            .gateway
+            .held(self.live.project.clone(), self.live.account, head.version)
+            .await?;
+        match held {
+            Some(held) => Ok(Some(held)),
+            None => Err(Error::internal("the version in force is not held").into()),
+        }
+    }
+
+    async fn evidence(&self) -> Result<Evidence, Stop> {
+        let stored = self
+            .gateway
+            .0
+            .store
+            .evidence(&self.live.project, self.live.account)
+            .await?;
+        match stored {
+            None => Ok(Evidence::default()),
+            Some(bytes) => Evidence::decode(&bytes).map_err(|error| Error::internal(error).into()),
+        }
+    }
+
+    /// How many calls a fifth of the budget of one freshness interval pays for; None: no limit.
+    fn part_of_budget(&self) -> Option<u64> {
+        let settings = &self.gateway.0.settings;
+        let per_minute = u64::from(settings.rate_limit?);
+        Some(per_minute * settings.fresh_for.as_secs() / 60 / PART_OF_BUDGET)
+    }
+}

@@ -1,0 +1,176 @@
+//! `/oauth`: sign-ins for integrators with pages of their own.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header,
+    post,
+    web::{Data, Payload},
+};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::{
+    accounts::{AccountOut, text},
+    body::{self, Text},
+    caller::{AccountsWrite, Allowed},
+    error::ApiError,
+    errors::{AuthorizationUrlErrors, TokenExchangeErrors},
+    query::Query,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    gateway::{
+        Gateway,
+        connector_profiles::is_redirect_url,
+        linking::{Described, authorizations::NewSignIn},
+    },
+    model::{accounts::AccountKind, timestamp},
+};
+
+pub fn routes(config: &mut ServiceConfig<'_>) {
+    config.service(authorization_url).service(token_exchange);
+}
+
+/// A sign-in to begin, and what it is to become.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewAuthorization)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorizationIn {
+    /// The id of the connector profile.
+    #[schema(value_type = Uuid)]
+    profile: String,
+    /// Where the provider sends the browser back to: the profile's `redirect_url`, letter for letter.
+    callback_url: String,
+    /// Your own id of the customer.
+    #[schema(value_type = Text)]
+    origin_owner_id: String,
+    /// Your own name of the customer.
+    #[schema(value_type = Text)]
+    origin_owner_name: String,
+    /// Your own name of the person who links.
+    #[schema(value_type = Option<Text>)]
+    origin_username: Option<String>,
+    /// What the account is to you, in your words.
+    #[schema(value_type = Option<Text>)]
+    label: Option<String>,
+    /// `production` where it is not said.
+    #[serde(rename = "type")]
+    kind: Option<AccountKind>,
+}
+
+/// Where to send the customer's browser.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Authorization)]
+pub struct AuthorizationOut {
+    /// The provider's page of consent, with everything that it needs.
+    pub url: String,
+    /// Comes back with the code. Bind it to the browser that you send out, such as by a cookie,
+    /// and compare.
+    pub state: String,
+    /// The code must be brought before then.
+    #[serde(serialize_with = "timestamp::serialize")]
+    pub expires_at: Timestamp,
+}
+
+/// What came back from the provider.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TokenExchange)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeIn {
+    /// As it came back.
+    #[schema(min_length = 1, max_length = 256)]
+    state: String,
+    /// As it came back.
+    #[schema(value_type = String, format = Password, write_only, min_length = 1, max_length = 4096)]
+    code: SecretString,
+}
+
+impl AuthorizationIn {
+    /// What the sign-in is to become, but for the provider, which the profile names.
+    fn into_description(self) -> Result<NewSignIn> {
+        if !is_redirect_url(&self.callback_url) {
+            return Err(Error::new(
+                Kind::InvalidBody,
+                "`callback_url` must be the redirect URL of the connector profile",
+            ));
+        }
+        Ok(NewSignIn {
+            profile: self.profile,
+            callback_url: self.callback_url,
+            description: Described {
+                origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
+                origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
+                origin_username: self
+                    .origin_username
+                    .map(|it| text("origin_username", it))
+                    .transpose()?,
+                label: self.label.map(|it| text("label", it)).transpose()?,
+                kind: self.kind.unwrap_or(AccountKind::Production),
+            },
+        })
+    }
+}
+
+/// Begin a sign-in
+///
+/// For pages of your own; the hub does this by itself. PKCE (RFC 7636, S256) is always sent, and
+/// its verifier never leaves Rolecall. The `state` is good once and for ten minutes.
+#[utoipa::path(
+    tag = "oauth",
+    operation_id = "authorization_url",
+    request_body = AuthorizationIn,
+    responses((status = 200, description = "Where to send the browser", body = AuthorizationOut), AuthorizationUrlErrors),
+)]
+#[post("/oauth/authorization_url")]
+pub async fn authorization_url(
+    caller: Allowed<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let new = body::read::<AuthorizationIn>(&request, payload)
+        .await?
+        .into_description()?;
+    let sign_in = gateway.authorization_url(&caller.0, new).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(AuthorizationOut {
+            url: sign_in.url.into(),
+            state: sign_in.state.expose_secret().to_owned(),
+            expires_at: sign_in.expires_at,
+        }))
+}
+
+/// End a sign-in
+///
+/// Redeems the code, asks the provider whose token that is and whether it may read users, and
+/// links the account; the first walk begins at once and is not waited for. State and code are
+/// spent whatever comes of it; if nothing is linked, what the code brought is revoked.
+#[utoipa::path(
+    tag = "oauth",
+    operation_id = "token_exchange",
+    request_body = ExchangeIn,
+    responses((status = 201, description = "The account is linked", body = AccountOut), TokenExchangeErrors),
+)]
+#[post("/oauth/token_exchange")]
+pub async fn token_exchange(
+    caller: Allowed<AccountsWrite>,
+    request: HttpRequest,
+    payload: Payload,
+    gateway: Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Query::parse(request.query_string())?.finish()?;
+    let ExchangeIn { state, code } = body::read(&request, payload).await?;
+    if state.is_empty() || state.len() > 256 {
+        return Err(Error::new(Kind::InvalidBody, "`state` must be 1 to 256 bytes").into());
+    }
+    if !(1..=4096).contains(&code.expose_secret().len()) {
+        return Err(Error::new(Kind::InvalidBody, "`code` must be 1 to 4096 bytes").into());
+    }
+    let account = gateway.exchange(&caller.0, &state, code).await?;
+    Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
+}

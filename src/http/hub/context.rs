@@ -1,0 +1,243 @@
+//! What every page of the hub needs: the gateway, the look, and whose browser this is. And what all
+//! answers have in common, whatever became of the request.
+
+use std::convert::Infallible;
+
+use actix_web::{
+    Error as ActixError, FromRequest, HttpMessage, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{self, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderName},
+    middleware::Next,
+    web::{Data, Payload},
+};
+use futures_util::future::{Ready, ok};
+use url::Url;
+
+use super::{
+    cookie::Kept,
+    error_page::{Problem, ProblemPage},
+    form::Form,
+    page::{self, Page},
+    refusal::Refusal,
+    region::Place,
+    theme::Look,
+};
+use crate::{
+    error::Error,
+    gateway::{Gateway, linking::connect_sessions::Offer},
+    http::middleware::{Finished, Noted, log_cause},
+    model::{
+        accounts::{Endpoint, Region},
+        connect_sessions::ConnectSession,
+    },
+};
+
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
+/// Where a request of the hub's is served.
+pub struct Desk {
+    pub gateway: Data<Gateway>,
+    pub look: Data<Look>,
+    pub request: HttpRequest,
+}
+
+/// Whoever opened an invitation.
+pub struct Guest {
+    pub session: ConnectSession,
+    pub kept: Kept,
+    pub form_token: String,
+}
+
+/// What a guest may choose from.
+pub struct Choice {
+    pub offer: Offer,
+    /// The id of each profile of the offer, in its order.
+    pub profile_ids: Vec<String>,
+    /// Of each endpoint of the offer, in its order.
+    pub places: Vec<Place>,
+}
+
+impl FromRequest for Desk {
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        ok(Self::of(request))
+    }
+}
+
+impl Desk {
+    fn of(request: &HttpRequest) -> Self {
+        let gateway: Option<&Data<Gateway>> = request.app_data();
+        let look: Option<&Data<Look>> = request.app_data();
+        Self {
+            gateway: gateway.expect("the app was built with a gateway").clone(),
+            look: look.expect("the app was built with a look").clone(),
+            request: request.clone(),
+        }
+    }
+
+    pub fn is_secure(&self) -> bool {
+        self.gateway.public_url().starts_with("https://")
+    }
+
+    pub fn kept(&self) -> Option<Kept> {
+        Kept::of(&self.request, self.is_secure())
+    }
+
+    /// Whoever has an invitation that has not ended, though it may be used.
+    pub async fn holder(&self) -> Result<Guest, Refusal> {
+        let kept = self.kept().ok_or(Problem::InvitationUnknown)?;
+        let session = self.gateway.connect_session(&kept.token).await?;
+        Ok(Guest {
+            session,
+            form_token: kept.form_token(),
+            kept,
+        })
+    }
+
+    /// Whoever has an invitation that can be used.
+    pub async fn guest(&self) -> Result<Guest, Refusal> {
+        let guest = self.holder().await?;
+        self.check_open(&guest.session)?;
+        Ok(guest)
+    }
+
+    pub fn check_open(&self, session: &ConnectSession) -> Result<(), Refusal> {
+        if session.is_open_at(self.gateway.clock().now()) {
+            return Ok(());
+        }
+        Err(Problem::InvitationUsed.into())
+    }
+
+    /// What a form of this guest's sent.
+    pub async fn form(&self, guest: &Guest, payload: Payload) -> Result<Form, Refusal> {
+        let origin = Url::parse(self.gateway.public_url()).map(|url| url.origin());
+        let origin = origin.map_or_else(|_| String::new(), |it| it.ascii_serialization());
+        let form = Form::read(&self.request, payload, &origin, &guest.kept).await;
+        form.ok_or(Problem::ForeignForm.into())
+    }
+
+    pub async fn choice(&self, guest: &Guest) -> Result<Choice, Refusal> {
+        let offer = self.gateway.offer(&guest.session).await?;
+        let profiles = offer.profiles.iter();
+        let places = offer.endpoints.iter();
+        let places = places.map(|endpoint| {
+            let place = self.place(&offer.provider, endpoint)?;
+            Ok::<_, Refusal>(match label_of(&offer, endpoint) {
+                Some(label) => place.called(label),
+                None => place,
+            })
+        });
+        Ok(Choice {
+            profile_ids: profiles.map(|profile| profile.id.to_string()).collect(),
+            places: places.collect::<Result<_, _>>()?,
+            offer,
+        })
+    }
+
+    /// As a customer calls it.
+    pub fn place(&self, provider: &str, endpoint: &Endpoint) -> Result<Place, Refusal> {
+        let api = self.gateway.api_url(provider, endpoint);
+        let api = api.ok_or_else(|| Error::internal("an endpoint that cannot be called"))?;
+        let sign_in = self.gateway.consent_origin(provider, endpoint);
+        let sign_in = sign_in.and_then(|origin| Url::parse(&origin).ok());
+        let (value, name) = match endpoint {
+            Endpoint::Region(region) => (region.as_str(), region_name(*region)),
+            Endpoint::BaseUrl(base) => (base.as_str(), api.host_str().unwrap_or_default()),
+        };
+        Ok(Place::new(value, name, &api, sign_in.as_ref()))
+    }
+}
+
+/// What the integrator calls a base URL, which has no name of its own.
+fn label_of<'a>(offer: &'a Offer, endpoint: &Endpoint) -> Option<&'a str> {
+    let mut profiles = offer.profiles.iter();
+    let profile = profiles.find(|profile| profile.endpoint == *endpoint)?;
+    let is_named = matches!(endpoint, Endpoint::Region(_));
+    profile.label.as_deref().filter(|_| !is_named)
+}
+
+const fn region_name(region: Region) -> &'static str {
+    match region {
+        Region::Us => "United States",
+        Region::Eu => "Europe",
+        Region::Au => "Australia",
+        Region::Gov => "US Government",
+    }
+}
+
+impl Guest {
+    /// A page of this guest's. What opened it may talk to it only where an opener is registered.
+    pub fn show(&self, page: &impl Page) -> Result<HttpResponse, Refusal> {
+        let mut answer = page::answer(page)?;
+        if self.session.details.opener_origin.is_none() {
+            let same = header::HeaderValue::from_static("same-origin");
+            answer.headers_mut().insert(OPENER_POLICY, same);
+        }
+        Ok(answer)
+    }
+}
+
+impl Choice {
+    /// The place that a form names.
+    pub fn named(&self, value: &str) -> Option<(&Endpoint, &Place)> {
+        let mut all = self.offer.endpoints.iter().zip(&self.places);
+        all.find(|(_, place)| place.value == value)
+    }
+
+    pub fn place_of(&self, endpoint: &Endpoint) -> Option<&Place> {
+        let mut all = self.offer.endpoints.iter().zip(&self.places);
+        all.find_map(|(each, place)| (each == endpoint).then_some(place))
+    }
+}
+
+/// On to another page, with a GET (RFC 9110, 15.4.4). Nobody is told where from.
+pub fn see(url: &str) -> HttpResponse {
+    HttpResponse::SeeOther()
+        .insert_header((header::LOCATION, url))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .finish()
+}
+
+/// Wraps every route of the hub: whatever is refused has a page.
+///
+/// # Errors
+/// None: a refusal becomes an answer here.
+pub async fn finish(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, ActixError> {
+    let response = next.call(request).await?.map_into_boxed_body();
+    let status = response.status();
+    let mut response = if status.is_client_error() || status.is_server_error() {
+        refused(response)
+    } else {
+        response
+    };
+    response.response_mut().extensions_mut().insert(Finished);
+    Ok(response)
+}
+
+/// The page of a problem, unless the answer is a page already: a form that comes back.
+fn refused(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let Some(error) = response.response().error() else {
+        return response;
+    };
+    let desk = Desk::of(response.request());
+    let noted = desk.request.extensions().get::<Noted>().cloned();
+    let id = noted.map_or_else(String::new, |noted| noted.request_id().to_owned());
+    let refusal = error.as_error::<Refusal>();
+    if let Some(cause) = refusal.and_then(Refusal::error) {
+        log_cause(cause, &id);
+    }
+    let problem = refusal.map_or(Problem::Internal, Refusal::problem);
+    let page = ProblemPage::new(&desk.look, problem, &id);
+    match page::answer(&page) {
+        Ok(answer) => response.into_response(answer),
+        Err(_) => response,
+    }
+}

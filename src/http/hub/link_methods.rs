@@ -1,0 +1,267 @@
+//! The first pages: how to link, and what each way needs.
+
+use actix_web::{HttpResponse, get, post, web::Payload};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    context::{Choice, Desk, Guest, see},
+    error_page::Problem,
+    own_app::{OwnApp, OwnAppFault},
+    refusal::{Around, Refusal},
+    region::Place,
+    start::{Again, Methods, Notice, SignIn, Start},
+    token::{Token, TokenFault},
+};
+use crate::{error::Kind, model::accounts::Endpoint};
+
+/// The way back to the first page from a form that somebody did not want.
+pub const CANCELLED: &str = "/connect?cancelled";
+
+/// The longest of what a provider gives out, as elsewhere in the API.
+const LONGEST_SECRET: usize = 4096;
+const LONGEST_CLIENT_ID: usize = 255;
+
+/// `GET /connect`
+#[get("")]
+pub async fn start_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+    let guest = desk.holder().await?;
+    if guest.session.linked_account.is_some() && desk.check_open(&guest.session).is_err() {
+        return Ok(see("/connect/progress"));
+    }
+    let choice = desk.choice(&guest).await?;
+    let is_cancelled = desk.request.query_string() == "cancelled";
+    let left = guest
+        .session
+        .expires_at
+        .duration_since(desk.gateway.clock().now());
+    guest.show(&Start {
+        look: &desk.look,
+        form_token: &guest.form_token,
+        customer: &guest.session.details.origin_owner_name,
+        again: choice.again(),
+        notice: is_cancelled.then_some(Notice::Cancelled),
+        methods: choice.methods(),
+        seconds_left: left.as_secs().unsigned_abs(),
+    })
+}
+
+impl Choice {
+    fn again(&self) -> Option<Again<'_>> {
+        let account = self.offer.account.as_ref()?;
+        Some(Again {
+            organisation: account.identity.organisation_name.as_deref(),
+        })
+    }
+
+    /// What a page says beside what goes wrong.
+    pub fn around(&self) -> Around {
+        let again = self.again().and_then(|again| again.organisation);
+        Around {
+            linked: again.map(str::to_owned),
+            ..Around::default()
+        }
+    }
+
+    fn methods(&self) -> Methods<'_> {
+        let sign_in = self.offer.profiles.iter().zip(&self.profile_ids);
+        let sign_in = sign_in.filter_map(|(profile, id)| {
+            Some(SignIn {
+                profile: id,
+                label: profile.label.as_deref().unwrap_or(&profile.client_id),
+                place: self.place_of(&profile.endpoint)?,
+            })
+        });
+        Methods {
+            sign_in: sign_in.collect(),
+            own_app: self.offer.takes_own_app,
+            access_token: self.offer.takes_token,
+        }
+    }
+}
+
+/// `POST /connect/sign-in`: on to the provider's page of consent.
+#[post("/sign-in")]
+pub async fn begin_sign_in(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let guest = desk.guest().await?;
+    let form = desk.form(&guest, payload).await?;
+    let browser = &guest.kept.browser;
+    let url = desk
+        .gateway
+        .sign_in(&guest.session, browser, form.text("profile"))
+        .await?;
+    Ok(see(url.as_str()))
+}
+
+/// `GET /connect/token`
+#[get("/token")]
+pub async fn token_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+    let guest = desk.guest().await?;
+    let choice = desk.choice(&guest).await?;
+    if !choice.offer.takes_token {
+        return Ok(see("/connect"));
+    }
+    ask_token(&desk, &guest, &choice, None, None)
+}
+
+/// The form for a token. What was typed into it never comes back.
+fn ask_token(
+    desk: &Desk,
+    guest: &Guest,
+    choice: &Choice,
+    chosen: Option<&str>,
+    fault: Option<TokenFault<'_>>,
+) -> Result<HttpResponse, Refusal> {
+    guest.show(&Token {
+        look: &desk.look,
+        form_token: &guest.form_token,
+        places: &choice.places,
+        chosen,
+        fault,
+        has_other_ways: choice.methods().is_choice(),
+    })
+}
+
+/// `POST /connect/token`: tries it in the region that was chosen, and nowhere else.
+#[post("/token")]
+pub async fn bring_token(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let guest = desk.guest().await?;
+    let form = desk.form(&guest, payload).await?;
+    let choice = desk.choice(&guest).await?;
+    let ask = |chosen, fault| ask_token(&desk, &guest, &choice, chosen, Some(fault));
+    let Some((endpoint, place)) = choice.named(form.text("region")) else {
+        return ask(None, TokenFault::NoRegion);
+    };
+    let token = form.secret("token");
+    match secret_fault(&token) {
+        Some(Unfit::Missing) => ask(Some(&place.value), TokenFault::NoToken),
+        Some(Unfit::Malformed) => ask(Some(&place.value), TokenFault::NotAToken),
+        None => match try_token(&desk, &guest, &choice, endpoint, token).await? {
+            Tried::Good => Ok(see("/connect/review")),
+            Tried::Unknown => ask(None, TokenFault::UnknownAt(place)),
+        },
+    }
+}
+
+/// What a region says of a token.
+enum Tried {
+    Good,
+    /// It may be good in another.
+    Unknown,
+}
+
+async fn try_token(
+    desk: &Desk,
+    guest: &Guest,
+    choice: &Choice,
+    endpoint: &Endpoint,
+    token: SecretString,
+) -> Result<Tried, Refusal> {
+    if !choice.offer.takes_token {
+        return Err(Problem::ProfileDisabled.into());
+    }
+    let endpoint = endpoint.clone();
+    let tried = desk
+        .gateway
+        .bring_token(&guest.session, &guest.kept.browser, endpoint, token);
+    match tried.await {
+        Ok(_) => Ok(Tried::Good),
+        Err(error) if error.kind() == Kind::CredentialRefused => Ok(Tried::Unknown),
+        Err(error) => Err(Refusal::Error(error, choice.around())),
+    }
+}
+
+/// `GET /connect/app`
+#[get("/app")]
+pub async fn own_app_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+    let guest = desk.guest().await?;
+    let choice = desk.choice(&guest).await?;
+    if !choice.offer.takes_own_app {
+        return Ok(see("/connect"));
+    }
+    ask_app(&desk, &guest, &choice, (None, ""), None)
+}
+
+/// The form for an app of the customer's own. The secret never comes back.
+fn ask_app(
+    desk: &Desk,
+    guest: &Guest,
+    choice: &Choice,
+    (place, client_id): (Option<&Place>, &str),
+    fault: Option<OwnAppFault>,
+) -> Result<HttpResponse, Refusal> {
+    guest.show(&OwnApp {
+        look: &desk.look,
+        form_token: &guest.form_token,
+        places: &choice.places,
+        chosen: place.map(|place| place.value.as_str()),
+        client_id,
+        hub_url: desk.gateway.public_url(),
+        redirect_url: &choice.offer.own_app_callback_url,
+        fault,
+        has_other_ways: choice.methods().is_choice(),
+    })
+}
+
+/// `POST /connect/app`: on to the provider's page of consent, under the customer's own app.
+#[post("/app")]
+pub async fn begin_own_app(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let guest = desk.guest().await?;
+    let form = desk.form(&guest, payload).await?;
+    let choice = desk.choice(&guest).await?;
+    let (id, secret) = (form.text("client_id"), form.secret("client_secret"));
+    if !choice.offer.takes_own_app {
+        return Err(Problem::ProfileDisabled.into());
+    }
+    let named = choice.named(form.text("region"));
+    let ask = |fault| {
+        ask_app(
+            &desk,
+            &guest,
+            &choice,
+            (named.map(|it| it.1), id),
+            Some(fault),
+        )
+    };
+    let Some((endpoint, _)) = named else {
+        return ask(OwnAppFault::NoRegion);
+    };
+    if let Some(fault) = app_fault(id, &secret) {
+        return ask(fault);
+    }
+    let (session, browser) = (&guest.session, &guest.kept.browser);
+    let app = (id.to_owned(), secret);
+    let url = desk
+        .gateway
+        .sign_in_with_own_app(session, browser, endpoint.clone(), app)
+        .await?;
+    Ok(see(url.as_str()))
+}
+
+/// What is wrong with what was pasted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    Missing,
+    Malformed,
+}
+
+fn fault(text: &str, longest: usize) -> Option<Unfit> {
+    if text.is_empty() {
+        return Some(Unfit::Missing);
+    }
+    let is_fit = text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_graphic());
+    (!is_fit).then_some(Unfit::Malformed)
+}
+
+fn secret_fault(secret: &SecretString) -> Option<Unfit> {
+    fault(secret.expose_secret(), LONGEST_SECRET)
+}
+
+fn app_fault(id: &str, secret: &SecretString) -> Option<OwnAppFault> {
+    match (fault(id, LONGEST_CLIENT_ID), secret_fault(secret)) {
+        (Some(Unfit::Missing), _) => Some(OwnAppFault::NoClientId),
+        (Some(Unfit::Malformed), _) => Some(OwnAppFault::NotAClientId),
+        (None, Some(Unfit::Missing)) => Some(OwnAppFault::NoClientSecret),
+        (None, Some(Unfit::Malformed)) => Some(OwnAppFault::NotAClientSecret),
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,313 @@
+//! What every answer has in common, whatever the route: a request id, what the key has left, a body
+//! in the contract's shape when it is an error (also where actix itself refused), an answer even
+//! after a panic, one line in the access log, and its place in the metrics.
+
+use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc};
+
+use actix_web::{
+    Error as ActixError, HttpMessage, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ResponseHead, ServiceRequest, ServiceResponse},
+    error::InternalError,
+    http::{ConnectionType, Method, StatusCode, header},
+    middleware::Next,
+    web::Data,
+};
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
+
+use super::{
+    access_log::{AccessLog, Line},
+    chunked::Watched,
+    connection::Activity,
+    error::ApiError,
+    guard_swagger_ui,
+    metrics::{Meters, known},
+    rate_limit,
+    routes::RouteTable,
+};
+use crate::{
+    error::{Error, Kind},
+    gateway::{Gateway, auth::rate_limit::Standings},
+    model::id::{AccountId, KeyId},
+    telemetry::metrics::Word,
+};
+
+const NO_STORE: header::HeaderValue = header::HeaderValue::from_static("no-store");
+const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff");
+const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
+
+/// What a request id is the id of.
+enum Request {}
+
+/// Who a request was from, and about, as far as that was proven.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    pub key: Option<KeyId>,
+    pub account: Option<AccountId>,
+}
+
+/// What is noted beside a request, since of one that ends in a panic nothing else is left.
+#[derive(Clone)]
+pub struct Noted(Rc<Notes>);
+
+struct Notes {
+    request_id: String,
+    /// What its caller has left, once its key is proven.
+    standings: Cell<Standings>,
+    caller: Cell<Caller>,
+}
+
+impl Noted {
+    fn beside(request: &ServiceRequest, request_id: String) -> Self {
+        let noted = Self(Rc::new(Notes {
+            request_id,
+            standings: Cell::default(),
+            caller: Cell::default(),
+        }));
+        request.extensions_mut().insert(noted.clone());
+        noted
+    }
+
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// Notes what the caller of this request has left.
+    pub fn stands(request: &HttpRequest, standings: Standings) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            noted.0.standings.set(standings);
+        }
+    }
+
+    /// Notes whose key this request has.
+    pub fn key(request: &HttpRequest, key: KeyId) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            let caller = noted.0.caller.get();
+            let key = Some(key);
+            noted.0.caller.set(Caller { key, ..caller });
+        }
+    }
+
+    /// Notes which account this request is about: one of the caller's own.
+    pub fn account(request: &HttpRequest, account: AccountId) {
+        if let Some(noted) = request.extensions().get::<Self>() {
+            let caller = noted.0.caller.get();
+            let account = Some(account);
+            noted.0.caller.set(Caller { account, ..caller });
+        }
+    }
+
+    /// Adds what every answer carries. One that says nothing of caches is kept by none.
+    fn tell(&self, headers: &mut header::HeaderMap) {
+        headers.insert(REQUEST_ID, header_value(self.request_id()));
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, NO_STORE);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        rate_limit::tell(self.0.standings.get(), headers);
+    }
+}
+
+/// Whether the connection ends with the answer: where nothing can follow a broken body, once this
+/// process is to stop, and where the request offers another protocol, as Java's HTTP client does with
+/// every request (`Upgrade: h2c`).
+///
+/// The offer is ignored (RFC 9110, 7.8). But actix has noted it for the connection by the time that
+/// anybody sees the request: left alone, it answers `connection: upgrade` and then ends the
+/// connection without having said so, and a client that sends its next request on it loses that
+/// one. No answer can make it keep the connection. So the answer says that it ends.
+#[derive(Clone, Copy)]
+struct EndsConnection(bool);
+
+impl EndsConnection {
+    fn after(request: &ServiceRequest) -> Self {
+        Self(request.head().connection_type() == ConnectionType::Upgrade)
+    }
+
+    fn tell(self, answer: &mut ResponseHead) {
+        if self.0 {
+            answer.set_connection_type(ConnectionType::Close);
+        }
+    }
+}
+
+/// Beside an answer that is whole as it is, though its status says that it is an error: a page for
+/// people.
+pub struct Finished;
+
+/// Wraps the whole app.
+///
+/// # Errors
+/// None: an error inside becomes an answer here.
+pub async fn finish(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, ActixError> {
+    let gateway = request
+        .app_data::<Data<Gateway>>()
+        .expect("the app was built with a gateway")
+        .clone();
+    let meters = request
+        .app_data::<Data<Meters>>()
+        .expect("the app was built with its meters")
+        .clone();
+    let log = request
+        .app_data::<Data<AccessLog>>()
+        .expect("the app was built with its log")
+        .clone();
+    let clock = gateway.clock();
+    let began_at = clock.monotonic();
+    let method = request.method().clone();
+    if method == Method::HEAD {
+        // Answered as a GET; the encoder of the connection leaves the body out.
+        request.head_mut().method = Method::GET;
+    }
+    let mut ends = EndsConnection::after(&request);
+    let activity = request.request().conn_data::<Rc<Activity>>();
+    let _under_way = activity.map(Activity::request);
+    let body = Watched::of(&mut request);
+    let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
+    let id = noted.request_id();
+    let note = |route: Option<&str>, status: StatusCode| {
+        let now = clock.monotonic();
+        let took = now.saturating_sub(began_at);
+        meters.note(route, &method, status, took);
+        let line = Line {
+            request_id: id,
+            method: known(&method).word(),
+            route,
+            status: status.as_u16(),
+            caller: noted.0.caller.get(),
+            took,
+        };
+        log.write(&line, now);
+    };
+    let call = AssertUnwindSafe(next.call(request)).catch_unwind();
+    let outcome = match body.clone() {
+        None => call.await,
+        Some(body) => match select(pin!(call), pin!(body.breaks())).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => {
+                ends = EndsConnection(true);
+                let message = "the chunks that the body comes in are malformed";
+                let error = Error::new(Kind::InvalidBody, message);
+                Ok(Err(ApiError(error).into()))
+            }
+        },
+    };
+    ends.0 |= gateway.is_stopping();
+    let mut response = match outcome {
+        Ok(Ok(response)) => response,
+        // Nothing of the request is left here: the error carries its answer out.
+        Ok(Err(error)) => {
+            let mut answer = refusal(&error, id, clock);
+            noted.tell(answer.headers_mut());
+            ends.tell(answer.head_mut());
+            note(None, answer.status());
+            let answer = holding(body, answer);
+            return Err(InternalError::from_response(error, answer).into());
+        }
+        Err(_panic) => {
+            // The panic hook has logged it; the caller gets an answer and the worker lives on.
+            let error = ApiError(Error::internal("a handler panicked"));
+            let mut answer = error.answer(id, clock.now());
+            noted.tell(answer.headers_mut());
+            ends.tell(answer.head_mut());
+            note(None, answer.status());
+            let answer = holding(body, answer);
+            return Err(InternalError::from_response(error, answer).into());
+        }
+    }
+    .map_into_boxed_body();
+
+    let status = response.status();
+    let is_finished = response.response().extensions().contains::<Finished>();
+    if !is_finished && (status.is_client_error() || status.is_server_error()) {
+        let mut answer = match response.response().error() {
+            Some(error) => refusal(error, id, clock),
+            None => bare(status, None).answer(id, clock.now()),
+        };
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            answer
+                .headers_mut()
+                .insert(header::ALLOW, allowed(response.request()));
+        }
+        response = response.into_response(answer);
+    }
+    noted.tell(response.headers_mut());
+    let path = response.request().path().to_owned();
+    guard_swagger_ui(&path, response.headers_mut());
+    ends.tell(response.response_mut().head_mut());
+    let route = response.request().match_pattern();
+    note(route.as_deref(), response.status());
+    Ok(match body {
+        Some(request) => response.map_body(|_, answer| request.held_by(answer)),
+        None => response,
+    })
+}
+
+/// An answer that holds the body of its request.
+fn holding(body: Option<Watched>, answer: HttpResponse) -> HttpResponse {
+    match body {
+        Some(request) => answer.map_body(|_, answer| request.held_by(answer)),
+        None => answer,
+    }
+}
+
+/// The methods of the request's path (RFC 9110, 10.2.1).
+fn allowed(request: &HttpRequest) -> header::HeaderValue {
+    let routes = request
+        .app_data::<Data<RouteTable>>()
+        .expect("the app was built with its route table");
+    header_value(&routes.methods(request.path()).join(", "))
+}
+
+fn header_value(text: &str) -> header::HeaderValue {
+    header::HeaderValue::from_str(text).expect("ids and methods are plain ASCII")
+}
+
+fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpResponse {
+    match error.as_error::<ApiError>() {
+        Some(known) => {
+            log_cause(&known.0, id);
+            known.answer(id, clock.now())
+        }
+        // actix's own errors say in their text what part of the request they stumbled over.
+        None => {
+            let status = error.as_response_error().status_code();
+            bare(status, Some(error.to_string())).answer(id, clock.now())
+        }
+    }
+}
+
+/// What happened inside. Debug level for what the caller did wrong, error level for what we did.
+pub fn log_cause(error: &Error, id: &str) {
+    let Some(source) = std::error::Error::source(error) else {
+        return;
+    };
+    match error.kind() {
+        Kind::Internal | Kind::CredentialLocked => {
+            tracing::error!(request_id = id, error = %source, "fault");
+        }
+        _ => tracing::debug!(request_id = id, error = %source, "refused"),
+    }
+}
+
+/// An error that actix made, in our words.
+fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
+    let kind = match status {
+        StatusCode::NOT_FOUND => Kind::RouteNotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Kind::MethodNotAllowed,
+        status if status.is_server_error() => Kind::Internal,
+        _ => Kind::InvalidParameter,
+    };
+    let error = match (kind, detail) {
+        (Kind::Internal, detail) => Error::internal(detail.unwrap_or_else(|| status.to_string())),
+        (kind, Some(_)) => Error::new(kind, "the request could not be read"),
+        (kind, None) => Error::new(kind, "the request was refused"),
+    };
+    ApiError(error)
+}

@@ -1,0 +1,320 @@
+//! The way of one call: its turn, the request, the judgement, and perhaps all of it again.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::Method;
+use tokio::time::Instant;
+
+use super::{
+    Answer, CallError, CallErrorKind, Complaint, Health, Priority, Request, Route, Shared,
+    TokenKey,
+    breaker::Pass,
+    classification::{self, Fault, Remedy},
+    exchange::Outgoing,
+    retry,
+    token_limiter::{Lane, NoTurn, Permit},
+};
+use crate::telemetry::CallOutcome;
+
+/// One account's way out. Clones count together.
+#[derive(Clone)]
+pub struct Caller {
+    pub(super) shared: Arc<Shared>,
+    pub(super) route: Arc<Route>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) health: Arc<Health>,
+    pub(super) calls: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Caller").field(&self.route).finish()
+    }
+}
+
+impl Caller {
+    /// Every request sent through this caller and its clones, retries included.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The same caller with another priority, counting on.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self {
+            route: Arc::new(Route {
+                priority,
+                ..(*self.route).clone()
+            }),
+            ..self.clone()
+        }
+    }
+
+    /// The same caller with another token of the same account, counting on. What was asked with
+    /// the former one counts against that one's budget.
+    #[must_use]
+    pub fn with_token(&self, token: TokenKey) -> Self {
+        let route = Route {
+            token,
+            is_newly_linked: false,
+            ..(*self.route).clone()
+        };
+        Self {
+            lane: self.shared.lane(&route),
+            route: Arc::new(route),
+            ..self.clone()
+        }
+    }
+
+    /// Requests a minute that this caller's token may make; None: no limit is known.
+    pub fn budget_per_minute(&self) -> Option<u32> {
+        NonZeroU32::new(self.shared.settings.rate_limit).map(NonZeroU32::get)
+    }
+
+    /// Gets a success, or the error that is left when every try has been made. `complaint`
+    /// reads any other answer, as far as the connector knows its codes.
+    ///
+    /// The future may be dropped at any time; what was under way then counts as sent.
+    pub async fn get(
+        &self,
+        request: Request<'_>,
+        complaint: impl Fn(&Answer) -> Complaint + Send,
+    ) -> Result<Answer, CallError> {
+        self.send(Method::GET, request, complaint).await
+    }
+
+    /// Deletes, as [`Caller::get`] gets: what is deleted twice is deleted (RFC 9110, 9.2.2).
+    pub async fn delete(
+        &self,
+        request: Request<'_>,
+        complaint: impl Fn(&Answer) -> Complaint + Send,
+    ) -> Result<Answer, CallError> {
+        self.send(Method::DELETE, request, complaint).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        request: Request<'_>,
+        complaint: impl Fn(&Answer) -> Complaint + Send,
+    ) -> Result<Answer, CallError> {
+        let shared = &*self.shared;
+        shared
+            .settings
+            .reach()
+            .check(&request.url)
+            .map_err(|fault| CallError::new(CallErrorKind::Refused, fault.to_string()))?;
+        let Some(outgoing) = Outgoing::new(method, &request) else {
+            let detail = "this credential cannot be sent in a header";
+            return Err(CallError::new(CallErrorKind::Unauthorized, detail));
+        };
+        self.health.retries.count_call();
+        let mut tries = Tries::new(self);
+        loop {
+            let (permit, pass) = self.admit(&mut tries).await?;
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            tries.made += 1;
+            let sent_at = Instant::now();
+            let outcome = outgoing
+                .send(
+                    &shared.client,
+                    &shared.settings.caps,
+                    &shared.settings.timeouts,
+                )
+                .await;
+            let verdict = classification::judge(outcome, &complaint, shared.clock.date());
+            self.log(&request, &verdict, sent_at.elapsed(), tries.made);
+            shared
+                .metrics
+                .provider_call(self.route.provider, outcome_of(&verdict));
+            let fault = match verdict {
+                Ok(answer) => {
+                    permit.answered();
+                    pass.succeeded();
+                    return Ok(answer);
+                }
+                Err(fault) => fault,
+            };
+            fault.settle(permit, pass);
+            let Some(wait) = tries.wait_before_next(&fault) else {
+                return Err(fault.error);
+            };
+            tries.last_error = Some(fault.error);
+            shared.clock.sleep(wait).await;
+        }
+    }
+
+    /// Waits until a request may be sent: for the lane's turn, and for the breaker. If that is
+    /// not to be, the error is that of the last try, if there was one.
+    async fn admit(&self, tries: &mut Tries<'_>) -> Result<(Permit, Pass), CallError> {
+        let breaker = &self.health.breaker;
+        loop {
+            let refusal = match breaker.check() {
+                Err(refusal) => refusal,
+                Ok(()) => {
+                    let turn = self.lane.enter(self.route.priority, tries.patience());
+                    let permit = match turn.await {
+                        Ok(permit) => permit,
+                        Err(NoTurn::In(wait)) => {
+                            let detail = "the token's budget is spent, or it has been told to wait";
+                            return Err(tries.refused(
+                                CallErrorKind::Throttled,
+                                detail,
+                                Some(wait),
+                            ));
+                        }
+                        Err(NoTurn::Unknown(error)) => {
+                            return Err(tries.refused(
+                                CallErrorKind::BudgetUnknown,
+                                &error.to_string(),
+                                error.retry_after,
+                            ));
+                        }
+                    };
+                    // The queue may have been long: ask again.
+                    match breaker.enter() {
+                        Ok(pass) => return Ok((permit, pass)),
+                        Err(refusal) => {
+                            permit.unsent();
+                            refusal
+                        }
+                    }
+                }
+            };
+            if !tries.may_wait_out(refusal.opening) {
+                let detail = "too many calls failed; the provider is left alone for a while";
+                return Err(tries.refused(CallErrorKind::Unavailable, detail, refusal.wait));
+            }
+            breaker.next_move().await;
+        }
+    }
+
+    fn log(
+        &self,
+        request: &Request<'_>,
+        verdict: &Result<Answer, Fault>,
+        took: Duration,
+        number: u32,
+    ) {
+        let error = verdict.as_ref().err().map(|fault| &fault.error);
+        let status = match verdict {
+            Ok(answer) => Some(answer.status()),
+            Err(fault) => fault.error.status,
+        };
+        tracing::info!(
+            provider = self.route.provider,
+            account = self.route.account,
+            path = request.template,
+            status,
+            code = error.and_then(|error| error.code),
+            ref_id = error.and_then(|error| error.reference.as_deref()),
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            r#try = number,
+            fault = error.map(|error| error.detail.as_str()),
+            "provider call"
+        );
+    }
+}
+
+/// What a request that was sent counts as.
+fn outcome_of(verdict: &Result<Answer, Fault>) -> CallOutcome {
+    match verdict.as_ref().map_err(|fault| fault.error.kind) {
+        Ok(_) => CallOutcome::Answered,
+        Err(CallErrorKind::Unauthorized) => CallOutcome::Unauthorized,
+        Err(CallErrorKind::Forbidden) => CallOutcome::Forbidden,
+        Err(CallErrorKind::NotFound) => CallOutcome::NotFound,
+        // Whom a token may stand for only its connector tells; here it is a refusal.
+        Err(
+            CallErrorKind::Refused
+            | CallErrorKind::AssumeUserRefused
+            | CallErrorKind::AssumeUserMissing,
+        ) => CallOutcome::Refused,
+        Err(CallErrorKind::Throttled) => CallOutcome::Throttled,
+        // What is sent has a budget; it is not asked about afterwards.
+        Err(CallErrorKind::Unavailable | CallErrorKind::BudgetUnknown) => CallOutcome::Unavailable,
+        Err(CallErrorKind::InvalidReply) => CallOutcome::InvalidReply,
+    }
+}
+
+/// The tries of one call.
+struct Tries<'a> {
+    caller: &'a Caller,
+    began_at: Duration,
+    made: u32,
+    last_error: Option<CallError>,
+    /// The opening of the breaker that this call has waited for.
+    waited_out: Option<u64>,
+}
+
+impl<'a> Tries<'a> {
+    fn new(caller: &'a Caller) -> Self {
+        Self {
+            caller,
+            began_at: caller.shared.clock.monotonic(),
+            made: 0,
+            last_error: None,
+            waited_out: None,
+        }
+    }
+
+    /// How long this call may still wait; None: as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        let shared = &self.caller.shared;
+        (self.caller.route.priority == Priority::Interactive).then(|| {
+            let elapsed = shared.clock.monotonic().saturating_sub(self.began_at);
+            shared.settings.interactive_patience.saturating_sub(elapsed)
+        })
+    }
+
+    /// The wait before another try; None if there is to be none.
+    fn wait_before_next(&self, fault: &Fault) -> Option<Duration> {
+        let shared = &self.caller.shared;
+        let settings = &shared.settings.retries;
+        let (most, wait) = match fault.remedy {
+            Remedy::None => return None,
+            // The lane waits, for every caller of this token.
+            Remedy::WaitOut => (settings.throttled_tries, Duration::ZERO),
+            Remedy::TryAgain(trouble) => {
+                let bound = retry::backoff_bound(trouble, self.made + 1);
+                (settings.tries, shared.jitter(bound))
+            }
+        };
+        let until_then = fault.error.retry_after.unwrap_or_default().max(wait);
+        let is_in_time = self
+            .patience()
+            .is_none_or(|patience| until_then <= patience);
+        // A throttled call is no burden: it waits for as long as it is told to.
+        let is_affordable = || fault.remedy == Remedy::WaitOut || self.caller.health.retries.take();
+        (self.made < most && is_in_time && is_affordable()).then_some(wait)
+    }
+
+    /// A background call waits for an open breaker to move, and gives up if it opens again: a
+    /// walk should outlive trouble of half a minute. Nobody else waits for that.
+    fn may_wait_out(&mut self, opening: u64) -> bool {
+        self.caller.route.priority == Priority::Background
+            && *self.waited_out.get_or_insert(opening) == opening
+    }
+
+    /// The error of a call that may not be sent (again) now.
+    fn refused(
+        &mut self,
+        kind: CallErrorKind,
+        detail: &str,
+        retry_after: Option<Duration>,
+    ) -> CallError {
+        let error = self.last_error.take();
+        let error = error.unwrap_or_else(|| CallError::new(kind, detail));
+        CallError {
+            retry_after: retry_after.or(error.retry_after),
+            ..error
+        }
+    }
+}

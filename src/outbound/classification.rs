@@ -1,0 +1,215 @@
+//! What an answer comes to: what was asked for, or a fault and what may be done about it.
+//!
+//! The status decides, and where the connector knows more by the provider's own code, that. A
+//! 4xx is final whatever its code says, with two exceptions: a rate limit, and a 401 or 403 in
+//! which the provider's code says nothing about rights. Proxies and load balancers answer so too;
+//! it is a failure on the way, and is tried again like one.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    CallError, CallErrorKind,
+    breaker::Pass,
+    exchange::Broken,
+    retry::{self, Trouble},
+    token_limiter::{ComeBack, Permit},
+};
+
+/// A provider's reply, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+    pub(super) retry_after: Option<Vec<u8>>,
+    pub(super) date: Option<Vec<u8>>,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body as what it should be. The error names the place in the body, not what is there.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CallError> {
+        serde_json::from_slice(&self.body).map_err(|error| CallError {
+            status: Some(self.status),
+            ..CallError::invalid_reply(format!(
+                "the reply is not what was asked for ({:?}, line {}, column {})",
+                error.classify(),
+                error.line(),
+                error.column()
+            ))
+        })
+    }
+}
+
+/// What a connector can tell about an answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Complaint {
+    /// The provider's own error code.
+    pub code: Option<i64>,
+    /// The provider's reference for its support.
+    pub reference: Option<String>,
+    pub nature: Nature,
+}
+
+/// What a provider's error code says about trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nature {
+    /// Nothing that the status does not say: 502, 503 and 504 pass, 500 does not.
+    #[default]
+    ByStatus,
+    /// Too many requests, even if the status is not 429.
+    Throttled,
+    /// Gone in seconds.
+    Passing,
+    /// Gone in minutes: maintenance.
+    PassingSlowly,
+    /// Asking again will not help.
+    Lasting,
+    /// The provider does not take the credential, whether it says so with a 401 or a 403.
+    CredentialRefused,
+    /// The provider takes the credential, but not for this: 401 or 403.
+    NotPermitted,
+}
+
+/// A try that came to nothing.
+pub(super) struct Fault {
+    pub(super) error: CallError,
+    pub(super) remedy: Remedy,
+    /// Whether an answer came at all.
+    is_answer: bool,
+    /// When nobody with this token is to call: told by a throttled answer, and by a failed one
+    /// that says when to come back.
+    pub(super) pause: Option<ComeBack>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    None,
+    TryAgain(Trouble),
+    /// To be tried again when the pause is over, which every caller of the token keeps.
+    WaitOut,
+}
+
+/// Judges what came back: a success, or why not.
+pub(super) fn judge(
+    outcome: Result<Answer, Broken>,
+    complaint: impl Fn(&Answer) -> Complaint,
+    now: Timestamp,
+) -> Result<Answer, Fault> {
+    match outcome {
+        Ok(answer) if (200..=299).contains(&answer.status) => Ok(answer),
+        Ok(answer) => {
+            let complaint = complaint(&answer);
+            Err(Fault::refusal(&answer, complaint, now))
+        }
+        Err(broken) => Err(Fault::broken(broken)),
+    }
+}
+
+impl Fault {
+    fn broken(broken: Broken) -> Self {
+        Self {
+            error: CallError {
+                status: broken.status,
+                ..CallError::new(broken.kind, broken.detail)
+            },
+            remedy: if broken.is_passing {
+                Remedy::TryAgain(Trouble::Seconds)
+            } else {
+                Remedy::None
+            },
+            is_answer: false,
+            pause: None,
+        }
+    }
+
+    fn refusal(answer: &Answer, complaint: Complaint, now: Timestamp) -> Self {
+        let status = answer.status;
+        let is_throttled = status == 429 || complaint.nature == Nature::Throttled;
+        let (kind, remedy) = match (status, complaint.nature) {
+            _ if is_throttled => (CallErrorKind::Throttled, Remedy::WaitOut),
+            (401 | 403, Nature::PassingSlowly) => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Minutes),
+            ),
+            (401 | 403, Nature::Lasting) => (CallErrorKind::Unavailable, Remedy::None),
+            (401 | 403, nature) if nature == Nature::Passing || complaint.code.is_none() => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Seconds),
+            ),
+            (401 | 403, Nature::CredentialRefused) => (CallErrorKind::Unauthorized, Remedy::None),
+            (401 | 403, Nature::NotPermitted) => (CallErrorKind::Forbidden, Remedy::None),
+            (401, _) => (CallErrorKind::Unauthorized, Remedy::None),
+            (403, _) => (CallErrorKind::Forbidden, Remedy::None),
+            (404, _) => (CallErrorKind::NotFound, Remedy::None),
+            (400..=499, _) => (CallErrorKind::Refused, Remedy::None),
+            (500..=599, Nature::PassingSlowly) => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Minutes),
+            ),
+            (500..=599, Nature::Passing) | (502..=504, Nature::ByStatus) => (
+                CallErrorKind::Unavailable,
+                Remedy::TryAgain(Trouble::Seconds),
+            ),
+            (500..=599, _) => (CallErrorKind::Unavailable, Remedy::None),
+            // A redirect among them: none is followed.
+            _ => (CallErrorKind::InvalidReply, Remedy::None),
+        };
+        let come_back =
+            retry::come_back(answer.retry_after.as_deref(), answer.date.as_deref(), now);
+        let pause = match come_back {
+            come_back if is_throttled => Some(come_back),
+            ComeBack::After(_) if kind == CallErrorKind::Unavailable => Some(come_back),
+            _ => None,
+        };
+        let detail = match complaint.code {
+            Some(code) => format!("the provider answered {status} with code {code}"),
+            None if matches!(status, 401 | 403) => {
+                format!("{status} without a code of the provider: a proxy's, it may be")
+            }
+            None => format!("the provider answered {status}"),
+        };
+        Self {
+            error: CallError {
+                kind,
+                detail,
+                status: Some(status),
+                code: complaint.code,
+                reference: complaint.reference.filter(|text| is_reference(text)),
+                retry_after: pause.map(ComeBack::pause),
+            },
+            remedy,
+            is_answer: true,
+            pause,
+        }
+    }
+
+    /// Tells lane and breaker how the request ended.
+    pub(super) fn settle(&self, permit: Permit, pass: Pass) {
+        match self.pause {
+            Some(come_back) => permit.told_to_wait(come_back),
+            None if self.is_answer => permit.answered(),
+            None => permit.unanswered(),
+        }
+        match self.error.kind {
+            CallErrorKind::Unavailable | CallErrorKind::InvalidReply => pass.failed(),
+            _ => pass.succeeded(),
+        }
+    }
+}
+
+/// A provider's reference is a short plain word. Anything else could be anything.
+fn is_reference(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}

@@ -1,0 +1,650 @@
+//! A lane: what one access token may ask of its provider, and when.
+//!
+//! Providers count requests per access token, so that is what a lane belongs to: two accounts
+//! that were linked with one token share one. Everything that wants to call waits in the lane's
+//! queue, interactive calls before background ones, and only the head of the queue is ever
+//! considered. Three things hold it back:
+//!
+//! * **The rate**: nine tenths of the limit spread evenly, one tenth as burst (GCRA, by
+//!   `governor`), which together can never pass the limit within a minute. A lane behaves as
+//!   if its token had been in full use before this process began: what an earlier process
+//!   sent just before it died is not known, and may not be added to.
+//! * **The window**: the rate speaks of when requests leave, the provider of when they arrive;
+//!   a slow network can push many together. So besides the rate, requests on their way and
+//!   those answered within the last minute may never be more than the limit. Whenever a
+//!   request truly arrived, it was between its leaving and its answer.
+//! * **A pause**: the provider said to wait. Nobody calls until it is over, and then one call
+//!   goes first, to see: the others follow once it was answered.
+//!
+//! That is a lane whose process is alone with the token. Where processes share it, the rate, the
+//! window and who goes first after a pause are kept where all of them can see it, and the lane
+//! has a hand that takes slices of what they allow (`quota_lease`); the queue is its own.
+//!
+//! All time comes from [`Clock::monotonic`]: a step of the machine's date must not cut short
+//! what a provider asked for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use governor::{
+    RateLimiter, clock::Clock as Ticker, middleware::NoOpMiddleware, state::InMemoryState,
+    state::NotKeyed,
+};
+use tokio::sync::Notify;
+
+use super::{
+    Priority,
+    quota_lease::{Answer, Asking, Draw, Hand, Share, ShareError, Source},
+};
+use crate::{
+    clock::Clock,
+    model::budgets::{Quota, WINDOW, halved, recovered},
+};
+
+/// The longest wait that is taken at its word.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The shortest: a wait of nothing, after a refusal, is no advice.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to pause where the provider says that it is too much, but not until when.
+const UNSAID_PAUSE: Duration = Duration::from_secs(60);
+
+pub(super) struct Lane {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None where the operator set no limit: pauses are kept even then.
+    budget: Option<Budget>,
+    pause: Option<Pause>,
+    queue: BTreeMap<Place, Arc<Notify>>,
+    next_place: u64,
+    /// Why those who drew a place before this number are not to go.
+    turned_away: Option<(u64, ShareError)>,
+    /// When the rate was last halved. What was sent before that is no news.
+    halved_at: Option<Duration>,
+    last_used_at: Duration,
+}
+
+/// A place in the queue: by priority, then by arrival.
+type Place = (Priority, u64);
+
+struct Pause {
+    until: Duration,
+    /// Whether the one call that goes first is on its way.
+    is_probed: bool,
+}
+
+/// What whoever waits in the queue is told.
+enum Turn {
+    Go {
+        is_probe: bool,
+        share: Option<Share>,
+    },
+    /// Not before this much time has passed.
+    In(Duration),
+    /// Not before something changes: the queue, or an answer that comes in.
+    Behind,
+    /// As before, and a slice is to be asked for.
+    Ask(Asking),
+    Refused(ShareError),
+}
+
+/// Why a call has no turn.
+#[derive(Debug, Clone)]
+pub(super) enum NoTurn {
+    /// It would come after this time, and that is too late.
+    In(Duration),
+    /// Nobody can say when.
+    Unknown(ShareError),
+}
+
+/// What the provider said about when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ComeBack {
+    After(Duration),
+    /// It said something that is no time.
+    Unreadable,
+    Unsaid,
+}
+
+impl ComeBack {
+    /// How long to pause on that word.
+    pub(super) fn pause(self) -> Duration {
+        match self {
+            Self::After(wait) => wait.clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+            Self::Unreadable => LONGEST_PAUSE,
+            Self::Unsaid => UNSAID_PAUSE,
+        }
+    }
+}
+
+impl Lane {
+    /// A lane for `limit` requests a minute, at most. `rested` is how long its token has
+    /// certainly not been used: None says that it never was.
+    pub(super) fn new(clock: Clock, limit: Option<NonZeroU32>, rested: Option<Duration>) -> Self {
+        let budget = limit.map(|limit| {
+            let window = Window::new(clock.clone(), Quota::new(limit), rested);
+            Budget::Own(window)
+        });
+        Self::with(clock, budget)
+    }
+
+    /// A lane whose budget other processes have a part in.
+    pub(super) fn sharing(clock: Clock, source: Source) -> Self {
+        Self::with(clock, Some(Budget::Shared(Hand::new(source))))
+    }
+
+    fn with(clock: Clock, budget: Option<Budget>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                budget,
+                pause: None,
+                queue: BTreeMap::new(),
+                next_place: 0,
+                turned_away: None,
+                halved_at: None,
+                last_used_at: clock.monotonic(),
+            }),
+            clock,
+        }
+    }
+
+    /// Waits for this call's turn. Fails as soon as it is known that the turn will not come, or
+    /// not within `patience`.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        priority: Priority,
+        patience: Option<Duration>,
+    ) -> Result<Permit, NoTurn> {
+        let deadline = patience.map(|patience| self.clock.monotonic() + patience);
+        let ticket = Ticket::draw(self, priority);
+        loop {
+            let now = self.clock.monotonic();
+            let turn = self.state().turn(ticket.place, now);
+            match turn {
+                Turn::Go { is_probe, share } => {
+                    return Ok(Permit {
+                        lane: Arc::clone(self),
+                        sent_at: now,
+                        is_probe,
+                        share,
+                        is_settled: false,
+                    });
+                }
+                Turn::In(wait) if deadline.is_some_and(|deadline| now + wait > deadline) => {
+                    return Err(NoTurn::In(wait));
+                }
+                Turn::Refused(error) => return Err(NoTurn::Unknown(error)),
+                Turn::In(wait) => tokio::select! {
+                    biased;
+                    () = ticket.bell.notified() => {}
+                    () = self.clock.sleep(wait) => {}
+                },
+                Turn::Behind => ticket.bell.notified().await,
+                Turn::Ask(asking) => {
+                    self.ask(asking);
+                    ticket.bell.notified().await;
+                }
+            }
+        }
+    }
+
+    /// Asks for a slice, in a task of its own: whoever made it necessary may go away.
+    fn ask(self: &Arc<Self>, asking: Asking) {
+        let asked = Asked {
+            lane: Arc::clone(self),
+            answer: None,
+        };
+        tokio::spawn(async move { asked.is(asking.answer().await) });
+    }
+
+    /// Gives back what other processes could use by now.
+    pub(super) fn put_back_late(&self) {
+        let now = self.clock.monotonic();
+        if let Some(Budget::Shared(hand)) = &mut self.state().budget {
+            hand.put_back_late(now);
+        }
+    }
+
+    /// Whether the lane holds nothing that a new one would not begin with.
+    pub(super) fn is_idle(&self) -> bool {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        let is_free = match &state.budget {
+            None => true,
+            Some(Budget::Own(window)) => window.in_flight == 0 && window.percent_at(now) == 100,
+            Some(Budget::Shared(hand)) => hand.is_empty(),
+        };
+        let is_paused = state.pause.as_ref().is_some_and(|pause| now < pause.until);
+        state.queue.is_empty()
+            && is_free
+            && !is_paused
+            && now.saturating_sub(state.last_used_at) > WINDOW
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a lane")
+    }
+}
+
+impl State {
+    fn turn(&mut self, place: Place, now: Duration) -> Turn {
+        if let Some((before, error)) = &self.turned_away
+            && place.1 < *before
+        {
+            return Turn::Refused(error.clone());
+        }
+        if self.queue.keys().next() != Some(&place) {
+            return Turn::Behind;
+        }
+        if let Some(pause) = &self.pause {
+            if now < pause.until {
+                return Turn::In(pause.until - now);
+            }
+            if pause.is_probed {
+                return Turn::Behind;
+            }
+        }
+        match &mut self.budget {
+            None => {}
+            Some(Budget::Own(window)) => match window.take(now) {
+                Turn::Go { .. } => {}
+                wait => return wait,
+            },
+            Some(Budget::Shared(hand)) => {
+                // Who goes first after it is not for this process alone to say.
+                self.pause = None;
+                let share = match hand.draw(now) {
+                    Draw::Permit(share) => Some(share),
+                    Draw::In(wait) => return Turn::In(wait),
+                    Draw::Ask(asking) => return Turn::Ask(asking),
+                    Draw::Asked => return Turn::Behind,
+                };
+                self.last_used_at = now;
+                return Turn::Go {
+                    is_probe: false,
+                    share,
+                };
+            }
+        }
+        self.last_used_at = now;
+        let is_probe = match &mut self.pause {
+            Some(pause) => {
+                pause.is_probed = true;
+                true
+            }
+            None => false,
+        };
+        Turn::Go {
+            is_probe,
+            share: None,
+        }
+    }
+
+    /// Takes a slice that was asked for. If there is none to be had, nobody who waits can go.
+    fn receive(&mut self, answer: Answer) {
+        let Some(Budget::Shared(hand)) = &mut self.budget else {
+            return;
+        };
+        match hand.receive(answer) {
+            Ok(()) => self.ring_head(),
+            Err(error) => {
+                self.turned_away = Some((self.next_place, error));
+                self.queue.values().for_each(|bell| bell.notify_one());
+            }
+        }
+    }
+
+    fn ring_head(&self) {
+        if let Some(bell) = self.queue.values().next() {
+            bell.notify_one();
+        }
+    }
+
+    fn settle(&mut self, permit: &mut Permit, ending: Ending, now: Duration) {
+        if let Some(Budget::Own(window)) = &mut self.budget {
+            window.in_flight -= 1;
+            if ending != Ending::Unsent {
+                window.answered_at.push_back(now);
+            }
+        }
+        self.last_used_at = now;
+        match ending {
+            Ending::Answered if permit.is_probe => self.pause = None,
+            Ending::Unsent | Ending::Unanswered if permit.is_probe => {
+                if let Some(pause) = &mut self.pause {
+                    pause.is_probed = false;
+                }
+            }
+            Ending::ToldToWait(come_back) => self.pause(permit, come_back, now),
+            Ending::Answered | Ending::Unsent | Ending::Unanswered => {}
+        }
+        if let Some(share) = permit.share.take() {
+            match ending {
+                Ending::Unsent => share.unsent(),
+                Ending::Answered => share.answered(),
+                Ending::Unanswered => share.unanswered(),
+                Ending::ToldToWait(come_back) => {
+                    let halves = come_back == ComeBack::Unsaid;
+                    share.told_to_wait(now + come_back.pause(), halves);
+                }
+            }
+        }
+        self.ring_head();
+    }
+
+    fn pause(&mut self, permit: &Permit, come_back: ComeBack, now: Duration) {
+        let until = now + come_back.pause();
+        let pause = self.pause.get_or_insert(Pause {
+            until,
+            is_probed: false,
+        });
+        pause.until = pause.until.max(until);
+        if permit.is_probe {
+            pause.is_probed = false;
+        }
+        // Calls that were under way together are refused together: that halves the rate once.
+        let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
+        let resumes_at = pause.until;
+        match &mut self.budget {
+            Some(Budget::Own(window)) if come_back == ComeBack::Unsaid && is_news => {
+                self.halved_at = Some(now);
+                window.halve(now, resumes_at);
+            }
+            Some(Budget::Shared(hand)) => hand.put_back(),
+            _ => {}
+        }
+    }
+}
+
+/// What holds back a lane besides pauses.
+enum Budget {
+    /// This process is alone with the token.
+    Own(Window),
+    Shared(Hand),
+}
+
+/// The rate and the window of a lane that is alone.
+struct Window {
+    clock: Clock,
+    quota: Quota,
+    rate: Rate,
+    /// What part of the full rate `rate` runs at.
+    percent: u32,
+    /// What part it ran at when it was last halved, and when it began to come back.
+    halved_to: u32,
+    recovers_from: Duration,
+    in_flight: u32,
+    answered_at: VecDeque<Duration>,
+}
+
+type Rate = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+
+impl Window {
+    fn new(clock: Clock, quota: Quota, rested: Option<Duration>) -> Self {
+        Self {
+            rate: rate(&clock, quota, 100, rested),
+            percent: 100,
+            halved_to: 100,
+            recovers_from: Duration::ZERO,
+            in_flight: 0,
+            answered_at: VecDeque::new(),
+            clock,
+            quota,
+        }
+    }
+
+    /// Takes one request from the budget, or says when there is one to take.
+    fn take(&mut self, now: Duration) -> Turn {
+        let percent = self.percent_at(now);
+        if percent != self.percent {
+            self.percent = percent;
+            self.rate = rate(&self.clock, self.quota, percent, Some(Duration::ZERO));
+        }
+        while let Some(&oldest) = self.answered_at.front() {
+            if now <= oldest + WINDOW {
+                break;
+            }
+            self.answered_at.pop_front();
+        }
+        if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.quota.limit().into() {
+            return match self.answered_at.front() {
+                Some(&oldest) => Turn::In(oldest + WINDOW + Duration::from_millis(1) - now),
+                None => Turn::Behind,
+            };
+        }
+        match self.rate.check() {
+            Ok(()) => {
+                self.in_flight += 1;
+                Turn::Go {
+                    is_probe: false,
+                    share: None,
+                }
+            }
+            // To the whole millisecond, so that a clock of milliseconds gets there in one go.
+            Err(not_until) => {
+                Turn::In(not_until.wait_time_from(now) + Duration::from_nanos(999_999))
+            }
+        }
+    }
+
+    fn percent_at(&self, now: Duration) -> u32 {
+        recovered(self.halved_to, now.saturating_sub(self.recovers_from))
+    }
+
+    fn halve(&mut self, now: Duration, resumes_at: Duration) {
+        self.halved_to = halved(self.percent_at(now));
+        self.recovers_from = resumes_at;
+    }
+}
+
+/// A limiter for `percent` of what `quota` allows, as it is after a token that was in full use
+/// has rested for a while.
+fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> Rate {
+    let burst = quota.burst(percent);
+    let quota = governor::Quota::per_minute(quota.steady(percent)).allow_burst(burst);
+    let limiter = RateLimiter::direct_with_clock(quota, Ticks(clock.clone()));
+    if let Some(rested) = rested {
+        let refilled = rested.as_nanos() / quota.replenish_interval().as_nanos().max(1);
+        let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
+        if let Some(spent) = NonZeroU32::new(burst.get().saturating_sub(refilled)) {
+            let taken = limiter.check_n(spent);
+            debug_assert!(
+                matches!(taken, Ok(Ok(()))),
+                "a new limiter has its whole burst"
+            );
+        }
+    }
+    limiter
+}
+
+/// Our clock as governor wants it.
+#[derive(Debug, Clone)]
+struct Ticks(Clock);
+
+impl Ticker for Ticks {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+/// A place in the queue that is given up when its holder goes on, or goes away.
+struct Ticket<'a> {
+    lane: &'a Lane,
+    place: Place,
+    bell: Arc<Notify>,
+}
+
+impl<'a> Ticket<'a> {
+    fn draw(lane: &'a Lane, priority: Priority) -> Self {
+        let mut state = lane.state();
+        let place = (priority, state.next_place);
+        state.next_place += 1;
+        let bell = Arc::new(Notify::new());
+        state.queue.insert(place, Arc::clone(&bell));
+        Self { lane, place, bell }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lane.state();
+        state.queue.remove(&self.place);
+        state.ring_head();
+    }
+}
+
+/// A slice that was asked for. However the task ends, the lane hears of it.
+struct Asked {
+    lane: Arc<Lane>,
+    answer: Option<Answer>,
+}
+
+impl Asked {
+    fn is(mut self, answer: Answer) {
+        self.answer = Some(answer);
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let answer = self.answer.take().unwrap_or_else(Answer::none);
+        self.lane.state().receive(answer);
+    }
+}
+
+/// Leave to send one request. How it ended is told back; one that is dropped untold counts as
+/// sent and never answered.
+pub(super) struct Permit {
+    lane: Arc<Lane>,
+    sent_at: Duration,
+    is_probe: bool,
+    /// Of a budget that is shared.
+    share: Option<Share>,
+    is_settled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Unsent,
+    Answered,
+    Unanswered,
+    ToldToWait(ComeBack),
+}
+
+impl Permit {
+    /// The request was not sent after all.
+    pub(super) fn unsent(self) {
+        self.settle(Ending::Unsent);
+    }
+
+    /// The provider answered, whatever it said, but not to wait.
+    pub(super) fn answered(self) {
+        self.settle(Ending::Answered);
+    }
+
+    /// No answer came.
+    pub(super) fn unanswered(self) {
+        self.settle(Ending::Unanswered);
+    }
+
+    /// The provider said to wait: the whole lane pauses.
+    pub(super) fn told_to_wait(self, come_back: ComeBack) {
+        self.settle(Ending::ToldToWait(come_back));
+    }
+
+    fn settle(mut self, ending: Ending) {
+        self.end(ending);
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.is_settled = true;
+        let lane = Arc::clone(&self.lane);
+        let now = lane.clock.monotonic();
+        lane.state().settle(self, ending, now);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.end(Ending::Unanswered);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends requests, so many at once, that take these milliseconds to arrive and to be
+    /// answered. Returns when they arrived.
+    async fn arrivals(
+        limit: u32,
+        rested: Option<Duration>,
+        at_once: usize,
+        journeys: &[(u64, u64)],
+    ) -> Vec<Duration> {
+        let clock = Clock::system();
+        let limit = NonZeroU32::new(limit);
+        let lane = Arc::new(Lane::new(clock.clone(), limit, rested));
+        let arrived = Mutex::new(Vec::new());
+        let (lane, clock, noted) = (&lane, &clock, &arrived);
+        let senders = journeys.chunks(journeys.len().div_ceil(at_once));
+        join_all(senders.map(|journeys| async move {
+            for &(there, back) in journeys {
+                let permit = lane.enter(Priority::Background, None).await.unwrap();
+                clock.sleep(Duration::from_millis(there)).await;
+                noted.lock().unwrap().push(clock.monotonic());
+                clock.sleep(Duration::from_millis(back)).await;
+                match back % 3 {
+                    0 => drop(permit),
+                    _ => permit.answered(),
+                }
+            }
+        }))
+        .await;
+        arrived.into_inner().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn however_long_requests_travel_no_minute_holds_more_than_the_limit(
+            limit in 1..40_u32,
+            is_new: bool,
+            at_once in 1..60_usize,
+            journeys in prop::collection::vec((0..30_000_u64, 0..5_000_u64), 1..150),
+        ) {
+            let rested = (!is_new).then_some(Duration::ZERO);
+            // Time stands still while there is something to do, and else moves on to the next
+            // wait's end: requests truly overlap, and nothing takes long.
+            let arrived = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap()
+                .block_on(arrivals(limit, rested, at_once, &journeys));
+            prop_assert_eq!(arrived.len(), journeys.len());
+            for (first, &from) in arrived.iter().enumerate() {
+                let within = arrived[first..].iter().filter(|&&at| at <= from + WINDOW);
+                prop_assert!(within.count() <= limit as usize);
+            }
+        }
+    }
+}

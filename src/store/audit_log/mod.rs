@@ -1,0 +1,387 @@
+//! The audit log: one chain of entries per project.
+//!
+//! Each row has a tag over the tag of the row before it and all that the row itself holds, and the
+//! head, a row per project, has one over which row is the last. The key of both is derived from
+//! the project's data key. So a writer to the database who does not hold the key ring can neither
+//! change, move nor add a row, nor remove one in the middle, without [`Store::verify_audit`] finding it
+//! (`verify`). The newest rows can be cut off together with putting an earlier head back; that shows
+//! against a head that was noted outside.
+//!
+//! An entry is written in the transaction of what it tells of ([`Store::audit`]): either both are
+//! there or neither. A head that was tampered with stops nobody's work, since a key that must be
+//! revoked must be revoked. The next entry then says for ever that the log was broken off before
+//! it, by a tag that follows on no other.
+
+use jiff::Timestamp;
+
+use super::{
+    Store, count_in,
+    db::{Arg, Tx, is_unreadable},
+    json, json_in, moment_in, no_such_project, project_in, word_in,
+};
+use crate::{
+    crypto::{ChainKey, DataKey, Record},
+    error::{Error, Kind, Result},
+    model::{
+        audit_log::{Actor, Entry, Event, Filter, Subject},
+        id::ProjectId,
+    },
+};
+
+mod verify;
+
+pub use verify::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
+
+const ENTRY_FORM: &str = "rolecall audit entry 1";
+const HEAD_FORM: &str = "rolecall audit head 1";
+
+/// Stands for the tag before the first entry's.
+const BEGINNING: [u8; 32] = [0; 32];
+/// Stands for the tag before that of an entry which follows on none; no tag is as short.
+const BREAK: &[u8] = b"broken off";
+
+type StoredRow = (
+    i64,
+    i64,
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    Vec<u8>,
+);
+
+pub(super) type StoredHead = (i64, Vec<u8>, Vec<u8>);
+
+impl Store {
+    /// Writes what the caller's transaction does to the project's audit log. `key` is the
+    /// project's data key; None has it read here.
+    ///
+    /// The last step before the commit: from here on, whoever else writes to this log waits. An
+    /// account is locked before that and never after it, and of several projects the one whose id
+    /// comes first has its log written first; so nobody waits in a circle.
+    pub(super) async fn audit(
+        &self,
+        tx: &mut Tx,
+        project: &ProjectId,
+        key: Option<&DataKey>,
+        events: &[Event],
+    ) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let log = match key {
+            Some(key) => Log::new(project.as_str(), key.chain_key()),
+            None => {
+                let key = self.data_key_in(tx, project).await?;
+                let key = key.ok_or_else(no_such_project)?;
+                Log::new(project.as_str(), key.chain_key())
+            }
+        };
+        let at = self.clock.now();
+        let mut last = match log.lock(tx).await? {
+            Some(last) => last,
+            None => log.break_off(tx).await?,
+        };
+        for event in events {
+            last = match log.append(tx, &last, event, at).await? {
+                Some(next) => next,
+                None => {
+                    let last = log.break_off(tx).await?;
+                    let next = log.append(tx, &last, event, at).await?;
+                    next.ok_or_else(no_end)?
+                }
+            };
+        }
+        log.write_head(tx, &last).await
+    }
+
+    /// Begins the log of a project that is made in this transaction.
+    pub(super) async fn begin_audit_log(
+        &self,
+        tx: &mut Tx,
+        project: &ProjectId,
+        key: &DataKey,
+    ) -> Result<()> {
+        let log = Log::new(project.as_str(), key.chain_key());
+        log.write_head(tx, &Last::beginning()).await
+    }
+
+    /// Writes one event to a project's audit log, in a transaction of its own: for what changes
+    /// nothing else that is stored.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such project.
+    pub async fn note(&self, project: &ProjectId, event: Event) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        self.audit(&mut tx, project, None, &[event]).await?;
+        tx.commit().await
+    }
+
+    /// Every project that has an audit log, by id: those that were deleted, too.
+    pub async fn audited_projects(&self) -> Result<Vec<ProjectId>> {
+        let rows: Vec<(String,)> = self
+            .db
+            .fetch("select id from projects order by id", [])
+            .await?;
+        rows.iter().map(|(id,)| project_in(id)).collect()
+    }
+
+    /// At most `limit` entries of a project's audit log, the newest first, from the one before
+    /// `before` on.
+    pub async fn audit_log(
+        &self,
+        project: &ProjectId,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>> {
+        let rows = match self.audit_rows(project, filter, before, limit).await {
+            Err(error) if is_unreadable(&error) => return Err(spoilt(error)),
+            rows => rows?,
+        };
+        let entries: Result<Vec<_>> = rows.into_iter().map(entry_in).collect();
+        entries.map_err(spoilt)
+    }
+
+    /// A statement for each index: one whose condition may be none would use none of them.
+    async fn audit_rows(
+        &self,
+        project: &ProjectId,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<StoredRow>> {
+        let (project, before) = (project.into(), before.unwrap_or(u64::MAX).into());
+        let limit = u64::from(limit).into();
+        let action = filter.action.map(|action| action.as_str().to_owned());
+        let subject = filter.subject_id.as_deref();
+        if let Some(subject) = subject {
+            let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                       from audit_log where project = $1 and seq < $2
+                           and subject_id = $4 and ($5 is null or action = $5)
+                       order by seq desc limit $3";
+            let args = [project, before, limit, subject.into(), action.into()];
+            return self.db.fetch(sql, args).await;
+        }
+        if action.is_some() {
+            let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                       from audit_log where project = $1 and seq < $2 and action = $4
+                       order by seq desc limit $3";
+            let args = [project, before, limit, action.into()];
+            return self.db.fetch(sql, args).await;
+        }
+        let sql = "select seq, at, actor, actor_id, action, subject, subject_id, detail, tag
+                   from audit_log where project = $1 and seq < $2
+                   order by seq desc limit $3";
+        self.db.fetch(sql, [project, before, limit]).await
+    }
+}
+
+/// The row of `audit_heads` of a project of which nothing was told yet.
+pub(super) fn empty_head(project: &str, key: &DataKey) -> StoredHead {
+    let last = Last::beginning();
+    let seal = Log::new(project, key.chain_key()).head(&last).tag();
+    (last.seq, last.tag, seal.to_vec())
+}
+
+/// The last entry of a log, as far as it is known.
+struct Last {
+    /// 0 before the first.
+    seq: i64,
+    tag: Vec<u8>,
+}
+
+impl Last {
+    fn beginning() -> Self {
+        Self {
+            seq: 0,
+            tag: BEGINNING.to_vec(),
+        }
+    }
+}
+
+/// An entry as it lies in its row, but for its tag.
+struct Row<'a> {
+    seq: i64,
+    at: i64,
+    /// In the order of the columns.
+    texts: [&'a str; 6],
+}
+
+impl<'a> Row<'a> {
+    fn of(stored: &'a StoredRow) -> Self {
+        let (seq, at, actor, actor_id, action, subject, subject_id, detail, _) = stored;
+        Self {
+            seq: *seq,
+            at: *at,
+            texts: [actor, actor_id, action, subject, subject_id, detail],
+        }
+    }
+}
+
+/// A project's log, and the key that chains it.
+struct Log<'a> {
+    project: &'a str,
+    chain: ChainKey,
+}
+
+impl<'a> Log<'a> {
+    const fn new(project: &'a str, chain: ChainKey) -> Self {
+        Self { project, chain }
+    }
+
+    fn entry(&self, row: &Row<'_>, before: &[u8]) -> Record {
+        let record = self.chain.record(ENTRY_FORM);
+        let record = record.bytes(before).text(self.project);
+        let record = record.number(row.seq).number(row.at);
+        row.texts
+            .iter()
+            .fold(record, |record, text| record.text(text))
+    }
+
+    fn head(&self, last: &Last) -> Record {
+        let record = self.chain.record(HEAD_FORM);
+        let record = record.text(self.project);
+        record.number(last.seq).bytes(&last.tag)
+    }
+
+    /// What a head that was read says, if it is as we wrote it.
+    fn proven(&self, stored: Result<Option<StoredHead>>) -> Result<Option<Last>> {
+        let stored = match stored {
+            Err(error) if is_unreadable(&error) => None,
+            stored => stored?,
+        };
+        Ok(stored.and_then(|(seq, tag, seal)| {
+            let last = Last { seq, tag };
+            self.head(&last).has_tag(&seal).then_some(last)
+        }))
+    }
+
+    /// Makes other writers wait until the transaction has ended, and gives the last entry; None if
+    /// the head is lost.
+    async fn lock(&self, tx: &mut Tx) -> Result<Option<Last>> {
+        let stored = tx
+            .fetch_one(
+                "update audit_heads set seq = seq where project = $1 returning seq, tag, seal",
+                [self.project.into()],
+            )
+            .await;
+        self.proven(stored)
+    }
+
+    /// Where to go on once it cannot be told what was last.
+    async fn break_off(&self, tx: &mut Tx) -> Result<Last> {
+        tracing::error!(
+            project = self.project,
+            "the audit log is not as it was written; `rolecall audit verify` says where"
+        );
+        let row: Option<(i64,)> = tx
+            .fetch_one(
+                "select coalesce(max(seq), 0) from audit_log where project = $1",
+                [self.project.into()],
+            )
+            .await?;
+        Ok(Last {
+            seq: row.map_or(0, |(seq,)| seq.max(0)),
+            tag: BREAK.to_vec(),
+        })
+    }
+
+    /// Writes an entry after `last` and gives it as the last one; None if there is a row in its
+    /// place.
+    async fn append(
+        &self,
+        tx: &mut Tx,
+        last: &Last,
+        event: &Event,
+        at: Timestamp,
+    ) -> Result<Option<Last>> {
+        let seq = last.seq.checked_add(1).ok_or_else(no_end)?;
+        let actor_id = event.actor.id().unwrap_or_default();
+        let detail = json(&event.detail)?;
+        let row = Row {
+            seq,
+            at: at.as_millisecond(),
+            texts: [
+                event.actor.kind().as_str(),
+                &actor_id,
+                event.action.as_str(),
+                event.subject.kind.as_str(),
+                &event.subject.id,
+                &detail,
+            ],
+        };
+        let tag = self.entry(&row, &last.tag).tag().to_vec();
+        let [actor, actor_id, action, subject, subject_id, detail] = row.texts.map(Arg::from);
+        let written = tx
+            .execute(
+                "insert into audit_log
+                     (project, seq, at, actor, actor_id, action, subject, subject_id, detail, tag)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 on conflict (project, seq) do nothing",
+                [
+                    self.project.into(),
+                    Arg::Int(Some(seq)),
+                    at.into(),
+                    actor,
+                    actor_id,
+                    action,
+                    subject,
+                    subject_id,
+                    detail,
+                    tag.clone().into(),
+                ],
+            )
+            .await?;
+        Ok((written > 0).then_some(Last { seq, tag }))
+    }
+
+    async fn write_head(&self, tx: &mut Tx, last: &Last) -> Result<()> {
+        tx.execute(
+            "insert into audit_heads (project, seq, tag, seal) values ($1, $2, $3, $4)
+             on conflict (project) do update
+                 set seq = excluded.seq, tag = excluded.tag, seal = excluded.seal",
+            [
+                self.project.into(),
+                Arg::Int(Some(last.seq)),
+                last.tag.clone().into(),
+                self.head(last).tag().to_vec().into(),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+}
+
+fn no_end() -> Error {
+    Error::internal("there is no room at the end of the audit log")
+}
+
+/// For whoever wants to look at entries. That one is not ours is no fault of theirs, and no secret.
+fn spoilt(source: Error) -> Error {
+    let message = "an entry of the audit log is not as it was written";
+    Error::new(Kind::Internal, message)
+        .with_hint("`rolecall audit verify` says which; the operator can run it at any time.")
+        .with_source(source)
+}
+
+fn entry_in(row: StoredRow) -> Result<Entry> {
+    let (seq, at, actor, actor_id, action, subject, subject_id, detail, _) = row;
+    let actor_id = Some(actor_id).filter(|id| !id.is_empty());
+    let actor = Actor::of(word_in(actor)?, actor_id.as_deref());
+    Ok(Entry {
+        seq: count_in(seq)?,
+        at: moment_in(at)?,
+        event: Event {
+            actor: actor.ok_or_else(|| Error::internal("there is no such actor"))?,
+            action: word_in(action)?,
+            subject: Subject {
+                kind: word_in(subject)?,
+                id: subject_id,
+            },
+            detail: json_in(detail.as_bytes())?,
+        },
+    })
+}
