@@ -15,17 +15,17 @@ use tokio::task::JoinHandle;
 
 use crate::{
     clock::Clock,
-    config::{Config, Faults},
+    config::{Config, ConfigErrors},
     connectors,
-    crypto::{Chance, LiveRing},
+    crypto::{LiveRing, Rng},
     error::Error,
-    gateway::{Gateway, Settings, SharedBudgets, linking::verify},
+    gateway::{Gateway, GatewaySettings, SharedBudgets, linking::verify},
     http::{
         self,
-        hub::theme::Look,
+        hub::theme::Theme,
         server::{Builder, Limits},
     },
-    outbound::{self, Outbound, Shares},
+    outbound::{self, Outbound, SharedQuota},
     store::{self, JournalFault, OpenError, Store},
     telemetry::Metrics,
 };
@@ -41,7 +41,7 @@ pub struct App {
     gateway: Gateway,
     limits: Limits,
     lame_duck: Duration,
-    look: Data<Look>,
+    look: Data<Theme>,
     has_swagger_ui: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
-    Config(#[from] Faults),
+    Config(#[from] ConfigErrors),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(
@@ -77,7 +77,7 @@ pub async fn gateway(
     config: &Config,
     ring: impl Into<LiveRing>,
     clock: Clock,
-    chance: Chance,
+    chance: Rng,
 ) -> Result<Gateway, BuildError> {
     let retention = store::Retention {
         superseded_directories: Duration::from_secs(config.directory.keep_superseded_seconds),
@@ -90,7 +90,7 @@ pub async fn gateway(
         .with_journal(config.store.journal());
     let shares = store
         .is_shared()
-        .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn Shares>);
+        .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn SharedQuota>);
     let outbound = outbound(config, clock.clone(), &chance, shares)?.with_metrics(Metrics::new());
     Ok(Gateway::new(
         store,
@@ -98,7 +98,7 @@ pub async fn gateway(
         connectors::registry(),
         clock,
         chance,
-        Settings::from(config),
+        GatewaySettings::from(config),
     ))
 }
 
@@ -110,19 +110,19 @@ pub async fn gateway(
 pub async fn examine(
     config: &Config,
     clock: Clock,
-    chance: &Chance,
-    candidate: verify::Candidate,
-) -> Result<verify::Findings, Error> {
+    chance: &Rng,
+    candidate: verify::TokenToCheck,
+) -> Result<verify::CheckResult, Error> {
     let outbound = outbound(config, clock, chance, None).map_err(Error::internal)?;
-    let settings = Settings::from(config);
+    let settings = GatewaySettings::from(config);
     verify::examine(&outbound, connectors::registry(), &settings, candidate).await
 }
 
 fn outbound(
     config: &Config,
     clock: Clock,
-    chance: &Chance,
-    shares: Option<Arc<dyn Shares>>,
+    chance: &Rng,
+    shares: Option<Arc<dyn SharedQuota>>,
 ) -> Result<Outbound, BuildError> {
     let seed = u64::from_le_bytes(chance.bytes());
     Outbound::new(outbound_settings(config), clock, seed, shares)
@@ -130,9 +130,9 @@ fn outbound(
 }
 
 /// The settings of provider calls; what the configuration does not name keeps its default.
-fn outbound_settings(config: &Config) -> outbound::Settings {
+fn outbound_settings(config: &Config) -> outbound::OutboundSettings {
     let provider = &config.provider;
-    outbound::Settings {
+    outbound::OutboundSettings {
         rate_limit: provider.rate_limit,
         timeouts: outbound::Timeouts {
             connect: Duration::from_secs_f64(provider.connect_timeout_seconds),
@@ -142,7 +142,7 @@ fn outbound_settings(config: &Config) -> outbound::Settings {
             ..outbound::Timeouts::default()
         },
         allow_private_addresses: provider.loopback_base_urls,
-        ..outbound::Settings::default()
+        ..outbound::OutboundSettings::default()
     }
 }
 
@@ -155,9 +155,9 @@ impl App {
         config: &Config,
         ring: impl Into<LiveRing>,
         clock: Clock,
-        chance: Chance,
+        chance: Rng,
     ) -> Result<Self, BuildError> {
-        let look = Look::new(&config.hub.brand()?);
+        let look = Theme::new(&config.hub.brand()?);
         let gateway = gateway(config, ring, clock.clone(), chance).await?;
         if let Err(OpenError::InUse { .. }) = gateway.claim() {
             // Who only looks whether a process serves is in the way for a moment.

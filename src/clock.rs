@@ -18,10 +18,10 @@ use jiff::Timestamp;
 
 /// Tells the time and waits.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Debug, Clone, Default)]
-enum Source {
+enum ClockSource {
     #[default]
     System,
     /// Milliseconds since the epoch. A wait moves it on at once.
@@ -67,13 +67,13 @@ static STEADY: Steady = Steady::new();
 impl Clock {
     /// The machine's clock.
     pub const fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// A clock that stands still at `start` until it is moved, and that skips every wait by
     /// moving itself to the wait's end. Clones share the time.
     pub fn skipping(start: Timestamp) -> Self {
-        Self(Source::Skipping(Arc::new(AtomicI64::new(
+        Self(ClockSource::Skipping(Arc::new(AtomicI64::new(
             start.as_millisecond(),
         ))))
     }
@@ -91,7 +91,7 @@ impl Clock {
     /// If `times` is 0.
     pub fn racing(start: Timestamp, times: u32) -> Self {
         assert!(times > 0, "a clock that stands still cannot be waited for");
-        Self(Source::Driven {
+        Self(ClockSource::Driven {
             start,
             began_at: Instant::now(),
             times,
@@ -106,9 +106,13 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let date = self.date_millis();
         let millis = match &self.0 {
-            Source::System => STEADY.millis(date, duration_millis(since_origin(Instant::now()))),
-            Source::Skipping(_) => date,
-            Source::Driven { steady, .. } => steady.millis(date, duration_millis(self.monotonic())),
+            ClockSource::System => {
+                STEADY.millis(date, duration_millis(since_origin(Instant::now())))
+            }
+            ClockSource::Skipping(_) => date,
+            ClockSource::Driven { steady, .. } => {
+                steady.millis(date, duration_millis(self.monotonic()))
+            }
         };
         timestamp(millis)
     }
@@ -124,9 +128,9 @@ impl Clock {
     )]
     fn date_millis(&self) -> i64 {
         match &self.0 {
-            Source::System => Timestamp::now().as_millisecond(),
-            Source::Skipping(millis) => millis.load(Ordering::SeqCst),
-            Source::Driven {
+            ClockSource::System => Timestamp::now().as_millisecond(),
+            ClockSource::Skipping(millis) => millis.load(Ordering::SeqCst),
+            ClockSource::Driven {
                 start, date_ahead, ..
             } => {
                 let ahead = date_ahead.load(Ordering::SeqCst);
@@ -138,7 +142,7 @@ impl Clock {
     /// Sets the date of a driven clock back; the monotonic clock goes on. With any other it does
     /// nothing.
     pub fn set_date_back(&self, by: Duration) {
-        if let Source::Driven { date_ahead, .. } = &self.0 {
+        if let ClockSource::Driven { date_ahead, .. } = &self.0 {
             // What the date was before is what it may not fall behind.
             self.now();
             date_ahead.fetch_sub(duration_millis(by), Ordering::SeqCst);
@@ -153,9 +157,9 @@ impl Clock {
             Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
         };
         match &self.0 {
-            Source::System => since_origin(tokio::time::Instant::now().into_std()),
-            Source::Skipping(now) => millis(now),
-            Source::Driven {
+            ClockSource::System => since_origin(tokio::time::Instant::now().into_std()),
+            ClockSource::Skipping(now) => millis(now),
+            ClockSource::Driven {
                 began_at,
                 times,
                 ahead,
@@ -172,12 +176,12 @@ impl Clock {
     )]
     pub async fn sleep(&self, wait: Duration) {
         match &self.0 {
-            Source::System => tokio::time::sleep(wait).await,
-            Source::Driven { times, .. } => tokio::time::sleep(wait / *times).await,
-            Source::Skipping(_) => {
+            ClockSource::System => tokio::time::sleep(wait).await,
+            ClockSource::Driven { times, .. } => tokio::time::sleep(wait / *times).await,
+            ClockSource::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
                 tokio::task::yield_now().await;
-                if let Source::Skipping(millis) = &self.0 {
+                if let ClockSource::Skipping(millis) = &self.0 {
                     millis.fetch_max(target, Ordering::SeqCst);
                 }
             }
@@ -186,7 +190,7 @@ impl Clock {
 
     /// Moves a clock that can be moved on. With the machine's own it does nothing.
     pub fn advance(&self, by: Duration) {
-        if let Source::Skipping(millis) | Source::Driven { ahead: millis, .. } = &self.0 {
+        if let ClockSource::Skipping(millis) | ClockSource::Driven { ahead: millis, .. } = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
         }
     }

@@ -30,17 +30,17 @@ pub const DEFAULT_FILE: &str = "/etc/rolecall/rolecall.toml";
 pub struct Config {
     pub keys_file: PathBuf,
     pub keys: SecretString,
-    pub server: Server,
+    pub server: ServerConfig,
     pub store: StoreConfig,
-    pub walk: Walk,
-    pub directory: Directory,
+    pub walk: WalkConfig,
+    pub directory: DirectoryConfig,
     pub provider: ProviderConfig,
-    pub hub: Hub,
-    pub log: Log,
+    pub hub: HubConfig,
+    pub log: LogConfig,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Server {
+pub struct ServerConfig {
     pub listen: String,
     pub public_url: String,
     pub workers: usize,
@@ -66,7 +66,7 @@ pub struct StoreConfig {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Walk {
+pub struct WalkConfig {
     pub every_seconds: u64,
     pub fresh_seconds: u64,
     pub parallel_reads: usize,
@@ -75,7 +75,7 @@ pub struct Walk {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Directory {
+pub struct DirectoryConfig {
     pub retain_days: u64,
     pub keep_superseded_seconds: u64,
     pub memory_mib: u64,
@@ -94,7 +94,7 @@ pub struct ProviderConfig {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Hub {
+pub struct HubConfig {
     pub name: String,
     pub logo_file: PathBuf,
     pub accent: String,
@@ -102,7 +102,7 @@ pub struct Hub {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub struct Log {
+pub struct LogConfig {
     pub level: String,
     pub format: LogFormat,
 }
@@ -114,7 +114,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Server {
+impl ServerConfig {
     /// # Panics
     /// Never for a loaded configuration: the address was checked.
     pub fn address(&self) -> SocketAddr {
@@ -173,13 +173,13 @@ impl StoreConfig {
     }
 }
 
-impl Hub {
+impl HubConfig {
     /// What the hub's pages carry; the logo is read from its file.
     ///
     /// # Errors
     /// Everything that cannot be shown. Of a loaded configuration, only that the file of the logo
     /// has changed since.
-    pub fn brand(&self) -> Result<Brand, Faults> {
+    pub fn brand(&self) -> Result<Brand, ConfigErrors> {
         let mut faults = Vec::new();
         let mut note = |key: &str, fault: &dyn fmt::Display| {
             faults.push(format!("hub.{key} {fault}"));
@@ -206,7 +206,7 @@ impl Hub {
                 accent,
                 accent_dark,
             }),
-            _ => Err(Faults(faults)),
+            _ => Err(ConfigErrors(faults)),
         }
     }
 }
@@ -219,11 +219,11 @@ fn read_logo(path: &Path) -> Result<Logo, String> {
 
 /// Everything that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
+pub struct ConfigErrors(Vec<String>);
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
             [fault] => write!(f, "the configuration has a fault: {fault}"),
@@ -241,7 +241,7 @@ impl Config {
     ///
     /// # Errors
     /// Every unknown key, wrong type and impossible value, in one answer.
-    pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigErrors> {
         let env = Env::prefixed(ENV_PREFIX)
             // `--config` reads the first; the test suite's own variables share our prefix.
             .ignore(&[
@@ -265,12 +265,12 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn with(overrides: &[(&str, &str)]) -> Result<Self, Faults> {
+    pub fn with(overrides: &[(&str, &str)]) -> Result<Self, ConfigErrors> {
         let vars: BTreeMap<_, _> = overrides.iter().copied().collect();
         Self::layered(None, Pairs(vars))
     }
 
-    fn layered(file: Option<&Path>, last: impl Provider) -> Result<Self, Faults> {
+    fn layered(file: Option<&Path>, last: impl Provider) -> Result<Self, ConfigErrors> {
         let defaults = || Figment::from(Toml::string(DEFAULT));
         let reference: Dict = defaults()
             .extract()
@@ -289,14 +289,14 @@ impl Config {
         let config = extract(&reference, given, &mut faults);
         if let Some(config) = config {
             faults.extend(config.impossible());
-            if let Err(Faults(of_hub)) = config.hub.brand() {
+            if let Err(ConfigErrors(of_hub)) = config.hub.brand() {
                 faults.extend(of_hub);
             }
             if faults.is_empty() {
                 return Ok(config);
             }
         }
-        Err(Faults(faults))
+        Err(ConfigErrors(faults))
     }
 
     /// Settings that work and are probably a mistake, each in a sentence.

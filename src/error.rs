@@ -12,22 +12,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, for whoever must act on it. One pointer wide, so that the good case of a
 /// [`Result`] stays small.
 #[derive(Debug, Clone)]
-pub struct Error(Box<Content>);
+pub struct Error(Box<ErrorContent>);
 
 #[derive(Debug, Clone)]
-struct Content {
+struct ErrorContent {
     kind: Kind,
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
-    provider: Option<ProviderFault>,
-    progress: Option<Progress>,
+    provider: Option<ProviderReply>,
+    progress: Option<WalkProgress>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What the provider answered, as far as it is safe to repeat: never its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderFault {
+pub struct ProviderReply {
     /// The HTTP status; none where no answer came.
     pub status: Option<u16>,
     /// The provider's own error code, such as Smartsheet's `1002`.
@@ -38,7 +38,7 @@ pub struct ProviderFault {
 
 /// How far a first walk is, for whoever waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct WalkProgress {
     pub pages: u64,
     pub pages_total: Option<u64>,
     pub records: u64,
@@ -323,7 +323,7 @@ impl Kind {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Content {
+        Self(Box::new(ErrorContent {
             kind,
             message: message.into(),
             hint: None,
@@ -361,13 +361,13 @@ impl Error {
     }
 
     #[must_use]
-    pub fn with_provider(mut self, fault: ProviderFault) -> Self {
+    pub fn with_provider(mut self, fault: ProviderReply) -> Self {
         self.0.provider = Some(fault);
         self
     }
 
     #[must_use]
-    pub fn with_progress(mut self, progress: Progress) -> Self {
+    pub fn with_progress(mut self, progress: WalkProgress) -> Self {
         self.0.progress = Some(progress);
         self
     }
@@ -388,11 +388,11 @@ impl Error {
         self.0.retry_after
     }
 
-    pub fn provider(&self) -> Option<&ProviderFault> {
+    pub fn provider(&self) -> Option<&ProviderReply> {
         self.0.provider.as_ref()
     }
 
-    pub fn progress(&self) -> Option<Progress> {
+    pub fn progress(&self) -> Option<WalkProgress> {
         self.0.progress
     }
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, ops::Range, path::Path, process::Stdio, time::D
 use jiff::{SignedDuration, Timestamp};
 use rolecall::{
     directory::{
-        Answers, Directory, Evidence, GroupRead, Listed, ListedPage, Listing, MemberList, Pass,
-        Policy, Reading, Verdict, assess,
+        Answers, Directory, Evidence, FetchedDirectory, GroupRead, ListItem, ListScan, ListedPage,
+        MemberList, MergedList, Policy, SealResult, assess,
     },
     model::{
         id::RemoteId,
@@ -149,7 +149,7 @@ fn seal(
     let now = pages.read_at;
     let evidence = evidence.clone();
     let before = own_cpu();
-    let reading = Reading {
+    let reading = FetchedDirectory {
         identity: pages.identity,
         roles: pages.roles,
         users: listing(pages.users)?,
@@ -161,23 +161,23 @@ fn seal(
     let verdict = assessment.seal(Answers::default(), version, now);
     let cpu = own_cpu() - before;
     match verdict {
-        Verdict::Sealed {
+        SealResult::Sealed {
             directory,
             evidence,
         } => Ok((cpu, *directory, evidence)),
-        Verdict::Failed(reason) => Err(format!("the walk failed: {reason:?}").into()),
-        Verdict::Held { reason, .. } => Err(format!("the walk was held: {reason:?}").into()),
-        Verdict::Unchanged { .. } => Err("the walk changed nothing".into()),
+        SealResult::Failed(reason) => Err(format!("the walk failed: {reason:?}").into()),
+        SealResult::Held { reason, .. } => Err(format!("the walk was held: {reason:?}").into()),
+        SealResult::Unchanged { .. } => Err("the walk changed nothing".into()),
     }
 }
 
-fn listing<T: Listed>(pages: Vec<ListedPage<T>>) -> Outcome<Listing<T>> {
+fn listing<T: ListItem>(pages: Vec<ListedPage<T>>) -> Outcome<MergedList<T>> {
     let fault = |reason| format!("a list could not be read: {reason:?}");
-    let mut pass = Pass::new(PAGE_SIZE as u64);
+    let mut pass = ListScan::new(PAGE_SIZE as u64);
     for (number, page) in (1..).zip(pages) {
         pass.take(number, page).map_err(fault)?;
     }
-    let listing = Listing::of(pass).map_err(fault)?;
+    let listing = MergedList::of(pass).map_err(fault)?;
     match listing.needs_second_pass() {
         true => Err("a list that stood still needs a second pass".into()),
         false => Ok(listing),

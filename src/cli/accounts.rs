@@ -25,13 +25,13 @@ use super::{
 use crate::{
     app,
     clock::Clock,
-    config::{Config, Log},
-    crypto::Chance,
+    config::{Config, LogConfig},
+    crypto::Rng,
     gateway::{
         accounts::{Disconnect, Revocation},
         admin::{InForce, Operator},
         auth::OwnAccount,
-        linking::{Described, Link},
+        linking::{AccountDetails, NewLink},
     },
     http::accounts::{AccountOut, text},
     model::{
@@ -39,7 +39,7 @@ use crate::{
         id::ProjectId,
         schema::Warning,
         timestamp::{self, shown},
-        walks::{Counts, HeldWalk, Quarantined, Walk, WalkReason, WalkState},
+        walks::{HeldWalk, Quarantined, Walk, WalkCounts, WalkReason, WalkState},
     },
     store::{DirectoryHead, OpenError},
     telemetry,
@@ -56,14 +56,14 @@ pub enum Command {
         #[arg(long)]
         project: Option<String>,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Show one account: how it is doing, what is served of it, and what is missing
     Show {
         /// Its id
         account: String,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Link an account by a token on standard input, and make its first walk
     Link(LinkArguments),
@@ -75,14 +75,14 @@ pub enum Command {
         #[arg(long)]
         full: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Refresh an account's OAuth tokens now, whether or not they are due
     Refresh {
         /// Its id
         account: String,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Replace an account's token in place by one on standard input, of the same organisation
     Token {
@@ -92,7 +92,7 @@ pub enum Command {
         #[arg(long, required = true)]
         token_stdin: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Remove an account with its credential, directories and walks
     Remove {
@@ -105,7 +105,7 @@ pub enum Command {
         #[arg(long)]
         revoke: bool,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Write out everybody in an account's directory, with their roles and groups
     Export(export::Arguments),
@@ -113,7 +113,7 @@ pub enum Command {
 
 /// What every command on accounts takes.
 #[derive(Args)]
-pub struct Shared {
+pub struct AccountArguments {
     #[command(flatten)]
     pub file: ConfigFile,
     /// Print one line of JSON
@@ -144,7 +144,7 @@ pub struct LinkArguments {
     #[arg(long, value_name = "EMAIL")]
     assume_user: Option<String>,
     #[command(flatten)]
-    shared: Shared,
+    shared: AccountArguments,
 }
 
 pub async fn run(command: Command) -> Result<(), Failure> {
@@ -223,7 +223,7 @@ pub(super) async fn open(file: &ConfigFile) -> Result<Operator, Failure> {
 async fn open_as(config: &Config) -> Result<Operator, Failure> {
     let ring = key_ring(config)?;
     must_be_current(config, &ring).await?;
-    let gateway = app::gateway(config, ring, Clock::system(), Chance::system()).await?;
+    let gateway = app::gateway(config, ring, Clock::system(), Rng::system()).await?;
     // Where the server is reached, for the addresses that are shown.
     gateway.listens_at(config.server.address());
     Ok(Operator::new(gateway))
@@ -236,7 +236,7 @@ pub(super) async fn open_alone(
     instead: &str,
 ) -> Result<(Operator, impl Sized + use<>), Failure> {
     let config = Config::load(file.config.as_deref())?;
-    let log = telemetry::start(&Log {
+    let log = telemetry::start(&LogConfig {
         level: "warn".to_owned(),
         format: config.log.format,
     });
@@ -296,7 +296,7 @@ async fn list(
     if is_json {
         let accounts: Vec<_> = listed
             .iter()
-            .map(|(account, head)| Listed::of(account, *head, operator))
+            .map(|(account, head)| ListedAccount::of(account, *head, operator))
             .collect();
         json_line(&serde_json::json!({ "accounts": accounts }))
     } else {
@@ -326,7 +326,7 @@ async fn list(
 
 async fn show(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
     let own = operator.account(id).await?;
-    let standing = Standing::of(operator, &own).await?;
+    let standing = AccountState::of(operator, &own).await?;
     if is_json {
         return json_line(&standing.out(&own.account, operator));
     }
@@ -334,14 +334,14 @@ async fn show(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failur
 }
 
 /// Everything that can be checked of a link before anybody is asked.
-fn checked(arguments: LinkArguments) -> Result<(ProjectId, Link), Failure> {
+fn checked(arguments: LinkArguments) -> Result<(ProjectId, NewLink), Failure> {
     let project = project_id(&arguments.project)?;
     let checked = |name, value| text(name, value).map_err(Failure::other);
     let label = arguments.label.map(|label| checked("--label", label));
-    let link = Link {
+    let link = NewLink {
         endpoint: arguments.at.endpoint(),
         provider: arguments.at.provider,
-        description: Described {
+        description: AccountDetails {
             origin_owner_id: checked("--owner-id", arguments.owner_id)?,
             origin_owner_name: checked("--owner-name", arguments.owner_name)?,
             origin_username: None,
@@ -357,7 +357,7 @@ fn checked(arguments: LinkArguments) -> Result<(ProjectId, Link), Failure> {
 async fn link(
     operator: &Operator,
     project: &ProjectId,
-    link: Link,
+    link: NewLink,
     is_json: bool,
 ) -> Result<(), Failure> {
     let own = operator.link(project, link).await?;
@@ -372,7 +372,7 @@ pub(super) async fn tell_of_link(
 ) -> Result<(), Failure> {
     let account = &own.account;
     if is_json {
-        json_line(&Listed::of(account, None, operator))?;
+        json_line(&ListedAccount::of(account, None, operator))?;
     } else {
         let organisation = organisation(account);
         say(format!(
@@ -425,7 +425,7 @@ async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Fai
     let own = operator.account(id).await?;
     let account = operator.gateway().refresh_now(&own).await?;
     if is_json {
-        json_line(&Listed::of(&account, None, operator))?;
+        json_line(&ListedAccount::of(&account, None, operator))?;
     }
     let credential = account.credential.as_ref();
     let has_failed = credential.is_some_and(|credential| credential.fault.is_some());
@@ -460,7 +460,7 @@ async fn replace_token(
     let gateway = operator.gateway();
     let account = gateway.update(&own, change, Some(token)).await?;
     if is_json {
-        return json_line(&Listed::of(&account, None, operator));
+        return json_line(&ListedAccount::of(&account, None, operator));
     }
     say(format!(
         "The account {id} of {} has this token now.",
@@ -476,7 +476,7 @@ async fn remove(operator: &Operator, id: &str, revoke: bool, is_json: bool) -> R
     };
     let removed = operator.gateway().disconnect(&own, how).await?;
     if is_json {
-        return json_line(&Listed::of(&removed.account, None, operator));
+        return json_line(&ListedAccount::of(&removed.account, None, operator));
     }
     say(format!(
         "Removed the account {id}. {}",
@@ -521,7 +521,7 @@ async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(),
 
 /// An account as the API gives it, with what only the operator asks.
 #[derive(Serialize)]
-struct Listed<'a> {
+struct ListedAccount<'a> {
     project: &'a str,
     #[serde(flatten)]
     account: AccountOut,
@@ -537,7 +537,7 @@ struct HeadOut {
     verified_at: Timestamp,
 }
 
-impl<'a> Listed<'a> {
+impl<'a> ListedAccount<'a> {
     fn of(account: &'a Account, head: Option<DirectoryHead>, operator: &Operator) -> Self {
         Self {
             project: account.project.as_str(),
@@ -552,7 +552,7 @@ impl<'a> Listed<'a> {
 }
 
 /// How an account is doing.
-struct Standing {
+struct AccountState {
     directory: Option<InForce>,
     /// The fields that are null for everybody, and why.
     hidden: Vec<Warning>,
@@ -578,11 +578,11 @@ struct DirectoryOut {
     verified_at: Timestamp,
     age_seconds: u64,
     stale: Option<&'static str>,
-    counts: Counts,
+    counts: WalkCounts,
     quarantined: Quarantined,
 }
 
-impl Standing {
+impl AccountState {
     async fn of(operator: &Operator, own: &OwnAccount) -> Result<Self, Failure> {
         Ok(Self {
             directory: operator.in_force(own).await?,
@@ -691,8 +691,8 @@ fn organisation(account: &Account) -> String {
     printable(&organisation).into_owned()
 }
 
-fn counted(counts: Counts) -> String {
-    let Counts {
+fn counted(counts: WalkCounts) -> String {
+    let WalkCounts {
         users,
         groups,
         roles,

@@ -16,10 +16,10 @@ use super::{
 use crate::{
     clock::Clock,
     config::Config,
-    crypto::{ApiKeyText, Chance},
+    crypto::{ApiKeySecret, Rng},
     http::api_keys::{ApiKeyOut, RevokedKeyOut},
     model::{
-        api_keys::{KeyChange, Label, NewKey, Scope},
+        api_keys::{KeyChange, KeyLabel, NewKey, Scope},
         audit_log::Actor,
         id::{KeyId, ProjectId},
         timestamp::{cut, shown},
@@ -43,7 +43,7 @@ pub enum Command {
         scopes: Vec<Scope>,
         /// What the key is for, in your words
         #[arg(long)]
-        label: Option<Label>,
+        label: Option<KeyLabel>,
         /// How long the key holds, such as 12h, 90d or 52w; until it is revoked if absent
         #[arg(long, value_name = "TIME")]
         expires_in: Option<Lifetime>,
@@ -138,14 +138,14 @@ impl FromStr for KeyName {
     type Err = InvalidKeyName;
 
     fn from_str(text: &str) -> Result<Self, InvalidKeyName> {
-        let id = text.parse().ok().or_else(|| ApiKeyText::id_in(text));
+        let id = text.parse().ok().or_else(|| ApiKeySecret::id_in(text));
         id.map(Self).ok_or(InvalidKeyName)
     }
 }
 
 /// An API key as machines get it.
 #[derive(Serialize)]
-struct KeyLine<'a, K> {
+struct ApiKeyLine<'a, K> {
     project: &'a ProjectId,
     #[serde(flatten)]
     key: K,
@@ -203,11 +203,11 @@ async fn create_key(
     json: bool,
 ) -> Result<(), Failure> {
     let store = open_with(file, project).await?;
-    let (text, key) = ApiKeyText::issue(project, new, now, &Chance::system());
+    let (text, key) = ApiKeySecret::issue(project, new, now, &Rng::system());
     store.insert_key(&key, Actor::Operator).await?;
     store.close().await;
     if json {
-        return json_line(&KeyLine {
+        return json_line(&ApiKeyLine {
             project,
             key: ApiKeyOut::at(now, key),
             api_key: Some(text.expose()),
@@ -269,7 +269,7 @@ async fn expire_key(
     let key = changed.ok_or_else(|| no_such_key(id))?;
     let project = &known.project;
     if json {
-        return json_line(&KeyLine {
+        return json_line(&ApiKeyLine {
             project,
             key: ApiKeyOut::at(now, key),
             api_key: None,
@@ -301,7 +301,7 @@ async fn revoke_key(
     };
     store.close().await;
     if json {
-        return json_line(&KeyLine {
+        return json_line(&ApiKeyLine {
             project,
             key: RevokedKeyOut::at(now, key, created),
             api_key: None,

@@ -17,7 +17,7 @@ use crate::{
     error::Kind,
     http::audit_log::EntryOut,
     model::{
-        audit_log::{Entry, Filter},
+        audit_log::{AuditEntry, AuditFilter},
         id::ProjectId,
         timestamp::shown,
     },
@@ -62,7 +62,7 @@ pub enum Command {
 
 /// What the log of a project was found to be.
 #[derive(Serialize)]
-struct Finding {
+struct AuditFinding {
     project: ProjectId,
     is_whole: bool,
     /// How many there are; null where that cannot be told.
@@ -78,7 +78,7 @@ struct Finding {
 
 /// An entry, and whose log it is in.
 #[derive(Serialize)]
-struct Listed {
+struct ListedEntry {
     project: ProjectId,
     #[serde(flatten)]
     entry: EntryOut,
@@ -110,7 +110,7 @@ async fn verify(
     let (store, projects) = open(project, file).await?;
     let mut findings = Vec::with_capacity(projects.len());
     for project in projects {
-        findings.push(Finding::of(&store, project, since).await?);
+        findings.push(AuditFinding::of(&store, project, since).await?);
     }
     store.close().await;
     let is_whole = findings.iter().all(|finding| finding.is_whole);
@@ -136,7 +136,7 @@ async fn verify(
     ))
 }
 
-impl Finding {
+impl AuditFinding {
     async fn of(
         store: &Store,
         project: ProjectId,
@@ -209,13 +209,13 @@ async fn list(
     let mut listed = Vec::new();
     for project in projects {
         let entries = store
-            .audit_log(&project, &Filter::default(), None, limit)
+            .audit_log(&project, &AuditFilter::default(), None, limit)
             .await?;
         listed.extend(entries.into_iter().map(|entry| (project.clone(), entry)));
     }
     store.close().await;
     if is_json {
-        let entries = listed.into_iter().map(|(project, entry)| Listed {
+        let entries = listed.into_iter().map(|(project, entry)| ListedEntry {
             project,
             entry: entry.into(),
         });
@@ -226,7 +226,7 @@ async fn list(
             "PROJECT", "ENTRY", "TIME", "ACTOR", "ACTION", "SUBJECT", "DETAIL",
         ],
         listed.into_iter().map(|(project, entry)| {
-            let Entry { seq, at, event } = entry;
+            let AuditEntry { seq, at, event } = entry;
             let words = event.detail.served();
             let words: Vec<_> = words
                 .iter()

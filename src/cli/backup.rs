@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, file::Draft, key_ring, output::json_line, ring_origin, say};
+use super::{ConfigFile, Failure, file::AtomicFile, key_ring, output::json_line, ring_origin, say};
 use crate::{
     config::Config,
     store::{Inspection, Store},
@@ -41,7 +41,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         )));
     }
     let ring = ring.current();
-    let draft = Draft::new(&file)?;
+    let draft = AtomicFile::new(&file)?;
     Store::backup(&config.store.url, &ring, draft.path()).await?;
     let bytes = draft.path().metadata()?.len();
     draft.finish()?;

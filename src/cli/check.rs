@@ -16,8 +16,8 @@ use crate::{
     app,
     clock::Clock,
     config::Config,
-    crypto::{Chance, LiveRing},
-    gateway::linking::verify::{Candidate, Findings},
+    crypto::{LiveRing, Rng},
+    gateway::linking::verify::{CheckResult, TokenToCheck},
     model::accounts::Endpoint,
     store::{Inspection, JournalFault, JournalFolder, OpenError, Store},
 };
@@ -38,15 +38,15 @@ pub struct Arguments {
 
 /// What was found of one part.
 #[derive(Serialize)]
-struct Part {
+struct CheckPart {
     name: &'static str,
-    state: State,
+    state: CheckState,
     detail: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum CheckState {
     Ok,
     /// It works, and is hardly meant.
     Warning,
@@ -55,24 +55,24 @@ enum State {
     NotChecked,
 }
 
-impl State {
+impl CheckState {
     const fn as_str(self) -> &'static str {
         match self {
-            State::Ok => "ok",
-            State::Warning => "WARNING",
-            State::Fault => "FAULT",
-            State::NotChecked => "not checked",
+            CheckState::Ok => "ok",
+            CheckState::Warning => "WARNING",
+            CheckState::Fault => "FAULT",
+            CheckState::NotChecked => "not checked",
         }
     }
 }
 
 /// All parts, and the gravest failure among them.
-struct Report {
-    parts: Vec<Part>,
+struct CheckReport {
+    parts: Vec<CheckPart>,
     is_config_wrong: bool,
 }
 
-impl Report {
+impl CheckReport {
     /// Notes what a part came to, and hands on what the next ones rest on.
     fn note<T>(
         &mut self,
@@ -80,18 +80,18 @@ impl Report {
         outcome: Option<Result<(T, String), Failure>>,
     ) -> Option<T> {
         let (state, detail, found) = match outcome {
-            Some(Ok((found, detail))) => (State::Ok, detail, Some(found)),
+            Some(Ok((found, detail))) => (CheckState::Ok, detail, Some(found)),
             Some(Err(failure)) => {
                 self.is_config_wrong |= matches!(failure, Failure::Config(_));
-                (State::Fault, failure.into_message(), None)
+                (CheckState::Fault, failure.into_message(), None)
             }
             None => (
-                State::NotChecked,
+                CheckState::NotChecked,
                 "for what is wrong above".to_owned(),
                 None,
             ),
         };
-        self.parts.push(Part {
+        self.parts.push(CheckPart {
             name,
             state,
             detail,
@@ -100,14 +100,14 @@ impl Report {
     }
 
     fn is_ok(&self) -> bool {
-        let passes = [State::Ok, State::Warning];
+        let passes = [CheckState::Ok, CheckState::Warning];
         self.parts.iter().all(|part| passes.contains(&part.state))
     }
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     survive_file_limits();
-    let mut report = Report {
+    let mut report = CheckReport {
         parts: Vec::new(),
         is_config_wrong: false,
     };
@@ -119,9 +119,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = Config::load(path.as_deref()).map_err(Failure::from);
     let config = report.note("configuration", Some(config.map(|config| (config, origin))));
     for detail in config.iter().flat_map(Config::warnings) {
-        report.parts.push(Part {
+        report.parts.push(CheckPart {
             name: "public url",
-            state: State::Warning,
+            state: CheckState::Warning,
             detail,
         });
     }
@@ -241,18 +241,18 @@ fn find_certificates() -> Result<((), String), Failure> {
     }
 }
 
-async fn examine(config: &Config, at: &AtProvider) -> Result<(Findings, String), Failure> {
-    let candidate = Candidate {
+async fn examine(config: &Config, at: &AtProvider) -> Result<(CheckResult, String), Failure> {
+    let candidate = TokenToCheck {
         provider: at.provider.clone(),
         endpoint: at.endpoint(),
         token: read_token()?,
     };
-    let findings = app::examine(config, Clock::system(), &Chance::system(), candidate).await?;
+    let findings = app::examine(config, Clock::system(), &Rng::system(), candidate).await?;
     let detail = in_words(&findings, at);
     Ok((findings, detail))
 }
 
-fn in_words(findings: &Findings, at: &AtProvider) -> String {
+fn in_words(findings: &CheckResult, at: &AtProvider) -> String {
     let identity = &findings.identity;
     let person = match (&identity.name, &identity.email) {
         (Some(name), Some(email)) => format!("{name} <{email}>"),
@@ -287,7 +287,7 @@ fn in_words(findings: &Findings, at: &AtProvider) -> String {
 }
 
 /// The fields of users that would hold something.
-fn served(findings: &Findings) -> Vec<&'static str> {
+fn served(findings: &CheckResult) -> Vec<&'static str> {
     let fields = findings.connector.models.users.iter().copied();
     fields
         .filter(|field| findings.hidden.iter().all(|it| it.field.as_str() != *field))
@@ -295,8 +295,8 @@ fn served(findings: &Findings) -> Vec<&'static str> {
 }
 
 fn print(
-    report: &Report,
-    findings: Option<&Findings>,
+    report: &CheckReport,
+    findings: Option<&CheckResult>,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
     if arguments.json {

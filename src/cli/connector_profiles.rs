@@ -10,14 +10,16 @@ use super::{
     api_keys::project_id,
     output::{json_line, table},
     say,
-    token::{Place, read_client_secret},
+    token::{EndpointArg, read_client_secret},
 };
 use crate::{
     gateway::{admin::Operator, connector_profiles::NewProfile},
     http::{accounts::text, connector_profiles::ConnectorProfileOut},
     model::{
         accounts::Endpoint,
-        connector_profiles::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+        connector_profiles::{
+            ActionSet, ClientProof, ConnectorProfile, ProfileAction, ProfileChange,
+        },
     },
 };
 
@@ -39,7 +41,7 @@ pub enum Command {
     /// Show a profile, with the redirect URL to register at the provider
     Show(OneProfile),
     /// Change a profile; its accounts stay linked
-    Update(UpdateArguments),
+    Update(UpdateProfileArguments),
     /// Enable a profile: its accounts are served again
     Enable(OneProfile),
     /// Disable a profile: its accounts are inactive and nobody links under it
@@ -81,9 +83,9 @@ pub struct CreateArguments {
     )]
     secret_stdin: bool,
     #[command(flatten)]
-    place: Place,
+    place: EndpointArg,
     #[command(flatten)]
-    fields: Fields,
+    fields: ProfileFields,
     #[command(flatten)]
     file: ConfigFile,
     /// Print one line of JSON
@@ -92,7 +94,7 @@ pub struct CreateArguments {
 }
 
 #[derive(Args)]
-pub struct UpdateArguments {
+pub struct UpdateProfileArguments {
     /// The profile's id
     profile: String,
     /// The project that it is of
@@ -102,7 +104,7 @@ pub struct UpdateArguments {
     #[arg(long)]
     secret_stdin: bool,
     #[command(flatten)]
-    fields: Fields,
+    fields: ProfileFields,
     #[command(flatten)]
     file: ConfigFile,
     /// Print one line of JSON
@@ -112,7 +114,7 @@ pub struct UpdateArguments {
 
 /// What both commands take.
 #[derive(Args)]
-struct Fields {
+struct ProfileFields {
     /// What the profile is for, in your words
     #[arg(long)]
     label: Option<String>,
@@ -128,7 +130,7 @@ struct Fields {
     redirect_url: Option<String>,
     /// What the profile's accounts serve: users, roles, groups; all if absent
     #[arg(long, value_delimiter = ',', value_parser = action())]
-    actions: Option<Vec<Action>>,
+    actions: Option<Vec<ProfileAction>>,
 }
 
 fn proof() -> impl TypedValueParser<Value = ClientProof> {
@@ -138,14 +140,16 @@ fn proof() -> impl TypedValueParser<Value = ClientProof> {
     })
 }
 
-fn action() -> impl TypedValueParser<Value = Action> {
-    PossibleValuesParser::new(Action::ALL.map(Action::as_str)).map(|word| {
-        let action = Action::ALL.into_iter().find(|it| it.as_str() == word);
+fn action() -> impl TypedValueParser<Value = ProfileAction> {
+    PossibleValuesParser::new(ProfileAction::ALL.map(ProfileAction::as_str)).map(|word| {
+        let action = ProfileAction::ALL
+            .into_iter()
+            .find(|it| it.as_str() == word);
         action.expect("only these words are possible")
     })
 }
 
-impl Fields {
+impl ProfileFields {
     fn label(&self) -> Result<Option<String>, Failure> {
         let label = self.label.clone().map(|label| text("--label", label));
         label.transpose().map_err(Failure::other)
@@ -158,13 +162,13 @@ impl Fields {
 
 /// A profile as the API gives it, and whose it is.
 #[derive(Serialize)]
-struct Listed {
+struct ListedProfile {
     project: String,
     #[serde(flatten)]
     profile: ConnectorProfileOut,
 }
 
-impl From<ConnectorProfile> for Listed {
+impl From<ConnectorProfile> for ListedProfile {
     fn from(profile: ConnectorProfile) -> Self {
         Self {
             project: profile.project.to_string(),
@@ -208,7 +212,7 @@ async fn create(arguments: CreateArguments) -> Result<(), Failure> {
     });
     let profile = made.await?;
     if arguments.json {
-        return json_line(&Listed::from(profile));
+        return json_line(&ListedProfile::from(profile));
     }
     say(format!("Made the connector profile {}.", profile.id))?;
     say("Register this redirect URL with the app, letter for letter:")?;
@@ -258,7 +262,7 @@ async fn show(one: &OneProfile) -> Result<(), Failure> {
     tell(found.await?.profile, one.json)
 }
 
-async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
+async fn update(arguments: UpdateProfileArguments) -> Result<(), Failure> {
     let fields = arguments.fields;
     let secret = arguments.secret_stdin.then(read_client_secret);
     let change = ProfileChange {
@@ -305,7 +309,7 @@ async fn changed(one: &OneProfile, change: ProfileChange) -> Result<(), Failure>
 
 fn tell(profile: ConnectorProfile, is_json: bool) -> Result<(), Failure> {
     if is_json {
-        return json_line(&Listed::from(profile));
+        return json_line(&ListedProfile::from(profile));
     }
     let row = |field: &str, value: String| [field.to_owned(), value];
     let place = match &profile.endpoint {

@@ -19,15 +19,15 @@ use serde_json::json;
 
 use super::{
     Failure,
-    accounts::{Shared, closing, open, open_alone, tell_of_link},
+    accounts::{AccountArguments, closing, open, open_alone, tell_of_link},
     api_keys::project_id,
-    file::Draft,
+    file::AtomicFile,
     note,
     output::json_line,
     say,
     token::read_passphrase,
 };
-use crate::gateway::{admin::Operator, credentials::transfer::Destination};
+use crate::gateway::{admin::Operator, credentials::transfer::ImportTarget};
 
 /// Few letters are found by trying.
 const SHORTEST: usize = 12;
@@ -50,14 +50,14 @@ pub enum Command {
         #[command(flatten)]
         passphrase: Passphrase,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Refresh an exported credential here again; only if nobody has imported it
     TakeBack {
         /// The account's id
         account: String,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
     /// Link an account by a credential that another installation exported
     Import {
@@ -72,7 +72,7 @@ pub enum Command {
         #[command(flatten)]
         passphrase: Passphrase,
         #[command(flatten)]
-        shared: Shared,
+        shared: AccountArguments,
     },
 }
 
@@ -130,7 +130,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             shared,
         } => {
             // Whatever can be refused is refused before anything is given up.
-            let draft = Draft::new(&to)?;
+            let draft = AtomicFile::new(&to)?;
             let passphrase = passphrase.chosen()?;
             let operator = open(&shared.file).await?;
             let exporting = export(&operator, &account, draft, &passphrase, shared.json);
@@ -169,7 +169,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 async fn export(
     operator: &Operator,
     id: &str,
-    mut draft: Draft,
+    mut draft: AtomicFile,
     passphrase: &SecretString,
     is_json: bool,
 ) -> Result<(), Failure> {
@@ -238,8 +238,8 @@ async fn import(
         None => None,
     };
     let to = match (&existing, &project) {
-        (Some(own), _) => Destination::Account(own),
-        (None, Some(project)) => Destination::Project(project),
+        (Some(own), _) => ImportTarget::Account(own),
+        (None, Some(project)) => ImportTarget::Project(project),
         (None, None) => return Err(Failure::other("neither a project nor an account is named")),
     };
     let imported = operator.import(to, sealed, passphrase).await?;

@@ -20,7 +20,7 @@ use smartsheet_simulator::{Announcement, Options, Simulator};
 
 use super::{
     Failure,
-    file::Draft,
+    file::AtomicFile,
     progress::{Bar, await_first_walk},
     say, shutdown_signal,
 };
@@ -28,14 +28,14 @@ use crate::{
     app::App,
     clock::Clock,
     config::Config,
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
     error::Kind,
     gateway::{
         Gateway,
         auth::Caller,
         connector_profiles::NewProfile,
         linking::{
-            Described, Link,
+            AccountDetails, NewLink,
             connect_sessions::{LONGEST_LIFE, NewConnectSession},
         },
     },
@@ -81,8 +81,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    const fn organisation(&self) -> Organisation {
-        Organisation {
+    const fn organisation(&self) -> DemoOrganization {
+        DemoOrganization {
             users: self.users,
             groups: self.groups,
             seed: self.seed,
@@ -92,10 +92,10 @@ impl Arguments {
 
 /// What a demo remembers of itself in its data directory.
 #[derive(Serialize, Deserialize)]
-struct Remembered {
+struct DemoState {
     api_key: String,
     simulator_port: u16,
-    world: Organisation,
+    world: DemoOrganization,
     accounts: Vec<DemoAccount>,
     /// The simulator's OAuth app leads back to this port of the gateway's.
     gateway_port: Option<u16>,
@@ -103,13 +103,13 @@ struct Remembered {
 
 /// What the simulated organisation is made from.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Organisation {
+struct DemoOrganization {
     users: usize,
     groups: usize,
     seed: u64,
 }
 
-impl fmt::Display for Organisation {
+impl fmt::Display for DemoOrganization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             users,
@@ -154,7 +154,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             temporary.path()
         }
     };
-    let known = Remembered::read(directory)?;
+    let known = DemoState::read(directory)?;
     let config = config(&arguments, known.as_ref(), directory)?;
     let _guard = telemetry::start(&config.log);
     let ring = ring(directory)?;
@@ -167,7 +167,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         )));
     }
 
-    let app = App::build(&config, ring, Clock::system(), Chance::system()).await?;
+    let app = App::build(&config, ring, Clock::system(), Rng::system()).await?;
     let (port, gateway) = (app.port(), app.gateway().clone());
     let callback_url = gateway.callback_url(PROVIDER);
     let simulator = start_simulator(&arguments, known.as_ref(), callback_url).await?;
@@ -218,7 +218,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn config(
     arguments: &Arguments,
-    known: Option<&Remembered>,
+    known: Option<&DemoState>,
     directory: &Path,
 ) -> Result<Config, Failure> {
     let quoted = |text: String| serde_json::Value::String(text).to_string();
@@ -260,14 +260,14 @@ fn ring(directory: &Path) -> Result<KeyRing, Failure> {
             path.display()
         )));
     }
-    let ring = KeyRing::generate("demo", &Chance::system()).map_err(Failure::other)?;
+    let ring = KeyRing::generate("demo", &Rng::system()).map_err(Failure::other)?;
     ring.create_file(&path).map_err(Failure::other)?;
     Ok(ring)
 }
 
 async fn start_simulator(
     arguments: &Arguments,
-    known: Option<&Remembered>,
+    known: Option<&DemoState>,
     callback_url: String,
 ) -> Result<Simulator, Failure> {
     // Linked accounts name the simulator's port, so a demo that is started again needs the same.
@@ -300,8 +300,8 @@ fn is_free(port: u16) -> bool {
 async fn link_accounts(
     gateway: &Gateway,
     simulator: &Simulator,
-    world: Organisation,
-) -> Result<Remembered, Failure> {
+    world: DemoOrganization,
+) -> Result<DemoState, Failure> {
     let project: ProjectId = "demo".parse().expect("a well-formed project id");
     match gateway.create_project(&project).await {
         // Left by a start that did not get this far.
@@ -326,9 +326,9 @@ async fn link_accounts(
             &announcement.tokens.member,
         ),
     ] {
-        let link = Link {
+        let link = NewLink {
             provider: PROVIDER.to_owned(),
-            description: Described {
+            description: AccountDetails {
                 origin_owner_id: format!("demo-{persona}"),
                 origin_owner_name: name.to_owned(),
                 origin_username: None,
@@ -349,7 +349,7 @@ async fn link_accounts(
         .ok()
         .and_then(|url| url.port())
         .ok_or_else(|| Failure::Other("the simulator has no port".to_owned()))?;
-    Ok(Remembered {
+    Ok(DemoState {
         api_key: key.expose().to_owned(),
         simulator_port: port,
         world,
@@ -420,7 +420,7 @@ async fn invite(gateway: &Gateway, caller: &Caller) -> Result<String, Failure> {
 
 async fn await_first_walks(
     gateway: &Gateway,
-    remembered: &Remembered,
+    remembered: &DemoState,
     is_shown: bool,
 ) -> Result<(), Failure> {
     let caller = gateway.authenticate(&remembered.api_key).await?;
@@ -472,7 +472,7 @@ Pages for people: {base_url}/swagger-ui/ (authorise with the key). Ctrl-C ends i
     ))
 }
 
-impl Remembered {
+impl DemoState {
     fn path(directory: &Path) -> PathBuf {
         directory.join("demo.json")
     }
@@ -508,7 +508,7 @@ impl Remembered {
 
 /// For the owner's eyes: the demo's API key is in it.
 fn write_whole(path: &Path, text: &[u8]) -> Result<(), Failure> {
-    let mut draft = Draft::replacing(path)?;
+    let mut draft = AtomicFile::replacing(path)?;
     draft.write_all(text)?;
     draft.finish()
 }

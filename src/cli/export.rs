@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{
     ConfigFile, Failure,
     accounts::{closing, open},
-    file::Draft,
+    file::AtomicFile,
     note, say,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub struct Arguments {
     account: String,
     /// How a user is written
     #[arg(long, value_enum)]
-    format: Format,
+    format: ExportFormat,
     /// The file to write, whole or not at all; standard output if absent
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+enum ExportFormat {
     /// A row a user, for spreadsheets
     Csv,
     /// A line a user: the record of GET /iam/users?expand=roles,groups
@@ -53,7 +53,7 @@ enum Format {
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     // Before the directory is read, which takes longer than to see that there is no such folder.
-    let draft = arguments.output.as_deref().map(Draft::replacing);
+    let draft = arguments.output.as_deref().map(AtomicFile::replacing);
     let draft = draft.transpose()?;
     let operator = open(&arguments.file).await?;
     closing(&operator, export(&operator, &arguments, draft)).await
@@ -62,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn export(
     operator: &Operator,
     arguments: &Arguments,
-    draft: Option<Draft>,
+    draft: Option<AtomicFile>,
 ) -> Result<(), Failure> {
     let own = operator.account(&arguments.account).await?;
     let Some(directory) = operator.served(&own).await? else {
@@ -100,11 +100,11 @@ fn tell(directory: &InForce) {
     ));
 }
 
-fn write<W: Write>(format: Format, directory: &InForce, out: W) -> Result<W, Failure> {
+fn write<W: Write>(format: ExportFormat, directory: &InForce, out: W) -> Result<W, Failure> {
     let mut out = BufWriter::with_capacity(1 << 16, out);
     match format {
-        Format::Csv => write_csv(directory.users(), &mut out).map_err(io_fault)?,
-        Format::Ndjson => write_ndjson(directory.users(), &mut out)?,
+        ExportFormat::Csv => write_csv(directory.users(), &mut out).map_err(io_fault)?,
+        ExportFormat::Ndjson => write_ndjson(directory.users(), &mut out)?,
     }
     out.into_inner().map_err(|error| error.into_error().into())
 }

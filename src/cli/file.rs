@@ -12,13 +12,13 @@ use tempfile::NamedTempFile;
 use super::Failure;
 
 /// A file on its way to its place. Dropped before that, it is gone.
-pub struct Draft {
+pub struct AtomicFile {
     file: NamedTempFile,
     place: PathBuf,
     may_replace: bool,
 }
 
-impl Draft {
+impl AtomicFile {
     /// One that takes the place of what is there.
     pub fn replacing(place: &Path) -> Result<Self, Failure> {
         Self::beside(place, true)
@@ -86,7 +86,7 @@ impl Draft {
     }
 }
 
-impl Write for Draft {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }

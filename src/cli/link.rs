@@ -17,19 +17,19 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Failure,
-    accounts::{Shared, closing, open_alone, tell_of_link},
+    accounts::{AccountArguments, closing, open_alone, tell_of_link},
     api_keys::project_id,
     loopback::{Decision, Listener},
     note,
-    pasted::{Pasted, Refused, Step},
+    pasted::{Pasted, PastedStep, Refused},
 };
 use crate::{
     gateway::{
         admin::Operator,
         auth::OwnAccount,
         linking::{
-            Described,
-            authorizations::{GOOD_FOR, SignIn},
+            AccountDetails,
+            authorizations::{AuthorizationUrl, GOOD_FOR},
         },
     },
     http::accounts::text,
@@ -65,14 +65,14 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "headless")]
     no_browser: bool,
     #[command(flatten)]
-    shared: Shared,
+    shared: AccountArguments,
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let project = project_id(&arguments.project)?;
     let checked = |name, value: &str| text(name, value.to_owned()).map_err(Failure::other);
     let label = arguments.label.as_deref();
-    let description = Described {
+    let description = AccountDetails {
         origin_owner_id: checked("--owner-id", &arguments.owner_id)?,
         origin_owner_name: checked("--owner-name", &arguments.owner_name)?,
         origin_username: None,
@@ -91,7 +91,7 @@ async fn sign_in(
     operator: &Operator,
     project: &ProjectId,
     arguments: &Arguments,
-    description: Described,
+    description: AccountDetails,
 ) -> Result<OwnAccount, Failure> {
     let profile = operator.profile(project, &arguments.profile).await?.profile;
     if arguments.headless {
@@ -132,7 +132,7 @@ async fn sign_in(
 
 /// On standard error, since standard output is for what was linked. The address is no secret: it
 /// is of use only to whoever also sees what comes back, and once.
-fn show_address(sign_in: &SignIn) {
+fn show_address(sign_in: &AuthorizationUrl) {
     note("sign in at this address, within ten minutes:");
     // As in `note`: there need be nobody to read it.
     let _ = writeln!(io::stderr(), "\n{}\n", sign_in.url);
@@ -151,7 +151,7 @@ async fn in_time<T>(back: impl Future<Output = Result<T, Failure>>) -> Result<T,
 async fn end(
     operator: &Operator,
     project: &ProjectId,
-    sign_in: &SignIn,
+    sign_in: &AuthorizationUrl,
     decision: Decision,
 ) -> Result<OwnAccount, Failure> {
     use secrecy::ExposeSecret;
@@ -190,8 +190,8 @@ async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
         }
         while let Some(step) = pasted.step(&mut together) {
             match step {
-                Step::Decided(decision) => return Ok(decision),
-                Step::Refused(why) => note(match why {
+                PastedStep::Decided(decision) => return Ok(decision),
+                PastedStep::Refused(why) => note(match why {
                     Refused::Foreign => {
                         "this URL is of another sign-in; paste the one that came back from this one"
                     }

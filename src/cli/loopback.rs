@@ -40,7 +40,7 @@ pub enum Decision {
 
 /// Why something is not what a sign-in comes back with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stray {
+pub enum NotARedirect {
     /// Of another sign-in.
     State,
     /// Neither a code nor a refusal is in it.
@@ -49,7 +49,7 @@ pub enum Stray {
 
 impl Decision {
     /// From the query that a redirect URL came back with.
-    pub fn in_query(query: &str, state: &SecretString) -> Result<Self, Stray> {
+    pub fn in_query(query: &str, state: &SecretString) -> Result<Self, NotARedirect> {
         // Twice is not once: then it is none.
         let only = |name: &str| {
             let pairs = form_urlencoded::parse(query.as_bytes());
@@ -57,15 +57,17 @@ impl Decision {
             let value = values.next().map(|(_, value)| value);
             value.filter(|_| values.next().is_none())
         };
-        let given = only("state").ok_or(Stray::State)?;
+        let given = only("state").ok_or(NotARedirect::State)?;
         if !is_same(&given, state) {
-            return Err(Stray::State);
+            return Err(NotARedirect::State);
         }
         if let Some(error) = only("error") {
             return Ok(Self::Refused(known(&error)));
         }
         let code = only("code").filter(|code| is_code(code));
-        Ok(Self::Code(code.ok_or(Stray::Nothing)?.as_ref().into()))
+        Ok(Self::Code(
+            code.ok_or(NotARedirect::Nothing)?.as_ref().into(),
+        ))
     }
 }
 
@@ -104,7 +106,7 @@ pub struct Listener {
 }
 
 /// A browser that came back, and waits to be told how it ended.
-pub struct Visitor {
+pub struct Connection {
     stream: TcpStream,
     pub decision: Decision,
 }
@@ -150,7 +152,7 @@ impl Listener {
     }
 
     /// Waits for the browser that comes back with this state.
-    pub async fn visitor(&self, state: &SecretString) -> Result<Visitor, Failure> {
+    pub async fn visitor(&self, state: &SecretString) -> Result<Connection, Failure> {
         let mut greeted = JoinSet::new();
         loop {
             tokio::select! {
@@ -187,7 +189,7 @@ impl Listener {
 
 /// Reads a request; gives back who sent it if it is the one that is waited for, and answers any
 /// other.
-async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> Option<Visitor> {
+async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> Option<Connection> {
     let target = timeout(PATIENCE, target(&mut stream)).await.ok()??;
     let url = registered.join(&target).ok();
     let url = url.filter(|url| {
@@ -200,14 +202,14 @@ async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> O
         return None;
     };
     match Decision::in_query(url.query().unwrap_or_default(), &state) {
-        Ok(decision) => Some(Visitor { stream, decision }),
-        Err(Stray::State) => {
+        Ok(decision) => Some(Connection { stream, decision }),
+        Err(NotARedirect::State) => {
             let text = "This is not the sign-in that is waited for. Use the newest address that \
                         rolecall printed.";
             answer(&mut stream, "400 Bad Request", "Another sign-in", text).await;
             None
         }
-        Err(Stray::Nothing) => {
+        Err(NotARedirect::Nothing) => {
             let text = "The provider sent neither a code nor a reason. Try to sign in again.";
             answer(&mut stream, "400 Bad Request", "Nothing came back", text).await;
             None
@@ -230,7 +232,7 @@ async fn target(stream: &mut TcpStream) -> Option<String> {
     (method == "GET" && version.starts_with("HTTP/1.")).then(|| target.to_owned())
 }
 
-impl Visitor {
+impl Connection {
     /// Tells the browser how it ended. Whether it still listens is no concern of the command's.
     pub async fn tell(mut self, is_good: bool, heading: &str, text: &str) {
         let status = if is_good { "200 OK" } else { "400 Bad Request" };
@@ -282,7 +284,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn decided(query: &str) -> Result<Decision, Stray> {
+    fn decided(query: &str) -> Result<Decision, NotARedirect> {
         Decision::in_query(query, &"the-state".into())
     }
 
@@ -295,15 +297,18 @@ mod tests {
             assert_eq!(code.expose_secret(), "c");
         }
         for (query, stray) in [
-            ("", Stray::State),
-            ("code=c", Stray::State),
-            ("code=c&state=another", Stray::State),
-            ("code=c&state=the-state&state=the-state", Stray::State),
-            ("error=access_denied&state=another", Stray::State),
-            ("state=the-state", Stray::Nothing),
-            ("state=the-state&code=", Stray::Nothing),
-            ("state=the-state&code=a&code=b", Stray::Nothing),
-            ("state=the-state&code=two+words", Stray::Nothing),
+            ("", NotARedirect::State),
+            ("code=c", NotARedirect::State),
+            ("code=c&state=another", NotARedirect::State),
+            (
+                "code=c&state=the-state&state=the-state",
+                NotARedirect::State,
+            ),
+            ("error=access_denied&state=another", NotARedirect::State),
+            ("state=the-state", NotARedirect::Nothing),
+            ("state=the-state&code=", NotARedirect::Nothing),
+            ("state=the-state&code=a&code=b", NotARedirect::Nothing),
+            ("state=the-state&code=two+words", NotARedirect::Nothing),
         ] {
             assert_eq!(decided(query).err(), Some(stray), "{query}");
         }

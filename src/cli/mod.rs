@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::BuildError,
-    config::{Config, Faults},
+    config::{Config, ConfigErrors},
     crypto::{KeyRing, KeyRingError, LiveRing},
     error::{Error, Kind},
     model::schema::Reason,
@@ -194,8 +194,8 @@ impl Failure {
     }
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
+impl From<ConfigErrors> for Failure {
+    fn from(faults: ConfigErrors) -> Self {
         Self::Config(faults.to_string())
     }
 }

@@ -31,7 +31,7 @@ pub struct Pasted {
 }
 
 /// What came of the lines so far.
-pub enum Step {
+pub enum PastedStep {
     Decided(Decision),
     /// To be asked for again.
     Refused(Refused),
@@ -58,7 +58,7 @@ impl Pasted {
 
     /// Takes what can be told from the first of `lines`; None if there is nothing in them. Lines
     /// that come together are to be given together, since one alone may look whole.
-    pub fn step(&mut self, lines: &mut VecDeque<String>) -> Option<Step> {
+    pub fn step(&mut self, lines: &mut VecDeque<String>) -> Option<PastedStep> {
         loop {
             let line = lines.pop_front()?;
             let line = bare(&line);
@@ -72,7 +72,7 @@ impl Pasted {
                 self.begun.clear();
             }
             if let Some(decision) = self.joined(line, lines) {
-                return Some(Step::Decided(decision));
+                return Some(PastedStep::Decided(decision));
             }
             let foreign = std::mem::take(&mut self.foreign);
             if foreign.is_empty() || !self.is_rest_of(&foreign, line) {
@@ -104,30 +104,30 @@ impl Pasted {
     }
 
     /// What a line is that decides nothing together with others.
-    fn alone(&mut self, line: &str) -> Step {
+    fn alone(&mut self, line: &str) -> PastedStep {
         let whole = format!("{}{line}", self.begun);
         if whole.len() > LONGEST {
             self.begun.clear();
-            return Step::Refused(Refused::Nothing);
+            return PastedStep::Refused(Refused::Nothing);
         }
         let is_begun = !self.begun.is_empty();
         let query = query_of(&whole);
         let foreign = query.and_then(|query| self.foreign_state(query));
         if let Some(state) = foreign.filter(|_| !is_begun) {
             self.foreign = state;
-            return Step::Refused(Refused::Foreign);
+            return PastedStep::Refused(Refused::Foreign);
         }
         if query.is_some() || is_begun || line.contains("://") {
             self.begun = whole;
-            return Step::Refused(Refused::Unfinished);
+            return PastedStep::Refused(Refused::Unfinished);
         }
         let is_word_of_a_url = ["https", "localhost", "code", "state", "error"]
             .iter()
             .any(|word| word.starts_with(line));
         if is_only_a_code(line) && !is_word_of_a_url && !self.state.expose_secret().contains(line) {
-            return Step::Decided(Decision::Code(line.into()));
+            return PastedStep::Decided(Decision::Code(line.into()));
         }
-        Step::Refused(Refused::Nothing)
+        PastedStep::Refused(Refused::Nothing)
     }
 
     /// The `state` in a query, if ours does not begin with it.
@@ -185,13 +185,13 @@ mod tests {
         let mut refused = Vec::new();
         while let Some(step) = pasted.step(&mut lines) {
             match step {
-                Step::Decided(Decision::Code(code)) => {
+                PastedStep::Decided(Decision::Code(code)) => {
                     return (refused, Some(code.expose_secret().to_owned()));
                 }
-                Step::Decided(Decision::Refused(word)) => {
+                PastedStep::Decided(Decision::Refused(word)) => {
                     return (refused, Some(format!("refused: {word}")));
                 }
-                Step::Refused(why) => refused.push(why),
+                PastedStep::Refused(why) => refused.push(why),
             }
         }
         (refused, None)

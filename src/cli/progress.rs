@@ -5,9 +5,9 @@ use std::{pin::Pin, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    error::{Error, Kind, Progress},
+    error::{Error, Kind, WalkProgress},
     gateway::{Gateway, auth::OwnAccount},
-    model::walks::Counts,
+    model::walks::WalkCounts,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -17,7 +17,7 @@ pub async fn await_first_walk(
     gateway: &Gateway,
     own: &OwnAccount,
     bar: Option<&Bar>,
-) -> Result<Counts, Error> {
+) -> Result<WalkCounts, Error> {
     loop {
         let walked = gateway.await_directory(own, LOOK_EVERY).await;
         show(gateway, own, bar);
@@ -64,7 +64,7 @@ impl Bar {
         Self(bar)
     }
 
-    pub fn show(&self, progress: Progress) {
+    pub fn show(&self, progress: WalkProgress) {
         if let Some(total) = progress.pages_total {
             self.0.set_length(total);
         }

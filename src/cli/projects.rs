@@ -66,11 +66,11 @@ pub enum Command {
         json: bool,
     },
     /// Register where the hub may send a project's customers back to, and which pages it may tell
-    Update(UpdateArguments),
+    Update(UpdateProjectArguments),
 }
 
 #[derive(Args)]
-pub struct UpdateArguments {
+pub struct UpdateProjectArguments {
     /// Its id
     project: String,
     /// A URL that a connect session may name as its `return_url`, letter for letter; may be
@@ -205,7 +205,7 @@ async fn show(project: &str, file: &ConfigFile, is_json: bool) -> Result<(), Fai
     tell(&project, &targets.await?, is_json)
 }
 
-async fn update(arguments: UpdateArguments) -> Result<(), Failure> {
+async fn update(arguments: UpdateProjectArguments) -> Result<(), Failure> {
     let project = project_id(&arguments.project)?;
     let operator = open_operator(&arguments.file).await?;
     let is_json = arguments.json;

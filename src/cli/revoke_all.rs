@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    gateway::{accounts::Revocation, admin::Operator, credentials::revocation::Withdrawn},
+    gateway::{accounts::Revocation, admin::Operator, credentials::revocation::RevocationResult},
     model::id::{AccountId, ProjectId},
 };
 
@@ -33,22 +33,22 @@ pub struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct RevocationReport {
     keys_revoked: u64,
-    accounts: Vec<Line>,
+    accounts: Vec<RevokedLine>,
     /// What could not be read, by project.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unread: Vec<String>,
 }
 
-impl Report {
+impl RevocationReport {
     fn leave(&mut self, project: &ProjectId, what: &str, error: &Error) {
         self.unread.push(format!("{project}, {what}: {error}"));
     }
 }
 
 #[derive(Serialize)]
-struct Line {
+struct RevokedLine {
     account: String,
     project: String,
     /// Empty where it could not be opened.
@@ -59,7 +59,7 @@ struct Line {
     note: String,
 }
 
-impl Line {
+impl RevokedLine {
     fn unread(project: &ProjectId, id: AccountId, error: &Error) -> Self {
         Self {
             account: id.to_string(),
@@ -72,8 +72,8 @@ impl Line {
     }
 }
 
-impl From<Withdrawn> for Line {
-    fn from(withdrawn: Withdrawn) -> Self {
+impl From<RevocationResult> for RevokedLine {
+    fn from(withdrawn: RevocationResult) -> Self {
         let is_revoked = withdrawn.is_dead();
         let (revocation, note) = match withdrawn.outcome {
             Ok(revocation) => (Some(revocation), revoked(revocation).to_owned()),
@@ -119,7 +119,7 @@ async fn revoke_all(
     is_json: bool,
 ) -> Result<(), Failure> {
     let projects = operator.projects(project).await?;
-    let mut report = Report {
+    let mut report = RevocationReport {
         keys_revoked: 0,
         accounts: Vec::new(),
         unread: Vec::new(),
@@ -146,7 +146,7 @@ async fn revoke_all(
                     let withdrawn = operator.withdraw(&own, project.is_some()).await;
                     report.accounts.push(withdrawn.into());
                 }
-                Err(error) => report.accounts.push(Line::unread(of, id, &error)),
+                Err(error) => report.accounts.push(RevokedLine::unread(of, id, &error)),
             }
         }
     }

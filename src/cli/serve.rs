@@ -8,7 +8,7 @@ use super::{
     ConfigFile, Failure, block_on, key_ring, must_be_unexposed, shutdown_signal,
     survive_file_limits,
 };
-use crate::{app::App, clock::Clock, config::Config, crypto::Chance, gateway::Gateway, telemetry};
+use crate::{app::App, clock::Clock, config::Config, crypto::Rng, gateway::Gateway, telemetry};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -31,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let max_connections = config.server.max_connections;
     block_on(async move {
         survive_file_limits();
-        let app = App::build(&config, ring.clone(), Clock::system(), Chance::system()).await?;
+        let app = App::build(&config, ring.clone(), Clock::system(), Rng::system()).await?;
         let hangup = signal(SignalKind::hangup())?;
         let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));
         tracing::info!(max_connections, "connections limited");

@@ -26,13 +26,13 @@ pub struct AtProvider {
     #[arg(long, default_value = "smartsheet")]
     pub provider: String,
     #[command(flatten)]
-    place: Place,
+    place: EndpointArg,
 }
 
 /// One of the two, beside the secret that is read from standard input.
 #[derive(Args)]
 #[group(multiple = false)]
-pub struct Place {
+pub struct EndpointArg {
     /// Where the customer's data lives
     #[arg(long, value_parser = region(), requires = "token_stdin")]
     region: Option<Region>,
@@ -47,7 +47,7 @@ impl AtProvider {
     }
 }
 
-impl Place {
+impl EndpointArg {
     pub fn endpoint(&self) -> Endpoint {
         match (self.region, &self.base_url) {
             (Some(region), _) => Endpoint::Region(region),

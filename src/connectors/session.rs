@@ -14,7 +14,10 @@ use url::Url;
 
 use crate::{
     model::accounts::Endpoint,
-    outbound::{Answer, CallError, CallErrorKind, Caller, Complaint, Request, TokenKey},
+    outbound::{
+        AccountClient, CallError, CallErrorKind, ErrorReply, ProviderRequest, ProviderResponse,
+        TokenKey,
+    },
 };
 
 /// One account's way to its provider. Clones share the token that it calls with.
@@ -30,7 +33,7 @@ pub struct Session {
 /// An access token with its budget.
 struct Access {
     token: SecretString,
-    caller: Caller,
+    caller: AccountClient,
 }
 
 /// Whoever knows the next access token.
@@ -55,7 +58,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b')');
 
 impl Session {
-    pub fn new(endpoint: Endpoint, token: SecretString, caller: Caller) -> Self {
+    pub fn new(endpoint: Endpoint, token: SecretString, caller: AccountClient) -> Self {
         Self {
             endpoint,
             access: Arc::new(ArcSwap::from_pointee(Access { token, caller })),
@@ -80,7 +83,7 @@ impl Session {
     }
 
     /// The way out of the token that it calls with now.
-    pub fn caller(&self) -> Caller {
+    pub fn caller(&self) -> AccountClient {
         self.access.load().caller.clone()
     }
 
@@ -89,8 +92,8 @@ impl Session {
         url: Url,
         template: &'static str,
         headers: &[(&'static str, &str)],
-        complaint: impl Fn(&Answer) -> Complaint + Send + Sync,
-    ) -> Result<Answer, CallError> {
+        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
+    ) -> Result<ProviderResponse, CallError> {
         let access = self.access.load_full();
         let headers = self.headers(headers);
         let request = |access| request(&url, template, access, &headers);
@@ -110,8 +113,8 @@ impl Session {
         url: Url,
         template: &'static str,
         headers: &[(&'static str, &str)],
-        complaint: impl Fn(&Answer) -> Complaint + Send + Sync,
-    ) -> Result<Answer, CallError> {
+        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
+    ) -> Result<ProviderResponse, CallError> {
         let access = self.access.load_full();
         let headers = self.headers(headers);
         let request = request(&url, template, &access, &headers);
@@ -146,8 +149,8 @@ fn request<'a>(
     template: &'static str,
     access: &'a Access,
     headers: &'a [(&'static str, &'a str)],
-) -> Request<'a> {
-    Request {
+) -> ProviderRequest<'a> {
+    ProviderRequest {
         url: url.clone(),
         template,
         token: &access.token,

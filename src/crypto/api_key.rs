@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-use super::Chance;
+use super::Rng;
 use crate::model::{
-    api_keys::{ApiKey, Label, NewKey},
+    api_keys::{ApiKey, KeyLabel, NewKey},
     id::{KeyId, ProjectId},
 };
 
@@ -32,7 +32,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 
 /// A whole API key. Shown once, when it is made; redacts itself ever after.
 #[derive(Clone)]
-pub struct ApiKeyText {
+pub struct ApiKeySecret {
     id: KeyId,
     text: SecretString,
 }
@@ -42,16 +42,16 @@ pub struct ApiKeyText {
 #[error("this is not an API key: part of it is missing or mistyped")]
 pub struct MalformedKey;
 
-impl ApiKeyText {
+impl ApiKeySecret {
     /// A new key of `project`: as its owner holds it, and as it is stored.
     pub fn issue(
         project: &ProjectId,
         new: &NewKey,
         now: Timestamp,
-        chance: &Chance,
+        chance: &Rng,
     ) -> (Self, ApiKey) {
         let text = Self::generate(chance.id(now), chance);
-        let label = new.label.as_ref().map_or("", Label::as_str);
+        let label = new.label.as_ref().map_or("", KeyLabel::as_str);
         let key = ApiKey {
             id: text.id(),
             project: project.clone(),
@@ -67,7 +67,7 @@ impl ApiKeyText {
     }
 
     /// A new key with the public id `id`.
-    pub fn generate(id: KeyId, chance: &Chance) -> Self {
+    pub fn generate(id: KeyId, chance: &Rng) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN);
         text.push_str(PREFIX);
         text.push_str(id.as_uuid().simple().encode_lower(&mut [0; ID_LEN]));
@@ -139,7 +139,7 @@ impl ApiKeyText {
     }
 }
 
-impl fmt::Debug for ApiKeyText {
+impl fmt::Debug for ApiKeySecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKeyText({}, [redacted])", self.id)
     }
@@ -160,17 +160,19 @@ mod tests {
     use jiff::Timestamp;
     use proptest::prelude::*;
 
+    use crate::crypto::Rng;
+
     use super::*;
 
-    fn key(seed: u64) -> ApiKeyText {
-        let chance = Chance::seeded(seed);
-        ApiKeyText::generate(chance.id(Timestamp::UNIX_EPOCH), &chance)
+    fn key(seed: u64) -> ApiKeySecret {
+        let chance = Rng::seeded(seed);
+        ApiKeySecret::generate(chance.id(Timestamp::UNIX_EPOCH), &chance)
     }
 
     #[test]
     fn a_key_reads_back_and_matches_its_own_digest_alone() {
         let (one, two) = (key(1), key(2));
-        let again = ApiKeyText::parse(one.expose()).unwrap();
+        let again = ApiKeySecret::parse(one.expose()).unwrap();
         assert_eq!(again.id(), one.id());
         assert!(again.matches(&one.digest()));
         assert!(!again.matches(&two.digest()));
@@ -191,7 +193,7 @@ mod tests {
         let key = key(1);
         let (id, _) = key.expose().rsplit_once('_').unwrap();
         for text in [key.expose(), &key.expose()[..60], &format!("{id}_"), id] {
-            assert_eq!(ApiKeyText::id_in(text), Some(key.id()), "{text}");
+            assert_eq!(ApiKeySecret::id_in(text), Some(key.id()), "{text}");
         }
         for text in [
             "",
@@ -201,7 +203,7 @@ mod tests {
             &id.to_uppercase(),
             &format!("{id}0"),
         ] {
-            assert_eq!(ApiKeyText::id_in(text), None, "{text}");
+            assert_eq!(ApiKeySecret::id_in(text), None, "{text}");
         }
     }
 
@@ -212,12 +214,12 @@ mod tests {
             let mut text = key.expose().to_owned();
             prop_assume!(text[at..=at] != to);
             text.replace_range(at..=at, &to);
-            prop_assert_eq!(ApiKeyText::parse(&text).unwrap_err(), MalformedKey);
+            prop_assert_eq!(ApiKeySecret::parse(&text).unwrap_err(), MalformedKey);
         }
 
         #[test]
         fn no_text_makes_the_parser_fall_over(text: String) {
-            prop_assert!(ApiKeyText::parse(&text).is_err());
+            prop_assert!(ApiKeySecret::parse(&text).is_err());
         }
     }
 }

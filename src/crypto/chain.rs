@@ -8,7 +8,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
-    Chance, DataKey,
+    DataKey, Rng,
     mac::{derive, hmac},
 };
 
@@ -17,7 +17,7 @@ use super::{
 pub struct ChainKey(Zeroizing<[u8; 32]>);
 
 /// A record that is being tagged.
-pub struct Record(Hmac<Sha256>);
+pub struct TaggedRecord(Hmac<Sha256>);
 
 impl ChainKey {
     pub(super) fn of(data_key: &[u8; 32]) -> Self {
@@ -25,12 +25,12 @@ impl ChainKey {
     }
 
     /// A record of the form that is so named, with no parts yet.
-    pub fn record(&self, form: &str) -> Record {
-        Record::under(&self.0, form)
+    pub fn record(&self, form: &str) -> TaggedRecord {
+        TaggedRecord::under(&self.0, form)
     }
 }
 
-impl Record {
+impl TaggedRecord {
     pub(super) fn under(key: &[u8; 32], form: &str) -> Self {
         Self(hmac(key)).text(form)
     }
@@ -69,7 +69,7 @@ impl DataKey {
 
     /// What is left of the data key of a project that is deleted: a key of another name, which chains
     /// the same log, and opens nothing that this one sealed.
-    pub fn left_for_its_log(&self, chance: &Chance) -> Self {
+    pub fn left_for_its_log(&self, chance: &Rng) -> Self {
         Self::of_bytes(self.chain_key().0, chance)
     }
 
@@ -90,13 +90,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::crypto::Chance;
+    use crate::crypto::Rng;
 
     fn key(seed: u64) -> ChainKey {
-        DataKey::generate(&Chance::seeded(seed)).chain_key()
+        DataKey::generate(&Rng::seeded(seed)).chain_key()
     }
 
-    fn record(key: u64, form: &str, parts: &[&str]) -> Record {
+    fn record(key: u64, form: &str, parts: &[&str]) -> TaggedRecord {
         let record = self::key(key).record(form);
         parts.iter().fold(record, |record, part| record.text(part))
     }
@@ -132,7 +132,7 @@ mod tests {
             one in prop::collection::vec("[ab]{0,3}", 0..4),
             two in prop::collection::vec("[ab]{0,3}", 0..4),
         ) {
-            fn of(parts: &[String]) -> Record {
+            fn of(parts: &[String]) -> TaggedRecord {
                 let parts: Vec<_> = parts.iter().map(String::as_str).collect();
                 record(1, "entry", &parts)
             }

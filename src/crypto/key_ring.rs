@@ -25,7 +25,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    Chance, OpenFault, Place,
+    OpenFault, Rng, SealContext,
     mac::derive,
     seal::{Sealed, seal},
 };
@@ -69,7 +69,7 @@ pub enum KeyRingError {
 
 impl KeyRing {
     /// A ring of one new key.
-    pub fn generate(id: &str, chance: &Chance) -> Result<Self, KeyRingError> {
+    pub fn generate(id: &str, chance: &Rng) -> Result<Self, KeyRingError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         chance.fill(&mut *key);
         if !is_key_id(id) {
@@ -206,9 +206,9 @@ impl KeyRing {
     pub(crate) fn seal(
         &self,
         key_id: &str,
-        place: Place<'_>,
+        place: SealContext<'_>,
         text: &[u8],
-        chance: &Chance,
+        chance: &Rng,
     ) -> Option<Vec<u8>> {
         let key = self.find(key_id)?;
         Some(seal((&key.id, &key.wrapping), place, text, chance))
@@ -217,7 +217,7 @@ impl KeyRing {
     /// Opens what any key of this ring sealed.
     pub(crate) fn open(
         &self,
-        place: Place<'_>,
+        place: SealContext<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
         let sealed = Sealed::parse(sealed)?;
@@ -283,9 +283,11 @@ fn is_key_id(id: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::crypto::Rng;
+
     use super::*;
 
-    const PLACE: Place<'static> = Place {
+    const PLACE: SealContext<'static> = SealContext {
         project: "p",
         account: "",
         field: "f",
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn one_key_encrypts_and_all_decrypt() {
-        let chance = Chance::system();
+        let chance = Rng::system();
         let old = ring(&[line("old", 1)]);
         let both = ring(&[
             "# rotated".into(),
@@ -404,7 +406,7 @@ mod tests {
     fn a_new_file_is_its_owners_alone_and_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
-        let ring = KeyRing::generate("a", &Chance::system()).unwrap();
+        let ring = KeyRing::generate("a", &Rng::system()).unwrap();
         ring.create_file(&path).unwrap();
         #[cfg(unix)]
         {
@@ -417,7 +419,7 @@ mod tests {
         let again = KeyRing::read_file(&path).unwrap();
         assert_eq!(*again.to_text(), *ring.to_text());
 
-        let other = KeyRing::generate("b", &Chance::system()).unwrap();
+        let other = KeyRing::generate("b", &Rng::system()).unwrap();
         assert!(matches!(other.create_file(&path), Err(KeyRingError::Io(_))));
         assert_eq!(
             *KeyRing::read_file(&path).unwrap().to_text(),

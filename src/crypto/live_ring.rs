@@ -13,9 +13,9 @@ use super::{Exposure, KeyRing, KeyRingError, key_ring::sync_folder_of};
 /// A key ring that can be exchanged for another. Clones see the new one at once; who took the
 /// [`current`](Self::current) one before goes on with that.
 #[derive(Clone)]
-pub struct LiveRing(Arc<Inner>);
+pub struct LiveRing(Arc<LiveRingInner>);
 
-struct Inner {
+struct LiveRingInner {
     current: ArcSwap<KeyRing>,
     /// None: it came with the settings and stays.
     file: Option<PathBuf>,
@@ -31,7 +31,7 @@ impl From<KeyRing> for LiveRing {
 impl LiveRing {
     fn new(ring: KeyRing, file: Option<PathBuf>) -> Self {
         let current = ArcSwap::from_pointee(ring);
-        Self(Arc::new(Inner { current, file }))
+        Self(Arc::new(LiveRingInner { current, file }))
     }
 
     /// The ring in this file, as it is now and as it will be.
@@ -108,10 +108,10 @@ fn read_for_good(path: &Path) -> Result<KeyRing, KeyRingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Chance, RingFile};
+    use crate::crypto::{RingFile, Rng};
 
     fn ring(id: &str) -> KeyRing {
-        KeyRing::generate(id, &Chance::system()).unwrap()
+        KeyRing::generate(id, &Rng::system()).unwrap()
     }
 
     #[test]
@@ -137,11 +137,7 @@ mod tests {
         assert_eq!(live.changed().unwrap(), None);
 
         let [one, other] = [new.then(&old).unwrap(), old.then(&new).unwrap()];
-        for ring in [
-            one,
-            other,
-            KeyRing::generate("a", &Chance::system()).unwrap(),
-        ] {
+        for ring in [one, other, KeyRing::generate("a", &Rng::system()).unwrap()] {
             RingFile::lock(&path).unwrap().replace(&ring).unwrap();
             assert_eq!(live.changed().unwrap().as_ref(), Some(&ring));
             live.exchange(ring);

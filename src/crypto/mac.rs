@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{DataKey, Record};
+use super::{DataKey, TaggedRecord};
 
 /// Authenticates what leaves and must come back unchanged. Cheap to clone; wiped from memory with
 /// its last clone.
@@ -26,8 +26,8 @@ impl MacKey {
     }
 
     /// A record of the form that is so named, with no parts yet.
-    pub fn record(&self, form: &str) -> Record {
-        Record::under(&self.0, form)
+    pub fn record(&self, form: &str) -> TaggedRecord {
+        TaggedRecord::under(&self.0, form)
     }
 
     fn mac(&self, context: &str, bytes: &[u8]) -> Hmac<Sha256> {
@@ -66,11 +66,11 @@ pub(super) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Chance;
+    use crate::crypto::Rng;
 
     #[test]
     fn a_tag_holds_for_its_key_context_and_bytes_alone() {
-        let [one, two] = [1, 2].map(|seed| DataKey::generate(&Chance::seeded(seed)).mac_key());
+        let [one, two] = [1, 2].map(|seed| DataKey::generate(&Rng::seeded(seed)).mac_key());
         let tag = one.tag("cursor", b"bytes");
         assert!(one.verify("cursor", b"bytes", &tag));
         assert!(!two.verify("cursor", b"bytes", &tag));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_nothing() {
-        let key = DataKey::generate(&Chance::seeded(1)).mac_key();
+        let key = DataKey::generate(&Rng::seeded(1)).mac_key();
         assert_eq!(format!("{key:?}"), "MacKey([redacted])");
     }
 }

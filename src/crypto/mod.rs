@@ -8,7 +8,7 @@
 //!    ([`LiveRing`]), a command changes its file ([`RingFile`]).
 //! 2. One **data key** per project ([`DataKey`]) is made by us and stored wrapped by a ring key.
 //!    Changing the ring re-wraps a few data keys, never the data.
-//! 3. **Fields** are sealed by a data key, each bound to its [`Place`]: a ciphertext moved to
+//! 3. **Fields** are sealed by a data key, each bound to its [`SealContext`]: a ciphertext moved to
 //!    another row, field, generation or project does not open.
 //!
 //! From a data key two more are derived: one chains the project's audit log ([`ChainKey`]), one
@@ -19,7 +19,7 @@
 //!
 //! Who else can get at the key file is told by its [`Exposure`].
 //!
-//! API keys are not in this tree: they are 256 random bits, so [`ApiKeyText`] stores a plain
+//! API keys are not in this tree: they are 256 random bits, so [`ApiKeySecret`] stores a plain
 //! SHA-256 of them and the ring can change freely.
 //!
 //! What is not here: which rows exist, and what happens to one that does not open
@@ -36,13 +36,13 @@ mod ring_file;
 mod rng;
 mod seal;
 
-pub use api_key::{ApiKeyText, MalformedKey};
-pub use chain::{ChainKey, Record};
+pub use api_key::{ApiKeySecret, MalformedKey};
+pub use chain::{ChainKey, TaggedRecord};
 pub use exposure::Exposure;
 pub use key_ring::{KeyRing, KeyRingError};
 pub use live_ring::LiveRing;
 pub use mac::MacKey;
 pub use passphrase::{PassphraseFault, open_with_passphrase, seal_with_passphrase};
 pub use ring_file::RingFile;
-pub use rng::Chance;
-pub use seal::{DataKey, OpenFault, Place};
+pub use rng::Rng;
+pub use seal::{DataKey, OpenFault, SealContext};

@@ -12,7 +12,7 @@ use chacha20poly1305::{
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::Chance;
+use super::Rng;
 
 const FORM: &[u8] = b"rolecall credential 1\n";
 const SALT: usize = 16;
@@ -35,7 +35,7 @@ pub enum PassphraseFault {
 }
 
 /// Seals a text for whoever knows the passphrase.
-pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], chance: &Chance) -> Vec<u8> {
+pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], chance: &Rng) -> Vec<u8> {
     let salt: [u8; SALT] = chance.bytes();
     let nonce: [u8; NONCE] = chance.bytes();
     let mut sealed = FORM.to_vec();
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn it_opens_with_its_passphrase_and_as_it_was_written() {
-        let sealed = seal_with_passphrase(&"correct horse".into(), b"text", &Chance::seeded(1));
+        let sealed = seal_with_passphrase(&"correct horse".into(), b"text", &Rng::seeded(1));
         let opened = open_with_passphrase(&"correct horse".into(), &sealed).unwrap();
         assert_eq!(opened.as_slice(), b"text");
         let refused = open_with_passphrase(&"another".into(), &sealed);

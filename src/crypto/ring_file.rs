@@ -92,10 +92,10 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, sync::mpsc, thread};
 
     use super::*;
-    use crate::crypto::Chance;
+    use crate::crypto::Rng;
 
     fn ring(id: &str) -> KeyRing {
-        KeyRing::generate(id, &Chance::system()).unwrap()
+        KeyRing::generate(id, &Rng::system()).unwrap()
     }
 
     #[test]

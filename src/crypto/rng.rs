@@ -11,13 +11,13 @@ use crate::model::id::Id;
 
 /// Draws random bytes and makes ids. Clones draw from the same source.
 #[derive(Debug, Clone, Default)]
-pub struct Chance {
-    source: Source,
+pub struct Rng {
+    source: RngSource,
     last_id: Arc<Mutex<LastId>>,
 }
 
 #[derive(Debug, Clone, Default)]
-enum Source {
+enum RngSource {
     #[default]
     System,
     Seeded(Arc<Mutex<Seeded>>),
@@ -45,7 +45,7 @@ const DRAWN_AHEAD: usize = 64;
 const TAIL_BITS: u32 = 74;
 const LOW_BITS: u32 = 62;
 
-impl Chance {
+impl Rng {
     /// The operating system's source: the only one that secrets may come from.
     pub fn system() -> Self {
         Self::default()
@@ -56,7 +56,7 @@ impl Chance {
     pub fn seeded(seed: u64) -> Self {
         let seeded = Seeded { seed, drawn: 0 };
         Self {
-            source: Source::Seeded(Arc::new(Mutex::new(seeded))),
+            source: RngSource::Seeded(Arc::new(Mutex::new(seeded))),
             last_id: Arc::default(),
         }
     }
@@ -70,8 +70,8 @@ impl Chance {
         match &self.source {
             // Without random bytes nothing can be sealed, and a weaker source must never
             // stand in; the kernel's does not fail once the machine has started.
-            Source::System => getrandom::fill(bytes).expect("the system has random bytes"),
-            Source::Seeded(seeded) => {
+            RngSource::System => getrandom::fill(bytes).expect("the system has random bytes"),
+            RngSource::Seeded(seeded) => {
                 let mut seeded = seeded.lock().unwrap_or_else(PoisonError::into_inner);
                 for chunk in bytes.chunks_mut(32) {
                     let block = Sha256::new()
@@ -132,18 +132,15 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_draws_and_another_seed_gives_others() {
-        let draw = |seed| Chance::seeded(seed).bytes::<40>();
+        let draw = |seed| Rng::seeded(seed).bytes::<40>();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
-        assert_ne!(
-            Chance::system().bytes::<32>(),
-            Chance::system().bytes::<32>()
-        );
+        assert_ne!(Rng::system().bytes::<32>(), Rng::system().bytes::<32>());
     }
 
     #[test]
     fn ids_are_version_7_carry_their_time_and_ascend_within_a_millisecond() {
-        let chance = Chance::system();
+        let chance = Rng::system();
         let now = Timestamp::from_millisecond(1_763_800_000_123).unwrap();
         let ids: Vec<Uuid> = (0..10_000).map(|_| chance.uuid(now)).collect();
         assert!(ids.is_sorted_by(|a, b| a < b));

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! The cipher is XChaCha20-Poly1305: its nonce is long enough to be drawn at random for ever.
-//! What is authenticated beside the text is the form's name, the key id and the [`Place`], each
+//! What is authenticated beside the text is the form's name, the key id and the [`SealContext`], each
 //! with its length before it, so that no two places ever encode alike.
 //!
-//! The version is 2 for a secret that is bound to a destination ([`Place::destination`]) and 1 for
+//! The version is 2 for a secret that is bound to a destination ([`SealContext::destination`]) and 1 for
 //! anything else. Neither opens as the other: a place says which of the two it expects.
 
 use std::fmt;
@@ -19,7 +19,7 @@ use chacha20poly1305::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Chance, KeyRing};
+use super::{KeyRing, Rng};
 
 const VERSION: u8 = 1;
 const FORM: &str = "rolecall sealed 1";
@@ -31,7 +31,7 @@ const TAG_LEN: usize = 16;
 
 /// Where a sealed field lives. It opens nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     pub project: &'a str,
     /// Empty for what belongs to a project as a whole.
     pub account: &'a str,
@@ -43,7 +43,7 @@ pub struct Place<'a> {
     pub destination: Option<[u8; 32]>,
 }
 
-impl Place<'_> {
+impl SealContext<'_> {
     const fn version(&self) -> u8 {
         match self.destination {
             None => VERSION,
@@ -116,7 +116,7 @@ impl<'a> Sealed<'a> {
     pub(super) fn open(
         &self,
         key: &[u8; 32],
-        place: Place<'_>,
+        place: SealContext<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
         if self.version != place.version() {
             return Err(OpenFault::Refused(self.key_id.to_owned()));
@@ -135,9 +135,9 @@ impl<'a> Sealed<'a> {
 /// Seals `text` under `key`. The key id is at most 255 bytes long; ours are far shorter.
 pub(super) fn seal(
     (key_id, key): (&str, &[u8; 32]),
-    place: Place<'_>,
+    place: SealContext<'_>,
     text: &[u8],
-    chance: &Chance,
+    chance: &Rng,
 ) -> Vec<u8> {
     let nonce: [u8; NONCE_LEN] = chance.bytes();
     let id_length = u8::try_from(key_id.len()).expect("a key id is a short word");
@@ -168,13 +168,13 @@ pub struct DataKey {
 impl DataKey {
     const FIELD: &'static str = "data_key";
 
-    pub fn generate(chance: &Chance) -> Self {
+    pub fn generate(chance: &Rng) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         chance.fill(&mut *key);
         Self::of_bytes(key, chance)
     }
 
-    pub(super) fn of_bytes(key: Zeroizing<[u8; 32]>, chance: &Chance) -> Self {
+    pub(super) fn of_bytes(key: Zeroizing<[u8; 32]>, chance: &Rng) -> Self {
         Self {
             id: format!("{:016x}", u64::from_be_bytes(chance.bytes())),
             key,
@@ -193,7 +193,7 @@ impl DataKey {
         ring: &KeyRing,
         key_id: &str,
         project: &str,
-        chance: &Chance,
+        chance: &Rng,
     ) -> Option<Vec<u8>> {
         ring.seal(key_id, Self::place(project, &self.id), &*self.key, chance)
     }
@@ -219,11 +219,15 @@ impl DataKey {
         })
     }
 
-    pub fn seal(&self, place: Place<'_>, text: &[u8], chance: &Chance) -> Vec<u8> {
+    pub fn seal(&self, place: SealContext<'_>, text: &[u8], chance: &Rng) -> Vec<u8> {
         seal((&self.id, &self.key), place, text, chance)
     }
 
-    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+    pub fn open(
+        &self,
+        place: SealContext<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
         let sealed = Sealed::parse(sealed)?;
         if sealed.key_id != self.id {
             return Err(OpenFault::UnknownKey(sealed.key_id.to_owned()));
@@ -236,8 +240,8 @@ impl DataKey {
         &self.key
     }
 
-    fn place<'a>(project: &'a str, id: &'a str) -> Place<'a> {
-        Place {
+    fn place<'a>(project: &'a str, id: &'a str) -> SealContext<'a> {
+        SealContext {
             project,
             account: "",
             field: Self::FIELD,
@@ -257,16 +261,18 @@ impl fmt::Debug for DataKey {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::crypto::Rng;
+
     use super::*;
 
     fn key() -> DataKey {
-        DataKey::generate(&Chance::seeded(7))
+        DataKey::generate(&Rng::seeded(7))
     }
 
     type Parts = (String, String, String, String, Option<u8>);
 
-    fn place((project, account, field, generation, destination): &Parts) -> Place<'_> {
-        Place {
+    fn place((project, account, field, generation, destination): &Parts) -> SealContext<'_> {
+        SealContext {
             project,
             account,
             field,
@@ -305,13 +311,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_sealed_opens_in_its_place(text: Vec<u8>, at in parts()) {
-            let sealed = key().seal(place(&at), &text, &Chance::system());
+            let sealed = key().seal(place(&at), &text, &Rng::system());
             prop_assert_eq!(&**key().open(place(&at), &sealed).unwrap(), &text[..]);
         }
 
         #[test]
         fn with_any_bit_flipped_it_does_not_open(text: Vec<u8>, at in parts(), bit: prop::sample::Index) {
-            let mut sealed = key().seal(place(&at), &text, &Chance::system());
+            let mut sealed = key().seal(place(&at), &text, &Rng::system());
             let bit = bit.index(sealed.len() * 8);
             sealed[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(key().open(place(&at), &sealed).is_err());
@@ -319,14 +325,14 @@ mod tests {
 
         #[test]
         fn cut_short_at_any_length_it_does_not_open(text: Vec<u8>, at in parts(), end: prop::sample::Index) {
-            let sealed = key().seal(place(&at), &text, &Chance::system());
+            let sealed = key().seal(place(&at), &text, &Rng::system());
             prop_assert!(key().open(place(&at), &sealed[..end.index(sealed.len())]).is_err());
         }
 
         #[test]
         fn in_any_other_place_it_does_not_open(text: Vec<u8>, here in parts(), there in parts()) {
             prop_assume!(here != there);
-            let sealed = key().seal(place(&here), &text, &Chance::system());
+            let sealed = key().seal(place(&here), &text, &Rng::system());
             prop_assert!(key().open(place(&there), &sealed).is_err());
         }
 
@@ -334,7 +340,7 @@ mod tests {
         fn with_one_part_of_its_place_changed_it_does_not_open(
             text: Vec<u8>, at in parts(), part in 0..5_usize, other in "[ab]{1,2}",
         ) {
-            let sealed = key().seal(place(&at), &text, &Chance::system());
+            let sealed = key().seal(place(&at), &text, &Rng::system());
             let elsewhere = but_for_one(&at, part, &other);
             prop_assert!(key().open(place(&elsewhere), &sealed).is_err());
         }
@@ -347,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_data_key_is_bound_to_its_project_and_its_id() {
-        let chance = Chance::system();
+        let chance = Rng::system();
         let ring = KeyRing::generate("a", &chance).unwrap();
         let key = DataKey::generate(&chance);
         let wrapped = key.wrap(&ring, "a", "one", &chance).unwrap();
@@ -362,7 +368,7 @@ mod tests {
     #[test]
     fn two_seals_of_one_text_differ() {
         let at = Parts::default();
-        let chance = Chance::system();
+        let chance = Rng::system();
         assert_ne!(
             key().seal(place(&at), b"text", &chance),
             key().seal(place(&at), b"text", &chance)

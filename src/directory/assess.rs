@@ -20,14 +20,14 @@ use crate::model::{
 };
 
 use super::{
-    Directory, Evidence, GroupRead, Listing, Lookups, Reading, Resource,
-    evidence::{Loss, Missed},
+    Directory, Evidence, FetchedDirectory, GroupRead, Lookups, MergedList, Resource,
+    evidence::{LostField, Missed},
     field_loss::field_losses,
-    list_scan::Listed,
-    record::{Millis, Standing, UserView, Visibility},
-    seal::Candidate,
+    list_scan::ListItem,
+    record::{Certainty, Millis, UserView, Visibility},
+    seal::ReleaseCandidate,
     serve::unified,
-    snapshot_builder::{Decisions, Sources, World},
+    snapshot_builder::{Decisions, SnapshotBuilder, Sources},
 };
 
 /// In how many walks in a row the same people must be missed before a held walk may go on. They
@@ -49,20 +49,20 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Assessment<'a> {
     pub(super) prev: Option<&'a Directory>,
-    pub(super) reading: Reading,
+    pub(super) reading: FetchedDirectory,
     pub(super) evidence: Evidence,
     pub(super) policy: Policy,
     now: Millis,
-    pub(super) finding: Finding,
+    pub(super) finding: ChangeKind,
 }
 
 #[derive(Debug)]
-pub(super) enum Finding {
+pub(super) enum ChangeKind {
     Failed(WalkReason),
     Held {
         reason: WalkReason,
         suspects: Vec<Suspect>,
-        candidate: Box<Candidate>,
+        candidate: Box<ReleaseCandidate>,
         /// Whether an earlier held walk would have taken some of the same.
         is_repeated: bool,
     },
@@ -76,9 +76,9 @@ pub(super) struct Open {
     pub(super) users: Vec<RemoteId>,
     pub(super) groups: Vec<RemoteId>,
     /// What the reading would take, and in how many walks in a row it would have.
-    pub(super) losses: BTreeMap<Loss, Missed>,
+    pub(super) losses: BTreeMap<LostField, Missed>,
     /// Of `losses`, those that enough walks in a row would have taken, over a long enough time.
-    ripe: BTreeSet<Loss>,
+    ripe: BTreeSet<LostField>,
     /// Whether that is so much that the walk would be held but for its being the third. Each
     /// loss then needs a proof of its own.
     pub(super) is_disputed: bool,
@@ -87,12 +87,12 @@ pub(super) struct Open {
 impl Open {
     /// Whether nothing is to be concluded about this one in this walk: it is among too many,
     /// and has not been missed for long enough.
-    pub(super) fn is_unripe(&self, loss: &Loss) -> bool {
+    pub(super) fn is_unripe(&self, loss: &LostField) -> bool {
         self.is_disputed && self.losses.contains_key(loss) && !self.ripe.contains(loss)
     }
 
     /// The losses that need a proof of their own.
-    pub(super) fn disputes(&self) -> impl Iterator<Item = (&Loss, Missed)> {
+    pub(super) fn disputes(&self) -> impl Iterator<Item = (&LostField, Missed)> {
         self.losses
             .iter()
             .filter(|_| self.is_disputed)
@@ -103,7 +103,7 @@ impl Open {
 /// Judges what a walk read against the directory in force and what earlier walks remember.
 pub fn assess(
     prev: Option<&Directory>,
-    reading: Reading,
+    reading: FetchedDirectory,
     evidence: Evidence,
     policy: Policy,
     now: Timestamp,
@@ -114,14 +114,14 @@ pub fn assess(
         evidence,
         policy,
         now: Millis::at(now),
-        finding: Finding::Open(Open::default()),
+        finding: ChangeKind::Open(Open::default()),
     };
-    assessment.finding = assessment.judge().unwrap_or_else(Finding::Failed);
+    assessment.finding = assessment.judge().unwrap_or_else(ChangeKind::Failed);
     assessment
 }
 
 impl Assessment<'_> {
-    fn judge(&mut self) -> Result<Finding, WalkReason> {
+    fn judge(&mut self) -> Result<ChangeKind, WalkReason> {
         let Self {
             prev, reading, now, ..
         } = &*self;
@@ -146,19 +146,20 @@ impl Assessment<'_> {
             ..Open::default()
         };
         let Some(prev) = *prev else {
-            return Ok(Finding::Open(open));
+            return Ok(ChangeKind::Open(open));
         };
         let as_seen = self.as_seen(prev, &open);
-        let world = World::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
+        let world =
+            SnapshotBuilder::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
         let losses = losses(prev, &world);
         let hold = |reason, suspects, is_repeated| {
             if self.falls_short() {
                 return Err(WalkReason::Incomplete);
             }
-            Ok(Finding::Held {
+            Ok(ChangeKind::Held {
                 reason,
                 suspects,
-                candidate: Box::new(Candidate::of(&world, &as_seen, &self.evidence, now)),
+                candidate: Box::new(ReleaseCandidate::of(&world, &as_seen, &self.evidence, now)),
                 is_repeated,
             })
         };
@@ -187,7 +188,7 @@ impl Assessment<'_> {
             .filter(|(_, missed)| self.is_ripe(missed))
             .map(|(loss, _)| loss.clone())
             .collect();
-        let is_too_much = |is_counted: &dyn Fn(&Loss) -> bool| {
+        let is_too_much = |is_counted: &dyn Fn(&LostField) -> bool| {
             [Resource::Users, Resource::Groups].into_iter().any(|of| {
                 let lost = open
                     .losses
@@ -210,7 +211,7 @@ impl Assessment<'_> {
             return Ok(finding);
         }
         open.is_disputed = is_disputed;
-        Ok(Finding::Open(open))
+        Ok(ChangeKind::Open(open))
     }
 
     /// Whether enough walks in a row say so, over a long enough time. This one's word is as old as
@@ -232,11 +233,11 @@ impl Assessment<'_> {
                 continue;
             };
             if is_unlistable(prev, place, self.reading.visibility()) {
-                decisions.users.insert(id.clone(), Standing::UNLISTABLE);
+                decisions.users.insert(id.clone(), Certainty::UNLISTABLE);
                 decisions.unlistable.insert(id.clone());
             } else if self.evidence.users.is_known(id.as_str()) {
                 let profile = prev.user(place).profile;
-                let standing = Standing {
+                let standing = Certainty {
                     listed: profile.listed,
                     suspected: profile.suspected,
                 };
@@ -252,7 +253,7 @@ impl Assessment<'_> {
                 && let Some(place) = prev.find(Resource::Groups, id.as_str())
             {
                 let group = prev.group(place);
-                let standing = Standing {
+                let standing = Certainty {
                     listed: group.listed,
                     suspected: group.suspected,
                 };
@@ -275,7 +276,7 @@ impl Assessment<'_> {
     fn nameless(&self, of: Resource) -> usize {
         let rows = match of {
             Resource::Users => self.reading.users.nameless(),
-            Resource::Groups => self.reading.groups.as_ref().map_or(0, Listing::nameless),
+            Resource::Groups => self.reading.groups.as_ref().map_or(0, MergedList::nameless),
             Resource::Roles => 0,
         };
         usize::try_from(rows).unwrap_or(usize::MAX)
@@ -292,7 +293,7 @@ impl Assessment<'_> {
     /// left too, the longest unasked first. Nobody where the walk failed or is held.
     pub fn lookups(&self, cap: usize) -> Lookups {
         let now = self.now;
-        let Finding::Open(open) = &self.finding else {
+        let ChangeKind::Open(open) = &self.finding else {
             return Lookups::default();
         };
         let mut asked = BTreeSet::new();
@@ -365,8 +366,8 @@ const fn resource_of(kind: SuspectKind) -> Resource {
     }
 }
 
-pub(super) fn missing(kind: SuspectKind, id: &RemoteId) -> Loss {
-    Loss {
+pub(super) fn missing(kind: SuspectKind, id: &RemoteId) -> LostField {
+    LostField {
         kind,
         id: id.clone(),
         why: SuspectReason::Missing,
@@ -388,10 +389,10 @@ pub(super) fn is_unlistable(prev: &Directory, place: usize, sees: Visibility) ->
 }
 
 /// Who was in a list before, or in its first pass, and was not in it at the end.
-fn absent<T: Listed>(
+fn absent<T: ListItem>(
     prev: Option<&Directory>,
     resource: Resource,
-    listing: &Listing<T>,
+    listing: &MergedList<T>,
 ) -> Vec<RemoteId> {
     let mut absent: BTreeSet<RemoteId> = listing
         .records()
@@ -409,7 +410,10 @@ fn absent<T: Listed>(
 }
 
 /// Fails where the total could not be reached even if every absent one proved gone.
-fn can_be_whole<T: Listed>(listing: &Listing<T>, absent: &[RemoteId]) -> Result<(), WalkReason> {
+fn can_be_whole<T: ListItem>(
+    listing: &MergedList<T>,
+    absent: &[RemoteId],
+) -> Result<(), WalkReason> {
     let unseen = absent.iter().filter(|id| !listing.has_record(id.as_str()));
     if listing.needs_second_pass() || listing.falls_short_by(unseen.count() as u64) {
         return Err(WalkReason::Incomplete);
@@ -418,8 +422,8 @@ fn can_be_whole<T: Listed>(listing: &Listing<T>, absent: &[RemoteId]) -> Result<
 }
 
 /// What `after` takes from those who are in `prev`: one loss a person.
-fn losses(prev: &Directory, after: &World<'_>) -> BTreeSet<Loss> {
-    let loss = |kind, id: &str, why| Loss {
+fn losses(prev: &Directory, after: &SnapshotBuilder<'_>) -> BTreeSet<LostField> {
+    let loss = |kind, id: &str, why| LostField {
         kind,
         id: RemoteId::from(id),
         why,
@@ -454,7 +458,7 @@ fn losses(prev: &Directory, after: &World<'_>) -> BTreeSet<Loss> {
     losses
 }
 
-fn suspect(prev: &Directory, loss: &Loss) -> Suspect {
+fn suspect(prev: &Directory, loss: &LostField) -> Suspect {
     let of = resource_of(loss.kind);
     let id = loss.id.as_str();
     let name = prev.find(of, id).and_then(|place| match of {
@@ -471,14 +475,14 @@ fn suspect(prev: &Directory, loss: &Loss) -> Suspect {
 }
 
 /// Everybody who would go, and everybody else of whom something would no longer be said.
-fn degraded_suspects(prev: &Directory, losses: &BTreeSet<Loss>) -> Vec<Suspect> {
-    let gone: BTreeSet<Loss> = losses
+fn degraded_suspects(prev: &Directory, losses: &BTreeSet<LostField>) -> Vec<Suspect> {
+    let gone: BTreeSet<LostField> = losses
         .iter()
         .filter(|loss| loss.why == SuspectReason::Missing)
         .cloned()
         .collect();
     let degraded = (0..prev.len(Resource::Users))
-        .map(|place| Loss {
+        .map(|place| LostField {
             kind: SuspectKind::User,
             id: RemoteId::from(prev.user(place).id),
             why: SuspectReason::Degraded,
@@ -495,8 +499,8 @@ fn degraded_suspects(prev: &Directory, losses: &BTreeSet<Loss>) -> Vec<Suspect> 
 /// anything else, since a release accepts all of it. Empty if no field is lost by too many.
 fn field_loss_suspects(
     prev: &Directory,
-    after: &World<'_>,
-    losses: &BTreeSet<Loss>,
+    after: &SnapshotBuilder<'_>,
+    losses: &BTreeSet<LostField>,
 ) -> Vec<Suspect> {
     let fields = field_losses(prev, after);
     if fields.is_empty() {
@@ -505,12 +509,12 @@ fn field_loss_suspects(
     let others = losses
         .iter()
         .filter(|loss| !fields.contains(&(loss.kind, loss.id.clone())));
-    let fields = fields.iter().map(|(kind, id)| Loss {
+    let fields = fields.iter().map(|(kind, id)| LostField {
         kind: *kind,
         id: id.clone(),
         why: SuspectReason::Degraded,
     });
-    let all: BTreeSet<Loss> = others.cloned().chain(fields).collect();
+    let all: BTreeSet<LostField> = others.cloned().chain(fields).collect();
     all.iter().map(|loss| suspect(prev, loss)).collect()
 }
 
@@ -519,7 +523,7 @@ mod tests {
     use super::*;
     use crate::{
         directory::{
-            Answers, Verdict,
+            Answers, SealResult,
             testing::{at, disabled, first, reading_of, user},
         },
         model::observed::ObservedUser,
@@ -547,7 +551,7 @@ mod tests {
         (0..n).map(|i| user(&format!("u{i}"))).collect()
     }
 
-    fn judge(prev: &Directory, evidence: Evidence, users: &[ObservedUser]) -> Verdict {
+    fn judge(prev: &Directory, evidence: Evidence, users: &[ObservedUser]) -> SealResult {
         assess(
             Some(prev),
             reading_of(users, &[], 60),
@@ -566,10 +570,10 @@ mod tests {
             *user = disabled(user.clone());
         }
         let verdict = judge(&prev, evidence.clone(), &people);
-        assert!(matches!(verdict, Verdict::Sealed { .. }), "{verdict:?}");
+        assert!(matches!(verdict, SealResult::Sealed { .. }), "{verdict:?}");
         people[5] = disabled(people[5].clone());
         match judge(&prev, evidence, &people) {
-            Verdict::Held {
+            SealResult::Held {
                 reason, suspects, ..
             } => {
                 assert_eq!(reason, WalkReason::MassDisappearance);

@@ -7,14 +7,14 @@ use std::{borrow::Cow, collections::HashMap, mem::size_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{id::RemoteId, observed::ObservedRole, schema::GroupWarning, walks::Counts};
+use crate::model::{id::RemoteId, observed::ObservedRole, schema::GroupWarning, walks::WalkCounts};
 
 use super::{
     origin::Pages,
     page::Resource,
-    record::{Email, GroupView, Millis, OwnerView, Profile, UserView, Visibility},
-    snapshot_builder::World,
-    text::{Arena, Span, size},
+    record::{Email, GroupView, Millis, OwnerView, SharedFields, UserView, Visibility},
+    snapshot_builder::SnapshotBuilder,
+    text::{Arena, TextSpan, size},
 };
 
 /// The sealed result of a walk: who is in an organisation, at one version. Immutable.
@@ -37,7 +37,7 @@ pub(super) struct Columns {
     pub(super) organisation: RemoteId,
     pub(super) visibility: Visibility,
     text: String,
-    pub(super) profiles: Vec<Profile>,
+    pub(super) profiles: Vec<SharedFields>,
     pub(super) users: Vec<UserRow>,
     pub(super) groups: Vec<GroupRow>,
     pub(super) roles: Vec<ObservedRole>,
@@ -47,13 +47,13 @@ pub(super) struct Columns {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct UserRow {
-    id: Span,
-    email_local: Span,
-    email_domain: Span,
-    name: Span,
-    first_name: Span,
-    last_name: Span,
-    avatar: Span,
+    id: TextSpan,
+    email_local: TextSpan,
+    email_domain: TextSpan,
+    name: TextSpan,
+    first_name: TextSpan,
+    last_name: TextSpan,
+    avatar: TextSpan,
     pub(super) profile: u32,
     seat_since: Millis,
     seat_until: Millis,
@@ -64,12 +64,12 @@ pub(super) struct UserRow {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GroupRow {
-    id: Span,
-    name: Span,
-    description: Span,
-    owner: Span,
-    owner_email_local: Span,
-    owner_email_domain: Span,
+    id: TextSpan,
+    name: TextSpan,
+    description: TextSpan,
+    owner: TextSpan,
+    owner_email_local: TextSpan,
+    owner_email_domain: TextSpan,
     created_at: Millis,
     modified_at: Millis,
     listed: bool,
@@ -172,10 +172,10 @@ impl Adjacency {
 
 impl Directory {
     /// Lays a judged world down. Its users, groups and roles are in order already.
-    pub(super) fn lay_down(world: &World<'_>, version: u64, sealed_at: Millis) -> Self {
+    pub(super) fn lay_down(world: &SnapshotBuilder<'_>, version: u64, sealed_at: Millis) -> Self {
         let mut arena = Arena::default();
         let mut profiles = Vec::new();
-        let mut known: HashMap<&Profile, u32> = HashMap::new();
+        let mut known: HashMap<&SharedFields, u32> = HashMap::new();
         let users = world
             .users
             .iter()
@@ -328,8 +328,8 @@ impl Directory {
         self.len(resource) as u64
     }
 
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> WalkCounts {
+        WalkCounts {
             users: self.total(Resource::Users),
             groups: self.total(Resource::Groups),
             roles: self.total(Resource::Roles),
@@ -344,7 +344,7 @@ impl Directory {
             .iter()
             .map(|profile| {
                 let words = profile.roles.iter().flatten();
-                size_of::<Profile>()
+                size_of::<SharedFields>()
                     + profile.warnings.len() * 2
                     + words
                         .map(|word| word.len() + size_of::<Box<str>>())
@@ -475,7 +475,7 @@ impl Directory {
     }
 }
 
-fn keep_email<'a>(arena: &mut Arena<'a>, email: Option<Email<'a>>) -> (Span, Span) {
+fn keep_email<'a>(arena: &mut Arena<'a>, email: Option<Email<'a>>) -> (TextSpan, TextSpan) {
     (
         arena.keep_some(email.map(|email| email.local)),
         arena.keep_some(email.and_then(|email| email.domain)),
@@ -483,11 +483,11 @@ fn keep_email<'a>(arena: &mut Arena<'a>, email: Option<Email<'a>>) -> (Span, Spa
 }
 
 impl Columns {
-    fn text_of(&self, span: Span) -> Option<&str> {
+    fn text_of(&self, span: TextSpan) -> Option<&str> {
         span.text(&self.text)
     }
 
-    fn id_text(&self, id: Span) -> &str {
+    fn id_text(&self, id: TextSpan) -> &str {
         self.text_of(id).expect("every row has an id")
     }
 
@@ -495,7 +495,7 @@ impl Columns {
         self.email(user.email_local, user.email_domain)
     }
 
-    fn email(&self, local: Span, domain: Span) -> Option<Email<'_>> {
+    fn email(&self, local: TextSpan, domain: TextSpan) -> Option<Email<'_>> {
         Some(Email {
             local: self.text_of(local)?,
             domain: self.text_of(domain),
@@ -505,7 +505,7 @@ impl Columns {
     /// Whether every place, span and moment lies where it should, and rows are in strict order.
     fn is_sound(&self) -> bool {
         let text = &self.text;
-        let spans = |spans: &[Span]| spans.iter().all(|span| span.is_sound(text));
+        let spans = |spans: &[TextSpan]| spans.iter().all(|span| span.is_sound(text));
         let moments = |moments: &[Millis]| moments.iter().all(|moment| moment.is_sound());
         let users_lie_well = self.users.iter().all(|row| {
             row.id.text(text).is_some()

@@ -30,7 +30,7 @@ pub struct Evidence {
     /// What the walks in a row that were held would have taken. In the stored form this place has
     /// only counts, without their time; they are written behind it, and what has no time is dropped.
     #[serde(serialize_with = "nothing", deserialize_with = "dropped")]
-    pub(super) held: BTreeMap<Loss, Missed>,
+    pub(super) held: BTreeMap<LostField, Missed>,
 }
 
 /// In how many walks in a row something would have been taken, and since when.
@@ -52,17 +52,22 @@ impl Missed {
     }
 }
 
-fn nothing<S: Serializer>(_: &BTreeMap<Loss, Missed>, serializer: S) -> Result<S::Ok, S::Error> {
-    BTreeMap::<Loss, u32>::new().serialize(serializer)
+fn nothing<S: Serializer>(
+    _: &BTreeMap<LostField, Missed>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    BTreeMap::<LostField, u32>::new().serialize(serializer)
 }
 
-fn dropped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Loss, Missed>, D::Error> {
-    BTreeMap::<Loss, u32>::deserialize(deserializer).map(|_| BTreeMap::new())
+fn dropped<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<LostField, Missed>, D::Error> {
+    BTreeMap::<LostField, u32>::deserialize(deserializer).map(|_| BTreeMap::new())
 }
 
 /// Something that a walk would take from somebody, or from everybody in a group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Loss {
+pub(super) struct LostField {
     pub(super) kind: SuspectKind,
     pub(super) id: RemoteId,
     pub(super) why: SuspectReason,
@@ -71,13 +76,13 @@ pub(super) struct Loss {
 /// Who is missing from a list, and who is proven gone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Absences {
-    missing: BTreeMap<RemoteId, Missing>,
+    missing: BTreeMap<RemoteId, AbsentRecord>,
     departed: BTreeMap<RemoteId, Millis>,
 }
 
 /// Somebody who is kept although the list does not show them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Missing {
+struct AbsentRecord {
     since: Millis,
     /// In how many complete walks they were found by id all the same.
     found_in_walks: u32,
@@ -120,11 +125,14 @@ impl Absences {
 
     /// They are missing, and the provider did (or did not) show them by id at `found_at`.
     pub(super) fn note_missing(&mut self, id: &str, now: Millis, is_found: bool) {
-        let missing = self.missing.entry(RemoteId::from(id)).or_insert(Missing {
-            since: now,
-            found_in_walks: 0,
-            last_found_at: Millis::NONE,
-        });
+        let missing = self
+            .missing
+            .entry(RemoteId::from(id))
+            .or_insert(AbsentRecord {
+                since: now,
+                found_in_walks: 0,
+                last_found_at: Millis::NONE,
+            });
         if is_found {
             missing.found_in_walks = missing.found_in_walks.saturating_add(1);
             missing.last_found_at = now;
@@ -193,8 +201,8 @@ impl Evidence {
 mod tests {
     use super::*;
 
-    fn loss() -> Loss {
-        Loss {
+    fn loss() -> LostField {
+        LostField {
             kind: SuspectKind::User,
             id: RemoteId::from("u1"),
             why: SuspectReason::Missing,
@@ -207,7 +215,7 @@ mod tests {
         groups_read: BTreeMap<RemoteId, Millis>,
         users: Absences,
         groups: Absences,
-        held: BTreeMap<Loss, u32>,
+        held: BTreeMap<LostField, u32>,
     }
 
     #[test]

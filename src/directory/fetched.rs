@@ -10,23 +10,23 @@ use crate::model::{
     schema::Reason,
 };
 
-use super::{Directory, Evidence, Listing, Resource, Visibility, assess::limit, record::Millis};
+use super::{Directory, Evidence, MergedList, Resource, Visibility, assess::limit, record::Millis};
 
 /// Everything that one walk read, not yet judged.
 #[derive(Debug)]
-pub struct Reading {
+pub struct FetchedDirectory {
     pub identity: Identity,
     /// Every role that the connector may give a user.
     pub roles: Vec<ObservedRole>,
-    pub users: Listing<ObservedUser>,
+    pub users: MergedList<ObservedUser>,
     /// None where the credential may not read groups.
-    pub groups: Option<Listing<ObservedGroup>>,
+    pub groups: Option<MergedList<ObservedGroup>>,
     /// The groups of [`plan_group_reads`], by id.
     pub group_reads: BTreeMap<RemoteId, GroupRead>,
     pub started_at: Timestamp,
 }
 
-impl Reading {
+impl FetchedDirectory {
     /// What the credential of this walk may see.
     pub(super) fn visibility(&self) -> Visibility {
         Visibility::of(
@@ -92,7 +92,7 @@ pub enum UserAnswer {
 /// where so many are missing that the walk will be held.
 pub fn plan_group_reads(
     prev: Option<&Directory>,
-    listed: &Listing<ObservedGroup>,
+    listed: &MergedList<ObservedGroup>,
     evidence: &Evidence,
     cap: Option<usize>,
     full: bool,

@@ -12,7 +12,7 @@ use crate::model::{id::RemoteId, walks::SuspectKind};
 use super::{
     Directory, Resource,
     record::{GroupView, Millis, UserView},
-    snapshot_builder::World,
+    snapshot_builder::SnapshotBuilder,
 };
 
 /// As many may lose a field at once, however few had it.
@@ -58,9 +58,9 @@ pub const fn too_many(some: usize, all: usize) -> bool {
 /// Those in `prev` for whom `after` lacks a field that too many have lost at once.
 pub(super) fn field_losses(
     prev: &Directory,
-    after: &World<'_>,
+    after: &SnapshotBuilder<'_>,
 ) -> BTreeSet<(SuspectKind, RemoteId)> {
-    let mut users = [const { Tally::new() }; USER_FIELDS.len()];
+    let mut users = [const { LossTally::new() }; USER_FIELDS.len()];
     for place in 0..prev.len(Resource::Users) {
         let Some(now) = after.place_now(place) else {
             continue;
@@ -74,7 +74,7 @@ pub(super) fn field_losses(
             tally.compare(place, has(&before), has(now));
         }
     }
-    let mut groups = [const { Tally::new() }; GROUP_FIELDS.len()];
+    let mut groups = [const { LossTally::new() }; GROUP_FIELDS.len()];
     for place in 0..prev.len(Resource::Groups) {
         let before = prev.group(place);
         let Some(now) = after.group(before.id) else {
@@ -84,7 +84,7 @@ pub(super) fn field_losses(
             tally.compare(place, has(&before), has(now));
         }
     }
-    let suspects = |kind, resource, tallies: &[Tally]| {
+    let suspects = |kind, resource, tallies: &[LossTally]| {
         let too_many = tallies.iter().filter(|tally| tally.is_too_much());
         let lost: BTreeSet<usize> = too_many.flat_map(|tally| &tally.lost).copied().collect();
         lost.into_iter()
@@ -97,12 +97,12 @@ pub(super) fn field_losses(
 }
 
 /// How many had one field, and the places of those who lost it.
-struct Tally {
+struct LossTally {
     had: usize,
     lost: Vec<usize>,
 }
 
-impl Tally {
+impl LossTally {
     const fn new() -> Self {
         Self {
             had: 0,

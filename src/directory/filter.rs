@@ -12,7 +12,7 @@ use crate::model::schema::{SeatType, UserField, UserStatus, Warning};
 
 use super::{
     Directory, Resource,
-    record::{Email, Millis, Profile, Visibility},
+    record::{Email, Millis, SharedFields, Visibility},
     text::size,
 };
 
@@ -95,7 +95,7 @@ impl Filter {
     }
 
     /// `role` is the word of the role that is asked for.
-    fn takes_profile(&self, profile: &Profile, role: Option<&str>) -> bool {
+    fn takes_profile(&self, profile: &SharedFields, role: Option<&str>) -> bool {
         let status = profile.status.as_ref().map(|status| status.value);
         let seat = profile.seat.as_ref().map(|seat| seat.value);
         let roles = profile.roles.as_deref().unwrap_or_default();
@@ -108,10 +108,10 @@ impl Filter {
 
 /// The records of one list in one directory that a filter leaves, as places in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matches(Kept);
+pub struct Matches(MatchedRows);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kept {
+enum MatchedRows {
     /// All of so many.
     All(usize),
     Some(Box<[u32]>),
@@ -121,8 +121,8 @@ impl Matches {
     /// How many there are.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Kept::All(len) => *len,
-            Kept::Some(places) => places.len(),
+            MatchedRows::All(len) => *len,
+            MatchedRows::Some(places) => places.len(),
         }
     }
 
@@ -133,24 +133,24 @@ impl Matches {
     /// The place in the directory of the match number `at`.
     pub(super) fn place(&self, at: usize) -> usize {
         match &self.0 {
-            Kept::All(_) => at,
-            Kept::Some(places) => places[at] as usize,
+            MatchedRows::All(_) => at,
+            MatchedRows::Some(places) => places[at] as usize,
         }
     }
 
     /// The number of the first match at `place` or behind it.
     pub(super) fn first_from(&self, place: usize) -> usize {
         match &self.0 {
-            Kept::All(_) => place,
-            Kept::Some(places) => places.partition_point(|kept| (*kept as usize) < place),
+            MatchedRows::All(_) => place,
+            MatchedRows::Some(places) => places.partition_point(|kept| (*kept as usize) < place),
         }
     }
 
     /// The bytes that this occupies, for a cache that holds by weight.
     pub fn approximate_size(&self) -> usize {
         match &self.0 {
-            Kept::All(_) => 0,
-            Kept::Some(places) => size_of_val(&**places),
+            MatchedRows::All(_) => 0,
+            MatchedRows::Some(places) => size_of_val(&**places),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Directory {
     /// nobody.
     pub fn matches(&self, resource: Resource, filter: &Filter) -> Matches {
         if filter.is_all() {
-            return Matches(Kept::All(self.len(resource)));
+            return Matches(MatchedRows::All(self.len(resource)));
         }
         let places = 0..size(self.len(resource));
         let kept = match resource {
@@ -171,7 +171,7 @@ impl Directory {
             // Roles carry no times.
             Resource::Roles => places.filter(|_| filter.takes_time(Millis::NONE)).collect(),
         };
-        Matches(Kept::Some(kept.into_boxed_slice()))
+        Matches(MatchedRows::Some(kept.into_boxed_slice()))
     }
 
     /// None if the filter names a role or a group that is not there.

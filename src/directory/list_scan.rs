@@ -1,9 +1,9 @@
 //! Reading a list page by page, and judging what was read (a walk's rules 1 to 3).
 //!
-//! Pages by offset are no snapshot. Somebody removed from the front while a [`Pass`] is under
+//! Pages by offset are no snapshot. Somebody removed from the front while a [`ListScan`] is under
 //! way pulls everybody behind by one, and one who was there throughout falls between two pages.
 //! So a pass that shows signs of that (totals that moved, somebody met twice, fewer people than
-//! the provider's own total) is followed by a second one, and a [`Listing`] is the union of the
+//! the provider's own total) is followed by a second one, and a [`MergedList`] is the union of the
 //! two. Whether the union is whole can only be said once the missing were looked up, so that
 //! verdict is not here but in [`super::assess`].
 
@@ -26,7 +26,7 @@ const PAGES_WITHOUT_TOTAL: u64 = 10_000;
 const MOST_PAGES: u64 = 100_000;
 
 /// What lists are made of.
-pub trait Listed {
+pub trait ListItem {
     /// Whether a list without a single record can be believed, if a second pass confirms it.
     const MAY_BE_EMPTY: bool;
 
@@ -35,7 +35,7 @@ pub trait Listed {
     fn remote_id(&self) -> &RemoteId;
 }
 
-impl Listed for ObservedUser {
+impl ListItem for ObservedUser {
     /// The credential itself belongs to a user.
     const MAY_BE_EMPTY: bool = false;
     const LIST: ListName = ListName::Users;
@@ -45,7 +45,7 @@ impl Listed for ObservedUser {
     }
 }
 
-impl Listed for ObservedGroup {
+impl ListItem for ObservedGroup {
     const MAY_BE_EMPTY: bool = true;
     const LIST: ListName = ListName::Groups;
 
@@ -81,7 +81,7 @@ impl<T> ListedPage<T> {
 
 /// One reading of a list from its first page to its last.
 #[derive(Debug)]
-pub struct Pass<T> {
+pub struct ListScan<T> {
     /// How many rows a page was asked to have.
     asked_size: u64,
     /// How many rows a page has by the replies: the fewest, where they differ.
@@ -121,7 +121,7 @@ impl TakenPage {
     }
 }
 
-impl<T: Listed> Pass<T> {
+impl<T: ListItem> ListScan<T> {
     /// A pass over pages of `page_size`, which is above zero.
     pub fn new(page_size: u64) -> Self {
         Self {
@@ -355,7 +355,7 @@ impl<T: Listed> Pass<T> {
     }
 }
 
-fn ids<T: Listed>(records: &[T]) -> Vec<RemoteId> {
+fn ids<T: ListItem>(records: &[T]) -> Vec<RemoteId> {
     records
         .iter()
         .map(|record| record.remote_id().clone())
@@ -364,8 +364,8 @@ fn ids<T: Listed>(records: &[T]) -> Vec<RemoteId> {
 
 /// What one or two passes over a list saw.
 #[derive(Debug)]
-pub struct Listing<T> {
-    seen: BTreeMap<RemoteId, Sighting<T>>,
+pub struct MergedList<T> {
+    seen: BTreeMap<RemoteId, Observation<T>>,
     /// Who is in the list with a row that could not be read, and was never read otherwise.
     unreadable: BTreeSet<RemoteId>,
     /// Unreadable rows that did not even tell whose they are.
@@ -376,15 +376,15 @@ pub struct Listing<T> {
 }
 
 #[derive(Debug)]
-struct Sighting<T> {
+struct Observation<T> {
     record: T,
     page: u32,
     in_last_pass: bool,
 }
 
-impl<T: Listed> Listing<T> {
+impl<T: ListItem> MergedList<T> {
     /// What a first pass saw.
-    pub fn of(pass: Pass<T>) -> Result<Self, WalkReason> {
+    pub fn of(pass: ListScan<T>) -> Result<Self, WalkReason> {
         pass.judge()?;
         let largest_total = pass.largest_total();
         let rows = pass.records.len();
@@ -394,7 +394,7 @@ impl<T: Listed> Listing<T> {
             .records
             .into_iter()
             .map(|(record, page)| {
-                let sighting = Sighting {
+                let sighting = Observation {
                     in_last_pass: true,
                     page,
                     record,
@@ -419,7 +419,7 @@ impl<T: Listed> Listing<T> {
     }
 
     /// The union with what a second pass saw.
-    pub fn join(self, second: Pass<T>) -> Result<Self, WalkReason> {
+    pub fn join(self, second: ListScan<T>) -> Result<Self, WalkReason> {
         let mut union = Self::of(second)?;
         for (id, mut first) in self.seen {
             first.in_last_pass = union.unreadable.remove(&id);
@@ -502,8 +502,8 @@ mod tests {
     }
 
     /// Reads `worlds[n]` at the nth request, and the last of them from then on.
-    fn pass_over(worlds: &[&[ObservedUser]]) -> Result<Pass<ObservedUser>, WalkReason> {
-        let mut pass = Pass::new(SIZE as u64);
+    fn pass_over(worlds: &[&[ObservedUser]]) -> Result<ListScan<ObservedUser>, WalkReason> {
+        let mut pass = ListScan::new(SIZE as u64);
         let mut requests = 0;
         while let Some(asked) = pass.wanted().first().copied() {
             let world = worlds[requests.min(worlds.len() - 1)];
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn the_first_page_tells_which_others_to_ask_for_at_once() {
         let all = people(35);
-        let mut pass = Pass::new(SIZE as u64);
+        let mut pass = ListScan::new(SIZE as u64);
         assert_eq!(pass.wanted(), [1]);
         pass.take(1, page(&all, 1)).unwrap();
         assert_eq!(pass.wanted(), [2, 3, 4]);
@@ -524,7 +524,7 @@ mod tests {
             pass.take(asked, page(&all, asked)).unwrap();
         }
         assert!(pass.wanted().is_empty());
-        let listing = Listing::of(pass).unwrap();
+        let listing = MergedList::of(pass).unwrap();
         assert_eq!(listing.count(), 35);
         assert!(!listing.needs_second_pass());
     }
@@ -533,7 +533,7 @@ mod tests {
     fn somebody_who_falls_between_two_pages_is_met_by_the_second_pass() {
         let before = people(25);
         let after = before[1..].to_vec();
-        let first = Listing::of(pass_over(&[&before, &after]).unwrap()).unwrap();
+        let first = MergedList::of(pass_over(&[&before, &after]).unwrap()).unwrap();
         assert!(!first.shows("u010"), "shifted from page 2 to page 1");
         assert!(first.needs_second_pass());
         let union = first.join(pass_over(&[&after]).unwrap()).unwrap();
@@ -546,11 +546,11 @@ mod tests {
     fn a_list_that_shrinks_below_the_asked_page_has_moved_and_not_repeated() {
         let before = people(21);
         let after = people(20);
-        let mut pass = Pass::new(SIZE as u64);
+        let mut pass = ListScan::new(SIZE as u64);
         pass.take(1, page(&before, 1)).unwrap();
         pass.take(2, page(&before, 2)).unwrap();
         pass.take(3, page(&after, 2)).unwrap();
-        let listing = Listing::of(pass).unwrap();
+        let listing = MergedList::of(pass).unwrap();
         assert!(listing.needs_second_pass());
         assert_eq!(listing.count(), 20);
     }
@@ -558,7 +558,7 @@ mod tests {
     #[test]
     fn a_page_served_twice_fails_the_walk() {
         let all = people(30);
-        let mut pass = Pass::new(SIZE as u64);
+        let mut pass = ListScan::new(SIZE as u64);
         pass.take(1, page(&all, 1)).unwrap();
         let mut again = page(&all, 1);
         again.number = Some(2);
@@ -571,7 +571,7 @@ mod tests {
         let all = people(30);
         let mut endless = page(&all, 1);
         endless.total_pages = Some(14);
-        let mut pass = Pass::new(SIZE as u64);
+        let mut pass = ListScan::new(SIZE as u64);
         assert_eq!(pass.take(1, endless), Err(WalkReason::RepeatedPage));
     }
 
@@ -583,16 +583,16 @@ mod tests {
             total_pages: None,
             ..page(&all, number)
         };
-        let mut pass = Pass::new(SIZE as u64);
+        let mut pass = ListScan::new(SIZE as u64);
         for asked in 1..=3 {
             assert_eq!(pass.wanted(), [asked]);
             pass.take(asked, untold(asked)).unwrap();
         }
-        let listing = Listing::of(pass).unwrap();
+        let listing = MergedList::of(pass).unwrap();
         assert_eq!(listing.count(), 25);
         assert!(!listing.needs_second_pass());
 
-        let mut groups = Pass::<ObservedGroup>::new(SIZE as u64);
+        let mut groups = ListScan::<ObservedGroup>::new(SIZE as u64);
         let empty = ListedPage {
             total: None,
             total_pages: None,
@@ -604,9 +604,9 @@ mod tests {
     #[test]
     fn no_users_is_a_failure_and_no_groups_wants_confirming() {
         assert_eq!(pass_over(&[&[]]).map(|_| ()), Err(WalkReason::InvalidReply));
-        let mut pass = Pass::<ObservedGroup>::new(SIZE as u64);
+        let mut pass = ListScan::<ObservedGroup>::new(SIZE as u64);
         pass.take(1, listed_page(&[], SIZE, 1)).unwrap();
-        assert!(Listing::of(pass).unwrap().needs_second_pass());
+        assert!(MergedList::of(pass).unwrap().needs_second_pass());
         assert!(!listing::<ObservedGroup>(&[]).needs_second_pass());
         assert!(!listing(&[group("g1")]).needs_second_pass());
     }
@@ -622,13 +622,13 @@ mod tests {
             page
         };
         let pass = || {
-            let mut pass = Pass::new(SIZE as u64);
+            let mut pass = ListScan::new(SIZE as u64);
             for asked in 1..=3 {
                 pass.take(asked, missing_one(asked)).unwrap();
             }
             pass
         };
-        let listing = Listing::of(pass()).unwrap();
+        let listing = MergedList::of(pass()).unwrap();
         assert!(listing.needs_second_pass());
         let listing = listing.join(pass()).unwrap();
         assert!(listing.falls_short_by(0));
@@ -639,7 +639,7 @@ mod tests {
     fn a_bad_row_counts_as_seen_and_too_many_fail_the_walk() {
         let with_bad_rows = |all: usize, bad: usize| {
             let all = people(all);
-            let mut pass = Pass::new(100);
+            let mut pass = ListScan::new(100);
             while let Some(asked) = pass.wanted().first().copied() {
                 let mut page = listed_page(&all, 100, asked);
                 if asked == 1 {
@@ -650,7 +650,7 @@ mod tests {
                 }
                 pass.take(asked, page).unwrap();
             }
-            Listing::of(pass)
+            MergedList::of(pass)
         };
         let too_many = WalkReason::TooManyInvalidRecords;
         // Three, or one in twenty, whichever is more; but never everybody.
@@ -680,7 +680,7 @@ mod tests {
                 total_pages: pages,
                 ..listed_page(&all, 25, asked)
             };
-            let mut pass = Pass::new(100).doubting_totals_below(u64::MAX);
+            let mut pass = ListScan::new(100).doubting_totals_below(u64::MAX);
             pass.take(1, page(1)).unwrap();
             let wanted = pass.wanted();
             assert_eq!(wanted, (2..=48).collect::<Vec<_>>(), "{size:?} {pages:?}");
@@ -693,7 +693,7 @@ mod tests {
                 pass.take(49, page(49)).unwrap();
             }
             assert!(pass.wanted().is_empty());
-            let listing = Listing::of(pass).unwrap();
+            let listing = MergedList::of(pass).unwrap();
             assert_eq!(listing.count(), 1200, "{size:?} {pages:?}");
             assert!(!listing.needs_second_pass(), "{size:?} {pages:?}");
         }
@@ -707,13 +707,13 @@ mod tests {
             _ => listed_page(&all, 25, asked),
         };
         let pass = || {
-            let mut pass = Pass::new(100);
+            let mut pass = ListScan::new(100);
             while let Some(asked) = pass.wanted().first().copied() {
                 pass.take(asked, page(asked)).unwrap();
             }
             pass
         };
-        let listing = Listing::of(pass()).unwrap();
+        let listing = MergedList::of(pass()).unwrap();
         assert_eq!(listing.count(), 500);
         assert!(listing.needs_second_pass());
         let listing = listing.join(pass()).unwrap();
@@ -726,13 +726,13 @@ mod tests {
     fn the_largest_total_of_a_pass_counts_wherever_it_was_told() {
         let all = people(20);
         for totals in [[20, 21], [21, 20]] {
-            let mut second = Pass::new(SIZE as u64);
+            let mut second = ListScan::new(SIZE as u64);
             for (number, total) in (1..).zip(totals) {
                 let mut page = page(&all, number);
                 page.total = Some(total);
                 second.take(number, page).unwrap();
             }
-            let first = Listing::of(pass_over(&[&all]).unwrap()).unwrap();
+            let first = MergedList::of(pass_over(&[&all]).unwrap()).unwrap();
             let listing = first.join(second).unwrap();
             assert_eq!(listing.count(), 20);
             assert!(listing.falls_short_by(0), "{totals:?}");
@@ -745,8 +745,8 @@ mod tests {
         all: &[ObservedUser],
         total: impl Fn(&ListedPage<ObservedUser>) -> Option<u64>,
         past_end: impl Fn(u64) -> Option<ListedPage<ObservedUser>>,
-    ) -> (Listing<ObservedUser>, Vec<u64>) {
-        let mut pass = Pass::new(SIZE as u64).doubting_totals_below(u64::MAX);
+    ) -> (MergedList<ObservedUser>, Vec<u64>) {
+        let mut pass = ListScan::new(SIZE as u64).doubting_totals_below(u64::MAX);
         let mut asked_for = Vec::new();
         while let Some(asked) = pass.wanted().first().copied() {
             asked_for.push(asked);
@@ -765,7 +765,7 @@ mod tests {
             reply.total_pages = None;
             pass.take(asked, reply).unwrap();
         }
-        (Listing::of(pass).unwrap(), asked_for)
+        (MergedList::of(pass).unwrap(), asked_for)
     }
 
     #[test]
@@ -842,7 +842,7 @@ mod tests {
                 total_pages: pages,
                 ..page(&all, 1)
             };
-            let mut pass = Pass::new(SIZE as u64);
+            let mut pass = ListScan::new(SIZE as u64);
             assert_eq!(pass.take(1, absurd), Err(WalkReason::RepeatedPage));
         }
     }
@@ -851,12 +851,12 @@ mod tests {
     fn a_row_read_well_once_is_not_lost_to_a_bad_row_in_the_second_pass() {
         let all = people(200);
         let before = people(201);
-        let mut first = Pass::new(100);
+        let mut first = ListScan::new(100);
         for asked in 1..=2 {
             first.take(asked, listed_page(&before, 100, asked)).unwrap();
         }
         first.take(3, listed_page(&all, 100, 2)).unwrap();
-        let mut second = Pass::new(100);
+        let mut second = ListScan::new(100);
         for asked in 1..=2 {
             let mut page = listed_page(&all, 100, asked);
             if asked == 1 {
@@ -865,7 +865,7 @@ mod tests {
             }
             second.take(asked, page).unwrap();
         }
-        let union = Listing::of(first).unwrap().join(second).unwrap();
+        let union = MergedList::of(first).unwrap().join(second).unwrap();
         assert!(union.has_record("u007") && union.shows("u007"));
     }
 }

@@ -3,12 +3,12 @@
 //!
 //! Other systems delete people's access on its word, and that shapes both halves of it.
 //!
-//! **Sealing** decides what may be said. Lists are read in [`Pass`]es and united in a
-//! [`Listing`]; with the groups that [`plan_group_reads`] asks for, and who the credential
-//! belongs to, that is a [`Reading`]. [`assess`] judges it against the [`Directory`] in force
+//! **Sealing** decides what may be said. Lists are read in [`ListScan`]es and united in a
+//! [`MergedList`]; with the groups that [`plan_group_reads`] asks for, and who the credential
+//! belongs to, that is a [`FetchedDirectory`]. [`assess`] judges it against the [`Directory`] in force
 //! and the [`Evidence`] that earlier walks left. Absence is suspicion, never fact: an
 //! [`Assessment`] names whom to look up by id, and only with those answers does
-//! [`Assessment::seal`] come to a [`Verdict`].
+//! [`Assessment::seal`] come to a [`SealResult`].
 //!
 //! **Serving** must cost nothing to speak of. A [`Directory`] is immutable and compact: rows in
 //! order of remote id, text in one arena, memberships as numbers. So a page is a slice, a
@@ -45,11 +45,12 @@ pub use codec::DecodeError;
 pub use columns::Directory;
 pub use evidence::Evidence;
 pub use fetched::{
-    Answers, GroupAnswer, GroupRead, Lookups, MemberList, Reading, UserAnswer, plan_group_reads,
+    Answers, FetchedDirectory, GroupAnswer, GroupRead, Lookups, MemberList, UserAnswer,
+    plan_group_reads,
 };
 pub use field_loss::too_many;
 pub use filter::{Filter, Matches};
-pub use list_scan::{Listed, ListedPage, Listing, Pass};
+pub use list_scan::{ListItem, ListScan, ListedPage, MergedList};
 pub use page::{ExpandSet, FieldSet, Page, PageQuery, Resource};
 pub use record::Visibility;
-pub use seal::{Candidate, Verdict};
+pub use seal::{ReleaseCandidate, SealResult};

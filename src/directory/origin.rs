@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::directory::{
-        Answers, Evidence, Policy, Reading, Verdict, assess,
+        Answers, Evidence, FetchedDirectory, Policy, SealResult, assess,
         testing::{at, first, reading},
     };
 
@@ -99,12 +99,12 @@ mod tests {
     }
 
     /// A hundred to a page, in this order.
-    fn listed(ids: &[String], seconds: i64) -> Reading {
+    fn listed(ids: &[String], seconds: i64) -> FetchedDirectory {
         let ids: Vec<_> = ids.iter().map(String::as_str).collect();
         reading(&ids, &[("g1", &["u000", "x9"])], seconds)
     }
 
-    fn walk(prev: &(Directory, Evidence), reading: Reading, now: Timestamp) -> Verdict {
+    fn walk(prev: &(Directory, Evidence), reading: FetchedDirectory, now: Timestamp) -> SealResult {
         let policy = Policy::default();
         assess(Some(&prev.0), reading, prev.1.clone(), policy, now).seal(Answers::default(), 2, now)
     }
@@ -138,11 +138,14 @@ mod tests {
         let mut moved = ids(0..150);
         moved.reverse();
         let verdict = walk(&before, listed(&moved, 60), at(60));
-        assert!(matches!(verdict, Verdict::Unchanged { .. }), "{verdict:?}");
+        assert!(
+            matches!(verdict, SealResult::Unchanged { .. }),
+            "{verdict:?}"
+        );
 
         moved.push("u150".to_owned());
         let verdict = walk(&before, listed(&moved, 60), at(60));
-        let Verdict::Sealed { directory, .. } = verdict else {
+        let SealResult::Sealed { directory, .. } = verdict else {
             panic!("{verdict:?}");
         };
         assert_eq!(origins(&directory, "u149"), [Origin::Users { page: 1 }]);

@@ -99,7 +99,7 @@ impl Visibility {
 
 /// The part of a user that many share, held once for all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Profile {
+pub(super) struct SharedFields {
     pub(super) status: Option<Sourced<UserStatus>>,
     pub(super) roles: Option<Vec<Box<str>>>,
     pub(super) seat: Option<Sourced<SeatType>>,
@@ -150,7 +150,7 @@ pub(super) struct UserView<'a> {
     pub(super) seat_since: Millis,
     pub(super) seat_until: Millis,
     pub(super) last_login_at: Millis,
-    pub(super) profile: Cow<'a, Profile>,
+    pub(super) profile: Cow<'a, SharedFields>,
 }
 
 impl<'a> UserView<'a> {
@@ -167,7 +167,7 @@ impl<'a> UserView<'a> {
             seat_since: Millis::maybe(seat.and_then(|seat| seat.since)),
             seat_until: Millis::maybe(seat.and_then(|seat| seat.provisional_until)),
             last_login_at: Millis::maybe(user.last_login_at),
-            profile: Cow::Owned(Profile {
+            profile: Cow::Owned(SharedFields {
                 status: user.status.clone(),
                 roles: user.roles.clone(),
                 seat: seat.map(|seat| seat.kind.clone()),
@@ -251,7 +251,7 @@ impl<'a> UserView<'a> {
     }
 
     /// The same user with what a walk concluded about their standing.
-    pub(super) fn with_standing(mut self, standing: Standing) -> Self {
+    pub(super) fn with_standing(mut self, standing: Certainty) -> Self {
         let profile = &self.profile;
         if (profile.listed, profile.suspected) != (standing.listed, standing.suspected) {
             let profile = self.profile.to_mut();
@@ -302,7 +302,7 @@ const TOLD_BY_GROUPS: [UserField; 4] = [
 /// The profile of somebody whom only a group names. The group says who they are, as far as
 /// `told` does not warn of it, and no more, so the rest is null with a reason; but roles they
 /// have none, where roles can be seen at all.
-pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> Profile {
+pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFields {
     let unseen = if sees.roles {
         Reason::Unknown
     } else {
@@ -322,7 +322,7 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> Profile {
     let is_told = |warning: &&Warning| TOLD_BY_GROUPS.contains(&warning.field);
     warnings.extend(told.iter().filter(is_told));
     warnings.sort_unstable();
-    Profile {
+    SharedFields {
         status: None,
         roles: sees.roles.then(Vec::new),
         seat: None,
@@ -336,25 +336,25 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> Profile {
 
 /// How sure we are of somebody, or of a group, that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct Certainty {
     pub(super) listed: bool,
     pub(super) suspected: bool,
 }
 
-impl Standing {
-    pub(super) const SEEN: Standing = Standing {
+impl Certainty {
+    pub(super) const SEEN: Certainty = Certainty {
         listed: true,
         suspected: false,
     };
 
     /// Seen, but so changed that it is not believed yet.
-    pub(super) const DISPUTED: Standing = Standing {
+    pub(super) const DISPUTED: Certainty = Certainty {
         listed: true,
         suspected: true,
     };
 
     /// Not seen, because the credential cannot list them.
-    pub(super) const UNLISTABLE: Standing = Standing {
+    pub(super) const UNLISTABLE: Certainty = Certainty {
         listed: false,
         suspected: false,
     };
@@ -421,7 +421,7 @@ impl<'a> GroupView<'a> {
         self
     }
 
-    pub(super) fn with_standing(mut self, standing: Standing) -> Self {
+    pub(super) fn with_standing(mut self, standing: Certainty) -> Self {
         self.listed = standing.listed;
         self.suspected = standing.suspected;
         self

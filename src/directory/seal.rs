@@ -17,26 +17,26 @@ use crate::model::{
 };
 
 use super::{
-    Answers, Assessment, DecodeError, Directory, Evidence, GroupAnswer, GroupRead, Listing, Policy,
-    Resource, UserAnswer,
-    assess::{Finding, Open, is_unlistable, missing},
+    Answers, Assessment, DecodeError, Directory, Evidence, GroupAnswer, GroupRead, MergedList,
+    Policy, Resource, UserAnswer,
+    assess::{ChangeKind, Open, is_unlistable, missing},
     codec,
     columns::Columns,
-    evidence::{Absences, Loss, WALKS_UNTIL_UNLISTED},
-    list_scan::Listed,
-    record::{Millis, Standing},
-    snapshot_builder::{Decisions, World},
+    evidence::{Absences, LostField, WALKS_UNTIL_UNLISTED},
+    list_scan::ListItem,
+    record::{Certainty, Millis},
+    snapshot_builder::{Decisions, SnapshotBuilder},
 };
 
 /// What became of a reading. Evidence, where there is some, is to be stored in place of the old.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum SealResult {
     Failed(WalkReason),
     /// Whole, but so unlikely that a person must look; the directory in force stays.
     Held {
         reason: WalkReason,
         suspects: Vec<Suspect>,
-        candidate: Box<Candidate>,
+        candidate: Box<ReleaseCandidate>,
         /// Whether an earlier held walk was held for some of the same.
         is_repeated: bool,
         evidence: Evidence,
@@ -53,16 +53,16 @@ pub enum Verdict {
 
 impl Assessment<'_> {
     /// Seals the reading as `version`, if it can be.
-    pub fn seal(mut self, answers: Answers, version: u64, now: Timestamp) -> Verdict {
+    pub fn seal(mut self, answers: Answers, version: u64, now: Timestamp) -> SealResult {
         let open = match self.finding {
-            Finding::Failed(reason) => return Verdict::Failed(reason),
-            Finding::Held {
+            ChangeKind::Failed(reason) => return SealResult::Failed(reason),
+            ChangeKind::Held {
                 reason,
                 suspects,
                 candidate,
                 is_repeated,
             } => {
-                return Verdict::Held {
+                return SealResult::Held {
                     reason,
                     suspects,
                     candidate,
@@ -70,14 +70,14 @@ impl Assessment<'_> {
                     evidence: self.evidence,
                 };
             }
-            Finding::Open(ref mut open) => std::mem::take(open),
+            ChangeKind::Open(ref mut open) => std::mem::take(open),
         };
         let now = Millis::at(now);
         let Some(decisions) = self.decide(&open, &answers, now) else {
-            return Verdict::Failed(WalkReason::Incomplete);
+            return SealResult::Failed(WalkReason::Incomplete);
         };
-        let Some(world) = World::build(self.sources(now), &decisions) else {
-            return Verdict::Failed(WalkReason::Incomplete);
+        let Some(world) = SnapshotBuilder::build(self.sources(now), &decisions) else {
+            return SealResult::Failed(WalkReason::Incomplete);
         };
         let directory = world
             .is_changed
@@ -85,11 +85,11 @@ impl Assessment<'_> {
         let mut evidence = self.evidence.clone();
         evidence.note_reads(world.read_times());
         match directory {
-            Some(directory) => Verdict::Sealed {
+            Some(directory) => SealResult::Sealed {
                 directory,
                 evidence,
             },
-            None => Verdict::Unchanged { evidence },
+            None => SealResult::Unchanged { evidence },
         }
     }
 
@@ -109,7 +109,7 @@ impl Assessment<'_> {
                 .is_some_and(|(prev, place)| is_unlistable(prev, place, sees))
         };
 
-        let mut trial = Trial {
+        let mut trial = AbsenceCheck {
             absences: &mut evidence.users,
             listing: &reading.users,
             policy: *policy,
@@ -119,14 +119,14 @@ impl Assessment<'_> {
         };
         for id in &open.users {
             let word = match answers.users.get(id) {
-                _ if open.is_unripe(&missing(SuspectKind::User, id)) => Word::None,
-                Some(UserAnswer::Found(_)) => Word::Found,
-                Some(UserAnswer::Departed) => Word::Departed,
-                None => Word::None,
+                _ if open.is_unripe(&missing(SuspectKind::User, id)) => LookupResult::None,
+                Some(UserAnswer::Found(_)) => LookupResult::Found,
+                Some(UserAnswer::Departed) => LookupResult::Departed,
+                None => LookupResult::None,
             };
-            if is_unlistable(id) && word != Word::Departed {
+            if is_unlistable(id) && word != LookupResult::Departed {
                 trial.keep_unlistable(id, word);
-                decisions.users.insert(id.clone(), Standing::UNLISTABLE);
+                decisions.users.insert(id.clone(), Certainty::UNLISTABLE);
                 decisions.unlistable.insert(id.clone());
             } else if let Some(standing) = trial.hear(id, word) {
                 decisions.users.insert(id.clone(), standing);
@@ -135,7 +135,7 @@ impl Assessment<'_> {
         trial.close()?;
 
         if let Some(listing) = &reading.groups {
-            let mut trial = Trial {
+            let mut trial = AbsenceCheck {
                 absences: &mut evidence.groups,
                 listing,
                 policy: *policy,
@@ -145,13 +145,13 @@ impl Assessment<'_> {
             };
             for id in &open.groups {
                 let word = match (reading.group_reads.get(id), answers.groups.get(id)) {
-                    (Some(GroupRead::Departed), _) => Word::Departed,
-                    _ if open.is_unripe(&missing(SuspectKind::Group, id)) => Word::None,
-                    (Some(GroupRead::Members(_)), _) => Word::Found,
-                    (Some(GroupRead::Unread(_)), _) => Word::None,
-                    (None, Some(GroupAnswer::Found)) => Word::Found,
-                    (None, Some(GroupAnswer::Departed)) => Word::Departed,
-                    (None, None) => Word::None,
+                    (Some(GroupRead::Departed), _) => LookupResult::Departed,
+                    _ if open.is_unripe(&missing(SuspectKind::Group, id)) => LookupResult::None,
+                    (Some(GroupRead::Members(_)), _) => LookupResult::Found,
+                    (Some(GroupRead::Unread(_)), _) => LookupResult::None,
+                    (None, Some(GroupAnswer::Found)) => LookupResult::Found,
+                    (None, Some(GroupAnswer::Departed)) => LookupResult::Departed,
+                    (None, None) => LookupResult::None,
                 };
                 if let Some(standing) = trial.hear(id, word) {
                     decisions.groups.insert(id.clone(), standing);
@@ -180,16 +180,16 @@ impl Assessment<'_> {
 
 /// What the provider said of an absent one in this walk.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum LookupResult {
     Found,
     Departed,
     None,
 }
 
 /// The absent of one list, heard one by one.
-struct Trial<'a, T> {
+struct AbsenceCheck<'a, T> {
     absences: &'a mut Absences,
-    listing: &'a Listing<T>,
+    listing: &'a MergedList<T>,
     policy: Policy,
     now: Millis,
     kept_missing: BTreeSet<RemoteId>,
@@ -197,27 +197,27 @@ struct Trial<'a, T> {
     departed_unseen: u64,
 }
 
-impl<T: Listed> Trial<'_, T> {
+impl<T: ListItem> AbsenceCheck<'_, T> {
     /// How somebody is kept; None if they are gone.
-    fn hear(&mut self, id: &RemoteId, word: Word) -> Option<Standing> {
+    fn hear(&mut self, id: &RemoteId, word: LookupResult) -> Option<Certainty> {
         let text = id.as_str();
         let was_seen = self.listing.has_record(text);
-        if word == Word::Departed {
+        if word == LookupResult::Departed {
             self.absences.note_departed(text, self.now);
             self.departed_unseen += u64::from(!was_seen);
             return None;
         }
         // A first pass saw them and the second did not, but they are there: pages had shifted.
-        if was_seen && word == Word::Found {
-            return Some(Standing::SEEN);
+        if was_seen && word == LookupResult::Found {
+            return Some(Certainty::SEEN);
         }
         let is_found =
-            word == Word::Found || self.absences.found_of_late_at(text, self.now).is_some();
+            word == LookupResult::Found || self.absences.found_of_late_at(text, self.now).is_some();
         // Theirs may be a row of the list that does not tell whose it is: then it says nothing of
         // whether they are listed.
         let is_absent = self.listing.nameless() == 0;
         self.absences
-            .note_missing(text, self.now, word == Word::Found && is_absent);
+            .note_missing(text, self.now, word == LookupResult::Found && is_absent);
         let walks = self.absences.found_in_walks(text);
         if is_found
             && is_absent
@@ -230,15 +230,15 @@ impl<T: Listed> Trial<'_, T> {
             return None;
         }
         self.kept_missing.insert(id.clone());
-        Some(Standing {
+        Some(Certainty {
             listed: walks < WALKS_UNTIL_UNLISTED,
             suspected: !is_found,
         })
     }
 
     /// Somebody whom the credential cannot list is kept, whatever a look-up came to but a proof.
-    fn keep_unlistable(&mut self, id: &RemoteId, word: Word) {
-        let is_found = word == Word::Found;
+    fn keep_unlistable(&mut self, id: &RemoteId, word: LookupResult) {
+        let is_found = word == LookupResult::Found;
         self.absences.note_missing(id.as_str(), self.now, is_found);
         self.kept_missing.insert(id.clone());
     }
@@ -260,7 +260,7 @@ impl<T: Listed> Trial<'_, T> {
 
 /// Whether a loss that too many had at once has been shown by a reading of its own: a single
 /// read that says the same, or, of groups, the third full reading in a row, which this is.
-fn is_confirmed(loss: &Loss, answer: Option<&UserAnswer>) -> bool {
+fn is_confirmed(loss: &LostField, answer: Option<&UserAnswer>) -> bool {
     let shows = |holds: fn(&ObservedUser) -> bool| match answer {
         Some(UserAnswer::Found(user)) => holds(user),
         _ => false,
@@ -281,7 +281,7 @@ fn is_confirmed(loss: &Loss, answer: Option<&UserAnswer>) -> bool {
 /// The directory that a held walk would have made, if a person takes the reading at its word:
 /// the missing gone, the changed changed, what is no longer seen null.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct ReleaseCandidate {
     directory: Directory,
     evidence: Evidence,
 }
@@ -292,9 +292,9 @@ struct StoredCandidate<D> {
     evidence: Evidence,
 }
 
-impl Candidate {
+impl ReleaseCandidate {
     pub(super) fn of(
-        as_seen: &World<'_>,
+        as_seen: &SnapshotBuilder<'_>,
         decisions: &Decisions,
         evidence: &Evidence,
         now: Millis,

@@ -15,8 +15,9 @@ use crate::model::{
 };
 
 use super::{
-    Directory, Evidence, GroupRead, Listed, Listing, MemberList, Reading, Resource, Visibility,
-    record::{GroupView, Millis, Standing, UserView, outsider_profile},
+    Directory, Evidence, FetchedDirectory, GroupRead, ListItem, MemberList, MergedList, Resource,
+    Visibility,
+    record::{Certainty, GroupView, Millis, UserView, outsider_profile},
     text::size,
 };
 
@@ -24,15 +25,15 @@ use super::{
 /// Who is absent and not in here is gone.
 #[derive(Default)]
 pub(super) struct Decisions {
-    pub(super) users: BTreeMap<RemoteId, Standing>,
-    pub(super) groups: BTreeMap<RemoteId, Standing>,
+    pub(super) users: BTreeMap<RemoteId, Certainty>,
+    pub(super) groups: BTreeMap<RemoteId, Certainty>,
     /// Whose losses are not believed yet: kept with the former record, in the former groups.
     pub(super) disputed: HashSet<RemoteId>,
     /// Those of `users` whom the credential cannot list.
     pub(super) unlistable: HashSet<RemoteId>,
 }
 
-pub(super) struct World<'a> {
+pub(super) struct SnapshotBuilder<'a> {
     pub(super) organisation: RemoteId,
     pub(super) visibility: Visibility,
     /// In order of remote id.
@@ -66,7 +67,7 @@ pub(super) struct GroupDraft<'a> {
 
 /// Where a group's members come from.
 #[derive(Clone, Copy)]
-enum Members<'a> {
+enum MemberSource<'a> {
     Read(&'a MemberList),
     /// From the former directory, where the group is at this place.
     Carried(usize),
@@ -78,7 +79,7 @@ enum Members<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub(super) prev: Option<&'a Directory>,
-    pub(super) reading: &'a Reading,
+    pub(super) reading: &'a FetchedDirectory,
     pub(super) evidence: &'a Evidence,
     pub(super) now: Millis,
 }
@@ -86,7 +87,7 @@ pub(super) struct Sources<'a> {
 /// No place.
 const NOWHERE: u32 = u32::MAX;
 
-impl<'a> World<'a> {
+impl<'a> SnapshotBuilder<'a> {
     /// None if a group is listed whose members this walk should have read and did not.
     pub(super) fn build(from: Sources<'a>, decisions: &Decisions) -> Option<Self> {
         let Sources { prev, reading, .. } = from;
@@ -102,7 +103,7 @@ impl<'a> World<'a> {
             prev.is_none_or(|prev| prev.visibility() != visibility || prev.columns.roles != roles);
         let mut user_pages = PagesOf::new(Some(&reading.users));
         let mut group_pages = PagesOf::new(reading.groups.as_ref());
-        let mut world = World {
+        let mut world = SnapshotBuilder {
             organisation: reading.identity.organisation.clone(),
             visibility,
             roles,
@@ -261,14 +262,14 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn read_at(&self, group: &str, members: Members<'_>) -> Millis {
+    fn read_at(&self, group: &str, members: MemberSource<'_>) -> Millis {
         match (members, self.prev) {
-            (Members::Read(list), _) => Millis::at(list.read_at),
-            (Members::Carried(place), Some(prev)) => self
+            (MemberSource::Read(list), _) => Millis::at(list.read_at),
+            (MemberSource::Carried(place), Some(prev)) => self
                 .evidence
                 .members_read_at(group)
                 .max(prev.columns.groups[place].members_read_at),
-            (Members::Carried(_), None) | (Members::Unknown, _) => Millis::NONE,
+            (MemberSource::Carried(_), None) | (MemberSource::Unknown, _) => Millis::NONE,
         }
     }
 }
@@ -277,8 +278,8 @@ impl<'a> Sources<'a> {
 struct PagesOf<'a>(Peekable<Box<dyn Iterator<Item = (&'a str, u32)> + 'a>>);
 
 impl<'a> PagesOf<'a> {
-    fn new<T: Listed>(listing: Option<&'a Listing<T>>) -> Self {
-        let pages = listing.into_iter().flat_map(Listing::pages);
+    fn new<T: ListItem>(listing: Option<&'a MergedList<T>>) -> Self {
+        let pages = listing.into_iter().flat_map(MergedList::pages);
         Self((Box::new(pages) as Box<dyn Iterator<Item = _>>).peekable())
     }
 
@@ -295,17 +296,17 @@ impl<'a> PagesOf<'a> {
 fn group_views<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
-) -> Option<Vec<(GroupView<'a>, Members<'a>)>> {
+) -> Option<Vec<(GroupView<'a>, MemberSource<'a>)>> {
     let Sources { prev, reading, .. } = from;
     let Some(listing) = &reading.groups else {
         return Some(Vec::new());
     };
     let former = |id: &str| prev?.find(Resource::Groups, id);
-    let mut shown: Vec<(GroupView<'a>, Option<Standing>)> = Vec::new();
+    let mut shown: Vec<(GroupView<'a>, Option<Certainty>)> = Vec::new();
     for (group, in_last_pass) in listing.records() {
         let kept = decisions.groups.get(&group.remote_id).copied();
         let standing = if in_last_pass {
-            Some(Standing::SEEN)
+            Some(Certainty::SEEN)
         } else {
             kept
         };
@@ -313,7 +314,7 @@ fn group_views<'a>(
     }
     for group in prev.iter().flat_map(|prev| prev.all_groups()) {
         if listing.is_unreadable(group.id) {
-            shown.push((group, Some(Standing::SEEN)));
+            shown.push((group, Some(Certainty::SEEN)));
         } else if !listing.has_record(group.id) {
             let kept = decisions.groups.get(group.id).copied();
             shown.push((group, kept));
@@ -325,15 +326,15 @@ fn group_views<'a>(
             continue;
         };
         let carried = || match former(group.id) {
-            Some(place) if from.was_ever_read(place) => Some(Members::Carried(place)),
-            Some(_) => Some(Members::Unknown),
+            Some(place) if from.was_ever_read(place) => Some(MemberSource::Carried(place)),
+            Some(_) => Some(MemberSource::Unknown),
             None => None,
         };
         let (members, unread) = match reading.group_reads.get(group.id) {
             Some(GroupRead::Departed) => continue,
-            Some(GroupRead::Members(list)) => (Members::Read(list), None),
+            Some(GroupRead::Members(list)) => (MemberSource::Read(list), None),
             Some(GroupRead::Unread(reason)) => {
-                (carried().unwrap_or(Members::Unknown), Some(*reason))
+                (carried().unwrap_or(MemberSource::Unknown), Some(*reason))
             }
             None => {
                 let unread = former(group.id).and_then(|place| prev?.group(place).members_unread());
@@ -360,7 +361,7 @@ fn present_users<'a>(
     for (user, in_last_pass) in listing.records() {
         let id = user.remote_id.as_str();
         let standing = match decisions.users.get(id) {
-            _ if in_last_pass => Standing::SEEN,
+            _ if in_last_pass => Certainty::SEEN,
             Some(standing) => *standing,
             None => continue,
         };
@@ -371,7 +372,7 @@ fn present_users<'a>(
             .flatten();
         users.push(match disputed {
             Some(former) => former
-                .with_standing(Standing::DISPUTED)
+                .with_standing(Certainty::DISPUTED)
                 .with_warning(UserField::Listed, None),
             None => UserView::listed(user).with_standing(standing),
         });
@@ -381,9 +382,9 @@ fn present_users<'a>(
         .filter(|user| !listing.has_record(user.id))
         .filter_map(|user| {
             let standing = if listing.is_unreadable(user.id) {
-                Standing::SEEN
+                Certainty::SEEN
             } else if decisions.disputed.contains(user.id) {
-                Standing::DISPUTED
+                Certainty::DISPUTED
             } else {
                 *decisions.users.get(user.id)?
             };
@@ -408,7 +409,7 @@ fn everybody<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
     present: Vec<UserView<'a>>,
-    groups: &[(GroupView<'a>, Members<'a>)],
+    groups: &[(GroupView<'a>, MemberSource<'a>)],
 ) -> (Vec<UserView<'a>>, Vec<Vec<u32>>) {
     let Sources {
         prev,
@@ -437,7 +438,7 @@ fn everybody<'a>(
 
     // What a group tells now goes before what one told then.
     for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
-        let Members::Read(list) = members else {
+        let MemberSource::Read(list) = members else {
             continue;
         };
         let read_at = Millis::at(list.read_at);
@@ -459,7 +460,7 @@ fn everybody<'a>(
         // Most people are in many groups, and found once.
         let mut found = vec![NOWHERE; prev.len(Resource::Users)];
         for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
-            let Members::Carried(group) = members else {
+            let MemberSource::Carried(group) = members else {
                 continue;
             };
             for user in prev.members(*group) {
@@ -494,7 +495,7 @@ fn everybody<'a>(
                     };
                     users.push(
                         former
-                            .with_standing(Standing::UNLISTABLE)
+                            .with_standing(Certainty::UNLISTABLE)
                             .with_warning(UserField::Listed, Some(Reason::NotPermitted)),
                     );
                 }
@@ -516,7 +517,7 @@ fn everybody<'a>(
 
     let has_unknown_groups = groups
         .iter()
-        .any(|(_, members)| matches!(members, Members::Unknown));
+        .any(|(_, members)| matches!(members, MemberSource::Unknown));
     let groups_unseen = match (visibility.groups, has_unknown_groups) {
         (false, _) => Some(Reason::NotPermitted),
         // Anybody may be in them.

@@ -14,8 +14,8 @@ use crate::model::{
 };
 
 use super::{
-    Answers, Directory, Evidence, GroupRead, ListedPage, Listing, MemberList, Pass, Policy,
-    Reading, Verdict, assess,
+    Answers, Directory, Evidence, FetchedDirectory, GroupRead, ListScan, ListedPage, MemberList,
+    MergedList, Policy, SealResult, assess,
 };
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -148,15 +148,15 @@ pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) ->
 }
 
 /// What a pass over a list that stands still sees, confirmed by a second one where that is due.
-pub(super) fn listing<T: super::Listed + Clone>(all: &[T]) -> Listing<T> {
+pub(super) fn listing<T: super::ListItem + Clone>(all: &[T]) -> MergedList<T> {
     let pass = || {
-        let mut pass = Pass::new(100);
+        let mut pass = ListScan::new(100);
         while let Some(page) = pass.wanted().first().copied() {
             pass.take(page, listed_page(all, 100, page)).unwrap();
         }
         pass
     };
-    let listing = Listing::of(pass()).unwrap();
+    let listing = MergedList::of(pass()).unwrap();
     if listing.needs_second_pass() {
         listing.join(pass()).unwrap()
     } else {
@@ -165,7 +165,11 @@ pub(super) fn listing<T: super::Listed + Clone>(all: &[T]) -> Listing<T> {
 }
 
 /// A reading of an organisation that stands still, with every group read at `seconds`.
-pub(super) fn reading(users: &[&str], groups: &[(&str, &[&str])], seconds: i64) -> Reading {
+pub(super) fn reading(
+    users: &[&str],
+    groups: &[(&str, &[&str])],
+    seconds: i64,
+) -> FetchedDirectory {
     let users: Vec<_> = users.iter().map(|id| user(id)).collect();
     reading_of(&users, groups, seconds)
 }
@@ -174,9 +178,9 @@ pub(super) fn reading_of(
     users: &[ObservedUser],
     groups: &[(&str, &[&str])],
     seconds: i64,
-) -> Reading {
+) -> FetchedDirectory {
     let listed: Vec<_> = groups.iter().map(|(id, _)| group(id)).collect();
-    Reading {
+    FetchedDirectory {
         identity: identity(),
         roles: roles(),
         users: listing(users),
@@ -190,7 +194,7 @@ pub(super) fn reading_of(
 }
 
 /// The directory that a first walk makes of a reading.
-pub(super) fn first(reading: Reading) -> (Directory, Evidence) {
+pub(super) fn first(reading: FetchedDirectory) -> (Directory, Evidence) {
     let now = reading.started_at;
     let verdict = assess(None, reading, Evidence::default(), Policy::default(), now).seal(
         Answers::default(),
@@ -198,7 +202,7 @@ pub(super) fn first(reading: Reading) -> (Directory, Evidence) {
         now,
     );
     match verdict {
-        Verdict::Sealed {
+        SealResult::Sealed {
             directory,
             evidence,
         } => (*directory, evidence),

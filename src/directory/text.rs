@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 /// A text in the arena, or none. `start` is `u32::MAX` for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Span {
+pub(super) struct TextSpan {
     start: u32,
     len: u32,
 }
 
-impl Span {
-    pub(super) const NONE: Span = Span {
+impl TextSpan {
+    pub(super) const NONE: TextSpan = TextSpan {
         start: u32::MAX,
         len: 0,
     };
@@ -31,7 +31,7 @@ impl Span {
 
     /// Whether this is a span that [`Arena`] could have made for `arena`.
     pub(super) fn is_sound(self, arena: &str) -> bool {
-        self == Span::NONE || self.text(arena).is_some()
+        self == TextSpan::NONE || self.text(arena).is_some()
     }
 }
 
@@ -39,11 +39,11 @@ impl Span {
 #[derive(Default)]
 pub(super) struct Arena<'a> {
     text: String,
-    known: HashMap<&'a str, Span>,
+    known: HashMap<&'a str, TextSpan>,
 }
 
 impl<'a> Arena<'a> {
-    pub(super) fn keep(&mut self, text: &'a str) -> Span {
+    pub(super) fn keep(&mut self, text: &'a str) -> TextSpan {
         if let Some(span) = self.known.get(text) {
             return *span;
         }
@@ -52,15 +52,15 @@ impl<'a> Arena<'a> {
         span
     }
 
-    pub(super) fn keep_some(&mut self, text: Option<&'a str>) -> Span {
-        text.map_or(Span::NONE, |text| self.keep(text))
+    pub(super) fn keep_some(&mut self, text: Option<&'a str>) -> TextSpan {
+        text.map_or(TextSpan::NONE, |text| self.keep(text))
     }
 
     /// Keeps a text that is met once, such as an id: it need not be remembered.
-    pub(super) fn append(&mut self, text: &str) -> Span {
+    pub(super) fn append(&mut self, text: &str) -> TextSpan {
         let start = size(self.text.len());
         self.text.push_str(text);
-        Span {
+        TextSpan {
             start,
             len: size(text.len()),
         }
@@ -72,14 +72,14 @@ impl<'a> Arena<'a> {
         &mut self,
         part: Option<&'a str>,
         whole: Option<&str>,
-        span: Span,
-    ) -> Span {
+        span: TextSpan,
+    ) -> TextSpan {
         match (part, whole) {
-            (Some(part), Some(whole)) if whole.starts_with(part) => Span {
+            (Some(part), Some(whole)) if whole.starts_with(part) => TextSpan {
                 start: span.start,
                 len: size(part.len()),
             },
-            (Some(part), Some(whole)) if whole.ends_with(part) => Span {
+            (Some(part), Some(whole)) if whole.ends_with(part) => TextSpan {
                 start: span.start + span.len - size(part.len()),
                 len: size(part.len()),
             },
@@ -119,6 +119,6 @@ mod tests {
         assert_eq!(first.text(&text), Some("Ana"));
         assert_eq!(last.text(&text), Some("Ruiz"));
         assert_eq!(other.text(&text), Some("Anna"));
-        assert_eq!(Span::NONE.text(&text), None);
+        assert_eq!(TextSpan::NONE.text(&text), None);
     }
 }

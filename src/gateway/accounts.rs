@@ -8,10 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Gateway, Settings,
+    Gateway, GatewaySettings,
     auth::{Caller, OwnAccount},
-    linking::Unproven,
-    walks::state::Live,
+    linking::UnverifiedCredential,
+    walks::state::LiveAccount,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -19,7 +19,7 @@ use crate::{
         accounts::{
             Account, AccountChange, Credential, CredentialState, Endpoint, OffsetPage, OneOf,
         },
-        audit_log::{Action, Event},
+        audit_log::{AuditAction, Event},
         id::{AccountId, ProjectId},
         observed::Seats,
         schema::{Reason, UserField, Warning},
@@ -87,7 +87,7 @@ impl Gateway {
             let proven = match token {
                 None => None,
                 Some(token) => {
-                    let unproven = Unproven::personal(token);
+                    let unproven = UnverifiedCredential::personal(token);
                     Some(gateway.prove_for(&account, unproven).await?)
                 }
             };
@@ -173,8 +173,8 @@ impl Gateway {
                 }
             };
             let told = match revocation {
-                Revocation::Revoked => Some(Action::CredentialRevoked),
-                Revocation::Failed => Some(Action::CredentialRevokeRefused),
+                Revocation::Revoked => Some(AuditAction::CredentialRevoked),
+                Revocation::Failed => Some(AuditAction::CredentialRevokeRefused),
                 Revocation::NotAsked
                 | Revocation::Shared
                 | Revocation::Unknown
@@ -232,7 +232,11 @@ impl Gateway {
     /// Drops what this process knows of an account that `project` has no more, ends a walk of it,
     /// and gives what lived of it. Another project's account of that id is left alone: that this one has none says
     /// nothing about it.
-    pub(super) fn drop_from_memory(&self, project: &ProjectId, id: AccountId) -> Option<Arc<Live>> {
+    pub(super) fn drop_from_memory(
+        &self,
+        project: &ProjectId,
+        id: AccountId,
+    ) -> Option<Arc<LiveAccount>> {
         let lives = &self.0.lives;
         let is_theirs = lives
             .read()
@@ -267,7 +271,7 @@ impl Gateway {
     }
 }
 
-impl Settings {
+impl GatewaySettings {
     /// # Errors
     /// `base_url_not_allowed`.
     pub(super) fn check_endpoint(&self, endpoint: &Endpoint) -> Result<()> {

@@ -11,9 +11,9 @@ use super::{
     Gateway,
     auth::{OwnAccount, see},
     connector_profiles::{NewProfile, OwnProfile, is_redirect_url},
-    directory::{StaleReason, inactive},
-    linking::{Described, Link, authorizations::SignIn},
-    walks::state::{Head, Held},
+    directory::inactive,
+    linking::{AccountDetails, NewLink, authorizations::AuthorizationUrl},
+    walks::state::{CurrentSnapshot, LoadedDirectory, StaleReason},
 };
 use crate::{
     clock::since,
@@ -25,7 +25,7 @@ use crate::{
         connector_profiles::ConnectorProfile,
         id::{AccountId, ProjectId},
         schema::{User, Warning},
-        walks::{Counts, Quarantined, Walk},
+        walks::{Quarantined, Walk, WalkCounts},
     },
     store::{DirectoryHead, HubTargets},
 };
@@ -38,8 +38,8 @@ pub struct Operator {
 
 /// The directory that is in force, whole.
 pub struct InForce {
-    head: Arc<Head>,
-    held: Arc<Held>,
+    head: Arc<CurrentSnapshot>,
+    held: Arc<LoadedDirectory>,
     /// Since the provider was last found to agree with it.
     pub age: Duration,
     /// Why it may no longer be what the provider would say.
@@ -154,7 +154,7 @@ impl Operator {
     ///
     /// # Errors
     /// As there, and `not_found` if there is no such project; the provider is not asked then.
-    pub async fn link(&self, project: &ProjectId, link: Link) -> Result<OwnAccount> {
+    pub async fn link(&self, project: &ProjectId, link: NewLink) -> Result<OwnAccount> {
         self.require(project).await?;
         let account = self
             .gateway
@@ -212,8 +212,8 @@ impl Operator {
     pub async fn begin_sign_in(
         &self,
         profile: &ConnectorProfile,
-        description: Described,
-    ) -> Result<SignIn> {
+        description: AccountDetails,
+    ) -> Result<AuthorizationUrl> {
         let back = &profile.redirect_url;
         self.gateway
             .begin_for_project(profile, back, description)
@@ -362,7 +362,7 @@ impl InForce {
         self.head.quarantined
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> WalkCounts {
         self.held.directory.counts()
     }
 

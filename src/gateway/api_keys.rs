@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Gateway, auth::Caller};
 use crate::{
-    crypto::ApiKeyText,
+    crypto::ApiKeySecret,
     error::{Error, Kind, Result},
     model::{
         api_keys::{ApiKey, KeyChange, NewKey, Scope},
@@ -35,7 +35,7 @@ impl Gateway {
         &self,
         project: &ProjectId,
         new: &NewKey,
-    ) -> Result<(ApiKeyText, ApiKey)> {
+    ) -> Result<(ApiKeySecret, ApiKey)> {
         self.make_key(project, new, Actor::Operator).await
     }
 
@@ -44,9 +44,9 @@ impl Gateway {
         project: &ProjectId,
         new: &NewKey,
         by: Actor,
-    ) -> Result<(ApiKeyText, ApiKey)> {
+    ) -> Result<(ApiKeySecret, ApiKey)> {
         let now = self.0.clock.now();
-        let (text, mut key) = ApiKeyText::issue(project, new, now, &self.0.chance);
+        let (text, mut key) = ApiKeySecret::issue(project, new, now, &self.0.chance);
         key.created_by = match by {
             Actor::ApiKey(id) => Some(id),
             Actor::Operator | Actor::ConnectSession(_) | Actor::System => None,
@@ -60,7 +60,7 @@ impl Gateway {
     /// # Errors
     /// `admin_not_permitted` if it is to have the scope `admin`; `invalid_body` if it would have
     /// ended by now.
-    pub async fn issue_key(&self, caller: &Caller, new: &NewKey) -> Result<(ApiKeyText, ApiKey)> {
+    pub async fn issue_key(&self, caller: &Caller, new: &NewKey) -> Result<(ApiKeySecret, ApiKey)> {
         if new.scopes.contains(&Scope::Admin) {
             return Err(Error::new(
                 Kind::AdminNotPermitted,

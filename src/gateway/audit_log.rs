@@ -4,7 +4,7 @@
 use super::{Gateway, auth::Caller};
 use crate::{
     error::Result,
-    model::audit_log::{Entry, Filter},
+    model::audit_log::{AuditEntry, AuditFilter},
 };
 
 impl Gateway {
@@ -16,10 +16,10 @@ impl Gateway {
     pub async fn audit_log(
         &self,
         caller: &Caller,
-        filter: &Filter,
+        filter: &AuditFilter,
         before: Option<u64>,
         limit: u32,
-    ) -> Result<Vec<Entry>> {
+    ) -> Result<Vec<AuditEntry>> {
         let project = caller.project();
         self.store_of(project)
             .audit_log(project, filter, before, limit)

@@ -5,11 +5,11 @@ use async_trait::async_trait;
 use crate::{
     error::Error,
     model::budgets::{Settlement, SharedBudget, SliceAnswer, SliceOrder, Throttling},
-    outbound::{ShareError, Shares},
+    outbound::{SharedQuota, SharedQuotaError},
     store::Store,
 };
 
-/// [`Shares`] over a store.
+/// [`SharedQuota`] over a store.
 #[derive(Debug, Clone)]
 pub struct SharedBudgets(Store);
 
@@ -20,12 +20,12 @@ impl SharedBudgets {
 }
 
 #[async_trait]
-impl Shares for SharedBudgets {
+impl SharedQuota for SharedBudgets {
     async fn take(
         &self,
         budget: &SharedBudget,
         order: &SliceOrder,
-    ) -> Result<SliceAnswer, ShareError> {
+    ) -> Result<SliceAnswer, SharedQuotaError> {
         self.0.take_slice(budget, order).await.map_err(unshared)
     }
 
@@ -33,7 +33,7 @@ impl Shares for SharedBudgets {
         &self,
         budget: &SharedBudget,
         settlement: &Settlement,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         self.0
             .settle_slice(budget, settlement)
             .await
@@ -44,7 +44,7 @@ impl Shares for SharedBudgets {
         &self,
         budget: &SharedBudget,
         throttling: &Throttling,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         self.0
             .pause_budget(budget, throttling)
             .await
@@ -52,8 +52,8 @@ impl Shares for SharedBudgets {
     }
 }
 
-fn unshared(error: Error) -> ShareError {
-    ShareError {
+fn unshared(error: Error) -> SharedQuotaError {
+    SharedQuotaError {
         retry_after: error.retry_after(),
         detail: error.to_string(),
     }

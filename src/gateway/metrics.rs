@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{accounts as model, availability::Availability},
     store::CountedState,
-    telemetry::{Metrics, metrics::CredentialState},
+    telemetry::{Metrics, metrics::CredentialStateLabel},
 };
 
 /// Accounts are not counted anew for so long: whoever asks for numbers has no key.
@@ -95,15 +95,17 @@ impl Gateway {
 }
 
 /// A credential's state as it is counted.
-const fn state_of(state: CountedState) -> CredentialState {
+const fn state_of(state: CountedState) -> CredentialStateLabel {
     match state {
-        CountedState::Of(model::CredentialState::Healthy) => CredentialState::Healthy,
-        CountedState::Of(model::CredentialState::Refreshing) => CredentialState::Refreshing,
-        CountedState::Of(model::CredentialState::Uncertain) => CredentialState::Uncertain,
-        CountedState::Of(model::CredentialState::ReauthRequired) => CredentialState::ReauthRequired,
-        CountedState::Of(model::CredentialState::Moved) => CredentialState::Moved,
-        CountedState::Degraded => CredentialState::Degraded,
-        CountedState::Locked => CredentialState::Locked,
-        CountedState::Disconnected => CredentialState::Disconnected,
+        CountedState::Of(model::CredentialState::Healthy) => CredentialStateLabel::Healthy,
+        CountedState::Of(model::CredentialState::Refreshing) => CredentialStateLabel::Refreshing,
+        CountedState::Of(model::CredentialState::Uncertain) => CredentialStateLabel::Uncertain,
+        CountedState::Of(model::CredentialState::ReauthRequired) => {
+            CredentialStateLabel::ReauthRequired
+        }
+        CountedState::Of(model::CredentialState::Moved) => CredentialStateLabel::Moved,
+        CountedState::Degraded => CredentialStateLabel::Degraded,
+        CountedState::Locked => CredentialStateLabel::Locked,
+        CountedState::Disconnected => CredentialStateLabel::Disconnected,
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connectors::Connector,
-    crypto::Chance,
+    crypto::Rng,
     directory::Matches,
     error::{Error, Kind, Result},
     model::{
@@ -59,13 +59,13 @@ mod metrics;
 pub mod readiness;
 pub mod walks;
 
-use auth::Seen;
+use auth::AccountRecord;
 use auth::rate_limit::Quotas;
 use auth::ttl_cache::{StoreSilence, TtlCache};
 pub use budgets::SharedBudgets;
 use credentials::refresh::Refreshes;
-use directory::page_cache::{ListKey, Page, PageKey};
-use walks::state::{Held, Live};
+use directory::page_cache::{CachedPage, ListKey, PageKey};
+use walks::state::{LiveAccount, LoadedDirectory};
 
 /// One part in so many of the memory for pages is for what filters left: four bytes a record, so
 /// that by default forty lists of a hundred thousand stay.
@@ -76,7 +76,7 @@ const CACHED: u64 = 100_000;
 
 /// How the gateway behaves; see `config/default.toml` for what each means.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct GatewaySettings {
     pub walk_every: Duration,
     pub fresh_for: Duration,
     pub read_wait: Duration,
@@ -102,7 +102,7 @@ pub struct Settings {
     pub shows_metrics: bool,
 }
 
-impl From<&Config> for Settings {
+impl From<&Config> for GatewaySettings {
     fn from(config: &Config) -> Self {
         const MIB: u64 = 1024 * 1024;
         Self {
@@ -140,8 +140,8 @@ struct Inner {
     accounts_counted_at: tokio::sync::Mutex<Option<Duration>>,
     connectors: HashMap<&'static str, Arc<dyn Connector>>,
     clock: Clock,
-    chance: Chance,
-    settings: Settings,
+    chance: Rng,
+    settings: GatewaySettings,
     has_joined: AtomicBool,
     /// Whether this process is to stop.
     stop: tokio::sync::watch::Sender<bool>,
@@ -158,10 +158,10 @@ struct Inner {
     refreshes: Refreshes,
     listens_at: OnceLock<String>,
     keys: TtlCache<KeyId, ApiKey>,
-    accounts: TtlCache<(ProjectId, AccountId), Seen>,
-    lives: RwLock<HashMap<AccountId, Arc<Live>>>,
-    directories: Cache<(AccountId, u64), Arc<Held>>,
-    pages: moka::sync::Cache<PageKey, Arc<Page>>,
+    accounts: TtlCache<(ProjectId, AccountId), AccountRecord>,
+    lives: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
+    directories: Cache<(AccountId, u64), Arc<LoadedDirectory>>,
+    pages: moka::sync::Cache<PageKey, Arc<CachedPage>>,
     /// What filters left, so that the pages of one list are looked for once.
     matches: moka::sync::Cache<ListKey, Arc<Matches>>,
 }
@@ -177,19 +177,21 @@ impl Gateway {
         outbound: Outbound,
         connectors: Vec<Arc<dyn Connector>>,
         clock: Clock,
-        chance: Chance,
-        settings: Settings,
+        chance: Rng,
+        settings: GatewaySettings,
     ) -> Self {
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let directories = Cache::builder()
             .max_capacity(settings.directory_bytes)
-            .weigher(move |_, held: &Arc<Held>| weight(held.directory.approximate_size()))
+            .weigher(move |_, held: &Arc<LoadedDirectory>| {
+                weight(held.directory.approximate_size())
+            })
             .support_invalidation_closures()
             .build();
         let match_bytes = settings.page_bytes / SHARE_OF_MATCHES;
         let pages = moka::sync::Cache::builder()
             .max_capacity(settings.page_bytes - match_bytes)
-            .weigher(move |key: &PageKey, page: &Arc<Page>| {
+            .weigher(move |key: &PageKey, page: &Arc<CachedPage>| {
                 weight(key.list.approximate_size() + page.approximate_size())
             })
             .support_invalidation_closures()

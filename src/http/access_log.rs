@@ -5,20 +5,20 @@
 
 use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
 
-use super::middleware::Caller;
+use super::middleware::LoggedCaller;
 use crate::model::id::KeyId;
 
 /// For how long one line stands for all refusals of a key.
 const COLLAPSED_FOR: Duration = Duration::from_secs(10);
 
 /// A request that was answered.
-pub struct Line<'a> {
+pub struct AccessLogLine<'a> {
     pub request_id: &'a str,
     pub method: &'static str,
     /// The template, as far as a route was found; never the path or the query.
     pub route: Option<&'a str>,
     pub status: u16,
-    pub caller: Caller,
+    pub caller: LoggedCaller,
     pub took: Duration,
 }
 
@@ -28,7 +28,7 @@ pub struct AccessLog(RefCell<Refusals>);
 
 impl AccessLog {
     /// Tells of a request that was answered at `now`, of the monotonic clock.
-    pub fn write(&self, line: &Line<'_>, now: Duration) {
+    pub fn write(&self, line: &AccessLogLine<'_>, now: Duration) {
         let mut refusals = self.0.borrow_mut();
         for (key, more) in refusals.due(now) {
             let key = key.map(|key| key.to_string());
@@ -40,7 +40,7 @@ impl AccessLog {
     }
 }
 
-fn tell(line: &Line<'_>) {
+fn tell(line: &AccessLogLine<'_>) {
     let is_probe = matches!(
         line.route,
         Some("/health/live" | "/health/ready" | "/metrics")
@@ -49,7 +49,7 @@ fn tell(line: &Line<'_>) {
     let account = line.caller.account.map(|account| account.to_string());
     let route = line.route.unwrap_or("-");
     let ms = u64::try_from(line.took.as_millis()).unwrap_or(u64::MAX);
-    let Line {
+    let AccessLogLine {
         request_id,
         method,
         status,

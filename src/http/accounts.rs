@@ -30,7 +30,7 @@ use crate::{
     gateway::{
         Gateway,
         accounts::{Disconnect, Revocation},
-        linking::{Described, Link},
+        linking::{AccountDetails, NewLink},
     },
     model::{
         accounts::{
@@ -336,11 +336,11 @@ impl AccountOut {
 
 impl AccountIn {
     /// Every field checked, in the words of the document.
-    fn into_link(self) -> Result<Link> {
+    fn into_link(self) -> Result<NewLink> {
         let endpoint = endpoint(self.region, self.base_url)?;
-        Ok(Link {
+        Ok(NewLink {
             provider: self.provider,
-            description: Described {
+            description: AccountDetails {
                 origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
                 origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
                 origin_username: self
@@ -455,7 +455,7 @@ impl StatusWord {
 /// Parameters of the list of accounts.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ListParams {
+pub struct AccountListParams {
     /// From 1; past the end is an empty array.
     #[param(minimum = 1, maximum = 1_000_000, default = 1, required = false)]
     pub page: Option<u32>,
@@ -529,7 +529,7 @@ fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
 #[utoipa::path(
     tag = "accounts",
     operation_id = "list_accounts",
-    params(ListParams),
+    params(AccountListParams),
     responses((status = 200, description = "The accounts", body = Vec<AccountOut>), AccountsErrors),
 )]
 #[get("/accounts")]

@@ -18,14 +18,14 @@ use super::{
     caller::{Admin, Allowed, PathKey},
     error::ApiError,
     errors::{IssueKeyErrors, KeyErrors, KeysErrors, UpdateKeyErrors},
-    query::{Page, Query},
+    query::{PageParams, Query},
     timestamp::moment,
 };
 use crate::{
     error::{Error, Kind, Result},
     gateway::Gateway,
     model::{
-        api_keys::{ApiKey, KeyChange, KeyStatus, Label, NewKey, Scope},
+        api_keys::{ApiKey, KeyChange, KeyLabel, KeyStatus, NewKey, Scope},
         timestamp,
     },
 };
@@ -184,8 +184,8 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
-fn label(text: &str) -> Result<Label> {
-    let label = text.parse::<Label>();
+fn label(text: &str) -> Result<KeyLabel> {
+    let label = text.parse::<KeyLabel>();
     label.map_err(|error| invalid(format!("`label` is refused: {error}")))
 }
 
@@ -263,7 +263,7 @@ pub async fn list_api_keys(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let page = Page::parse(request.query_string())?;
+    let page = PageParams::parse(request.query_string())?;
     let cursors = gateway.list_cursors(&caller.0, "api_keys").await?;
     let before = page.after(&cursors)?;
     let keys = gateway.keys(&caller.0, before, page.reach()).await?;

@@ -12,13 +12,13 @@ use super::{
     caller::{Admin, Allowed},
     error::ApiError,
     errors::AuditErrors,
-    query::{Page, Query, invalid},
+    query::{PageParams, Query, invalid},
 };
 use crate::{
     error::Result,
     gateway::Gateway,
     model::{
-        audit_log::{Action, ActorKind, Entry, Filter, SubjectKind},
+        audit_log::{ActorKind, AuditAction, AuditEntry, AuditFilter, SubjectKind},
         id::AccountId,
         timestamp,
     },
@@ -37,7 +37,7 @@ pub struct EntryOut {
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
     pub actor: ActorOut,
-    pub action: Action,
+    pub action: AuditAction,
     pub subject: SubjectOut,
     /// More of it, in plain words: never a secret, a name or an address.
     pub detail: BTreeMap<String, String>,
@@ -69,9 +69,9 @@ pub struct EntryPage {
     pub next: Option<String>,
 }
 
-impl From<Entry> for EntryOut {
-    fn from(entry: Entry) -> Self {
-        let Entry { seq, at, event } = entry;
+impl From<AuditEntry> for EntryOut {
+    fn from(entry: AuditEntry) -> Self {
+        let AuditEntry { seq, at, event } = entry;
         Self {
             sequence: seq,
             created_at: at,
@@ -90,9 +90,9 @@ impl From<Entry> for EntryOut {
 }
 
 /// What is asked for of the log.
-fn filter(query: &mut Query<'_>) -> Result<Filter> {
+fn filter(query: &mut Query<'_>) -> Result<AuditFilter> {
     let unknown = |_| invalid("action is none that there is; the API document lists them");
-    let action = query.take("action").map(|word| word.parse::<Action>());
+    let action = query.take("action").map(|word| word.parse::<AuditAction>());
     let subject_id = query.take("subject_id").map(|id| {
         let is_id = (1..=64).contains(&id.len())
             && id
@@ -107,7 +107,7 @@ fn filter(query: &mut Query<'_>) -> Result<Filter> {
             .then(stored)
             .ok_or_else(|| invalid("subject_id must be an id, as an entry has it"))
     });
-    Ok(Filter {
+    Ok(AuditFilter {
         action: action.transpose().map_err(unknown)?,
         subject_id: subject_id.transpose()?,
     })
@@ -124,7 +124,7 @@ fn filter(query: &mut Query<'_>) -> Result<Filter> {
     params(
         ("page_size" = Option<u64>, Query, minimum = 1, maximum = 100, description = "Entries per page, 25 by default."),
         ("next" = Option<String>, Query, max_length = 1024, description = "`next` of the page before; the filters as they were."),
-        ("action" = Option<Action>, Query, description = "Only entries of this action."),
+        ("action" = Option<AuditAction>, Query, description = "Only entries of this action."),
         ("subject_id" = Option<String>, Query, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]+$", description = "Only entries about what has this id, such as an account."),
     ),
     responses((status = 200, description = "Entries, newest first", body = EntryPage), AuditErrors),
@@ -136,7 +136,7 @@ pub async fn list_audit_entries(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let mut query = Query::parse(request.query_string())?;
-    let page = Page::take(&mut query)?;
+    let page = PageParams::take(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
     let list = format!("audit/{:?}/{:?}", filter.action, filter.subject_id);

@@ -25,7 +25,7 @@ use crate::{
     gateway::{
         Gateway,
         connector_profiles::is_redirect_url,
-        linking::{Described, authorizations::NewSignIn},
+        linking::{AccountDetails, authorizations::AuthorizationInput},
     },
     model::{accounts::AccountKind, timestamp},
 };
@@ -90,17 +90,17 @@ pub struct ExchangeIn {
 
 impl AuthorizationIn {
     /// What the sign-in is to become, but for the provider, which the profile names.
-    fn into_description(self) -> Result<NewSignIn> {
+    fn into_description(self) -> Result<AuthorizationInput> {
         if !is_redirect_url(&self.callback_url) {
             return Err(Error::new(
                 Kind::InvalidBody,
                 "`callback_url` must be the redirect URL of the connector profile",
             ));
         }
-        Ok(NewSignIn {
+        Ok(AuthorizationInput {
             profile: self.profile,
             callback_url: self.callback_url,
-            description: Described {
+            description: AccountDetails {
                 origin_owner_id: text("origin_owner_id", self.origin_owner_id)?,
                 origin_owner_name: text("origin_owner_name", self.origin_owner_name)?,
                 origin_username: self

@@ -60,9 +60,9 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
     let body = whole(request, payload, LARGEST)
         .await
         .map_err(|unread| match unread {
-            Unread::Incomplete => invalid("the body ended before its end"),
-            Unread::TooLarge => invalid("the body is larger than 1 MiB"),
-            Unread::TooSlow => Error::new(
+            BodyError::Incomplete => invalid("the body ended before its end"),
+            BodyError::TooLarge => invalid("the body is larger than 1 MiB"),
+            BodyError::TooSlow => Error::new(
                 Kind::BodyTimeout,
                 "the body was not there within 10 seconds",
             ),
@@ -92,7 +92,7 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
 }
 
 /// Why a body could not be read whole.
-pub enum Unread {
+pub enum BodyError {
     /// The connection, or the coding of the body, ended before the body did.
     Incomplete,
     TooLarge,
@@ -107,14 +107,14 @@ pub async fn whole(
     request: &HttpRequest,
     payload: Payload,
     largest: usize,
-) -> Result<Zeroizing<Vec<u8>>, Unread> {
+) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     let gateway = request
         .app_data::<Data<Gateway>>()
         .expect("the app was built with a gateway");
     let reading = pin!(all(request, payload, largest));
     match select(reading, pin!(too_late(gateway))).await {
         Either::Left((body, _)) => body,
-        Either::Right(_) => Err(Unread::TooSlow),
+        Either::Right(_) => Err(BodyError::TooSlow),
     }
 }
 
@@ -135,7 +135,7 @@ async fn all(
     request: &HttpRequest,
     mut payload: Payload,
     largest: usize,
-) -> Result<Zeroizing<Vec<u8>>, Unread> {
+) -> Result<Zeroizing<Vec<u8>>, BodyError> {
     let length = length(request);
     let room = length.unwrap_or(largest).min(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(room));
@@ -143,11 +143,11 @@ async fn all(
         let Some(chunk) = payload.next().await else {
             break;
         };
-        let chunk = chunk.map_err(|_| Unread::Incomplete)?;
+        let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
         let left = length.map_or(chunk.len(), |length| length - body.len());
         let chunk = &chunk[..chunk.len().min(left)];
         if body.len() + chunk.len() > largest {
-            return Err(Unread::TooLarge);
+            return Err(BodyError::TooLarge);
         }
         body.extend_from_slice(chunk);
     }
@@ -192,9 +192,9 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 /// Reads an object, and in its place no array of what its keys would hold, which is as good to
 /// serde.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    struct Members<T>(PhantomData<T>);
+    struct FieldsVisitor<T>(PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldsVisitor<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,7 +206,7 @@ pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result
         }
     }
 
-    from.deserialize_map(Members(PhantomData))
+    from.deserialize_map(FieldsVisitor(PhantomData))
 }
 
 /// Reads an object under a key that is there.

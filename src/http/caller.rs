@@ -13,7 +13,7 @@ use actix_web::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{error::ApiError, middleware::Noted, query::Query};
+use super::{error::ApiError, middleware::RequestExt, query::Query};
 use crate::{
     error::{Error, Kind, Result},
     gateway::{
@@ -95,7 +95,7 @@ impl<S: Needs> FromRequest for NamedAccount<S> {
             let caller = caller::<S>(&request).await?;
             let id = named_account(&request)?;
             let own = gateway(&request).own_account(&caller, &id).await?;
-            Noted::account(&request, own.account.id);
+            RequestExt::account(&request, own.account.id);
             Ok(Self(own, PhantomData))
         })
     }
@@ -111,7 +111,7 @@ impl<S: Needs> FromRequest for PathAccount<S> {
             let caller = caller::<S>(&request).await?;
             let id = request.match_info().get("id").unwrap_or_default();
             let own = gateway(&request).own_account(&caller, id).await?;
-            Noted::account(&request, own.account.id);
+            RequestExt::account(&request, own.account.id);
             Ok(Self(own, PhantomData))
         })
     }
@@ -170,10 +170,10 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     };
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
     let caller = gateway(request).authenticate(&key).await?;
-    Noted::key(request, caller.key.id);
+    RequestExt::key(request, caller.key.id);
     // Counted once it is proven, so that nobody spends what is another's.
     let standings = gateway(request).spend(&caller);
-    Noted::stands(request, standings);
+    RequestExt::stands(request, standings);
     standings.check()?;
     caller.require(S::SCOPE)?;
     Ok(caller)

@@ -92,11 +92,11 @@ pub struct LimitedStream {
     read_timer: Option<Timer>,
     /// Runs while the client takes nothing.
     write_timer: Option<Timer>,
-    _place: Option<Place>,
+    _place: Option<ConnectionPermit>,
 }
 
 impl LimitedStream {
-    pub fn new(stream: TcpStream, place: Option<Place>, clock: Clock) -> Self {
+    pub fn new(stream: TcpStream, place: Option<ConnectionPermit>, clock: Clock) -> Self {
         Self {
             stream,
             activity: Activity::new(clock),
@@ -196,7 +196,7 @@ impl Addresses {
     }
 
     /// Takes a place for a connection, which keeps it until it ends; `Err` where the address has no more.
-    pub fn enter(&self, peer: Option<SocketAddr>) -> Result<Option<Place>, io::Error> {
+    pub fn enter(&self, peer: Option<SocketAddr>) -> Result<Option<ConnectionPermit>, io::Error> {
         let (1.., Some(peer)) = (self.limit, peer) else {
             return Ok(None);
         };
@@ -208,7 +208,7 @@ impl Addresses {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, message));
         }
         *count += 1;
-        Ok(Some(Place {
+        Ok(Some(ConnectionPermit {
             address,
             open: Arc::clone(&self.open),
         }))
@@ -216,12 +216,12 @@ impl Addresses {
 }
 
 /// One of the connections that an address may have open.
-pub struct Place {
+pub struct ConnectionPermit {
     address: IpAddr,
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {

@@ -25,7 +25,9 @@ use crate::{
     gateway::{Gateway, connector_profiles::NewProfile},
     model::{
         accounts::{Endpoint, Region},
-        connector_profiles::{Action, ActionSet, ClientProof, ConnectorProfile, ProfileChange},
+        connector_profiles::{
+            ActionSet, ClientProof, ConnectorProfile, ProfileAction, ProfileChange,
+        },
         timestamp,
     },
 };
@@ -69,7 +71,7 @@ pub struct ConnectorProfileIn {
     /// What accounts of this profile serve; all where it is not said. What is left out answers 403
     /// `action_not_enabled`.
     #[schema(min_items = 1)]
-    actions: Option<Vec<Action>>,
+    actions: Option<Vec<ProfileAction>>,
 }
 
 /// What to change of a connector profile. A key that is not there changes nothing.
@@ -95,8 +97,8 @@ pub struct ConnectorProfilePatch {
     #[schema(value_type = String, required = false)]
     redirect_url: Option<String>,
     #[serde(default, deserialize_with = "body::present")]
-    #[schema(value_type = Vec<Action>, required = false, min_items = 1)]
-    actions: Option<Vec<Action>>,
+    #[schema(value_type = Vec<ProfileAction>, required = false, min_items = 1)]
+    actions: Option<Vec<ProfileAction>>,
     /// While it is false, its accounts are inactive (412) and nobody links under it.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = bool, required = false)]
@@ -118,7 +120,7 @@ pub struct ConnectorProfileOut {
     pub scopes: Vec<String>,
     /// To be registered at the provider, letter for letter.
     pub redirect_url: String,
-    pub actions: Vec<Action>,
+    pub actions: Vec<ProfileAction>,
     pub enabled: bool,
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
@@ -171,7 +173,7 @@ pub fn client_secret(name: &str, secret: SecretString) -> Result<SecretString> {
     )))
 }
 
-fn actions(actions: &[Action]) -> Result<ActionSet> {
+fn actions(actions: &[ProfileAction]) -> Result<ActionSet> {
     ActionSet::of(actions).ok_or_else(|| invalid("`actions` must name at least one action"))
 }
 

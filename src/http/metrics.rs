@@ -11,7 +11,7 @@ use utoipa::openapi::{OpenApi as Document, path::PathItem};
 use super::hub::routes::PAGES;
 use crate::telemetry::{
     HttpMethod, Metrics, RouteMeter,
-    metrics::{NO_ROUTE, Word},
+    metrics::{LabelValue, NO_ROUTE},
 };
 
 /// A meter for each route.

@@ -19,7 +19,7 @@ use futures_util::{
 };
 
 use super::{
-    access_log::{AccessLog, Line},
+    access_log::{AccessLog, AccessLogLine},
     chunked::Watched,
     connection::Activity,
     error::ApiError,
@@ -30,9 +30,9 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    gateway::{Gateway, auth::rate_limit::Standings},
+    gateway::{Gateway, auth::rate_limit::RemainingQuotas},
     model::id::{AccountId, KeyId},
-    telemetry::metrics::Word,
+    telemetry::metrics::LabelValue,
 };
 
 const NO_STORE: header::HeaderValue = header::HeaderValue::from_static("no-store");
@@ -40,29 +40,29 @@ const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff")
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
 
 /// What a request id is the id of.
-enum Request {}
+enum RequestMarker {}
 
 /// Who a request was from, and about, as far as that was proven.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Caller {
+pub struct LoggedCaller {
     pub key: Option<KeyId>,
     pub account: Option<AccountId>,
 }
 
 /// What is noted beside a request, since of one that ends in a panic nothing else is left.
 #[derive(Clone)]
-pub struct Noted(Rc<Notes>);
+pub struct RequestExt(Rc<RequestNotes>);
 
-struct Notes {
+struct RequestNotes {
     request_id: String,
     /// What its caller has left, once its key is proven.
-    standings: Cell<Standings>,
-    caller: Cell<Caller>,
+    standings: Cell<RemainingQuotas>,
+    caller: Cell<LoggedCaller>,
 }
 
-impl Noted {
+impl RequestExt {
     fn beside(request: &ServiceRequest, request_id: String) -> Self {
-        let noted = Self(Rc::new(Notes {
+        let noted = Self(Rc::new(RequestNotes {
             request_id,
             standings: Cell::default(),
             caller: Cell::default(),
@@ -76,7 +76,7 @@ impl Noted {
     }
 
     /// Notes what the caller of this request has left.
-    pub fn stands(request: &HttpRequest, standings: Standings) {
+    pub fn stands(request: &HttpRequest, standings: RemainingQuotas) {
         if let Some(noted) = request.extensions().get::<Self>() {
             noted.0.standings.set(standings);
         }
@@ -87,7 +87,7 @@ impl Noted {
         if let Some(noted) = request.extensions().get::<Self>() {
             let caller = noted.0.caller.get();
             let key = Some(key);
-            noted.0.caller.set(Caller { key, ..caller });
+            noted.0.caller.set(LoggedCaller { key, ..caller });
         }
     }
 
@@ -96,7 +96,7 @@ impl Noted {
         if let Some(noted) = request.extensions().get::<Self>() {
             let caller = noted.0.caller.get();
             let account = Some(account);
-            noted.0.caller.set(Caller { account, ..caller });
+            noted.0.caller.set(LoggedCaller { account, ..caller });
         }
     }
 
@@ -136,7 +136,7 @@ impl EndsConnection {
 
 /// Beside an answer that is whole as it is, though its status says that it is an error: a page for
 /// people.
-pub struct Finished;
+pub struct Rendered;
 
 /// Wraps the whole app.
 ///
@@ -169,13 +169,13 @@ pub async fn finish(
     let activity = request.request().conn_data::<Rc<Activity>>();
     let _under_way = activity.map(Activity::request);
     let body = Watched::of(&mut request);
-    let noted = Noted::beside(&request, gateway.new_id::<Request>().to_string());
+    let noted = RequestExt::beside(&request, gateway.new_id::<RequestMarker>().to_string());
     let id = noted.request_id();
     let note = |route: Option<&str>, status: StatusCode| {
         let now = clock.monotonic();
         let took = now.saturating_sub(began_at);
         meters.note(route, &method, status, took);
-        let line = Line {
+        let line = AccessLogLine {
             request_id: id,
             method: known(&method).word(),
             route,
@@ -224,7 +224,7 @@ pub async fn finish(
     .map_into_boxed_body();
 
     let status = response.status();
-    let is_finished = response.response().extensions().contains::<Finished>();
+    let is_finished = response.response().extensions().contains::<Rendered>();
     if !is_finished && (status.is_client_error() || status.is_server_error()) {
         let mut answer = match response.response().error() {
             Some(error) => refusal(error, id, clock),

@@ -61,7 +61,7 @@ use self::metrics::Meters;
 use access_log::AccessLog;
 pub use document::document;
 use error::ApiError;
-use hub::theme::Look;
+use hub::theme::Theme;
 use routes::RouteTable;
 
 /// Everything that is served, but for the document itself and its pages.
@@ -90,7 +90,7 @@ pub fn mount(
     config: &mut web::ServiceConfig,
     document: &Document,
     metrics: &Metrics,
-    look: &Data<Look>,
+    look: &Data<Theme>,
 ) {
     let routes = RouteTable::of(document);
     config

@@ -140,12 +140,12 @@ impl PartialSchema for Filled {
 impl ToSchema for Filled {}
 
 /// Which page of a list is asked for.
-pub struct Page {
+pub struct PageParams {
     size: u32,
     next: Option<String>,
 }
 
-impl Page {
+impl PageParams {
     /// Of a list whose only parameters are `page_size` and `next`.
     pub fn parse(text: &str) -> Result<Self> {
         let mut query = Query::parse(text)?;

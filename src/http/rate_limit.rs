@@ -9,14 +9,14 @@ use utoipa::openapi::{
 };
 
 use super::error::whole_seconds;
-use crate::gateway::auth::rate_limit::{Standings, WINDOW};
+use crate::gateway::auth::rate_limit::{RemainingQuotas, WINDOW};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Adds the header fields to an answer: an item for each quota that there is (RFC 9651, 3.1).
-pub fn tell(standings: Standings, headers: &mut HeaderMap) {
-    let Standings { key, project } = standings;
+pub fn tell(standings: RemainingQuotas, headers: &mut HeaderMap) {
+    let RemainingQuotas { key, project } = standings;
     let (mut policy, mut limit) = (String::new(), String::new());
     for (name, standing) in [("key", key), ("project", project)] {
         let Some(standing) = standing else { continue };

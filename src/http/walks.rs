@@ -11,7 +11,7 @@ use super::{
     caller::{AccountsRead, PathAccount, WalksWrite},
     error::ApiError,
     errors::{DecisionErrors, SuspectsErrors, WalkErrors, WalkNowErrors, WalksErrors},
-    query::{Page, Query, not_a_cursor},
+    query::{PageParams, Query, not_a_cursor},
 };
 use crate::{
     gateway::Gateway,
@@ -99,7 +99,7 @@ pub async fn list_walks(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let page = Page::parse(request.query_string())?;
+    let page = PageParams::parse(request.query_string())?;
     let cursors = account.0.list_cursors("walks");
     let walks = gateway
         .walks(&account.0, page.after(&cursors)?, page.reach())
@@ -150,7 +150,7 @@ pub async fn list_suspects(
     request: HttpRequest,
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
-    let page = Page::parse(request.query_string())?;
+    let page = PageParams::parse(request.query_string())?;
     let list = format!("walks/{}/suspects", walk_id(&request).to_ascii_lowercase());
     let cursors = account.0.list_cursors(&list);
     let from: usize = page.after(&cursors)?.unwrap_or(0);

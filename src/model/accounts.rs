@@ -80,13 +80,13 @@ impl Account {
 
 /// The part of an account that says whether it can be served.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct ServingState {
     pub status: AccountStatus,
     pub reasons: Vec<StatusReason>,
     pub credential: Option<CredentialStatus>,
 }
 
-impl Standing {
+impl ServingState {
     /// Adds to status and reasons what the credential's own state says, and to the credential what a
     /// walk found: the two never contradict each other.
     #[must_use]
@@ -550,7 +550,7 @@ mod tests {
             created_at: at(0),
             updated_at: at(0),
         };
-        let standing = Standing {
+        let standing = ServingState {
             status: account.status,
             reasons: std::mem::take(&mut account.status_reasons),
             credential: account.credential.take(),

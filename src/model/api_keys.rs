@@ -77,15 +77,15 @@ pub struct UnknownScope;
 /// What a key is for, in the words of whoever made it: 1 to 255 characters, not all of them
 /// spaces, and none a control character.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label(String);
+pub struct KeyLabel(String);
 
-impl Label {
+impl KeyLabel {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Label {
+impl FromStr for KeyLabel {
     type Err = InvalidLabel;
 
     fn from_str(text: &str) -> Result<Self, InvalidLabel> {
@@ -107,7 +107,7 @@ pub struct InvalidLabel;
 /// What a key that is to be made is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    pub label: Option<Label>,
+    pub label: Option<KeyLabel>,
     pub scopes: Vec<Scope>,
     /// From when on the key is refused; None is never.
     pub expires_at: Option<Timestamp>,
@@ -128,7 +128,7 @@ impl NewKey {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
     /// Some(None) takes the label away.
-    pub label: Option<Option<Label>>,
+    pub label: Option<Option<KeyLabel>>,
     /// An end; one that the key has already can only be brought forward.
     pub expires_at: Option<Timestamp>,
 }
@@ -193,7 +193,7 @@ mod tests {
     fn a_label_is_words_for_people() {
         let longest = "é".repeat(255);
         for good in ["HR feed", "ключ №1", " a", &longest] {
-            assert_eq!(good.parse::<Label>().unwrap().as_str(), good);
+            assert_eq!(good.parse::<KeyLabel>().unwrap().as_str(), good);
         }
         let too_long = "é".repeat(256);
         for bad in [
@@ -206,7 +206,7 @@ mod tests {
             "\u{9b}",
             &too_long,
         ] {
-            assert_eq!(bad.parse::<Label>(), Err(InvalidLabel), "{bad:?}");
+            assert_eq!(bad.parse::<KeyLabel>(), Err(InvalidLabel), "{bad:?}");
         }
     }
 }

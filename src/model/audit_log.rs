@@ -1,6 +1,6 @@
 //! The words of the audit log: who did what to what.
 //!
-//! An [`Event`] is what somebody did; an [`Entry`] is that event in its place in a project's log.
+//! An [`Event`] is what somebody did; an [`AuditEntry`] is that event in its place in a project's log.
 //! Neither holds a secret, a name or an e-mail address: ids, and words from closed lists.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -16,7 +16,7 @@ use super::{
 
 /// An event where it stands in the log of its project.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     /// From 1, without gaps.
     pub seq: u64,
     /// By the clock of the process that wrote it: order is by `seq`.
@@ -28,13 +28,13 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub actor: Actor,
-    pub action: Action,
+    pub action: AuditAction,
     pub subject: Subject,
     pub detail: Detail,
 }
 
 impl Event {
-    pub fn new(actor: Actor, action: Action, subject: impl Into<Subject>) -> Self {
+    pub fn new(actor: Actor, action: AuditAction, subject: impl Into<Subject>) -> Self {
         Self {
             actor,
             action,
@@ -60,8 +60,8 @@ impl Event {
 
 /// Which entries are asked for; None is all.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub action: Option<Action>,
+pub struct AuditFilter {
+    pub action: Option<AuditAction>,
     pub subject_id: Option<String>,
 }
 
@@ -141,8 +141,7 @@ impl fmt::Display for Actor {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[schema(as = AuditAction)]
-pub enum Action {
+pub enum AuditAction {
     #[serde(rename = "account.linked")]
     AccountLinked,
     #[serde(rename = "account.updated")]
@@ -210,97 +209,97 @@ pub enum Action {
     DataKeyRewrapped,
 }
 
-impl Action {
-    pub const ALL: [Action; 31] = [
-        Action::AccountLinked,
-        Action::AccountUpdated,
-        Action::AccountDisconnected,
-        Action::AccountPurged,
-        Action::CredentialUsed,
-        Action::CredentialReplaced,
-        Action::CredentialRefreshed,
-        Action::CredentialRefreshRefused,
-        Action::CredentialUncertain,
-        Action::CredentialReauthRequired,
-        Action::CredentialExported,
-        Action::CredentialImported,
-        Action::CredentialTakenBack,
-        Action::CredentialRevoked,
-        Action::CredentialRevokeRefused,
-        Action::WalkReleased,
-        Action::WalkDiscarded,
-        Action::ProfileCreated,
-        Action::ProfileUpdated,
-        Action::ProfileDisabled,
-        Action::ProfileEnabled,
-        Action::ApiKeyCreated,
-        Action::ApiKeyUpdated,
-        Action::ApiKeyRevoked,
-        Action::ConnectSessionCreated,
-        Action::ConnectSessionLinked,
-        Action::ProjectCreated,
-        Action::ProjectUpdated,
-        Action::ProjectDeleted,
-        Action::ProjectUpgraded,
-        Action::DataKeyRewrapped,
+impl AuditAction {
+    pub const ALL: [AuditAction; 31] = [
+        AuditAction::AccountLinked,
+        AuditAction::AccountUpdated,
+        AuditAction::AccountDisconnected,
+        AuditAction::AccountPurged,
+        AuditAction::CredentialUsed,
+        AuditAction::CredentialReplaced,
+        AuditAction::CredentialRefreshed,
+        AuditAction::CredentialRefreshRefused,
+        AuditAction::CredentialUncertain,
+        AuditAction::CredentialReauthRequired,
+        AuditAction::CredentialExported,
+        AuditAction::CredentialImported,
+        AuditAction::CredentialTakenBack,
+        AuditAction::CredentialRevoked,
+        AuditAction::CredentialRevokeRefused,
+        AuditAction::WalkReleased,
+        AuditAction::WalkDiscarded,
+        AuditAction::ProfileCreated,
+        AuditAction::ProfileUpdated,
+        AuditAction::ProfileDisabled,
+        AuditAction::ProfileEnabled,
+        AuditAction::ApiKeyCreated,
+        AuditAction::ApiKeyUpdated,
+        AuditAction::ApiKeyRevoked,
+        AuditAction::ConnectSessionCreated,
+        AuditAction::ConnectSessionLinked,
+        AuditAction::ProjectCreated,
+        AuditAction::ProjectUpdated,
+        AuditAction::ProjectDeleted,
+        AuditAction::ProjectUpgraded,
+        AuditAction::DataKeyRewrapped,
     ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
-            Action::AccountLinked => "account.linked",
-            Action::AccountUpdated => "account.updated",
-            Action::AccountDisconnected => "account.disconnected",
-            Action::AccountPurged => "account.purged",
-            Action::CredentialUsed => "credential.used",
-            Action::CredentialReplaced => "credential.replaced",
-            Action::CredentialRefreshed => "credential.refreshed",
-            Action::CredentialRefreshRefused => "credential.refresh_refused",
-            Action::CredentialUncertain => "credential.uncertain",
-            Action::CredentialReauthRequired => "credential.reauth_required",
-            Action::CredentialExported => "credential.exported",
-            Action::CredentialImported => "credential.imported",
-            Action::CredentialTakenBack => "credential.taken_back",
-            Action::CredentialRevoked => "credential.revoked",
-            Action::CredentialRevokeRefused => "credential.revoke_refused",
-            Action::WalkReleased => "walk.released",
-            Action::WalkDiscarded => "walk.discarded",
-            Action::ProfileCreated => "profile.created",
-            Action::ProfileUpdated => "profile.updated",
-            Action::ProfileDisabled => "profile.disabled",
-            Action::ProfileEnabled => "profile.enabled",
-            Action::ApiKeyCreated => "api_key.created",
-            Action::ApiKeyUpdated => "api_key.updated",
-            Action::ApiKeyRevoked => "api_key.revoked",
-            Action::ConnectSessionCreated => "connect_session.created",
-            Action::ConnectSessionLinked => "connect_session.linked",
-            Action::ProjectCreated => "project.created",
-            Action::ProjectUpdated => "project.updated",
-            Action::ProjectDeleted => "project.deleted",
-            Action::ProjectUpgraded => "project.upgraded",
-            Action::DataKeyRewrapped => "data_key.rewrapped",
+            AuditAction::AccountLinked => "account.linked",
+            AuditAction::AccountUpdated => "account.updated",
+            AuditAction::AccountDisconnected => "account.disconnected",
+            AuditAction::AccountPurged => "account.purged",
+            AuditAction::CredentialUsed => "credential.used",
+            AuditAction::CredentialReplaced => "credential.replaced",
+            AuditAction::CredentialRefreshed => "credential.refreshed",
+            AuditAction::CredentialRefreshRefused => "credential.refresh_refused",
+            AuditAction::CredentialUncertain => "credential.uncertain",
+            AuditAction::CredentialReauthRequired => "credential.reauth_required",
+            AuditAction::CredentialExported => "credential.exported",
+            AuditAction::CredentialImported => "credential.imported",
+            AuditAction::CredentialTakenBack => "credential.taken_back",
+            AuditAction::CredentialRevoked => "credential.revoked",
+            AuditAction::CredentialRevokeRefused => "credential.revoke_refused",
+            AuditAction::WalkReleased => "walk.released",
+            AuditAction::WalkDiscarded => "walk.discarded",
+            AuditAction::ProfileCreated => "profile.created",
+            AuditAction::ProfileUpdated => "profile.updated",
+            AuditAction::ProfileDisabled => "profile.disabled",
+            AuditAction::ProfileEnabled => "profile.enabled",
+            AuditAction::ApiKeyCreated => "api_key.created",
+            AuditAction::ApiKeyUpdated => "api_key.updated",
+            AuditAction::ApiKeyRevoked => "api_key.revoked",
+            AuditAction::ConnectSessionCreated => "connect_session.created",
+            AuditAction::ConnectSessionLinked => "connect_session.linked",
+            AuditAction::ProjectCreated => "project.created",
+            AuditAction::ProjectUpdated => "project.updated",
+            AuditAction::ProjectDeleted => "project.deleted",
+            AuditAction::ProjectUpgraded => "project.upgraded",
+            AuditAction::DataKeyRewrapped => "data_key.rewrapped",
         }
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for AuditAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Action {
-    type Err = UnknownAction;
+impl FromStr for AuditAction {
+    type Err = UnknownAuditAction;
 
-    fn from_str(text: &str) -> Result<Self, UnknownAction> {
-        let mut all = Action::ALL.into_iter();
+    fn from_str(text: &str) -> Result<Self, UnknownAuditAction> {
+        let mut all = AuditAction::ALL.into_iter();
         all.find(|action| action.as_str() == text)
-            .ok_or(UnknownAction)
+            .ok_or(UnknownAuditAction)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown action")]
-pub struct UnknownAction;
+pub struct UnknownAuditAction;
 
 /// What it was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -404,19 +403,22 @@ mod tests {
 
     #[test]
     fn every_action_has_one_spelling_of_its_own() {
-        for action in Action::ALL {
+        for action in AuditAction::ALL {
             let json = serde_json::to_value(action).unwrap();
             assert_eq!(json, action.as_str());
             assert_eq!(action.as_str().parse(), Ok(action));
         }
-        assert_eq!("account.Linked".parse::<Action>(), Err(UnknownAction));
+        assert_eq!(
+            "account.Linked".parse::<AuditAction>(),
+            Err(UnknownAuditAction)
+        );
     }
 
     #[test]
     fn a_time_in_the_detail_is_served_in_the_form_of_all() {
         let subject = Subject::new(SubjectKind::ApiKey, "k");
         let at: Timestamp = "2026-11-22T12:01:00Z".parse().unwrap();
-        let event = Event::new(Actor::Operator, Action::ApiKeyCreated, subject)
+        let event = Event::new(Actor::Operator, AuditAction::ApiKeyCreated, subject)
             .with("expires_at", at)
             .with("scopes", "admin");
         let served = event.detail.served();
@@ -460,7 +462,7 @@ mod tests {
     fn a_detail_holds_plain_words_alone() {
         let noted = |word: &str| {
             let project: ProjectId = "own".parse().unwrap();
-            let event = Event::new(Actor::System, Action::AccountUpdated, &project);
+            let event = Event::new(Actor::System, AuditAction::AccountUpdated, &project);
             event.with("reason", word).detail.words()["reason"].clone()
         };
         for word in [

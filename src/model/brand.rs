@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 /// Whom a customer sees when they link an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brand {
-    pub name: Name,
+    pub name: BrandName,
     pub logo: Option<Logo>,
     /// The accent where the page is light.
     pub accent: Accent,
@@ -17,15 +17,15 @@ pub struct Brand {
 /// What an inviting organisation is called: 1 to 60 characters, not all of them spaces, and none a
 /// control character.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name(String);
+pub struct BrandName(String);
 
-impl Name {
+impl BrandName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Name {
+impl FromStr for BrandName {
     type Err = UnfitName;
 
     fn from_str(text: &str) -> Result<Self, UnfitName> {
@@ -388,10 +388,10 @@ mod tests {
     fn a_name_is_words_for_people() {
         let longest = "é".repeat(60);
         for good in ["Example Ltd", "Øresund & Söhne", &longest] {
-            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+            assert_eq!(good.parse::<BrandName>().unwrap().as_str(), good);
         }
         for bad in ["", "  ", "a\nb", "a\0", &format!("{longest}é")] {
-            assert_eq!(bad.parse::<Name>(), Err(UnfitName), "{bad:?}");
+            assert_eq!(bad.parse::<BrandName>(), Err(UnfitName), "{bad:?}");
         }
     }
 }

@@ -113,25 +113,30 @@ pub struct OAuthApp {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+#[schema(as = Action)]
+pub enum ProfileAction {
     Users,
     Roles,
     Groups,
 }
 
-impl Action {
-    pub const ALL: [Action; 3] = [Action::Users, Action::Roles, Action::Groups];
+impl ProfileAction {
+    pub const ALL: [ProfileAction; 3] = [
+        ProfileAction::Users,
+        ProfileAction::Roles,
+        ProfileAction::Groups,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
-            Action::Users => "users",
-            Action::Roles => "roles",
-            Action::Groups => "groups",
+            ProfileAction::Users => "users",
+            ProfileAction::Roles => "roles",
+            ProfileAction::Groups => "groups",
         }
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for ProfileAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -153,25 +158,25 @@ impl ActionSet {
     };
 
     /// None if there is nothing in it.
-    pub fn of(actions: &[Action]) -> Option<Self> {
+    pub fn of(actions: &[ProfileAction]) -> Option<Self> {
         let has = |action| actions.contains(&action);
         (!actions.is_empty()).then(|| Self {
-            users: has(Action::Users),
-            roles: has(Action::Roles),
-            groups: has(Action::Groups),
+            users: has(ProfileAction::Users),
+            roles: has(ProfileAction::Roles),
+            groups: has(ProfileAction::Groups),
         })
     }
 
-    pub const fn has(self, action: Action) -> bool {
+    pub const fn has(self, action: ProfileAction) -> bool {
         match action {
-            Action::Users => self.users,
-            Action::Roles => self.roles,
-            Action::Groups => self.groups,
+            ProfileAction::Users => self.users,
+            ProfileAction::Roles => self.roles,
+            ProfileAction::Groups => self.groups,
         }
     }
 
-    pub fn iter(self) -> impl Iterator<Item = Action> {
-        Action::ALL
+    pub fn iter(self) -> impl Iterator<Item = ProfileAction> {
+        ProfileAction::ALL
             .into_iter()
             .filter(move |action| self.has(*action))
     }
@@ -180,30 +185,33 @@ impl ActionSet {
 /// As it is stored: the words, with spaces between.
 impl fmt::Display for ActionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.iter().map(Action::as_str).collect();
+        let words: Vec<_> = self.iter().map(ProfileAction::as_str).collect();
         f.write_str(&words.join(" "))
     }
 }
 
 impl FromStr for ActionSet {
-    type Err = UnknownAction;
+    type Err = UnknownProfileAction;
 
-    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+    fn from_str(text: &str) -> Result<Self, UnknownProfileAction> {
         let actions: Option<Vec<_>> = text
             .split_whitespace()
             .map(|word| {
-                Action::ALL
+                ProfileAction::ALL
                     .into_iter()
                     .find(|action| action.as_str() == word)
             })
             .collect();
-        actions.as_deref().and_then(Self::of).ok_or(UnknownAction)
+        actions
+            .as_deref()
+            .and_then(Self::of)
+            .ok_or(UnknownProfileAction)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the actions are users, roles and groups, one of them at the least")]
-pub struct UnknownAction;
+pub struct UnknownProfileAction;
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +228,7 @@ mod tests {
             "users groups"
         );
         for bad in ["", " ", "policies", "users policies"] {
-            assert_eq!(bad.parse::<ActionSet>(), Err(UnknownAction), "{bad}");
+            assert_eq!(bad.parse::<ActionSet>(), Err(UnknownProfileAction), "{bad}");
         }
     }
 }

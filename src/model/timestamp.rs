@@ -21,12 +21,12 @@ pub fn cut(timestamp: Timestamp) -> Timestamp {
 
 /// `2026-11-22T10:00:00.000Z`.
 pub fn shown(timestamp: Timestamp) -> impl fmt::Display {
-    Shown(cut(timestamp))
+    DisplayTimestamp(cut(timestamp))
 }
 
-struct Shown(Timestamp);
+struct DisplayTimestamp(Timestamp);
 
-impl fmt::Display for Shown {
+impl fmt::Display for DisplayTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.0)
     }

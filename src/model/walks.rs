@@ -22,7 +22,7 @@ pub struct Walk {
     /// The version in force after this walk; null if there is none.
     pub directory_version: Option<String>,
     /// The `total`s of the three lists in the directory in force after this walk.
-    pub counts: Option<Counts>,
+    pub counts: Option<WalkCounts>,
     /// How many rows of the provider's lists this walk left out, because they had no usable id.
     #[serde(serialize_with = "in_all")]
     #[schema(value_type = u64)]
@@ -36,7 +36,8 @@ pub struct Walk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-pub struct Counts {
+#[schema(as = Counts)]
+pub struct WalkCounts {
     pub users: u64,
     pub groups: u64,
     pub roles: u64,

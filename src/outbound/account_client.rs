@@ -14,33 +14,33 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use super::{
-    Answer, CallError, CallErrorKind, Complaint, Health, Priority, Request, Route, Shared,
-    TokenKey,
-    breaker::Pass,
-    classification::{self, Fault, Remedy},
+    CallError, CallErrorKind, ClientScope, ErrorReply, OutboundState, Priority, ProviderHealth,
+    ProviderRequest, ProviderResponse, TokenKey,
+    breaker::BreakerPermit,
+    classification::{self, FailedAttempt, RetryPolicy},
     exchange::Outgoing,
     retry,
-    token_limiter::{Lane, NoTurn, Permit},
+    token_limiter::{Permit, Rejected, TokenLimiter},
 };
 use crate::telemetry::CallOutcome;
 
 /// One account's way out. Clones count together.
 #[derive(Clone)]
-pub struct Caller {
-    pub(super) shared: Arc<Shared>,
-    pub(super) route: Arc<Route>,
-    pub(super) lane: Arc<Lane>,
-    pub(super) health: Arc<Health>,
+pub struct AccountClient {
+    pub(super) shared: Arc<OutboundState>,
+    pub(super) route: Arc<ClientScope>,
+    pub(super) lane: Arc<TokenLimiter>,
+    pub(super) health: Arc<ProviderHealth>,
     pub(super) calls: Arc<AtomicU64>,
 }
 
-impl fmt::Debug for Caller {
+impl fmt::Debug for AccountClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Caller").field(&self.route).finish()
     }
 }
 
-impl Caller {
+impl AccountClient {
     /// Every request sent through this caller and its clones, retries included.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
@@ -50,7 +50,7 @@ impl Caller {
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self {
-            route: Arc::new(Route {
+            route: Arc::new(ClientScope {
                 priority,
                 ..(*self.route).clone()
             }),
@@ -62,7 +62,7 @@ impl Caller {
     /// the former one counts against that one's budget.
     #[must_use]
     pub fn with_token(&self, token: TokenKey) -> Self {
-        let route = Route {
+        let route = ClientScope {
             token,
             is_newly_linked: false,
             ..(*self.route).clone()
@@ -85,27 +85,27 @@ impl Caller {
     /// The future may be dropped at any time; what was under way then counts as sent.
     pub async fn get(
         &self,
-        request: Request<'_>,
-        complaint: impl Fn(&Answer) -> Complaint + Send,
-    ) -> Result<Answer, CallError> {
+        request: ProviderRequest<'_>,
+        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+    ) -> Result<ProviderResponse, CallError> {
         self.send(Method::GET, request, complaint).await
     }
 
-    /// Deletes, as [`Caller::get`] gets: what is deleted twice is deleted (RFC 9110, 9.2.2).
+    /// Deletes, as [`AccountClient::get`] gets: what is deleted twice is deleted (RFC 9110, 9.2.2).
     pub async fn delete(
         &self,
-        request: Request<'_>,
-        complaint: impl Fn(&Answer) -> Complaint + Send,
-    ) -> Result<Answer, CallError> {
+        request: ProviderRequest<'_>,
+        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+    ) -> Result<ProviderResponse, CallError> {
         self.send(Method::DELETE, request, complaint).await
     }
 
     async fn send(
         &self,
         method: Method,
-        request: Request<'_>,
-        complaint: impl Fn(&Answer) -> Complaint + Send,
-    ) -> Result<Answer, CallError> {
+        request: ProviderRequest<'_>,
+        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+    ) -> Result<ProviderResponse, CallError> {
         let shared = &*self.shared;
         shared
             .settings
@@ -154,7 +154,7 @@ impl Caller {
 
     /// Waits until a request may be sent: for the lane's turn, and for the breaker. If that is
     /// not to be, the error is that of the last try, if there was one.
-    async fn admit(&self, tries: &mut Tries<'_>) -> Result<(Permit, Pass), CallError> {
+    async fn admit(&self, tries: &mut Tries<'_>) -> Result<(Permit, BreakerPermit), CallError> {
         let breaker = &self.health.breaker;
         loop {
             let refusal = match breaker.check() {
@@ -163,7 +163,7 @@ impl Caller {
                     let turn = self.lane.enter(self.route.priority, tries.patience());
                     let permit = match turn.await {
                         Ok(permit) => permit,
-                        Err(NoTurn::In(wait)) => {
+                        Err(Rejected::In(wait)) => {
                             let detail = "the token's budget is spent, or it has been told to wait";
                             return Err(tries.refused(
                                 CallErrorKind::Throttled,
@@ -171,7 +171,7 @@ impl Caller {
                                 Some(wait),
                             ));
                         }
-                        Err(NoTurn::Unknown(error)) => {
+                        Err(Rejected::Unknown(error)) => {
                             return Err(tries.refused(
                                 CallErrorKind::BudgetUnknown,
                                 &error.to_string(),
@@ -199,8 +199,8 @@ impl Caller {
 
     fn log(
         &self,
-        request: &Request<'_>,
-        verdict: &Result<Answer, Fault>,
+        request: &ProviderRequest<'_>,
+        verdict: &Result<ProviderResponse, FailedAttempt>,
         took: Duration,
         number: u32,
     ) {
@@ -225,7 +225,7 @@ impl Caller {
 }
 
 /// What a request that was sent counts as.
-fn outcome_of(verdict: &Result<Answer, Fault>) -> CallOutcome {
+fn outcome_of(verdict: &Result<ProviderResponse, FailedAttempt>) -> CallOutcome {
     match verdict.as_ref().map_err(|fault| fault.error.kind) {
         Ok(_) => CallOutcome::Answered,
         Err(CallErrorKind::Unauthorized) => CallOutcome::Unauthorized,
@@ -246,7 +246,7 @@ fn outcome_of(verdict: &Result<Answer, Fault>) -> CallOutcome {
 
 /// The tries of one call.
 struct Tries<'a> {
-    caller: &'a Caller,
+    caller: &'a AccountClient,
     began_at: Duration,
     made: u32,
     last_error: Option<CallError>,
@@ -255,7 +255,7 @@ struct Tries<'a> {
 }
 
 impl<'a> Tries<'a> {
-    fn new(caller: &'a Caller) -> Self {
+    fn new(caller: &'a AccountClient) -> Self {
         Self {
             caller,
             began_at: caller.shared.clock.monotonic(),
@@ -275,14 +275,14 @@ impl<'a> Tries<'a> {
     }
 
     /// The wait before another try; None if there is to be none.
-    fn wait_before_next(&self, fault: &Fault) -> Option<Duration> {
+    fn wait_before_next(&self, fault: &FailedAttempt) -> Option<Duration> {
         let shared = &self.caller.shared;
         let settings = &shared.settings.retries;
         let (most, wait) = match fault.remedy {
-            Remedy::None => return None,
+            RetryPolicy::None => return None,
             // The lane waits, for every caller of this token.
-            Remedy::WaitOut => (settings.throttled_tries, Duration::ZERO),
-            Remedy::TryAgain(trouble) => {
+            RetryPolicy::WaitOut => (settings.throttled_tries, Duration::ZERO),
+            RetryPolicy::TryAgain(trouble) => {
                 let bound = retry::backoff_bound(trouble, self.made + 1);
                 (settings.tries, shared.jitter(bound))
             }
@@ -292,7 +292,8 @@ impl<'a> Tries<'a> {
             .patience()
             .is_none_or(|patience| until_then <= patience);
         // A throttled call is no burden: it waits for as long as it is told to.
-        let is_affordable = || fault.remedy == Remedy::WaitOut || self.caller.health.retries.take();
+        let is_affordable =
+            || fault.remedy == RetryPolicy::WaitOut || self.caller.health.retries.take();
         (self.made < most && is_in_time && is_affordable()).then_some(wait)
     }
 

@@ -15,7 +15,7 @@ use url::{Host, Url};
 
 /// Which addresses may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum AddressPolicy {
     /// `https` and global addresses only.
     Public,
     /// Whatever the operator's network has, loopback included, also without TLS.
@@ -24,7 +24,7 @@ pub(super) enum Reach {
 
 /// Why a call is not made: where it would go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OutOfReach {
+pub(super) enum ForbiddenAddress {
     #[error("only https is called")]
     Scheme,
     #[error("the URL names no host")]
@@ -33,21 +33,21 @@ pub(super) enum OutOfReach {
     NotPublic,
 }
 
-impl Reach {
+impl AddressPolicy {
     /// Judges what can be told from the URL alone: the scheme, and a host that is an address
     /// already, which no resolver gets to see. (`url` has by then read `0x7f.1` and its like as
     /// the address that they are.)
-    pub(super) fn check(self, url: &Url) -> Result<(), OutOfReach> {
-        let host = url.host().ok_or(OutOfReach::NoHost)?;
+    pub(super) fn check(self, url: &Url) -> Result<(), ForbiddenAddress> {
+        let host = url.host().ok_or(ForbiddenAddress::NoHost)?;
         match self {
-            Reach::Any if matches!(url.scheme(), "http" | "https") => Ok(()),
-            Reach::Public if url.scheme() == "https" => match host {
+            AddressPolicy::Any if matches!(url.scheme(), "http" | "https") => Ok(()),
+            AddressPolicy::Public if url.scheme() == "https" => match host {
                 Host::Domain(_) => Ok(()),
                 Host::Ipv4(address) if is_public_v4(address) => Ok(()),
                 Host::Ipv6(address) if is_public_v6(address) => Ok(()),
-                Host::Ipv4(_) | Host::Ipv6(_) => Err(OutOfReach::NotPublic),
+                Host::Ipv4(_) | Host::Ipv6(_) => Err(ForbiddenAddress::NotPublic),
             },
-            _ => Err(OutOfReach::Scheme),
+            _ => Err(ForbiddenAddress::Scheme),
         }
     }
 
@@ -57,7 +57,7 @@ impl Reach {
     }
 
     fn admits(self, address: IpAddr) -> bool {
-        self == Reach::Any
+        self == AddressPolicy::Any
             || match address {
                 IpAddr::V4(address) => is_public_v4(address),
                 IpAddr::V6(address) => is_public_v6(address),
@@ -65,7 +65,7 @@ impl Reach {
     }
 }
 
-struct Resolver(Reach);
+struct Resolver(AddressPolicy);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -75,7 +75,7 @@ impl Resolve for Resolver {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let admitted: Vec<_> = found.filter(|found| reach.admits(found.ip())).collect();
             if admitted.is_empty() {
-                return Err(OutOfReach::NotPublic.into());
+                return Err(ForbiddenAddress::NotPublic.into());
             }
             Ok(Box::new(admitted.into_iter()) as Addrs)
         })
@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn only_public_addresses_are_public() {
         for public in ["8.8.8.8", "99.255.1.1", "198.17.0.1", "2606:4700::1111"] {
-            assert!(Reach::Public.admits(public.parse().unwrap()), "{public}");
+            assert!(
+                AddressPolicy::Public.admits(public.parse().unwrap()),
+                "{public}"
+            );
         }
         for hidden in [
             "0.0.0.0",
@@ -143,20 +146,23 @@ mod tests {
             "2002:7f00:1::",
             "3fff::1",
         ] {
-            assert!(!Reach::Public.admits(hidden.parse().unwrap()), "{hidden}");
+            assert!(
+                !AddressPolicy::Public.admits(hidden.parse().unwrap()),
+                "{hidden}"
+            );
         }
     }
 
     #[test]
     fn an_address_in_the_url_is_judged_however_it_is_spelt() {
-        let judged = |text: &str| Reach::Public.check(&text.parse().unwrap());
+        let judged = |text: &str| AddressPolicy::Public.check(&text.parse().unwrap());
         assert_eq!(judged("https://api.smartsheet.com/2.0"), Ok(()));
         assert_eq!(judged("https://8.8.8.8/"), Ok(()));
         assert_eq!(
             judged("http://api.smartsheet.com/2.0"),
-            Err(OutOfReach::Scheme)
+            Err(ForbiddenAddress::Scheme)
         );
-        assert_eq!(judged("file:///etc/passwd"), Err(OutOfReach::NoHost));
+        assert_eq!(judged("file:///etc/passwd"), Err(ForbiddenAddress::NoHost));
         for spelling in [
             "https://127.0.0.1/",
             "https://2130706433/",
@@ -164,27 +170,31 @@ mod tests {
             "https://[::1]/",
             "https://[::ffff:7f00:1]/",
         ] {
-            assert_eq!(judged(spelling), Err(OutOfReach::NotPublic), "{spelling}");
+            assert_eq!(
+                judged(spelling),
+                Err(ForbiddenAddress::NotPublic),
+                "{spelling}"
+            );
         }
     }
 
     #[test]
     fn the_operator_may_open_the_own_network() {
-        let judged = |text: &str| Reach::Any.check(&text.parse().unwrap());
+        let judged = |text: &str| AddressPolicy::Any.check(&text.parse().unwrap());
         assert_eq!(judged("http://127.0.0.1:7070/2.0"), Ok(()));
-        assert_eq!(judged("ftp://127.0.0.1/"), Err(OutOfReach::Scheme));
+        assert_eq!(judged("ftp://127.0.0.1/"), Err(ForbiddenAddress::Scheme));
     }
 
     #[tokio::test]
     async fn a_name_that_stands_for_a_private_address_does_not_resolve() {
-        let resolve = |reach: Reach| reach.resolver().resolve("localhost".parse().unwrap());
-        let Err(refusal) = resolve(Reach::Public).await else {
+        let resolve = |reach: AddressPolicy| reach.resolver().resolve("localhost".parse().unwrap());
+        let Err(refusal) = resolve(AddressPolicy::Public).await else {
             panic!("localhost is no public name");
         };
         assert_eq!(
-            refusal.downcast_ref::<OutOfReach>(),
-            Some(&OutOfReach::NotPublic)
+            refusal.downcast_ref::<ForbiddenAddress>(),
+            Some(&ForbiddenAddress::NotPublic)
         );
-        assert!(resolve(Reach::Any).await.is_ok());
+        assert!(resolve(AddressPolicy::Any).await.is_ok());
     }
 }

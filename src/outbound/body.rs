@@ -15,7 +15,7 @@ use flate2::write::MultiGzDecoder;
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout};
 
-use super::{CallErrorKind, Caps, Timeouts, exchange::Broken};
+use super::{CallErrorKind, Caps, Timeouts, exchange::TransportError};
 
 /// How little may come out before the ratio says anything.
 const RATIO_COUNTS_FROM: usize = 64 * 1024;
@@ -28,20 +28,20 @@ pub(super) async fn read(
     mut response: reqwest::Response,
     caps: &Caps,
     timeouts: &Timeouts,
-) -> Result<Bytes, Broken> {
+) -> Result<Bytes, TransportError> {
     let declared = response.content_length();
     if declared.is_some_and(|length| length > caps.body_bytes as u64) {
         return Err(refused("the reply is larger than the cap"));
     }
-    let mut unpacking = Unpacking::of(&response, caps)?;
-    let mut pace = Pace::new(timeouts);
+    let mut unpacking = Decoder::of(&response, caps)?;
+    let mut pace = ReadDeadline::new(timeouts);
     loop {
         let chunk = match timeout(pace.patience(), response.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return unpacking.finish(),
-            Ok(Err(error)) => return Err(Broken::cut_short(&error.without_url())),
+            Ok(Err(error)) => return Err(TransportError::cut_short(&error.without_url())),
             Err(_) if pace.is_gap_over() => {
-                return Err(Broken::timeout("the reply stopped coming"));
+                return Err(TransportError::timeout("the reply stopped coming"));
             }
             Err(_) => bytes::Bytes::new(),
         };
@@ -52,8 +52,8 @@ pub(super) async fn read(
     }
 }
 
-fn refused(detail: &'static str) -> Broken {
-    Broken::lasting(CallErrorKind::InvalidReply, detail)
+fn refused(detail: &'static str) -> TransportError {
+    TransportError::lasting(CallErrorKind::InvalidReply, detail)
 }
 
 /// Whether brackets nest deeper than `most`: asked before a parser recurses into them.
@@ -87,14 +87,14 @@ pub(super) fn is_deeper_than(json: &[u8], most: usize) -> bool {
 }
 
 /// Cuts what comes too slowly: a gap, or a trickle.
-struct Pace<'a> {
+struct ReadDeadline<'a> {
     timeouts: &'a Timeouts,
     last_byte_at: Instant,
     stretch_from: Instant,
     stretch_bytes: u64,
 }
 
-impl<'a> Pace<'a> {
+impl<'a> ReadDeadline<'a> {
     fn new(timeouts: &'a Timeouts) -> Self {
         let now = Instant::now();
         Self {
@@ -122,7 +122,7 @@ impl<'a> Pace<'a> {
         self.last_byte_at.elapsed() >= self.timeouts.read_gap
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), Broken> {
+    fn count(&mut self, bytes: usize) -> Result<(), TransportError> {
         if bytes > 0 {
             self.last_byte_at = Instant::now();
             self.stretch_bytes += bytes as u64;
@@ -132,7 +132,7 @@ impl<'a> Pace<'a> {
             // In milliseconds throughout: bytes a second times milliseconds is a thousandfold.
             let least = u128::from(self.timeouts.slow_floor_bytes_per_s) * stretch.as_millis();
             if u128::from(self.stretch_bytes) * 1_000 < least {
-                return Err(Broken::timeout("the reply came too slowly"));
+                return Err(TransportError::timeout("the reply came too slowly"));
             }
             self.stretch_from = Instant::now();
             self.stretch_bytes = 0;
@@ -142,13 +142,13 @@ impl<'a> Pace<'a> {
 }
 
 /// The body as it unfolds.
-enum Unpacking {
+enum Decoder {
     Plain(Unfolded),
     Gzip(Box<MultiGzDecoder<Unfolded>>),
 }
 
-impl Unpacking {
-    fn of(response: &reqwest::Response, caps: &Caps) -> Result<Self, Broken> {
+impl Decoder {
+    fn of(response: &reqwest::Response, caps: &Caps) -> Result<Self, TransportError> {
         let unfolded = Unfolded {
             body: Vec::new(),
             packed: 0,
@@ -169,7 +169,7 @@ impl Unpacking {
         }
     }
 
-    fn feed(&mut self, packed: &[u8]) -> Result<(), Broken> {
+    fn feed(&mut self, packed: &[u8]) -> Result<(), TransportError> {
         let unfolded = match self {
             Self::Plain(unfolded) => unfolded,
             Self::Gzip(decoder) => decoder.get_mut(),
@@ -185,7 +185,7 @@ impl Unpacking {
         written.map_err(|_| self.fault())
     }
 
-    fn finish(self) -> Result<Bytes, Broken> {
+    fn finish(self) -> Result<Bytes, TransportError> {
         match self {
             Self::Plain(unfolded) => Ok(unfolded.body.into()),
             Self::Gzip(mut decoder) => match decoder.try_finish() {
@@ -196,14 +196,14 @@ impl Unpacking {
     }
 
     /// Why writing failed: a bound, or a packing that does not unpack.
-    fn fault(&self) -> Broken {
+    fn fault(&self) -> TransportError {
         let unfolded = match self {
             Self::Plain(unfolded) => unfolded,
             Self::Gzip(decoder) => decoder.get_ref(),
         };
         match unfolded.fault {
             Some(detail) => refused(detail),
-            None => Broken::passing(
+            None => TransportError::passing(
                 CallErrorKind::InvalidReply,
                 "the reply does not unpack".to_owned(),
             ),

@@ -21,11 +21,11 @@ const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 pub(super) struct Breaker {
     clock: Clock,
     settings: BreakerSettings,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     moved: Notify,
 }
 
-struct State {
+struct BreakerState {
     position: Position,
     /// How often it has opened. A call that was let through before the last time is not heard.
     openings: u64,
@@ -55,7 +55,7 @@ impl Breaker {
         Self {
             clock,
             settings,
-            state: Mutex::new(State {
+            state: Mutex::new(BreakerState {
                 position: Position::Closed,
                 openings: 0,
                 failures_in_a_row: 0,
@@ -73,7 +73,7 @@ impl Breaker {
     }
 
     /// Lets one call through, or refuses it.
-    pub(super) fn enter(self: &Arc<Self>) -> Result<Pass, IsOpen> {
+    pub(super) fn enter(self: &Arc<Self>) -> Result<BreakerPermit, IsOpen> {
         let mut state = self.state();
         if let Some(refusal) = state.refusal(self.clock.monotonic()) {
             return Err(refusal);
@@ -82,7 +82,7 @@ impl Breaker {
         if is_probe {
             state.position = Position::Probing;
         }
-        Ok(Pass {
+        Ok(BreakerPermit {
             openings: state.openings,
             is_probe,
             is_settled: false,
@@ -113,22 +113,22 @@ impl Breaker {
         last_heard_at.is_none_or(|at| now.saturating_sub(at) > FORGET_AFTER)
     }
 
-    fn settle(&self, pass: &Pass, ending: Option<Ending>) {
+    fn settle(&self, pass: &BreakerPermit, ending: Option<CallOutcome>) {
         let now = self.clock.monotonic();
         let mut state = self.state();
         if pass.openings != state.openings {
             return;
         }
         match ending {
-            Some(Ending::Succeeded) if pass.is_probe => {
+            Some(CallOutcome::Succeeded) if pass.is_probe => {
                 state.position = Position::Closed;
                 state.failures_in_a_row = 0;
                 state.recent.clear();
             }
-            Some(Ending::Failed) if pass.is_probe => state.open(now, &self.settings),
+            Some(CallOutcome::Failed) if pass.is_probe => state.open(now, &self.settings),
             None if pass.is_probe => state.position = Position::Open { until: now },
             Some(ending) => {
-                state.count(now, ending == Ending::Failed, &self.settings);
+                state.count(now, ending == CallOutcome::Failed, &self.settings);
                 return;
             }
             None => return,
@@ -136,14 +136,14 @@ impl Breaker {
         self.moved.notify_waiters();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state
             .lock()
             .expect("nothing panics while it holds a breaker")
     }
 }
 
-impl State {
+impl BreakerState {
     fn refusal(&self, now: Duration) -> Option<IsOpen> {
         let wait = match self.position {
             Position::Open { until } if now < until => Some(until - now),
@@ -190,7 +190,7 @@ impl State {
 }
 
 /// One call that was let through. Dropped without a word, it counts as never made.
-pub(super) struct Pass {
+pub(super) struct BreakerPermit {
     breaker: Arc<Breaker>,
     openings: u64,
     is_probe: bool,
@@ -198,27 +198,27 @@ pub(super) struct Pass {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+enum CallOutcome {
     Succeeded,
     Failed,
 }
 
-impl Pass {
+impl BreakerPermit {
     pub(super) fn succeeded(self) {
-        self.settle(Ending::Succeeded);
+        self.settle(CallOutcome::Succeeded);
     }
 
     pub(super) fn failed(self) {
-        self.settle(Ending::Failed);
+        self.settle(CallOutcome::Failed);
     }
 
-    fn settle(mut self, ending: Ending) {
+    fn settle(mut self, ending: CallOutcome) {
         self.is_settled = true;
         self.breaker.settle(&self, Some(ending));
     }
 }
 
-impl Drop for Pass {
+impl Drop for BreakerPermit {
     fn drop(&mut self) {
         if !self.is_settled {
             self.breaker.settle(self, None);

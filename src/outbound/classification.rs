@@ -11,22 +11,22 @@ use serde::Deserialize;
 
 use super::{
     CallError, CallErrorKind,
-    breaker::Pass,
-    exchange::Broken,
-    retry::{self, Trouble},
-    token_limiter::{ComeBack, Permit},
+    breaker::BreakerPermit,
+    exchange::TransportError,
+    retry::{self, Outage},
+    token_limiter::{Permit, RetryAfter},
 };
 
 /// A provider's reply, read whole.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ProviderResponse {
     pub(super) status: u16,
     pub(super) body: Bytes,
     pub(super) retry_after: Option<Vec<u8>>,
     pub(super) date: Option<Vec<u8>>,
 }
 
-impl Answer {
+impl ProviderResponse {
     pub fn status(&self) -> u16 {
         self.status
     }
@@ -51,17 +51,17 @@ impl Answer {
 
 /// What a connector can tell about an answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Complaint {
+pub struct ErrorReply {
     /// The provider's own error code.
     pub code: Option<i64>,
     /// The provider's reference for its support.
     pub reference: Option<String>,
-    pub nature: Nature,
+    pub nature: Classification,
 }
 
 /// What a provider's error code says about trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Nature {
+pub enum Classification {
     /// Nothing that the status does not say: 502, 503 and 504 pass, 500 does not.
     #[default]
     ByStatus,
@@ -80,94 +80,102 @@ pub enum Nature {
 }
 
 /// A try that came to nothing.
-pub(super) struct Fault {
+pub(super) struct FailedAttempt {
     pub(super) error: CallError,
-    pub(super) remedy: Remedy,
+    pub(super) remedy: RetryPolicy,
     /// Whether an answer came at all.
     is_answer: bool,
     /// When nobody with this token is to call: told by a throttled answer, and by a failed one
     /// that says when to come back.
-    pub(super) pause: Option<ComeBack>,
+    pub(super) pause: Option<RetryAfter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Remedy {
+pub(super) enum RetryPolicy {
     None,
-    TryAgain(Trouble),
+    TryAgain(Outage),
     /// To be tried again when the pause is over, which every caller of the token keeps.
     WaitOut,
 }
 
 /// Judges what came back: a success, or why not.
 pub(super) fn judge(
-    outcome: Result<Answer, Broken>,
-    complaint: impl Fn(&Answer) -> Complaint,
+    outcome: Result<ProviderResponse, TransportError>,
+    complaint: impl Fn(&ProviderResponse) -> ErrorReply,
     now: Timestamp,
-) -> Result<Answer, Fault> {
+) -> Result<ProviderResponse, FailedAttempt> {
     match outcome {
         Ok(answer) if (200..=299).contains(&answer.status) => Ok(answer),
         Ok(answer) => {
             let complaint = complaint(&answer);
-            Err(Fault::refusal(&answer, complaint, now))
+            Err(FailedAttempt::refusal(&answer, complaint, now))
         }
-        Err(broken) => Err(Fault::broken(broken)),
+        Err(broken) => Err(FailedAttempt::broken(broken)),
     }
 }
 
-impl Fault {
-    fn broken(broken: Broken) -> Self {
+impl FailedAttempt {
+    fn broken(broken: TransportError) -> Self {
         Self {
             error: CallError {
                 status: broken.status,
                 ..CallError::new(broken.kind, broken.detail)
             },
             remedy: if broken.is_passing {
-                Remedy::TryAgain(Trouble::Seconds)
+                RetryPolicy::TryAgain(Outage::Seconds)
             } else {
-                Remedy::None
+                RetryPolicy::None
             },
             is_answer: false,
             pause: None,
         }
     }
 
-    fn refusal(answer: &Answer, complaint: Complaint, now: Timestamp) -> Self {
+    fn refusal(answer: &ProviderResponse, complaint: ErrorReply, now: Timestamp) -> Self {
         let status = answer.status;
-        let is_throttled = status == 429 || complaint.nature == Nature::Throttled;
+        let is_throttled = status == 429 || complaint.nature == Classification::Throttled;
         let (kind, remedy) = match (status, complaint.nature) {
-            _ if is_throttled => (CallErrorKind::Throttled, Remedy::WaitOut),
-            (401 | 403, Nature::PassingSlowly) => (
+            _ if is_throttled => (CallErrorKind::Throttled, RetryPolicy::WaitOut),
+            (401 | 403, Classification::PassingSlowly) => (
                 CallErrorKind::Unavailable,
-                Remedy::TryAgain(Trouble::Minutes),
+                RetryPolicy::TryAgain(Outage::Minutes),
             ),
-            (401 | 403, Nature::Lasting) => (CallErrorKind::Unavailable, Remedy::None),
-            (401 | 403, nature) if nature == Nature::Passing || complaint.code.is_none() => (
+            (401 | 403, Classification::Lasting) => (CallErrorKind::Unavailable, RetryPolicy::None),
+            (401 | 403, nature)
+                if nature == Classification::Passing || complaint.code.is_none() =>
+            {
+                (
+                    CallErrorKind::Unavailable,
+                    RetryPolicy::TryAgain(Outage::Seconds),
+                )
+            }
+            (401 | 403, Classification::CredentialRefused) => {
+                (CallErrorKind::Unauthorized, RetryPolicy::None)
+            }
+            (401 | 403, Classification::NotPermitted) => {
+                (CallErrorKind::Forbidden, RetryPolicy::None)
+            }
+            (401, _) => (CallErrorKind::Unauthorized, RetryPolicy::None),
+            (403, _) => (CallErrorKind::Forbidden, RetryPolicy::None),
+            (404, _) => (CallErrorKind::NotFound, RetryPolicy::None),
+            (400..=499, _) => (CallErrorKind::Refused, RetryPolicy::None),
+            (500..=599, Classification::PassingSlowly) => (
                 CallErrorKind::Unavailable,
-                Remedy::TryAgain(Trouble::Seconds),
+                RetryPolicy::TryAgain(Outage::Minutes),
             ),
-            (401 | 403, Nature::CredentialRefused) => (CallErrorKind::Unauthorized, Remedy::None),
-            (401 | 403, Nature::NotPermitted) => (CallErrorKind::Forbidden, Remedy::None),
-            (401, _) => (CallErrorKind::Unauthorized, Remedy::None),
-            (403, _) => (CallErrorKind::Forbidden, Remedy::None),
-            (404, _) => (CallErrorKind::NotFound, Remedy::None),
-            (400..=499, _) => (CallErrorKind::Refused, Remedy::None),
-            (500..=599, Nature::PassingSlowly) => (
+            (500..=599, Classification::Passing) | (502..=504, Classification::ByStatus) => (
                 CallErrorKind::Unavailable,
-                Remedy::TryAgain(Trouble::Minutes),
+                RetryPolicy::TryAgain(Outage::Seconds),
             ),
-            (500..=599, Nature::Passing) | (502..=504, Nature::ByStatus) => (
-                CallErrorKind::Unavailable,
-                Remedy::TryAgain(Trouble::Seconds),
-            ),
-            (500..=599, _) => (CallErrorKind::Unavailable, Remedy::None),
+            (500..=599, _) => (CallErrorKind::Unavailable, RetryPolicy::None),
             // A redirect among them: none is followed.
-            _ => (CallErrorKind::InvalidReply, Remedy::None),
+            _ => (CallErrorKind::InvalidReply, RetryPolicy::None),
         };
         let come_back =
             retry::come_back(answer.retry_after.as_deref(), answer.date.as_deref(), now);
         let pause = match come_back {
             come_back if is_throttled => Some(come_back),
-            ComeBack::After(_) if kind == CallErrorKind::Unavailable => Some(come_back),
+            RetryAfter::After(_) if kind == CallErrorKind::Unavailable => Some(come_back),
             _ => None,
         };
         let detail = match complaint.code {
@@ -184,7 +192,7 @@ impl Fault {
                 status: Some(status),
                 code: complaint.code,
                 reference: complaint.reference.filter(|text| is_reference(text)),
-                retry_after: pause.map(ComeBack::pause),
+                retry_after: pause.map(RetryAfter::pause),
             },
             remedy,
             is_answer: true,
@@ -193,7 +201,7 @@ impl Fault {
     }
 
     /// Tells lane and breaker how the request ended.
-    pub(super) fn settle(&self, permit: Permit, pass: Pass) {
+    pub(super) fn settle(&self, permit: Permit, pass: BreakerPermit) {
         match self.pause {
             Some(come_back) => permit.told_to_wait(come_back),
             None if self.is_answer => permit.answered(),

@@ -14,7 +14,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Answer, CallErrorKind, Caps, Request, Timeouts, address::OutOfReach, body, unicode};
+use super::{
+    CallErrorKind, Caps, ProviderRequest, ProviderResponse, Timeouts, address::ForbiddenAddress,
+    body, unicode,
+};
 
 /// A request as it goes out, as often as it has to.
 pub(super) struct Outgoing {
@@ -25,7 +28,7 @@ pub(super) struct Outgoing {
 }
 
 /// Why there is no answer.
-pub(super) struct Broken {
+pub(super) struct TransportError {
     pub(super) kind: CallErrorKind,
     pub(super) detail: String,
     /// The status, where the reply came that far.
@@ -36,7 +39,7 @@ pub(super) struct Broken {
     pub(super) is_unsent: bool,
 }
 
-impl Broken {
+impl TransportError {
     pub(super) fn passing(kind: CallErrorKind, detail: String) -> Self {
         Self {
             kind,
@@ -70,8 +73,8 @@ impl Broken {
     }
 
     fn unanswered(error: &reqwest::Error) -> Self {
-        if chain(error).any(|cause| cause.is::<OutOfReach>()) {
-            let detail = OutOfReach::NotPublic.to_string();
+        if chain(error).any(|cause| cause.is::<ForbiddenAddress>()) {
+            let detail = ForbiddenAddress::NotPublic.to_string();
             return Self {
                 is_unsent: true,
                 ..Self::lasting(CallErrorKind::Refused, detail)
@@ -88,7 +91,7 @@ impl Broken {
 
 impl Outgoing {
     /// None if the token or a header cannot be sent at all.
-    pub(super) fn new(method: Method, request: &Request<'_>) -> Option<Self> {
+    pub(super) fn new(method: Method, request: &ProviderRequest<'_>) -> Option<Self> {
         let mut headers = headers();
         headers.insert(AUTHORIZATION, bearer(request.token)?);
         for (name, value) in request.headers {
@@ -125,10 +128,10 @@ impl Outgoing {
         client: &Client,
         caps: &Caps,
         timeouts: &Timeouts,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<ProviderResponse, TransportError> {
         timeout(timeouts.whole, self.exchange(client, caps, timeouts))
             .await
-            .unwrap_or_else(|_| Err(Broken::timeout("the whole exchange took too long")))
+            .unwrap_or_else(|_| Err(TransportError::timeout("the whole exchange took too long")))
     }
 
     async fn exchange(
@@ -136,7 +139,7 @@ impl Outgoing {
         client: &Client,
         caps: &Caps,
         timeouts: &Timeouts,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<ProviderResponse, TransportError> {
         let mut sending = client
             .request(self.method.clone(), self.url.clone())
             .headers(self.headers.clone());
@@ -145,8 +148,8 @@ impl Outgoing {
         }
         let response = match timeout(timeouts.first_byte, sending.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Broken::unanswered(&error.without_url())),
-            Err(_) => return Err(Broken::timeout("no answer in time")),
+            Ok(Err(error)) => return Err(TransportError::unanswered(&error.without_url())),
+            Err(_) => return Err(TransportError::timeout("no answer in time")),
         };
         let status = response.status();
         let header = |name| {
@@ -156,7 +159,7 @@ impl Outgoing {
         let (retry_after, date) = (header(RETRY_AFTER), header(DATE));
         let body = match body::read(response, caps, timeouts).await {
             Ok(body) if status.is_success() && body::is_deeper_than(&body, caps.depth) => {
-                Err(Broken::lasting(
+                Err(TransportError::lasting(
                     CallErrorKind::InvalidReply,
                     "the reply nests deeper than the cap",
                 ))
@@ -165,11 +168,11 @@ impl Outgoing {
             Err(_) if !status.is_success() => Ok(Bytes::new()),
             body => body,
         };
-        let body = body.map_err(|broken| Broken {
+        let body = body.map_err(|broken| TransportError {
             status: Some(status.as_u16()),
             ..broken
         })?;
-        Ok(Answer {
+        Ok(ProviderResponse {
             status: status.as_u16(),
             body: unicode::repaired(body),
             retry_after,

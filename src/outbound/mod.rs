@@ -13,10 +13,10 @@
 //! * `exchange` and `body`: one request and its reply, bounded in time and size;
 //! * `non_idempotent`: what must not be sent again.
 //!
-//! What passes a [`Caller`] may be repeated. What may not (redeeming a code or a refresh token) is
+//! What passes a [`AccountClient`] may be repeated. What may not (redeeming a code or a refresh token) is
 //! sent by [`Outbound::post_once`]: once, on a connection of its own, with none of the retries.
 //!
-//! What a provider's error codes mean is told by its connector, as a [`Complaint`]; what
+//! What a provider's error codes mean is told by its connector, as a [`ErrorReply`]; what
 //! follows from it is decided here. No reply's text ever leaves as part of an error: it may
 //! hold names and addresses.
 
@@ -55,15 +55,15 @@ mod tests;
 mod token_limiter;
 mod unicode;
 
-pub use account_client::Caller;
+pub use account_client::AccountClient;
 use breaker::Breaker;
-pub use classification::{Answer, Complaint, Nature};
-pub use non_idempotent::{Once, OnceError};
-use quota_lease::Source;
-pub use quota_lease::{ShareError, Shares};
+pub use classification::{Classification, ErrorReply, ProviderResponse};
+pub use non_idempotent::{NonIdempotent, OnceError};
+use quota_lease::LeaseSource;
+pub use quota_lease::{SharedQuota, SharedQuotaError};
 use retry::RetryBudget;
-pub use settings::{BreakerSettings, Caps, RetrySettings, Settings, Timeouts};
-use token_limiter::Lane;
+pub use settings::{BreakerSettings, Caps, OutboundSettings, RetrySettings, Timeouts};
+use token_limiter::TokenLimiter;
 
 /// What a provider call came to, when not to an answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -160,7 +160,7 @@ impl fmt::Debug for TokenKey {
 
 /// On whose behalf calls are made: what they count against.
 #[derive(Debug, Clone)]
-pub struct Route {
+pub struct ClientScope {
     pub provider: &'static str,
     /// Whose breaker and retries these are: an account's id, or a word for one being linked.
     pub account: String,
@@ -172,7 +172,7 @@ pub struct Route {
 
 /// One read of a provider.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct ProviderRequest<'a> {
     pub url: Url,
     /// The path without its values, for the log: `/users/{id}`.
     pub template: &'static str,
@@ -182,22 +182,22 @@ pub struct Request<'a> {
 
 /// The way out: one client, and all lanes and breakers. Clones are the same one.
 #[derive(Clone)]
-pub struct Outbound(Arc<Shared>);
+pub struct Outbound(Arc<OutboundState>);
 
-struct Shared {
+struct OutboundState {
     client: Client,
     /// Keeps no connection: one that was closed behind our back would be found out by sending.
     once_client: Client,
-    settings: Settings,
+    settings: OutboundSettings,
     clock: Clock,
     metrics: Metrics,
     /// None if this process is alone with its tokens.
-    shares: Option<Arc<dyn Shares>>,
+    shares: Option<Arc<dyn SharedQuota>>,
     /// Chance for the jitter alone: speed and a seed are wanted of it, not secrecy.
     chance: Mutex<fastrand::Rng>,
     began_at: Duration,
-    lanes: Mutex<HashMap<(&'static str, TokenKey), Arc<Lane>>>,
-    healths: Mutex<HashMap<(&'static str, String), Arc<Health>>>,
+    lanes: Mutex<HashMap<(&'static str, TokenKey), Arc<TokenLimiter>>>,
+    healths: Mutex<HashMap<(&'static str, String), Arc<ProviderHealth>>>,
 }
 
 /// The client could not be made: TLS or the resolver of this machine is not in order.
@@ -209,7 +209,7 @@ pub struct SetUpError(#[source] reqwest::Error);
 const KEPT_CONNECTIONS: usize = usize::MAX;
 
 /// How an account's provider has been doing.
-struct Health {
+struct ProviderHealth {
     breaker: Arc<Breaker>,
     retries: RetryBudget,
 }
@@ -218,12 +218,12 @@ impl Outbound {
     /// `seed` is for the jitter of retries: chance is a value, and comes in. With `shares`, other
     /// processes may call with the same tokens.
     pub fn new(
-        settings: Settings,
+        settings: OutboundSettings,
         clock: Clock,
         seed: u64,
-        shares: Option<Arc<dyn Shares>>,
+        shares: Option<Arc<dyn SharedQuota>>,
     ) -> Result<Self, SetUpError> {
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(OutboundState {
             client: client(&settings, KEPT_CONNECTIONS).map_err(SetUpError)?,
             once_client: client(&settings, 0).map_err(SetUpError)?,
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -253,9 +253,9 @@ impl Outbound {
     }
 
     /// One account's way out, counting its calls from 0.
-    pub fn caller(&self, route: Route) -> Caller {
+    pub fn caller(&self, route: ClientScope) -> AccountClient {
         let shared = &self.0;
-        Caller {
+        AccountClient {
             lane: shared.lane(&route),
             health: shared.health(&route),
             shared: Arc::clone(shared),
@@ -278,8 +278,10 @@ impl Outbound {
                 .expect("nothing panics while it holds a map")
                 .retain(|_, held| Arc::strong_count(held) > 1 || !is_idle(held));
         }
-        retain(&self.0.lanes, Lane::is_idle);
-        retain(&self.0.healths, |health: &Health| health.breaker.is_idle());
+        retain(&self.0.lanes, TokenLimiter::is_idle);
+        retain(&self.0.healths, |health: &ProviderHealth| {
+            health.breaker.is_idle()
+        });
     }
 }
 
@@ -293,7 +295,7 @@ impl fmt::Debug for Outbound {
     clippy::disallowed_methods,
     reason = "this is the place where calls to providers are made"
 )]
-fn client(settings: &Settings, kept_connections: usize) -> reqwest::Result<Client> {
+fn client(settings: &OutboundSettings, kept_connections: usize) -> reqwest::Result<Client> {
     // Only the first in a process takes effect; whoever set one before wanted the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -312,8 +314,8 @@ fn client(settings: &Settings, kept_connections: usize) -> reqwest::Result<Clien
         .build()
 }
 
-impl Shared {
-    fn lane(&self, route: &Route) -> Arc<Lane> {
+impl OutboundState {
+    fn lane(&self, route: &ClientScope) -> Arc<TokenLimiter> {
         let mut lanes = self
             .lanes
             .lock()
@@ -324,7 +326,7 @@ impl Shared {
         Arc::clone(lane)
     }
 
-    fn new_lane(&self, route: &Route) -> Lane {
+    fn new_lane(&self, route: &ClientScope) -> TokenLimiter {
         let clock = self.clock.clone();
         let limit = NonZeroU32::new(self.settings.rate_limit);
         if let (Some(shares), Some(limit)) = (&self.shares, limit) {
@@ -332,20 +334,20 @@ impl Shared {
                 name: route.token.budget_at(route.provider),
                 quota: Quota::new(limit),
             };
-            let source = Source::new(
+            let source = LeaseSource::new(
                 Arc::clone(shares),
                 budget,
                 self.settings.timeouts.whole,
                 route.is_newly_linked,
                 clock.clone(),
             );
-            return Lane::sharing(clock, source);
+            return TokenLimiter::sharing(clock, source);
         }
         let rested = clock.monotonic().saturating_sub(self.began_at);
-        Lane::new(clock, limit, (!route.is_newly_linked).then_some(rested))
+        TokenLimiter::new(clock, limit, (!route.is_newly_linked).then_some(rested))
     }
 
-    fn health(&self, route: &Route) -> Arc<Health> {
+    fn health(&self, route: &ClientScope) -> Arc<ProviderHealth> {
         let mut healths = self
             .healths
             .lock()
@@ -355,7 +357,7 @@ impl Shared {
             .or_insert_with(|| {
                 let clock = &self.clock;
                 let settings = &self.settings;
-                Arc::new(Health {
+                Arc::new(ProviderHealth {
                     breaker: Arc::new(Breaker::new(clock.clone(), settings.breaker.clone())),
                     retries: RetryBudget::new(clock.clone(), settings.retries.percent_of_calls),
                 })

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    Answer, CallError, CallErrorKind, Outbound, Timeouts,
-    exchange::{Broken, Outgoing},
+    CallError, CallErrorKind, Outbound, ProviderResponse, Timeouts,
+    exchange::{Outgoing, TransportError},
 };
 
 /// A shorter wait loses accounts by itself: the provider may have spent the token and be about to
@@ -21,7 +21,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A form to be posted once.
 #[derive(Debug)]
-pub struct Once<'a> {
+pub struct NonIdempotent<'a> {
     pub provider: &'static str,
     pub url: Url,
     /// The path without its values, for the log.
@@ -44,7 +44,7 @@ pub enum OnceError {
 impl Outbound {
     /// Sends a form once and gives whatever is answered, refusals too. To be called in a task
     /// that nobody's disconnect ends: who drops this does not know what became of it.
-    pub async fn post_once(&self, once: Once<'_>) -> Result<Answer, OnceError> {
+    pub async fn post_once(&self, once: NonIdempotent<'_>) -> Result<ProviderResponse, OnceError> {
         let shared = &*self.0;
         let settings = &shared.settings;
         if let Err(fault) = settings.reach().check(&once.url) {
@@ -73,7 +73,7 @@ impl Outbound {
             "token request"
         );
         outcome.map_err(|broken| {
-            let Broken {
+            let TransportError {
                 kind,
                 detail,
                 status,

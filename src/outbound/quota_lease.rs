@@ -1,5 +1,5 @@
 //! A token's budget where several processes call with one token: each takes [slices](Slice) of
-//! it through [`Shares`], sends what they allow, and settles them.
+//! it through [`SharedQuota`], sends what they allow, and settles them.
 //!
 //! A slice is about a second's worth of requests, for about a second. So a pause that another
 //! process was told of is kept by this one within a second, since no slice is given then; and
@@ -34,13 +34,13 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Budgets that processes share. Whatever is asked here is asked by tasks of their own, which
 /// nobody's leaving ends early.
 #[async_trait]
-pub trait Shares: Send + Sync {
+pub trait SharedQuota: Send + Sync {
     /// Takes a slice, or learns when to ask again.
     async fn take(
         &self,
         budget: &SharedBudget,
         order: &SliceOrder,
-    ) -> Result<SliceAnswer, ShareError>;
+    ) -> Result<SliceAnswer, SharedQuotaError>;
 
     /// Tells what became of a slice. A slice of which nothing is told counts in full, for as long
     /// as it can matter.
@@ -48,22 +48,25 @@ pub trait Shares: Send + Sync {
         &self,
         budget: &SharedBudget,
         settlement: &Settlement,
-    ) -> Result<(), ShareError>;
+    ) -> Result<(), SharedQuotaError>;
 
     /// Tells that the provider said to wait.
-    async fn pause(&self, budget: &SharedBudget, throttling: &Throttling)
-    -> Result<(), ShareError>;
+    async fn pause(
+        &self,
+        budget: &SharedBudget,
+        throttling: &Throttling,
+    ) -> Result<(), SharedQuotaError>;
 }
 
 /// A shared budget could not be asked: nothing may be sent.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the token's budget could not be asked for, so nothing was sent: {detail}")]
-pub struct ShareError {
+pub struct SharedQuotaError {
     pub detail: String,
     pub retry_after: Option<Duration>,
 }
 
-impl ShareError {
+impl SharedQuotaError {
     fn new(detail: &str) -> Self {
         Self {
             detail: detail.to_owned(),
@@ -74,17 +77,17 @@ impl ShareError {
 
 /// Where the slices of one lane come from.
 #[derive(Clone)]
-pub(super) struct Source {
-    shares: Arc<dyn Shares>,
+pub(super) struct LeaseSource {
+    shares: Arc<dyn SharedQuota>,
     budget: SharedBudget,
     order: SliceOrder,
     clock: Clock,
 }
 
-impl Source {
+impl LeaseSource {
     /// `longest_call` is how long after it was sent a request may still arrive.
     pub(super) fn new(
-        shares: Arc<dyn Shares>,
+        shares: Arc<dyn SharedQuota>,
         budget: SharedBudget,
         longest_call: Duration,
         is_newly_linked: bool,
@@ -103,15 +106,15 @@ impl Source {
         }
     }
 
-    async fn take(&self) -> Result<Taken, ShareError> {
+    async fn take(&self) -> Result<SliceOutcome, SharedQuotaError> {
         let asked_at = self.clock.monotonic();
         let answer = self.shares.take(&self.budget, &self.order).await?;
         let now = self.clock.monotonic();
         let slice = match answer {
-            SliceAnswer::Wait(wait) => return Ok(Taken::NotBefore(now + wait)),
+            SliceAnswer::Wait(wait) => return Ok(SliceOutcome::NotBefore(now + wait)),
             SliceAnswer::Granted(slice) => slice,
         };
-        let in_use = Arc::new(InUse {
+        let in_use = Arc::new(SliceUsage {
             source: self.clone(),
             runtime: Handle::current(),
             slice,
@@ -120,9 +123,9 @@ impl Source {
         let usable_until = asked_at + USABLE_FOR;
         if now > usable_until {
             // It goes back with this, and the next one may be asked for.
-            return Ok(Taken::NotBefore(now));
+            return Ok(SliceOutcome::NotBefore(now));
         }
-        Ok(Taken::Slice(InHand {
+        Ok(SliceOutcome::Slice(LeasedSlice {
             in_use,
             left: slice.permits,
             usable_until,
@@ -130,38 +133,38 @@ impl Source {
     }
 }
 
-enum Taken {
-    Slice(InHand),
+enum SliceOutcome {
+    Slice(LeasedSlice),
     NotBefore(Duration),
 }
 
 /// A lane's part of a shared budget.
-pub(super) struct Hand {
-    source: Source,
-    slice: Option<InHand>,
+pub(super) struct QuotaLease {
+    source: LeaseSource,
+    slice: Option<LeasedSlice>,
     is_asking: bool,
     not_before: Duration,
 }
 
 /// A slice of which permits can be had.
-struct InHand {
-    in_use: Arc<InUse>,
+struct LeasedSlice {
+    in_use: Arc<SliceUsage>,
     left: u32,
     usable_until: Duration,
 }
 
 /// What a hand says to whoever wants a permit.
-pub(super) enum Draw {
-    Permit(Share),
+pub(super) enum LeaseState {
+    Permit(SlicePermit),
     In(Duration),
     /// The next slice is to be asked for, and to be [taken into the hand](Hand::receive).
-    Ask(Asking),
+    Ask(SliceRequest),
     /// It has been asked for.
     Asked,
 }
 
-impl Hand {
-    pub(super) fn new(source: Source) -> Self {
+impl QuotaLease {
+    pub(super) fn new(source: LeaseSource) -> Self {
         Self {
             source,
             slice: None,
@@ -170,36 +173,36 @@ impl Hand {
         }
     }
 
-    pub(super) fn draw(&mut self, now: Duration) -> Draw {
+    pub(super) fn draw(&mut self, now: Duration) -> LeaseState {
         self.put_back_late(now);
         if let Some(in_hand) = &mut self.slice {
             in_hand.left -= 1;
             in_hand.in_use.tally().used += 1;
-            let share = Share {
+            let share = SlicePermit {
                 in_use: Arc::clone(&in_hand.in_use),
                 sent_at: now,
             };
             if in_hand.left == 0 {
                 self.slice = None;
             }
-            return Draw::Permit(share);
+            return LeaseState::Permit(share);
         }
         if now < self.not_before {
-            return Draw::In(self.not_before - now);
+            return LeaseState::In(self.not_before - now);
         }
         if self.is_asking {
-            return Draw::Asked;
+            return LeaseState::Asked;
         }
         self.is_asking = true;
-        Draw::Ask(Asking(self.source.clone()))
+        LeaseState::Ask(SliceRequest(self.source.clone()))
     }
 
     /// Takes what was asked for; the error is for all who wait for it.
-    pub(super) fn receive(&mut self, answer: Answer) -> Result<(), ShareError> {
+    pub(super) fn receive(&mut self, answer: SliceReply) -> Result<(), SharedQuotaError> {
         self.is_asking = false;
         match answer.0? {
-            Taken::Slice(slice) => self.slice = Some(slice),
-            Taken::NotBefore(then) => self.not_before = then,
+            SliceOutcome::Slice(slice) => self.slice = Some(slice),
+            SliceOutcome::NotBefore(then) => self.not_before = then,
         }
         Ok(())
     }
@@ -220,50 +223,50 @@ impl Hand {
 }
 
 /// The question for the next slice.
-pub(super) struct Asking(Source);
+pub(super) struct SliceRequest(LeaseSource);
 
 /// What came of it.
-pub(super) struct Answer(Result<Taken, ShareError>);
+pub(super) struct SliceReply(Result<SliceOutcome, SharedQuotaError>);
 
-impl Asking {
-    pub(super) async fn answer(self) -> Answer {
-        Answer(self.0.take().await)
+impl SliceRequest {
+    pub(super) async fn answer(self) -> SliceReply {
+        SliceReply(self.0.take().await)
     }
 }
 
-impl Answer {
+impl SliceReply {
     /// Of a task that ended before there was one.
     pub(super) fn none() -> Self {
-        Self(Err(ShareError::new("the question was given up")))
+        Self(Err(SharedQuotaError::new("the question was given up")))
     }
 }
 
 /// A slice in use, by a hand and by permits. When the last of them is done with it, it is
 /// settled.
-struct InUse {
-    source: Source,
+struct SliceUsage {
+    source: LeaseSource,
     runtime: Handle,
     slice: Slice,
-    tally: Mutex<Tally>,
+    tally: Mutex<SliceCounts>,
 }
 
 #[derive(Default)]
-struct Tally {
+struct SliceCounts {
     used: u32,
     /// When every request that was not answered has arrived.
     arriving_until: Duration,
     is_answered: bool,
 }
 
-impl InUse {
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+impl SliceUsage {
+    fn tally(&self) -> MutexGuard<'_, SliceCounts> {
         self.tally
             .lock()
             .expect("nothing panics while it holds a tally")
     }
 }
 
-impl Drop for InUse {
+impl Drop for SliceUsage {
     fn drop(&mut self) {
         let source = self.source.clone();
         let settlement = {
@@ -288,12 +291,12 @@ impl Drop for InUse {
 }
 
 /// One permit of a slice.
-pub(super) struct Share {
-    in_use: Arc<InUse>,
+pub(super) struct SlicePermit {
+    in_use: Arc<SliceUsage>,
     sent_at: Duration,
 }
 
-impl Share {
+impl SlicePermit {
     pub(super) fn unsent(self) {
         self.in_use.tally().used -= 1;
     }
@@ -314,7 +317,7 @@ impl Share {
     pub(super) fn told_to_wait(self, until: Duration, halves: bool) {
         let runtime = self.in_use.runtime.clone();
         runtime.spawn(async move {
-            let Source {
+            let LeaseSource {
                 shares,
                 budget,
                 clock,
@@ -339,7 +342,7 @@ impl Share {
     }
 }
 
-impl fmt::Debug for Share {
+impl fmt::Debug for SlicePermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Share").field(&self.in_use.slice).finish()
     }

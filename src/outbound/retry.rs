@@ -1,5 +1,5 @@
 //! Whether to try again, and when. This is the only layer that does: an error that leaves
-//! [`super::Caller::get`] has had every try that it will get.
+//! [`super::AccountClient::get`] has had every try that it will get.
 
 use std::{
     sync::Mutex,
@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::token_limiter::ComeBack;
+use super::token_limiter::RetryAfter;
 use crate::clock::Clock;
 
 /// The wait before try `number` (from 2) has this for its first bound, which doubles with each
@@ -24,17 +24,17 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// How long a provider's trouble takes to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum Outage {
     Seconds,
     Minutes,
 }
 
 /// The longest wait before try `number`; the wait itself is anything up to it ("full jitter"),
 /// so that those who failed together do not come back together.
-pub(super) fn backoff_bound(trouble: Trouble, number: u32) -> Duration {
+pub(super) fn backoff_bound(trouble: Outage, number: u32) -> Duration {
     let (first, most) = match trouble {
-        Trouble::Seconds => SHORT,
-        Trouble::Minutes => LONG,
+        Outage::Seconds => SHORT,
+        Outage::Minutes => LONG,
     };
     let doublings = number.saturating_sub(2).min(16);
     (first * 2_u32.pow(doublings)).min(most)
@@ -45,12 +45,12 @@ pub(super) fn backoff_bound(trouble: Trouble, number: u32) -> Duration {
 pub(super) struct RetryBudget {
     clock: Clock,
     percent: u32,
-    counts: Mutex<Counts>,
+    counts: Mutex<PeriodCounts>,
 }
 
 /// Counted over this period and the one before.
 #[derive(Default)]
-struct Counts {
+struct PeriodCounts {
     period: u64,
     calls: [u32; 2],
     retries: [u32; 2],
@@ -84,7 +84,7 @@ impl RetryBudget {
         })
     }
 
-    fn with_counts<T>(&self, use_counts: impl FnOnce(&mut Counts) -> T) -> T {
+    fn with_counts<T>(&self, use_counts: impl FnOnce(&mut PeriodCounts) -> T) -> T {
         let period = self.clock.monotonic().as_secs() / PERIOD.as_secs();
         let mut counts = self
             .counts
@@ -96,7 +96,7 @@ impl RetryBudget {
                 counts.calls = [0, counts.calls[0]];
                 counts.retries = [0, counts.retries[0]];
             }
-            _ => *counts = Counts::default(),
+            _ => *counts = PeriodCounts::default(),
         }
         counts.period = period;
         use_counts(&mut counts)
@@ -110,27 +110,27 @@ pub(super) fn come_back(
     retry_after: Option<&[u8]>,
     date: Option<&[u8]>,
     now: Timestamp,
-) -> ComeBack {
+) -> RetryAfter {
     let Some(value) = retry_after else {
-        return ComeBack::Unsaid;
+        return RetryAfter::Unsaid;
     };
     let Ok(text) = std::str::from_utf8(value).map(str::trim) else {
-        return ComeBack::Unreadable;
+        return RetryAfter::Unreadable;
     };
     if text.is_empty() {
-        return ComeBack::Unsaid;
+        return RetryAfter::Unsaid;
     }
     if let Some(seconds) = seconds(text) {
-        return ComeBack::After(Duration::from_secs(seconds));
+        return RetryAfter::After(Duration::from_secs(seconds));
     }
     let Ok(then) = httpdate::parse_http_date(text) else {
-        return ComeBack::Unreadable;
+        return RetryAfter::Unreadable;
     };
     let now = date
         .and_then(|date| std::str::from_utf8(date).ok())
         .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
         .unwrap_or_else(|| SystemTime::from(now));
-    ComeBack::After(then.duration_since(now).unwrap_or(Duration::ZERO))
+    RetryAfter::After(then.duration_since(now).unwrap_or(Duration::ZERO))
 }
 
 /// Decimal digits, with a fraction or without, in whole seconds that are long enough. Digits that
@@ -154,13 +154,13 @@ fn seconds(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn read(value: &str) -> ComeBack {
+    fn read(value: &str) -> RetryAfter {
         come_back(Some(value.as_bytes()), None, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn retry_after_is_read_in_every_form() {
-        let after = |seconds| ComeBack::After(Duration::from_secs(seconds));
+        let after = |seconds| RetryAfter::After(Duration::from_secs(seconds));
         assert_eq!(read("7"), after(7));
         assert_eq!(read(" 0 "), after(0));
         assert_eq!(read("99999999999999999999999999"), after(u64::MAX));
@@ -194,20 +194,20 @@ mod tests {
         }
         assert_eq!(read("Thu Jan  1 00:02:00 1970"), after(120));
         for empty in ["", " ", "\t"] {
-            assert_eq!(read(empty), ComeBack::Unsaid, "{empty:?}");
+            assert_eq!(read(empty), RetryAfter::Unsaid, "{empty:?}");
         }
         for unreadable in [
             "-5", "-0.5", "soon", "1.5.2", "1,5", ".", "1e3", "0x10", "7s", "\u{7}",
         ] {
-            assert_eq!(read(unreadable), ComeBack::Unreadable, "{unreadable:?}");
+            assert_eq!(read(unreadable), RetryAfter::Unreadable, "{unreadable:?}");
         }
         assert_eq!(
             come_back(Some(&[0xff]), None, Timestamp::UNIX_EPOCH),
-            ComeBack::Unreadable
+            RetryAfter::Unreadable
         );
         assert_eq!(
             come_back(None, None, Timestamp::UNIX_EPOCH),
-            ComeBack::Unsaid
+            RetryAfter::Unsaid
         );
     }
 
@@ -216,11 +216,11 @@ mod tests {
         let bounds = |trouble| [2, 3, 4, 40].map(|number| backoff_bound(trouble, number));
         let millis = Duration::from_millis;
         assert_eq!(
-            bounds(Trouble::Seconds),
+            bounds(Outage::Seconds),
             [500, 1_000, 2_000, 20_000].map(millis)
         );
         assert_eq!(
-            bounds(Trouble::Minutes),
+            bounds(Outage::Minutes),
             [60_000, 120_000, 240_000, 240_000].map(millis)
         );
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::address::Reach;
+use super::address::AddressPolicy;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct OutboundSettings {
     /// Requests a minute that a provider takes from one access token; 0: no limit is known.
     pub rate_limit: u32,
     /// How long an interactive call waits for its turn, or goes on trying: a person is waiting.
@@ -63,17 +63,17 @@ pub struct BreakerSettings {
     pub open_for: Duration,
 }
 
-impl Settings {
-    pub(super) fn reach(&self) -> Reach {
+impl OutboundSettings {
+    pub(super) fn reach(&self) -> AddressPolicy {
         if self.allow_private_addresses {
-            Reach::Any
+            AddressPolicy::Any
         } else {
-            Reach::Public
+            AddressPolicy::Public
         }
     }
 }
 
-impl Default for Settings {
+impl Default for OutboundSettings {
     fn default() -> Self {
         Self {
             rate_limit: 300,

@@ -38,7 +38,10 @@ use tokio::sync::Notify;
 
 use super::{
     Priority,
-    quota_lease::{Answer, Asking, Draw, Hand, Share, ShareError, Source},
+    quota_lease::{
+        LeaseSource, LeaseState, QuotaLease, SharedQuotaError, SlicePermit, SliceReply,
+        SliceRequest,
+    },
 };
 use crate::{
     clock::Clock,
@@ -54,26 +57,26 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long to pause where the provider says that it is too much, but not until when.
 const UNSAID_PAUSE: Duration = Duration::from_secs(60);
 
-pub(super) struct Lane {
+pub(super) struct TokenLimiter {
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
 }
 
-struct State {
+struct LimiterState {
     /// None where the operator set no limit: pauses are kept even then.
     budget: Option<Budget>,
     pause: Option<Pause>,
-    queue: BTreeMap<Place, Arc<Notify>>,
+    queue: BTreeMap<QueueKey, Arc<Notify>>,
     next_place: u64,
     /// Why those who drew a place before this number are not to go.
-    turned_away: Option<(u64, ShareError)>,
+    turned_away: Option<(u64, SharedQuotaError)>,
     /// When the rate was last halved. What was sent before that is no news.
     halved_at: Option<Duration>,
     last_used_at: Duration,
 }
 
 /// A place in the queue: by priority, then by arrival.
-type Place = (Priority, u64);
+type QueueKey = (Priority, u64);
 
 struct Pause {
     until: Duration,
@@ -82,39 +85,39 @@ struct Pause {
 }
 
 /// What whoever waits in the queue is told.
-enum Turn {
+enum Admission {
     Go {
         is_probe: bool,
-        share: Option<Share>,
+        share: Option<SlicePermit>,
     },
     /// Not before this much time has passed.
     In(Duration),
     /// Not before something changes: the queue, or an answer that comes in.
     Behind,
     /// As before, and a slice is to be asked for.
-    Ask(Asking),
-    Refused(ShareError),
+    Ask(SliceRequest),
+    Refused(SharedQuotaError),
 }
 
 /// Why a call has no turn.
 #[derive(Debug, Clone)]
-pub(super) enum NoTurn {
+pub(super) enum Rejected {
     /// It would come after this time, and that is too late.
     In(Duration),
     /// Nobody can say when.
-    Unknown(ShareError),
+    Unknown(SharedQuotaError),
 }
 
 /// What the provider said about when to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ComeBack {
+pub(super) enum RetryAfter {
     After(Duration),
     /// It said something that is no time.
     Unreadable,
     Unsaid,
 }
 
-impl ComeBack {
+impl RetryAfter {
     /// How long to pause on that word.
     pub(super) fn pause(self) -> Duration {
         match self {
@@ -125,7 +128,7 @@ impl ComeBack {
     }
 }
 
-impl Lane {
+impl TokenLimiter {
     /// A lane for `limit` requests a minute, at most. `rested` is how long its token has
     /// certainly not been used: None says that it never was.
     pub(super) fn new(clock: Clock, limit: Option<NonZeroU32>, rested: Option<Duration>) -> Self {
@@ -137,13 +140,13 @@ impl Lane {
     }
 
     /// A lane whose budget other processes have a part in.
-    pub(super) fn sharing(clock: Clock, source: Source) -> Self {
-        Self::with(clock, Some(Budget::Shared(Hand::new(source))))
+    pub(super) fn sharing(clock: Clock, source: LeaseSource) -> Self {
+        Self::with(clock, Some(Budget::Shared(QuotaLease::new(source))))
     }
 
     fn with(clock: Clock, budget: Option<Budget>) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(LimiterState {
                 budget,
                 pause: None,
                 queue: BTreeMap::new(),
@@ -162,14 +165,14 @@ impl Lane {
         self: &Arc<Self>,
         priority: Priority,
         patience: Option<Duration>,
-    ) -> Result<Permit, NoTurn> {
+    ) -> Result<Permit, Rejected> {
         let deadline = patience.map(|patience| self.clock.monotonic() + patience);
-        let ticket = Ticket::draw(self, priority);
+        let ticket = QueueEntry::draw(self, priority);
         loop {
             let now = self.clock.monotonic();
             let turn = self.state().turn(ticket.place, now);
             match turn {
-                Turn::Go { is_probe, share } => {
+                Admission::Go { is_probe, share } => {
                     return Ok(Permit {
                         lane: Arc::clone(self),
                         sent_at: now,
@@ -178,17 +181,17 @@ impl Lane {
                         is_settled: false,
                     });
                 }
-                Turn::In(wait) if deadline.is_some_and(|deadline| now + wait > deadline) => {
-                    return Err(NoTurn::In(wait));
+                Admission::In(wait) if deadline.is_some_and(|deadline| now + wait > deadline) => {
+                    return Err(Rejected::In(wait));
                 }
-                Turn::Refused(error) => return Err(NoTurn::Unknown(error)),
-                Turn::In(wait) => tokio::select! {
+                Admission::Refused(error) => return Err(Rejected::Unknown(error)),
+                Admission::In(wait) => tokio::select! {
                     biased;
                     () = ticket.bell.notified() => {}
                     () = self.clock.sleep(wait) => {}
                 },
-                Turn::Behind => ticket.bell.notified().await,
-                Turn::Ask(asking) => {
+                Admission::Behind => ticket.bell.notified().await,
+                Admission::Ask(asking) => {
                     self.ask(asking);
                     ticket.bell.notified().await;
                 }
@@ -197,8 +200,8 @@ impl Lane {
     }
 
     /// Asks for a slice, in a task of its own: whoever made it necessary may go away.
-    fn ask(self: &Arc<Self>, asking: Asking) {
-        let asked = Asked {
+    fn ask(self: &Arc<Self>, asking: SliceRequest) {
+        let asked = PendingSlice {
             lane: Arc::clone(self),
             answer: None,
         };
@@ -229,48 +232,48 @@ impl Lane {
             && now.saturating_sub(state.last_used_at) > WINDOW
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LimiterState> {
         self.state
             .lock()
             .expect("nothing panics while it holds a lane")
     }
 }
 
-impl State {
-    fn turn(&mut self, place: Place, now: Duration) -> Turn {
+impl LimiterState {
+    fn turn(&mut self, place: QueueKey, now: Duration) -> Admission {
         if let Some((before, error)) = &self.turned_away
             && place.1 < *before
         {
-            return Turn::Refused(error.clone());
+            return Admission::Refused(error.clone());
         }
         if self.queue.keys().next() != Some(&place) {
-            return Turn::Behind;
+            return Admission::Behind;
         }
         if let Some(pause) = &self.pause {
             if now < pause.until {
-                return Turn::In(pause.until - now);
+                return Admission::In(pause.until - now);
             }
             if pause.is_probed {
-                return Turn::Behind;
+                return Admission::Behind;
             }
         }
         match &mut self.budget {
             None => {}
             Some(Budget::Own(window)) => match window.take(now) {
-                Turn::Go { .. } => {}
+                Admission::Go { .. } => {}
                 wait => return wait,
             },
             Some(Budget::Shared(hand)) => {
                 // Who goes first after it is not for this process alone to say.
                 self.pause = None;
                 let share = match hand.draw(now) {
-                    Draw::Permit(share) => Some(share),
-                    Draw::In(wait) => return Turn::In(wait),
-                    Draw::Ask(asking) => return Turn::Ask(asking),
-                    Draw::Asked => return Turn::Behind,
+                    LeaseState::Permit(share) => Some(share),
+                    LeaseState::In(wait) => return Admission::In(wait),
+                    LeaseState::Ask(asking) => return Admission::Ask(asking),
+                    LeaseState::Asked => return Admission::Behind,
                 };
                 self.last_used_at = now;
-                return Turn::Go {
+                return Admission::Go {
                     is_probe: false,
                     share,
                 };
@@ -284,14 +287,14 @@ impl State {
             }
             None => false,
         };
-        Turn::Go {
+        Admission::Go {
             is_probe,
             share: None,
         }
     }
 
     /// Takes a slice that was asked for. If there is none to be had, nobody who waits can go.
-    fn receive(&mut self, answer: Answer) {
+    fn receive(&mut self, answer: SliceReply) {
         let Some(Budget::Shared(hand)) = &mut self.budget else {
             return;
         };
@@ -310,31 +313,31 @@ impl State {
         }
     }
 
-    fn settle(&mut self, permit: &mut Permit, ending: Ending, now: Duration) {
+    fn settle(&mut self, permit: &mut Permit, ending: RequestOutcome, now: Duration) {
         if let Some(Budget::Own(window)) = &mut self.budget {
             window.in_flight -= 1;
-            if ending != Ending::Unsent {
+            if ending != RequestOutcome::Unsent {
                 window.answered_at.push_back(now);
             }
         }
         self.last_used_at = now;
         match ending {
-            Ending::Answered if permit.is_probe => self.pause = None,
-            Ending::Unsent | Ending::Unanswered if permit.is_probe => {
+            RequestOutcome::Answered if permit.is_probe => self.pause = None,
+            RequestOutcome::Unsent | RequestOutcome::Unanswered if permit.is_probe => {
                 if let Some(pause) = &mut self.pause {
                     pause.is_probed = false;
                 }
             }
-            Ending::ToldToWait(come_back) => self.pause(permit, come_back, now),
-            Ending::Answered | Ending::Unsent | Ending::Unanswered => {}
+            RequestOutcome::ToldToWait(come_back) => self.pause(permit, come_back, now),
+            RequestOutcome::Answered | RequestOutcome::Unsent | RequestOutcome::Unanswered => {}
         }
         if let Some(share) = permit.share.take() {
             match ending {
-                Ending::Unsent => share.unsent(),
-                Ending::Answered => share.answered(),
-                Ending::Unanswered => share.unanswered(),
-                Ending::ToldToWait(come_back) => {
-                    let halves = come_back == ComeBack::Unsaid;
+                RequestOutcome::Unsent => share.unsent(),
+                RequestOutcome::Answered => share.answered(),
+                RequestOutcome::Unanswered => share.unanswered(),
+                RequestOutcome::ToldToWait(come_back) => {
+                    let halves = come_back == RetryAfter::Unsaid;
                     share.told_to_wait(now + come_back.pause(), halves);
                 }
             }
@@ -342,7 +345,7 @@ impl State {
         self.ring_head();
     }
 
-    fn pause(&mut self, permit: &Permit, come_back: ComeBack, now: Duration) {
+    fn pause(&mut self, permit: &Permit, come_back: RetryAfter, now: Duration) {
         let until = now + come_back.pause();
         let pause = self.pause.get_or_insert(Pause {
             until,
@@ -356,7 +359,7 @@ impl State {
         let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
         let resumes_at = pause.until;
         match &mut self.budget {
-            Some(Budget::Own(window)) if come_back == ComeBack::Unsaid && is_news => {
+            Some(Budget::Own(window)) if come_back == RetryAfter::Unsaid && is_news => {
                 self.halved_at = Some(now);
                 window.halve(now, resumes_at);
             }
@@ -370,14 +373,14 @@ impl State {
 enum Budget {
     /// This process is alone with the token.
     Own(Window),
-    Shared(Hand),
+    Shared(QuotaLease),
 }
 
 /// The rate and the window of a lane that is alone.
 struct Window {
     clock: Clock,
     quota: Quota,
-    rate: Rate,
+    rate: GovernorRate,
     /// What part of the full rate `rate` runs at.
     percent: u32,
     /// What part it ran at when it was last halved, and when it began to come back.
@@ -387,7 +390,7 @@ struct Window {
     answered_at: VecDeque<Duration>,
 }
 
-type Rate = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+type GovernorRate = RateLimiter<NotKeyed, InMemoryState, LimiterClock, NoOpMiddleware<Duration>>;
 
 impl Window {
     fn new(clock: Clock, quota: Quota, rested: Option<Duration>) -> Self {
@@ -404,7 +407,7 @@ impl Window {
     }
 
     /// Takes one request from the budget, or says when there is one to take.
-    fn take(&mut self, now: Duration) -> Turn {
+    fn take(&mut self, now: Duration) -> Admission {
         let percent = self.percent_at(now);
         if percent != self.percent {
             self.percent = percent;
@@ -418,21 +421,21 @@ impl Window {
         }
         if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.quota.limit().into() {
             return match self.answered_at.front() {
-                Some(&oldest) => Turn::In(oldest + WINDOW + Duration::from_millis(1) - now),
-                None => Turn::Behind,
+                Some(&oldest) => Admission::In(oldest + WINDOW + Duration::from_millis(1) - now),
+                None => Admission::Behind,
             };
         }
         match self.rate.check() {
             Ok(()) => {
                 self.in_flight += 1;
-                Turn::Go {
+                Admission::Go {
                     is_probe: false,
                     share: None,
                 }
             }
             // To the whole millisecond, so that a clock of milliseconds gets there in one go.
             Err(not_until) => {
-                Turn::In(not_until.wait_time_from(now) + Duration::from_nanos(999_999))
+                Admission::In(not_until.wait_time_from(now) + Duration::from_nanos(999_999))
             }
         }
     }
@@ -449,10 +452,10 @@ impl Window {
 
 /// A limiter for `percent` of what `quota` allows, as it is after a token that was in full use
 /// has rested for a while.
-fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> Rate {
+fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> GovernorRate {
     let burst = quota.burst(percent);
     let quota = governor::Quota::per_minute(quota.steady(percent)).allow_burst(burst);
-    let limiter = RateLimiter::direct_with_clock(quota, Ticks(clock.clone()));
+    let limiter = RateLimiter::direct_with_clock(quota, LimiterClock(clock.clone()));
     if let Some(rested) = rested {
         let refilled = rested.as_nanos() / quota.replenish_interval().as_nanos().max(1);
         let refilled = u32::try_from(refilled).unwrap_or(u32::MAX);
@@ -469,9 +472,9 @@ fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> 
 
 /// Our clock as governor wants it.
 #[derive(Debug, Clone)]
-struct Ticks(Clock);
+struct LimiterClock(Clock);
 
-impl Ticker for Ticks {
+impl Ticker for LimiterClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
@@ -480,14 +483,14 @@ impl Ticker for Ticks {
 }
 
 /// A place in the queue that is given up when its holder goes on, or goes away.
-struct Ticket<'a> {
-    lane: &'a Lane,
-    place: Place,
+struct QueueEntry<'a> {
+    lane: &'a TokenLimiter,
+    place: QueueKey,
     bell: Arc<Notify>,
 }
 
-impl<'a> Ticket<'a> {
-    fn draw(lane: &'a Lane, priority: Priority) -> Self {
+impl<'a> QueueEntry<'a> {
+    fn draw(lane: &'a TokenLimiter, priority: Priority) -> Self {
         let mut state = lane.state();
         let place = (priority, state.next_place);
         state.next_place += 1;
@@ -497,7 +500,7 @@ impl<'a> Ticket<'a> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         let mut state = self.lane.state();
         state.queue.remove(&self.place);
@@ -506,20 +509,20 @@ impl Drop for Ticket<'_> {
 }
 
 /// A slice that was asked for. However the task ends, the lane hears of it.
-struct Asked {
-    lane: Arc<Lane>,
-    answer: Option<Answer>,
+struct PendingSlice {
+    lane: Arc<TokenLimiter>,
+    answer: Option<SliceReply>,
 }
 
-impl Asked {
-    fn is(mut self, answer: Answer) {
+impl PendingSlice {
+    fn is(mut self, answer: SliceReply) {
         self.answer = Some(answer);
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingSlice {
     fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or_else(Answer::none);
+        let answer = self.answer.take().unwrap_or_else(SliceReply::none);
         self.lane.state().receive(answer);
     }
 }
@@ -527,48 +530,48 @@ impl Drop for Asked {
 /// Leave to send one request. How it ended is told back; one that is dropped untold counts as
 /// sent and never answered.
 pub(super) struct Permit {
-    lane: Arc<Lane>,
+    lane: Arc<TokenLimiter>,
     sent_at: Duration,
     is_probe: bool,
     /// Of a budget that is shared.
-    share: Option<Share>,
+    share: Option<SlicePermit>,
     is_settled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+enum RequestOutcome {
     Unsent,
     Answered,
     Unanswered,
-    ToldToWait(ComeBack),
+    ToldToWait(RetryAfter),
 }
 
 impl Permit {
     /// The request was not sent after all.
     pub(super) fn unsent(self) {
-        self.settle(Ending::Unsent);
+        self.settle(RequestOutcome::Unsent);
     }
 
     /// The provider answered, whatever it said, but not to wait.
     pub(super) fn answered(self) {
-        self.settle(Ending::Answered);
+        self.settle(RequestOutcome::Answered);
     }
 
     /// No answer came.
     pub(super) fn unanswered(self) {
-        self.settle(Ending::Unanswered);
+        self.settle(RequestOutcome::Unanswered);
     }
 
     /// The provider said to wait: the whole lane pauses.
-    pub(super) fn told_to_wait(self, come_back: ComeBack) {
-        self.settle(Ending::ToldToWait(come_back));
+    pub(super) fn told_to_wait(self, come_back: RetryAfter) {
+        self.settle(RequestOutcome::ToldToWait(come_back));
     }
 
-    fn settle(mut self, ending: Ending) {
+    fn settle(mut self, ending: RequestOutcome) {
         self.end(ending);
     }
 
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: RequestOutcome) {
         self.is_settled = true;
         let lane = Arc::clone(&self.lane);
         let now = lane.clock.monotonic();
@@ -579,7 +582,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.end(Ending::Unanswered);
+            self.end(RequestOutcome::Unanswered);
         }
     }
 }
@@ -601,7 +604,7 @@ mod tests {
     ) -> Vec<Duration> {
         let clock = Clock::system();
         let limit = NonZeroU32::new(limit);
-        let lane = Arc::new(Lane::new(clock.clone(), limit, rested));
+        let lane = Arc::new(TokenLimiter::new(clock.clone(), limit, rested));
         let arrived = Mutex::new(Vec::new());
         let (lane, clock, noted) = (&lane, &clock, &arrived);
         let senders = journeys.chunks(journeys.len().div_ceil(at_once));

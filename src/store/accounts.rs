@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
-    Field, Store, Vault,
+    FieldSealer, SealedColumn, Store,
     connect_sessions::use_up,
     count_in,
     credentials::{
-        CredentialColumns, DESTROYED, Grant, StoredCredential, destroy_credential,
+        CredentialColumns, CredentialRecord, DESTROYED, StoredCredential, destroy_credential,
         insert_credential, mark_personal, replace_credential,
     },
     db::{Arg, Tx},
@@ -28,10 +28,10 @@ use crate::{
     error::{Error, Result},
     model::{
         accounts::{
-            Account, AccountChange, AccountField, AccountStatus, OffsetPage, OneOf, Standing,
+            Account, AccountChange, AccountField, AccountStatus, OffsetPage, OneOf, ServingState,
             StatusReason,
         },
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::ActionSet,
         id::{AccountId, ProjectId},
         observed::Identity,
@@ -61,7 +61,7 @@ pub struct AccountUpdate<'a> {
 /// A credential that the provider was found to take, and whose it is.
 #[derive(Debug, Clone, Copy)]
 pub struct NewCredential<'a> {
-    pub grant: Grant<'a>,
+    pub grant: CredentialRecord<'a>,
     pub identity: &'a Identity,
 }
 
@@ -206,7 +206,7 @@ macro_rules! select_accounts {
 
 /// The sealed part of an account's description.
 #[derive(Serialize, Deserialize)]
-struct Profile {
+struct SealedProfile {
     origin_owner_name: String,
     origin_username: Option<String>,
     label: Option<String>,
@@ -220,10 +220,10 @@ impl Store {
     pub async fn insert_account(
         &self,
         account: &Account,
-        new: &Grant<'_>,
+        new: &CredentialRecord<'_>,
         by: Actor,
     ) -> Result<()> {
-        let vault = Vault::of(self, &account.project, account.id)
+        let vault = FieldSealer::of(self, &account.project, account.id)
             .await?
             .ok_or_else(no_such_project)?;
         let mut tx = self.db.begin().await?;
@@ -253,7 +253,7 @@ impl Store {
         .await?;
         let now = account.created_at;
         insert_credential(self, &mut tx, &vault, account, new, now).await?;
-        let linked = Event::new(by, Action::AccountLinked, account.id)
+        let linked = Event::new(by, AuditAction::AccountLinked, account.id)
             .with("provider", account.provider.as_str());
         let linked = match account.assume_user {
             Some(_) => linked.with("assumes", "user"),
@@ -285,7 +285,7 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let vault = Vault::of(self, project, id).await?;
+        let vault = FieldSealer::of(self, project, id).await?;
         vault
             .map(|vault| Ok((account_in(&vault, row)?, vault.key.mac_key())))
             .transpose()
@@ -398,7 +398,7 @@ impl Store {
         let Some(key) = self.data_key(project).await? else {
             return Ok(Vec::new());
         };
-        let mut vault = Vault {
+        let mut vault = FieldSealer {
             key,
             chance: &self.chance,
             project,
@@ -480,7 +480,7 @@ impl Store {
         id: AccountId,
         by: Actor,
     ) -> Result<Option<(Account, Option<StoredCredential>)>> {
-        let Some(vault) = Vault::of(self, project, id).await? else {
+        let Some(vault) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
@@ -500,7 +500,7 @@ impl Store {
         )
         .await?;
         if account.is_some() {
-            let purged = Event::new(by, Action::AccountPurged, id);
+            let purged = Event::new(by, AuditAction::AccountPurged, id);
             self.audit(&mut tx, project, Some(&vault.key), &[purged])
                 .await?;
         }
@@ -518,7 +518,7 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<(Account, Option<StoredCredential>)>> {
-        let Some(vault) = Vault::of(self, project, id).await? else {
+        let Some(vault) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
@@ -549,7 +549,7 @@ impl Store {
             .await?;
         let account = row.map(|row| account_in(&vault, row)).transpose()?;
         if ended.is_some() {
-            let disconnected = Event::new(by, Action::AccountDisconnected, id);
+            let disconnected = Event::new(by, AuditAction::AccountDisconnected, id);
             self.audit(&mut tx, project, Some(&vault.key), &[disconnected])
                 .await?;
         }
@@ -567,7 +567,7 @@ impl Store {
         update: AccountUpdate<'_>,
         now: Timestamp,
     ) -> Result<Option<Account>> {
-        let Some(vault) = Vault::of(self, project, id).await? else {
+        let Some(vault) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
@@ -583,7 +583,9 @@ impl Store {
         let mut events = Vec::new();
         if !update.change.is_empty() {
             let changed = update.change.fields().join(",");
-            events.push(Event::new(update.by, Action::AccountUpdated, id).with("changed", changed));
+            events.push(
+                Event::new(update.by, AuditAction::AccountUpdated, id).with("changed", changed),
+            );
         }
         update.change.apply(&mut account);
         account.updated_at = now;
@@ -599,7 +601,7 @@ impl Store {
                 identity: Some(&account.identity),
             };
             // That it is active follows from this.
-            events.push(Event::new(update.by, Action::CredentialReplaced, id));
+            events.push(Event::new(update.by, AuditAction::CredentialReplaced, id));
             write_state(&mut tx, &vault, id, state, now).await?;
         }
         events.extend(use_up(&mut tx, project, update.by, draft, id, now).await?);
@@ -637,7 +639,7 @@ impl Store {
         state: AccountState<'_>,
         now: Timestamp,
     ) -> Result<()> {
-        let vault = Vault::of(self, project, id)
+        let vault = FieldSealer::of(self, project, id)
             .await?
             .ok_or_else(no_such_account)?;
         let mut tx = self.db.begin().await?;
@@ -653,7 +655,7 @@ impl Store {
 /// gone. What is as it was does not make the account newer. Gives what is to be told of it.
 pub(super) async fn write_state(
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     id: AccountId,
     state: AccountState<'_>,
     now: Timestamp,
@@ -712,12 +714,12 @@ fn state_change(
     if is_dead(&is) && !is_dead(&was) {
         return Some(Event::new(
             Actor::System,
-            Action::CredentialReauthRequired,
+            AuditAction::CredentialReauthRequired,
             id,
         ));
     }
     let is_other_state = former.0 != state.status || was != is;
-    let mut event = Event::new(Actor::System, Action::AccountUpdated, id);
+    let mut event = Event::new(Actor::System, AuditAction::AccountUpdated, id);
     if is_other_state {
         event = event.with("status", state.status.as_str());
     }
@@ -730,22 +732,23 @@ fn state_change(
     Some(event).filter(|event| !event.detail.words().is_empty())
 }
 
-fn seal_profile(vault: &Vault<'_>, account: &Account) -> Result<Vec<u8>> {
-    let profile = json(&Profile {
+fn seal_profile(vault: &FieldSealer<'_>, account: &Account) -> Result<Vec<u8>> {
+    let profile = json(&SealedProfile {
         origin_owner_name: account.origin_owner_name.clone(),
         origin_username: account.origin_username.clone(),
         label: account.label.clone(),
         assume_user: account.assume_user.clone(),
     })?;
-    Ok(vault.seal(Field::Profile, "", profile.as_bytes()))
+    Ok(vault.seal(SealedColumn::Profile, "", profile.as_bytes()))
 }
 
-fn seal_identity(vault: &Vault<'_>, identity: &Identity) -> Result<Vec<u8>> {
-    Ok(vault.seal(Field::Identity, "", json(identity)?.as_bytes()))
+fn seal_identity(vault: &FieldSealer<'_>, identity: &Identity) -> Result<Vec<u8>> {
+    Ok(vault.seal(SealedColumn::Identity, "", json(identity)?.as_bytes()))
 }
 
-fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
-    let profile: Profile = json_in(&vault.open(Field::Profile, "", &row.sealed_profile)?)?;
+fn account_in(vault: &FieldSealer<'_>, row: AccountRow) -> Result<Account> {
+    let profile: SealedProfile =
+        json_in(&vault.open(SealedColumn::Profile, "", &row.sealed_profile)?)?;
     let actions = match row.actions {
         None => ActionSet::ALL,
         Some(words) => words.parse().map_err(Error::internal)?,
@@ -759,7 +762,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         }),
     };
     let id = id_in(&row.id)?;
-    let standing = Standing {
+    let standing = ServingState {
         status: word_in(row.status)?,
         reasons: json_in(row.status_reasons.as_bytes())?,
         credential: row
@@ -767,7 +770,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
             .map(|columns| columns.status(row.is_profile_enabled))
             .transpose()?,
     };
-    let Standing {
+    let ServingState {
         status,
         reasons,
         credential,
@@ -784,7 +787,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
         status,
         status_reasons: reasons,
         endpoint: serde_json::from_str(&row.endpoint).map_err(|_| elsewhere("account"))?,
-        identity: json_in(&vault.open(Field::Identity, "", &row.sealed_identity)?)?,
+        identity: json_in(&vault.open(SealedColumn::Identity, "", &row.sealed_identity)?)?,
         assume_user: profile.assume_user,
         credential,
         held_walk,
@@ -794,7 +797,7 @@ fn account_in(vault: &Vault<'_>, row: AccountRow) -> Result<Account> {
     })
 }
 
-fn standing_in(row: StandingRow) -> Result<Standing> {
+fn standing_in(row: StandingRow) -> Result<ServingState> {
     let (id, status, reasons, kind, state, is_doubtful, state_since, expires_at, profile, ..) = row;
     let credential = match kind.zip(state) {
         Some((kind, state)) if state != DESTROYED => Some(CredentialColumns {
@@ -809,7 +812,7 @@ fn standing_in(row: StandingRow) -> Result<Standing> {
         _ => None,
     };
     let credential = credential.map(|columns| columns.status(row.9));
-    let standing = Standing {
+    let standing = ServingState {
         status: word_in(status)?,
         reasons: json_in(reasons.as_bytes())?,
         credential: credential.transpose()?,

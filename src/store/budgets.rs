@@ -60,7 +60,7 @@ impl Store {
         let now = tx.now(&self.clock).await?.as_millisecond();
         let counts_at_most = now + millis(order.usable_for + order.longest_call + WINDOW);
         ledger.follow_date(*quota, order, now);
-        let counted = Counted::read(&mut tx, name, now, counts_at_most).await?;
+        let counted = WindowUsage::read(&mut tx, name, now, counts_at_most).await?;
         let answer = match ledger.grant(*quota, order, counted, now) {
             Ok(slice) => {
                 write_slice(&mut tx, name, slice, counts_at_most).await?;
@@ -141,7 +141,7 @@ struct Probe {
 
 /// What counts against the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counted {
+struct WindowUsage {
     permits: u64,
     /// When the first of them no longer will.
     first_until: Option<i64>,
@@ -203,7 +203,7 @@ impl Ledger {
         let now_micros = now.as_millisecond() * 1_000;
         let tat = match is_full {
             true => now_micros,
-            false => now_micros + Rate::of(quota, 100).tolerance,
+            false => now_micros + GcraRate::of(quota, 100).tolerance,
         };
         tx.execute(
             "insert into token_budgets (token, tat, used_at) values ($1, $2, $3)
@@ -241,7 +241,7 @@ impl Ledger {
         &mut self,
         quota: Quota,
         order: &SliceOrder,
-        counted: Counted,
+        counted: WindowUsage,
         now: i64,
     ) -> Result<Slice, Duration> {
         let is_probe = self.paused_until.is_some();
@@ -250,7 +250,7 @@ impl Ledger {
         }
         let most = if is_probe { 1 } else { order.most };
         let room = u64::from(quota.limit()).saturating_sub(counted.permits);
-        let rate = Rate::of(quota, self.percent_at(now));
+        let rate = GcraRate::of(quota, self.percent_at(now));
         let now_micros = now * 1_000;
         let tat = self.tat.max(now_micros);
         let due = (now_micros + rate.tolerance - tat).max(0) / rate.interval;
@@ -295,7 +295,7 @@ impl Ledger {
             .paused_until
             .map(|until| until.min(now + millis(LONGEST_PAUSE)));
         let free_at = paused_until.map_or(now, |until| until.max(now));
-        let tolerance = Rate::of(quota, self.percent).tolerance;
+        let tolerance = GcraRate::of(quota, self.percent).tolerance;
         self.paused_until = paused_until;
         self.tat = self.tat.min(free_at * 1_000 + tolerance);
         self.recovers_from = self.recovers_from.min(free_at);
@@ -318,7 +318,7 @@ impl Ledger {
     }
 
     fn give_back(&mut self, quota: Quota, unused: u32, now: i64) {
-        self.tat -= i64::from(unused) * Rate::of(quota, self.percent_at(now)).interval;
+        self.tat -= i64::from(unused) * GcraRate::of(quota, self.percent_at(now)).interval;
     }
 
     /// What the end of a slice says about a pause: an answered probe ends it, unless the provider
@@ -349,7 +349,7 @@ impl Ledger {
             self.recovers_from = until;
             self.halved_at = Some(now);
             // It goes on without a burst.
-            let tolerance = Rate::of(quota, self.percent).tolerance;
+            let tolerance = GcraRate::of(quota, self.percent).tolerance;
             self.tat = self.tat.max(until * 1_000 + tolerance);
         }
     }
@@ -361,13 +361,13 @@ impl Ledger {
 }
 
 /// A rate as GCRA has it, in microseconds, rounded to the slower side.
-struct Rate {
+struct GcraRate {
     interval: i64,
     burst: i64,
     tolerance: i64,
 }
 
-impl Rate {
+impl GcraRate {
     fn of(quota: Quota, percent: u32) -> Self {
         let a_minute = u64::from(quota.steady(percent).get());
         let micros = WINDOW.as_micros() as u64;
@@ -381,7 +381,7 @@ impl Rate {
     }
 }
 
-impl Counted {
+impl WindowUsage {
     /// Counts, and forgets what no longer counts.
     async fn read(tx: &mut Tx, name: &BudgetName, now: i64, counts_at_most: i64) -> Result<Self> {
         tx.execute(
@@ -462,7 +462,7 @@ mod tests {
 
     const NOON: i64 = 1_795_348_800_000;
     const MINUTE: i64 = 60_000;
-    const NOTHING: Counted = Counted {
+    const NOTHING: WindowUsage = WindowUsage {
         permits: 0,
         first_until: None,
     };
@@ -547,7 +547,7 @@ mod tests {
 
     #[test]
     fn what_counts_leaves_no_more_than_the_rest() {
-        let counted = |permits| Counted {
+        let counted = |permits| WindowUsage {
             permits,
             first_until: Some(NOON + 400),
         };

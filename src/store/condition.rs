@@ -16,7 +16,7 @@ use crate::{clock::Clock, model::availability::Availability};
 
 /// What a failed statement says about the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum StatementFault {
     /// It takes no writes.
     ReadOnly,
     /// It does not answer, or is about to stop.
@@ -36,10 +36,10 @@ const RENEWED_EVERY: Duration = Duration::from_secs(1);
 
 /// The condition of one database. Clones are the same one.
 #[derive(Debug, Clone)]
-pub(super) struct Condition(Arc<Inner>);
+pub(super) struct Condition(Arc<ConditionInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ConditionInner {
     state: AtomicU8,
     /// When the database last answered, in milliseconds of the monotonic clock.
     answered_at: AtomicU64,
@@ -51,7 +51,7 @@ struct Inner {
 impl Condition {
     /// Of a database that was just opened, which took a write.
     pub(super) fn new(clock: Clock) -> Self {
-        let condition = Self(Arc::new(Inner {
+        let condition = Self(Arc::new(ConditionInner {
             state: AtomicU8::new(Availability::Writable as u8),
             answered_at: AtomicU64::new(0),
             renewed_at: Mutex::default(),
@@ -92,14 +92,14 @@ impl Condition {
     }
 
     /// A statement failed.
-    pub(super) fn failed(&self, fault: Fault, error: &sqlx::Error) {
+    pub(super) fn failed(&self, fault: StatementFault, error: &sqlx::Error) {
         match fault {
-            Fault::ReadOnly => {
+            StatementFault::ReadOnly => {
                 self.answered();
                 self.set(Availability::ReadOnly, Some(error));
             }
-            Fault::Unreachable => self.set(Availability::Unreachable, Some(error)),
-            Fault::Passing | Fault::Ours => {}
+            StatementFault::Unreachable => self.set(Availability::Unreachable, Some(error)),
+            StatementFault::Passing | StatementFault::Ours => {}
         }
     }
 
@@ -158,16 +158,16 @@ mod tests {
         let condition = Condition::new(Clock::system());
         assert_eq!(condition.get(), Availability::Writable);
         let error = sqlx::Error::PoolClosed;
-        condition.failed(Fault::Unreachable, &error);
+        condition.failed(StatementFault::Unreachable, &error);
         assert_eq!(condition.get(), Availability::Unreachable);
         condition.answered();
         assert_eq!(condition.get(), Availability::ReadOnly);
-        condition.failed(Fault::Passing, &error);
+        condition.failed(StatementFault::Passing, &error);
         condition.answered();
         assert_eq!(condition.get(), Availability::ReadOnly);
         condition.wrote();
         assert_eq!(condition.get(), Availability::Writable);
-        condition.failed(Fault::ReadOnly, &error);
+        condition.failed(StatementFault::ReadOnly, &error);
         assert_eq!(condition.get(), Availability::ReadOnly);
     }
 

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{
-    Field, Store, Vault, count_in,
+    FieldSealer, SealedColumn, Store, count_in,
     db::{Arg, Tx},
     destinations::authorization_digest,
     id_in, json, json_in, moment_in, no_such_project, project_in,
@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         accounts::Credential,
-        audit_log::{Action, Actor, Event, Subject, SubjectKind},
+        audit_log::{Actor, AuditAction, Event, Subject, SubjectKind},
         connect_sessions::{ConnectDetails, ConnectSession},
         connector_profiles::{OAuthApp, ProfileId},
         id::{AccountId, ProjectId},
@@ -30,7 +30,7 @@ use crate::{
 
 /// What the customer brought, and what the provider said of it, until it is saved.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct StoredDraft {
     pub credential: Credential,
     pub profile: Option<ProfileId>,
     pub own_app: Option<OAuthApp>,
@@ -44,7 +44,7 @@ pub struct EndedDraft {
     pub project: ProjectId,
     session: u64,
     number: u64,
-    pub draft: Draft,
+    pub draft: StoredDraft,
 }
 
 /// A sign-in that is to begin.
@@ -75,7 +75,7 @@ pub struct Authorization {
 
 /// Who brings a `state` back.
 #[derive(Debug, Clone, Copy)]
-pub enum Bringer<'a> {
+pub enum StateOwner<'a> {
     /// The browser with this digest.
     Browser([u8; 32]),
     /// A caller of this project, or the command line: no browser of ours is in it.
@@ -84,7 +84,7 @@ pub enum Bringer<'a> {
 
 /// Why a `state` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StateFault {
+pub enum StateError {
     #[error("unknown")]
     Unknown,
     #[error("used")]
@@ -125,7 +125,11 @@ impl Store {
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        let details = vault.seal(Field::Details, "", json(&session.details)?.as_bytes());
+        let details = vault.seal(
+            SealedColumn::Details,
+            "",
+            json(&session.details)?.as_bytes(),
+        );
         let mut tx = self.db.begin().await?;
         if !tx.hold_project(&session.project).await? {
             return Err(no_such_project());
@@ -152,7 +156,7 @@ impl Store {
         )
         .await?;
         let subject = Subject::new(SubjectKind::ConnectSession, session.number);
-        let created = Event::new(by, Action::ConnectSessionCreated, subject);
+        let created = Event::new(by, AuditAction::ConnectSessionCreated, subject);
         self.audit(&mut tx, &session.project, Some(&vault.key), &[created])
             .await?;
         tx.commit().await
@@ -186,9 +190,9 @@ impl Store {
         &self,
         session: &ConnectSession,
         browser: [u8; 32],
-        draft: Option<&Draft>,
+        draft: Option<&StoredDraft>,
         now: Timestamp,
-    ) -> Result<Option<(u64, Option<Draft>)>> {
+    ) -> Result<Option<(u64, Option<StoredDraft>)>> {
         let vault = self
             .vault_of_session(&session.project, session.number)
             .await?
@@ -250,7 +254,7 @@ impl Store {
         &self,
         session: &ConnectSession,
         browser: [u8; 32],
-    ) -> Result<Option<(u64, Draft)>> {
+    ) -> Result<Option<(u64, StoredDraft)>> {
         let row: Option<(i64, Option<Vec<u8>>)> = self
             .db
             .fetch_one(
@@ -376,7 +380,7 @@ impl Store {
                 new.connect_session.into(),
                 new.browser_digest.map(Vec::from).into(),
                 vault
-                    .seal_for(bound, Field::Authorization, "", &text)
+                    .seal_for(bound, SealedColumn::Authorization, "", &text)
                     .into(),
                 now.into(),
                 new.expires_at.into(),
@@ -391,10 +395,10 @@ impl Store {
     pub async fn take_authorization(
         &self,
         state_digest: [u8; 32],
-        bringer: Bringer<'_>,
+        bringer: StateOwner<'_>,
         now: Timestamp,
-    ) -> Result<Result<Authorization, StateFault>> {
-        type Row = (
+    ) -> Result<Result<Authorization, StateError>> {
+        type SessionRow = (
             String,
             String,
             Option<String>,
@@ -405,7 +409,7 @@ impl Store {
             Option<i64>,
         );
         let mut tx = self.db.begin().await?;
-        let row: Option<Row> = tx
+        let row: Option<SessionRow> = tx
             .fetch_one(
                 "select id, project, profile, connect_session, browser_digest, sealed, expires_at,
                         used_at
@@ -415,20 +419,20 @@ impl Store {
             .await?;
         let Some((id, project, profile, session, browser, sealed, expires_at, used_at)) = row
         else {
-            return Ok(Err(StateFault::Unknown));
+            return Ok(Err(StateError::Unknown));
         };
         let is_theirs = match bringer {
-            Bringer::Browser(digest) => browser.as_deref() == Some(&digest),
-            Bringer::Project(asking) => browser.is_none() && asking.as_str() == project,
+            StateOwner::Browser(digest) => browser.as_deref() == Some(&digest),
+            StateOwner::Project(asking) => browser.is_none() && asking.as_str() == project,
         };
         if !is_theirs {
-            return Ok(Err(StateFault::Another));
+            return Ok(Err(StateError::Another));
         }
         if used_at.is_some() {
-            return Ok(Err(StateFault::Used));
+            return Ok(Err(StateError::Used));
         }
         if expires_at <= now.as_millisecond() {
-            return Ok(Err(StateFault::Expired));
+            return Ok(Err(StateError::Expired));
         }
         let taken = tx
             .execute(
@@ -437,7 +441,7 @@ impl Store {
             )
             .await?;
         if taken == 0 {
-            return Ok(Err(StateFault::Used));
+            return Ok(Err(StateError::Used));
         }
         tx.commit().await?;
         let project = project_in(&project)?;
@@ -446,7 +450,7 @@ impl Store {
             .await?
             .ok_or_else(no_such_project)?;
         let bound = authorization_digest(profile.as_deref(), session, browser.as_deref());
-        let text = vault.open_for(bound, Field::Authorization, "", &sealed)?;
+        let text = vault.open_for(bound, SealedColumn::Authorization, "", &sealed)?;
         let unreadable = || Error::internal("a stored sign-in is not in the form of one");
         let [verifier, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
         Ok(Ok(Authorization {
@@ -482,7 +486,7 @@ impl Store {
         &'a self,
         project: &'a ProjectId,
         number: u64,
-    ) -> Result<Option<Vault<'a>>> {
+    ) -> Result<Option<FieldSealer<'a>>> {
         self.vault_named(project, format!("connect_session/{number}"))
             .await
     }
@@ -491,8 +495,8 @@ impl Store {
         &'a self,
         project: &'a ProjectId,
         account: String,
-    ) -> Result<Option<Vault<'a>>> {
-        Ok(self.data_key(project).await?.map(|key| Vault {
+    ) -> Result<Option<FieldSealer<'a>>> {
+        Ok(self.data_key(project).await?.map(|key| FieldSealer {
             key,
             chance: &self.chance,
             project,
@@ -506,12 +510,12 @@ fn column_of(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(Error::internal)
 }
 
-fn draft_in(vault: &Vault<'_>, sealed: &[u8]) -> Result<Draft> {
-    let text = vault.open(Field::Draft, "", sealed)?;
+fn draft_in(vault: &FieldSealer<'_>, sealed: &[u8]) -> Result<StoredDraft> {
+    let text = vault.open(SealedColumn::Draft, "", sealed)?;
     let unreadable = || Error::internal("a stored draft is not in the form of one");
     let [credential, profile, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
     let profile = std::str::from_utf8(profile).map_err(|_| unreadable())?;
-    Ok(Draft {
+    Ok(StoredDraft {
         credential: credential_in(credential)?,
         profile: match profile {
             "" => None,
@@ -563,7 +567,8 @@ pub(super) async fn use_up(
         ));
     }
     let session = Subject::new(SubjectKind::ConnectSession, number);
-    let linked = Event::new(by, Action::ConnectSessionLinked, session).with("account", account);
+    let linked =
+        Event::new(by, AuditAction::ConnectSessionLinked, session).with("account", account);
     Ok(Some(linked))
 }
 
@@ -586,7 +591,7 @@ async fn check_waiting(tx: &mut Tx, session: u64, browser: [u8; 32]) -> Result<(
     Ok(())
 }
 
-fn draft_out(vault: &Vault<'_>, draft: &Draft) -> Vec<u8> {
+fn draft_out(vault: &FieldSealer<'_>, draft: &StoredDraft) -> Vec<u8> {
     let profile = draft.profile.map_or_else(String::new, |id| id.to_string());
     let app = draft.own_app.as_ref().map(app_out);
     let text = parts_out(&[
@@ -595,10 +600,10 @@ fn draft_out(vault: &Vault<'_>, draft: &Draft) -> Vec<u8> {
         app.as_ref().map_or(&[][..], |app| app.as_slice()),
         &draft.meta,
     ]);
-    vault.seal(Field::Draft, "", &text)
+    vault.seal(SealedColumn::Draft, "", &text)
 }
 
-fn session_in(vault: &Vault<'_>, row: SessionRow) -> Result<ConnectSession> {
+fn session_in(vault: &FieldSealer<'_>, row: SessionRow) -> Result<ConnectSession> {
     let (
         number,
         project,
@@ -615,7 +620,8 @@ fn session_in(vault: &Vault<'_>, row: SessionRow) -> Result<ConnectSession> {
         expires_at,
         used_at,
     ) = row;
-    let details: ConnectDetails = json_in(&vault.open(Field::Details, "", &sealed_details)?)?;
+    let details: ConnectDetails =
+        json_in(&vault.open(SealedColumn::Details, "", &sealed_details)?)?;
     Ok(ConnectSession {
         number: count_in(number)?,
         project: project_in(&project)?,

@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Field, Store, Vault, db::Tx, destinations::ProfileDestination, elsewhere, id_in, json, json_in,
-    moment_in, no_such_project, project_in, word, word_in,
+    FieldSealer, SealedColumn, Store, db::Tx, destinations::ProfileDestination, elsewhere, id_in,
+    json, json_in, moment_in, no_such_project, project_in, word, word_in,
 };
 use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
         accounts::Endpoint,
-        audit_log::{Action, Actor, Event, Subject, SubjectKind},
+        audit_log::{Actor, AuditAction, Event, Subject, SubjectKind},
         connector_profiles::{ClientProof, ConnectorProfile, OAuthApp, ProfileChange, ProfileId},
         id::ProjectId,
     },
@@ -85,7 +85,7 @@ impl Store {
         )
         .await?;
         let subject = Subject::new(SubjectKind::Profile, profile.id);
-        let created = Event::new(by, Action::ProfileCreated, subject)
+        let created = Event::new(by, AuditAction::ProfileCreated, subject)
             .with("provider", profile.provider.as_str());
         self.audit(&mut tx, &profile.project, Some(&vault.key), &[created])
             .await?;
@@ -193,12 +193,12 @@ impl Store {
         let mut events = Vec::new();
         let changed = change.fields();
         if !changed.is_empty() {
-            let updated = Event::new(by, Action::ProfileUpdated, subject());
+            let updated = Event::new(by, AuditAction::ProfileUpdated, subject());
             events.push(updated.with("changed", changed.join(",")));
         }
         match (was_enabled, profile.is_enabled) {
-            (true, false) => events.push(Event::new(by, Action::ProfileDisabled, subject())),
-            (false, true) => events.push(Event::new(by, Action::ProfileEnabled, subject())),
+            (true, false) => events.push(Event::new(by, AuditAction::ProfileDisabled, subject())),
+            (false, true) => events.push(Event::new(by, AuditAction::ProfileEnabled, subject())),
             _ => {}
         }
         self.audit(&mut tx, project, Some(&vault.key), &events)
@@ -231,8 +231,8 @@ impl Store {
         project: &ProjectId,
         id: ProfileId,
     ) -> Result<Option<ProfileApp>> {
-        type Row = (String, String, String, String, String, Vec<u8>);
-        let row: Option<Row> = tx
+        type ProfileRow = (String, String, String, String, String, Vec<u8>);
+        let row: Option<ProfileRow> = tx
             .fetch_one(
                 "select provider, endpoint, client_id, proof, redirect_url, sealed_client_secret
                  from connector_profiles where project = $1 and id = $2",
@@ -253,7 +253,7 @@ impl Store {
             redirect_url: &redirect_url,
         };
         let vault = self.vault_of_profile(key.clone(), project, id);
-        let secret = vault.open_for(bound.digest(), Field::ClientSecret, "", &sealed)?;
+        let secret = vault.open_for(bound.digest(), SealedColumn::ClientSecret, "", &sealed)?;
         let secret = std::str::from_utf8(&secret).map_err(|_| Error::internal("not a text"))?;
         Ok(Some(ProfileApp {
             app: OAuthApp {
@@ -272,8 +272,8 @@ impl Store {
         key: DataKey,
         project: &'a ProjectId,
         id: ProfileId,
-    ) -> Vault<'a> {
-        Vault {
+    ) -> FieldSealer<'a> {
+        FieldSealer {
             key,
             chance: &self.chance,
             project,
@@ -296,7 +296,11 @@ impl ProfileApp {
 }
 
 /// A profile's secret, sealed for where the profile has it sent.
-fn sealed_secret(vault: &Vault<'_>, profile: &ConnectorProfile, secret: &SecretString) -> Vec<u8> {
+fn sealed_secret(
+    vault: &FieldSealer<'_>,
+    profile: &ConnectorProfile,
+    secret: &SecretString,
+) -> Vec<u8> {
     let bound = ProfileDestination {
         provider: &profile.provider,
         endpoint: &profile.endpoint,
@@ -305,7 +309,7 @@ fn sealed_secret(vault: &Vault<'_>, profile: &ConnectorProfile, secret: &SecretS
         redirect_url: &profile.redirect_url,
     };
     let secret = secret.expose_secret().as_bytes();
-    vault.seal_for(bound.digest(), Field::ClientSecret, "", secret)
+    vault.seal_for(bound.digest(), SealedColumn::ClientSecret, "", secret)
 }
 
 pub(super) fn no_such_profile() -> Error {

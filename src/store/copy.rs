@@ -67,12 +67,12 @@ pub struct Copied {
 
 /// What a table holds: the same for the same rows in whatever order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Content {
+struct TableContent {
     rows: u64,
     digest: u64,
 }
 
-impl Content {
+impl TableContent {
     fn add(&mut self, row: &[Arg]) {
         let mut hasher = DefaultHasher::new();
         row.hash(&mut hasher);
@@ -213,14 +213,14 @@ async fn copy(
     to: &mut Tx,
     table: &'static str,
     columns: &[(String, ArgType)],
-) -> Result<Content> {
+) -> Result<TableContent> {
     let names = names(columns);
     let marks: Vec<_> = (1..=columns.len()).map(|n| format!("${n}")).collect();
     let insert = format!(
         "insert into {table} ({names}) values ({})",
         marks.join(", ")
     );
-    let mut content = Content::default();
+    let mut content = TableContent::default();
     from.each_row(select(table, columns), &types(columns), async |row| {
         content.add(&row);
         to.execute_any(insert.clone(), row).await
@@ -229,8 +229,12 @@ async fn copy(
     Ok(content)
 }
 
-async fn read(tx: &mut Tx, table: &'static str, columns: &[(String, ArgType)]) -> Result<Content> {
-    let mut content = Content::default();
+async fn read(
+    tx: &mut Tx,
+    table: &'static str,
+    columns: &[(String, ArgType)],
+) -> Result<TableContent> {
+    let mut content = TableContent::default();
     tx.each_row(select(table, columns), &types(columns), async |row| {
         content.add(&row);
         Ok(())

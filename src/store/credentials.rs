@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{
-    Field, Store, Vault,
+    FieldSealer, SealedColumn, Store,
     connector_profiles::no_such_profile,
     count_in,
     db::Tx,
@@ -29,7 +29,7 @@ use crate::{
 
 /// A credential as it is to be stored: what it was issued to, and when it is to be refreshed.
 #[derive(Debug, Clone, Copy)]
-pub struct Grant<'a> {
+pub struct CredentialRecord<'a> {
     pub credential: &'a Credential,
     pub issued_to: IssuedTo<'a>,
     /// None for what is never refreshed.
@@ -48,7 +48,7 @@ pub enum IssuedTo<'a> {
     OwnApp(&'a OAuthApp),
 }
 
-impl<'a> Grant<'a> {
+impl<'a> CredentialRecord<'a> {
     /// A token of its owner's own making.
     pub const fn personal(credential: &'a Credential) -> Self {
         Self {
@@ -228,7 +228,7 @@ impl CredentialRow {
     /// `credential_locked`, also where the destination is not the one that it was sealed for.
     pub(super) fn opened(
         &self,
-        vault: &Vault<'_>,
+        vault: &FieldSealer<'_>,
     ) -> Result<(Destination, Option<StoredCredential>)> {
         let endpoint: Endpoint =
             serde_json::from_str(&self.endpoint).map_err(|_| elsewhere("credential"))?;
@@ -240,7 +240,7 @@ impl CredentialRow {
         };
         if self.is_destroyed() {
             let bound = destroyed_digest(&destination.provider, &destination.endpoint);
-            vault.open_for(bound, Field::Destroyed, &generation, &self.sealed)?;
+            vault.open_for(bound, SealedColumn::Destroyed, &generation, &self.sealed)?;
             return Ok((destination, None));
         }
         let own_app = self.own_app(vault, &destination)?;
@@ -253,7 +253,7 @@ impl CredentialRow {
             (None, None) => Client::None,
         };
         let bound = destination.digest();
-        let text = vault.open_for(bound, Field::Credential, &generation, &self.sealed)?;
+        let text = vault.open_for(bound, SealedColumn::Credential, &generation, &self.sealed)?;
         let stored = StoredCredential {
             credential: credential_in(&text)?,
             generation: count_in(self.generation)?,
@@ -266,13 +266,17 @@ impl CredentialRow {
         Ok((destination, Some(stored)))
     }
 
-    fn own_app(&self, vault: &Vault<'_>, destination: &Destination) -> Result<Option<OAuthApp>> {
+    fn own_app(
+        &self,
+        vault: &FieldSealer<'_>,
+        destination: &Destination,
+    ) -> Result<Option<OAuthApp>> {
         let Some(sealed) = &self.sealed_app else {
             return Ok(None);
         };
         let bound = own_app_digest(&destination.provider, &destination.endpoint);
         let lineage = self.lineage.to_string();
-        app_in(&vault.open_for(bound, Field::App, &lineage, sealed)?).map(Some)
+        app_in(&vault.open_for(bound, SealedColumn::App, &lineage, sealed)?).map(Some)
     }
 }
 
@@ -291,7 +295,7 @@ impl Store {
             .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let Some(vault) = Vault::of(self, project, id).await? else {
+        let Some(vault) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let (_, stored) = row.opened(&vault)?;
@@ -313,7 +317,7 @@ impl Store {
             .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let vault = Vault::of(self, project, id).await?;
+        let vault = FieldSealer::of(self, project, id).await?;
         let opened = vault.map(|vault| row.opened(&vault)).transpose()?;
         Ok(opened.map(|(destination, _)| destination))
     }
@@ -451,9 +455,9 @@ pub(super) async fn mark_personal(
 pub(super) async fn insert_credential(
     store: &Store,
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     account: &Account,
-    grant: &Grant<'_>,
+    grant: &CredentialRecord<'_>,
     now: Timestamp,
 ) -> Result<()> {
     let at = (account.provider.as_str(), &account.endpoint);
@@ -467,9 +471,9 @@ pub(super) async fn insert_credential(
 pub(super) async fn replace_credential(
     store: &Store,
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     id: AccountId,
-    grant: &Grant<'_>,
+    grant: &CredentialRecord<'_>,
     now: Timestamp,
 ) -> Result<()> {
     take_row(tx, vault.project, id).await?;
@@ -507,9 +511,9 @@ async fn take_row(tx: &mut Tx, project: &ProjectId, id: AccountId) -> Result<boo
 async fn destination_of(
     store: &Store,
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     (provider, endpoint): (&str, &Endpoint),
-    grant: &Grant<'_>,
+    grant: &CredentialRecord<'_>,
 ) -> Result<Destination> {
     let client = match grant.issued_to {
         IssuedTo::Owner => Client::None,
@@ -532,7 +536,7 @@ async fn destination_of(
 /// the proof of where the account is.
 pub(super) async fn destroy_credential(
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     id: AccountId,
     now: Timestamp,
 ) -> Result<Option<StoredCredential>> {
@@ -559,7 +563,9 @@ pub(super) async fn destroy_credential(
         [
             vault.project.into(),
             id.into(),
-            vault.seal_for(bound, Field::Destroyed, &next, b"").into(),
+            vault
+                .seal_for(bound, SealedColumn::Destroyed, &next, b"")
+                .into(),
             DESTROYED.into(),
             now.into(),
         ],
@@ -570,15 +576,15 @@ pub(super) async fn destroy_credential(
 
 async fn write_credential(
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     (id, destination): (AccountId, Destination),
-    grant: &Grant<'_>,
+    grant: &CredentialRecord<'_>,
     (generation, lineage): (u64, u64),
     now: Timestamp,
 ) -> Result<()> {
     let sealed = vault.seal_for(
         destination.digest(),
-        Field::Credential,
+        SealedColumn::Credential,
         &generation.to_string(),
         &credential_out(grant.credential),
     );
@@ -586,7 +592,7 @@ async fn write_credential(
         IssuedTo::OwnApp(app) => {
             let bound = own_app_digest(&destination.provider, &destination.endpoint);
             let lineage = lineage.to_string();
-            Some(vault.seal_for(bound, Field::App, &lineage, &app_out(app)))
+            Some(vault.seal_for(bound, SealedColumn::App, &lineage, &app_out(app)))
         }
         IssuedTo::Owner | IssuedTo::Profile(_) => None,
     };

@@ -20,8 +20,8 @@ use sqlx::{
 use tokio::runtime::Handle;
 
 use super::{
-    condition::{Condition, Fault},
-    workload::{LOOKUP_CONNECTIONS, Place, Workload, Workloads},
+    condition::{Condition, StatementFault},
+    workload::{LOOKUP_CONNECTIONS, StatementPermit, Workload, Workloads},
 };
 use crate::{
     clock::Clock,
@@ -123,7 +123,7 @@ impl PostgresPools {
         }
     }
 
-    async fn fetch_all<T: Record>(
+    async fn fetch_all<T: DbRow>(
         &self,
         sql: Sql,
         args: Vec<Arg>,
@@ -179,7 +179,7 @@ pub(super) struct Tx {
     condition: Condition,
     keeps_statements: bool,
     has_written: bool,
-    _place: Place,
+    _place: StatementPermit,
 }
 
 /// The text of a statement.
@@ -205,11 +205,11 @@ impl SqlSafeStr for Sql {
 }
 
 /// What comes out of a query: tuples of text, integers and bytes.
-pub(super) trait Record:
+pub(super) trait DbRow:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
-impl<T> Record for T where
+impl<T> DbRow for T where
     T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
@@ -279,7 +279,7 @@ impl Db {
         .await
         .map_err(Error::internal)?;
         Ok(Tx {
-            inner: heard(&self.condition, begun, Asked::ToBegin)?,
+            inner: heard(&self.condition, begun, StatementKind::ToBegin)?,
             condition: self.condition.clone(),
             keeps_statements,
             has_written: false,
@@ -288,7 +288,7 @@ impl Db {
     }
 
     /// Every row of a query that reads, outside of any transaction.
-    pub(super) async fn fetch<T: Record, const N: usize>(
+    pub(super) async fn fetch<T: DbRow, const N: usize>(
         &self,
         sql: &'static str,
         args: [Arg; N],
@@ -296,7 +296,7 @@ impl Db {
         self.fetch_all(Sql::Fixed(sql), args.into()).await
     }
 
-    async fn fetch_all<T: Record>(&self, sql: Sql, args: Vec<Arg>) -> Result<Vec<T>> {
+    async fn fetch_all<T: DbRow>(&self, sql: Sql, args: Vec<Arg>) -> Result<Vec<T>> {
         let _place = self.workloads.to_read(&self.workload).await?;
         let found = match self.pools.clone() {
             Backend::Sqlite(pools) => {
@@ -320,16 +320,16 @@ impl Db {
                     .map_err(Error::internal)?
             }
         };
-        heard(&self.condition, found, Asked::ToRead)
+        heard(&self.condition, found, StatementKind::ToRead)
     }
 
     /// As [`fetch`](Self::fetch), of a statement that was put together here, from names that are ours.
-    pub(super) async fn fetch_any<T: Record>(&self, sql: String, args: Vec<Arg>) -> Result<Vec<T>> {
+    pub(super) async fn fetch_any<T: DbRow>(&self, sql: String, args: Vec<Arg>) -> Result<Vec<T>> {
         self.fetch_all(Sql::Built(sql), args).await
     }
 
     /// The row of a query that reads and finds at most one.
-    pub(super) async fn fetch_one<T: Record, const N: usize>(
+    pub(super) async fn fetch_one<T: DbRow, const N: usize>(
         &self,
         sql: &'static str,
         args: [Arg; N],
@@ -369,7 +369,7 @@ impl Db {
 }
 
 impl Tx {
-    pub(super) async fn fetch<T: Record, const N: usize>(
+    pub(super) async fn fetch<T: DbRow, const N: usize>(
         &mut self,
         sql: &'static str,
         args: [Arg; N],
@@ -382,10 +382,10 @@ impl Tx {
                 .fetch_all(&mut **tx)
                 .await
         }, &mut self.inner);
-        heard(&self.condition, found, Asked::InTransaction)
+        heard(&self.condition, found, StatementKind::InTransaction)
     }
 
-    pub(super) async fn fetch_one<T: Record, const N: usize>(
+    pub(super) async fn fetch_one<T: DbRow, const N: usize>(
         &mut self,
         sql: &'static str,
         args: [Arg; N],
@@ -408,7 +408,7 @@ impl Tx {
                 .await
                 .map(|done| done.rows_affected())
         }, &mut self.inner);
-        let changed = heard(&self.condition, done, Asked::InTransaction)?;
+        let changed = heard(&self.condition, done, StatementKind::InTransaction)?;
         self.has_written |= changed > 0;
         Ok(changed)
     }
@@ -511,7 +511,7 @@ impl Tx {
         mut with: impl AsyncFnMut(Vec<Arg>) -> Result<()>,
     ) -> Result<()> {
         let (persistent, condition) = (self.keeps_statements, self.condition.clone());
-        let fault = |error| unheard(&condition, error, Asked::InTransaction);
+        let fault = |error| unheard(&condition, error, StatementKind::InTransaction);
         each_backend!(tx => {
             let query = sqlx::query(AssertSqlSafe(sql)).persistent(persistent);
             let mut rows = query.fetch(&mut **tx);
@@ -539,7 +539,7 @@ impl Tx {
                 .await
                 .map(drop)
         }, &mut self.inner);
-        heard(&self.condition, done, Asked::InTransaction)
+        heard(&self.condition, done, StatementKind::InTransaction)
     }
 
     /// The time that all processes of one database agree on: of PostgreSQL its own, of a SQLite
@@ -561,7 +561,7 @@ impl Tx {
     /// On return, what was written survives a power cut.
     pub(super) async fn commit(self) -> Result<()> {
         let committed = each_backend!(tx => tx.commit().await, self.inner);
-        heard(&self.condition, committed, Asked::InTransaction)?;
+        heard(&self.condition, committed, StatementKind::InTransaction)?;
         if self.has_written {
             self.condition.wrote();
         }
@@ -748,14 +748,18 @@ impl From<Option<Vec<u8>>> for Arg {
 
 /// What the database was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum StatementKind {
     ToRead,
     ToBegin,
     InTransaction,
 }
 
 /// Tells the condition of the database by an outcome, and the outcome to the caller.
-fn heard<T>(condition: &Condition, outcome: Result<T, sqlx::Error>, asked: Asked) -> Result<T> {
+fn heard<T>(
+    condition: &Condition,
+    outcome: Result<T, sqlx::Error>,
+    asked: StatementKind,
+) -> Result<T> {
     match outcome {
         Ok(done) => {
             condition.answered();
@@ -767,13 +771,13 @@ fn heard<T>(condition: &Condition, outcome: Result<T, sqlx::Error>, asked: Asked
 
 /// The one reading of a database's errors: what may pass by itself is `StoreUnavailable`, and
 /// whatever else goes wrong in SQL of ours is our fault.
-fn unheard(condition: &Condition, error: sqlx::Error, asked: Asked) -> Error {
+fn unheard(condition: &Condition, error: sqlx::Error, asked: StatementKind) -> Error {
     let fault = match fault_of(&error, asked) {
         // A queue that is full while others are answered.
-        Fault::Unreachable
+        StatementFault::Unreachable
             if matches!(error, sqlx::Error::PoolTimedOut) && condition.has_answered_recently() =>
         {
-            Fault::Passing
+            StatementFault::Passing
         }
         fault => fault,
     };
@@ -782,16 +786,18 @@ fn unheard(condition: &Condition, error: sqlx::Error, asked: Asked) -> Error {
         condition.renew_connections();
     }
     let message = match fault {
-        Fault::Ours => return Error::internal(error),
-        Fault::ReadOnly => "the store takes no writes at the moment",
-        Fault::Unreachable | Fault::Passing => "the store cannot be reached at the moment",
+        StatementFault::Ours => return Error::internal(error),
+        StatementFault::ReadOnly => "the store takes no writes at the moment",
+        StatementFault::Unreachable | StatementFault::Passing => {
+            "the store cannot be reached at the moment"
+        }
     };
     Error::new(Kind::StoreUnavailable, message)
         .with_retry_after(RETRY_AFTER)
         .with_source(error)
 }
 
-fn fault_of(error: &sqlx::Error, asked: Asked) -> Fault {
+fn fault_of(error: &sqlx::Error, asked: StatementKind) -> StatementFault {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -801,11 +807,11 @@ fn fault_of(error: &sqlx::Error, asked: Asked) -> Fault {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => Fault::Unreachable,
+        | sqlx::Error::WorkerCrashed => StatementFault::Unreachable,
         error => match (SqliteCode::of(error), SqlState::of(error)) {
             (Some(code), _) => code.fault(asked),
             (None, Some(state)) => state.fault(),
-            (None, None) => Fault::Ours,
+            (None, None) => StatementFault::Ours,
         },
     }
 }
@@ -848,18 +854,20 @@ impl SqliteCode {
     }
 
     /// What the machine around us does to a file, and may undo, passes.
-    fn fault(self, asked: Asked) -> Fault {
+    fn fault(self, asked: StatementKind) -> StatementFault {
         match self {
             // Another has held the lock for longer than a statement waits: nothing can be written.
-            Self::BUSY if asked == Asked::ToBegin => Fault::ReadOnly,
-            Self::BUSY | Self::LOCKED => Fault::Passing,
+            Self::BUSY if asked == StatementKind::ToBegin => StatementFault::ReadOnly,
+            Self::BUSY | Self::LOCKED => StatementFault::Passing,
             Self::NO_MEMORY | Self::READ_ONLY | Self::IO | Self::FULL | Self::CANNOT_OPEN => {
                 match asked {
-                    Asked::ToRead => Fault::Unreachable,
-                    Asked::ToBegin | Asked::InTransaction => Fault::ReadOnly,
+                    StatementKind::ToRead => StatementFault::Unreachable,
+                    StatementKind::ToBegin | StatementKind::InTransaction => {
+                        StatementFault::ReadOnly
+                    }
                 }
             }
-            _ => Fault::Ours,
+            _ => StatementFault::Ours,
         }
     }
 }
@@ -890,23 +898,23 @@ impl<'a> SqlState<'a> {
 
     /// What the server, its machine, its operator or the traffic of the moment does, and may undo,
     /// passes.
-    fn fault(self) -> Fault {
+    fn fault(self) -> StatementFault {
         const NOT_IN_PREREQUISITE_STATE: &str = "55000";
         const LOCK_NOT_AVAILABLE: &str = "55P03";
         const IDLE_FOR_TOO_LONG: &str = "25P03";
         const CANCELED: &str = "57014";
         match self.code {
-            Self::READ_ONLY | Self::DISK_FULL | Self::IO_ERROR => Fault::ReadOnly,
-            LOCK_NOT_AVAILABLE | IDLE_FOR_TOO_LONG | CANCELED => Fault::Passing,
-            NOT_IN_PREREQUISITE_STATE => Fault::Unreachable,
+            Self::READ_ONLY | Self::DISK_FULL | Self::IO_ERROR => StatementFault::ReadOnly,
+            LOCK_NOT_AVAILABLE | IDLE_FOR_TOO_LONG | CANCELED => StatementFault::Passing,
+            NOT_IN_PREREQUISITE_STATE => StatementFault::Unreachable,
             state => match &state.get(..2) {
                 // Deadlock or serialization failure; out of memory, too many connections.
-                Some("40" | "53") => Fault::Passing,
+                Some("40" | "53") => StatementFault::Passing,
                 // The connection; the login; the database; shut down or starting up; the system
                 // around the server.
-                Some("08" | "28" | "3D" | "57" | "58") => Fault::Unreachable,
-                _ if self.is_fatal => Fault::Unreachable,
-                _ => Fault::Ours,
+                Some("08" | "28" | "3D" | "57" | "58") => StatementFault::Unreachable,
+                _ if self.is_fatal => StatementFault::Unreachable,
+                _ => StatementFault::Ours,
             },
         }
     }
@@ -922,7 +930,7 @@ impl<'a> SqlState<'a> {
 mod tests {
     use super::*;
     use crate::{
-        crypto::{Chance, KeyRing},
+        crypto::{KeyRing, Rng},
         model::availability::Availability,
         store::Store,
     };
@@ -931,7 +939,7 @@ mod tests {
     async fn a_full_disk_is_told_as_such_and_writes_come_back_with_the_room() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/store.db", folder.path().display());
-        let ring = KeyRing::generate("a", &Chance::system()).unwrap();
+        let ring = KeyRing::generate("a", &Rng::system()).unwrap();
         let clock = Clock::system();
         let store = Store::open(&url, ring, clock.clone()).await.unwrap();
         let Backend::Sqlite(pools) = &store.db.pools else {
@@ -965,34 +973,34 @@ mod tests {
     #[test]
     fn each_error_code_says_what_the_database_can_be_used_for() {
         for (state, fault, leads_elsewhere) in [
-            ("25006", Fault::ReadOnly, true),
-            ("53100", Fault::ReadOnly, false),
-            ("58030", Fault::ReadOnly, false),
-            ("57P01", Fault::Unreachable, true),
-            ("57P02", Fault::Unreachable, true),
-            ("57P03", Fault::Unreachable, true),
-            ("08006", Fault::Unreachable, true),
-            ("08P01", Fault::Unreachable, true),
-            ("57014", Fault::Passing, false),
-            ("53300", Fault::Passing, false),
-            ("53200", Fault::Passing, false),
-            ("53400", Fault::Passing, false),
-            ("40P01", Fault::Passing, false),
-            ("55P03", Fault::Passing, false),
-            ("55000", Fault::Unreachable, false),
-            ("28P01", Fault::Unreachable, false),
-            ("28000", Fault::Unreachable, false),
-            ("3D000", Fault::Unreachable, false),
-            ("08000", Fault::Unreachable, true),
-            ("08003", Fault::Unreachable, true),
-            ("57P04", Fault::Unreachable, false),
-            ("57P05", Fault::Unreachable, false),
-            ("58000", Fault::Unreachable, false),
-            ("58P01", Fault::Unreachable, false),
-            ("42601", Fault::Ours, false),
-            ("23505", Fault::Ours, false),
-            ("42501", Fault::Ours, false),
-            ("55006", Fault::Ours, false),
+            ("25006", StatementFault::ReadOnly, true),
+            ("53100", StatementFault::ReadOnly, false),
+            ("58030", StatementFault::ReadOnly, false),
+            ("57P01", StatementFault::Unreachable, true),
+            ("57P02", StatementFault::Unreachable, true),
+            ("57P03", StatementFault::Unreachable, true),
+            ("08006", StatementFault::Unreachable, true),
+            ("08P01", StatementFault::Unreachable, true),
+            ("57014", StatementFault::Passing, false),
+            ("53300", StatementFault::Passing, false),
+            ("53200", StatementFault::Passing, false),
+            ("53400", StatementFault::Passing, false),
+            ("40P01", StatementFault::Passing, false),
+            ("55P03", StatementFault::Passing, false),
+            ("55000", StatementFault::Unreachable, false),
+            ("28P01", StatementFault::Unreachable, false),
+            ("28000", StatementFault::Unreachable, false),
+            ("3D000", StatementFault::Unreachable, false),
+            ("08000", StatementFault::Unreachable, true),
+            ("08003", StatementFault::Unreachable, true),
+            ("57P04", StatementFault::Unreachable, false),
+            ("57P05", StatementFault::Unreachable, false),
+            ("58000", StatementFault::Unreachable, false),
+            ("58P01", StatementFault::Unreachable, false),
+            ("42601", StatementFault::Ours, false),
+            ("23505", StatementFault::Ours, false),
+            ("42501", StatementFault::Ours, false),
+            ("55006", StatementFault::Ours, false),
         ] {
             let open = SqlState {
                 code: state,
@@ -1006,22 +1014,41 @@ mod tests {
                 is_fatal: true,
             };
             let expected = match fault {
-                Fault::Ours => Fault::Unreachable,
+                StatementFault::Ours => StatementFault::Unreachable,
                 fault => fault,
             };
             assert_eq!(refused.fault(), expected, "{state}");
         }
         for (code, reads, writes) in [
-            (SqliteCode::FULL, Fault::Unreachable, Fault::ReadOnly),
-            (SqliteCode::READ_ONLY, Fault::Unreachable, Fault::ReadOnly),
-            (SqliteCode::IO, Fault::Unreachable, Fault::ReadOnly),
-            (SqliteCode::BUSY, Fault::Passing, Fault::Passing),
-            (SqliteCode(1), Fault::Ours, Fault::Ours),
+            (
+                SqliteCode::FULL,
+                StatementFault::Unreachable,
+                StatementFault::ReadOnly,
+            ),
+            (
+                SqliteCode::READ_ONLY,
+                StatementFault::Unreachable,
+                StatementFault::ReadOnly,
+            ),
+            (
+                SqliteCode::IO,
+                StatementFault::Unreachable,
+                StatementFault::ReadOnly,
+            ),
+            (
+                SqliteCode::BUSY,
+                StatementFault::Passing,
+                StatementFault::Passing,
+            ),
+            (SqliteCode(1), StatementFault::Ours, StatementFault::Ours),
         ] {
-            assert_eq!(code.fault(Asked::ToRead), reads, "{code:?}");
-            assert_eq!(code.fault(Asked::InTransaction), writes, "{code:?}");
+            assert_eq!(code.fault(StatementKind::ToRead), reads, "{code:?}");
+            assert_eq!(code.fault(StatementKind::InTransaction), writes, "{code:?}");
         }
-        assert_eq!(SqliteCode::BUSY.fault(Asked::ToBegin), Fault::ReadOnly);
+        assert_eq!(
+            SqliteCode::BUSY.fault(StatementKind::ToBegin),
+            StatementFault::ReadOnly
+        );
     }
 
     #[test]
@@ -1035,7 +1062,7 @@ mod tests {
             sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
         ] {
             let condition = Condition::new(Clock::system());
-            let error = unheard(&condition, error, Asked::ToRead);
+            let error = unheard(&condition, error, StatementKind::ToRead);
             assert_eq!(error.kind(), Kind::StoreUnavailable);
         }
         for error in [
@@ -1043,7 +1070,7 @@ mod tests {
             sqlx::Error::ColumnNotFound("a".into()),
         ] {
             let condition = Condition::new(Clock::system());
-            let error = unheard(&condition, error, Asked::ToRead);
+            let error = unheard(&condition, error, StatementKind::ToRead);
             assert_eq!(error.kind(), Kind::Internal);
             assert_eq!(error.retry_after(), None);
         }

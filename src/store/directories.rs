@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::{Field, Store, Vault, count_in, db::Tx, id_in, moment_in, word_in};
+use super::{FieldSealer, SealedColumn, Store, count_in, db::Tx, id_in, moment_in, word_in};
 use crate::{
     error::Result,
     model::{
@@ -152,7 +152,8 @@ impl Store {
         project: &ProjectId,
         account: AccountId,
     ) -> Result<Option<Vec<u8>>> {
-        self.blob(project, account, Field::Evidence, "").await
+        self.blob(project, account, SealedColumn::Evidence, "")
+            .await
     }
 
     /// For whose sake a walk was held. Kept as long as the walk itself.
@@ -162,7 +163,7 @@ impl Store {
         account: AccountId,
         walk: WalkId,
     ) -> Result<Option<Vec<u8>>> {
-        self.blob(project, account, Field::Suspects, &walk.to_string())
+        self.blob(project, account, SealedColumn::Suspects, &walk.to_string())
             .await
     }
 
@@ -170,7 +171,7 @@ impl Store {
         &self,
         project: &ProjectId,
         account: AccountId,
-        field: Field,
+        field: SealedColumn,
         name: &str,
     ) -> Result<Option<Vec<u8>>> {
         let row: Option<(Vec<u8>,)> = self
@@ -189,7 +190,7 @@ impl Store {
         let Some((sealed,)) = row else {
             return Ok(None);
         };
-        let Some(vault) = Vault::of(self, project, account).await? else {
+        let Some(vault) = FieldSealer::of(self, project, account).await? else {
             return Ok(None);
         };
         let mut text = vault.open(field, name, &sealed)?;
@@ -205,10 +206,10 @@ impl Store {
         let Some((version, sealed_at, verified_at, users, groups, sealed)) = row else {
             return Ok(None);
         };
-        let Some(vault) = Vault::of(self, project, account).await? else {
+        let Some(vault) = FieldSealer::of(self, project, account).await? else {
             return Ok(None);
         };
-        let mut encoded = vault.open(Field::Directory, &version.to_string(), &sealed)?;
+        let mut encoded = vault.open(SealedColumn::Directory, &version.to_string(), &sealed)?;
         Ok(Some(StoredDirectory {
             version: count_in(version)?,
             encoded: std::mem::take(&mut *encoded),
@@ -229,13 +230,18 @@ pub(super) fn quarantined_in(users: i64, groups: i64) -> Result<Quarantined> {
 /// A blob on its way into a transaction, sealed beforehand so that the one writer does not
 /// wait for a cipher.
 pub(super) struct SealedBlob {
-    field: Field,
+    field: SealedColumn,
     name: String,
     sealed: Vec<u8>,
 }
 
 impl SealedBlob {
-    pub(super) fn new(vault: &Vault<'_>, field: Field, name: String, text: &[u8]) -> Self {
+    pub(super) fn new(
+        vault: &FieldSealer<'_>,
+        field: SealedColumn,
+        name: String,
+        text: &[u8],
+    ) -> Self {
         let sealed = vault.seal(field, &name, text);
         Self {
             field,

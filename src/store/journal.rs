@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Destination;
 use crate::{
-    crypto::Chance,
+    crypto::Rng,
     model::id::{AccountId, ProjectId},
 };
 
@@ -41,7 +41,7 @@ pub struct PendingPair {
 
 /// As it lies in a file, up to the destination.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct JournalEntry {
     project: String,
     account: String,
     redeemed: u64,
@@ -69,7 +69,7 @@ const SUFFIX: &str = "pair";
 impl Journal {
     /// Takes the folder at `path` for this process, and makes it if there is none; None if
     /// another process has it.
-    pub(super) fn claim(path: &Path, chance: &Chance) -> io::Result<Option<Self>> {
+    pub(super) fn claim(path: &Path, chance: &Rng) -> io::Result<Option<Self>> {
         make_folder(path)?;
         let mut options = of_its_owner();
         options.read(true).write(true).create(true).truncate(false);
@@ -100,7 +100,7 @@ impl Journal {
 
     /// On return the pair survives a power cut.
     pub(super) fn put(&self, pair: &PendingPair) -> io::Result<()> {
-        let entry = Entry {
+        let entry = JournalEntry {
             project: pair.project.to_string(),
             account: pair.account.to_string(),
             redeemed: pair.redeemed,
@@ -159,7 +159,7 @@ impl Journal {
 }
 
 fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
-    let (entry, rest): (Entry, _) = postcard::take_from_bytes(bytes).ok()?;
+    let (entry, rest): (JournalEntry, _) = postcard::take_from_bytes(bytes).ok()?;
     let destination = match rest {
         [] => None,
         rest => Some(postcard::from_bytes(rest).ok()?),
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_pair_of_the_version_before_is_read_without_a_destination() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::claim(folder.path(), &Chance::system());
+        let journal = Journal::claim(folder.path(), &Rng::system());
         let journal = journal.unwrap().unwrap();
         let before = PendingPair {
             destination: None,
@@ -242,7 +242,7 @@ mod tests {
     fn a_pair_waits_for_the_next_run_of_the_same_node() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let first = Journal::claim(&path, &Chance::system()).unwrap().unwrap();
+        let first = Journal::claim(&path, &Rng::system()).unwrap().unwrap();
         let node = first.node().to_owned();
         first.put(&pair(1)).unwrap();
         first.put(&pair(2)).unwrap();
@@ -251,7 +251,7 @@ mod tests {
         first.remove(&pair(1)).unwrap();
         drop(first);
 
-        let next = Journal::claim(&path, &Chance::system()).unwrap().unwrap();
+        let next = Journal::claim(&path, &Rng::system()).unwrap().unwrap();
         assert_eq!(next.node(), node);
         assert_eq!(next.pairs().unwrap(), [pair(2)]);
     }
@@ -259,10 +259,10 @@ mod tests {
     #[test]
     fn a_folder_belongs_to_one_process() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Journal::claim(folder.path(), &Chance::system()).unwrap();
+        let first = Journal::claim(folder.path(), &Rng::system()).unwrap();
         assert!(first.is_some());
         assert!(
-            Journal::claim(folder.path(), &Chance::system())
+            Journal::claim(folder.path(), &Rng::system())
                 .unwrap()
                 .is_none()
         );
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_broke_off_is_left_there_and_hides_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::claim(folder.path(), &Chance::system())
+        let journal = Journal::claim(folder.path(), &Rng::system())
             .unwrap()
             .unwrap();
         journal.put(&pair(1)).unwrap();

@@ -7,7 +7,7 @@
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use crate::crypto::{DataKey, Record};
+use crate::crypto::{DataKey, TaggedRecord};
 
 const FORM: &str = "rolecall api key 1";
 
@@ -75,7 +75,7 @@ pub(super) fn is_signed(key: &DataKey, row: &KeyRow) -> bool {
     is_signed
 }
 
-fn record(key: &DataKey, row: &KeyRow) -> Record {
+fn record(key: &DataKey, row: &KeyRow) -> TaggedRecord {
     let record = key.mac_key().record(FORM);
     let record = record.text(&row.id).text(&row.project);
     let record = record.text(&row.label).text(&row.scopes);
@@ -93,7 +93,7 @@ fn record(key: &DataKey, row: &KeyRow) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Chance;
+    use crate::crypto::Rng;
 
     fn row() -> KeyRow {
         KeyRow {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_column_of_a_row_counts() {
-        let [key, other] = [1, 2].map(|seed| DataKey::generate(&Chance::seeded(seed)));
+        let [key, other] = [1, 2].map(|seed| DataKey::generate(&Rng::seeded(seed)));
         let tag = mac(&key, &row());
         let is_signed_by = |key: &DataKey, row: KeyRow| {
             let mac = Some(tag.clone());

@@ -29,7 +29,7 @@ use crate::{
     crypto::{DataKey, Exposure, KeyRing, KeyRingError, OpenFault},
     error::{Error, Result},
     model::{
-        audit_log::{Action, Actor, Event, Subject, SubjectKind},
+        audit_log::{Actor, AuditAction, Event, Subject, SubjectKind},
         id::ProjectId,
     },
 };
@@ -282,7 +282,7 @@ impl Store {
         for (project, key, former, deleted_at) in &rewrapped {
             if deleted_at.is_none() {
                 let subject = Subject::new(SubjectKind::DataKey, key.id());
-                let event = Event::new(by, Action::DataKeyRewrapped, subject)
+                let event = Event::new(by, AuditAction::DataKeyRewrapped, subject)
                     .with("from", former)
                     .with("to", &active);
                 self.audit(&mut tx, project, Some(key), &[event]).await?;

@@ -41,13 +41,13 @@ use zeroize::Zeroizing;
 use self::{
     db::{Db, Tx},
     journal::Journal,
-    open::Format,
+    open::RowFormat,
     sqlite::SqliteFile,
     workload::Workload,
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, LiveRing, MacKey, OpenFault, Place},
+    crypto::{DataKey, LiveRing, MacKey, OpenFault, Rng, SealContext},
     error::{Error, Kind, Result},
     model::{
         availability::Availability,
@@ -88,11 +88,11 @@ pub use self::open::OpenError;
 pub use accounts::{AccountState, AccountUpdate, NewCredential};
 pub use audit_log::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified};
 pub use connect_sessions::{
-    Authorization, Bringer, Draft, EndedDraft, NewAuthorization, StateFault,
+    Authorization, EndedDraft, NewAuthorization, StateError, StateOwner, StoredDraft,
 };
 pub use connector_profiles::ProfileApp;
 pub use copy::{Copied, CopyError};
-pub use credentials::{CountedState, Grant, HeldElsewhere, IssuedTo, StoredCredential};
+pub use credentials::{CountedState, CredentialRecord, HeldElsewhere, IssuedTo, StoredCredential};
 pub use destinations::{Client, Destination};
 pub use directories::{DirectoryHead, Latest, StoredDirectory};
 pub use inspect::{Inspection, JournalFault, JournalFolder};
@@ -100,12 +100,14 @@ pub use journal::PendingPair;
 pub use key_ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
-    ASKED_AGAIN_AFTER, Begun as RefreshBegun, Committed as PairCommitted, DOUBT_LASTS, Intent,
-    Recovered, RefreshEnd, TAKEN_OVER_AFTER, Wanted,
+    ASKED_AGAIN_AFTER, BeginRefreshResult, CommitPairResult, DOUBT_LASTS, Recovered,
+    RefreshFailure, RefreshLease, TAKEN_OVER_AFTER, Trigger,
 };
 pub use replicas::DEAD_AFTER;
-pub use transfer::Parcel;
-pub use walks::{Begun, Committed, Held, Hold, NewDirectory, Retention, WalkCommit};
+pub use transfer::CredentialExport;
+pub use walks::{
+    BeginWalkResult, CommitWalkResult, HeldWalk, Hold, NewDirectory, Retention, WalkCommit,
+};
 
 /// API keys of a project that may be valid at the same time, unless the settings have another number.
 const MAX_LIVE_KEYS: u32 = 200;
@@ -125,7 +127,7 @@ pub struct Store {
     /// Held while the key file is looked at.
     reloading: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
-    chance: Chance,
+    chance: Rng,
     retention: Retention,
     max_live_keys: u32,
     journal_path: Option<PathBuf>,
@@ -146,7 +148,7 @@ impl Store {
         ring: impl Into<LiveRing>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let chance = Chance::system();
+        let chance = Rng::system();
         let ring = ring.into();
         let (db, file, format) = match connect(url, &ring, &clock, &chance).await {
             Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &chance).await?,
@@ -166,7 +168,7 @@ impl Store {
             journal_path: None,
             journal: Arc::default(),
         };
-        if format == Format::Before
+        if format == RowFormat::Before
             && let Err(error) = store.upgrade().await
         {
             store.close().await;
@@ -355,8 +357,8 @@ async fn connect(
     url: &str,
     ring: &LiveRing,
     clock: &Clock,
-    chance: &Chance,
-) -> Result<(Db, Option<SqliteFile>, Format), OpenError> {
+    chance: &Rng,
+) -> Result<(Db, Option<SqliteFile>, RowFormat), OpenError> {
     let ring = ring.current();
     match url.split_once("://") {
         Some(("sqlite", path)) => {
@@ -380,7 +382,7 @@ impl fmt::Debug for Store {
 
 /// What is sealed, each by the name that binds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum SealedColumn {
     Credential,
     /// What is left of a credential that was destroyed.
     Destroyed,
@@ -402,7 +404,7 @@ enum Field {
     Suspects,
 }
 
-impl Field {
+impl SealedColumn {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Credential => "credential",
@@ -423,14 +425,14 @@ impl Field {
 }
 
 /// An account's fields on their way into the database and out of it.
-struct Vault<'a> {
+struct FieldSealer<'a> {
     key: DataKey,
-    chance: &'a Chance,
+    chance: &'a Rng,
     project: &'a ProjectId,
     account: String,
 }
 
-impl<'a> Vault<'a> {
+impl<'a> FieldSealer<'a> {
     /// None if there is no such project; whether there is such an account is not asked.
     async fn of(
         store: &'a Store,
@@ -445,12 +447,17 @@ impl<'a> Vault<'a> {
         }))
     }
 
-    fn seal(&self, field: Field, generation: &str, text: &[u8]) -> Vec<u8> {
+    fn seal(&self, field: SealedColumn, generation: &str, text: &[u8]) -> Vec<u8> {
         let place = self.place(field, generation, None);
         self.key.seal(place, text, self.chance)
     }
 
-    fn open(&self, field: Field, generation: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    fn open(
+        &self,
+        field: SealedColumn,
+        generation: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
         let place = self.place(field, generation, None);
         let opened = self.key.open(place, sealed);
         opened.map_err(|fault| locked(field.as_str(), fault))
@@ -460,7 +467,7 @@ impl<'a> Vault<'a> {
     fn seal_for(
         &self,
         destination: [u8; 32],
-        field: Field,
+        field: SealedColumn,
         generation: &str,
         text: &[u8],
     ) -> Vec<u8> {
@@ -472,7 +479,7 @@ impl<'a> Vault<'a> {
     fn open_for(
         &self,
         destination: [u8; 32],
-        field: Field,
+        field: SealedColumn,
         generation: &str,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>> {
@@ -483,11 +490,11 @@ impl<'a> Vault<'a> {
 
     fn place<'b>(
         &'b self,
-        field: Field,
+        field: SealedColumn,
         generation: &'b str,
         destination: Option<[u8; 32]>,
-    ) -> Place<'b> {
-        Place {
+    ) -> SealContext<'b> {
+        SealContext {
             project: self.project.as_str(),
             account: &self.account,
             field: field.as_str(),

@@ -13,7 +13,7 @@ use sqlx::{
 use super::{audit_log::empty_head, db::SqliteCode};
 use crate::{
     clock::Clock,
-    crypto::{Chance, DataKey, Exposure, KeyRing, LiveRing, OpenFault, Place},
+    crypto::{DataKey, Exposure, KeyRing, LiveRing, OpenFault, Rng, SealContext},
 };
 
 /// Why a store could not be opened. For the operator: messages name files and key ids.
@@ -78,16 +78,16 @@ fn in_plain_words(fault: &OpenFault) -> &'static str {
 /// How the rows of a database prove themselves. Said by its known answers, each sealed for a place
 /// that names the format, so a writer without the ring cannot put it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum RowFormat {
     /// Secrets are sealed without their destination, and API keys have no MAC.
     Before,
     /// Secrets are bound to their destination, and API keys are signed.
     Bound,
 }
 
-impl Format {
-    const fn place(self) -> Place<'static> {
-        Place {
+impl RowFormat {
+    const fn place(self) -> SealContext<'static> {
+        SealContext {
             project: "",
             account: "",
             field: "key_check",
@@ -103,20 +103,20 @@ impl Format {
 const KNOWN_ANSWER: &[u8] = b"the known answer of a rolecall key ring";
 
 /// The known answer under the ring's first key, for `key_checks`.
-pub(super) fn known_answer(ring: &KeyRing, chance: &Chance) -> Vec<u8> {
+pub(super) fn known_answer(ring: &KeyRing, chance: &Rng) -> Vec<u8> {
     known_answer_of(ring, ring.encrypting_id(), chance).expect("a ring has its first key")
 }
 
 /// The known answer under the key of this id; None if the ring has none.
-pub(super) fn known_answer_of(ring: &KeyRing, id: &str, chance: &Chance) -> Option<Vec<u8>> {
-    ring.seal(id, Format::Bound.place(), KNOWN_ANSWER, chance)
+pub(super) fn known_answer_of(ring: &KeyRing, id: &str, chance: &Rng) -> Option<Vec<u8>> {
+    ring.seal(id, RowFormat::Bound.place(), KNOWN_ANSWER, chance)
 }
 
 /// The known answer of each key that the database asks for, by the key's id.
 pub(super) type KeyChecks = Vec<(String, Vec<u8>)>;
 
 /// Whether the ring fits, and the format that the known answers say, all of them the same.
-pub(super) fn prove_keys(ring: &KeyRing, checks: &KeyChecks) -> Result<Format, OpenError> {
+pub(super) fn prove_keys(ring: &KeyRing, checks: &KeyChecks) -> Result<RowFormat, OpenError> {
     let mut format = None;
     for (key_id, sealed) in checks {
         let found = proven_format(ring, sealed).map_err(|fault| OpenError::WrongKeys {
@@ -133,9 +133,9 @@ pub(super) fn prove_keys(ring: &KeyRing, checks: &KeyChecks) -> Result<Format, O
     format.ok_or(OpenError::KeyChecks { fault })
 }
 
-fn proven_format(ring: &KeyRing, sealed: &[u8]) -> Result<Format, OpenFault> {
+fn proven_format(ring: &KeyRing, sealed: &[u8]) -> Result<RowFormat, OpenFault> {
     let mut fault = OpenFault::Malformed;
-    for format in [Format::Bound, Format::Before] {
+    for format in [RowFormat::Bound, RowFormat::Before] {
         match ring.open(format.place(), sealed) {
             Ok(answer) if *answer == KNOWN_ANSWER => return Ok(format),
             Ok(_) => return Err(OpenFault::Malformed),
@@ -233,8 +233,8 @@ impl Opening<'_> {
             return Err(OpenError::Newer { place });
         }
         Ok(match format {
-            Format::Before => migration.min(newest_migration() - 1),
-            Format::Bound => migration,
+            RowFormat::Before => migration.min(newest_migration() - 1),
+            RowFormat::Bound => migration,
         })
     }
 
@@ -245,13 +245,13 @@ impl Opening<'_> {
         &mut self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Chance,
-    ) -> Result<Format, OpenError> {
+        chance: &Rng,
+    ) -> Result<RowFormat, OpenError> {
         let checks = self.checks().await?;
         let is_new = checks.is_none();
         let format = match checks {
             Some(checks) => prove_keys(ring, &checks)?,
-            None => Format::Bound,
+            None => RowFormat::Bound,
         };
         let is_before_audit = !is_new && self.migration().await? < AUDIT_MIGRATION;
         // `run_direct`, since a future that holds `run` cannot be sent to another thread.

@@ -19,12 +19,12 @@ use url::{Host, Url};
 use super::{
     condition::Condition,
     db::{BEGIN_IN_TRANSACTION_MODE, Db, PoolMode, PostgresPools},
-    open::{Format, OpenError, Opening, OpeningConnection},
+    open::{OpenError, Opening, OpeningConnection, RowFormat},
     workload::LOOKUP_CONNECTIONS,
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
 };
 
 const CONNECTIONS: u32 = 10;
@@ -161,8 +161,8 @@ pub(super) async fn open(
     url: &str,
     ring: &KeyRing,
     clock: &Clock,
-    chance: &Chance,
-) -> Result<(Db, Format), OpenError> {
+    chance: &Rng,
+) -> Result<(Db, RowFormat), OpenError> {
     let mut target = Target::parse(url)?;
     let mut connection = target.connect().await?;
     let format = prepare(&target, &mut connection, ring, clock, chance).await?;
@@ -233,8 +233,8 @@ async fn prepare(
     connection: &mut PgConnection,
     ring: &KeyRing,
     clock: &Clock,
-    chance: &Chance,
-) -> Result<Format, OpenError> {
+    chance: &Rng,
+) -> Result<RowFormat, OpenError> {
     let database = |source| target.fault(source);
     let place = target.place.as_str();
     let mut tx = target.begin(connection).await?;

@@ -14,8 +14,8 @@ use crate::{
     crypto::DataKey,
     error::{Error, Kind, Result},
     model::{
-        api_keys::{ApiKey, KeyChange, Label, Scope},
-        audit_log::{Action, Actor, Event},
+        api_keys::{ApiKey, KeyChange, KeyLabel, Scope},
+        audit_log::{Actor, AuditAction, Event},
         id::{KeyId, ProjectId},
         timestamp::shown,
     },
@@ -72,7 +72,7 @@ impl Store {
             .await?;
         if created == 1 {
             self.begin_audit_log(&mut tx, project, &key).await?;
-            let made = Event::new(Actor::Operator, Action::ProjectCreated, project);
+            let made = Event::new(Actor::Operator, AuditAction::ProjectCreated, project);
             self.audit(&mut tx, project, Some(&key), &[made]).await?;
             tx.commit().await?;
             return Ok(true);
@@ -128,7 +128,7 @@ impl Store {
             )
             .await?;
         if updated == 1 {
-            let changed = Event::new(Actor::Operator, Action::ProjectUpdated, project);
+            let changed = Event::new(Actor::Operator, AuditAction::ProjectUpdated, project);
             self.audit(&mut tx, project, None, &[changed]).await?;
         }
         tx.commit().await?;
@@ -213,7 +213,7 @@ impl Store {
             ],
         )
         .await?;
-        let deleted = Event::new(by, Action::ProjectDeleted, project)
+        let deleted = Event::new(by, AuditAction::ProjectDeleted, project)
             .with("accounts", accounts)
             .with("api_keys", keys);
         self.audit(&mut tx, project, Some(&key), &[deleted]).await?;
@@ -316,7 +316,7 @@ impl Store {
         )
         .await?;
         let mut made =
-            Event::new(by, Action::ApiKeyCreated, key.id).with("scopes", scopes.join(","));
+            Event::new(by, AuditAction::ApiKeyCreated, key.id).with("scopes", scopes.join(","));
         if let Some(end) = key.expires_at {
             made = made.with("expires_at", end);
         }
@@ -421,10 +421,10 @@ impl Store {
             row.expires_at = Some(end);
         }
         if let Some(label) = &change.label {
-            row.label = label.as_ref().map_or("", Label::as_str).to_owned();
+            row.label = label.as_ref().map_or("", KeyLabel::as_str).to_owned();
         }
         let row = sign(&mut tx, &data_key, row).await?;
-        let mut event = Event::new(by, Action::ApiKeyUpdated, id);
+        let mut event = Event::new(by, AuditAction::ApiKeyUpdated, id);
         if change.label.is_some() {
             event = event.with("changed", "label");
         }
@@ -500,7 +500,7 @@ impl Store {
                 row.revoked_at = Some(now.as_millisecond());
                 row = sign(&mut tx, &data_key, row).await?;
                 let of: KeyId = id_in(&row.id)?;
-                let event = Event::new(by, Action::ApiKeyRevoked, of);
+                let event = Event::new(by, AuditAction::ApiKeyRevoked, of);
                 events.push(match of == id {
                     true => event,
                     false => event.with("with", id),

@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{
-    Field, Store, Vault, count_in,
+    FieldSealer, SealedColumn, Store, count_in,
     credentials::{CredentialRow, DESTROYED, shown},
     db::Tx,
     destinations::Destination,
@@ -45,7 +45,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         accounts::{Credential, CredentialState, TokenPair},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
     },
@@ -73,7 +73,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
 /// Why a refresh is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Trigger {
     /// If it is due, or somebody else's is overdue.
     WhenDue,
     /// Also before it is due: somebody asks, or the provider no longer takes the access token of
@@ -83,9 +83,9 @@ pub enum Wanted {
 
 /// What became of a wish to refresh.
 #[derive(Debug)]
-pub enum Begun {
+pub enum BeginRefreshResult {
     /// Here: whoever has this, and nobody else, redeems.
-    Here(Box<Intent>),
+    Here(Box<RefreshLease>),
     /// Somebody else redeems.
     Elsewhere,
     /// There is nothing to do: it is not due, or was refreshed meanwhile.
@@ -96,7 +96,7 @@ pub enum Begun {
 
 /// The right to redeem one refresh token, once.
 #[derive(Debug)]
-pub struct Intent {
+pub struct RefreshLease {
     pub project: ProjectId,
     pub account: AccountId,
     /// The generation that is redeemed.
@@ -146,7 +146,7 @@ impl Doubt {
             }
             // What is in flight here is somebody else's, and overdue.
             "uncertain" | "in_flight" => Self::Open,
-            _ if fault == Some(RefreshEnd::Doubtful.as_str()) => Self::Given,
+            _ if fault == Some(RefreshFailure::Doubtful.as_str()) => Self::Given,
             _ => Self::None,
         }
     }
@@ -154,7 +154,7 @@ impl Doubt {
 
 /// How a refresh ended that brought no new pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefreshEnd {
+pub enum RefreshFailure {
     /// Nothing was sent.
     Unsent,
     /// The provider refused for another reason than the refresh token, which is good still.
@@ -170,7 +170,7 @@ pub enum RefreshEnd {
     TokenRefused,
 }
 
-impl RefreshEnd {
+impl RefreshFailure {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Unsent => "provider_unreachable",
@@ -185,7 +185,7 @@ impl RefreshEnd {
 
 /// What became of a pair that was to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
+pub enum CommitPairResult {
     /// The account has it.
     Stored,
     /// The account has gone on from it already, or from another pair that was issued for the same
@@ -287,12 +287,12 @@ impl Store {
         &self,
         project: &ProjectId,
         account: AccountId,
-        wanted: Wanted,
-    ) -> Result<Begun> {
+        wanted: Trigger,
+    ) -> Result<BeginRefreshResult> {
         let Some(key) = self.data_key(project).await? else {
             return Err(no_such_account());
         };
-        let vault = Vault {
+        let vault = FieldSealer {
             key: key.clone(),
             chance: &self.chance,
             project,
@@ -307,29 +307,29 @@ impl Store {
             .due_at
             .is_some_and(|due_at| due_at <= now.as_millisecond());
         let is_wanted = match wanted {
-            Wanted::WhenDue => is_due,
-            Wanted::Now { generation: None } => true,
-            Wanted::Now {
+            Trigger::WhenDue => is_due,
+            Trigger::Now { generation: None } => true,
+            Trigger::Now {
                 generation: Some(refused),
             } => refused == count_in(row.generation)?,
         };
         if row.state == DESTROYED || row.state == "moved" {
-            return Ok(Begun::Never);
+            return Ok(BeginRefreshResult::Never);
         }
         if row.state == "in_flight" && !is_due {
-            return Ok(Begun::Elsewhere);
+            return Ok(BeginRefreshResult::Elsewhere);
         }
         if !is_wanted {
-            return Ok(Begun::NotNow);
+            return Ok(BeginRefreshResult::NotNow);
         }
         let (destination, Some(stored)) = row.opened(&vault)? else {
-            return Ok(Begun::Never);
+            return Ok(BeginRefreshResult::Never);
         };
         let Credential::OAuth(pair) = stored.credential else {
-            return Ok(Begun::Never);
+            return Ok(BeginRefreshResult::Never);
         };
         let Some(refresh_token) = pair.refresh_token.clone() else {
-            return Ok(Begun::Never);
+            return Ok(BeginRefreshResult::Never);
         };
         let app = match (stored.own_app, stored.profile) {
             (Some(app), _) => app,
@@ -384,10 +384,10 @@ impl Store {
             )
             .await?;
         if taken == 0 {
-            return Ok(Begun::Elsewhere);
+            return Ok(BeginRefreshResult::Elsewhere);
         }
         tx.commit().await?;
-        Ok(Begun::Here(Box::new(Intent {
+        Ok(BeginRefreshResult::Here(Box::new(RefreshLease {
             project: project.clone(),
             account,
             generation: stored.generation,
@@ -405,7 +405,7 @@ impl Store {
 
     /// Stores a pair that a refresh brought, unless the account has another by now: then nobody but
     /// the caller has this one.
-    pub async fn commit_pair(&self, pair: &PendingPair) -> Result<Committed> {
+    pub async fn commit_pair(&self, pair: &PendingPair) -> Result<CommitPairResult> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         let stored = tx
@@ -431,7 +431,7 @@ impl Store {
             )
             .await?;
         let committed = if stored > 0 {
-            Committed::Stored
+            CommitPairResult::Stored
         } else {
             let row: Option<(i64, i64, Vec<u8>)> = tx
                 .fetch_one(
@@ -442,21 +442,25 @@ impl Store {
                 .await?;
             match row {
                 Some((_, lineage, _)) if count_in(lineage)? != pair.lineage => {
-                    Committed::Superseded
+                    CommitPairResult::Superseded
                 }
                 // Where the answer to an earlier try was lost, what is there is this very pair.
                 Some((generation, _, sealed))
                     if count_in(generation)? == pair.redeemed + 1 && sealed == pair.sealed =>
                 {
-                    Committed::Stored
+                    CommitPairResult::Stored
                 }
-                Some(_) => Committed::Behind,
-                None => Committed::Superseded,
+                Some(_) => CommitPairResult::Behind,
+                None => CommitPairResult::Superseded,
             }
         };
         if stored > 0 {
-            let refreshed = Event::new(Actor::System, Action::CredentialRefreshed, pair.account)
-                .with("generation", pair.redeemed + 1);
+            let refreshed = Event::new(
+                Actor::System,
+                AuditAction::CredentialRefreshed,
+                pair.account,
+            )
+            .with("generation", pair.redeemed + 1);
             self.audit(&mut tx, &pair.project, None, &[refreshed])
                 .await?;
         }
@@ -469,14 +473,14 @@ impl Store {
     /// the row by now, and what they find counts.
     pub async fn end_refresh(
         &self,
-        intent: &Intent,
-        end: RefreshEnd,
+        intent: &RefreshLease,
+        end: RefreshFailure,
         again_after: Duration,
     ) -> Result<Option<CredentialState>> {
-        type Row = (Option<i64>, Option<String>, Option<String>);
+        type RefreshRow = (Option<i64>, Option<String>, Option<String>);
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
-        let row: Option<Row> = tx
+        let row: Option<RefreshRow> = tx
             .fetch_one(
                 "select refused_at, doubted_replica, fault from credentials
                  where project = $1 and account = $2 and generation = $3 and intent = $4",
@@ -499,8 +503,8 @@ impl Store {
         let (state, refused_at, due_at) = match (end, intent.doubt) {
             // It is not asked for again by itself.
             (_, Doubt::Dead) => ("reauth", first_no, None),
-            (RefreshEnd::TokenRefused, _) => ("reauth", first_no.or(Some(now)), None),
-            (RefreshEnd::InvalidGrant, doubt) => match first_no {
+            (RefreshFailure::TokenRefused, _) => ("reauth", first_no.or(Some(now)), None),
+            (RefreshFailure::InvalidGrant, doubt) => match first_no {
                 None => ("uncertain", Some(now), after(now, ASKED_AGAIN_AFTER)?),
                 Some(first) if crate::clock::since(now, first) < ASKED_AGAIN_AFTER => {
                     ("uncertain", Some(first), after(first, ASKED_AGAIN_AFTER)?)
@@ -518,14 +522,16 @@ impl Store {
                 let soon = again_after.min(IN_DOUBT_ASKED_WITHIN);
                 ("uncertain", first_no, after(now, soon)?)
             }
-            (RefreshEnd::Doubtful, Doubt::None) => ("uncertain", None, after(now, again_after)?),
+            (RefreshFailure::Doubtful, Doubt::None) => {
+                ("uncertain", None, after(now, again_after)?)
+            }
             (_, Doubt::None | Doubt::Given) => ("idle", None, after(now, again_after)?),
         };
         let fault = match (end, intent.doubt) {
             (_, Doubt::Dead) => former_fault.as_deref().unwrap_or(end.as_str()),
             // That a doubt was given up is known by this word.
-            (RefreshEnd::Unsent | RefreshEnd::Refused, Doubt::Given) => {
-                RefreshEnd::Doubtful.as_str()
+            (RefreshFailure::Unsent | RefreshFailure::Refused, Doubt::Given) => {
+                RefreshFailure::Doubtful.as_str()
             }
             _ => end.as_str(),
         };
@@ -557,12 +563,12 @@ impl Store {
         )
         .await?;
         let told = match (end, state) {
-            (_, "reauth") => Some(Action::CredentialReauthRequired),
-            (RefreshEnd::InvalidGrant | RefreshEnd::Doubtful, "uncertain") => {
-                Some(Action::CredentialUncertain)
+            (_, "reauth") => Some(AuditAction::CredentialReauthRequired),
+            (RefreshFailure::InvalidGrant | RefreshFailure::Doubtful, "uncertain") => {
+                Some(AuditAction::CredentialUncertain)
             }
-            (RefreshEnd::Unsent | RefreshEnd::Doubtful, _) => None,
-            _ => Some(Action::CredentialRefreshRefused),
+            (RefreshFailure::Unsent | RefreshFailure::Doubtful, _) => None,
+            _ => Some(AuditAction::CredentialRefreshRefused),
         };
         let events: Vec<_> = told
             .map(|action| {
@@ -618,8 +624,8 @@ impl Store {
                 [
                     now.into(),
                     begun_by.into(),
-                    RefreshEnd::Doubtful.as_str().into(),
-                    RefreshEnd::AppRefused.as_str().into(),
+                    RefreshFailure::Doubtful.as_str().into(),
+                    RefreshFailure::AppRefused.as_str().into(),
                     project.into(),
                 ],
             )
@@ -628,8 +634,12 @@ impl Store {
             .iter()
             .map(|(account,)| {
                 let account: AccountId = id_in(account)?;
-                let given_up = Event::new(Actor::System, Action::CredentialRefreshRefused, account);
-                Ok(given_up.with("reason", RefreshEnd::Doubtful.as_str()))
+                let given_up = Event::new(
+                    Actor::System,
+                    AuditAction::CredentialRefreshRefused,
+                    account,
+                );
+                Ok(given_up.with("reason", RefreshFailure::Doubtful.as_str()))
             })
             .collect();
         let events = events?;
@@ -662,8 +672,8 @@ impl Store {
                 }
             };
             match self.commit_pair(&pair).await {
-                Ok(Committed::Superseded) => superseded.push(pair),
-                Ok(Committed::Stored | Committed::Behind) => {
+                Ok(CommitPairResult::Superseded) => superseded.push(pair),
+                Ok(CommitPairResult::Stored | CommitPairResult::Behind) => {
                     self.unjournal_pair(&pair);
                     stored += 1;
                 }
@@ -686,16 +696,16 @@ impl Store {
             return Ok(pair);
         }
         let destination = self.destination(&pair.project, pair.account).await?;
-        let vault = Vault::of(self, &pair.project, pair.account).await?;
+        let vault = FieldSealer::of(self, &pair.project, pair.account).await?;
         let (Some(destination), Some(vault)) = (destination, vault) else {
             // Its account was purged, and nobody commits it.
             return Ok(pair);
         };
         let generation = (pair.redeemed + 1).to_string();
-        let text = vault.open(Field::Credential, &generation, &pair.sealed)?;
+        let text = vault.open(SealedColumn::Credential, &generation, &pair.sealed)?;
         let bound = destination.digest();
         Ok(PendingPair {
-            sealed: vault.seal_for(bound, Field::Credential, &generation, &text),
+            sealed: vault.seal_for(bound, SealedColumn::Credential, &generation, &text),
             destination: Some(destination),
             ..pair
         })
@@ -704,13 +714,13 @@ impl Store {
     /// A pair that waits in the journal, opened, with where it may be sent; None if its project is no
     /// more.
     pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<(TokenPair, Destination)>> {
-        let vault = Vault::of(self, &pair.project, pair.account).await?;
+        let vault = FieldSealer::of(self, &pair.project, pair.account).await?;
         let (Some(vault), Some(destination)) = (vault, &pair.destination) else {
             return Ok(None);
         };
         let generation = (pair.redeemed + 1).to_string();
         let bound = destination.digest();
-        let text = vault.open_for(bound, Field::Credential, &generation, &pair.sealed)?;
+        let text = vault.open_for(bound, SealedColumn::Credential, &generation, &pair.sealed)?;
         match credential_in(&text)? {
             Credential::OAuth(pair) => Ok(Some((pair, destination.clone()))),
             Credential::AccessToken(_) => Err(Error::internal("a token in the journal of pairs")),
@@ -749,7 +759,7 @@ impl Store {
     }
 }
 
-impl Intent {
+impl RefreshLease {
     /// Whether nothing has said for long what became of the refresh token, so that it counts
     /// whether the provider takes the access token.
     pub fn is_long_in_doubt(&self) -> bool {
@@ -758,7 +768,7 @@ impl Intent {
 
     /// The new pair as it is stored, wherever it waits for that.
     pub fn seal(&self, store: &Store, pair: &TokenPair, refresh_at: Timestamp) -> PendingPair {
-        let vault = Vault {
+        let vault = FieldSealer {
             key: self.key.clone(),
             chance: &store.chance,
             project: &self.project,
@@ -772,7 +782,7 @@ impl Intent {
             lineage: self.lineage,
             sealed: vault.seal_for(
                 self.destination.digest(),
-                Field::Credential,
+                SealedColumn::Credential,
                 &generation,
                 &credential_out(&Credential::OAuth(pair.clone())),
             ),

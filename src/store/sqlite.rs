@@ -20,11 +20,11 @@ use super::{
     condition::Condition,
     db::{Db, SqliteCode, SqlitePools},
     inspect::try_folder,
-    open::{Format, OpenError, Opening, OpeningConnection},
+    open::{OpenError, Opening, OpeningConnection, RowFormat},
 };
 use crate::{
     clock::Clock,
-    crypto::{Chance, Exposure, KeyRing},
+    crypto::{Exposure, KeyRing, Rng},
 };
 
 const ATTEMPTS: u32 = 50;
@@ -58,8 +58,8 @@ impl SqliteFile {
         &self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Chance,
-    ) -> Result<(Db, Format), OpenError> {
+        chance: &Rng,
+    ) -> Result<(Db, RowFormat), OpenError> {
         // SQLite waits for locks, except for the one that it takes when a new file gets its
         // write-ahead log: whoever comes second is told at once.
         for _ in 0..ATTEMPTS {
@@ -77,8 +77,8 @@ impl SqliteFile {
         &self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Chance,
-    ) -> Result<(Db, Format), OpenError> {
+        chance: &Rng,
+    ) -> Result<(Db, RowFormat), OpenError> {
         if self.is_written().map_err(|source| self.io(source))? {
             self.inspect(ring).await?;
         } else {
@@ -264,8 +264,8 @@ impl SqliteFile {
         pools: &SqlitePools,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Chance,
-    ) -> Result<Format, OpenError> {
+        chance: &Rng,
+    ) -> Result<RowFormat, OpenError> {
         let database = |source| self.database(source);
         let mut tx = pools
             .writer

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         accounts::{Credential, CredentialState},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
     },
@@ -23,7 +23,7 @@ use crate::{
 
 /// A credential with what it takes to use it elsewhere.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct CredentialExport {
     pub credential: Credential,
     /// The app that it was issued to.
     pub app: Option<OAuthApp>,
@@ -31,7 +31,7 @@ pub struct Parcel {
     pub meta: Vec<u8>,
 }
 
-impl Parcel {
+impl CredentialExport {
     /// As one text, to be sealed.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let app = self.app.as_ref().map(app_out).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Store {
         if given == 0 {
             return Err(busy());
         }
-        let exported = Event::new(by, Action::CredentialExported, account)
+        let exported = Event::new(by, AuditAction::CredentialExported, account)
             .with("generation", stored.generation);
         self.audit(&mut tx, project, None, &[exported]).await?;
         tx.commit().await?;
@@ -127,7 +127,7 @@ impl Store {
             )
             .await?;
         if taken > 0 {
-            let taken_back = Event::new(by, Action::CredentialTakenBack, account);
+            let taken_back = Event::new(by, AuditAction::CredentialTakenBack, account);
             self.audit(&mut tx, project, None, &[taken_back]).await?;
         }
         tx.commit().await?;

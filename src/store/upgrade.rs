@@ -12,13 +12,13 @@
 //! present form was tampered with, and is not upgraded again.
 
 use super::{
-    Field, OpenError, Store, Vault,
+    FieldSealer, OpenError, SealedColumn, Store,
     credentials::{CredentialRow, token_digest},
     db::Tx,
     destinations::{Client, Destination, ProfileDestination, destroyed_digest, own_app_digest},
     id_in,
     key_macs::{KeyRow, key_columns, mac},
-    open::{Format, KeyChecks, known_answer_of, prove_keys},
+    open::{KeyChecks, RowFormat, known_answer_of, prove_keys},
     project_in,
     secrets::{app_in, credential_in},
     word_in,
@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         accounts::{Credential, Endpoint},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
     },
@@ -67,7 +67,7 @@ impl Store {
                 [],
             )
             .await?;
-        if prove_keys(&ring, &checks)? == Format::Bound {
+        if prove_keys(&ring, &checks)? == RowFormat::Bound {
             return Ok(());
         }
         if self.is_served(&mut tx).await? {
@@ -116,7 +116,7 @@ impl Store {
         key: &DataKey,
     ) -> Result<(), OpenError> {
         let mut upgraded = Upgraded::default();
-        let mut vault = Vault {
+        let mut vault = FieldSealer {
             key: key.clone(),
             chance: &self.chance,
             project,
@@ -134,7 +134,7 @@ impl Store {
             bind_credential(tx, &vault, id_in(&account)?, &mut upgraded).await?;
         }
         sign_keys(tx, &vault, &mut upgraded).await?;
-        let event = Event::new(Actor::System, Action::ProjectUpgraded, project)
+        let event = Event::new(Actor::System, AuditAction::ProjectUpgraded, project)
             .with("profiles", upgraded.profiles)
             .with("credentials", upgraded.credentials)
             .with("api_keys", upgraded.keys)
@@ -153,11 +153,11 @@ fn tampered() -> OpenError {
 
 async fn bind_profiles(
     tx: &mut Tx,
-    vault: &mut Vault<'_>,
+    vault: &mut FieldSealer<'_>,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
-    type Row = (String, String, String, String, String, String, Vec<u8>);
-    let rows: Vec<Row> = tx
+    type UpgradeRow = (String, String, String, String, String, String, Vec<u8>);
+    let rows: Vec<UpgradeRow> = tx
         .fetch(
             "select id, provider, endpoint, client_id, proof, redirect_url, sealed_client_secret
              from connector_profiles where project = $1 order by id",
@@ -180,16 +180,16 @@ async fn bind_profiles(
         }
         .digest();
         if vault
-            .open_for(bound, Field::ClientSecret, "", &sealed)
+            .open_for(bound, SealedColumn::ClientSecret, "", &sealed)
             .is_ok()
         {
             return Err(tampered());
         }
-        let Some(secret) = unlocked(vault.open(Field::ClientSecret, "", &sealed))? else {
+        let Some(secret) = unlocked(vault.open(SealedColumn::ClientSecret, "", &sealed))? else {
             upgraded.locked += 1;
             continue;
         };
-        let sealed = vault.seal_for(bound, Field::ClientSecret, "", &secret);
+        let sealed = vault.seal_for(bound, SealedColumn::ClientSecret, "", &secret);
         tx.execute(
             "update connector_profiles set sealed_client_secret = $3
              where project = $1 and id = $2",
@@ -203,7 +203,7 @@ async fn bind_profiles(
 
 async fn bind_credential(
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     account: AccountId,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
@@ -223,7 +223,7 @@ async fn bind_credential(
         None => {
             let bound = destroyed_digest(provider, endpoint);
             (
-                vault.seal_for(bound, Field::Destroyed, &generation, b""),
+                vault.seal_for(bound, SealedColumn::Destroyed, &generation, b""),
                 None,
             )
         }
@@ -234,14 +234,14 @@ async fn bind_credential(
                 Credential::OAuth(_) => None,
             };
             (
-                vault.seal_for(bound, Field::Credential, &generation, text),
+                vault.seal_for(bound, SealedColumn::Credential, &generation, text),
                 digest,
             )
         }
     };
     let sealed_app = before.app.map(|text| {
         let bound = own_app_digest(provider, endpoint);
-        vault.seal_for(bound, Field::App, &row.lineage.to_string(), &text)
+        vault.seal_for(bound, SealedColumn::App, &row.lineage.to_string(), &text)
     });
     tx.execute(
         "update credentials set sealed = $3, sealed_app = $4, token_digest = $5
@@ -259,18 +259,18 @@ async fn bind_credential(
     Ok(())
 }
 
-type Text = zeroize::Zeroizing<Vec<u8>>;
+type SecretBytes = zeroize::Zeroizing<Vec<u8>>;
 
 /// A credential of the form before, opened.
 struct Before {
     destination: Destination,
     /// None of one that was destroyed.
-    text: Option<Text>,
+    text: Option<SecretBytes>,
     /// The customer's own app.
-    app: Option<Text>,
+    app: Option<SecretBytes>,
 }
 
-fn opened_before(vault: &Vault<'_>, row: &CredentialRow) -> Result<Before> {
+fn opened_before(vault: &FieldSealer<'_>, row: &CredentialRow) -> Result<Before> {
     let endpoint: Endpoint =
         serde_json::from_str(&row.endpoint).map_err(|_| super::elsewhere("credential"))?;
     let mut before = Before {
@@ -286,9 +286,9 @@ fn opened_before(vault: &Vault<'_>, row: &CredentialRow) -> Result<Before> {
         return Ok(before);
     }
     let generation = row.generation.to_string();
-    before.text = Some(vault.open(Field::Credential, &generation, &row.sealed)?);
+    before.text = Some(vault.open(SealedColumn::Credential, &generation, &row.sealed)?);
     if let Some(sealed) = &row.sealed_app {
-        let text = vault.open(Field::App, &row.lineage.to_string(), sealed)?;
+        let text = vault.open(SealedColumn::App, &row.lineage.to_string(), sealed)?;
         let app: OAuthApp = app_in(&text)?;
         before.destination.client = Client::of_own_app(&app);
         before.app = Some(text);
@@ -303,7 +303,7 @@ fn opened_before(vault: &Vault<'_>, row: &CredentialRow) -> Result<Before> {
 
 async fn sign_keys(
     tx: &mut Tx,
-    vault: &Vault<'_>,
+    vault: &FieldSealer<'_>,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
     let rows: Vec<KeyRow> = tx

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Field, Store, Vault,
+    FieldSealer, SealedColumn, Store,
     accounts::{AccountState, write_state},
     count_in,
     credentials::is_lineage,
@@ -16,9 +16,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         id::{AccountId, ProjectId, WalkId},
-        walks::{Counts, Walk, WalkReason, WalkState},
+        walks::{Walk, WalkCounts, WalkReason, WalkState},
     },
 };
 
@@ -66,7 +66,7 @@ pub struct Hold {
 
 /// What became of a [`WalkCommit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
+pub enum CommitWalkResult {
     Whole,
     /// The credential was replaced since the walk began, and nothing was written.
     CredentialReplaced,
@@ -77,7 +77,7 @@ pub enum Committed {
 
 /// What became of a walk that was to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
+pub enum BeginWalkResult {
     /// Here, and since then: whatever was waited for is over.
     Here { started_at: Timestamp },
     /// This one of the same account runs already.
@@ -94,7 +94,7 @@ pub struct NewDirectory<'a> {
 
 /// A held walk that can still be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldWalk {
     pub candidate: Vec<u8>,
     pub suspects: Vec<u8>,
 }
@@ -139,7 +139,12 @@ type WalkRow = (
 impl Store {
     /// Stores a walk that begins now and in this process, unless another of the same account runs.
     /// It will use the account's credential, on behalf of `by`.
-    pub async fn begin_walk(&self, project: &ProjectId, walk: &Walk, by: Actor) -> Result<Begun> {
+    pub async fn begin_walk(
+        &self,
+        project: &ProjectId,
+        walk: &Walk,
+        by: Actor,
+    ) -> Result<BeginWalkResult> {
         let mut tx = self.db.begin().await?;
         if !lock_account(&mut tx, project, walk.account).await? {
             return Err(no_such_account());
@@ -156,7 +161,7 @@ impl Store {
             Some((id, replica)) if replica == self.replica.to_string() => {
                 interrupt(&mut tx, id_in(&id)?, self.clock.now()).await?;
             }
-            Some((id, _)) => return Ok(Begun::Elsewhere(id_in(&id)?)),
+            Some((id, _)) => return Ok(BeginWalkResult::Elsewhere(id_in(&id)?)),
             None => {}
         }
         let started_at = self.clock.now();
@@ -165,18 +170,18 @@ impl Store {
             ..walk.clone()
         };
         self.write_walk(&mut tx, project, &walk).await?;
-        let used = Event::new(by, Action::CredentialUsed, walk.account).with("walk", walk.id);
+        let used = Event::new(by, AuditAction::CredentialUsed, walk.account).with("walk", walk.id);
         self.audit(&mut tx, project, None, &[used]).await?;
         tx.commit().await?;
-        Ok(Begun::Here { started_at })
+        Ok(BeginWalkResult::Here { started_at })
     }
 
     /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing
     /// is written.
-    pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<Committed> {
+    pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<CommitWalkResult> {
         let WalkCommit { project, walk, .. } = commit;
         let account = walk.account;
-        let vault = Vault::of(self, project, account)
+        let vault = FieldSealer::of(self, project, account)
             .await?
             .ok_or_else(no_such_account)?;
         let walk_name = || walk.id.to_string();
@@ -187,13 +192,13 @@ impl Store {
             let name = new.version.to_string();
             (
                 new,
-                SealedBlob::new(&vault, Field::Directory, name, new.encoded),
+                SealedBlob::new(&vault, SealedColumn::Directory, name, new.encoded),
             )
         });
         let others = [
-            blob(Field::Evidence, String::new(), commit.evidence),
-            blob(Field::Candidate, walk_name(), commit.candidate),
-            blob(Field::Suspects, walk_name(), commit.suspects),
+            blob(SealedColumn::Evidence, String::new(), commit.evidence),
+            blob(SealedColumn::Candidate, walk_name(), commit.candidate),
+            blob(SealedColumn::Suspects, walk_name(), commit.suspects),
         ];
         let now = self.clock.now();
 
@@ -204,12 +209,12 @@ impl Store {
         if let Some(lineage) = commit.lineage
             && !is_lineage(&mut tx, project, account, lineage).await?
         {
-            return Ok(Committed::CredentialReplaced);
+            return Ok(CommitWalkResult::CredentialReplaced);
         }
         if !self.may_end(&mut tx, project, walk).await?
             || !is_in_force(&mut tx, project, account, commit.judged_against).await?
         {
-            return Ok(Committed::Overtaken);
+            return Ok(CommitWalkResult::Overtaken);
         }
         self.write_walk(&mut tx, project, walk).await?;
         if let Some((new, blob)) = directory {
@@ -240,7 +245,7 @@ impl Store {
         self.audit(&mut tx, project, Some(&vault.key), &events)
             .await?;
         tx.commit().await?;
-        Ok(Committed::Whole)
+        Ok(CommitWalkResult::Whole)
     }
 
     pub async fn walk(
@@ -297,13 +302,16 @@ impl Store {
         project: &ProjectId,
         account: AccountId,
         walk: WalkId,
-    ) -> Result<Option<Held>> {
+    ) -> Result<Option<HeldWalk>> {
         let name = walk.to_string();
-        let Some(candidate) = self.blob(project, account, Field::Candidate, &name).await? else {
+        let Some(candidate) = self
+            .blob(project, account, SealedColumn::Candidate, &name)
+            .await?
+        else {
             return Ok(None);
         };
         let suspects = self.suspects(project, account, walk).await?;
-        Ok(Some(Held {
+        Ok(Some(HeldWalk {
             candidate,
             suspects: suspects.unwrap_or_default(),
         }))
@@ -690,7 +698,7 @@ fn walk_in(row: WalkRow) -> Result<Walk> {
         ended_at,
     ) = row;
     let counts = match (users, groups, roles) {
-        (Some(users), Some(groups), Some(roles)) => Some(Counts {
+        (Some(users), Some(groups), Some(roles)) => Some(WalkCounts {
             users: count_in(users)?,
             groups: count_in(groups)?,
             roles: count_in(roles)?,

@@ -32,7 +32,7 @@ pub(super) enum Workload {
     #[default]
     General,
     /// The requests of one project.
-    Project(Arc<Lines>),
+    Project(Arc<StatementLimits>),
     /// Looking up a key or an account that is known.
     Lookup,
     /// Callers who have not proven anything, and health checks.
@@ -41,21 +41,21 @@ pub(super) enum Workload {
 
 /// How many statements that read, and transactions that write, run at a time.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct StatementLimits {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
 }
 
 /// A place among those who use the connections; free again when it is dropped.
-pub(super) type Place = Option<OwnedSemaphorePermit>;
+pub(super) type StatementPermit = Option<OwnedSemaphorePermit>;
 
 /// The lines of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Workloads {
-    projects: Arc<Mutex<HashMap<ProjectId, Arc<Lines>>>>,
+    projects: Arc<Mutex<HashMap<ProjectId, Arc<StatementLimits>>>>,
     reads_of_a_project: usize,
     writes_of_a_project: usize,
-    unproven: Arc<Lines>,
+    unproven: Arc<StatementLimits>,
 }
 
 impl Workloads {
@@ -64,7 +64,7 @@ impl Workloads {
             projects: Arc::default(),
             reads_of_a_project,
             writes_of_a_project,
-            unproven: Arc::new(Lines::new(UNPROVEN_LOOKUPS, 1)),
+            unproven: Arc::new(StatementLimits::new(UNPROVEN_LOOKUPS, 1)),
         }
     }
 
@@ -73,13 +73,13 @@ impl Workloads {
         // An operator makes projects, so that they are few.
         let lines = projects.entry(project.clone()).or_insert_with(|| {
             let (reads, writes) = (self.reads_of_a_project, self.writes_of_a_project);
-            Arc::new(Lines::new(reads, writes))
+            Arc::new(StatementLimits::new(reads, writes))
         });
         Workload::Project(Arc::clone(lines))
     }
 
     /// A place for a statement that reads.
-    pub(super) async fn to_read(&self, workload: &Workload) -> Result<Place> {
+    pub(super) async fn to_read(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
             Workload::Project(lines) => wait(&lines.reads).await,
@@ -88,7 +88,7 @@ impl Workloads {
     }
 
     /// A place for a transaction that writes.
-    pub(super) async fn to_write(&self, workload: &Workload) -> Result<Place> {
+    pub(super) async fn to_write(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
             Workload::Project(lines) => wait(&lines.writes).await,
@@ -97,7 +97,7 @@ impl Workloads {
     }
 }
 
-impl Lines {
+impl StatementLimits {
     fn new(reads: usize, writes: usize) -> Self {
         Self {
             reads: Arc::new(Semaphore::new(reads)),
@@ -113,7 +113,7 @@ impl Workload {
     }
 }
 
-async fn wait(line: &Arc<Semaphore>) -> Result<Place> {
+async fn wait(line: &Arc<Semaphore>) -> Result<StatementPermit> {
     match tokio::time::timeout(LINE_TIMEOUT, Arc::clone(line).acquire_owned()).await {
         Ok(place) => place.map(Some).map_err(Error::internal),
         Err(_) => Err(Error::new(

@@ -43,12 +43,12 @@ where
         line.push_str(r#"","level":""#);
         line.push_str(metadata.level().as_str());
         line.push('"');
-        let mut fields = Fields {
+        let mut fields = JsonFields {
             line,
             bridged_target: None,
         };
         event.record(&mut fields);
-        let Fields {
+        let JsonFields {
             mut line,
             bridged_target,
         } = fields;
@@ -63,12 +63,12 @@ where
 }
 
 /// Adds fields to a line that is an open object with something in it.
-struct Fields {
+struct JsonFields {
     line: String,
     bridged_target: Option<String>,
 }
 
-impl Fields {
+impl JsonFields {
     fn name(&mut self, field: &Field) {
         self.line.push(',');
         quote(&mut self.line, field.name());
@@ -82,7 +82,7 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for JsonFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name().strip_prefix(BRIDGED) {
             Some("target") => self.bridged_target = Some(value.to_owned()),

@@ -16,8 +16,8 @@ const GATHERED_FOR: Duration = Duration::from_millis(10);
 const MOST_WAITING: usize = 4 << 20;
 
 /// Lines on their way to `output`, and who sees to it that they arrive.
-pub(super) fn gather(output: impl Write + Send + 'static) -> (Lines, LogGuard) {
-    let lines = Lines(Arc::default());
+pub(super) fn gather(output: impl Write + Send + 'static) -> (LogLines, LogGuard) {
+    let lines = LogLines(Arc::default());
     let written = lines.clone();
     let writing = std::thread::Builder::new()
         .name("log".to_owned())
@@ -32,7 +32,7 @@ pub(super) fn gather(output: impl Write + Send + 'static) -> (Lines, LogGuard) {
 
 /// Writes what is left when dropped.
 pub struct LogGuard {
-    lines: Lines,
+    lines: LogLines,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -49,10 +49,10 @@ impl Drop for LogGuard {
 
 /// Where lines wait until they are written.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct LogLines(Arc<LogQueue>);
 
 #[derive(Default)]
-struct Shared {
+struct LogQueue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -63,7 +63,7 @@ struct Waiting {
     is_last: bool,
 }
 
-impl Lines {
+impl LogLines {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         let waiting = &self.0.waiting;
         // Whole lines are added at once: what a panic left behind is whole, too.
@@ -94,7 +94,7 @@ impl Lines {
     }
 }
 
-impl Write for &Lines {
+impl Write for &LogLines {
     /// Takes a whole line, or drops it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.waiting();
@@ -114,7 +114,7 @@ impl Write for &Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogLines {
     type Writer = &'a Self;
 
     fn make_writer(&'a self) -> Self::Writer {

@@ -33,21 +33,21 @@ pub const NO_REASON: &str = "none";
 #[derive(Debug)]
 pub struct Metric {
     pub name: &'static str,
-    pub kind: Kind,
-    pub labels: &'static [Label],
+    pub kind: MetricKind,
+    pub labels: &'static [MetricLabel],
     /// What it says, in a sentence without its full stop.
     pub help: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     /// With the upper ends of its buckets, in seconds.
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl MetricKind {
     /// As Prometheus calls it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Kind {
 
 /// A label, and what its value is one of.
 #[derive(Debug)]
-pub struct Label {
+pub struct MetricLabel {
     pub name: &'static str,
     pub values: Values,
 }
@@ -78,7 +78,7 @@ pub enum Values {
 
 const REQUESTS: Metric = Metric {
     name: "rolecall_http_requests_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     labels: &[
         label("route", Values::Routes),
         label("method", Values::Words(words::<HttpMethod>)),
@@ -89,7 +89,7 @@ const REQUESTS: Metric = Metric {
 
 const REQUEST_SECONDS: Metric = Metric {
     name: "rolecall_http_request_seconds",
-    kind: Kind::Histogram(&[
+    kind: MetricKind::Histogram(&[
         0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0,
     ]),
     labels: &[label("route", Values::Routes)],
@@ -98,7 +98,7 @@ const REQUEST_SECONDS: Metric = Metric {
 
 const PROVIDER_CALLS: Metric = Metric {
     name: "rolecall_provider_calls_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     labels: &[
         label("provider", Values::Connectors),
         label("outcome", Values::Words(words::<CallOutcome>)),
@@ -108,7 +108,7 @@ const PROVIDER_CALLS: Metric = Metric {
 
 const WALKS: Metric = Metric {
     name: "rolecall_walks_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     labels: &[
         label("state", Values::Words(words::<WalkState>)),
         label("reason", Values::Words(reasons)),
@@ -118,7 +118,7 @@ const WALKS: Metric = Metric {
 
 const WALK_SECONDS: Metric = Metric {
     name: "rolecall_walk_seconds",
-    kind: Kind::Histogram(&[
+    kind: MetricKind::Histogram(&[
         0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
     ]),
     labels: &[],
@@ -127,35 +127,35 @@ const WALK_SECONDS: Metric = Metric {
 
 const QUARANTINED_ROWS: Metric = Metric {
     name: "rolecall_quarantined_rows_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     labels: &[label("list", Values::Words(words::<ListName>))],
     help: "Rows that walks of this process left out because they had no usable id, walk by walk",
 };
 
 const ACCOUNTS: Metric = Metric {
     name: "rolecall_accounts",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     labels: &[label("state", Values::Words(words::<AccountStatus>))],
     help: "Linked accounts in the store by their status; NaN while the store does not answer",
 };
 
 const REFRESHES: Metric = Metric {
     name: "rolecall_refreshes_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     labels: &[label("outcome", Values::Words(words::<RefreshOutcome>))],
     help: "Refreshes of rotating credentials that this process sent, by what they came to",
 };
 
 const CREDENTIALS: Metric = Metric {
     name: "rolecall_credentials",
-    kind: Kind::Gauge,
-    labels: &[label("state", Values::Words(words::<CredentialState>))],
+    kind: MetricKind::Gauge,
+    labels: &[label("state", Values::Words(words::<CredentialStateLabel>))],
     help: "Credentials in the store by their state; NaN while the store does not answer",
 };
 
 const STORE_WRITABLE: Metric = Metric {
     name: "rolecall_store_writable",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     labels: &[],
     help: "1 while the store takes writes, 0 while it does not or does not answer",
 };
@@ -187,7 +187,7 @@ const JOURNAL_TROUBLE: Metric = gauge(
 
 const BUILD_INFO: Metric = Metric {
     name: "rolecall_build_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     labels: &[label("version", Values::Version)],
     help: "1, with the version of Rolecall",
 };
@@ -196,7 +196,7 @@ const BUILD_INFO: Metric = Metric {
 const PROCESS: [Metric; 8] = [
     Metric {
         name: "process_cpu_seconds_total",
-        kind: Kind::Counter,
+        kind: MetricKind::Counter,
         labels: &[],
         help: "CPU time of this process, in whole seconds",
     },
@@ -227,7 +227,7 @@ const PROCESS: [Metric; 8] = [
 const fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric {
         name,
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         labels: &[],
         help,
     }
@@ -261,18 +261,18 @@ pub const ALL: [&Metric; 24] = [
     &PROCESS[7],
 ];
 
-const fn label(name: &'static str, values: Values) -> Label {
-    Label { name, values }
+const fn label(name: &'static str, values: Values) -> MetricLabel {
+    MetricLabel { name, values }
 }
 
 /// One of a closed set of words, which is all that a label's value may be.
-pub trait Word: Copy + 'static {
+pub trait LabelValue: Copy + 'static {
     const ALL: &'static [Self];
 
     fn word(self) -> &'static str;
 }
 
-fn words<W: Word>() -> Vec<&'static str> {
+fn words<W: LabelValue>() -> Vec<&'static str> {
     W::ALL.iter().map(|word| word.word()).collect()
 }
 
@@ -293,7 +293,7 @@ pub enum HttpMethod {
     Other,
 }
 
-impl Word for HttpMethod {
+impl LabelValue for HttpMethod {
     const ALL: &'static [Self] = &[
         Self::Get,
         Self::Head,
@@ -342,7 +342,7 @@ impl StatusClass {
     }
 }
 
-impl Word for StatusClass {
+impl LabelValue for StatusClass {
     const ALL: &'static [Self] = &[
         Self::Informational,
         Self::Success,
@@ -375,7 +375,7 @@ pub enum CallOutcome {
     InvalidReply,
 }
 
-impl Word for CallOutcome {
+impl LabelValue for CallOutcome {
     const ALL: &'static [Self] = &[
         Self::Answered,
         Self::Unauthorized,
@@ -416,7 +416,7 @@ pub enum RefreshOutcome {
     Unanswered,
 }
 
-impl Word for RefreshOutcome {
+impl LabelValue for RefreshOutcome {
     const ALL: &'static [Self] = &[
         Self::Refreshed,
         Self::Journalled,
@@ -438,7 +438,7 @@ impl Word for RefreshOutcome {
 
 /// The state of a credential, as a person reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialState {
+pub enum CredentialStateLabel {
     Healthy,
     Refreshing,
     Uncertain,
@@ -449,7 +449,7 @@ pub enum CredentialState {
     Moved,
 }
 
-impl Word for CredentialState {
+impl LabelValue for CredentialStateLabel {
     const ALL: &'static [Self] = &[
         Self::Healthy,
         Self::Refreshing,
@@ -475,7 +475,7 @@ impl Word for CredentialState {
     }
 }
 
-impl Word for WalkState {
+impl LabelValue for WalkState {
     const ALL: &'static [Self] = &WalkState::ALL;
 
     fn word(self) -> &'static str {
@@ -483,7 +483,7 @@ impl Word for WalkState {
     }
 }
 
-impl Word for WalkReason {
+impl LabelValue for WalkReason {
     const ALL: &'static [Self] = &WalkReason::ALL;
 
     fn word(self) -> &'static str {
@@ -491,7 +491,7 @@ impl Word for WalkReason {
     }
 }
 
-impl Word for ListName {
+impl LabelValue for ListName {
     const ALL: &'static [Self] = &ListName::ALL;
 
     fn word(self) -> &'static str {
@@ -499,7 +499,7 @@ impl Word for ListName {
     }
 }
 
-impl Word for AccountStatus {
+impl LabelValue for AccountStatus {
     const ALL: &'static [Self] = &AccountStatus::ALL;
 
     fn word(self) -> &'static str {
@@ -528,10 +528,10 @@ impl Metrics {
     /// at 1 would hide its first event from `increase()`.
     pub fn new() -> Self {
         let buckets = |builder: PrometheusBuilder, metric: &Metric| match metric.kind {
-            Kind::Histogram(buckets) => builder
+            MetricKind::Histogram(buckets) => builder
                 .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
                 .expect("a histogram has buckets"),
-            Kind::Counter | Kind::Gauge => builder,
+            MetricKind::Counter | MetricKind::Gauge => builder,
         };
         let recorder = ALL
             .into_iter()
@@ -543,9 +543,9 @@ impl Metrics {
         {
             let (name, help) = ((*name).into(), (*help).into());
             match kind {
-                Kind::Counter => recorder.describe_counter(name, None, help),
-                Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+                MetricKind::Counter => recorder.describe_counter(name, None, help),
+                MetricKind::Gauge => recorder.describe_gauge(name, None, help),
+                MetricKind::Histogram(_) => recorder.describe_histogram(name, None, help),
             }
         }
         let metrics = Self(Arc::new(recorder));
@@ -607,7 +607,7 @@ impl Metrics {
 
     /// A walk ended in this process.
     pub fn walk_ended(&self, state: WalkState, reason: Option<WalkReason>, took: Duration) {
-        let reason = reason.map_or(NO_REASON, Word::word);
+        let reason = reason.map_or(NO_REASON, LabelValue::word);
         self.counter(&key(&WALKS, [state.word(), reason]))
             .increment(1);
         self.histogram(&key(&WALK_SECONDS, []))
@@ -639,7 +639,7 @@ impl Metrics {
     }
 
     /// How many credentials there are in each state, likewise.
-    pub fn credentials(&self, counts: Option<&[(CredentialState, u64)]>) {
+    pub fn credentials(&self, counts: Option<&[(CredentialStateLabel, u64)]>) {
         self.count(&CREDENTIALS, counts);
     }
 
@@ -676,7 +676,11 @@ impl Metrics {
         self.gauge(&key(metric, [])).set(f64::from(u8::from(holds)));
     }
 
-    fn count<W: Word + PartialEq>(&self, metric: &'static Metric, counts: Option<&[(W, u64)]>) {
+    fn count<W: LabelValue + PartialEq>(
+        &self,
+        metric: &'static Metric,
+        counts: Option<&[(W, u64)]>,
+    ) {
         for state in W::ALL {
             let of_state = |counts: &[(W, u64)]| {
                 let counts = counts.iter().filter(|(counted, _)| counted == state);
@@ -803,7 +807,7 @@ mod tests {
             metrics.refresh(*outcome);
         }
         metrics.accounts(Some(&[(AccountStatus::Active, 3)]));
-        metrics.credentials(Some(&[(CredentialState::Healthy, 3)]));
+        metrics.credentials(Some(&[(CredentialStateLabel::Healthy, 3)]));
         metrics.store_writable(true);
         metrics
     }
@@ -857,7 +861,10 @@ mod tests {
         ] {
             assert_eq!(value(&page, series), Some(0.0), "{series}: {page}");
         }
-        for metric in ALL.iter().filter(|metric| metric.kind == Kind::Counter) {
+        for metric in ALL
+            .iter()
+            .filter(|metric| metric.kind == MetricKind::Counter)
+        {
             let samples = samples(&page);
             let of_metric: Vec<_> = samples
                 .iter()
@@ -907,13 +914,13 @@ mod tests {
                 .find(|metric| {
                     let rest = name.strip_prefix(metric.name);
                     rest.is_some_and(|rest| match metric.kind {
-                        Kind::Histogram(_) => ["_bucket", "_sum", "_count"].contains(&rest),
+                        MetricKind::Histogram(_) => ["_bucket", "_sum", "_count"].contains(&rest),
                         _ => rest.is_empty(),
                     })
                 })
                 .unwrap_or_else(|| panic!("{name} is not in the table"));
             for (label, value) in labels {
-                if label == "le" && matches!(metric.kind, Kind::Histogram(_)) {
+                if label == "le" && matches!(metric.kind, MetricKind::Histogram(_)) {
                     continue;
                 }
                 let known = metric.labels.iter().find(|known| known.name == label);

@@ -13,15 +13,17 @@ pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 pub use lines::LogGuard;
-pub use metrics::{CallOutcome, CredentialState, HttpMethod, Metrics, RefreshOutcome, RouteMeter};
+pub use metrics::{
+    CallOutcome, CredentialStateLabel, HttpMethod, Metrics, RefreshOutcome, RouteMeter,
+};
 
 /// Starts logging for the life of the process; the guard writes what is left when dropped.
 ///
 /// # Panics
 /// If called twice.
-pub fn start(log: &Log) -> LogGuard {
+pub fn start(log: &LogConfig) -> LogGuard {
     let (lines, guard) = lines::gather(std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&log.level))

@@ -58,7 +58,7 @@ fn ahead(world: &World, seconds: u64) -> String {
 
 fn id_of(key: &str) -> Value {
     json!(
-        rolecall::crypto::ApiKeyText::id_in(key)
+        rolecall::crypto::ApiKeySecret::id_in(key)
             .unwrap()
             .to_string()
     )

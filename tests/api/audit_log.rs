@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use rolecall::{crypto::ApiKeyText, model::api_keys::Scope};
+use rolecall::{crypto::ApiKeySecret, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::world::{Plan, Reply, World};
@@ -47,7 +47,7 @@ fn told(entries: &[Value]) -> Vec<String> {
 }
 
 fn id_of(key: &str) -> String {
-    ApiKeyText::parse(key).unwrap().id().to_string()
+    ApiKeySecret::parse(key).unwrap().id().to_string()
 }
 
 #[tokio::test]

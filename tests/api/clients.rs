@@ -502,7 +502,7 @@ async fn an_id_is_taken_in_either_case_wherever_one_is_asked_for() {
     let walk = walk["id"].as_str().unwrap();
     let (profile, _) = world.profile().await;
     let key = world.key_of("one", &[Scope::IamRead]).await;
-    let key = rolecall::crypto::ApiKeyText::parse(&key)
+    let key = rolecall::crypto::ApiKeySecret::parse(&key)
         .unwrap()
         .id()
         .to_string();

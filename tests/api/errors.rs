@@ -121,7 +121,9 @@ async fn a_head_has_the_headers_of_a_get_and_no_body() {
 async fn no_key_a_wrong_one_a_revoked_one_and_a_malformed_one_get_the_same_401() {
     let world = World::new().await;
     let revoked = world.key_of("one", &Scope::ALL).await;
-    let id = rolecall::crypto::ApiKeyText::parse(&revoked).unwrap().id();
+    let id = rolecall::crypto::ApiKeySecret::parse(&revoked)
+        .unwrap()
+        .id();
     let bearer = |key: &str| format!("Bearer {key}");
     // Good until it is revoked, and not one request longer.
     let headers = [("authorization", bearer(&revoked))];

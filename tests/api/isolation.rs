@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Method;
-use rolecall::{crypto::ApiKeyText, model::api_keys::Scope};
+use rolecall::{crypto::ApiKeySecret, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::{
@@ -111,7 +111,7 @@ impl Project {
             .expect(201);
         Self {
             profile: profile["id"].as_str().unwrap().to_owned(),
-            key_id: ApiKeyText::parse(&key).unwrap().id().to_string(),
+            key_id: ApiKeySecret::parse(&key).unwrap().id().to_string(),
             key,
             account,
             held_walk: held["id"].as_str().unwrap().to_owned(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::Method;
-use rolecall::telemetry::metrics::{ALL, Kind, NO_ROUTE, Values};
+use rolecall::telemetry::metrics::{ALL, MetricKind, NO_ROUTE, Values};
 use serde_json::json;
 
 use crate::{
@@ -161,7 +161,7 @@ async fn buckets_add_up() {
     world.link_admin().await;
     let page = page(&world).await;
     let histograms = ALL.iter().filter_map(|metric| match metric.kind {
-        Kind::Histogram(buckets) => Some((metric.name, buckets)),
+        MetricKind::Histogram(buckets) => Some((metric.name, buckets)),
         _ => None,
     });
     for (name, buckets) in histograms {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use reqwest::Method;
-use rolecall::{crypto::ApiKeyText, model::api_keys::Scope};
+use rolecall::{crypto::ApiKeySecret, model::api_keys::Scope};
 use serde_json::{Value, json};
 
 use crate::world::{HANG, Plan, Replica, Reply, World};
@@ -281,7 +281,7 @@ async fn a_key_that_one_revokes_is_refused_by_the_other_seconds_later() {
         }
     };
     ask().await.expect(200);
-    let id = ApiKeyText::parse(&key).unwrap().id();
+    let id = ApiKeySecret::parse(&key).unwrap().id();
     let path = format!("/api_keys/{id}");
     world.call(Method::DELETE, &path, None).await.expect(200);
     world.clock.advance(SOON);

@@ -8,7 +8,7 @@ use rolecall::{
     app::{App, BuildError},
     clock::Clock,
     config::Config,
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
     gateway::Gateway,
     model::api_keys::{NewKey, Scope},
     store::OpenError,
@@ -245,7 +245,7 @@ impl World {
         })
         .await
         .unwrap();
-        let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
+        let ring = KeyRing::generate("k1", &Rng::system()).unwrap();
         ring.create_file(&place.key_ring()).unwrap();
         let clock = Clock::movable();
         let (gateway, base, running) = serve(&place, &plan.settings, &clock).await;
@@ -319,8 +319,8 @@ impl World {
         let path = folder.path().join("rolecall.db");
         let url = format!("\"sqlite://{}\"", path.display());
         let config = Config::with(&[("store.url", &url)]).unwrap();
-        let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
-        let gateway = rolecall::app::gateway(&config, ring, Clock::system(), Chance::system());
+        let ring = KeyRing::generate("k1", &Rng::system()).unwrap();
+        let gateway = rolecall::app::gateway(&config, ring, Clock::system(), Rng::system());
         (folder, gateway.await.unwrap())
     }
 
@@ -742,7 +742,7 @@ async fn serve(
 /// it for some seconds after it has stopped to serve.
 async fn build(config: &Config, ring: &KeyRing, clock: &Clock) -> App {
     for _ in 0..3_000 {
-        match App::build(config, ring.clone(), clock.clone(), Chance::system()).await {
+        match App::build(config, ring.clone(), clock.clone(), Rng::system()).await {
             Err(BuildError::Store(OpenError::InUse { .. })) => {
                 Clock::system().sleep(Duration::from_millis(5)).await;
             }

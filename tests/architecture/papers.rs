@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rolecall::{
     error::Kind,
     http::{self, error::status},
-    model::audit_log::Action,
+    model::audit_log::AuditAction,
     telemetry::metrics::ALL,
 };
 use serde_json::Value;
@@ -62,7 +62,7 @@ fn the_api_guide_says_what_every_action_of_the_audit_log_is() {
         .into_iter()
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
-    let expected = Action::ALL.map(Action::as_str);
+    let expected = AuditAction::ALL.map(AuditAction::as_str);
     assert_eq!(written, expected);
 }
 

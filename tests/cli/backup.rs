@@ -1,7 +1,7 @@
 //! `rolecall backup`, and that what it makes is worth having.
 
 use reqwest::{Method, StatusCode};
-use rolecall::crypto::{Chance, KeyRing};
+use rolecall::crypto::{KeyRing, Rng};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -121,7 +121,7 @@ async fn with_the_wrong_ring_nothing_is_backed_up_and_nothing_restored() {
     let office = Office::new().await;
     office.run(&["backup", "b.db"]).await.expect(0);
     let bench = restored(&office, "b.db").await;
-    let stranger = KeyRing::generate("k1", &Chance::system()).unwrap();
+    let stranger = KeyRing::generate("k1", &Rng::system()).unwrap();
     bench.write("rolecall.keys", &stranger.to_text());
     let before = bench.files();
     for command in [&["serve"][..], &["backup", "again.db"], &["check"]] {

@@ -1,6 +1,6 @@
 //! `rolecall check`: everything that is wrong, at once, and nothing changed by looking.
 
-use rolecall::crypto::{Chance, KeyRing};
+use rolecall::crypto::{KeyRing, Rng};
 use serde_json::{Value, json};
 
 use crate::{
@@ -102,7 +102,7 @@ async fn each_fault_says_what_to_do() {
     let wrong = check(bench, &[]).await.expect(78).out;
     assert!(wrong.contains("rolecall keyring init"), "{wrong}");
 
-    let stranger = KeyRing::generate("k2", &Chance::system()).unwrap();
+    let stranger = KeyRing::generate("k2", &Rng::system()).unwrap();
     bench.write_ring(&stranger.to_text());
     let wrong = check(bench, &[]).await.expect(78).out;
     assert!(wrong.contains("`k1`") && wrong.contains("FAULT"), "{wrong}");

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rolecall::crypto::{Chance, KeyRing, RingFile};
+use rolecall::crypto::{KeyRing, RingFile, Rng};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{process::Child, time::timeout};
@@ -200,7 +200,7 @@ async fn what_people_edit_is_taken_if_it_fits_and_no_sooner() {
     let (mut running, base) = place.bench.serve().await;
     let text = |ring: &KeyRing| ring.to_text().to_string();
     let old = place.ring();
-    let new = KeyRing::generate("mine", &Chance::system()).unwrap();
+    let new = KeyRing::generate("mine", &Rng::system()).unwrap();
     for (torn, says) in [
         (format!("{}k2: half", text(&old)), "line"),
         (text(&new), "`k1`"),
@@ -240,7 +240,7 @@ async fn a_key_that_is_needed_is_not_retired() {
     refused("k9", &["no key `k9`", "rolecall keyring status"]).await;
 
     // By hand, as it was once done: the first project that is made uses the new key.
-    let new = KeyRing::generate("k2", &Chance::system()).unwrap();
+    let new = KeyRing::generate("k2", &Rng::system()).unwrap();
     let ring = new.then(&place.ring()).unwrap();
     place.bench.write("rolecall.keys", &ring.to_text());
     place.run(&["projects", "create", "gamma"]).await.expect(0);
@@ -302,7 +302,7 @@ async fn in_two_steps_a_key_is_added_and_then_made_the_first() {
 async fn a_ring_from_the_environment_is_left_to_whoever_set_it() {
     let place = Place::new().await;
     let old = place.ring();
-    let new = KeyRing::generate("k2", &Chance::system()).unwrap();
+    let new = KeyRing::generate("k2", &Rng::system()).unwrap();
     fs::remove_file(place.bench.path("rolecall.keys")).unwrap();
     let run = async |ring: &KeyRing, arguments: &[&str]| {
         let mut command = place.bench.command(&[arguments, &CONFIG].concat());
@@ -390,7 +390,7 @@ async fn with_a_wrong_ring_every_command_exits_with_78_and_changes_not_a_byte() 
         files
     };
     for id in ["k1", "k2"] {
-        let stranger = KeyRing::generate(id, &Chance::system()).unwrap();
+        let stranger = KeyRing::generate(id, &Rng::system()).unwrap();
         place.bench.write("rolecall.keys", &stranger.to_text());
         let before = digest();
         for arguments in [

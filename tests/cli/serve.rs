@@ -1,6 +1,6 @@
 //! `rolecall serve`, and `projects create` and `keys create` before and beside it.
 
-use rolecall::crypto::{Chance, KeyRing};
+use rolecall::crypto::{KeyRing, Rng};
 use serde_json::{Value, json};
 
 use crate::{
@@ -113,7 +113,7 @@ async fn a_ring_that_does_not_fit_exits_with_78_and_changes_not_a_byte() {
 
     // A stranger of the same name, and one of another.
     for id in [ours.encrypting_id(), "k2"] {
-        let stranger = KeyRing::generate(id, &Chance::system()).unwrap();
+        let stranger = KeyRing::generate(id, &Rng::system()).unwrap();
         bench.write_ring(&stranger.to_text());
         let before = bench.files();
         for command in [&["serve"][..], &["projects", "create", "other"]] {

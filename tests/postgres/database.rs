@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use rolecall::crypto::Chance;
+use rolecall::crypto::Rng;
 use sqlx::{Connection, PgConnection};
 use url::Url;
 
@@ -21,10 +21,7 @@ impl Database {
     /// None where no server is named.
     pub async fn new() -> Option<Self> {
         let server = server()?;
-        let name = format!(
-            "test_{:032x}",
-            u128::from_le_bytes(Chance::system().bytes())
-        );
+        let name = format!("test_{:032x}", u128::from_le_bytes(Rng::system().bytes()));
         let database = Self { server, name };
         database
             .run(&format!("create role {{}} login password '{PASSWORD}'"))

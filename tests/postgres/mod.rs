@@ -1,7 +1,7 @@
 //! A PostgreSQL database for one test alone: a schema of its own on the server that
 //! `ROLECALL_TEST_POSTGRES_URL` names, gone with the value.
 
-use rolecall::crypto::Chance;
+use rolecall::crypto::Rng;
 use sqlx::{Connection, PgConnection};
 
 /// An empty schema.
@@ -14,10 +14,7 @@ impl Schema {
     /// None where no server is named, and so nothing of PostgreSQL is tested.
     pub async fn new() -> Option<Self> {
         let server = server()?;
-        let name = format!(
-            "test_{:032x}",
-            u128::from_le_bytes(Chance::system().bytes())
-        );
+        let name = format!("test_{:032x}", u128::from_le_bytes(Rng::system().bytes()));
         let schema = Self { server, name };
         schema.run("create schema {}").await;
         Some(schema)

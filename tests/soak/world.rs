@@ -18,7 +18,7 @@ use rolecall::{
     app::{App, BuildError},
     clock::Clock,
     config::Config,
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
     gateway::Gateway,
     http,
     model::api_keys::{NewKey, Scope},
@@ -158,7 +158,7 @@ impl World {
             Pace::Skipping => Clock::skipping(start),
             Pace::Racing(times) => Clock::racing(start, times),
         };
-        let ring = KeyRing::generate("k1", &Chance::system()).unwrap();
+        let ring = KeyRing::generate("k1", &Rng::system()).unwrap();
         let gateway = gateway(plan, &directory, &ring, &clock).await;
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
@@ -334,7 +334,7 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
     .unwrap();
     // Whoever had the store before lets it go once its last thread has ended.
     for _ in 0..200 {
-        let chance = Chance::seeded(plan.seed);
+        let chance = Rng::seeded(plan.seed);
         match App::build(&config, ring.clone(), clock.clone(), chance).await {
             Ok(app) => return app.gateway().clone(),
             Err(BuildError::Store(OpenError::InUse { .. })) => {
@@ -351,7 +351,7 @@ fn serve(gateway: Gateway) -> (ServerHandle, String) {
     let document = http::document();
     let metrics = gateway.metrics().clone();
     let brand = Config::with(&[]).unwrap().hub.brand().unwrap();
-    let look = Data::new(http::hub::theme::Look::new(&brand));
+    let look = Data::new(http::hub::theme::Theme::new(&brand));
     let gateway = Data::new(gateway);
     let server = HttpServer::new(move || {
         ActixApp::new()

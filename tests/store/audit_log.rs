@@ -9,12 +9,13 @@ use rolecall::{
     model::{
         accounts::{Account, AccountChange, AccountStatus, StatusReason},
         api_keys::KeyChange,
-        audit_log::{Action, Actor, Entry, Event, Filter, Subject, SubjectKind},
+        audit_log::{Actor, AuditAction, AuditEntry, AuditFilter, Event, Subject, SubjectKind},
         id::ProjectId,
         walks::{Walk, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, AuditFault, Committed, Grant, NewCredential, Store, Verified,
+        AccountState, AccountUpdate, AuditFault, CommitWalkResult, CredentialRecord, NewCredential,
+        Store, Verified,
     },
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
@@ -31,8 +32,8 @@ fn broken(entry: usize, fault: AuditFault) -> Verified {
     Verified::Broken { entry, fault }
 }
 
-async fn entries(store: &Store, project: &ProjectId) -> Vec<Entry> {
-    let filter = Filter::default();
+async fn entries(store: &Store, project: &ProjectId) -> Vec<AuditEntry> {
+    let filter = AuditFilter::default();
     let mut entries = store.audit_log(project, &filter, None, 10_000).await;
     let entries = entries.as_mut().unwrap();
     entries.reverse();
@@ -45,7 +46,7 @@ async fn told(store: &Store, project: &ProjectId) -> Vec<String> {
     for (entry, seq) in entries.iter().zip(1..) {
         assert_eq!(entry.seq, seq);
     }
-    let in_words = |entry: Entry| {
+    let in_words = |entry: AuditEntry| {
         let Event {
             actor,
             action,
@@ -89,7 +90,7 @@ pub async fn what_is_done_is_told(world: World) {
     let account = world.new_account(&own);
     let id = account.id;
     store
-        .insert_account(&account, &Grant::personal(&credential()), by)
+        .insert_account(&account, &CredentialRecord::personal(&credential()), by)
         .await
         .unwrap();
     let change = AccountChange {
@@ -99,7 +100,7 @@ pub async fn what_is_done_is_told(world: World) {
     };
     let (token, anothers) = (credential(), identity("Another Canary"));
     let replaced = NewCredential {
-        grant: Grant::personal(&token),
+        grant: CredentialRecord::personal(&token),
         identity: &anothers,
     };
     for (change, credential) in [
@@ -117,7 +118,7 @@ pub async fn what_is_done_is_told(world: World) {
     }
     let walk = world.new_walk(id, WalkState::Running);
     store.begin_walk(&own, &walk, Actor::System).await.unwrap();
-    let tried = Event::new(Actor::ConnectSession(7), Action::CredentialUsed, id);
+    let tried = Event::new(Actor::ConnectSession(7), AuditAction::CredentialUsed, id);
     store.note(&own, tried).await.unwrap();
     // The last change of a state that is no news, or none at all, is not told.
     let (dead, active) = (AccountStatus::Error, AccountStatus::Active);
@@ -206,7 +207,7 @@ pub async fn what_is_not_done_is_not_told(world: World) {
     let insert = store.insert_key(&key, by).await;
     assert_eq!(insert.unwrap_err().kind(), Kind::Internal);
     let insert = store
-        .insert_account(&account, &Grant::personal(&credential()), by)
+        .insert_account(&account, &CredentialRecord::personal(&credential()), by)
         .await;
     assert_eq!(insert.unwrap_err().kind(), Kind::Internal);
     let too_late = KeyChange {
@@ -226,10 +227,10 @@ pub async fn what_is_not_done_is_not_told(world: World) {
     let mut commit = ends(&own, &running);
     commit.account_state = Some(state);
     let committed = another.store.commit_walk(commit).await.unwrap();
-    assert_eq!(committed, Committed::Overtaken);
+    assert_eq!(committed, CommitWalkResult::Overtaken);
     commit.lineage = Some(9);
     let committed = store.commit_walk(commit).await.unwrap();
-    assert_eq!(committed, Committed::CredentialReplaced);
+    assert_eq!(committed, CommitWalkResult::CredentialReplaced);
 
     // Nor what is asked of another project, in neither's log.
     let (id, now) = (account.id, clock.now());
@@ -257,7 +258,7 @@ pub async fn what_is_not_done_is_not_told(world: World) {
     assert_eq!(foreign.unwrap_err().kind(), Kind::AccountNotFound);
     let foreign = store.set_account_state(&other, id, state, now).await;
     assert_eq!(foreign.unwrap_err().kind(), Kind::AccountNotFound);
-    let event = Event::new(by, Action::CredentialUsed, id);
+    let event = Event::new(by, AuditAction::CredentialUsed, id);
     let nobody = store.note(&project("nobody"), event).await;
     assert_eq!(nobody.unwrap_err().kind(), Kind::NotFound);
 
@@ -271,11 +272,11 @@ pub async fn it_is_read_by_pages_and_filters(world: World) {
     let (one, two) = (world.account(&own).await.id, world.account(&own).await.id);
     world.account(&world.project("other").await).await;
     for id in [one, two, one] {
-        let used = Event::new(Actor::System, Action::CredentialUsed, id);
+        let used = Event::new(Actor::System, AuditAction::CredentialUsed, id);
         store.note(&own, used).await.unwrap();
     }
     let list = async |action, subject: Option<&dyn ToString>, before, limit| -> Vec<u64> {
-        let filter = Filter {
+        let filter = AuditFilter {
             action,
             subject_id: subject.map(ToString::to_string),
         };
@@ -286,7 +287,7 @@ pub async fn it_is_read_by_pages_and_filters(world: World) {
     assert_eq!(list(None, None, None, 2).await, [6, 5]);
     assert_eq!(list(None, None, Some(5), 2).await, [4, 3]);
     assert!(list(None, None, Some(1), 2).await.is_empty());
-    let used = Some(Action::CredentialUsed);
+    let used = Some(AuditAction::CredentialUsed);
     assert_eq!(list(used, None, None, 9).await, [6, 5, 4]);
     assert_eq!(list(used, None, Some(6), 1).await, [5]);
     assert_eq!(list(None, Some(&one), None, 9).await, [6, 4, 2]);
@@ -333,7 +334,7 @@ pub async fn a_log_of_many_pages_is_verified_whole(world: World) {
     let own = world.project("own").await;
     for n in 2..=502 {
         let subject = Subject::new(SubjectKind::Profile, n);
-        let event = Event::new(Actor::System, Action::ProfileUpdated, subject);
+        let event = Event::new(Actor::System, AuditAction::ProfileUpdated, subject);
         store.note(&own, event).await.unwrap();
         if [499, 500, 501].contains(&n) {
             assert_eq!(
@@ -726,7 +727,7 @@ async fn a_break_stays_to_be_seen(world: World, mut intruder: Intruder) {
                 ..AccountChange::default()
             },
             credential: Some(NewCredential {
-                grant: Grant::personal(&token),
+                grant: CredentialRecord::personal(&token),
                 identity: &account.identity,
             }),
             by: Actor::Operator,
@@ -900,7 +901,9 @@ async fn a_row_of_other_types_than_ours_is_found_and_read_by_nobody() {
     ] {
         let change = format!("update audit_log set {change} where project = 'own' and seq = 3");
         intruder.run(&change).await;
-        let error = store.audit_log(&own, &Filter::default(), None, 9).await;
+        let error = store
+            .audit_log(&own, &AuditFilter::default(), None, 9)
+            .await;
         let error = error.unwrap_err();
         assert_eq!(error.kind(), Kind::Internal);
         assert!(error.message().contains("audit log"), "{change}: {error}");
@@ -976,7 +979,11 @@ async fn nothing_secret_and_nobody_s_name_is_told() {
     let own = project("own");
     for word in [TOKEN, EMAIL, NAME, "Another Canary"].map(|word| format!("<{word}>")) {
         let subject = Subject::new(SubjectKind::Profile, 1);
-        let event = Event::new(Actor::System, Action::CredentialRefreshRefused, subject);
+        let event = Event::new(
+            Actor::System,
+            AuditAction::CredentialRefreshRefused,
+            subject,
+        );
         world
             .store
             .note(&own, event.with("reason", word))

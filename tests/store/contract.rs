@@ -8,13 +8,14 @@ use rolecall::{
         accounts::{
             Account, AccountChange, AccountStatus, Credential, CredentialState, StatusReason,
         },
-        api_keys::{KeyChange, KeyStatus, Label},
-        audit_log::{Actor, Filter},
+        api_keys::{KeyChange, KeyLabel, KeyStatus},
+        audit_log::{Actor, AuditFilter},
         walks::{Walk, WalkReason, WalkState},
     },
     store::{
-        AccountState, AccountUpdate, Begun, Committed, CountedState, Grant, Held, Hold, Latest,
-        NewCredential, NewDirectory, Retention, Verified, WalkCommit,
+        AccountState, AccountUpdate, BeginWalkResult, CommitWalkResult, CountedState,
+        CredentialRecord, HeldWalk, Hold, Latest, NewCredential, NewDirectory, Retention, Verified,
+        WalkCommit,
     },
 };
 use secrecy::SecretString;
@@ -278,8 +279,8 @@ async fn a_key_s_end_is_only_brought_forward(world: World) {
     key.expires_at = None;
     store.insert_key(&key, Actor::Operator).await.unwrap();
 
-    let label: Label = "former feed".parse().unwrap();
-    let change = |label: Option<Option<&Label>>, end| KeyChange {
+    let label: KeyLabel = "former feed".parse().unwrap();
+    let change = |label: Option<Option<&KeyLabel>>, end| KeyChange {
         label: label.map(|label| label.cloned()),
         expires_at: end,
     };
@@ -328,7 +329,11 @@ async fn an_account_reads_back_whole(world: World) {
 
     let nobodys = world.new_account(&project("nobody"));
     let error = store
-        .insert_account(&nobodys, &Grant::personal(&credential()), Actor::Operator)
+        .insert_account(
+            &nobodys,
+            &CredentialRecord::personal(&credential()),
+            Actor::Operator,
+        )
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
@@ -500,7 +505,7 @@ async fn a_credential_is_replaced_by_its_next_generation(world: World) {
             change: &relabelled(),
             by: Actor::Operator,
             credential: Some(NewCredential {
-                grant: Grant::personal(&credential),
+                grant: CredentialRecord::personal(&credential),
                 identity: &identity,
             }),
         };
@@ -533,7 +538,7 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
         change: &AccountChange::default(),
         by: Actor::Operator,
         credential: Some(NewCredential {
-            grant: Grant::personal(&credential),
+            grant: CredentialRecord::personal(&credential),
             identity: &account.identity,
         }),
     };
@@ -559,7 +564,7 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
         ..ends(&own, &late)
     };
     let committed = store.commit_walk(commit(1)).await.unwrap();
-    assert_eq!(committed, Committed::CredentialReplaced);
+    assert_eq!(committed, CommitWalkResult::CredentialReplaced);
     let id = account.id;
     assert_eq!(store.walk(&own, id, late.id).await.unwrap(), None);
     assert_eq!(store.evidence(&own, id).await.unwrap(), None);
@@ -568,7 +573,7 @@ async fn a_walk_of_a_former_credential_writes_nothing(world: World) {
     assert_eq!(latest.encoded, b"one");
 
     let committed = store.commit_walk(commit(2)).await.unwrap();
-    assert_eq!(committed, Committed::Whole);
+    assert_eq!(committed, CommitWalkResult::Whole);
     let latest = store.latest_directory(&own, id).await.unwrap().unwrap();
     assert_eq!(latest.encoded, b"two");
 }
@@ -655,7 +660,7 @@ async fn walks_are_listed_newest_first(world: World) {
         .await
         .unwrap();
     let started_at = world.clock.now();
-    assert_eq!(begun, Begun::Here { started_at });
+    assert_eq!(begun, BeginWalkResult::Here { started_at });
     assert_eq!(list(None, 1).await.unwrap(), slice::from_ref(&running));
     let mut ended = running;
     ended.state = WalkState::Failed;
@@ -690,12 +695,12 @@ async fn one_walk_of_an_account_runs_at_a_time(world: World) {
     for racer in racers {
         begun.push(racer.await.unwrap());
     }
-    let is_here = |begun: &Begun| matches!(begun, Begun::Here { .. });
+    let is_here = |begun: &BeginWalkResult| matches!(begun, BeginWalkResult::Here { .. });
     let here: Vec<_> = begun.iter().filter(|(_, is)| is_here(is)).collect();
     let [(running, _)] = here[..] else {
         panic!("{begun:?}");
     };
-    let elsewhere = Begun::Elsewhere(running.id);
+    let elsewhere = BeginWalkResult::Elsewhere(running.id);
     assert_eq!(begun.iter().filter(|(_, is)| *is == elsewhere).count(), 7);
     let walks = world.store.walks(&own, account.id, None, 9).await.unwrap();
     assert_eq!((walks.len(), walks[0].id), (1, running.id));
@@ -707,7 +712,7 @@ async fn one_walk_of_an_account_runs_at_a_time(world: World) {
         .begin_walk(&own, &walk, Actor::System)
         .await
         .unwrap();
-    assert!(matches!(begun, Begun::Here { .. }));
+    assert!(matches!(begun, BeginWalkResult::Here { .. }));
 }
 
 async fn a_walk_is_ended_by_whoever_began_it(world: World) {
@@ -736,15 +741,18 @@ async fn a_walk_is_ended_by_whoever_began_it(world: World) {
     let another = world.another().await;
     assert_eq!(
         another.store.commit_walk(commit).await.unwrap(),
-        Committed::Overtaken
+        CommitWalkResult::Overtaken
     );
     let walk = store.walk(&own, account.id, running.id).await.unwrap();
     assert_eq!(walk, Some(running));
-    assert_eq!(store.commit_walk(commit).await.unwrap(), Committed::Whole);
+    assert_eq!(
+        store.commit_walk(commit).await.unwrap(),
+        CommitWalkResult::Whole
+    );
     // And once.
     assert_eq!(
         store.commit_walk(commit).await.unwrap(),
-        Committed::Overtaken
+        CommitWalkResult::Overtaken
     );
 }
 
@@ -778,7 +786,7 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
     };
     assert_eq!(
         store.commit_walk(ends(&own, &late)).await.unwrap(),
-        Committed::Overtaken
+        CommitWalkResult::Overtaken
     );
     let another = world.another().await;
     assert_eq!(another.store.join().await.unwrap(), 0);
@@ -788,7 +796,7 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
         .begin_walk(&own, &next, Actor::System)
         .await
         .unwrap();
-    assert!(matches!(begun, Begun::Here { .. }));
+    assert!(matches!(begun, BeginWalkResult::Here { .. }));
 }
 
 async fn a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(world: World) {
@@ -801,7 +809,7 @@ async fn a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(world: World) {
     // The process that ran it begins the next one, and so runs that one no more.
     let next = world.new_walk(account.id, WalkState::Running);
     let begun = store.begin_walk(&own, &next, Actor::System).await.unwrap();
-    assert!(matches!(begun, Begun::Here { .. }), "{begun:?}");
+    assert!(matches!(begun, BeginWalkResult::Here { .. }), "{begun:?}");
     let walk = store.walk(&own, account.id, lost.id).await.unwrap();
     assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
 
@@ -829,7 +837,7 @@ async fn what_was_held_is_decided_only_until_a_later_walk_has_sealed(world: Worl
     };
     assert_eq!(
         store.commit_walk(unchanged).await.unwrap(),
-        Committed::Whole
+        CommitWalkResult::Whole
     );
     assert_eq!(store.held(&own, account.id, held.id).await.unwrap(), None);
     let released = Walk {
@@ -847,7 +855,7 @@ async fn what_was_held_is_decided_only_until_a_later_walk_has_sealed(world: Worl
     };
     assert_eq!(
         store.commit_walk(release).await.unwrap(),
-        Committed::Overtaken
+        CommitWalkResult::Overtaken
     );
 }
 
@@ -856,10 +864,10 @@ async fn what_was_judged_against_another_version_is_not_stored(world: World) {
     let own = world.project("own").await;
     let account = world.account(&own).await;
     for (judged_against, committed) in [
-        (Some(1), Committed::Overtaken),
-        (Some(0), Committed::Whole),
-        (Some(0), Committed::Overtaken),
-        (Some(1), Committed::Whole),
+        (Some(1), CommitWalkResult::Overtaken),
+        (Some(0), CommitWalkResult::Whole),
+        (Some(0), CommitWalkResult::Overtaken),
+        (Some(1), CommitWalkResult::Whole),
     ] {
         let latest = store.latest(&own, account.id).await.unwrap().unwrap();
         let version = latest.directory.map_or(0, |head| head.version) + 1;
@@ -875,7 +883,7 @@ async fn what_was_judged_against_another_version_is_not_stored(world: World) {
         };
         assert_eq!(store.commit_walk(commit).await.unwrap(), committed);
         let stored = store.walk(&own, account.id, walk.id).await.unwrap();
-        assert_eq!(stored.is_some(), committed == Committed::Whole);
+        assert_eq!(stored.is_some(), committed == CommitWalkResult::Whole);
     }
 }
 
@@ -1151,7 +1159,7 @@ async fn a_held_walk_can_be_released(world: World) {
     let held = |walk| store.held(&own, account.id, walk);
     let suspects = b"suspects".to_vec();
     for (walk, candidate) in [(&first, &b"first"[..]), (&second, b"second")] {
-        let expected = Held {
+        let expected = HeldWalk {
             candidate: candidate.to_vec(),
             suspects: suspects.clone(),
         };
@@ -1318,7 +1326,7 @@ async fn no_project_sees_anothers_rows(world: World) {
         change: &change,
         by: Actor::Operator,
         credential: Some(NewCredential {
-            grant: Grant::personal(&theirs),
+            grant: CredentialRecord::personal(&theirs),
             identity: &identity,
         }),
     };
@@ -1462,7 +1470,11 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
             let (store, account) = (world.store.clone(), account.clone());
             tokio::spawn(async move {
                 store
-                    .insert_account(&account, &Grant::personal(&credential()), Actor::Operator)
+                    .insert_account(
+                        &account,
+                        &CredentialRecord::personal(&credential()),
+                        Actor::Operator,
+                    )
                     .await
             })
         };
@@ -1476,9 +1488,9 @@ async fn callers_that_vanish_leave_nothing_half_done(world: World) {
         let found = world.store.account(&own, account.id).await.unwrap();
         let credential = world.store.credential(&own, account.id).await.unwrap();
         assert_eq!(found.is_some(), credential.is_some(), "{n}");
-        let told = Filter {
+        let told = AuditFilter {
             subject_id: Some(account.id.to_string()),
-            ..Filter::default()
+            ..AuditFilter::default()
         };
         let told = world.store.audit_log(&own, &told, None, 9).await.unwrap();
         assert_eq!(told.len(), usize::from(found.is_some()), "{n}");

@@ -16,16 +16,16 @@ use rolecall::{
         id::ProjectId,
     },
     store::{
-        ASKED_AGAIN_AFTER, AccountUpdate, Bringer, DOUBT_LASTS, Draft, Grant, Intent, IssuedTo,
-        NewAuthorization, NewCredential, PairCommitted, RefreshBegun, RefreshEnd, StateFault,
-        Store, TAKEN_OVER_AFTER, Wanted,
+        ASKED_AGAIN_AFTER, AccountUpdate, BeginRefreshResult, CommitPairResult, CredentialRecord,
+        DOUBT_LASTS, IssuedTo, NewAuthorization, NewCredential, RefreshFailure, RefreshLease,
+        StateError, StateOwner, Store, StoredDraft, TAKEN_OVER_AFTER, Trigger,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::world::{World, ring};
 
-const NOW: Wanted = Wanted::Now { generation: None };
+const NOW: Trigger = Trigger::Now { generation: None };
 const AGAIN: Duration = Duration::from_secs(7);
 
 /// Later than any clock of a test or of a database.
@@ -57,7 +57,7 @@ async fn linked(world: &World, project: &ProjectId) -> Account {
     let account = world.new_account(project);
     let credential = Credential::OAuth(pair(1, world));
     let app = app();
-    let grant = Grant {
+    let grant = CredentialRecord {
         credential: &credential,
         issued_to: IssuedTo::OwnApp(&app),
         refresh_at: Some(some_day()),
@@ -71,13 +71,13 @@ async fn linked(world: &World, project: &ProjectId) -> Account {
     store.account(project, account.id).await.unwrap().unwrap()
 }
 
-async fn begin(store: &Store, account: &Account, wanted: Wanted) -> Box<Intent> {
+async fn begin(store: &Store, account: &Account, wanted: Trigger) -> Box<RefreshLease> {
     match store
         .begin_refresh(&account.project, account.id, wanted)
         .await
         .unwrap()
     {
-        RefreshBegun::Here(intent) => intent,
+        BeginRefreshResult::Here(intent) => intent,
         other => panic!("{other:?}"),
     }
 }
@@ -94,7 +94,7 @@ async fn access_token(world: &World, account: &Account) -> String {
 }
 
 /// Brings a new pair about.
-async fn renew(world: &World, intent: &Intent, number: u32) -> PairCommitted {
+async fn renew(world: &World, intent: &RefreshLease, number: u32) -> CommitPairResult {
     let new = pair(number, world);
     let pending = intent.seal(&world.store, &new, some_day());
     world.store.commit_pair(&pending).await.unwrap()
@@ -107,10 +107,10 @@ pub async fn one_of_many_redeems(world: World) {
         matches!(
             world
                 .store
-                .begin_refresh(&own, account.id, Wanted::WhenDue)
+                .begin_refresh(&own, account.id, Trigger::WhenDue)
                 .await
                 .unwrap(),
-            RefreshBegun::NotNow
+            BeginRefreshResult::NotNow
         ),
         "it is not due"
     );
@@ -123,8 +123,8 @@ pub async fn one_of_many_redeems(world: World) {
     let mut here = Vec::new();
     for attempt in tries {
         match attempt.await.unwrap() {
-            RefreshBegun::Here(intent) => here.push(intent),
-            RefreshBegun::Elsewhere => {}
+            BeginRefreshResult::Here(intent) => here.push(intent),
+            BeginRefreshResult::Elsewhere => {}
             other => panic!("{other:?}"),
         }
     }
@@ -138,12 +138,12 @@ pub async fn one_of_many_redeems(world: World) {
         "canary-app-secret"
     );
     assert_eq!(state(&world, &account).await, CredentialState::Refreshing);
-    assert_eq!(renew(&world, intent, 2).await, PairCommitted::Stored);
+    assert_eq!(renew(&world, intent, 2).await, CommitPairResult::Stored);
     assert_eq!(access_token(&world, &account).await, "canary-access-2");
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
     // Whoever brings another pair for the same refresh token is behind.
-    assert_eq!(renew(&world, intent, 3).await, PairCommitted::Behind);
-    let seen = Wanted::Now {
+    assert_eq!(renew(&world, intent, 3).await, CommitPairResult::Behind);
+    let seen = Trigger::Now {
         generation: Some(1),
     };
     assert!(matches!(
@@ -152,7 +152,7 @@ pub async fn one_of_many_redeems(world: World) {
             .begin_refresh(&own, account.id, seen)
             .await
             .unwrap(),
-        RefreshBegun::NotNow
+        BeginRefreshResult::NotNow
     ));
 }
 
@@ -167,37 +167,37 @@ pub async fn a_late_pair_wins(world: World) {
     let second = begin(&world.store, &account, NOW).await;
     let told = world
         .store
-        .end_refresh(&second, RefreshEnd::InvalidGrant, AGAIN)
+        .end_refresh(&second, RefreshFailure::InvalidGrant, AGAIN)
         .await
         .unwrap();
     assert_eq!(told, Some(CredentialState::Uncertain));
     assert_eq!(
         world.store.commit_pair(&pending).await.unwrap(),
-        PairCommitted::Stored
+        CommitPairResult::Stored
     );
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
     assert_eq!(access_token(&world, &account).await, "canary-access-2");
     assert_eq!(
         world.store.commit_pair(&pending).await.unwrap(),
-        PairCommitted::Stored,
+        CommitPairResult::Stored,
         "the very same pair is stored"
     );
     let next = begin(&world.store, &account, NOW).await;
-    assert_eq!(renew(&world, &next, 3).await, PairCommitted::Stored);
+    assert_eq!(renew(&world, &next, 3).await, CommitPairResult::Stored);
     assert_eq!(
         world.store.commit_pair(&pending).await.unwrap(),
-        PairCommitted::Behind,
+        CommitPairResult::Behind,
         "the account lives on what came of it, and revoking it might end that"
     );
 
     // But what was replaced by a person is replaced.
     let late = begin(&world.store, &account, NOW).await;
     world.replace(&account, "canary-pasted").await;
-    assert_eq!(renew(&world, &late, 4).await, PairCommitted::Superseded);
+    assert_eq!(renew(&world, &late, 4).await, CommitPairResult::Superseded);
     assert_eq!(access_token(&world, &account).await, "canary-pasted");
     let end = world
         .store
-        .end_refresh(&late, RefreshEnd::InvalidGrant, AGAIN)
+        .end_refresh(&late, RefreshFailure::InvalidGrant, AGAIN)
         .await
         .unwrap();
     assert_eq!(
@@ -217,7 +217,7 @@ pub async fn a_refresh_that_nobody_ends_is_taken_over(world: World) {
             .begin_refresh(&own, account.id, NOW)
             .await
             .unwrap(),
-        RefreshBegun::Elsewhere
+        BeginRefreshResult::Elsewhere
     ));
     assert!(world.store.due_refreshes(9).await.unwrap().is_empty());
     world.overdue(&account).await;
@@ -225,13 +225,13 @@ pub async fn a_refresh_that_nobody_ends_is_taken_over(world: World) {
         world.store.due_refreshes(9).await.unwrap(),
         [(own.clone(), account.id)]
     );
-    let second = begin(&world.store, &account, Wanted::WhenDue).await;
+    let second = begin(&world.store, &account, Trigger::WhenDue).await;
     assert_eq!(second.generation, first.generation);
     assert_eq!(state(&world, &account).await, CredentialState::Uncertain);
     let end = |intent, end| world.store.end_refresh(intent, end, AGAIN);
-    assert_eq!(end(&first, RefreshEnd::Unsent).await.unwrap(), None);
+    assert_eq!(end(&first, RefreshFailure::Unsent).await.unwrap(), None);
     assert_eq!(
-        end(&second, RefreshEnd::InvalidGrant).await.unwrap(),
+        end(&second, RefreshFailure::InvalidGrant).await.unwrap(),
         Some(CredentialState::Uncertain)
     );
 }
@@ -243,7 +243,7 @@ pub async fn a_refresh_token_is_dead_after_two_refusals(world: World) {
         let intent = begin(&world.store, &account, NOW).await;
         let end = world
             .store
-            .end_refresh(&intent, RefreshEnd::InvalidGrant, AGAIN);
+            .end_refresh(&intent, RefreshFailure::InvalidGrant, AGAIN);
         end.await.unwrap().unwrap()
     };
     assert_eq!(refuse().await, CredentialState::Uncertain);
@@ -262,7 +262,7 @@ pub async fn a_refresh_token_is_dead_after_two_refusals(world: World) {
 
     // Somebody asks all the same, and the provider takes it.
     let intent = begin(&world.store, &account, NOW).await;
-    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
+    assert_eq!(renew(&world, &intent, 2).await, CommitPairResult::Stored);
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
 }
 
@@ -278,7 +278,7 @@ pub async fn a_refresh_token_is_not_dead_while_the_doubted_process_runs(world: W
         let intent = begin(&world.store, &account, NOW).await;
         let end = world
             .store
-            .end_refresh(&intent, RefreshEnd::InvalidGrant, AGAIN);
+            .end_refresh(&intent, RefreshFailure::InvalidGrant, AGAIN);
         end.await.unwrap().unwrap()
     };
     assert_eq!(refuse().await, CredentialState::Uncertain);
@@ -317,9 +317,9 @@ pub async fn what_says_nothing_of_the_token_is_due_again(world: World) {
     let own = world.project("own").await;
     let account = linked(&world, &own).await;
     for (number, end) in [
-        RefreshEnd::Unsent,
-        RefreshEnd::Refused,
-        RefreshEnd::AppRefused,
+        RefreshFailure::Unsent,
+        RefreshFailure::Refused,
+        RefreshFailure::AppRefused,
     ]
     .into_iter()
     .enumerate()
@@ -337,25 +337,25 @@ pub async fn what_says_nothing_of_the_token_is_due_again(world: World) {
             [(own.clone(), account.id)]
         );
     }
-    let intent = begin(&world.store, &account, Wanted::WhenDue).await;
+    let intent = begin(&world.store, &account, Trigger::WhenDue).await;
     let told = world
         .store
-        .end_refresh(&intent, RefreshEnd::Doubtful, Duration::ZERO)
+        .end_refresh(&intent, RefreshFailure::Doubtful, Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(told, Some(CredentialState::Uncertain));
     // From there on, what says nothing leaves it in doubt.
-    let intent = begin(&world.store, &account, Wanted::WhenDue).await;
+    let intent = begin(&world.store, &account, Trigger::WhenDue).await;
     let told = world
         .store
-        .end_refresh(&intent, RefreshEnd::Unsent, Duration::ZERO)
+        .end_refresh(&intent, RefreshFailure::Unsent, Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(told, Some(CredentialState::Uncertain));
 }
 
 /// How a refresh ends.
-async fn ends(world: &World, account: &Account, end: RefreshEnd) -> CredentialState {
+async fn ends(world: &World, account: &Account, end: RefreshFailure) -> CredentialState {
     let intent = begin(&world.store, account, NOW).await;
     let told = world.store.end_refresh(&intent, end, AGAIN).await;
     told.unwrap().unwrap()
@@ -367,7 +367,7 @@ pub async fn a_doubt_is_given_up_in_the_end(world: World) {
     let account = linked(&world, &own).await;
     let store = &world.store;
     let ends = async |end| ends(&world, &account, end).await;
-    assert_eq!(ends(RefreshEnd::Doubtful).await, Uncertain);
+    assert_eq!(ends(RefreshFailure::Doubtful).await, Uncertain);
     assert_eq!(store.end_doubts().await.unwrap(), 0);
     assert_eq!(state(&world, &account).await, Uncertain);
 
@@ -380,7 +380,7 @@ pub async fn a_doubt_is_given_up_in_the_end(world: World) {
     world.overdue(&account).await;
     assert_eq!(store.end_doubts().await.unwrap(), 1);
     assert_eq!(state(&world, &account).await, Healthy);
-    let late = store.end_refresh(&open, RefreshEnd::InvalidGrant, AGAIN);
+    let late = store.end_refresh(&open, RefreshFailure::InvalidGrant, AGAIN);
     assert_eq!(late.await.unwrap(), None);
     // It goes on being due, and says why.
     assert_eq!(
@@ -394,34 +394,34 @@ pub async fn a_doubt_is_given_up_in_the_end(world: World) {
 
     // More of the same does not make it uncertain again; a no does.
     for end in [
-        RefreshEnd::Doubtful,
-        RefreshEnd::Unsent,
-        RefreshEnd::Refused,
-        RefreshEnd::Doubtful,
+        RefreshFailure::Doubtful,
+        RefreshFailure::Unsent,
+        RefreshFailure::Refused,
+        RefreshFailure::Doubtful,
     ] {
         assert_eq!(ends(end).await, Healthy, "{end:?}");
     }
-    assert_eq!(ends(RefreshEnd::InvalidGrant).await, Uncertain);
+    assert_eq!(ends(RefreshFailure::InvalidGrant).await, Uncertain);
     world.in_doubt_for(&account, DOUBT_LASTS).await;
     assert_eq!(store.end_doubts().await.unwrap(), 1);
-    assert_eq!(ends(RefreshEnd::InvalidGrant).await, Uncertain);
+    assert_eq!(ends(RefreshFailure::InvalidGrant).await, Uncertain);
     world.refused_long_ago(&account).await;
-    assert_eq!(ends(RefreshEnd::InvalidGrant).await, ReauthRequired);
+    assert_eq!(ends(RefreshFailure::InvalidGrant).await, ReauthRequired);
     assert_eq!(store.end_doubts().await.unwrap(), 0);
 
     // Nor is what is dead any less so for a lost reply.
     for end in [
-        RefreshEnd::Doubtful,
-        RefreshEnd::Unsent,
-        RefreshEnd::AppRefused,
-        RefreshEnd::InvalidGrant,
+        RefreshFailure::Doubtful,
+        RefreshFailure::Unsent,
+        RefreshFailure::AppRefused,
+        RefreshFailure::InvalidGrant,
     ] {
         assert_eq!(ends(end).await, ReauthRequired, "{end:?}");
         assert!(store.due_refreshes(9).await.unwrap().is_empty());
     }
     let intent = begin(store, &account, NOW).await;
-    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
-    assert_eq!(ends(RefreshEnd::Doubtful).await, Uncertain);
+    assert_eq!(renew(&world, &intent, 2).await, CommitPairResult::Stored);
+    assert_eq!(ends(RefreshFailure::Doubtful).await, Uncertain);
 }
 
 pub async fn what_is_in_doubt_is_tried_again_soon(world: World) {
@@ -430,10 +430,10 @@ pub async fn what_is_in_doubt_is_tried_again_soon(world: World) {
     let hour = Duration::from_secs(3600);
     let store = &world.store;
     let intent = begin(store, &account, NOW).await;
-    let told = store.end_refresh(&intent, RefreshEnd::Doubtful, Duration::ZERO);
+    let told = store.end_refresh(&intent, RefreshFailure::Doubtful, Duration::ZERO);
     told.await.unwrap();
-    let intent = begin(store, &account, Wanted::WhenDue).await;
-    let told = store.end_refresh(&intent, RefreshEnd::Refused, hour);
+    let intent = begin(store, &account, Trigger::WhenDue).await;
+    let told = store.end_refresh(&intent, RefreshFailure::Refused, hour);
     assert_eq!(told.await.unwrap(), Some(CredentialState::Uncertain));
     let due = async || world.moment(&account, "due_at").await;
     let since = async || world.moment(&account, "state_since").await;
@@ -451,19 +451,19 @@ pub async fn a_long_doubt_ends_with_another_sign(world: World) {
     begin(&other.store, &account, NOW).await;
     world.overdue(&account).await;
     assert_eq!(
-        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        ends(&world, &account, RefreshFailure::InvalidGrant).await,
         Uncertain
     );
     world.refused_long_ago(&account).await;
     assert_eq!(
-        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        ends(&world, &account, RefreshFailure::InvalidGrant).await,
         Uncertain
     );
     world
         .in_doubt_for(&account, DOUBT_LASTS - Duration::from_secs(60))
         .await;
     assert_eq!(
-        ends(&world, &account, RefreshEnd::InvalidGrant).await,
+        ends(&world, &account, RefreshFailure::InvalidGrant).await,
         ReauthRequired
     );
 
@@ -472,11 +472,11 @@ pub async fn a_long_doubt_ends_with_another_sign(world: World) {
     assert!(!intent.is_long_in_doubt());
     let told = world
         .store
-        .end_refresh(&intent, RefreshEnd::Doubtful, AGAIN);
+        .end_refresh(&intent, RefreshFailure::Doubtful, AGAIN);
     told.await.unwrap();
     world.in_doubt_for(&account, DOUBT_LASTS).await;
     assert_eq!(
-        ends(&world, &account, RefreshEnd::TokenRefused).await,
+        ends(&world, &account, RefreshFailure::TokenRefused).await,
         ReauthRequired
     );
     let shown = world.store.account(&own, account.id).await;
@@ -493,7 +493,7 @@ pub async fn a_pair_without_a_refresh_token_is_never_redeemed(world: World) {
         ..pair(1, &world)
     });
     let app = app();
-    let grant = Grant {
+    let grant = CredentialRecord {
         credential: &credential,
         issued_to: IssuedTo::OwnApp(&app),
         refresh_at: None,
@@ -507,12 +507,12 @@ pub async fn a_pair_without_a_refresh_token_is_never_redeemed(world: World) {
     assert!(store.due_refreshes(9).await.unwrap().is_empty());
     for wanted in [
         NOW,
-        Wanted::Now {
+        Trigger::Now {
             generation: Some(1),
         },
     ] {
         let begun = store.begin_refresh(&own, account.id, wanted).await;
-        assert!(matches!(begun.unwrap(), RefreshBegun::Never));
+        assert!(matches!(begun.unwrap(), BeginRefreshResult::Never));
     }
     assert_eq!(access_token(&world, &account).await, "canary-access-1");
     // Two installations may use it side by side.
@@ -540,15 +540,21 @@ pub async fn a_disconnected_account_has_nothing_left(world: World) {
     assert_eq!(left.credential, None);
     assert_eq!(left.status_reasons[0].code, Account::DISCONNECTED);
     assert!(store.credential(&own, account.id).await.unwrap().is_none());
-    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Superseded);
+    assert_eq!(
+        renew(&world, &intent, 2).await,
+        CommitPairResult::Superseded
+    );
     assert!(store.credential(&own, account.id).await.unwrap().is_none());
     assert!(matches!(
         store.begin_refresh(&own, account.id, NOW).await.unwrap(),
-        RefreshBegun::Never
+        BeginRefreshResult::Never
     ));
     // It can be linked again, and what was before does not come back.
     world.replace(&account, "canary-again").await;
-    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Superseded);
+    assert_eq!(
+        renew(&world, &intent, 2).await,
+        CommitPairResult::Superseded
+    );
     assert_eq!(access_token(&world, &account).await, "canary-again");
 }
 
@@ -589,7 +595,7 @@ pub async fn a_changed_secret_is_used(world: World) {
 
     let account = world.new_account(&own);
     let credential = Credential::OAuth(pair(1, &world));
-    let grant = Grant {
+    let grant = CredentialRecord {
         credential: &credential,
         issued_to: IssuedTo::Profile(profile.id),
         refresh_at: Some(clock.now()),
@@ -672,14 +678,14 @@ pub async fn an_invitation_makes_one_link(world: World) {
     );
     assert_eq!(store.connect_session([8; 32]).await.unwrap(), None);
 
-    let draft = |number: u32| Draft {
+    let draft = |number: u32| StoredDraft {
         credential: Credential::OAuth(pair(number, &world)),
         profile: None,
         own_app: Some(app()),
         meta: b"what was found".to_vec(),
     };
     let browser = [1; 32];
-    let put = async |what: Option<&Draft>| {
+    let put = async |what: Option<&StoredDraft>| {
         let put = store.put_draft(&session, browser, what, clock.now()).await;
         let put = put.unwrap();
         let (number, former) = put.unwrap();
@@ -693,9 +699,9 @@ pub async fn an_invitation_makes_one_link(world: World) {
         let (store, account) = (store.clone(), world.new_account(&own));
         tokio::spawn(async move {
             let credential = crate::world::credential();
-            let grant = Grant {
+            let grant = CredentialRecord {
                 draft: Some(number),
-                ..Grant::personal(&credential)
+                ..CredentialRecord::personal(&credential)
             };
             let by = Actor::ConnectSession(7);
             store.insert_account(&account, &grant, by).await
@@ -751,13 +757,13 @@ pub async fn a_draft_belongs_to_one_browser(world: World) {
         .insert_connect_session(&session, [7; 32], Actor::Operator)
         .await
         .unwrap();
-    let draft = |number: u32| Draft {
+    let draft = |number: u32| StoredDraft {
         credential: Credential::OAuth(pair(number, &world)),
         profile: None,
         own_app: Some(app()),
         meta: Vec::new(),
     };
-    let put = async |browser: u8, what: Option<&Draft>| {
+    let put = async |browser: u8, what: Option<&StoredDraft>| {
         store
             .put_draft(&session, [browser; 32], what, clock.now())
             .await
@@ -785,9 +791,9 @@ pub async fn a_draft_belongs_to_one_browser(world: World) {
     assert!(store.ended_drafts(clock.now()).await.unwrap().is_empty());
     let (number, _) = put(2, Some(&draft(4))).await.unwrap().unwrap();
     let credential = crate::world::credential();
-    let grant = Grant {
+    let grant = CredentialRecord {
         draft: Some(number),
-        ..Grant::personal(&credential)
+        ..CredentialRecord::personal(&credential)
     };
     let account = world.new_account(&own);
     let by = Actor::ConnectSession(7);
@@ -820,45 +826,45 @@ pub async fn a_sign_in_comes_back_once(world: World) {
         };
         store.insert_authorization(&new, clock.now()).await.unwrap();
     };
-    let take = async |state: u8, bringer: Bringer<'_>, now: Timestamp| {
+    let take = async |state: u8, bringer: StateOwner<'_>, now: Timestamp| {
         let taken = store.take_authorization([state; 32], bringer, now).await;
         taken.unwrap()
     };
     let now = clock.now();
     begin(1, None).await;
     begin(2, Some([9; 32])).await;
-    let fault = |taken: Result<_, StateFault>| taken.map(drop).unwrap_err();
+    let fault = |taken: Result<_, StateError>| taken.map(drop).unwrap_err();
     assert_eq!(
-        fault(take(3, Bringer::Project(&own), now).await),
-        StateFault::Unknown
+        fault(take(3, StateOwner::Project(&own), now).await),
+        StateError::Unknown
     );
     for (state, bringer) in [
-        (1, Bringer::Project(&other)),
-        (1, Bringer::Browser([9; 32])),
-        (2, Bringer::Project(&own)),
-        (2, Bringer::Browser([8; 32])),
+        (1, StateOwner::Project(&other)),
+        (1, StateOwner::Browser([9; 32])),
+        (2, StateOwner::Project(&own)),
+        (2, StateOwner::Browser([8; 32])),
     ] {
-        assert_eq!(fault(take(state, bringer, now).await), StateFault::Another);
+        assert_eq!(fault(take(state, bringer, now).await), StateError::Another);
     }
     let late = now + Duration::from_secs(600);
     assert_eq!(
-        fault(take(1, Bringer::Project(&own), late).await),
-        StateFault::Expired
+        fault(take(1, StateOwner::Project(&own), late).await),
+        StateError::Expired
     );
 
-    let taken = take(1, Bringer::Project(&own), now).await.unwrap();
+    let taken = take(1, StateOwner::Project(&own), now).await.unwrap();
     assert_eq!(taken.verifier.expose_secret(), "canary-verifier");
     assert_eq!(taken.own_app.unwrap().client_id, "the-app");
     assert_eq!(&**taken.meta, b"meta");
     assert_eq!(
-        fault(take(1, Bringer::Project(&own), now).await),
-        StateFault::Used
+        fault(take(1, StateOwner::Project(&own), now).await),
+        StateError::Used
     );
     let tries: Vec<_> = (0..8)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
-                let bringer = Bringer::Browser([9; 32]);
+                let bringer = StateOwner::Browser([9; 32]);
                 let taken = store.take_authorization([2; 32], bringer, now).await;
                 taken.unwrap().map(drop)
             })
@@ -890,7 +896,7 @@ impl World {
         let update = AccountUpdate {
             change: &AccountChange::default(),
             credential: Some(NewCredential {
-                grant: Grant::personal(&credential),
+                grant: CredentialRecord::personal(&credential),
                 identity: &account.identity,
             }),
             by: Actor::Operator,
@@ -933,7 +939,7 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     let intent = begin(store, &account, NOW).await;
     let refused = store.export_credential(&own, id, by).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::RefreshInProgress);
-    assert_eq!(renew(&world, &intent, 2).await, PairCommitted::Stored);
+    assert_eq!(renew(&world, &intent, 2).await, CommitPairResult::Stored);
     assert!(!store.take_back(&own, id, by).await.unwrap());
 
     let (stored, given) = store.export_credential(&own, id, by).await.unwrap();
@@ -943,7 +949,7 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     assert_eq!(secret.expose_secret(), "canary-app-secret");
     assert_eq!(state(&world, &account).await, CredentialState::Moved);
     let begun = store.begin_refresh(&own, id, NOW).await.unwrap();
-    assert!(matches!(begun, RefreshBegun::Never), "{begun:?}");
+    assert!(matches!(begun, BeginRefreshResult::Never), "{begun:?}");
     assert!(store.due_refreshes(10).await.unwrap().is_empty());
     let again = store.export_credential(&own, id, by).await.unwrap_err();
     assert_eq!(again.kind(), Kind::AccountInactive);
@@ -952,7 +958,7 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     assert!(!store.take_back(&other, id, by).await.unwrap());
     assert!(store.take_back(&own, id, by).await.unwrap());
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
-    begin(store, &account, Wanted::WhenDue).await;
+    begin(store, &account, Trigger::WhenDue).await;
 }
 
 #[tokio::test]

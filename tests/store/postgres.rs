@@ -17,7 +17,7 @@ use rolecall::{
         availability::Availability,
         walks::{Walk, WalkState},
     },
-    store::{Begun, Committed, Inspection, OpenError, Store},
+    store::{BeginWalkResult, CommitWalkResult, Inspection, OpenError, Store},
 };
 use sqlx::{Connection, PgConnection};
 
@@ -261,7 +261,7 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
     };
     assert_eq!(
         slow.store.commit_walk(ends(&own, &ended)).await.unwrap(),
-        Committed::Overtaken
+        CommitWalkResult::Overtaken
     );
     let next = slow.new_walk(account.id, WalkState::Running);
     let begun = slow
@@ -269,7 +269,7 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
         .begin_walk(&own, &next, Actor::System)
         .await
         .unwrap();
-    assert!(matches!(begun, Begun::Here { .. }));
+    assert!(matches!(begun, BeginWalkResult::Here { .. }));
 }
 
 #[tokio::test]

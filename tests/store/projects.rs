@@ -6,10 +6,12 @@ use rolecall::{
     error::Kind,
     model::{
         accounts::Account,
-        audit_log::{Action, Actor, Filter},
+        audit_log::{Actor, AuditAction, AuditFilter},
         walks::WalkState,
     },
-    store::{Begun, DeletedProject, Draft, Grant, NewAuthorization, Verified},
+    store::{
+        BeginWalkResult, CredentialRecord, DeletedProject, NewAuthorization, StoredDraft, Verified,
+    },
 };
 
 use secrecy::SecretString;
@@ -33,7 +35,7 @@ pub async fn furnish_everything(world: &World, project: &str) -> Account {
     let session = credentials::invitation(world, own, 7);
     let made = store.insert_connect_session(&session, [7; 32], Actor::Operator);
     made.await.unwrap();
-    let draft = Draft {
+    let draft = StoredDraft {
         credential: credential(),
         profile: None,
         own_app: None,
@@ -121,7 +123,11 @@ pub async fn a_deleted_one_leaves_nothing_but_its_name(world: World) {
     let error = store.commit_walk(ends(own, &running)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AccountNotFound);
     let error = store
-        .insert_account(&account, &Grant::personal(&credential()), Actor::Operator)
+        .insert_account(
+            &account,
+            &CredentialRecord::personal(&credential()),
+            Actor::Operator,
+        )
         .await;
     assert_eq!(error.unwrap_err().kind(), Kind::NotFound);
     let error = store.insert_key(&key, Actor::Operator).await.unwrap_err();
@@ -131,9 +137,11 @@ pub async fn a_deleted_one_leaves_nothing_but_its_name(world: World) {
     assert!(!store.project_exists(own).await.unwrap());
 
     // Its log goes on being what it was, with what became of it as its last word.
-    let log = store.audit_log(own, &Filter::default(), None, 99).await;
+    let log = store
+        .audit_log(own, &AuditFilter::default(), None, 99)
+        .await;
     let log = log.unwrap();
-    assert_eq!(log[0].event.action, Action::ProjectDeleted);
+    assert_eq!(log[0].event.action, AuditAction::ProjectDeleted);
     assert_eq!(log[0].event.detail.words()["accounts"], "2");
     let entries = log.len() as u64;
     let verified = store.verify_audit(own, None).await.unwrap().verified;
@@ -163,7 +171,7 @@ pub async fn it_is_deleted_whole_whoever_is_at_work_in_it(world: World) {
                                 let account = world.new_account(&own);
                                 let store = &world.store;
                                 let credential = credential();
-                                let grant = Grant::personal(&credential);
+                                let grant = CredentialRecord::personal(&credential);
                                 store
                                     .insert_account(&account, &grant, Actor::Operator)
                                     .await
@@ -179,7 +187,7 @@ pub async fn it_is_deleted_whole_whoever_is_at_work_in_it(world: World) {
                                 let begun =
                                     world.store.begin_walk(&own, &walk, Actor::System).await;
                                 match begun {
-                                    Ok(Begun::Here { .. }) => {
+                                    Ok(BeginWalkResult::Here { .. }) => {
                                         let ended = world.new_walk(first.id, WalkState::Failed);
                                         let commit = ends(&own, &ended);
                                         world.store.commit_walk(commit).await.map(drop)

@@ -11,7 +11,7 @@ use std::{
 use rolecall::{
     crypto::{KeyRing, LiveRing, RingFile},
     error::Kind,
-    model::audit_log::{Action, Actor, Filter},
+    model::audit_log::{Actor, AuditAction, AuditFilter},
     store::{FirstKey, Inspection, OpenError, ReloadError, Retirement, Store, Verified},
 };
 use tempfile::TempDir;
@@ -171,13 +171,13 @@ pub async fn a_key_is_changed_step_by_step(url: &str) {
         let found = store.account(&account.project, account.id).await.unwrap();
         // What was logged under the old ring key verifies, and says that the data key was wrapped
         // anew where it was.
-        let (project, filter) = (&account.project, Filter::default());
+        let (project, filter) = (&account.project, AuditFilter::default());
         let verified = store.verify_audit(project, None).await.unwrap().verified;
         assert!(matches!(verified, Verified::Whole { .. }), "{verified:?}");
         let log = store.audit_log(project, &filter, None, 9).await.unwrap();
         let rewrapped = log
             .iter()
-            .find(|entry| entry.event.action == Action::DataKeyRewrapped);
+            .find(|entry| entry.event.action == AuditAction::DataKeyRewrapped);
         if project.as_str() == "own" {
             let event = &rewrapped.unwrap().event;
             let words: Vec<_> = event.detail.words().values().collect();

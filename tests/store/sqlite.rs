@@ -7,7 +7,9 @@ use rolecall::{
     crypto::{KeyRing, OpenFault},
     error::Kind,
     model::{accounts::AccountChange, audit_log::Actor},
-    store::{AccountUpdate, Grant, Inspection, NewCredential, OpenError, Retirement, Store},
+    store::{
+        AccountUpdate, CredentialRecord, Inspection, NewCredential, OpenError, Retirement, Store,
+    },
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -396,7 +398,7 @@ async fn a_moved_ciphertext_does_not_open_and_is_left_as_it_is() {
             change: &AccountChange::default(),
             by: Actor::Operator,
             credential: Some(NewCredential {
-                grant: Grant::personal(&brought),
+                grant: CredentialRecord::personal(&brought),
                 identity: &one.identity,
             }),
         };

@@ -11,8 +11,8 @@ use rolecall::{
         id::ProjectId,
     },
     store::{
-        AccountUpdate, Bringer, Grant, HeldElsewhere, IssuedTo, NewAuthorization, NewCredential,
-        RefreshBegun, Wanted,
+        AccountUpdate, BeginRefreshResult, CredentialRecord, HeldElsewhere, IssuedTo,
+        NewAuthorization, NewCredential, StateOwner, Trigger,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -88,7 +88,7 @@ async fn postgresql_refuses_rows_that_were_tampered_with() {
     }
 }
 
-const NOW: Wanted = Wanted::Now { generation: None };
+const NOW: Trigger = Trigger::Now { generation: None };
 const BY: Actor = Actor::Operator;
 
 impl World {
@@ -99,7 +99,7 @@ impl World {
         issued_to: IssuedTo<'_>,
     ) -> Account {
         let account = self.new_account(project);
-        let grant = Grant {
+        let grant = CredentialRecord {
             credential,
             issued_to,
             refresh_at: Some(some_day()),
@@ -131,7 +131,7 @@ impl World {
             change: &AccountChange::default(),
             by: BY,
             credential: Some(NewCredential {
-                grant: Grant::personal(&brought),
+                grant: CredentialRecord::personal(&brought),
                 identity: &account.identity,
             }),
         };
@@ -240,7 +240,7 @@ async fn a_disconnected_account_keeps_its_destination(world: World) {
             change: &AccountChange::default(),
             by: BY,
             credential: Some(NewCredential {
-                grant: Grant::personal(&brought),
+                grant: CredentialRecord::personal(&brought),
                 identity: &account.identity,
             }),
         };
@@ -391,7 +391,7 @@ async fn a_permitted_change_of_a_profile_seals_anew(world: World) {
         .unwrap();
     secret_of("canary-new-secret").await;
     let begun = store.begin_refresh(&own, account.id, NOW).await.unwrap();
-    let RefreshBegun::Here(intent) = begun else {
+    let BeginRefreshResult::Here(intent) = begun else {
         panic!("{begun:?}");
     };
     assert_eq!(
@@ -407,7 +407,7 @@ async fn an_app_is_used_at_its_own_endpoint_alone(world: World) {
     let pair = Credential::OAuth(pair(2, &world));
     let mut account = world.new_account(&own);
     account.endpoint = Endpoint::Region(rolecall::model::accounts::Region::Us);
-    let grant = Grant {
+    let grant = CredentialRecord {
         credential: &pair,
         issued_to: IssuedTo::Profile(profile.id),
         refresh_at: None,
@@ -453,7 +453,7 @@ async fn a_sign_in_under_way_is_bound_to_its_app_and_browser(world: World) {
             _ => [9; 32],
         };
         let taken = store
-            .take_authorization([state; 32], Bringer::Browser(browser), now)
+            .take_authorization([state; 32], StateOwner::Browser(browser), now)
             .await;
         assert_eq!(
             taken.unwrap_err().kind(),

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use rolecall::{
     clock::Clock,
-    crypto::{ApiKeyText, KeyRing},
+    crypto::{ApiKeySecret, KeyRing},
     error::Kind,
     model::{
         accounts::Credential,
-        audit_log::{Action, Actor, Filter},
+        audit_log::{Actor, AuditAction, AuditFilter},
         id::{AccountId, ProjectId},
     },
-    store::{Inspection, OpenError, RefreshBegun, Store, Verified, Wanted},
+    store::{BeginRefreshResult, Inspection, OpenError, Store, Trigger, Verified},
 };
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -159,8 +159,8 @@ async fn open(url: &str, fixture: &Fixture) -> Result<Store, OpenError> {
 }
 
 async fn upgrades(store: &Store, project: &ProjectId) -> usize {
-    let filter = Filter {
-        action: Some(Action::ProjectUpgraded),
+    let filter = AuditFilter {
+        action: Some(AuditAction::ProjectUpgraded),
         subject_id: None,
     };
     let found = store.audit_log(project, &filter, None, 100).await;
@@ -187,9 +187,9 @@ async fn a_database_of_the_version_before_is_brought_up_to_date_once() {
         let id = fixture.account("of_profile");
         let stored = store.credential(&own, id).await.unwrap().unwrap();
         assert_eq!(exposed(&stored.credential), "canary-access-7");
-        let now = Wanted::Now { generation: None };
+        let now = Trigger::Now { generation: None };
         let begun = store.begin_refresh(&own, id, now).await.unwrap();
-        let RefreshBegun::Here(intent) = begun else {
+        let BeginRefreshResult::Here(intent) = begun else {
             panic!("{begun:?}");
         };
         let secret = intent.app.client_secret.expose_secret();
@@ -200,7 +200,7 @@ async fn a_database_of_the_version_before_is_brought_up_to_date_once() {
         let id = fixture.account("disconnected");
         assert!(store.credential(&own, id).await.unwrap().is_none());
         assert!(store.destination(&own, id).await.unwrap().is_some());
-        let text = ApiKeyText::parse(&fixture.ids["key"]).unwrap();
+        let text = ApiKeySecret::parse(&fixture.ids["key"]).unwrap();
         let key = store.key(text.id()).await.unwrap().unwrap();
         assert!(text.matches(&key.digest) && key.revoked_at.is_none());
         let revoked = fixture.ids["revoked_key"].parse().unwrap();
@@ -250,7 +250,7 @@ async fn after_the_upgrade_a_row_of_the_form_before_is_refused() {
         let profile = fixture.ids["profile"].parse().unwrap();
         let error = store.oauth_app(&own, profile).await.unwrap_err();
         assert_eq!(error.kind(), Kind::CredentialLocked);
-        let text = ApiKeyText::parse(&fixture.ids["key"]).unwrap();
+        let text = ApiKeySecret::parse(&fixture.ids["key"]).unwrap();
         assert_eq!(store.key(text.id()).await.unwrap(), None);
         assert_eq!(store.keys(&own, None, 10).await.unwrap(), []);
         store.close().await;
@@ -281,7 +281,7 @@ async fn emptied_known_answers_make_no_new_installation() {
         run(url, "delete from key_checks").await;
         let refused = Store::inspect(url, fixture.keys()).await.unwrap_err();
         assert!(matches!(refused, OpenError::KeyChecks { .. }), "{refused}");
-        let ring = KeyRing::generate("new", &rolecall::crypto::Chance::system());
+        let ring = KeyRing::generate("new", &rolecall::crypto::Rng::system());
         for keys in [fixture.keys(), ring.unwrap()] {
             let refused = Store::open(url, keys, Clock::skipping(start())).await;
             let refused = refused.unwrap_err();

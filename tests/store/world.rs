@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD, prelude::BASE64_URL_SAFE_N
 use jiff::Timestamp;
 use rolecall::{
     clock::Clock,
-    crypto::{ApiKeyText, Chance, KeyRing, LiveRing},
+    crypto::{ApiKeySecret, KeyRing, LiveRing, Rng},
     model::{
         accounts::{Account, AccountKind, AccountStatus, Credential, Endpoint, Region},
         api_keys::{ApiKey, Scope},
@@ -15,9 +15,9 @@ use rolecall::{
         id::{AccountId, ProjectId, RemoteId},
         observed::{Identity, Seats},
         schema::Reason,
-        walks::{Counts, Quarantined, Walk, WalkState},
+        walks::{Quarantined, Walk, WalkCounts, WalkState},
     },
-    store::{Grant, Hold, NewDirectory, OpenError, Store, WalkCommit},
+    store::{CredentialRecord, Hold, NewDirectory, OpenError, Store, WalkCommit},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -33,7 +33,7 @@ pub const NAME: &str = "Canary Lovelace";
 pub struct World {
     pub store: Store,
     pub clock: Clock,
-    pub chance: Chance,
+    pub chance: Rng,
     url: String,
     ring: LiveRing,
 }
@@ -43,7 +43,7 @@ pub fn start() -> Timestamp {
 }
 
 pub fn ring(id: &str) -> KeyRing {
-    KeyRing::generate(id, &Chance::system()).unwrap()
+    KeyRing::generate(id, &Rng::system()).unwrap()
 }
 
 pub fn project(name: &str) -> ProjectId {
@@ -152,7 +152,7 @@ impl World {
         Ok(Self {
             store: Store::open(url, ring.clone(), clock.clone()).await?,
             clock,
-            chance: Chance::system(),
+            chance: Rng::system(),
             url: url.to_owned(),
             ring,
         })
@@ -243,9 +243,9 @@ impl World {
         project
     }
 
-    pub fn new_key(&self, project: &ProjectId) -> (ApiKeyText, ApiKey) {
+    pub fn new_key(&self, project: &ProjectId) -> (ApiKeySecret, ApiKey) {
         let now = self.clock.now();
-        let text = ApiKeyText::generate(self.chance.id(now), &self.chance);
+        let text = ApiKeySecret::generate(self.chance.id(now), &self.chance);
         let key = ApiKey {
             id: text.id(),
             project: project.clone(),
@@ -287,7 +287,11 @@ impl World {
     pub async fn account(&self, project: &ProjectId) -> Account {
         let account = self.new_account(project);
         self.store
-            .insert_account(&account, &Grant::personal(&credential()), Actor::Operator)
+            .insert_account(
+                &account,
+                &CredentialRecord::personal(&credential()),
+                Actor::Operator,
+            )
             .await
             .unwrap();
         // As it is read: with what is to be known of its credential.
@@ -304,7 +308,7 @@ impl World {
             state,
             reason: None,
             directory_version: None,
-            counts: Some(Counts {
+            counts: Some(WalkCounts {
                 users: 3,
                 groups: 2,
                 roles: 1,

@@ -17,7 +17,7 @@ use super::{ConfigFile, Failure, key_ring, must_be_current, output::json_line, s
 use crate::{
     clock::Clock,
     config::Config,
-    crypto::{Chance, KeyRing, KeyRingError, LiveRing, RingFile},
+    crypto::{KeyRing, KeyRingError, LiveRing, RingFile, Rng},
     model::audit_log::Actor,
     store::{FirstKey, Retirement, RingStanding, Store},
 };
@@ -52,21 +52,21 @@ pub enum Command {
     /// `--activate` on each.
     Rotate(rotate::Arguments),
     /// Show which key encrypts, and what each of them still wraps
-    Status(Shared),
+    Status(InstallationArguments),
     /// Wrap every data key anew with the key that encrypts; servers do so by themselves
-    Rewrap(Shared),
+    Rewrap(InstallationArguments),
     /// Take a key that wraps nothing any more out of use and out of the file
     Retire {
         /// The key's id
         id: String,
         #[command(flatten)]
-        shared: Shared,
+        shared: InstallationArguments,
     },
 }
 
 /// What every command on an installation takes.
 #[derive(Args)]
-pub struct Shared {
+pub struct InstallationArguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Print one line of JSON
@@ -85,7 +85,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn init(file: &Path, id: &str, is_json: bool) -> Result<(), Failure> {
-    let ring = KeyRing::generate(id, &Chance::system()).map_err(Failure::other)?;
+    let ring = KeyRing::generate(id, &Rng::system()).map_err(Failure::other)?;
     ring.create_file(file)
         .map_err(|error| Failure::Other(format!("cannot make {}: {error}", file.display())))?;
     if is_json {
@@ -98,7 +98,7 @@ fn init(file: &Path, id: &str, is_json: bool) -> Result<(), Failure> {
     ))
 }
 
-async fn rewrap(shared: &Shared) -> Result<(), Failure> {
+async fn rewrap(shared: &InstallationArguments) -> Result<(), Failure> {
     let installation = Installation::open(&shared.file).await?;
     let moved = installation.move_over().await?;
     installation.store.close().await;
@@ -120,7 +120,7 @@ async fn rewrap(shared: &Shared) -> Result<(), Failure> {
     moved.expect_unlocked()
 }
 
-async fn retire(id: &str, shared: &Shared) -> Result<(), Failure> {
+async fn retire(id: &str, shared: &InstallationArguments) -> Result<(), Failure> {
     let installation = Installation::open(&shared.file).await?;
     let ring = installation.ring.current();
     let standing = installation.store.ring_standing().await?;

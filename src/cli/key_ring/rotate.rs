@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Installation, Shared, is_new, no_such_key, number_are, without};
+use super::{Installation, InstallationArguments, is_new, no_such_key, number_are, without};
 use crate::{
     cli::{Failure, output::json_line, say},
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
     store::RingStanding,
 };
 
@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ID")]
     activate: Option<String>,
     #[command(flatten)]
-    shared: Shared,
+    shared: InstallationArguments,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -106,7 +106,7 @@ impl Arguments {
                  one is never tried with the other"
             )));
         }
-        let fresh = KeyRing::generate(&id, &Chance::system()).map_err(Failure::other)?;
+        let fresh = KeyRing::generate(&id, &Rng::system()).map_err(Failure::other)?;
         let changed = match self.add_only {
             true => ring.then(&fresh),
             false => fresh.then(ring),

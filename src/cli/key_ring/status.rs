@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Installation, Shared, without};
+use super::{Installation, InstallationArguments, without};
 use crate::{
     cli::{
         Failure,
@@ -16,7 +16,7 @@ use crate::{
 
 /// One key.
 #[derive(Serialize)]
-struct KeyLine<'a> {
+struct RingKeyLine<'a> {
     id: &'a str,
     /// An `added` one is not used yet, one is `active`, `former` ones were, and `retired` ones never
     /// will be again.
@@ -30,7 +30,7 @@ struct KeyLine<'a> {
     processes: usize,
 }
 
-impl<'a> KeyLine<'a> {
+impl<'a> RingKeyLine<'a> {
     fn of(id: &'a str, ring: &KeyRing, standing: &RingStanding) -> Self {
         let used = standing.usage.iter().find(|(key, _)| key == id);
         let encrypts = standing.active == id;
@@ -53,7 +53,7 @@ impl<'a> KeyLine<'a> {
     }
 }
 
-pub(super) async fn run(shared: &Shared) -> Result<(), Failure> {
+pub(super) async fn run(shared: &InstallationArguments) -> Result<(), Failure> {
     let installation = Installation::open(&shared.file).await?;
     let standing = installation.store.ring_standing().await?;
     installation.store.close().await;
@@ -64,7 +64,7 @@ pub(super) async fn run(shared: &Shared) -> Result<(), Failure> {
     let keys: Vec<_> = ring
         .ids()
         .chain(gone)
-        .map(|id| KeyLine::of(id, &ring, &standing))
+        .map(|id| RingKeyLine::of(id, &ring, &standing))
         .collect();
     let serving = standing.processes.len();
     if shared.json {

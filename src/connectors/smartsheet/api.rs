@@ -7,7 +7,7 @@ use super::wire;
 use crate::{
     connectors::Session,
     model::accounts::{Endpoint, Region},
-    outbound::{Answer, CallError, CallErrorKind, Complaint, Nature},
+    outbound::{CallError, CallErrorKind, Classification, ErrorReply, ProviderResponse},
 };
 
 /// "No such user": the user's own code and the general one, which of them comes is not known.
@@ -39,7 +39,7 @@ pub(super) async fn get(
     session: &Session,
     path: Path<'_>,
     query: &[(&str, &str)],
-) -> Result<Answer, CallError> {
+) -> Result<ProviderResponse, CallError> {
     let url = url(&session.endpoint, path.segments, query).ok_or_else(uncallable)?;
     session
         .get(url, path.template, &HEADERS, complaint)
@@ -58,7 +58,10 @@ pub(super) async fn get(
         })
 }
 
-pub(super) async fn delete(session: &Session, path: Path<'_>) -> Result<Answer, CallError> {
+pub(super) async fn delete(
+    session: &Session,
+    path: Path<'_>,
+) -> Result<ProviderResponse, CallError> {
     let url = url(&session.endpoint, path.segments, &[]).ok_or_else(uncallable)?;
     session
         .delete(url, path.template, &HEADERS, complaint)
@@ -96,17 +99,17 @@ pub(super) fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]
 }
 
 /// What Smartsheet's error codes say about trying again; the rest is as the status has it.
-fn complaint(answer: &Answer) -> Complaint {
-    let body = wire::ErrorBody::read(answer.body());
-    Complaint {
+fn complaint(answer: &ProviderResponse) -> ErrorReply {
+    let body = wire::WireError::read(answer.body());
+    ErrorReply {
         nature: match body.error_code {
-            Some(1001 | 1002 | TOKEN_EXPIRED | 1005) => Nature::CredentialRefused,
-            Some(1004) => Nature::NotPermitted,
-            Some(4000) => Nature::Lasting,
-            Some(4001) => Nature::PassingSlowly,
-            Some(4002 | 4004) => Nature::Passing,
-            Some(4003) => Nature::Throttled,
-            _ => Nature::ByStatus,
+            Some(1001 | 1002 | TOKEN_EXPIRED | 1005) => Classification::CredentialRefused,
+            Some(1004) => Classification::NotPermitted,
+            Some(4000) => Classification::Lasting,
+            Some(4001) => Classification::PassingSlowly,
+            Some(4002 | 4004) => Classification::Passing,
+            Some(4003) => Classification::Throttled,
+            _ => Classification::ByStatus,
         },
         code: body.error_code,
         reference: body.ref_id,
@@ -120,7 +123,9 @@ pub(super) fn is_proof_of_absence(error: &CallError, codes: &[i64]) -> bool {
 }
 
 /// The envelope of a list: an object, which a derived reader does not insist on.
-pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(answer: &'a Answer) -> Result<T, CallError> {
+pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(
+    answer: &'a ProviderResponse,
+) -> Result<T, CallError> {
     let raw: &RawValue = answer.json()?;
     if !raw.get().starts_with('{') {
         return Err(off_shape(answer, "the reply is no object"));
@@ -129,12 +134,14 @@ pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(answer: &'a Answer) -> Res
 }
 
 /// A record that was asked for by id.
-pub(super) fn record<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, CallError> {
+pub(super) fn record<T: serde::de::DeserializeOwned>(
+    answer: &ProviderResponse,
+) -> Result<T, CallError> {
     let raw: &RawValue = answer.json()?;
     wire::object(raw.get()).ok_or_else(|| off_shape(answer, "the reply is no record"))
 }
 
-pub(super) fn off_shape(answer: &Answer, detail: impl Into<String>) -> CallError {
+pub(super) fn off_shape(answer: &ProviderResponse, detail: impl Into<String>) -> CallError {
     CallError {
         status: Some(answer.status()),
         ..CallError::invalid_reply(detail)

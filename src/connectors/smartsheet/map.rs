@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::{
-    roles::{self, Role},
-    wire::{self, Id, Row, Slot},
+    roles::{self, CatalogRole},
+    wire::{self, Slot, WireId, WireRow},
 };
 use crate::{
     connectors::QuarantinedRow,
@@ -96,14 +96,14 @@ impl Warnings<UserField> {
     }
 }
 
-fn remote_id(id: Id) -> RemoteId {
+fn remote_id(id: WireId) -> RemoteId {
     RemoteId::from(id.0.to_string())
 }
 
 /// Reads a row and maps it; a row without a readable id is quarantined.
 fn row<W: DeserializeOwned, T>(
-    row: &Row<'_, W>,
-    id: impl FnOnce(&W) -> Slot<Id>,
+    row: &WireRow<'_, W>,
+    id: impl FnOnce(&W) -> Slot<WireId>,
     map: impl FnOnce(RemoteId, W) -> T,
 ) -> Result<T, QuarantinedRow> {
     let quarantined = |fault: &str| QuarantinedRow {
@@ -122,10 +122,10 @@ fn row<W: DeserializeOwned, T>(
 
 /// A row of the user list.
 pub(super) fn listed_user(
-    user: &Row<'_, wire::User>,
+    user: &WireRow<'_, wire::WireUser>,
     identity: &Identity,
 ) -> Result<ObservedUser, QuarantinedRow> {
-    let sight = Sight {
+    let sight = RowVisibility {
         is_admin: identity.is_admin,
         seat: match identity.seats {
             Seats::Readable { .. } => Ok(()),
@@ -142,9 +142,9 @@ pub(super) fn listed_user(
 
 /// The answer of `GET /users/{id}`, which shows flags and status to an admin but never the
 /// seat: roles are those of the flags alone, enough to confirm that somebody has lost them.
-pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
+pub(super) fn single_user(wire: wire::WireUser) -> Result<ObservedUser, String> {
     let id = wire.id.given().ok_or("the user has no readable id")?;
-    let sight = Sight {
+    let sight = RowVisibility {
         // Here it is not known whose token asked; but only an admin's is shown any of these.
         is_admin: !(wire.admin.is_absent()
             && wire.group_admin.is_absent()
@@ -159,13 +159,13 @@ pub(super) fn single_user(wire: wire::User) -> Result<ObservedUser, String> {
 
 /// What can be seen of a user where this row was read, or why it cannot.
 #[derive(Clone, Copy)]
-struct Sight {
+struct RowVisibility {
     is_admin: bool,
     seat: Result<(), Reason>,
     is_internal: Result<(), Reason>,
 }
 
-fn user_record(id: RemoteId, wire: wire::User, sight: Sight) -> ObservedUser {
+fn user_record(id: RemoteId, wire: wire::WireUser, sight: RowVisibility) -> ObservedUser {
     let mut warnings = Warnings::new();
     let email = warnings.expected(wire.email, UserField::PrimaryEmailAddress);
     let name = warnings.expected(wire.name, UserField::Name);
@@ -299,8 +299,8 @@ impl SeatFields {
 /// The roles of a user, if every part that they are made of is known, else why not. The seat may
 /// be known to give no role.
 fn sum_of_roles(
-    flags: [(Role, Slot<bool>); 4],
-    seat: Result<Option<Role>, Reason>,
+    flags: [(CatalogRole, Slot<bool>); 4],
+    seat: Result<Option<CatalogRole>, Reason>,
 ) -> Result<Vec<Box<str>>, Reason> {
     let mut roles = Vec::new();
     for (role, flag) in flags {
@@ -315,17 +315,19 @@ fn sum_of_roles(
 }
 
 /// A row of the group list.
-pub(super) fn listed_group(group: &Row<'_, wire::Group>) -> Result<ObservedGroup, QuarantinedRow> {
+pub(super) fn listed_group(
+    group: &WireRow<'_, wire::WireGroup>,
+) -> Result<ObservedGroup, QuarantinedRow> {
     row(group, |group| group.id, group_record)
 }
 
 /// The answer of `GET /groups/{id}` without its members.
-pub(super) fn single_group(wire: wire::Group) -> Result<ObservedGroup, String> {
+pub(super) fn single_group(wire: wire::WireGroup) -> Result<ObservedGroup, String> {
     let id = wire.id.given().ok_or("the group has no readable id")?;
     Ok(group_record(remote_id(id), wire))
 }
 
-fn group_record(id: RemoteId, wire: wire::Group) -> ObservedGroup {
+fn group_record(id: RemoteId, wire: wire::WireGroup) -> ObservedGroup {
     let mut warnings = Warnings::new();
     let owner = warnings
         .expected(wire.owner_id, GroupField::Owner)
@@ -356,7 +358,7 @@ pub(super) fn members(members: &wire::Members<'_>) -> Result<Vec<ObservedMember>
         .map_err(|quarantined| format!("a member: {}", quarantined.fault))
 }
 
-fn member_record(id: RemoteId, wire: wire::Member) -> ObservedMember {
+fn member_record(id: RemoteId, wire: wire::WireMember) -> ObservedMember {
     let mut warnings = Warnings::new();
     ObservedMember {
         remote_id: id,
@@ -371,7 +373,7 @@ fn member_record(id: RemoteId, wire: wire::Member) -> ObservedMember {
 /// The answer of `GET /users/me`, as far as it says who the token is. Only a system admin is
 /// shown `admin`, so its absence says no here; should it be lost, the walk is held as degraded.
 /// A value that is neither yes nor no says neither.
-pub(super) fn identity(me: wire::User, seats: Seats) -> Result<Identity, String> {
+pub(super) fn identity(me: wire::WireUser, seats: Seats) -> Result<Identity, String> {
     let is_admin = is_admin(&me);
     if matches!(me.admin, Slot::Unreadable) {
         return Err("it cannot be read whether the user is an admin".to_owned());
@@ -393,23 +395,23 @@ pub(super) fn identity(me: wire::User, seats: Seats) -> Result<Identity, String>
     })
 }
 
-pub(super) fn is_admin(me: &wire::User) -> bool {
+pub(super) fn is_admin(me: &wire::WireUser) -> bool {
     matches!(me.admin, Slot::Given(true))
 }
 
 /// One of a user's plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct UserPlan {
     pub(super) id: RemoteId,
     pub(super) is_internal: bool,
 }
 
 /// None for a plan that cannot be named.
-pub(super) fn plan(plan: &Row<'_, wire::Plan>) -> Option<Plan> {
+pub(super) fn plan(plan: &WireRow<'_, wire::WirePlan>) -> Option<UserPlan> {
     let plan = row(
         plan,
         |plan| plan.plan_id,
-        |id, wire| Plan {
+        |id, wire| UserPlan {
             id,
             is_internal: wire.is_internal.given().unwrap_or(false),
         },

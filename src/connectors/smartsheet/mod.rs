@@ -37,7 +37,7 @@ use crate::{
         },
         schema::Reason,
     },
-    outbound::{Answer, CallError, CallErrorKind, Outbound},
+    outbound::{CallError, CallErrorKind, Outbound, ProviderResponse},
 };
 
 mod api;
@@ -157,7 +157,7 @@ impl Connector for Smartsheet {
             segments: &["users", "me"],
         };
         let answer = api::get(session, path, &[]).await?;
-        let me: wire::User = api::record(&answer)?;
+        let me: wire::WireUser = api::record(&answer)?;
         let is_admin = map::is_admin(&me);
         let mut identity = map::identity(me, Seats::Hidden(Reason::NotPermitted))
             .map_err(|fault| api::off_shape(&answer, fault))?;
@@ -274,9 +274,9 @@ const GROUPS: Path<'static> = Path {
     segments: &["groups"],
 };
 
-type Query = Vec<(&'static str, String)>;
+type QueryPairs = Vec<(&'static str, String)>;
 
-fn page_query(number: u64) -> Query {
+fn page_query(number: u64) -> QueryPairs {
     vec![
         ("page", number.to_string()),
         ("pageSize", PAGE_SIZE.to_string()),
@@ -284,7 +284,7 @@ fn page_query(number: u64) -> Query {
 }
 
 /// What a token may ask for besides the page itself.
-fn users_query(identity: &Identity, number: u64) -> Query {
+fn users_query(identity: &Identity, number: u64) -> QueryPairs {
     let mut query = page_query(number);
     if identity.is_admin {
         query.push(("include", "lastLogin".to_owned()));
@@ -295,13 +295,17 @@ fn users_query(identity: &Identity, number: u64) -> Query {
     query
 }
 
-fn borrowed(query: &Query) -> Vec<(&str, &str)> {
+fn borrowed(query: &QueryPairs) -> Vec<(&str, &str)> {
     let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
     pairs.collect()
 }
 
 /// A record of somebody else is no answer about this one.
-fn is_asked_for(answer: &Answer, asked: &RemoteId, got: &RemoteId) -> Result<(), CallError> {
+fn is_asked_for(
+    answer: &ProviderResponse,
+    asked: &RemoteId,
+    got: &RemoteId,
+) -> Result<(), CallError> {
     if asked == got {
         Ok(())
     } else {
@@ -368,10 +372,10 @@ async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, Ca
 
 /// A page of a list: its rows mapped one by one, its totals as far as they are known.
 fn list<'a, W, T>(
-    answer: &'a Answer,
-    map: impl Fn(&wire::Row<'a, W>) -> Result<T, QuarantinedRow>,
+    answer: &'a ProviderResponse,
+    map: impl Fn(&wire::WireRow<'a, W>) -> Result<T, QuarantinedRow>,
 ) -> Result<ListPage<T>, CallError> {
-    let page: wire::ListPage<'a, W> = api::envelope(answer)?;
+    let page: wire::WireListPage<'a, W> = api::envelope(answer)?;
     // Without totals nobody can tell a list from the beginning of one.
     let total = |total: Option<i64>| match total {
         Some(-1) => Ok(None),

@@ -22,7 +22,7 @@ use crate::{
         accounts::{Endpoint, Region},
         connector_profiles::ClientProof,
     },
-    outbound::{Once, OnceError, Outbound},
+    outbound::{NonIdempotent, OnceError, Outbound},
 };
 
 /// What reading users and groups needs, and no more.
@@ -89,7 +89,7 @@ pub(super) async fn issue_tokens(
         let detail = "the account's base URL cannot be called";
         TokenError::new(TokenErrorKind::Unsent, detail)
     })?;
-    let once = Once {
+    let once = NonIdempotent {
         provider: "smartsheet",
         url,
         template: "/token",

@@ -6,7 +6,7 @@ use crate::model::{
 };
 
 /// A role of the catalogue, and Smartsheet's word for what gives it.
-pub(super) struct Role {
+pub(super) struct CatalogRole {
     pub(super) key: &'static str,
     name: &'static str,
     description: &'static str,
@@ -14,56 +14,56 @@ pub(super) struct Role {
     source: &'static str,
 }
 
-pub(super) const SYSTEM_ADMIN: Role = Role {
+pub(super) const SYSTEM_ADMIN: CatalogRole = CatalogRole {
     key: "system_admin",
     name: "System Admin",
     description: "Manages users, settings and security of the organisation.",
     kind: RoleType::Admin,
     source: "admin",
 };
-pub(super) const GROUP_ADMIN: Role = Role {
+pub(super) const GROUP_ADMIN: CatalogRole = CatalogRole {
     key: "group_admin",
     name: "Group Admin",
     description: "Creates groups and manages those they own.",
     kind: RoleType::Restricted,
     source: "groupAdmin",
 };
-pub(super) const LICENSED_USER: Role = Role {
+pub(super) const LICENSED_USER: CatalogRole = CatalogRole {
     key: "licensed_user",
     name: "Licensed User",
     description: "Creates and owns sheets.",
     kind: RoleType::Editor,
     source: "licensedSheetCreator",
 };
-pub(super) const RESOURCE_VIEWER: Role = Role {
+pub(super) const RESOURCE_VIEWER: CatalogRole = CatalogRole {
     key: "resource_viewer",
     name: "Resource Viewer",
     description: "Sees the resource views of the organisation.",
     kind: RoleType::Viewer,
     source: "resourceViewer",
 };
-pub(super) const SEAT_MEMBER: Role = Role {
+pub(super) const SEAT_MEMBER: CatalogRole = CatalogRole {
     key: "seat_member",
     name: "Member",
     description: "Has a paid seat.",
     kind: RoleType::Editor,
     source: "MEMBER",
 };
-pub(super) const SEAT_PROVISIONAL_MEMBER: Role = Role {
+pub(super) const SEAT_PROVISIONAL_MEMBER: CatalogRole = CatalogRole {
     key: "seat_provisional_member",
     name: "Provisional Member",
     description: "Has full access for a limited time.",
     kind: RoleType::Basic,
     source: "PROVISIONAL_MEMBER",
 };
-pub(super) const SEAT_GUEST: Role = Role {
+pub(super) const SEAT_GUEST: CatalogRole = CatalogRole {
     key: "seat_guest",
     name: "Guest",
     description: "Works with the organisation from outside of it.",
     kind: RoleType::Guest,
     source: "GUEST",
 };
-pub(super) const SEAT_CONTRIBUTOR: Role = Role {
+pub(super) const SEAT_CONTRIBUTOR: CatalogRole = CatalogRole {
     key: "seat_contributor",
     name: "Contributor",
     description: "Comments and attaches, without a paid seat. Formerly called Viewer.",
@@ -97,7 +97,7 @@ pub(super) fn catalogue() -> Vec<ObservedRole> {
 }
 
 /// The role that a seat gives; none for a seat that we do not know.
-pub(super) fn of_seat(seat: SeatType) -> Option<Role> {
+pub(super) fn of_seat(seat: SeatType) -> Option<CatalogRole> {
     match seat {
         SeatType::Member => Some(SEAT_MEMBER),
         SeatType::ProvisionalMember => Some(SEAT_PROVISIONAL_MEMBER),

@@ -59,9 +59,9 @@ fn text(value: &str) -> Option<String> {
 
 /// A number or its digits: ids reach 17 digits and are read as integers, never as floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Id(pub(super) u64);
+pub(super) struct WireId(pub(super) u64);
 
-impl FromJson for Id {
+impl FromJson for WireId {
     fn from_json(value: &str) -> Option<Self> {
         let quoted = text(value);
         let digits = quoted.as_deref().unwrap_or(value);
@@ -111,7 +111,7 @@ impl FromJson for ProfileImage {
     }
 }
 
-impl FromJson for Organisation {
+impl FromJson for WireOrganization {
     fn from_json(value: &str) -> Option<Self> {
         object(value)
     }
@@ -173,16 +173,16 @@ fn with_unique_names(object: &str) -> serde_json::Result<String> {
 
 /// One row of a list, unread; `T` is what it should hold.
 #[derive(Debug)]
-pub(super) struct Row<'a, T>(&'a RawValue, PhantomData<T>);
+pub(super) struct WireRow<'a, T>(&'a RawValue, PhantomData<T>);
 
-impl<T: DeserializeOwned> Row<'_, T> {
+impl<T: DeserializeOwned> WireRow<'_, T> {
     /// None if the row is no object.
     pub(super) fn read(&self) -> Option<T> {
         object(self.0.get())
     }
 }
 
-impl<'de: 'a, 'a, T> Deserialize<'de> for Row<'a, T> {
+impl<'de: 'a, 'a, T> Deserialize<'de> for WireRow<'a, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <&RawValue>::deserialize(deserializer).map(|row| Self(row, PhantomData))
     }
@@ -191,7 +191,7 @@ impl<'de: 'a, 'a, T> Deserialize<'de> for Row<'a, T> {
 /// A page of `GET /users` or `GET /groups`. Totals of -1 say that none are known.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListPage<'a, T> {
+pub(super) struct WireListPage<'a, T> {
     #[serde(default, deserialize_with = "count")]
     pub(super) page_number: Option<i64>,
     #[serde(default, deserialize_with = "count")]
@@ -201,7 +201,7 @@ pub(super) struct ListPage<'a, T> {
     #[serde(default, deserialize_with = "count")]
     pub(super) total_count: Option<i64>,
     #[serde(borrow, bound(deserialize = "'de: 'a"))]
-    pub(super) data: Vec<Row<'a, T>>,
+    pub(super) data: Vec<WireRow<'a, T>>,
 }
 
 /// A whole number, or the same as a text; None for anything else.
@@ -221,8 +221,8 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::E
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
-pub(super) struct User {
-    pub(super) id: Slot<Id>,
+pub(super) struct WireUser {
+    pub(super) id: Slot<WireId>,
     pub(super) email: Slot<Box<str>>,
     pub(super) name: Slot<Box<str>>,
     pub(super) first_name: Slot<Box<str>>,
@@ -238,7 +238,7 @@ pub(super) struct User {
     pub(super) seat_type_last_changed_at: Slot<Timestamp>,
     pub(super) provisional_expiration_date: Slot<Timestamp>,
     pub(super) last_login: Slot<Timestamp>,
-    pub(super) account: Slot<Organisation>,
+    pub(super) account: Slot<WireOrganization>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -249,36 +249,36 @@ pub(super) struct ProfileImage {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Organisation {
-    pub(super) id: Slot<Id>,
+pub(super) struct WireOrganization {
+    pub(super) id: Slot<WireId>,
     pub(super) name: Slot<Box<str>>,
 }
 
 /// A row of `GET /groups`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Group {
-    pub(super) id: Slot<Id>,
+pub(super) struct WireGroup {
+    pub(super) id: Slot<WireId>,
     pub(super) name: Slot<Box<str>>,
     pub(super) description: Slot<Box<str>>,
     /// The owner's e-mail address.
     pub(super) owner: Slot<Box<str>>,
-    pub(super) owner_id: Slot<Id>,
+    pub(super) owner_id: Slot<WireId>,
     pub(super) created_at: Slot<Timestamp>,
     pub(super) modified_at: Slot<Timestamp>,
 }
 
-/// The members in the answer of `GET /groups/{id}`; the rest of it is a [`Group`].
+/// The members in the answer of `GET /groups/{id}`; the rest of it is a [`WireGroup`].
 #[derive(Debug, Deserialize)]
 pub(super) struct Members<'a> {
     #[serde(borrow)]
-    pub(super) members: Vec<Row<'a, Member>>,
+    pub(super) members: Vec<WireRow<'a, WireMember>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Member {
-    pub(super) id: Slot<Id>,
+pub(super) struct WireMember {
+    pub(super) id: Slot<WireId>,
     pub(super) email: Slot<Box<str>>,
     pub(super) name: Slot<Box<str>>,
     pub(super) first_name: Slot<Box<str>>,
@@ -291,24 +291,24 @@ pub(super) struct Member {
 pub(super) struct PlanPage<'a> {
     pub(super) last_key: Option<String>,
     #[serde(borrow)]
-    pub(super) data: Vec<Row<'a, Plan>>,
+    pub(super) data: Vec<WireRow<'a, WirePlan>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Plan {
-    pub(super) plan_id: Slot<Id>,
+pub(super) struct WirePlan {
+    pub(super) plan_id: Slot<WireId>,
     pub(super) is_internal: Slot<bool>,
 }
 
 /// An error's body, as far as it is safe to repeat: its `message` may name people.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ErrorBody {
+pub(super) struct WireError {
     pub(super) error_code: Option<i64>,
     pub(super) ref_id: Option<String>,
 }
 
-impl ErrorBody {
+impl WireError {
     /// Empty for what is no error of Smartsheet's.
     pub(super) fn read(body: &[u8]) -> Self {
         let [code, reference] = fields::pick(body, ["errorCode", "refId"]).unwrap_or_default();
@@ -333,13 +333,13 @@ mod tests {
     fn ids_are_integers_of_any_size_or_their_digits() {
         assert_eq!(
             slot(json!(9_007_199_254_740_993_u64)),
-            Slot::Given(Id(9_007_199_254_740_993))
+            Slot::Given(WireId(9_007_199_254_740_993))
         );
         assert_eq!(
             slot(json!("48569348493401200")),
-            Slot::Given(Id(48_569_348_493_401_200))
+            Slot::Given(WireId(48_569_348_493_401_200))
         );
-        assert_eq!(slot::<Id>(json!(null)), Slot::Absent);
+        assert_eq!(slot::<WireId>(json!(null)), Slot::Absent);
         for unreadable in [
             json!(1.5),
             json!(1e17),
@@ -349,7 +349,7 @@ mod tests {
             json!("+1"),
             json!([1]),
         ] {
-            let read = slot::<Id>(unreadable.clone());
+            let read = slot::<WireId>(unreadable.clone());
             assert_eq!(read, Slot::Unreadable, "{unreadable}");
         }
     }
@@ -358,7 +358,7 @@ mod tests {
     fn counts_come_in_digits_and_in_text() {
         let total = |value: &str| {
             let page = format!(r#"{{"totalCount":{value},"data":[]}}"#);
-            let page: ListPage<'_, User> = serde_json::from_str(&page).unwrap();
+            let page: WireListPage<'_, WireUser> = serde_json::from_str(&page).unwrap();
             page.total_count
         };
         for count in ["250", r#""250""#, r#"" 250 ""#, "250.0", r#""250.0""#] {
@@ -420,22 +420,22 @@ mod tests {
 
     #[test]
     fn a_number_that_no_type_holds_costs_only_its_field() {
-        let user: User =
+        let user: WireUser =
             object(r#"{"id":1,"lastLogin":1e400,"sheetCount":-1e999,"name":"Ana"}"#).unwrap();
-        assert_eq!(user.id, Slot::Given(Id(1)));
+        assert_eq!(user.id, Slot::Given(WireId(1)));
         assert_eq!(user.last_login, Slot::Unreadable);
         assert_eq!(user.name, Slot::Given("Ana".into()));
     }
 
     #[test]
     fn a_field_given_twice_is_read_only_if_both_agree() {
-        let user: User =
+        let user: WireUser =
             object(r#"{"id":1,"name":"Ana","name":"Bo","status":"ACTIVE","status":"ACTIVE"}"#)
                 .unwrap();
-        assert_eq!(user.id, Slot::Given(Id(1)));
+        assert_eq!(user.id, Slot::Given(WireId(1)));
         assert_eq!(user.name, Slot::Unreadable);
         assert_eq!(user.status, Slot::Given("ACTIVE".into()));
-        let user: User = object(r#"{"id":1,"id":2,"x\"y":1,"x\"y":2}"#).unwrap();
+        let user: WireUser = object(r#"{"id":1,"id":2,"x\"y":1,"x\"y":2}"#).unwrap();
         assert_eq!(user.id, Slot::Unreadable);
     }
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::paging::{ALL, walk};
 use crate::{
     directory::{
-        Directory, ExpandSet, FieldSet, Filter, PageQuery, Policy, Resource, Verdict, Visibility,
-        assess,
+        Directory, ExpandSet, FieldSet, Filter, PageQuery, Policy, Resource, SealResult,
+        Visibility, assess,
         testing::{at, first, group, id, listing, members, reading_of, user},
     },
     model::{
@@ -37,7 +37,7 @@ fn sourced<T>(value: T) -> Sourced<T> {
 }
 
 #[derive(Debug, Clone)]
-struct Person {
+struct FilteredPerson {
     status: Option<usize>,
     seat: Option<usize>,
     roles: Option<Vec<&'static str>>,
@@ -47,7 +47,7 @@ struct Person {
     is_changed_later: bool,
 }
 
-fn person() -> impl Strategy<Value = Person> {
+fn person() -> impl Strategy<Value = FilteredPerson> {
     (
         option::of(0..STATUSES.len()),
         option::of(0..SEATS.len()),
@@ -61,19 +61,21 @@ fn person() -> impl Strategy<Value = Person> {
         any::<bool>(),
     )
         .prop_map(
-            |(status, seat, roles, is_external, has_email, in_groups, is_changed_later)| Person {
-                status,
-                seat,
-                roles,
-                is_external,
-                has_email,
-                in_groups,
-                is_changed_later,
+            |(status, seat, roles, is_external, has_email, in_groups, is_changed_later)| {
+                FilteredPerson {
+                    status,
+                    seat,
+                    roles,
+                    is_external,
+                    has_email,
+                    in_groups,
+                    is_changed_later,
+                }
             },
         )
 }
 
-fn observed(number: usize, person: &Person, is_later: bool) -> ObservedUser {
+fn observed(number: usize, person: &FilteredPerson, is_later: bool) -> ObservedUser {
     let mut user = user(&format!("u{number}"));
     if !person.has_email {
         user.email = None;
@@ -96,7 +98,7 @@ fn observed(number: usize, person: &Person, is_later: bool) -> ObservedUser {
 }
 
 /// A world of these people, walked twice.
-fn directory_of(people: &[Person]) -> Directory {
+fn directory_of(people: &[FilteredPerson]) -> Directory {
     let reading = |is_later: bool| {
         let users: Vec<_> = (0..)
             .zip(people)
@@ -129,8 +131,8 @@ fn directory_of(people: &[Person]) -> Directory {
     )
     .seal(Default::default(), 2, at(LATER));
     match verdict {
-        Verdict::Sealed { directory, .. } => *directory,
-        Verdict::Unchanged { .. } => directory,
+        SealResult::Sealed { directory, .. } => *directory,
+        SealResult::Unchanged { .. } => directory,
         other => panic!("{other:?}"),
     }
 }
@@ -258,7 +260,7 @@ proptest! {
 
 #[test]
 fn roles_carry_no_times_and_groups_the_later_of_two() {
-    let directory = directory_of(&[Person {
+    let directory = directory_of(&[FilteredPerson {
         status: None,
         seat: None,
         roles: None,

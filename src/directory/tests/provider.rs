@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     directory::{
-        Answers, Directory, Evidence, GroupAnswer, GroupRead, ListedPage, Listing, Lookups,
-        MemberList, Pass, Reading, UserAnswer, plan_group_reads,
+        Answers, Directory, Evidence, FetchedDirectory, GroupAnswer, GroupRead, ListScan,
+        ListedPage, Lookups, MemberList, MergedList, UserAnswer, plan_group_reads,
         testing::{at, disabled, group, identity, member, roles, user},
     },
     model::{
@@ -37,7 +37,7 @@ impl Dice {
 
 /// How a walk goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum WalkFault {
     None,
     /// Every list leaves these out, totals and all: one id in so many.
     Withhold(u8),
@@ -73,7 +73,7 @@ pub(super) struct Team {
 
 /// Who was there at every moment, and who at some moment, of a walk.
 #[derive(Debug, Default)]
-pub(super) struct Span {
+pub(super) struct Presence {
     pub(super) users_throughout: BTreeSet<String>,
     pub(super) groups_throughout: BTreeSet<String>,
     /// (group, member) of outsiders and users alike.
@@ -93,7 +93,7 @@ pub(super) struct Provider {
     pub(super) churn_per_mille: usize,
     clock: i64,
     next_name: u32,
-    pub(super) span: Span,
+    pub(super) span: Presence,
 }
 
 impl Provider {
@@ -107,7 +107,7 @@ impl Provider {
             churn_per_mille: 0,
             clock: 0,
             next_name: 0,
-            span: Span::default(),
+            span: Presence::default(),
         };
         for _ in 0..people {
             new.add_person();
@@ -232,11 +232,11 @@ impl Provider {
 
     /// What the world looks like now is what a walk that begins now may report.
     pub(super) fn begin(&mut self) {
-        self.span = Span {
+        self.span = Presence {
             users_throughout: self.people.keys().cloned().collect(),
             groups_throughout: self.teams.keys().cloned().collect(),
             memberships_throughout: self.memberships(),
-            ..Span::default()
+            ..Presence::default()
         };
         self.look();
     }
@@ -297,10 +297,10 @@ impl Provider {
         seen
     }
 
-    fn member_list(&mut self, team: &str, fault: Fault) -> GroupRead {
+    fn member_list(&mut self, team: &str, fault: WalkFault) -> GroupRead {
         let read_at = self.now();
         match self.teams.get(team) {
-            Some(_) if fault == Fault::Forget => GroupRead::Members(MemberList {
+            Some(_) if fault == WalkFault::Forget => GroupRead::Members(MemberList {
                 members: Vec::new(),
                 read_at,
             }),
@@ -316,11 +316,11 @@ impl Provider {
         &self,
         order: &[String],
         number: u64,
-        fault: Fault,
+        fault: WalkFault,
         row: impl Fn(&Self, &str) -> T,
     ) -> ListedPage<T> {
         let withheld = |who: &str| match fault {
-            Fault::Withhold(one_in) => {
+            WalkFault::Withhold(one_in) => {
                 who.bytes().map(usize::from).sum::<usize>() % usize::from(one_in.max(2)) == 0
             }
             _ => false,
@@ -333,7 +333,7 @@ impl Provider {
                     .is_none_or(|person| !person.is_unlisted)
         };
         let mut all: Vec<&String> = order.iter().filter(|who| is_listed(who)).collect();
-        if fault == Fault::CutShort {
+        if fault == WalkFault::CutShort {
             all.truncate(PAGE);
         }
         let start = (number as usize - 1) * PAGE;
@@ -344,10 +344,10 @@ impl Provider {
             .iter()
             .map(|who| row(self, who))
             .collect();
-        if fault == Fault::EmptyPage(number as u8) {
+        if fault == WalkFault::EmptyPage(number as u8) {
             records.clear();
         }
-        let total = all.len() + usize::from(fault == Fault::Overstate);
+        let total = all.len() + usize::from(fault == WalkFault::Overstate);
         ListedPage {
             records,
             quarantined: Vec::new(),
@@ -358,13 +358,13 @@ impl Provider {
         }
     }
 
-    fn pass<T: crate::directory::Listed>(
+    fn pass<T: crate::directory::ListItem>(
         &mut self,
-        fault: Fault,
+        fault: WalkFault,
         order: impl Fn(&Self) -> &Vec<String>,
         row: impl Fn(&Self, &str) -> T,
-    ) -> Result<Pass<T>, WalkReason> {
-        let mut pass = Pass::new(PAGE as u64);
+    ) -> Result<ListScan<T>, WalkReason> {
+        let mut pass = ListScan::new(PAGE as u64);
         while let Some(number) = pass.wanted().first().copied() {
             self.tick();
             let page = self.page(order(self), number, fault, &row);
@@ -373,13 +373,13 @@ impl Provider {
         Ok(pass)
     }
 
-    fn list<T: crate::directory::Listed>(
+    fn list<T: crate::directory::ListItem>(
         &mut self,
-        fault: Fault,
+        fault: WalkFault,
         order: impl Fn(&Self) -> &Vec<String>,
         row: impl Fn(&Self, &str) -> T,
-    ) -> Result<Listing<T>, WalkReason> {
-        let listing = Listing::of(self.pass(fault, &order, &row)?)?;
+    ) -> Result<MergedList<T>, WalkReason> {
+        let listing = MergedList::of(self.pass(fault, &order, &row)?)?;
         if listing.needs_second_pass() {
             listing.join(self.pass(fault, &order, &row)?)
         } else {
@@ -392,12 +392,14 @@ impl Provider {
         &mut self,
         prev: Option<&Directory>,
         evidence: &Evidence,
-        fault: Fault,
+        fault: WalkFault,
         cap: Option<usize>,
-    ) -> Result<Reading, WalkReason> {
+    ) -> Result<FetchedDirectory, WalkReason> {
         let started_at = self.now();
         let row = |all: &Self, who: &str| match fault {
-            Fault::Disable(one_in) if is_one_in(who, one_in) => disabled(all.observed_user(who)),
+            WalkFault::Disable(one_in) if is_one_in(who, one_in) => {
+                disabled(all.observed_user(who))
+            }
             _ => all.observed_user(who),
         };
         let users = self.list(fault, |all| &all.people_order, row)?;
@@ -408,7 +410,7 @@ impl Provider {
             let read = self.member_list(team.as_str(), fault);
             group_reads.insert(team, read);
         }
-        Ok(Reading {
+        Ok(FetchedDirectory {
             identity: identity(),
             roles: roles(),
             users,
@@ -418,11 +420,11 @@ impl Provider {
         })
     }
 
-    pub(super) fn answer(&mut self, lookups: &Lookups, fault: Fault) -> Answers {
+    pub(super) fn answer(&mut self, lookups: &Lookups, fault: WalkFault) -> Answers {
         let mut answers = Answers::default();
         let is_silent = |dice: &mut Dice| match fault {
-            Fault::Mute => true,
-            Fault::Stammer => dice.comes(500),
+            WalkFault::Mute => true,
+            WalkFault::Stammer => dice.comes(500),
             _ => false,
         };
         for who in &lookups.users {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     directory::{
-        Answers, Candidate, Directory, Evidence, ExpandSet, FieldSet, GroupAnswer, GroupRead,
-        ListedPage, Listing, Lookups, Pass, Policy, Reading, Resource, UserAnswer, Verdict, assess,
-        plan_group_reads,
+        Answers, Directory, Evidence, ExpandSet, FetchedDirectory, FieldSet, GroupAnswer,
+        GroupRead, ListScan, ListedPage, Lookups, MergedList, Policy, ReleaseCandidate, Resource,
+        SealResult, UserAnswer, assess, plan_group_reads,
         testing::{
             at, disabled, first, group, id, identity, listed_page, listing, members,
             plain_identity, reading, reading_of, user,
@@ -23,23 +23,23 @@ use crate::{
 };
 
 /// A linked account between walks, on a clock that a test moves.
-struct Account {
+struct WalkedAccount {
     directory: Directory,
     evidence: Evidence,
     policy: Policy,
-    held: Option<Candidate>,
+    held: Option<ReleaseCandidate>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+enum RuleOutcome {
     Failed(WalkReason),
     Held(WalkReason, Vec<(String, SuspectReason)>),
     Unchanged,
     Sealed,
 }
 
-impl Account {
-    fn new(reading: Reading) -> Self {
+impl WalkedAccount {
+    fn new(reading: FetchedDirectory) -> Self {
         let (directory, evidence) = first(reading);
         Self {
             directory,
@@ -50,7 +50,7 @@ impl Account {
     }
 
     /// Whom a walk with this reading would look up.
-    fn lookups(&self, reading: Reading, cap: usize) -> Lookups {
+    fn lookups(&self, reading: FetchedDirectory, cap: usize) -> Lookups {
         let now = reading.started_at;
         assess(
             Some(&self.directory),
@@ -62,7 +62,7 @@ impl Account {
         .lookups(cap)
     }
 
-    fn walk(&mut self, reading: Reading, answers: Answers) -> Outcome {
+    fn walk(&mut self, reading: FetchedDirectory, answers: Answers) -> RuleOutcome {
         let now = reading.started_at;
         let assessment = assess(
             Some(&self.directory),
@@ -72,8 +72,8 @@ impl Account {
             now,
         );
         match assessment.seal(answers, self.directory.version() + 1, now) {
-            Verdict::Failed(reason) => Outcome::Failed(reason),
-            Verdict::Held {
+            SealResult::Failed(reason) => RuleOutcome::Failed(reason),
+            SealResult::Held {
                 reason,
                 suspects,
                 candidate,
@@ -86,19 +86,19 @@ impl Account {
                     .into_iter()
                     .map(|suspect| (suspect.remote_id, suspect.why))
                     .collect();
-                Outcome::Held(reason, suspects)
+                RuleOutcome::Held(reason, suspects)
             }
-            Verdict::Unchanged { evidence } => {
+            SealResult::Unchanged { evidence } => {
                 self.evidence = evidence;
-                Outcome::Unchanged
+                RuleOutcome::Unchanged
             }
-            Verdict::Sealed {
+            SealResult::Sealed {
                 directory,
                 evidence,
             } => {
                 self.directory = *directory;
                 self.evidence = evidence;
-                Outcome::Sealed
+                RuleOutcome::Sealed
             }
         }
     }
@@ -156,29 +156,29 @@ fn moment(value: &Value) -> Timestamp {
 
 #[test]
 fn absence_is_suspicion_until_the_provider_says_gone() {
-    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[], 0));
     let without = |seconds| reading(&["u0"], &[], seconds);
     assert_eq!(account.lookups(without(60), 9).users, [id("u1")]);
     assert_eq!(
         account.walk(without(60), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.user("u1").unwrap()["suspected"], true);
     assert_eq!(
         account.walk(without(120), found(&[user("u1")])),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.user("u1").unwrap()["suspected"], false);
     assert_eq!(
         account.walk(without(180), departed(&["u1"])),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.user("u1"), None);
 }
 
 #[test]
 fn the_longest_missing_are_asked_for_first_and_no_more_than_the_budget_allows() {
-    let mut account = Account::new(reading(&["u0", "u1", "u2", "u3"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1", "u2", "u3"], &[], 0));
     account.walk(reading(&["u0", "u1", "u2"], &[], 60), Answers::default());
     let lookups = account.lookups(reading(&["u0"], &[], 120), 2);
     assert_eq!(lookups.users, [id("u3"), id("u1")]);
@@ -187,29 +187,38 @@ fn the_longest_missing_are_asked_for_first_and_no_more_than_the_budget_allows() 
 #[test]
 fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_before() {
     let both: &[&str] = &["u0", "u1"];
-    let mut account = Account::new(reading(both, &[("g1", both), ("g2", both)], 0));
+    let mut account = WalkedAccount::new(reading(both, &[("g1", both), ("g2", both)], 0));
     // g1 was read in this walk and still names u1; g2 was not read again.
     let mut without = reading(&["u0"], &[("g1", both), ("g2", both)], 60);
     without.group_reads.remove(&id("g2"));
-    assert_eq!(account.walk(without, departed(&["u1"])), Outcome::Sealed);
+    assert_eq!(
+        account.walk(without, departed(&["u1"])),
+        RuleOutcome::Sealed
+    );
     assert_eq!(account.user("u1"), None);
     assert_eq!(account.group("g1").unwrap()["member_count"], 1);
     assert_eq!(account.group("g2").unwrap()["member_count"], 1);
 
     let mut unread = reading(&["u0"], &[("g1", both), ("g2", both)], 120);
     unread.group_reads.clear();
-    assert_eq!(account.walk(unread, Answers::default()), Outcome::Unchanged);
+    assert_eq!(
+        account.walk(unread, Answers::default()),
+        RuleOutcome::Unchanged
+    );
 
     // A list from before the proof that is only handed in now does not bring them back.
     let mut stale = reading(&["u0"], &[("g1", both), ("g2", both)], 180);
     stale.group_reads.remove(&id("g2"));
     stale.group_reads.insert(id("g1"), members(both, at(59)));
-    assert_eq!(account.walk(stale, Answers::default()), Outcome::Unchanged);
+    assert_eq!(
+        account.walk(stale, Answers::default()),
+        RuleOutcome::Unchanged
+    );
 
     // One that was read after it does, as an outsider.
     let mut fresh = reading(&["u0"], &[("g1", both), ("g2", both)], 240);
     fresh.group_reads.remove(&id("g2"));
-    assert_eq!(account.walk(fresh, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(fresh, Answers::default()), RuleOutcome::Sealed);
     let back = account.user("u1").unwrap();
     assert_eq!(back["is_external"], true);
     assert_eq!(back["groups"].as_array().unwrap().len(), 1);
@@ -217,21 +226,24 @@ fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_bef
 
 #[test]
 fn an_outsider_departs_without_a_question_when_no_group_names_them() {
-    let mut account = Account::new(reading(&["u0"], &[("g1", &["x1", "u0"])], 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &[("g1", &["x1", "u0"])], 0));
     assert!(account.user("x1").is_some());
     let without = || reading(&["u0"], &[("g1", &["u0"])], 60);
     assert_eq!(account.lookups(without(), 9), Lookups::default());
-    assert_eq!(account.walk(without(), Answers::default()), Outcome::Sealed);
+    assert_eq!(
+        account.walk(without(), Answers::default()),
+        RuleOutcome::Sealed
+    );
     assert_eq!(account.user("x1"), None);
 }
 
 #[test]
 fn many_outsiders_gone_at_once_hold_the_walk() {
     let outsiders = ["x1", "x2", "x3", "x4", "x5", "x6"];
-    let mut account = Account::new(reading(&["u0"], &[("g1", &outsiders)], 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &[("g1", &outsiders)], 0));
     let outcome = account.walk(reading(&["u0"], &[("g1", &[])], 60), Answers::default());
     assert!(
-        matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6),
+        matches!(outcome, RuleOutcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6),
         "{outcome:?}"
     );
 }
@@ -241,7 +253,7 @@ fn whoever_only_the_first_of_two_passes_saw_is_looked_up() {
     let before: Vec<_> = ["u0", "u1", "u2"].map(user).to_vec();
     let after: Vec<_> = ["u0", "u1"].map(user).to_vec();
     let pass = |first: &[ObservedUser], second: &[ObservedUser]| {
-        let mut pass = Pass::new(2);
+        let mut pass = ListScan::new(2);
         pass.take(1, listed_page(first, 2, 1)).unwrap();
         while let Some(number) = pass.wanted().first().copied() {
             pass.take(number, listed_page(second, 2, number)).unwrap();
@@ -251,14 +263,14 @@ fn whoever_only_the_first_of_two_passes_saw_is_looked_up() {
     let mut overstated = listed_page(&before, 3, 1);
     overstated.total = Some(4);
     overstated.total_pages = Some(1);
-    let mut unsettled = Pass::new(3);
+    let mut unsettled = ListScan::new(3);
     unsettled.take(1, overstated).unwrap();
-    let listing = Listing::of(unsettled).unwrap();
+    let listing = MergedList::of(unsettled).unwrap();
     assert!(listing.needs_second_pass());
     let union = listing.join(pass(&after, &after)).unwrap();
 
-    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
-    let read = Reading {
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[], 0));
+    let read = FetchedDirectory {
         users: union,
         ..reading(&["u0"], &[], 60)
     };
@@ -272,18 +284,21 @@ fn whoever_only_the_first_of_two_passes_saw_is_looked_up() {
     );
     assert_eq!(assessment.lookups(9).users, [id("u2")]);
     let verdict = assessment.seal(departed(&["u2"]), 2, now);
-    assert!(matches!(verdict, Verdict::Unchanged { .. }), "{verdict:?}");
+    assert!(
+        matches!(verdict, SealResult::Unchanged { .. }),
+        "{verdict:?}"
+    );
     assert_eq!(
         account.walk(reading(&["u0", "u1"], &[], 90), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
 }
 
 /// A list of `ids` that says it holds `total`, read twice since it does not add up.
-fn misstated(ids: &[&str], total: u64) -> Listing<ObservedUser> {
+fn misstated(ids: &[&str], total: u64) -> MergedList<ObservedUser> {
     let all: Vec<_> = ids.iter().map(|id| user(id)).collect();
     let pass = || {
-        let mut pass = Pass::new(100);
+        let mut pass = ListScan::new(100);
         let page = ListedPage {
             total: Some(total),
             ..listed_page(&all, 100, 1)
@@ -291,47 +306,50 @@ fn misstated(ids: &[&str], total: u64) -> Listing<ObservedUser> {
         pass.take(1, page).unwrap();
         pass
     };
-    Listing::of(pass()).unwrap().join(pass()).unwrap()
+    MergedList::of(pass()).unwrap().join(pass()).unwrap()
 }
 
 #[test]
 fn ids_that_fall_short_of_the_total_fail_the_walk_unless_departures_make_up_for_it() {
-    let mut account = Account::new(reading(&["u0", "u1", "u2"], &[], 0));
-    let short = |total| Reading {
+    let mut account = WalkedAccount::new(reading(&["u0", "u1", "u2"], &[], 0));
+    let short = |total| FetchedDirectory {
         users: misstated(&["u0", "u1"], total),
         ..reading(&["u0"], &[], 60)
     };
-    let incomplete = Outcome::Failed(WalkReason::Incomplete);
+    let incomplete = RuleOutcome::Failed(WalkReason::Incomplete);
     assert_eq!(account.walk(short(4), departed(&["u2"])), incomplete);
     assert_eq!(account.walk(short(3), Answers::default()), incomplete);
     assert_eq!(account.walk(short(3), found(&[user("u2")])), incomplete);
-    assert_eq!(account.walk(short(3), departed(&["u2"])), Outcome::Sealed);
+    assert_eq!(
+        account.walk(short(3), departed(&["u2"])),
+        RuleOutcome::Sealed
+    );
 }
 
 #[test]
 fn a_list_that_does_not_add_up_fails_and_is_not_held() {
     let names = names(20);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
-    let cut = Reading {
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
+    let cut = FetchedDirectory {
         users: misstated(&strs(&names[..10]), 20),
         ..reading(&["u00"], &[], 60)
     };
     assert_eq!(
         account.walk(cut, Answers::default()),
-        Outcome::Failed(WalkReason::Incomplete)
+        RuleOutcome::Failed(WalkReason::Incomplete)
     );
 }
 
 #[test]
 fn the_third_walk_that_misses_the_same_people_seals_with_a_proof_for_each() {
     let names = names(20);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
     let cut = |seconds| reading(&strs(&names[..10]), &[], seconds);
     for seconds in [60, 120] {
         assert_eq!(account.lookups(cut(seconds), 99), Lookups::default());
         let outcome = account.walk(cut(seconds), departed(&strs(&names[10..])));
         assert!(
-            matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 10)
+            matches!(outcome, RuleOutcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 10)
         );
         assert_eq!(account.directory.counts().users, 20);
     }
@@ -340,64 +358,67 @@ fn the_third_walk_that_misses_the_same_people_seals_with_a_proof_for_each() {
     // Eight are gone, one is there, of one nothing is heard.
     let mut answers = departed(&strs(&names[10..18]));
     answers.users.extend(found(&[user("u18")]).users);
-    assert_eq!(account.walk(cut(180), answers), Outcome::Sealed);
+    assert_eq!(account.walk(cut(180), answers), RuleOutcome::Sealed);
     assert_eq!(account.directory.counts().users, 12);
     assert_eq!(account.user("u18").unwrap()["suspected"], false);
     assert_eq!(account.user("u19").unwrap()["suspected"], true);
     // Who is left is known to be missing, and holds nothing up.
-    assert_eq!(account.walk(cut(240), departed(&["u19"])), Outcome::Sealed);
+    assert_eq!(
+        account.walk(cut(240), departed(&["u19"])),
+        RuleOutcome::Sealed
+    );
     assert_eq!(account.user("u19"), None);
 }
 
 #[test]
 fn walks_that_are_not_far_enough_apart_settle_nothing_however_many() {
     let names = names(20);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
     account.policy.held_confirmed_after = Duration::from_secs(3600);
     let cut = |seconds| reading(&strs(&names[..10]), &[], seconds);
     let gone = departed(&strs(&names[10..]));
     for seconds in (60..3660).step_by(300).chain([3659]) {
         assert_eq!(account.lookups(cut(seconds), 99), Lookups::default());
         let outcome = account.walk(cut(seconds), departed(&strs(&names[10..])));
-        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{seconds}");
         account.evidence = Evidence::decode(&account.evidence.encode()).unwrap();
     }
     assert_eq!(account.lookups(cut(3660), 99).users.len(), 10);
-    assert_eq!(account.walk(cut(3660), gone), Outcome::Sealed);
+    assert_eq!(account.walk(cut(3660), gone), RuleOutcome::Sealed);
     assert_eq!(account.directory.counts().users, 10);
 }
 
 #[test]
 fn two_walks_settle_nothing_however_far_apart() {
     let names = names(20);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
     account.policy.held_confirmed_after = Duration::from_secs(3600);
     for seconds in [60, 86_460] {
         let cut = reading(&strs(&names[..10]), &[], seconds);
         let outcome = account.walk(cut, departed(&strs(&names[10..])));
-        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{seconds}");
     }
 }
 
 #[test]
 fn whoever_is_missed_later_waits_for_their_own_time() {
     let names = names(30);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
     account.policy.held_confirmed_after = Duration::from_secs(3600);
     let cut = |rest: usize, seconds| reading(&strs(&names[..rest]), &[], seconds);
     for (rest, seconds) in [(20, 60), (10, 3000), (10, 3660)] {
         let outcome = account.walk(cut(rest, seconds), departed(&strs(&names[rest..])));
-        assert!(matches!(outcome, Outcome::Held(..)), "{seconds}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{seconds}");
     }
     let outcome = account.walk(cut(10, 6600), departed(&strs(&names[10..])));
-    assert_eq!(outcome, Outcome::Sealed);
+    assert_eq!(outcome, RuleOutcome::Sealed);
     assert_eq!(account.directory.counts().users, 10);
 }
 
 #[test]
 fn other_people_missing_each_time_are_held_each_time() {
     let names = names(40);
-    let mut account = Account::new(reading(&strs(&names), &[], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[], 0));
     for round in 0..5_i64 {
         let start = round as usize * 7;
         let rest = [&names[..start], &names[start + 7..]].concat();
@@ -405,7 +426,7 @@ fn other_people_missing_each_time_are_held_each_time() {
             reading(&strs(&rest), &[], 60 * (round + 1)),
             Answers::default(),
         );
-        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{outcome:?}");
     }
 }
 
@@ -413,7 +434,7 @@ fn other_people_missing_each_time_are_held_each_time() {
 fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_say_so() {
     let names = names(20);
     let all = strs(&names);
-    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let mut account = WalkedAccount::new(reading(&all, &[("g1", &all)], 0));
     let people: Vec<_> = all
         .iter()
         .enumerate()
@@ -432,14 +453,14 @@ fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_s
             reading_of(&people, &[("g1", &all)], seconds),
             Answers::default(),
         );
-        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{outcome:?}");
     }
     let third = || reading_of(&people, &[("g1", rest)], 180);
     assert_eq!(account.lookups(third(), 99).users.len(), 8);
     let mut answers = found(&people[..6]);
     answers.users.extend(found(&[user("u06")]).users);
-    assert_eq!(account.walk(third(), answers), Outcome::Sealed);
-    let status = |account: &Account, who: &str| {
+    assert_eq!(account.walk(third(), answers), RuleOutcome::Sealed);
+    let status = |account: &WalkedAccount, who: &str| {
         let user = account.user(who).unwrap();
         (
             user["status"]["value"].as_str().unwrap().to_owned(),
@@ -463,7 +484,7 @@ fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_s
             reading_of(&people, &[("g1", rest)], 240),
             Answers::default()
         ),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(status(&account, "u06"), ("disabled".into(), false));
     assert_eq!(
@@ -479,12 +500,12 @@ fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_s
 fn a_group_that_takes_the_last_group_of_many_with_it_holds_the_walk() {
     let names = names(12);
     let all = strs(&names);
-    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let mut account = WalkedAccount::new(reading(&all, &[("g1", &all)], 0));
     let empty = |seconds| reading(&all, &[("g1", &[])], seconds);
     for seconds in [60, 120] {
         let outcome = account.walk(empty(seconds), Answers::default());
         assert!(
-            matches!(outcome, Outcome::Held(_, ref who) if who.len() == 12 && who[0].1 == SuspectReason::GroupsLost),
+            matches!(outcome, RuleOutcome::Held(_, ref who) if who.len() == 12 && who[0].1 == SuspectReason::GroupsLost),
             "{outcome:?}"
         );
         // The group is read again each time, though nothing says that it changed.
@@ -500,14 +521,14 @@ fn a_group_that_takes_the_last_group_of_many_with_it_holds_the_walk() {
     }
     assert_eq!(
         account.walk(empty(180), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.group("g1").unwrap()["member_count"], 0);
 }
 
 #[test]
 fn a_missing_group_is_looked_up_and_then_read_by_every_walk_until_it_is_gone() {
-    let mut account = Account::new(reading(
+    let mut account = WalkedAccount::new(reading(
         &["u0", "u1"],
         &[("g1", &["u0"]), ("g2", &["u1"])],
         0,
@@ -523,7 +544,7 @@ fn a_missing_group_is_looked_up_and_then_read_by_every_walk_until_it_is_gone() {
         groups: [(id("g2"), GroupAnswer::Found)].into(),
         ..Answers::default()
     };
-    assert_eq!(account.walk(without(60), there), Outcome::Unchanged);
+    assert_eq!(account.walk(without(60), there), RuleOutcome::Unchanged);
 
     let plan = plan_group_reads(
         Some(&account.directory),
@@ -534,19 +555,19 @@ fn a_missing_group_is_looked_up_and_then_read_by_every_walk_until_it_is_gone() {
     );
     assert_eq!(plan, [id("g2")]);
     let more = with_read(120, members(&["u0", "u1"], at(121)));
-    assert_eq!(account.walk(more, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(more, Answers::default()), RuleOutcome::Sealed);
     assert_eq!(account.group("g2").unwrap()["member_count"], 2);
     assert_eq!(account.group("g2").unwrap()["suspected"], false);
 
     assert_eq!(account.lookups(without(180), 9), Lookups::default());
     assert_eq!(
         account.walk(without(180), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.group("g2").unwrap()["suspected"], true);
 
     let gone = with_read(240, GroupRead::Departed);
-    assert_eq!(account.walk(gone, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(gone, Answers::default()), RuleOutcome::Sealed);
     assert_eq!(account.group("g2"), None);
     assert_eq!(
         account.user("u1").unwrap()["groups"],
@@ -558,25 +579,25 @@ fn a_missing_group_is_looked_up_and_then_read_by_every_walk_until_it_is_gone() {
 fn a_missing_group_that_many_have_nothing_but_is_held_once_and_then_known() {
     let names = names(12);
     let all = strs(&names);
-    let mut account = Account::new(reading(&all, &[("g1", &all)], 0));
+    let mut account = WalkedAccount::new(reading(&all, &[("g1", &all)], 0));
     let without = |seconds| reading(&all, &[], seconds);
     for seconds in [60, 120] {
         let outcome = account.walk(without(seconds), Answers::default());
-        assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+        assert!(matches!(outcome, RuleOutcome::Held(..)), "{outcome:?}");
     }
     assert_eq!(account.lookups(without(180), 9).groups, [id("g1")]);
     let there = Answers {
         groups: [(id("g1"), GroupAnswer::Found)].into(),
         ..Answers::default()
     };
-    assert_eq!(account.walk(without(180), there), Outcome::Unchanged);
+    assert_eq!(account.walk(without(180), there), RuleOutcome::Unchanged);
     for seconds in [240, 300] {
         let mut read = without(seconds);
         read.group_reads
             .insert(id("g1"), members(&all, at(seconds)));
         let outcome = account.walk(read, Answers::default());
         assert!(
-            matches!(outcome, Outcome::Unchanged | Outcome::Sealed),
+            matches!(outcome, RuleOutcome::Unchanged | RuleOutcome::Sealed),
             "{outcome:?}"
         );
     }
@@ -588,7 +609,7 @@ fn a_missing_group_that_many_have_nothing_but_is_held_once_and_then_known() {
 fn a_missing_group_is_read_before_its_members_seem_to_have_lost_their_groups() {
     let names = names(20);
     let everyone = strs(&names);
-    let mut account = Account::new(reading(&everyone, &[("g1", &everyone), ("g2", &[])], 0));
+    let mut account = WalkedAccount::new(reading(&everyone, &[("g1", &everyone), ("g2", &[])], 0));
     let without = |read: Option<GroupRead>, seconds| {
         let mut reading = reading(&everyone, &[("g2", &[])], seconds);
         reading
@@ -608,41 +629,41 @@ fn a_missing_group_is_read_before_its_members_seem_to_have_lost_their_groups() {
     let found = members(&everyone, at(60));
     assert_eq!(
         account.walk(without(Some(found), 60), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
     assert_eq!(account.group("g1").unwrap()["listed"], true);
 
-    let mut account = Account::new(self::reading(&everyone, &[("g1", &everyone)], 0));
+    let mut account = WalkedAccount::new(self::reading(&everyone, &[("g1", &everyone)], 0));
     let gone = without(Some(GroupRead::Departed), 60);
     assert!(matches!(
         account.walk(gone, Answers::default()),
-        Outcome::Held(WalkReason::MassDisappearance, _)
+        RuleOutcome::Held(WalkReason::MassDisappearance, _)
     ));
 }
 
 #[test]
 fn a_listed_group_that_is_gone_when_its_members_are_read_is_gone() {
-    let mut account = Account::new(reading(&["u0"], &[("g1", &["u0"])], 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &[("g1", &["u0"])], 0));
     let mut gone = reading(&["u0"], &[("g1", &["u0"])], 60);
     gone.group_reads.insert(id("g1"), GroupRead::Departed);
-    assert_eq!(account.walk(gone, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(gone, Answers::default()), RuleOutcome::Sealed);
     assert_eq!(account.group("g1"), None);
 }
 
 #[test]
 fn a_new_group_whose_members_were_not_read_fails_the_walk() {
-    let mut account = Account::new(reading(&["u0"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &[], 0));
     let mut unread = reading(&["u0"], &[("g1", &[])], 60);
     unread.group_reads.clear();
     assert_eq!(
         account.walk(unread, Answers::default()),
-        Outcome::Failed(WalkReason::Incomplete)
+        RuleOutcome::Failed(WalkReason::Incomplete)
     );
 }
 
 #[test]
 fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
-    let mut account = Account::new(reading(&["u0", "u1"], &[("g1", &["u0", "x1"])], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[("g1", &["u0", "x1"])], 0));
     let less = |seconds| {
         let mut people: Vec<_> = ["u0", "u1"].map(user).to_vec();
         for user in &mut people {
@@ -657,7 +678,7 @@ fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
     };
     for seconds in [60, 120, 180, 240] {
         let outcome = account.walk(less(seconds), Answers::default());
-        let Outcome::Held(WalkReason::Degraded, suspects) = outcome else {
+        let RuleOutcome::Held(WalkReason::Degraded, suspects) = outcome else {
             panic!("{outcome:?}");
         };
         assert_eq!(
@@ -666,7 +687,7 @@ fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
         );
     }
     let candidate = account.held.take().unwrap();
-    let candidate = Candidate::decode(&candidate.encode()).unwrap();
+    let candidate = ReleaseCandidate::decode(&candidate.encode()).unwrap();
     (account.directory, account.evidence) = candidate.release(2, at(300));
     let user = account.user("u1").unwrap();
     assert_eq!(user["roles"], Value::Null);
@@ -689,10 +710,10 @@ fn a_token_that_sees_less_holds_the_walk_and_releasing_it_accepts_the_nulls() {
     );
     assert_eq!(
         account.walk(less(360), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
     let whole = reading(&["u0", "u1"], &[("g1", &["u0", "x1"])], 420);
-    assert_eq!(account.walk(whole, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(whole, Answers::default()), RuleOutcome::Sealed);
     let outsider = account.user("x1").unwrap();
     assert_eq!(outsider["listed"], true);
     assert!(
@@ -710,7 +731,7 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
         guest.is_external = Some(true);
     }
     let all = people.clone();
-    let mut account = Account::new(reading_of(&all, &[], 0));
+    let mut account = WalkedAccount::new(reading_of(&all, &[], 0));
     account.policy.unlisted_departs_after = Some(2);
     // One insider left at the same time: the walk says so, and the release lets them go.
     let seen: Vec<_> = people[1..14].to_vec();
@@ -724,7 +745,7 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
         reading
     };
     let outcome = account.walk(demoted(60), Answers::default());
-    let Outcome::Held(WalkReason::Degraded, suspects) = outcome else {
+    let RuleOutcome::Held(WalkReason::Degraded, suspects) = outcome else {
         panic!("{outcome:?}");
     };
     let missing: Vec<_> = suspects
@@ -741,7 +762,7 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
     for seconds in [160, 220, 280, 340] {
         let answers = found(guests);
         let outcome = account.walk(demoted(seconds), answers);
-        assert_eq!(outcome, Outcome::Unchanged, "{seconds}");
+        assert_eq!(outcome, RuleOutcome::Unchanged, "{seconds}");
     }
     let guest = account.user("u14").unwrap();
     assert_eq!(
@@ -750,12 +771,12 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
     );
     // The provider's own word that a guest is gone is a proof for them, too.
     let gone = departed(&["u15"]);
-    assert_eq!(account.walk(demoted(90_000), gone), Outcome::Sealed);
+    assert_eq!(account.walk(demoted(90_000), gone), RuleOutcome::Sealed);
     assert_eq!(account.user("u15"), None);
 
     assert_eq!(
         account.walk(reading_of(&all[1..], &[], 90_060), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     let guest = account.user("u14").unwrap();
     assert_eq!(
@@ -783,38 +804,38 @@ fn a_field_that_many_lose_at_once_holds_the_walk_and_one_that_few_lose_does_not(
         |user| user.status.as_mut().unwrap().source = None,
     ];
     for field in fields {
-        let mut account = Account::new(reading_of(&people, &[], 0));
+        let mut account = WalkedAccount::new(reading_of(&people, &[], 0));
         let few = without(field, 3, 60);
-        assert_eq!(account.walk(few, Answers::default()), Outcome::Sealed);
+        assert_eq!(account.walk(few, Answers::default()), RuleOutcome::Sealed);
         let more = without(field, 6, 120);
         assert_eq!(
             account.walk(more, Answers::default()),
-            Outcome::Sealed,
+            RuleOutcome::Sealed,
             "three more since the last seal"
         );
         let outcome = account.walk(without(field, 10, 180), Answers::default());
         let expected: Vec<_> = (6..10)
             .map(|i| (format!("u{i:02}"), SuspectReason::Degraded))
             .collect();
-        assert_eq!(outcome, Outcome::Held(WalkReason::Degraded, expected));
+        assert_eq!(outcome, RuleOutcome::Held(WalkReason::Degraded, expected));
         let candidate = account.held.take().unwrap();
         (account.directory, account.evidence) = candidate.release(9, at(200));
         assert_eq!(
             account.walk(without(field, 10, 240), Answers::default()),
-            Outcome::Unchanged,
+            RuleOutcome::Unchanged,
             "a release accepts it"
         );
     }
     // A first walk has nothing to compare with.
     let mut bare = people.clone();
     bare.iter_mut().for_each(|user| user.email = None);
-    Account::new(reading_of(&bare, &[], 0));
+    WalkedAccount::new(reading_of(&bare, &[], 0));
 }
 
 #[test]
 fn a_group_that_cannot_be_read_is_served_as_it_was_with_a_warning() {
     let everyone = reading(&["u0", "u1"], &[("g1", &["u0", "u1"]), ("g2", &["u1"])], 0);
-    let mut account = Account::new(everyone);
+    let mut account = WalkedAccount::new(everyone);
     let before = account.group("g1").unwrap();
     assert_eq!(before["warnings"], json!([]));
     let unread = |reason, seconds| {
@@ -825,7 +846,7 @@ fn a_group_that_cannot_be_read_is_served_as_it_was_with_a_warning() {
         unread
     };
     let walked = account.walk(unread(Reason::NotFetched, 60), Answers::default());
-    assert_eq!(walked, Outcome::Sealed);
+    assert_eq!(walked, RuleOutcome::Sealed);
     let group = account.group("g1").unwrap();
     assert_eq!(group["member_count"], 2);
     assert_eq!(group["members_read_at"], before["members_read_at"]);
@@ -845,10 +866,13 @@ fn a_group_that_cannot_be_read_is_served_as_it_was_with_a_warning() {
         false,
     );
     assert_eq!(due, [id("g1")]);
-    assert_eq!(account.walk(next, Answers::default()), Outcome::Unchanged);
+    assert_eq!(
+        account.walk(next, Answers::default()),
+        RuleOutcome::Unchanged
+    );
 
     let read = reading(&["u0", "u1"], &[("g1", &["u0"]), ("g2", &["u1"])], 180);
-    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(read, Answers::default()), RuleOutcome::Sealed);
     let group = account.group("g1").unwrap();
     assert_eq!(
         (&group["member_count"], &group["warnings"]),
@@ -861,7 +885,7 @@ fn members_that_were_never_read_are_unknown_and_so_are_everybodys_groups() {
     let mut unread = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 0);
     let refused = GroupRead::Unread(Reason::NotPermitted);
     unread.group_reads.insert(id("g1"), refused);
-    let mut account = Account::new(unread);
+    let mut account = WalkedAccount::new(unread);
     let bytes = account.directory.encode();
     account.directory = Directory::decode(&bytes).unwrap();
     let group = account.group("g1").unwrap();
@@ -882,10 +906,10 @@ fn members_that_were_never_read_are_unknown_and_so_are_everybodys_groups() {
     without.group_reads.clear();
     assert_eq!(
         account.walk(without, Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
     let read = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 120);
-    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(read, Answers::default()), RuleOutcome::Sealed);
     assert_eq!(account.group("g1").unwrap()["member_count"], 0);
     assert_eq!(account.user("u0").unwrap()["warnings"], json!([]));
 }
@@ -894,7 +918,7 @@ fn members_that_were_never_read_are_unknown_and_so_are_everybodys_groups() {
 fn many_groups_that_cannot_be_read_at_once_hold_the_walk() {
     let names: Vec<_> = (0..20).map(|i| format!("g{i:02}")).collect();
     let groups: Vec<(&str, &[&str])> = names.iter().map(|id| (id.as_str(), &["u0"][..])).collect();
-    let mut account = Account::new(reading(&["u0"], &groups, 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &groups, 0));
     let unread = |range: std::ops::Range<usize>, seconds| {
         let mut unread = reading(&["u0"], &groups, seconds);
         for name in &names[range] {
@@ -905,26 +929,26 @@ fn many_groups_that_cannot_be_read_at_once_hold_the_walk() {
     };
     assert_eq!(
         account.walk(unread(0..3, 60), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     let outcome = account.walk(unread(0..7, 120), Answers::default());
     let expected: Vec<_> = (3..7)
         .map(|i| (names[i].clone(), SuspectReason::Degraded))
         .collect();
-    assert_eq!(outcome, Outcome::Held(WalkReason::Degraded, expected));
+    assert_eq!(outcome, RuleOutcome::Held(WalkReason::Degraded, expected));
 }
 
 #[test]
 fn releasing_a_held_walk_takes_it_at_its_word() {
     let names = names(20);
-    let mut account = Account::new(reading(&strs(&names), &[("g1", &strs(&names))], 0));
+    let mut account = WalkedAccount::new(reading(&strs(&names), &[("g1", &strs(&names))], 0));
     let cut = |seconds| {
         let rest = strs(&names[..10]);
         reading(&rest, &[("g1", &rest)], seconds)
     };
     assert!(matches!(
         account.walk(cut(60), Answers::default()),
-        Outcome::Held(..)
+        RuleOutcome::Held(..)
     ));
     let candidate = account.held.take().unwrap();
     (account.directory, account.evidence) = candidate.release(7, at(100));
@@ -934,18 +958,18 @@ fn releasing_a_held_walk_takes_it_at_its_word() {
     assert_eq!(moment(&account.user("u00").unwrap()["updated_at"]), at(0));
     assert_eq!(
         account.walk(cut(160), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
 }
 
 #[test]
 fn a_token_of_another_organisation_fails_the_walk() {
-    let mut account = Account::new(reading(&["u0"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &[], 0));
     let mut other = reading(&["u0"], &[], 60);
     other.identity.organisation = id("another");
     assert_eq!(
         account.walk(other, Answers::default()),
-        Outcome::Failed(WalkReason::OrganisationChanged)
+        RuleOutcome::Failed(WalkReason::OrganisationChanged)
     );
 }
 
@@ -955,12 +979,12 @@ fn a_token_that_sees_more_fills_in_what_was_null() {
     (plain.roles, plain.status, plain.seat) = (None, None, None);
     let mut less = reading_of(&[plain], &[("g1", &["x1"])], 0);
     less.identity = plain_identity();
-    let mut account = Account::new(less);
+    let mut account = WalkedAccount::new(less);
     assert_eq!(account.user("x1").unwrap()["roles"], Value::Null);
     let mut more = reading(&["u0"], &[("g1", &["x1"])], 60);
     more.identity = identity();
     more.group_reads.clear();
-    assert_eq!(account.walk(more, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(more, Answers::default()), RuleOutcome::Sealed);
     assert_eq!(
         account.user("x1").unwrap()["roles"],
         Value::Array(Vec::new())
@@ -970,26 +994,26 @@ fn a_token_that_sees_more_fills_in_what_was_null() {
 
 #[test]
 fn an_operator_may_let_the_unlisted_depart() {
-    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[], 0));
     account.policy.unlisted_departs_after = Some(4);
     let without = |walk: i64| reading(&["u0"], &[], 60 * walk);
     let there = || found(&[user("u1")]);
-    assert_eq!(account.walk(without(1), there()), Outcome::Unchanged);
-    assert_eq!(account.walk(without(2), there()), Outcome::Unchanged);
-    assert_eq!(account.walk(without(3), there()), Outcome::Sealed);
+    assert_eq!(account.walk(without(1), there()), RuleOutcome::Unchanged);
+    assert_eq!(account.walk(without(2), there()), RuleOutcome::Unchanged);
+    assert_eq!(account.walk(without(3), there()), RuleOutcome::Sealed);
     assert_eq!(account.user("u1").unwrap()["listed"], false);
     // They were found a moment ago: no answer is no news, and no walk to count.
     assert_eq!(
         account.walk(without(4), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
-    assert_eq!(account.walk(without(5), there()), Outcome::Sealed);
+    assert_eq!(account.walk(without(5), there()), RuleOutcome::Sealed);
     assert_eq!(account.user("u1"), None);
 }
 
 #[test]
 fn those_found_of_late_are_asked_for_with_what_the_others_leave() {
-    let mut account = Account::new(reading(&["u0", "u1", "u2"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1", "u2"], &[], 0));
     for walk in 1..=3 {
         account.walk(reading(&["u0", "u2"], &[], 60 * walk), found(&[user("u1")]));
     }
@@ -1001,14 +1025,14 @@ fn those_found_of_late_are_asked_for_with_what_the_others_leave() {
 
 #[test]
 fn whoever_returns_to_the_list_is_listed_again_and_counts_anew() {
-    let mut account = Account::new(reading(&["u0", "u1"], &[], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[], 0));
     for walk in 1..=3 {
         account.walk(reading(&["u0"], &[], 60 * walk), found(&[user("u1")]));
     }
     assert_eq!(account.user("u1").unwrap()["listed"], false);
     assert_eq!(
         account.walk(reading(&["u0", "u1"], &[], 240), Answers::default()),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
     assert_eq!(account.user("u1").unwrap()["listed"], true);
     assert_eq!(
@@ -1021,22 +1045,22 @@ fn whoever_returns_to_the_list_is_listed_again_and_counts_anew() {
 fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
     let names = names(99);
     let mut all: Vec<_> = names.iter().map(|name| user(name)).collect();
-    let mut account = Account::new(reading_of(&all, &[], 0));
+    let mut account = WalkedAccount::new(reading_of(&all, &[], 0));
     let bad = all.remove(7).remote_id;
     let mut page = listed_page(&all, 100, 1);
     page.quarantined = vec![Some(bad.clone()), None];
     page.total = Some(100);
     page.records.push(user("new"));
     // 2 of 101 rows are too many; so there are more good ones.
-    let mut pass = Pass::new(300);
+    let mut pass = ListScan::new(300);
     page.records
         .extend((0..100).map(|i| user(&format!("more{i}"))));
     page.total = Some(201);
     pass.take(1, page).unwrap();
     let mut read = reading(&["u00"], &[], 60);
-    read.users = Listing::of(pass).unwrap();
+    read.users = MergedList::of(pass).unwrap();
     assert!(!read.users.needs_second_pass());
-    assert_eq!(account.walk(read, Answers::default()), Outcome::Sealed);
+    assert_eq!(account.walk(read, Answers::default()), RuleOutcome::Sealed);
     let kept = account.user(bad.as_str()).unwrap();
     assert_eq!(
         (&kept["listed"], &kept["suspected"]),
@@ -1046,37 +1070,37 @@ fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
 }
 
 /// A list of these in which `rows` rows do not tell whose they are.
-fn with_nameless_rows(all: &[ObservedUser], rows: usize) -> Listing<ObservedUser> {
+fn with_nameless_rows(all: &[ObservedUser], rows: usize) -> MergedList<ObservedUser> {
     let size = all.len() + rows;
     let mut page = listed_page(all, size, 1);
     page.quarantined = vec![None; rows];
     page.total = Some(size as u64);
-    let mut pass = Pass::new(size as u64);
+    let mut pass = ListScan::new(size as u64);
     pass.take(1, page).unwrap();
-    Listing::of(pass).unwrap()
+    MergedList::of(pass).unwrap()
 }
 
 #[test]
 fn a_row_that_does_not_tell_whose_it_is_unlists_nobody() {
     let names = names(30);
     let all: Vec<_> = names.iter().map(|name| user(name)).collect();
-    let mut account = Account::new(reading_of(&all, &[], 0));
+    let mut account = WalkedAccount::new(reading_of(&all, &[], 0));
     account.policy.unlisted_departs_after = Some(3);
     for walk in 1..=5 {
-        let read = Reading {
+        let read = FetchedDirectory {
             users: with_nameless_rows(&all[1..], 1),
             ..reading(&["u00"], &[], 60 * walk)
         };
-        assert_eq!(account.walk(read, found(&all[..1])), Outcome::Unchanged);
+        assert_eq!(account.walk(read, found(&all[..1])), RuleOutcome::Unchanged);
     }
     // That the provider has no such user is proof all the same.
-    let read = Reading {
+    let read = FetchedDirectory {
         users: with_nameless_rows(&all[2..], 1),
         ..reading(&["u00"], &[], 400)
     };
     let mut answers = found(&all[..1]);
     answers.users.extend(departed(&["u01"]).users);
-    assert_eq!(account.walk(read, answers), Outcome::Sealed);
+    assert_eq!(account.walk(read, answers), RuleOutcome::Sealed);
     assert_eq!(account.user("u01"), None);
     assert_eq!(account.user("u00").unwrap()["listed"], true);
 }
@@ -1085,22 +1109,22 @@ fn a_row_that_does_not_tell_whose_it_is_unlists_nobody() {
 fn rows_that_do_not_tell_whose_they_are_hold_no_walk_by_themselves() {
     let names = names(1100);
     let all: Vec<_> = names.iter().map(|name| user(name)).collect();
-    let mut account = Account::new(reading_of(&all, &[], 0));
-    let read = |seen: &[ObservedUser], rows| Reading {
+    let mut account = WalkedAccount::new(reading_of(&all, &[], 0));
+    let read = |seen: &[ObservedUser], rows| FetchedDirectory {
         users: with_nameless_rows(seen, rows),
         ..reading(&["u00"], &[], 60)
     };
     // More than may be gone at once, but each of them may be there.
     let outcome = account.walk(read(&all[55..], 55), found(&all[..55]));
-    assert_eq!(outcome, Outcome::Unchanged);
+    assert_eq!(outcome, RuleOutcome::Unchanged);
     // Those beyond them cannot.
     let outcome = account.walk(read(&all[160..], 45), Answers::default());
-    assert!(matches!(outcome, Outcome::Held(..)), "{outcome:?}");
+    assert!(matches!(outcome, RuleOutcome::Held(..)), "{outcome:?}");
 }
 
 #[test]
 fn times_tell_when_somebody_was_first_seen_and_last_changed() {
-    let mut account = Account::new(reading(&["u0", "u1"], &[("g1", &["u0"])], 0));
+    let mut account = WalkedAccount::new(reading(&["u0", "u1"], &[("g1", &["u0"])], 0));
     let mut renamed = user("u1");
     renamed.name = Some("Bea".into());
     let people = [user("u0"), renamed.clone(), user("u2")];
@@ -1109,9 +1133,9 @@ fn times_tell_when_somebody_was_first_seen_and_last_changed() {
             reading_of(&people, &[("g1", &["u0"])], 60),
             Answers::default()
         ),
-        Outcome::Sealed
+        RuleOutcome::Sealed
     );
-    let times = |account: &Account, who: &str| {
+    let times = |account: &WalkedAccount, who: &str| {
         let user = account.user(who).unwrap();
         (moment(&user["first_seen_at"]), moment(&user["updated_at"]))
     };
@@ -1130,16 +1154,20 @@ fn times_tell_when_somebody_was_first_seen_and_last_changed() {
 
 #[test]
 fn a_later_reading_of_a_group_shows_once_a_version_is_sealed_and_makes_none_by_itself() {
-    let mut account = Account::new(reading(&["u0"], &[("g1", &["u0"])], 0));
-    let read_at = |account: &Account| moment(&account.group("g1").unwrap()["members_read_at"]);
+    let mut account = WalkedAccount::new(reading(&["u0"], &[("g1", &["u0"])], 0));
+    let read_at =
+        |account: &WalkedAccount| moment(&account.group("g1").unwrap()["members_read_at"]);
     assert_eq!(
         account.walk(reading(&["u0"], &[("g1", &["u0"])], 60), Answers::default()),
-        Outcome::Unchanged
+        RuleOutcome::Unchanged
     );
     assert_eq!(read_at(&account), at(0));
     let mut unread = reading(&["u0", "u1"], &[("g1", &["u0"])], 120);
     unread.group_reads.clear();
-    assert_eq!(account.walk(unread, Answers::default()), Outcome::Sealed);
+    assert_eq!(
+        account.walk(unread, Answers::default()),
+        RuleOutcome::Sealed
+    );
     assert_eq!(read_at(&account), at(60));
 }
 
@@ -1147,7 +1175,7 @@ fn a_later_reading_of_a_group_shows_once_a_version_is_sealed_and_makes_none_by_i
 fn groups_are_read_that_are_new_or_moved_and_then_the_longest_unread() {
     let names = ["g1", "g2", "g3", "g4"];
     let groups = names.map(|name| (name, &[][..]));
-    let mut account = Account::new(reading(&["u0"], &groups, 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &groups, 0));
     let mut partly = reading(&["u0"], &groups, 60);
     partly.group_reads.retain(|id, _| id.as_str() == "g1");
     account.walk(partly, Answers::default());
@@ -1171,12 +1199,12 @@ fn groups_are_read_that_are_new_or_moved_and_then_the_longest_unread() {
 #[test]
 fn all_groups_gone_at_once_are_few_enough_to_be_looked_up_or_hold_the_walk() {
     let six = ["g1", "g2", "g3", "g4", "g5", "g6"].map(|name| (name, &[][..]));
-    let mut account = Account::new(reading(&["u0"], &six, 0));
+    let mut account = WalkedAccount::new(reading(&["u0"], &six, 0));
     let outcome = account.walk(reading(&["u0"], &[], 60), Answers::default());
     assert!(
-        matches!(outcome, Outcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6)
+        matches!(outcome, RuleOutcome::Held(WalkReason::MassDisappearance, ref who) if who.len() == 6)
     );
-    let account = Account::new(reading(&["u0"], &six[..5], 0));
+    let account = WalkedAccount::new(reading(&["u0"], &six[..5], 0));
     assert_eq!(
         account.lookups(reading(&["u0"], &[], 60), 9).groups.len(),
         5

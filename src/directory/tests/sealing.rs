@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use crate::{
-    directory::{Directory, Evidence, Policy, Resource, Verdict, assess},
+    directory::{Directory, Evidence, Policy, Resource, SealResult, assess},
     model::walks::WalkReason,
 };
 
-use super::provider::{Fault, Provider};
+use super::provider::{Provider, WalkFault};
 
 /// One walk of a history.
 #[derive(Debug, Clone)]
-struct Step {
-    fault: Fault,
+struct HistoryStep {
+    fault: WalkFault,
     changes_before: u8,
     removals_before: u8,
     churn_per_mille: u16,
@@ -25,56 +25,56 @@ struct Step {
     pause: i64,
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+fn fault() -> impl Strategy<Value = WalkFault> {
     prop_oneof![
-        4 => Just(Fault::None),
-        2 => (2_u8..12).prop_map(Fault::Withhold),
-        1 => Just(Fault::Overstate),
-        1 => (1_u8..5).prop_map(Fault::EmptyPage),
-        1 => Just(Fault::CutShort),
-        2 => (2_u8..12).prop_map(Fault::Disable),
-        1 => Just(Fault::Forget),
-        1 => Just(Fault::Mute),
-        2 => Just(Fault::Stammer),
+        4 => Just(WalkFault::None),
+        2 => (2_u8..12).prop_map(WalkFault::Withhold),
+        1 => Just(WalkFault::Overstate),
+        1 => (1_u8..5).prop_map(WalkFault::EmptyPage),
+        1 => Just(WalkFault::CutShort),
+        2 => (2_u8..12).prop_map(WalkFault::Disable),
+        1 => Just(WalkFault::Forget),
+        1 => Just(WalkFault::Mute),
+        2 => Just(WalkFault::Stammer),
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = HistoryStep> {
     prop_oneof![any_step(), one_change()]
 }
 
 /// Everything is as in [`CLEAN`] but for one part, so that a fault is seen without another beside it.
-fn one_change() -> impl Strategy<Value = Step> {
+fn one_change() -> impl Strategy<Value = HistoryStep> {
     prop_oneof![
-        fault().prop_map(|fault| Step { fault, ..CLEAN }),
-        (0_u8..8).prop_map(|changes_before| Step {
+        fault().prop_map(|fault| HistoryStep { fault, ..CLEAN }),
+        (0_u8..8).prop_map(|changes_before| HistoryStep {
             changes_before,
             ..CLEAN
         }),
-        (0_u8..15).prop_map(|removals_before| Step {
+        (0_u8..15).prop_map(|removals_before| HistoryStep {
             removals_before,
             ..CLEAN
         }),
-        (0_u16..150).prop_map(|churn_per_mille| Step {
+        (0_u16..150).prop_map(|churn_per_mille| HistoryStep {
             churn_per_mille,
             ..CLEAN
         }),
-        (0_usize..4).prop_map(|reads| Step {
+        (0_usize..4).prop_map(|reads| HistoryStep {
             reads_cap: Some(reads),
             ..CLEAN
         }),
-        (0_usize..4).prop_map(|lookups_cap| Step {
+        (0_usize..4).prop_map(|lookups_cap| HistoryStep {
             lookups_cap,
             ..CLEAN
         }),
-        Just(Step {
+        Just(HistoryStep {
             pause: 30 * 3600,
             ..CLEAN
         }),
     ]
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = HistoryStep> {
     (
         fault(),
         0_u8..8,
@@ -85,20 +85,22 @@ fn any_step() -> impl Strategy<Value = Step> {
         prop_oneof![Just(0_i64), Just(30 * 3600)],
     )
         .prop_map(
-            |(fault, changes_before, removals_before, churn, reads_cap, lookups_cap, pause)| Step {
-                fault,
-                changes_before,
-                removals_before,
-                churn_per_mille: churn,
-                reads_cap,
-                lookups_cap,
-                pause,
+            |(fault, changes_before, removals_before, churn, reads_cap, lookups_cap, pause)| {
+                HistoryStep {
+                    fault,
+                    changes_before,
+                    removals_before,
+                    churn_per_mille: churn,
+                    reads_cap,
+                    lookups_cap,
+                    pause,
+                }
             },
         )
 }
 
-const CLEAN: Step = Step {
-    fault: Fault::None,
+const CLEAN: HistoryStep = HistoryStep {
+    fault: WalkFault::None,
     changes_before: 0,
     removals_before: 0,
     churn_per_mille: 0,
@@ -156,7 +158,7 @@ impl Said {
 }
 
 /// A linked account, and what a reader of its directory could check.
-struct Account {
+struct SealedAccount {
     provider: Provider,
     directory: Option<Directory>,
     evidence: Evidence,
@@ -168,15 +170,15 @@ struct Account {
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Outcome {
+enum HistoryOutcome {
     Failed(WalkReason),
     Held,
     Unchanged,
     Sealed,
 }
 
-impl Account {
-    fn walk(&mut self, step: &Step) -> Outcome {
+impl SealedAccount {
+    fn walk(&mut self, step: &HistoryStep) -> HistoryOutcome {
         let provider = &mut self.provider;
         provider.wait(step.pause);
         provider.churn_per_mille = 0;
@@ -195,7 +197,7 @@ impl Account {
         let prev = self.directory.as_ref();
         let reading = match provider.read(prev, &self.evidence, step.fault, step.reads_cap) {
             Ok(reading) => reading,
-            Err(reason) => return Outcome::Failed(reason),
+            Err(reason) => return HistoryOutcome::Failed(reason),
         };
         let listed: BTreeSet<String> = reading
             .users
@@ -210,8 +212,8 @@ impl Account {
         let answers = provider.answer(&lookups, step.fault);
         let version = prev.map_or(1, |prev| prev.version() + 1);
         match assessment.seal(answers, version, provider.now()) {
-            Verdict::Failed(reason) => Outcome::Failed(reason),
-            Verdict::Held {
+            SealResult::Failed(reason) => HistoryOutcome::Failed(reason),
+            SealResult::Held {
                 suspects, evidence, ..
             } => {
                 assert!(lookups.users.is_empty() && lookups.groups.is_empty());
@@ -219,15 +221,15 @@ impl Account {
                 self.evidence = Evidence::decode(&evidence.encode()).unwrap();
                 self.holds_in_a_row += 1;
                 self.has_sealed_since = false;
-                Outcome::Held
+                HistoryOutcome::Held
             }
-            Verdict::Unchanged { evidence } => {
+            SealResult::Unchanged { evidence } => {
                 self.evidence = evidence;
                 self.holds_in_a_row = 0;
                 self.last_listed = listed;
-                Outcome::Unchanged
+                HistoryOutcome::Unchanged
             }
-            Verdict::Sealed {
+            SealResult::Sealed {
                 directory,
                 evidence,
             } => {
@@ -241,13 +243,13 @@ impl Account {
                 }
                 self.has_sealed_since = true;
                 self.last_listed = listed;
-                Outcome::Sealed
+                HistoryOutcome::Sealed
             }
         }
     }
 
     /// What must hold of any directory that is sealed, whatever went on meanwhile.
-    fn check(&self, directory: &Directory, listed: &BTreeSet<String>, fault: Fault) {
+    fn check(&self, directory: &Directory, listed: &BTreeSet<String>, fault: WalkFault) {
         let span = &self.provider.span;
         let after = Said::by(directory);
         let before = self.directory.as_ref().map(Said::by).unwrap_or_default();
@@ -261,7 +263,7 @@ impl Account {
                     "{who} departed, and is back through a list from before"
                 );
             }
-            let was_there = if *was_outsider && fault == Fault::Forget {
+            let was_there = if *was_outsider && fault == WalkFault::Forget {
                 false
             } else if *was_outsider {
                 span.memberships_throughout.iter().any(|(team, member)| {
@@ -281,7 +283,7 @@ impl Account {
         let steady = before
             .memberships
             .intersection(&span.memberships_throughout)
-            .filter(|_| fault != Fault::Forget);
+            .filter(|_| fault != WalkFault::Forget);
         for membership in steady {
             let (team, who) = membership;
             let was_outsider = before.users[who].0;
@@ -377,8 +379,8 @@ impl Account {
     }
 }
 
-fn account(seed: u64, people: usize, teams: usize) -> Account {
-    let mut account = Account {
+fn account(seed: u64, people: usize, teams: usize) -> SealedAccount {
+    let mut account = SealedAccount {
         provider: Provider::new(seed, people, teams),
         directory: None,
         evidence: Evidence::default(),
@@ -386,7 +388,7 @@ fn account(seed: u64, people: usize, teams: usize) -> Account {
         has_sealed_since: false,
         last_listed: BTreeSet::new(),
     };
-    assert_eq!(account.walk(&CLEAN), Outcome::Sealed);
+    assert_eq!(account.walk(&CLEAN), HistoryOutcome::Sealed);
     account.check_is_true();
     account
 }
@@ -409,8 +411,8 @@ proptest! {
         }
         for walk in 1..=3 {
             let outcome = account.walk(&CLEAN);
-            prop_assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
-            prop_assert!(walk < 3 || outcome != Outcome::Held);
+            prop_assert!(!matches!(outcome, HistoryOutcome::Failed(_)), "{outcome:?}");
+            prop_assert!(walk < 3 || outcome != HistoryOutcome::Held);
         }
         let said = Said::by(account.directory.as_ref().unwrap());
         for (who, (is_outsider, ..)) in &said.users {
@@ -424,7 +426,7 @@ proptest! {
         account.walk(&CLEAN);
         account.check_is_true();
         let version = account.directory.as_ref().unwrap().version();
-        prop_assert_eq!(account.walk(&CLEAN), Outcome::Unchanged);
+        prop_assert_eq!(account.walk(&CLEAN), HistoryOutcome::Unchanged);
         prop_assert_eq!(account.directory.as_ref().unwrap().version(), version);
     }
 
@@ -441,8 +443,8 @@ proptest! {
             account.provider.people.get_mut(who).unwrap().is_unlisted = true;
         }
         for (walks, pause) in (1..).zip(&pauses) {
-            let outcome = account.walk(&Step { pause: *pause, ..CLEAN });
-            let expected = if walks == 3 { Outcome::Sealed } else { Outcome::Unchanged };
+            let outcome = account.walk(&HistoryStep { pause: *pause, ..CLEAN });
+            let expected = if walks == 3 { HistoryOutcome::Sealed } else { HistoryOutcome::Unchanged };
             prop_assert_eq!(outcome, expected, "walk {}", walks);
         }
         let said = Said::by(account.directory.as_ref().unwrap());

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, auth::rate_limit::Standings};
+use super::{Gateway, auth::rate_limit::RemainingQuotas};
 use crate::{
-    crypto::{ApiKeyText, MacKey},
+    crypto::{ApiKeySecret, MacKey},
     error::{Error, Kind, Result},
     model::{
         accounts::Account,
@@ -64,7 +64,7 @@ pub struct OwnAccount {
 
 /// What the store says of an account, asked for together: a version that another process sealed
 /// is found by the same question as a change of the account.
-pub(super) struct Seen {
+pub(super) struct AccountRecord {
     pub(super) account: Arc<Account>,
     pub(super) mac_key: MacKey,
     pub(super) latest: Latest,
@@ -82,7 +82,7 @@ impl Gateway {
                 "there is no valid API key in this request",
             )
         };
-        let presented = ApiKeyText::parse(text).map_err(|_| refused())?;
+        let presented = ApiKeySecret::parse(text).map_err(|_| refused())?;
         let now = self.0.clock.now();
         let id = presented.id();
         let cached = self
@@ -111,13 +111,13 @@ impl Gateway {
     }
 
     /// Counts a request of this caller.
-    pub fn spend(&self, caller: &Caller) -> Standings {
+    pub fn spend(&self, caller: &Caller) -> RemainingQuotas {
         let key = self.0.quotas.spend(&caller.key.id);
         let project = match key {
             Some(key) if key.is_over => None,
             _ => self.0.project_quotas.spend(caller.project()),
         };
-        Standings { key, project }
+        RemainingQuotas { key, project }
     }
 
     /// The caller's own account with this id.
@@ -175,12 +175,16 @@ impl Gateway {
     }
 }
 
-pub(super) async fn see(store: &Store, project: &ProjectId, id: AccountId) -> Result<Option<Seen>> {
+pub(super) async fn see(
+    store: &Store,
+    project: &ProjectId,
+    id: AccountId,
+) -> Result<Option<AccountRecord>> {
     let Some((account, mac_key)) = store.account_with_mac_key(project, id).await? else {
         return Ok(None);
     };
     let latest = store.latest(project, id).await?;
-    Ok(latest.map(|latest| Seen {
+    Ok(latest.map(|latest| AccountRecord {
         account: Arc::new(account),
         mac_key,
         latest,

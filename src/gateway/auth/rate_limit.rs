@@ -20,7 +20,7 @@ use crate::{
 /// What a quota is for.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
-type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, Ticks, StateInformationMiddleware>;
+type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, QuotaClock, StateInformationMiddleware>;
 
 /// What each has left.
 pub struct Quotas<K: Hash + Eq + Clone> {
@@ -35,7 +35,7 @@ struct Limited<K: Hash + Eq + Clone> {
 
 /// What is left of a quota after one request more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct RemainingQuota {
     /// Requests in a [`WINDOW`].
     pub quota: NonZeroU32,
     /// Requests that would be answered now.
@@ -52,14 +52,14 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
             limiter: Limiter::new(
                 Quota::per_minute(per_minute),
                 DashMapStateStore::default(),
-                Ticks(clock),
+                QuotaClock(clock),
             ),
         });
         Self { limited }
     }
 
     /// Counts one request of `who`; None where there is no limit.
-    pub fn spend(&self, who: &K) -> Option<Standing> {
+    pub fn spend(&self, who: &K) -> Option<RemainingQuota> {
         let Limited {
             per_minute,
             limiter,
@@ -72,7 +72,7 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
             ),
             Err(refused) => (0, refused.wait_time_from(limiter.clock().now()), true),
         };
-        Some(Standing {
+        Some(RemainingQuota {
             quota: *per_minute,
             remaining,
             more_in,
@@ -91,12 +91,12 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
 /// What a caller has left: of the quota of its key, and of that of its project. A request that the
 /// key's quota refuses costs the project nothing. None where there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standings {
-    pub key: Option<Standing>,
-    pub project: Option<Standing>,
+pub struct RemainingQuotas {
+    pub key: Option<RemainingQuota>,
+    pub project: Option<RemainingQuota>,
 }
 
-impl Standings {
+impl RemainingQuotas {
     /// # Errors
     /// `rate_limited`, with the time until there is a request left.
     pub fn check(&self) -> Result<()> {
@@ -106,7 +106,7 @@ impl Standings {
     }
 }
 
-impl Standing {
+impl RemainingQuota {
     /// `whose` is whose quota it is.
     ///
     /// # Errors
@@ -128,9 +128,9 @@ impl Standing {
 
 /// Our clock as governor wants it.
 #[derive(Clone)]
-struct Ticks(Clock);
+struct QuotaClock(Clock);
 
-impl Ticker for Ticks {
+impl Ticker for QuotaClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
@@ -143,12 +143,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{crypto::Chance, model::id::KeyId};
+    use crate::{crypto::Rng, model::id::KeyId};
 
     fn world(per_minute: u32) -> (Quotas<KeyId>, Clock, impl FnMut() -> KeyId) {
         let clock = Clock::skipping(Timestamp::UNIX_EPOCH);
         let quotas = Quotas::new(NonZeroU32::new(per_minute), clock.clone());
-        let chance = Chance::seeded(1);
+        let chance = Rng::seeded(1);
         (quotas, clock, move || chance.id(Timestamp::UNIX_EPOCH))
     }
 

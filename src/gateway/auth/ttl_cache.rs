@@ -59,10 +59,10 @@ impl StoreSilence {
     }
 }
 
-pub struct TtlCache<K, V>(Arc<Inner<K, V>>);
+pub struct TtlCache<K, V>(Arc<CacheInner<K, V>>);
 
-struct Inner<K, V> {
-    entries: Cache<K, Entry<V>>,
+struct CacheInner<K, V> {
+    entries: Cache<K, CacheEntry<V>>,
     /// The look-ups in flight, at most one for each key; one that was canceled is not here.
     lookups: Mutex<HashMap<K, Lookup<V>>>,
     /// Look-ups and changes, in the order in which they began.
@@ -74,7 +74,7 @@ struct Inner<K, V> {
     max_stale: Duration,
 }
 
-struct Entry<V> {
+struct CacheEntry<V> {
     /// None: removed by this process and not read since, or no longer in the store.
     value: Option<Arc<V>>,
     /// When the look-up began that found the value, on the monotonic clock.
@@ -88,11 +88,11 @@ struct Entry<V> {
 struct Lookup<V> {
     generation: u64,
     began_at: Instant,
-    outcome: watch::Receiver<Option<Outcome<V>>>,
+    outcome: watch::Receiver<Option<LookupOutcome<V>>>,
 }
 
 /// What a look-up found.
-type Outcome<V> = Result<Option<Arc<V>>>;
+type LookupOutcome<V> = Result<Option<Arc<V>>>;
 
 /// A value, and whether it is used because the store does not answer.
 pub struct Cached<V> {
@@ -106,7 +106,7 @@ impl<K, V> Clone for TtlCache<K, V> {
     }
 }
 
-impl<V> Clone for Entry<V> {
+impl<V> Clone for CacheEntry<V> {
     fn clone(&self) -> Self {
         Self {
             value: self.value.clone(),
@@ -124,7 +124,7 @@ impl<V> Clone for Lookup<V> {
     }
 }
 
-impl<V> Entry<V> {
+impl<V> CacheEntry<V> {
     fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.read_at)
     }
@@ -141,7 +141,7 @@ impl<V> Entry<V> {
 
 impl<V> Lookup<V> {
     /// The result, once it is there.
-    async fn outcome(mut self) -> Outcome<V> {
+    async fn outcome(mut self) -> LookupOutcome<V> {
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
             Err(_) => Err(Error::internal("a look-up ended without a result")),
@@ -157,7 +157,7 @@ where
     /// A cache of at most `capacity` values, none of which is used once it is older than
     /// `max_stale`. Caches over one store share its `silence`.
     pub fn new(capacity: u64, max_stale: Duration, silence: StoreSilence) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(CacheInner {
             entries: Cache::new(capacity),
             lookups: Mutex::default(),
             generations: AtomicU64::new(0),
@@ -280,7 +280,7 @@ where
             (Some(value), read_at)
         });
         let generation = self.0.next_generation();
-        let entry = Entry {
+        let entry = CacheEntry {
             value,
             read_at,
             is_invalidated: true,
@@ -292,13 +292,13 @@ where
     }
 }
 
-impl<K, V> Inner<K, V>
+impl<K, V> CacheInner<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
     /// The cached value of `key`, if there is one.
-    fn known(&self, key: &K) -> Option<(Entry<V>, Arc<V>)> {
+    fn known(&self, key: &K) -> Option<(CacheEntry<V>, Arc<V>)> {
         let mut entry = self.entries.get(key)?;
         let value = entry.value.clone()?;
         if entry.generation < self.valid_from.load(Ordering::SeqCst) {
@@ -308,7 +308,12 @@ where
     }
 
     /// A value that is used because the store does not answer.
-    fn stale(&self, entry: &Entry<V>, value: Arc<V>, now: Duration) -> Result<Option<Cached<V>>> {
+    fn stale(
+        &self,
+        entry: &CacheEntry<V>,
+        value: Arc<V>,
+        now: Duration,
+    ) -> Result<Option<Cached<V>>> {
         if entry.age(now) > self.max_stale {
             return Err(store_down());
         }
@@ -358,12 +363,12 @@ where
     }
 
     /// Caches what a look-up found.
-    fn record(&self, key: &K, generation: u64, now: Duration, outcome: &Outcome<V>) {
+    fn record(&self, key: &K, generation: u64, now: Duration, outcome: &LookupOutcome<V>) {
         if outcome.is_ok() {
             self.silence.set(false);
         }
         self.put(key, generation, |known| match outcome {
-            Ok(Some(value)) => Some(Entry {
+            Ok(Some(value)) => Some(CacheEntry {
                 value: Some(Arc::clone(value)),
                 read_at: now,
                 is_invalidated: false,
@@ -371,12 +376,12 @@ where
                 failed_at: None,
             }),
             // A key that was never there leaves no trace, or a flood of them would push out the rest.
-            Ok(None) => known.map(|known| Entry {
+            Ok(None) => known.map(|known| CacheEntry {
                 value: None,
                 generation,
                 ..known
             }),
-            Err(_) => known.map(|known| Entry {
+            Err(_) => known.map(|known| CacheEntry {
                 failed_at: Some(now),
                 ..known
             }),
@@ -396,7 +401,7 @@ where
         &self,
         key: &K,
         generation: u64,
-        entry: impl FnOnce(Option<Entry<V>>) -> Option<Entry<V>>,
+        entry: impl FnOnce(Option<CacheEntry<V>>) -> Option<CacheEntry<V>>,
     ) {
         self.entries.entry(key.clone()).and_compute_with(|known| {
             let known = known.map(moka::Entry::into_value);
@@ -417,7 +422,7 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    inner: Arc<Inner<K, V>>,
+    inner: Arc<CacheInner<K, V>>,
     key: K,
     generation: u64,
 }

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
-use crate::gateway::{Gateway, Inner, walks::Ticket};
+use crate::gateway::{Gateway, Inner, walks::WalkHandle};
 use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 
 /// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
@@ -128,7 +128,7 @@ impl Gateway {
         }
     }
 
-    fn running_walks(&self) -> Vec<Arc<Ticket>> {
+    fn running_walks(&self) -> Vec<Arc<WalkHandle>> {
         let lives = self.0.lives.read().expect("no holder of this lock panics");
         lives.values().filter_map(|live| live.running()).collect()
     }

@@ -34,16 +34,16 @@ const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 impl Gateway {
     /// Looks, and looks again, until it is aborted.
     pub async fn keep_watch(self) {
-        let mut watch = Watch {
+        let mut watch = KeyRingReloader {
             told: self.0.store.ring(),
             first: None,
             locked: Vec::new(),
             in_order_at: None,
             deleted_projects: 0,
-            file: Complaint::default(),
-            store: Complaint::default(),
-            date: Complaint::default(),
-            mode: Complaint::default(),
+            file: LogOnce::default(),
+            store: LogOnce::default(),
+            date: LogOnce::default(),
+            mode: LogOnce::default(),
             gateway: self,
         };
         loop {
@@ -70,7 +70,7 @@ impl Gateway {
 }
 
 /// What one look leaves for the next.
-struct Watch {
+struct KeyRingReloader {
     gateway: Gateway,
     /// The ring that the others were told of.
     told: KeyRing,
@@ -80,22 +80,22 @@ struct Watch {
     /// When the data keys were last found to be wrapped as they should; None if they are not.
     in_order_at: Option<Timestamp>,
     deleted_projects: u64,
-    file: Complaint,
-    store: Complaint,
-    date: Complaint,
+    file: LogOnce,
+    store: LogOnce,
+    date: LogOnce,
     /// Of the key file.
-    mode: Complaint,
+    mode: LogOnce,
 }
 
-impl Watch {
+impl KeyRingReloader {
     fn forget_what_was_said(&mut self) {
         self.first = None;
         self.locked.clear();
         self.in_order_at = None;
-        self.file = Complaint::default();
-        self.store = Complaint::default();
-        self.date = Complaint::default();
-        self.mode = Complaint::default();
+        self.file = LogOnce::default();
+        self.store = LogOnce::default();
+        self.date = LogOnce::default();
+        self.mode = LogOnce::default();
     }
 
     async fn look(&mut self) {
@@ -244,11 +244,11 @@ impl Watch {
 
 /// Something that is wrong, said once and then now and then.
 #[derive(Default)]
-struct Complaint {
+struct LogOnce {
     said: Option<(String, Timestamp)>,
 }
 
-impl Complaint {
+impl LogOnce {
     /// What is to be said, if it is time; None is that nothing is wrong.
     fn says(&mut self, fault: Option<String>, now: Timestamp) -> Option<&str> {
         let Some(fault) = fault else {
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_once_and_again_after_a_minute() {
-        let mut complaint = Complaint::default();
+        let mut complaint = LogOnce::default();
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let fault = |text: &str| Some(text.to_owned());
         assert_eq!(complaint.says(fault("torn"), at(0)), Some("torn"));

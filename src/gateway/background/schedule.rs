@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use crate::gateway::{Gateway, walks::Join};
+use crate::gateway::{Gateway, walks::Attach};
 use crate::{error::Result, model::audit_log::Actor};
 
 /// How often it is looked whose walk is due.
@@ -73,7 +73,7 @@ impl Gateway {
             if live.running().is_some() || was_just_walked {
                 continue;
             }
-            let ticket = self.request_walk(&live, Join::Any, false, Actor::System);
+            let ticket = self.request_walk(&live, Attach::Any, false, Actor::System);
             let gateway = self.clone();
             self.0.runtime.spawn(async move {
                 gateway.await_walk(&ticket, PATIENCE).await;

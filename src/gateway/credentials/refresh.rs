@@ -38,14 +38,14 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         accounts::{Account, Credential, CredentialState, Endpoint, TokenPair},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::OAuthApp,
         id::{AccountId, ProjectId},
     },
-    outbound::{CallError, CallErrorKind, Priority, Route, TokenKey},
+    outbound::{CallError, CallErrorKind, ClientScope, Priority, TokenKey},
     store::{
-        Destination, Intent, PairCommitted, PendingPair, RefreshBegun, RefreshEnd,
-        StoredCredential, Wanted,
+        BeginRefreshResult, CommitPairResult, Destination, PendingPair, RefreshFailure,
+        RefreshLease, StoredCredential, Trigger,
     },
     telemetry::metrics::RefreshOutcome,
 };
@@ -117,7 +117,7 @@ const IN_HAND: u32 = 1_000_000;
 
 /// What a refresh came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Refreshed {
+pub(in crate::gateway) enum RefreshResult {
     /// There is a new pair, of this process's or another's making.
     Renewed,
     /// There is none, and the credential is in this state.
@@ -128,11 +128,11 @@ pub(in crate::gateway) enum Refreshed {
     Never,
 }
 
-type Running = HashMap<AccountId, watch::Receiver<Option<Refreshed>>>;
+type RunningRefresh = HashMap<AccountId, watch::Receiver<Option<RefreshResult>>>;
 
 /// The refreshes that run in this process.
 pub(in crate::gateway) struct Refreshes {
-    by_account: Mutex<Running>,
+    by_account: Mutex<RunningRefresh>,
     /// A permit each from before the row is taken until what came of it is safe. Closed once this
     /// process ends: from then on none begins.
     in_hand: Semaphore,
@@ -203,7 +203,7 @@ impl Gateway {
                 };
                 let gateway = self.clone();
                 self.0.runtime.spawn(async move {
-                    let mut outcome = gateway.refresh(&project, account, Wanted::WhenDue);
+                    let mut outcome = gateway.refresh(&project, account, Trigger::WhenDue);
                     // Nobody drops the sender before it has sent.
                     let _ = outcome.wait_for(Option::is_some).await;
                     drop(place);
@@ -245,17 +245,17 @@ impl Gateway {
         // What is locked is told as such.
         self.stored_credential(account).await?;
         let outcome = self
-            .refreshed(account, Wanted::Now { generation: None }, PATIENCE)
+            .refreshed(account, Trigger::Now { generation: None }, PATIENCE)
             .await?;
         match outcome {
-            Refreshed::Pending => return Err(in_progress()),
-            Refreshed::Never => {
+            RefreshResult::Pending => return Err(in_progress()),
+            RefreshResult::Never => {
                 return Err(Error::new(
                     Kind::NothingToRefresh,
                     "this account's credential has no refresh token",
                 ));
             }
-            Refreshed::Renewed | Refreshed::Not(_) => {}
+            RefreshResult::Renewed | RefreshResult::Not(_) => {}
         }
         let account = self.0.store.account(&account.project, account.id).await?;
         account
@@ -280,7 +280,7 @@ impl Gateway {
         self.0.settings.check_endpoint(endpoint)?;
         let connector = self.connector(&stored.destination.provider)?;
         let token = stored.credential.access_token();
-        let route = Route {
+        let route = ClientScope {
             provider: connector.key(),
             account: account.id.to_string(),
             token: token_key(&stored.credential),
@@ -312,15 +312,15 @@ impl Gateway {
         if stored.credential.refresh_token().is_none() || !self.is_near_its_end(&stored) {
             return Ok(stored);
         }
-        let wanted = Wanted::Now {
+        let wanted = Trigger::Now {
             generation: Some(stored.generation),
         };
         match self.refreshed(account, wanted, patience(priority)).await? {
-            Refreshed::Not(CredentialState::ReauthRequired) => {
+            RefreshResult::Not(CredentialState::ReauthRequired) => {
                 Err(crate::gateway::directory::inactive(account))
             }
-            Refreshed::Renewed => self.stored_credential(account).await,
-            Refreshed::Not(_) | Refreshed::Pending | Refreshed::Never => {
+            RefreshResult::Renewed => self.stored_credential(account).await,
+            RefreshResult::Not(_) | RefreshResult::Pending | RefreshResult::Never => {
                 let stored = self.stored_credential(account).await?;
                 match self.is_near_its_end(&stored) {
                     // What is left of it may still do.
@@ -359,14 +359,14 @@ impl Gateway {
     pub(in crate::gateway) async fn refreshed(
         &self,
         account: &Account,
-        wanted: Wanted,
+        wanted: Trigger,
         patience: Duration,
-    ) -> Result<Refreshed> {
+    ) -> Result<RefreshResult> {
         let mut outcome = self.refresh(&account.project, account.id, wanted);
         let ended = outcome.wait_for(Option::is_some);
         Ok(match tokio::time::timeout(patience, ended).await {
-            Ok(Ok(ended)) => ended.unwrap_or(Refreshed::Pending),
-            Ok(Err(_)) | Err(_) => Refreshed::Pending,
+            Ok(Ok(ended)) => ended.unwrap_or(RefreshResult::Pending),
+            Ok(Err(_)) | Err(_) => RefreshResult::Pending,
         })
     }
 
@@ -375,8 +375,8 @@ impl Gateway {
         &self,
         project: &ProjectId,
         account: AccountId,
-        wanted: Wanted,
-    ) -> watch::Receiver<Option<Refreshed>> {
+        wanted: Trigger,
+    ) -> watch::Receiver<Option<RefreshResult>> {
         let refreshes = &self.0.refreshes;
         let mut running = refreshes.lock();
         if let Some(outcome) = running.get(&account) {
@@ -395,11 +395,11 @@ impl Gateway {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => {
                     tracing::warn!(%account, %error, "a refresh could not be carried out");
-                    Refreshed::Pending
+                    RefreshResult::Pending
                 }
                 Err(failure) => {
                     tracing::error!(%account, error = %failure, "a refresh failed inside");
-                    Refreshed::Pending
+                    RefreshResult::Pending
                 }
             };
             gateway.0.refreshes.lock().remove(&account);
@@ -412,14 +412,14 @@ impl Gateway {
         &self,
         project: &ProjectId,
         id: AccountId,
-        wanted: Wanted,
-    ) -> Result<Refreshed> {
+        wanted: Trigger,
+    ) -> Result<RefreshResult> {
         let store = &self.0.store;
         let Some(account) = store.account(project, id).await? else {
-            return Ok(Refreshed::Never);
+            return Ok(RefreshResult::Never);
         };
         let Ok(in_hand) = self.0.refreshes.in_hand.try_acquire() else {
-            return Ok(Refreshed::Pending);
+            return Ok(RefreshResult::Pending);
         };
         let intent = loop {
             let began_at = self.0.clock.monotonic();
@@ -433,19 +433,19 @@ impl Gateway {
                     .await?;
             }
             match begun? {
-                RefreshBegun::Never => return Ok(Refreshed::Never),
-                RefreshBegun::NotNow => return self.as_it_is(&account).await,
-                RefreshBegun::Elsewhere => {
+                BeginRefreshResult::Never => return Ok(RefreshResult::Never),
+                BeginRefreshResult::NotNow => return self.as_it_is(&account).await,
+                BeginRefreshResult::Elsewhere => {
                     drop(in_hand);
                     return self.ended_elsewhere(&account).await;
                 }
-                RefreshBegun::Here(intent) => {
+                BeginRefreshResult::Here(intent) => {
                     let passed = self.0.clock.monotonic().saturating_sub(began_at);
                     if passed <= SENT_WITHIN {
                         break intent;
                     }
                     store
-                        .end_refresh(&intent, RefreshEnd::Unsent, Duration::ZERO)
+                        .end_refresh(&intent, RefreshFailure::Unsent, Duration::ZERO)
                         .await?;
                 }
             }
@@ -458,9 +458,9 @@ impl Gateway {
     async fn redeem(
         &self,
         account: &Account,
-        intent: &Intent,
+        intent: &RefreshLease,
         in_hand: SemaphorePermit<'_>,
-    ) -> Result<Refreshed> {
+    ) -> Result<RefreshResult> {
         let connector = self.connector(&intent.destination.provider)?;
         let connector = connector.as_ref();
         let request = TokenRequest {
@@ -492,19 +492,19 @@ impl Gateway {
         let refresh_at = self.due(&pair);
         let pending = intent.seal(&self.0.store, &pair, refresh_at);
         let Some(committed) = self.store_pair(&pending, in_hand).await else {
-            return Ok(Refreshed::Pending);
+            return Ok(RefreshResult::Pending);
         };
         match committed {
-            PairCommitted::Stored => {
+            CommitPairResult::Stored => {
                 tracing::info!(
                     account = %account.id,
                     generation = intent.generation + 1,
                     "tokens refreshed"
                 );
-                Ok(Refreshed::Renewed)
+                Ok(RefreshResult::Renewed)
             }
-            PairCommitted::Behind => self.as_it_is(account).await,
-            PairCommitted::Superseded => {
+            CommitPairResult::Behind => self.as_it_is(account).await,
+            CommitPairResult::Superseded => {
                 tracing::info!(
                     account = %account.id,
                     "a refresh came after the account had another credential"
@@ -520,7 +520,11 @@ impl Gateway {
     /// What the account goes on with. A refresh token stays good where no other comes (RFC 6749, 6).
     /// Where there is another and no access token, the former pair's is put in its place as one
     /// that has ended, so that the new refresh token is redeemed before anything is called.
-    fn successor(&self, intent: &Intent, issued: IssuedTokens) -> Result<TokenPair, TokenError> {
+    fn successor(
+        &self,
+        intent: &RefreshLease,
+        issued: IssuedTokens,
+    ) -> Result<TokenPair, TokenError> {
         let is_same =
             |token: &SecretString| token.expose_secret() == intent.refresh_token.expose_secret();
         if issued.access_token.is_none() && issued.refresh_token.as_ref().is_none_or(is_same) {
@@ -554,14 +558,14 @@ impl Gateway {
         &self,
         account: &Account,
         connector: &dyn Connector,
-        Intent {
+        RefreshLease {
             pair, destination, ..
-        }: &Intent,
+        }: &RefreshLease,
     ) -> bool {
         if pair.expires_at <= self.0.clock.now() {
             return false;
         }
-        let route = Route {
+        let route = ClientScope {
             provider: connector.key(),
             account: account.id.to_string(),
             token: TokenKey::of(&pair.access_token),
@@ -587,7 +591,7 @@ impl Gateway {
         &self,
         pending: &PendingPair,
         in_hand: SemaphorePermit<'_>,
-    ) -> Option<PairCommitted> {
+    ) -> Option<CommitPairResult> {
         let store = &self.0.store;
         let mut in_hand = Some(in_hand);
         let mut is_journaled = false;
@@ -646,29 +650,29 @@ impl Gateway {
     async fn not_redeemed(
         &self,
         account: &Account,
-        intent: &Intent,
+        intent: &RefreshLease,
         (error, is_token_refused): (&TokenError, bool),
         in_hand: SemaphorePermit<'_>,
-    ) -> Result<Refreshed> {
+    ) -> Result<RefreshResult> {
         let (end, bounds) = match error.kind {
             // A wrong secret of the app's kills no account.
             TokenErrorKind::AppRefused | TokenErrorKind::UnknownApp => {
-                (RefreshEnd::AppRefused, AFTER_REFUSED)
+                (RefreshFailure::AppRefused, AFTER_REFUSED)
             }
-            _ if is_token_refused => (RefreshEnd::TokenRefused, AFTER_REFUSED),
-            TokenErrorKind::Unsent => (RefreshEnd::Unsent, AFTER_UNSENT),
-            TokenErrorKind::Doubtful => (RefreshEnd::Doubtful, AFTER_DOUBT),
+            _ if is_token_refused => (RefreshFailure::TokenRefused, AFTER_REFUSED),
+            TokenErrorKind::Unsent => (RefreshFailure::Unsent, AFTER_UNSENT),
+            TokenErrorKind::Doubtful => (RefreshFailure::Doubtful, AFTER_DOUBT),
             TokenErrorKind::InvalidGrant | TokenErrorKind::GrantExpired => {
-                (RefreshEnd::InvalidGrant, AFTER_DOUBT)
+                (RefreshFailure::InvalidGrant, AFTER_DOUBT)
             }
             TokenErrorKind::RedirectMismatch
             | TokenErrorKind::Throttled
-            | TokenErrorKind::Refused => (RefreshEnd::Refused, AFTER_REFUSED),
+            | TokenErrorKind::Refused => (RefreshFailure::Refused, AFTER_REFUSED),
         };
         self.0.metrics.refresh(match end {
-            RefreshEnd::InvalidGrant | RefreshEnd::TokenRefused => RefreshOutcome::Refused,
-            RefreshEnd::Doubtful => RefreshOutcome::Unanswered,
-            RefreshEnd::Unsent | RefreshEnd::Refused | RefreshEnd::AppRefused => {
+            RefreshFailure::InvalidGrant | RefreshFailure::TokenRefused => RefreshOutcome::Refused,
+            RefreshFailure::Doubtful => RefreshOutcome::Unanswered,
+            RefreshFailure::Unsent | RefreshFailure::Refused | RefreshFailure::AppRefused => {
                 RefreshOutcome::Failed
             }
         });
@@ -698,32 +702,32 @@ impl Gateway {
             "tokens not refreshed"
         );
         match state {
-            Some(state) => Ok(Refreshed::Not(state)),
+            Some(state) => Ok(RefreshResult::Not(state)),
             None => self.as_it_is(account).await,
         }
     }
 
     /// What the row says, where this process did nothing about it.
-    async fn as_it_is(&self, account: &Account) -> Result<Refreshed> {
+    async fn as_it_is(&self, account: &Account) -> Result<RefreshResult> {
         let stored = self
             .0
             .store
             .credential(&account.project, account.id)
             .await?;
         Ok(match stored.map(|stored| stored.state) {
-            None => Refreshed::Never,
-            Some(CredentialState::Healthy) => Refreshed::Renewed,
-            Some(state) => Refreshed::Not(state),
+            None => RefreshResult::Never,
+            Some(CredentialState::Healthy) => RefreshResult::Renewed,
+            Some(state) => RefreshResult::Not(state),
         })
     }
 
     /// Waits for a refresh that another process makes.
-    async fn ended_elsewhere(&self, account: &Account) -> Result<Refreshed> {
+    async fn ended_elsewhere(&self, account: &Account) -> Result<RefreshResult> {
         let clock = &self.0.clock;
         let began_at = clock.monotonic();
         loop {
             match self.as_it_is(account).await? {
-                Refreshed::Not(CredentialState::Refreshing | CredentialState::Uncertain)
+                RefreshResult::Not(CredentialState::Refreshing | CredentialState::Uncertain)
                     if clock.monotonic().saturating_sub(began_at) < A_WALK_WAITS =>
                 {
                     clock.sleep(LOOK_AGAIN).await;
@@ -755,7 +759,7 @@ impl Gateway {
         if let Err(error) = self.0.settings.check_endpoint(endpoint) {
             return Err(CallError::new(CallErrorKind::Refused, error.to_string()));
         }
-        let route = Route {
+        let route = ClientScope {
             provider: connector.key(),
             account: of,
             token: TokenKey::of(&token),
@@ -836,7 +840,7 @@ impl Gateway {
 }
 
 impl Refreshes {
-    fn lock(&self) -> MutexGuard<'_, Running> {
+    fn lock(&self) -> MutexGuard<'_, RunningRefresh> {
         self.by_account
             .lock()
             .expect("no holder of this lock panics")
@@ -865,7 +869,7 @@ impl Renewal for RenewedByRefresh {
         if is_other(&stored) {
             return Some(stored.credential.access_token().clone());
         }
-        let wanted = Wanted::Now {
+        let wanted = Trigger::Now {
             generation: Some(stored.generation),
         };
         let outcome = gateway
@@ -1010,9 +1014,9 @@ impl Gateway {
             "tokens that were issued are not kept"
         );
         let action = if is_revoked {
-            Action::CredentialRevoked
+            AuditAction::CredentialRevoked
         } else {
-            Action::CredentialRevokeRefused
+            AuditAction::CredentialRevokeRefused
         };
         let event = Event::new(Actor::System, action, account.id).with("reason", reason);
         if let Err(error) = self.0.store.note(&account.project, event).await {

@@ -12,7 +12,7 @@ use crate::{
     model::{
         accounts::{Account, Credential},
         api_keys::KeyStatus,
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         id::{KeyId, ProjectId},
     },
     outbound::{CallErrorKind, Priority},
@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// What became of an account's credential.
-pub struct Withdrawn {
+pub struct RevocationResult {
     pub account: Arc<Account>,
     /// Error where it could not be opened; then it was not destroyed either.
     pub outcome: Result<Revocation>,
 }
 
-impl Withdrawn {
+impl RevocationResult {
     /// Whether the provider is known not to take it any more.
     pub fn is_dead(&self) -> bool {
         matches!(self.outcome, Ok(Revocation::Revoked | Revocation::Nothing))
@@ -36,14 +36,14 @@ impl Withdrawn {
 impl Operator {
     /// Revokes an account's credential at its provider, whoever made it, and destroys it here. With
     /// `spares_shared`, not what another account has, too.
-    pub async fn withdraw(&self, own: &OwnAccount, spares_shared: bool) -> Withdrawn {
+    pub async fn withdraw(&self, own: &OwnAccount, spares_shared: bool) -> RevocationResult {
         let (gateway, account) = (self.gateway().clone(), Arc::clone(&own.account));
         let by = own.by;
         let outcome = self.gateway().owned(async move {
             let revocation = gateway.revoked_upstream(&account, spares_shared).await?;
             let told = match revocation {
-                Revocation::Revoked => Some(Action::CredentialRevoked),
-                Revocation::Failed => Some(Action::CredentialRevokeRefused),
+                Revocation::Revoked => Some(AuditAction::CredentialRevoked),
+                Revocation::Failed => Some(AuditAction::CredentialRevokeRefused),
                 Revocation::NotAsked
                 | Revocation::Shared
                 | Revocation::Unknown
@@ -57,7 +57,7 @@ impl Operator {
             tracing::info!(account = %account.id, ?revocation, "credential withdrawn");
             Ok(revocation)
         });
-        Withdrawn {
+        RevocationResult {
             outcome: outcome.await,
             account: Arc::clone(&own.account),
         }

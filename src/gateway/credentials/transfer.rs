@@ -1,5 +1,5 @@
 //! Credentials that move between installations. What the operator's file holds is a
-//! [`Parcel`]; how it is sealed is the command line's.
+//! [`CredentialExport`]; how it is sealed is the command line's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,23 +7,26 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::refresh::Refreshed;
+use super::refresh::RefreshResult;
 use crate::gateway::{
     admin::Operator,
     auth::OwnAccount,
-    linking::{Described, Issuer, NewAccount, Unproven, same_organisation, verify::TrialOf},
+    linking::{
+        AccountDetails, Issuer, NewAccount, UnverifiedCredential, same_organisation,
+        verify::CredentialToCheck,
+    },
 };
 use crate::{
     crypto::{open_with_passphrase, seal_with_passphrase},
     error::{Error, Kind, Result},
     model::{
         accounts::{Account, AccountChange, Endpoint},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         connector_profiles::OAuthApp,
         id::ProjectId,
         observed::Identity,
     },
-    store::{Parcel, Wanted},
+    store::{CredentialExport, Trigger},
 };
 
 /// How long an import waits for its refresh: as long as one may take.
@@ -31,11 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(75);
 
 /// What is said of a credential beside it.
 #[derive(Serialize, Deserialize)]
-struct Meta {
+struct CredentialMeta {
     account: String,
     provider: String,
     endpoint: Endpoint,
-    description: Described,
+    description: AccountDetails,
     assume_user: Option<String>,
     identity: Identity,
 }
@@ -48,7 +51,7 @@ pub struct Exported {
 }
 
 /// Where an imported credential is to go.
-pub enum Destination<'a> {
+pub enum ImportTarget<'a> {
     /// A new account of this project.
     Project(&'a ProjectId),
     /// In the place of what this account has.
@@ -80,11 +83,11 @@ impl Operator {
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         let credential = stored.credential;
-        let meta = Meta {
+        let meta = CredentialMeta {
             account: account.id.to_string(),
             provider: stored.destination.provider,
             endpoint: stored.destination.endpoint,
-            description: Described {
+            description: AccountDetails {
                 origin_owner_id: account.origin_owner_id.clone(),
                 origin_owner_name: account.origin_owner_name.clone(),
                 origin_username: account.origin_username.clone(),
@@ -96,7 +99,7 @@ impl Operator {
         };
         let meta = serde_json::to_vec(&meta).map_err(Error::internal)?;
         let is_moved = credential.refresh_token().is_some();
-        let parcel = Parcel {
+        let parcel = CredentialExport {
             credential,
             app,
             meta,
@@ -139,7 +142,7 @@ impl Operator {
     /// `invalid_body` if it does not open; `organisation_mismatch`; as [`crate::gateway::Gateway::link`].
     pub async fn import(
         &self,
-        to: Destination<'_>,
+        to: ImportTarget<'_>,
         sealed: &[u8],
         passphrase: &SecretString,
     ) -> Result<Imported> {
@@ -150,15 +153,15 @@ impl Operator {
             )
         })?;
         let damaged = || Error::new(Kind::InvalidBody, "the file holds no credential");
-        let parcel = Parcel::from_bytes(&text).ok_or_else(damaged)?;
-        let meta: Meta = serde_json::from_slice(&parcel.meta).map_err(|_| damaged())?;
+        let parcel = CredentialExport::from_bytes(&text).ok_or_else(damaged)?;
+        let meta: CredentialMeta = serde_json::from_slice(&parcel.meta).map_err(|_| damaged())?;
         let gateway = self.gateway().clone();
         let (project, existing) = match to {
-            Destination::Project(project) => {
+            ImportTarget::Project(project) => {
                 self.require(project).await?;
                 (project.clone(), None)
             }
-            Destination::Account(own) => {
+            ImportTarget::Account(own) => {
                 (own.account.project.clone(), Some(Arc::clone(&own.account)))
             }
         };
@@ -175,8 +178,8 @@ async fn take_in(
     gateway: &crate::gateway::Gateway,
     project: ProjectId,
     existing: Option<Arc<Account>>,
-    parcel: Parcel,
-    meta: Meta,
+    parcel: CredentialExport,
+    meta: CredentialMeta,
 ) -> Result<(Arc<Account>, bool)> {
     let connector = gateway.connector(&meta.provider)?;
     gateway.0.settings.check_endpoint(&meta.endpoint)?;
@@ -197,7 +200,7 @@ async fn take_in(
         None => Issuer::Owner,
         Some(app) => issuer(gateway, &project, &meta, app).await?,
     };
-    let unproven = Unproven {
+    let unproven = UnverifiedCredential {
         credential: parcel.credential,
         issuer,
         refresh_at: is_rotating.then_some(now),
@@ -213,7 +216,7 @@ async fn take_in(
         // Only redeeming can tell, and what that brings must have its place before.
         unproven.belonging_to(meta.identity)
     } else {
-        let of = TrialOf {
+        let of = CredentialToCheck {
             account: id.to_string(),
             endpoint: &meta.endpoint,
             assume_user: assume_user.as_deref(),
@@ -247,13 +250,13 @@ async fn take_in(
         }
     };
     let imported =
-        Event::new(by, Action::CredentialImported, account.id).with("from", meta.account);
+        Event::new(by, AuditAction::CredentialImported, account.id).with("from", meta.account);
     gateway.0.store.note(&account.project, imported).await?;
     let is_settled = !is_rotating
         || gateway
-            .refreshed(&account, Wanted::Now { generation: None }, PATIENCE)
+            .refreshed(&account, Trigger::Now { generation: None }, PATIENCE)
             .await?
-            == Refreshed::Renewed;
+            == RefreshResult::Renewed;
     Ok((account, is_settled))
 }
 
@@ -274,7 +277,7 @@ fn no_longer_good(refused: Error) -> Error {
 async fn issuer(
     gateway: &crate::gateway::Gateway,
     project: &ProjectId,
-    meta: &Meta,
+    meta: &CredentialMeta,
     app: OAuthApp,
 ) -> Result<Issuer> {
     let profiles = gateway.0.store.profiles(project).await?;

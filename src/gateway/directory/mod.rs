@@ -8,21 +8,18 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use super::directory::page_cache::Coding;
 use super::{
     Gateway,
     auth::OwnAccount,
     directory::{
         cursor::{Cursor, List},
-        page_cache::{ListKey, Page, PageKey, Part},
+        page_cache::{CachedPage, ListKey, PageKey, PageScope},
     },
     walks::{
-        self, Ticket,
-        state::{Head, Held, Live, Stale},
+        self, WalkHandle,
+        state::{CurrentSnapshot, LiveAccount, LoadedDirectory, StaleReason},
     },
-};
-pub use super::{
-    directory::page_cache::{Coding, Page as BuiltPage},
-    walks::state::Stale as StaleReason,
 };
 use crate::{
     clock::since,
@@ -32,11 +29,11 @@ use crate::{
         accounts::{Account, Inactive},
         audit_log::Actor,
         availability::Availability,
-        connector_profiles::Action,
+        connector_profiles::ProfileAction,
         id::RemoteId,
         observed::Origin,
         schema::{ProviderRead, Reason, Warning},
-        walks::{Counts, WalkReason},
+        walks::{WalkCounts, WalkReason},
     },
     store::{CLOCK_TOLERANCE, Latest},
 };
@@ -94,14 +91,14 @@ pub enum MaxAge {
 }
 
 /// An answer: what to send, and how good it is.
-pub struct Answer {
+pub struct ReadResponse {
     pub etag: Arc<str>,
     /// None if the caller has it already.
-    pub page: Option<Arc<Page>>,
+    pub page: Option<Arc<CachedPage>>,
     pub version: u64,
     pub age: Duration,
     pub sealed_at: Timestamp,
-    pub stale: Option<Stale>,
+    pub stale: Option<StaleReason>,
 }
 
 impl Gateway {
@@ -119,7 +116,7 @@ impl Gateway {
         want: &Want,
         max_age: MaxAge,
         is_known: impl Fn(&str) -> bool,
-    ) -> Result<Answer> {
+    ) -> Result<ReadResponse> {
         let account = &own.account;
         check_action(account, selection.resource)?;
         for shown in selection.expand.shown_within(selection.resource) {
@@ -147,7 +144,7 @@ impl Gateway {
         let mut sealed_at = head.sealed_at;
         let mut version = head.version;
         let part = match want {
-            Want::Record { id } => Part::Record {
+            Want::Record { id } => PageScope::Record {
                 id: id.as_str().into(),
             },
             Want::Page { page_size, .. } => {
@@ -159,7 +156,7 @@ impl Gateway {
                     (version, verified_at, sealed_at) =
                         (cursor.version, held.verified_at, held.sealed_at);
                 }
-                Part::List {
+                PageScope::List {
                     page_size: *page_size,
                     after: cursor.map(|cursor| cursor.after),
                 }
@@ -187,7 +184,7 @@ impl Gateway {
             Some(page) => Some(page),
             None => Some(self.build_page(own, key, &etag).await?),
         };
-        Ok(Answer {
+        Ok(ReadResponse {
             etag,
             page,
             version,
@@ -201,7 +198,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `directory_not_ready`, and what a failed first walk came to.
-    pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<Counts> {
+    pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<WalkCounts> {
         let live = self.live(&own.account);
         check_served(&own.account)?;
         self.catch_up(&live, own.latest).await?;
@@ -214,27 +211,31 @@ impl Gateway {
             .ok_or_else(|| Error::internal("the version in force is not held"))
     }
 
-    pub(super) fn staleness(&self, own: &OwnAccount, head: &Head) -> Option<Stale> {
+    pub(super) fn staleness(
+        &self,
+        own: &OwnAccount,
+        head: &CurrentSnapshot,
+    ) -> Option<StaleReason> {
         let is_not_renewed =
             || self.is_renewal_due(head) && self.0.store.availability() != Availability::Writable;
         if own.is_store_down {
-            Some(Stale::StoreUnavailable)
+            Some(StaleReason::StoreUnavailable)
         } else if own.account.needs_reauth() {
-            Some(Stale::ReauthRequired)
+            Some(StaleReason::ReauthRequired)
         } else if is_not_renewed() {
-            Some(Stale::StoreUnavailable)
+            Some(StaleReason::StoreUnavailable)
         } else {
             head.stale
         }
     }
 
     /// Whether the next walk should have begun, by the schedule or because of a read.
-    fn is_renewal_due(&self, head: &Head) -> bool {
+    fn is_renewal_due(&self, head: &CurrentSnapshot) -> bool {
         let settings = &self.0.settings;
         since(self.0.clock.now(), head.verified_at) > settings.walk_every.min(settings.fresh_for)
     }
 
-    pub(super) fn live(&self, account: &Account) -> Arc<Live> {
+    pub(super) fn live(&self, account: &Account) -> Arc<LiveAccount> {
         let lives = &self.0.lives;
         if let Some(live) = lives
             .read()
@@ -247,7 +248,7 @@ impl Gateway {
         Arc::clone(
             lives
                 .entry(account.id)
-                .or_insert_with(|| Arc::new(Live::new(account))),
+                .or_insert_with(|| Arc::new(LiveAccount::new(account))),
         )
     }
 
@@ -255,9 +256,9 @@ impl Gateway {
     pub(super) async fn head(
         &self,
         own: &OwnAccount,
-        live: &Arc<Live>,
+        live: &Arc<LiveAccount>,
         max_age: MaxAge,
-    ) -> Result<Arc<Head>> {
+    ) -> Result<Arc<CurrentSnapshot>> {
         check_served(&own.account)?;
         self.catch_up(live, own.latest).await?;
         let Some(head) = live.head() else {
@@ -277,18 +278,18 @@ impl Gateway {
             MaxAge::New => true,
         };
         if must_wait {
-            let ticket = self.request_walk(live, walks::Join::NotYetCalling, false, own.by);
+            let ticket = self.request_walk(live, walks::Attach::NotYetCalling, false, own.by);
             self.await_walk(&ticket, self.0.settings.read_wait).await;
             return Ok(live.head().unwrap_or(head));
         }
         if age > self.0.settings.fresh_for && self.may_walk_again(live) {
-            self.request_walk(live, walks::Join::Any, false, Actor::System);
+            self.request_walk(live, walks::Attach::Any, false, Actor::System);
         }
         Ok(head)
     }
 
     /// Reads that find a directory old do not start walk after walk of a broken provider.
-    fn may_walk_again(&self, live: &Live) -> bool {
+    fn may_walk_again(&self, live: &LiveAccount) -> bool {
         let now = self.0.clock.monotonic();
         live.last_walk_ended_at()
             .is_none_or(|ended_at| now.saturating_sub(ended_at) >= AFTER_FAILURE)
@@ -299,9 +300,9 @@ impl Gateway {
     async fn first_head(
         &self,
         own: &OwnAccount,
-        live: &Arc<Live>,
+        live: &Arc<LiveAccount>,
         wait: Duration,
-    ) -> Result<Arc<Head>> {
+    ) -> Result<Arc<CurrentSnapshot>> {
         if own.account.needs_reauth() {
             return Err(inactive(&own.account));
         }
@@ -312,7 +313,7 @@ impl Gateway {
             let failed = slots().last_unless_walking();
             let ticket = match failed {
                 Some(failed) if !self.may_walk_again(live) => failed,
-                _ => self.request_walk(live, walks::Join::Any, false, own.by),
+                _ => self.request_walk(live, walks::Attach::Any, false, own.by),
             };
             let waited = clock.monotonic().saturating_sub(began_at);
             let ended = self.await_walk(&ticket, wait.saturating_sub(waited)).await;
@@ -330,7 +331,7 @@ impl Gateway {
     }
 
     /// Asks the store how an account's directory stands, and catches up with it.
-    pub(super) async fn catch_up_now(&self, live: &Arc<Live>) -> Result<()> {
+    pub(super) async fn catch_up_now(&self, live: &Arc<LiveAccount>) -> Result<()> {
         match self.0.store.latest(&live.project, live.account).await? {
             Some(latest) => self.catch_up(live, latest).await,
             None => Ok(()),
@@ -339,12 +340,12 @@ impl Gateway {
 
     /// Takes note of what the store said: that a version is in force which this process does not
     /// know yet, that the one it knows was found true again, how the last walk ended.
-    pub(super) async fn catch_up(&self, live: &Arc<Live>, latest: Latest) -> Result<()> {
+    pub(super) async fn catch_up(&self, live: &Arc<LiveAccount>, latest: Latest) -> Result<()> {
         if let Some(found) = latest.directory {
             if self.is_plausible(found.verified_at) {
                 live.verify(found.version, found.verified_at, found.quarantined);
             }
-            let is_behind = move |live: &Live| {
+            let is_behind = move |live: &LiveAccount| {
                 let known = live.head();
                 known.is_none_or(|head| head.version < found.version)
             };
@@ -364,7 +365,7 @@ impl Gateway {
                     Err(error)
                         if error.kind() == Kind::StoreUnavailable && live.head().is_some() =>
                     {
-                        live.set_stale(Some(Stale::StoreUnavailable));
+                        live.set_stale(Some(StaleReason::StoreUnavailable));
                         return Ok(());
                     }
                     Err(error) => return Err(error),
@@ -380,7 +381,7 @@ impl Gateway {
     }
 
     /// Puts in force what the store has in force.
-    async fn load(&self, live: &Live) -> Result<()> {
+    async fn load(&self, live: &LiveAccount) -> Result<()> {
         let store = &self.0.store;
         let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
             return Ok(());
@@ -412,7 +413,7 @@ impl Gateway {
         &self,
         account: &Account,
         version: u64,
-    ) -> Result<Option<Arc<Held>>> {
+    ) -> Result<Option<Arc<LoadedDirectory>>> {
         self.held(account.project.clone(), account.id, version)
             .await
     }
@@ -422,7 +423,7 @@ impl Gateway {
         project: crate::model::id::ProjectId,
         account: crate::model::id::AccountId,
         version: u64,
-    ) -> Result<Option<Arc<Held>>> {
+    ) -> Result<Option<Arc<LoadedDirectory>>> {
         if let Some(held) = self.0.directories.get(&(account, version)).await {
             return Ok(Some(held));
         }
@@ -435,7 +436,7 @@ impl Gateway {
             else {
                 return Ok(None);
             };
-            let held = Arc::new(Held {
+            let held = Arc::new(LoadedDirectory {
                 directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
                 sealed_at: stored.sealed_at,
                 verified_at: gateway.verified_at(stored.verified_at),
@@ -455,7 +456,7 @@ impl Gateway {
         own: &OwnAccount,
         key: PageKey,
         etag: &Arc<str>,
-    ) -> Result<Arc<Page>> {
+    ) -> Result<Arc<CachedPage>> {
         let held = self
             .version(&own.account, key.list.version)
             .await?
@@ -463,7 +464,7 @@ impl Gateway {
                 let version = key.list.version;
                 Error::internal(format!("version {version} is in force but not held"))
             })?;
-        let page = Arc::new(Page::new(
+        let page = Arc::new(CachedPage::new(
             Arc::clone(etag),
             self.build(own, &held.directory, &key)?,
         ));
@@ -501,7 +502,7 @@ impl Gateway {
     fn build(&self, own: &OwnAccount, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
         let account = &own.account;
         match &key.part {
-            Part::Record { id } => {
+            PageScope::Record { id } => {
                 let record = directory
                     .record(key.list.resource, id, key.fields, key.expand)
                     .ok_or_else(|| {
@@ -517,7 +518,7 @@ impl Gateway {
                 let raw = self.raw(account, origins)?;
                 Ok([br#"{"data":"#.as_slice(), &record, &raw, b"}"].concat())
             }
-            Part::List { page_size, after } => {
+            PageScope::List { page_size, after } => {
                 let query = PageQuery {
                     resource: key.list.resource,
                     page_size: *page_size,
@@ -558,9 +559,9 @@ impl Gateway {
 
 fn check_action(account: &Account, resource: Resource) -> Result<()> {
     let action = match resource {
-        Resource::Users => Action::Users,
-        Resource::Roles => Action::Roles,
-        Resource::Groups => Action::Groups,
+        Resource::Users => ProfileAction::Users,
+        Resource::Roles => ProfileAction::Roles,
+        Resource::Groups => ProfileAction::Groups,
     };
     if account.actions.has(action) {
         return Ok(());
@@ -634,7 +635,7 @@ pub(super) fn inactive(account: &Account) -> Error {
     )
 }
 
-fn not_ready(ticket: &Ticket) -> Error {
+fn not_ready(ticket: &WalkHandle) -> Error {
     let progress = ticket.progress();
     let wait = progress.eta_seconds.unwrap_or(5).clamp(1, 60);
     Error::new(

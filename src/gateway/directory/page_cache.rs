@@ -37,11 +37,11 @@ pub struct PageKey {
     pub fields: FieldSet,
     pub expand: ExpandSet,
     pub raw: bool,
-    pub part: Part,
+    pub part: PageScope,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum PageScope {
     List {
         page_size: u32,
         after: Option<RemoteId>,
@@ -74,7 +74,7 @@ pub fn etag(version: u64, of: &impl fmt::Debug) -> Arc<str> {
 
 /// One built answer: its bytes, and their compressed forms once somebody asked for them.
 #[derive(Debug)]
-pub struct Page {
+pub struct CachedPage {
     /// That of its key, which takes longer to make than all else that a built page is asked for.
     pub etag: Arc<str>,
     body: Bytes,
@@ -93,7 +93,7 @@ pub enum Coding {
 /// Below this a compressed form saves nothing worth a header.
 const WORTH_COMPRESSING: usize = 860;
 
-impl Page {
+impl CachedPage {
     pub fn new(etag: Arc<str>, body: Vec<u8>) -> Self {
         Self {
             etag,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    Answer, MaxAge,
-    page_cache::{Page, etag},
+    MaxAge, ReadResponse,
+    page_cache::{CachedPage, etag},
 };
 use crate::gateway::{Gateway, auth::OwnAccount};
 use crate::{
@@ -26,7 +26,7 @@ impl Gateway {
         own: &OwnAccount,
         max_age: MaxAge,
         is_known: impl Fn(&str) -> bool,
-    ) -> Result<Answer> {
+    ) -> Result<ReadResponse> {
         let account = &own.account;
         let head = self.head(own, &self.live(account), max_age).await?;
         let stale = self.staleness(own, &head);
@@ -61,9 +61,9 @@ impl Gateway {
                 quarantined: head.quarantined,
                 held_walk: account.held_walk,
             };
-            Some(Arc::new(Page::new(Arc::clone(&etag), record(&data)?)))
+            Some(Arc::new(CachedPage::new(Arc::clone(&etag), record(&data)?)))
         };
-        Ok(Answer {
+        Ok(ReadResponse {
             etag,
             page,
             version: head.version,
@@ -76,8 +76,8 @@ impl Gateway {
 
 fn record(data: &Summary) -> Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Record<'a> {
+    struct SummaryRecord<'a> {
         data: &'a Summary,
     }
-    serde_json::to_vec(&Record { data }).map_err(Error::internal)
+    serde_json::to_vec(&SummaryRecord { data }).map_err(Error::internal)
 }

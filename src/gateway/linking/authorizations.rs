@@ -16,20 +16,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::{Described, Issuer, NewAccount, Unproven, verify::TrialOf};
+use super::{AccountDetails, Issuer, NewAccount, UnverifiedCredential, verify::CredentialToCheck};
 use crate::gateway::{Gateway, auth::Caller, connector_profiles::check_enabled};
 use crate::{
     connectors::oauth::{
         AuthorizeRequest, IssuedTokens, TokenError, TokenErrorKind, TokenGrant, TokenRequest,
     },
-    error::{Error, Kind, ProviderFault, Result},
+    error::{Error, Kind, ProviderReply, Result},
     model::{
         accounts::{Account, Credential, Endpoint},
         audit_log::Actor,
         connector_profiles::{ConnectorProfile, OAuthApp, ProfileId},
         id::{AccountId, ProjectId},
     },
-    store::{Bringer, NewAuthorization, ProfileApp, StateFault},
+    store::{NewAuthorization, ProfileApp, StateError, StateOwner},
 };
 
 /// How long a sign-in may take. Smartsheet's codes live about as long.
@@ -37,23 +37,23 @@ pub const GOOD_FOR: Duration = Duration::from_secs(600);
 
 /// A sign-in under a connector profile.
 #[derive(Debug, Clone)]
-pub struct NewSignIn {
+pub struct AuthorizationInput {
     pub profile: String,
     pub callback_url: String,
     /// What it is to become.
-    pub description: Described,
+    pub description: AccountDetails,
 }
 
 /// Where a sign-in leads, and what comes back from it.
 #[derive(Debug, Clone)]
-pub struct SignIn {
+pub struct AuthorizationUrl {
     pub url: Url,
     pub state: SecretString,
     pub expires_at: Timestamp,
 }
 
 /// Whose app a sign-in is for.
-pub(in crate::gateway) enum SignInApp<'a> {
+pub(in crate::gateway) enum AuthorizationApp<'a> {
     Profile(&'a ConnectorProfile),
     /// The customer's own, at this endpoint.
     Own {
@@ -64,35 +64,35 @@ pub(in crate::gateway) enum SignInApp<'a> {
 }
 
 /// Who sets out on a sign-in.
-pub(in crate::gateway) struct SetsOut<'a> {
+pub(in crate::gateway) struct AuthorizationRequest<'a> {
     pub(in crate::gateway) project: &'a ProjectId,
     pub(in crate::gateway) connect_session: Option<u64>,
     pub(in crate::gateway) browser: Option<[u8; 32]>,
     /// What the sign-in is to become; None where that is decided later.
-    pub(in crate::gateway) description: Option<&'a Described>,
+    pub(in crate::gateway) description: Option<&'a AccountDetails>,
 }
 
 /// What belongs to a sign-in and is no secret.
 #[derive(Serialize, Deserialize)]
-struct Meta {
+struct AuthorizationMeta {
     provider: String,
     endpoint: Endpoint,
-    description: Option<Described>,
+    description: Option<AccountDetails>,
 }
 
 /// A sign-in that was begun here, and the app that it is for.
-pub(in crate::gateway) struct Begun {
+pub(in crate::gateway) struct PendingAuthorization {
     project: ProjectId,
     connect_session: Option<u64>,
     verifier: SecretString,
     app: OAuthApp,
     issuer: Issuer,
-    meta: Meta,
+    meta: AuthorizationMeta,
 }
 
 /// A browser that the provider sent back to a page of ours, with a code.
 #[derive(Debug)]
-pub struct CameBack {
+pub struct AuthorizationCallback {
     /// The URL that it came back to, without its query.
     pub to: String,
     /// Who says that they sent it (RFC 9207), as few providers do.
@@ -102,15 +102,15 @@ pub struct CameBack {
 }
 
 /// A sign-in that came back with a pair of tokens, of which the provider has said nothing yet.
-pub(in crate::gateway) struct SignedIn {
+pub(in crate::gateway) struct TokenResponse {
     pub(in crate::gateway) project: ProjectId,
     pub(in crate::gateway) connect_session: Option<u64>,
     pub(in crate::gateway) provider: String,
     pub(in crate::gateway) endpoint: Endpoint,
-    pub(in crate::gateway) description: Option<Described>,
+    pub(in crate::gateway) description: Option<AccountDetails>,
     /// Whom it was issued to.
     app: OAuthApp,
-    pub(in crate::gateway) unproven: Unproven,
+    pub(in crate::gateway) unproven: UnverifiedCredential,
 }
 
 /// A digest under which a secret that comes back is looked up.
@@ -124,7 +124,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `not_found`, `account_inactive` while the profile is disabled, `invalid_body`.
-    pub async fn authorization_url(&self, caller: &Caller, new: NewSignIn) -> Result<SignIn> {
+    pub async fn authorization_url(
+        &self,
+        caller: &Caller,
+        new: AuthorizationInput,
+    ) -> Result<AuthorizationUrl> {
         let profile = self.profile_in(caller.project(), &new.profile).await?;
         self.begin_for_project(&profile, &new.callback_url, new.description)
             .await
@@ -134,8 +138,8 @@ impl Gateway {
         &self,
         profile: &ConnectorProfile,
         callback_url: &str,
-        description: Described,
-    ) -> Result<SignIn> {
+        description: AccountDetails,
+    ) -> Result<AuthorizationUrl> {
         check_enabled(profile)?;
         if profile.redirect_url != callback_url {
             return Err(Error::new(
@@ -143,13 +147,13 @@ impl Gateway {
                 "`callback_url` must be the redirect URL of the connector profile, letter for letter",
             ));
         }
-        let sets_out = SetsOut {
+        let sets_out = AuthorizationRequest {
             project: &profile.project,
             connect_session: None,
             browser: None,
             description: Some(&description),
         };
-        self.begin_sign_in(SignInApp::Profile(profile), sets_out)
+        self.begin_sign_in(AuthorizationApp::Profile(profile), sets_out)
             .await
     }
 
@@ -178,7 +182,7 @@ impl Gateway {
     ) -> Result<Arc<Account>> {
         let (gateway, state) = (self.clone(), digest(state));
         self.owned(async move {
-            let begun = gateway.begun(state, Bringer::Project(&project)).await?;
+            let begun = gateway.begun(state, StateOwner::Project(&project)).await?;
             let mut signed_in = gateway.redeemed(begun, code).await?;
             let id = gateway.new_id();
             let project = signed_in.project.clone();
@@ -205,14 +209,14 @@ impl Gateway {
     async fn link_signed_in(
         &self,
         id: AccountId,
-        signed_in: &SignedIn,
+        signed_in: &TokenResponse,
         by: Actor,
     ) -> Result<Arc<Account>> {
         let connector = self.connector(&signed_in.provider)?;
         let description = signed_in.description.clone();
         let description =
             description.ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
-        let of = TrialOf {
+        let of = CredentialToCheck {
             account: id.to_string(),
             endpoint: &signed_in.endpoint,
             assume_user: None,
@@ -235,26 +239,26 @@ impl Gateway {
     /// Begins a sign-in.
     pub(in crate::gateway) async fn begin_sign_in(
         &self,
-        app: SignInApp<'_>,
-        sets_out: SetsOut<'_>,
-    ) -> Result<SignIn> {
+        app: AuthorizationApp<'_>,
+        sets_out: AuthorizationRequest<'_>,
+    ) -> Result<AuthorizationUrl> {
         let found = match &app {
-            SignInApp::Profile(profile) => {
+            AuthorizationApp::Profile(profile) => {
                 let found = self.0.store.oauth_app(&profile.project, profile.id).await?;
                 Some(found.ok_or_else(crate::gateway::connector_profiles::no_such_profile)?)
             }
-            SignInApp::Own { .. } => None,
+            AuthorizationApp::Own { .. } => None,
         };
         // Where the profile's secret may be sent is where people are sent, too.
         let (provider, endpoint, oauth_app) = match (&app, &found) {
-            (SignInApp::Profile(_), None) => {
+            (AuthorizationApp::Profile(_), None) => {
                 return Err(crate::gateway::connector_profiles::no_such_profile());
             }
-            (SignInApp::Profile(_), Some(found)) => {
+            (AuthorizationApp::Profile(_), Some(found)) => {
                 (found.provider.as_str(), &found.endpoint, &found.app)
             }
             (
-                SignInApp::Own {
+                AuthorizationApp::Own {
                     app,
                     endpoint,
                     provider,
@@ -274,8 +278,8 @@ impl Gateway {
             .map(|scope| (*scope).to_owned())
             .collect();
         let (profile, own_app, scopes) = match &app {
-            SignInApp::Profile(profile) => (Some(profile.id), None, &profile.scopes),
-            SignInApp::Own { app, .. } => (None, Some(*app), &default_scopes),
+            AuthorizationApp::Profile(profile) => (Some(profile.id), None, &profile.scopes),
+            AuthorizationApp::Own { app, .. } => (None, Some(*app), &default_scopes),
         };
         let url = connector
             .authorize_url(&AuthorizeRequest {
@@ -290,7 +294,7 @@ impl Gateway {
                 let message = "nobody can sign in at this endpoint";
                 Error::new(Kind::InvalidBody, message)
             })?;
-        let meta = Meta {
+        let meta = AuthorizationMeta {
             provider: provider.to_owned(),
             endpoint: endpoint.clone(),
             description: sets_out.description.cloned(),
@@ -309,7 +313,7 @@ impl Gateway {
         self.store_of(new.project)
             .insert_authorization(&new, now)
             .await?;
-        Ok(SignIn {
+        Ok(AuthorizationUrl {
             url,
             state,
             expires_at,
@@ -320,13 +324,14 @@ impl Gateway {
     pub(in crate::gateway) async fn begun(
         &self,
         state: [u8; 32],
-        bringer: Bringer<'_>,
-    ) -> Result<Begun> {
+        bringer: StateOwner<'_>,
+    ) -> Result<PendingAuthorization> {
         let store = self.0.store.for_unproven();
         let now = self.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
         let taken = taken.map_err(state_refused)?;
-        let meta: Meta = serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
+        let meta: AuthorizationMeta =
+            serde_json::from_slice(&taken.meta).map_err(Error::internal)?;
         let (app, issuer) = match (taken.own_app, taken.profile) {
             (Some(app), _) => (app.clone(), Issuer::OwnApp(app)),
             (None, Some(id)) => {
@@ -336,7 +341,7 @@ impl Gateway {
             }
             (None, None) => return Err(Error::internal("a sign-in of no app")),
         };
-        Ok(Begun {
+        Ok(PendingAuthorization {
             project: taken.project,
             connect_session: taken.connect_session,
             verifier: taken.verifier,
@@ -352,7 +357,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `authorization_invalid`.
-    pub(in crate::gateway) fn check_way_back(&self, begun: &Begun, back: &CameBack) -> Result<()> {
+    pub(in crate::gateway) fn check_way_back(
+        &self,
+        begun: &PendingAuthorization,
+        back: &AuthorizationCallback,
+    ) -> Result<()> {
         let refused = |message| Err(Error::new(Kind::AuthorizationInvalid, message));
         if back.to != begun.app.redirect_url {
             return refused("the sign-in of this `state` was to come back elsewhere");
@@ -360,7 +369,7 @@ impl Gateway {
         let Some(issuer) = &back.issuer else {
             return Ok(());
         };
-        let Meta {
+        let AuthorizationMeta {
             provider, endpoint, ..
         } = &begun.meta;
         let origin = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
@@ -378,10 +387,10 @@ impl Gateway {
     /// Redeems the code of a sign-in, once. Not to be dropped on the way.
     pub(in crate::gateway) async fn redeemed(
         &self,
-        begun: Begun,
+        begun: PendingAuthorization,
         code: SecretString,
-    ) -> Result<SignedIn> {
-        let Begun { app, meta, .. } = begun;
+    ) -> Result<TokenResponse> {
+        let PendingAuthorization { app, meta, .. } = begun;
         let grant = TokenGrant::Code {
             code: &code,
             verifier: &begun.verifier,
@@ -400,14 +409,14 @@ impl Gateway {
             code_refused(&TokenError::new(TokenErrorKind::Doubtful, detail))
         })?;
         let refresh_at = self.refresh_at(&pair);
-        Ok(SignedIn {
+        Ok(TokenResponse {
             project: begun.project,
             connect_session: begun.connect_session,
             provider: meta.provider,
             endpoint: meta.endpoint,
             description: meta.description,
             app,
-            unproven: Unproven {
+            unproven: UnverifiedCredential {
                 credential: Credential::OAuth(pair),
                 issuer: begun.issuer,
                 refresh_at,
@@ -418,7 +427,7 @@ impl Gateway {
     /// What the token endpoint issues for a grant. What it issues and cannot be used is revoked.
     async fn issued(
         &self,
-        meta: &Meta,
+        meta: &AuthorizationMeta,
         app: &OAuthApp,
         grant: TokenGrant<'_>,
     ) -> Result<IssuedTokens> {
@@ -445,7 +454,7 @@ impl Gateway {
     /// could be revoked. Whether there is one.
     pub(in crate::gateway) async fn renewed(
         &self,
-        signed_in: &mut SignedIn,
+        signed_in: &mut TokenResponse,
         refused: &Error,
     ) -> bool {
         let credential = &signed_in.unproven.credential;
@@ -454,7 +463,7 @@ impl Gateway {
             return false;
         };
         let former = token.clone();
-        let meta = Meta {
+        let meta = AuthorizationMeta {
             provider: signed_in.provider.clone(),
             endpoint: signed_in.endpoint.clone(),
             description: None,
@@ -489,14 +498,14 @@ impl Gateway {
     }
 }
 
-pub(in crate::gateway) fn state_refused(fault: StateFault) -> Error {
+pub(in crate::gateway) fn state_refused(fault: StateError) -> Error {
     let message = match fault {
         // Whose it is otherwise, nobody is told.
-        StateFault::Unknown | StateFault::Another => {
+        StateError::Unknown | StateError::Another => {
             "there is no sign-in of this `state` that was begun here"
         }
-        StateFault::Used => "the sign-in of this `state` has come back already",
-        StateFault::Expired => "the sign-in of this `state` took too long",
+        StateError::Used => "the sign-in of this `state` has come back already",
+        StateError::Expired => "the sign-in of this `state` took too long",
     };
     Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
 }
@@ -505,8 +514,8 @@ pub(in crate::gateway) fn state_refused(fault: StateFault) -> Error {
 /// brought it.
 pub fn is_late(error: &Error) -> bool {
     let source = std::error::Error::source(error);
-    let fault = source.and_then(|source| source.downcast_ref::<StateFault>());
-    matches!(fault, Some(StateFault::Used | StateFault::Expired))
+    let fault = source.and_then(|source| source.downcast_ref::<StateError>());
+    matches!(fault, Some(StateError::Used | StateError::Expired))
 }
 
 /// What the provider's refusal of a code means to whoever brought it.
@@ -542,7 +551,7 @@ fn code_refused(error: &TokenError) -> Error {
         ),
     };
     let mut answer = Error::new(kind, message)
-        .with_provider(ProviderFault {
+        .with_provider(ProviderReply {
             status: error.status,
             code: error.code,
             reference: None,

@@ -18,15 +18,18 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    Described, Issuer, NewAccount, Proven, Unproven,
-    authorizations::{CameBack, SetsOut, SignInApp, SignedIn, digest, state_refused},
+    AccountDetails, Issuer, NewAccount, UnverifiedCredential, VerifiedCredential,
+    authorizations::{
+        AuthorizationApp, AuthorizationCallback, AuthorizationRequest, TokenResponse, digest,
+        state_refused,
+    },
     link_error, same_organisation,
-    verify::{Findings, Trial, TrialOf},
+    verify::{CheckResult, CredentialCheck, CredentialToCheck},
 };
 use crate::gateway::{Gateway, auth::Caller, connector_profiles::check_enabled};
 use crate::{
     directory::Visibility,
-    error::{Error, Kind, Progress, Result},
+    error::{Error, Kind, Result, WalkProgress},
     model::{
         accounts::{
             Account, AccountChange, AccountKind, Credential, CredentialKind, Endpoint, Region,
@@ -39,7 +42,7 @@ use crate::{
         schema::Warning,
         walks::{Walk, WalkState},
     },
-    store::{Bringer, Draft},
+    store::{StateOwner, StoredDraft},
 };
 
 /// How long a session lives if nobody says.
@@ -72,13 +75,13 @@ pub struct NewConnectSession {
 
 /// An invitation, with what it is handed on by.
 #[derive(Debug, Clone)]
-pub struct Invited {
+pub struct CreatedSession {
     pub session: ConnectSession,
     pub token: LinkToken,
 }
 
 /// What a customer may choose from.
-pub struct Offer {
+pub struct LinkOptions {
     /// The name for people of the provider.
     pub provider_name: &'static str,
     pub provider: String,
@@ -98,17 +101,17 @@ pub struct Offer {
 
 /// What waits to be saved, and what the provider said of it.
 #[derive(Debug, Clone)]
-pub struct Review {
+pub struct LinkDraft {
     /// Which draft this is about; saving names it.
     pub draft: u64,
     /// What was brought.
     pub kind: CredentialKind,
-    pub found: Found,
+    pub found: VerifiedIdentity,
 }
 
 /// What the provider said of what was brought.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Found {
+pub struct VerifiedIdentity {
     pub provider: String,
     pub endpoint: Endpoint,
     pub identity: Identity,
@@ -120,9 +123,9 @@ pub struct Found {
 }
 
 /// What was linked, and how far its first walk is.
-pub struct Linked {
+pub struct LinkStatus {
     pub account: Arc<Account>,
-    pub progress: Option<Progress>,
+    pub progress: Option<WalkProgress>,
     /// The walk that ended last.
     pub last_walk: Option<Walk>,
     pub is_sealed: bool,
@@ -140,7 +143,7 @@ impl Gateway {
         &self,
         caller: &Caller,
         new: NewConnectSession,
-    ) -> Result<Invited> {
+    ) -> Result<CreatedSession> {
         self.must_be_reachable()?;
         let project = caller.project().clone();
         if let Some(provider) = &new.provider {
@@ -199,7 +202,7 @@ impl Gateway {
             .insert_connect_session(&session, digest(token.expose_secret()), caller.actor())
             .await?;
         tracing::info!(connect_session = session.number, "connect session made");
-        Ok(Invited { session, token })
+        Ok(CreatedSession { session, token })
     }
 
     /// The details, with where the customer returns to and which page is told: what was named must
@@ -294,7 +297,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn offer(&self, session: &ConnectSession) -> Result<Offer> {
+    pub async fn offer(&self, session: &ConnectSession) -> Result<LinkOptions> {
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         let connector = self.connector(provider)?;
         let profiles = self
@@ -318,7 +321,7 @@ impl Gateway {
             Some(account) => vec![account.endpoint.clone()],
             None => self.endpoints(&profiles),
         };
-        Ok(Offer {
+        Ok(LinkOptions {
             provider_name: connector.name(),
             provider: provider.to_owned(),
             profiles,
@@ -370,14 +373,14 @@ impl Gateway {
         browser: &SecretString,
         endpoint: Endpoint,
         token: SecretString,
-    ) -> Result<Review> {
+    ) -> Result<LinkDraft> {
         let (gateway, session) = (self.clone(), session.clone());
         let browser = digest(browser.expose_secret());
         self.check_tries(&session)?;
         self.owned(async move {
             gateway.0.settings.check_endpoint(&endpoint)?;
             let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
-            let unproven = Unproven::personal(token);
+            let unproven = UnverifiedCredential::personal(token);
             gateway
                 .keep(&session, browser, provider.to_owned(), endpoint, unproven)
                 .await
@@ -405,7 +408,7 @@ impl Gateway {
         self.check_may_sign_in(session).await?;
         let sign_in = self
             .begin_sign_in(
-                SignInApp::Profile(&profile),
+                AuthorizationApp::Profile(&profile),
                 self.sets_out(session, browser),
             )
             .await?;
@@ -438,7 +441,7 @@ impl Gateway {
             proof: ClientProof::ClientSecret,
             redirect_url: self.own_app_callback_url(provider),
         };
-        let app = SignInApp::Own {
+        let app = AuthorizationApp::Own {
             app: &app,
             endpoint: &endpoint,
             provider,
@@ -467,8 +470,12 @@ impl Gateway {
         standing.map_or(Ok(()), |standing| standing.check("invitation"))
     }
 
-    fn sets_out<'a>(&self, session: &'a ConnectSession, browser: &SecretString) -> SetsOut<'a> {
-        SetsOut {
+    fn sets_out<'a>(
+        &self,
+        session: &'a ConnectSession,
+        browser: &SecretString,
+    ) -> AuthorizationRequest<'a> {
+        AuthorizationRequest {
             project: &session.project,
             connect_session: Some(session.number),
             browser: Some(digest(browser.expose_secret())),
@@ -507,16 +514,16 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         browser: &SecretString,
-        back: CameBack,
-    ) -> Result<Review> {
+        back: AuthorizationCallback,
+    ) -> Result<LinkDraft> {
         let (gateway, session) = (self.clone(), session.clone());
         let browser = digest(browser.expose_secret());
         self.owned(async move {
-            let bringer = Bringer::Browser(browser);
+            let bringer = StateOwner::Browser(browser);
             let begun = gateway.begun(digest(&back.state), bringer).await?;
             gateway.check_way_back(&begun, &back)?;
             let mut signed_in = gateway.redeemed(begun, back.code).await?;
-            let keep = async |signed_in: &SignedIn| {
+            let keep = async |signed_in: &TokenResponse| {
                 if signed_in.connect_session != Some(session.number) {
                     return Err(Error::new(
                         Kind::AuthorizationInvalid,
@@ -558,7 +565,7 @@ impl Gateway {
     /// # Errors
     /// `authorization_invalid`.
     pub async fn turned_back(&self, browser: &SecretString, state: &str) -> Result<bool> {
-        let bringer = Bringer::Browser(digest(browser.expose_secret()));
+        let bringer = StateOwner::Browser(digest(browser.expose_secret()));
         let now = self.0.clock.now();
         let taken = self
             .0
@@ -576,28 +583,28 @@ impl Gateway {
         browser: [u8; 32],
         provider: String,
         endpoint: Endpoint,
-        unproven: Unproven,
-    ) -> Result<Review> {
+        unproven: UnverifiedCredential,
+    ) -> Result<LinkDraft> {
         let connector = self.connector(&provider)?;
         self.0.settings.check_endpoint(&endpoint)?;
         let again = self.account_again(session).await?;
         if let Some(account) = &again {
             self.check_place(account, &provider, &endpoint).await?;
         }
-        let of = TrialOf {
+        let of = CredentialToCheck {
             account: format!("connect_session/{}", session.number),
             endpoint: &endpoint,
             assume_user: again
                 .as_ref()
                 .and_then(|account| account.assume_user.as_deref()),
         };
-        let trial = Trial::new(
+        let trial = CredentialCheck::new(
             &self.0.outbound,
             connector.as_ref(),
             of,
             &unproven.credential,
         );
-        let Findings {
+        let CheckResult {
             identity,
             users,
             hidden,
@@ -609,7 +616,7 @@ impl Gateway {
         if let Some(account) = &again {
             same_organisation(account, &identity)?;
         }
-        let found = Found {
+        let found = VerifiedIdentity {
             provider,
             endpoint,
             identity,
@@ -622,7 +629,7 @@ impl Gateway {
             Issuer::Profile(id) => (Some(id), None),
             Issuer::OwnApp(app) => (None, Some(app)),
         };
-        let draft = Draft {
+        let draft = StoredDraft {
             credential: unproven.credential,
             profile,
             own_app,
@@ -636,7 +643,7 @@ impl Gateway {
         if let Some(former) = former {
             self.revoke_draft(&session.project, &former).await;
         }
-        Ok(Review {
+        Ok(LinkDraft {
             draft: number,
             kind,
             found,
@@ -668,14 +675,14 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         browser: &SecretString,
-    ) -> Result<Option<Review>> {
+    ) -> Result<Option<LinkDraft>> {
         let browser = digest(browser.expose_secret());
         let store = self.store_of(&session.project);
         let Some((number, draft)) = store.draft(session, browser).await? else {
             return Ok(None);
         };
         let found = serde_json::from_slice(&draft.meta).map_err(Error::internal)?;
-        Ok(Some(Review {
+        Ok(Some(LinkDraft {
             draft: number,
             kind: kind_of(&draft),
             found,
@@ -702,7 +709,8 @@ impl Gateway {
             let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
                 return Err(invalid("what was looked at is not what waits to be saved"));
             };
-            let found: Found = serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
+            let found: VerifiedIdentity =
+                serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
             let again = gateway.account_again(&session).await?;
             if let Some(account) = &again {
                 // Once more: which account this is lies open beside the draft.
@@ -711,7 +719,7 @@ impl Gateway {
                     .await?;
                 same_organisation(account, &found.identity)?;
             }
-            let proven = Proven {
+            let proven = VerifiedCredential {
                 issuer: match (waiting.own_app, waiting.profile) {
                     (Some(app), _) => Issuer::OwnApp(app),
                     (None, Some(id)) => Issuer::Profile(id),
@@ -733,7 +741,7 @@ impl Gateway {
                 id: gateway.new_id(),
                 project: session.project,
                 provider: found.provider,
-                description: Described {
+                description: AccountDetails {
                     origin_owner_id: session.origin_owner_id,
                     origin_owner_name: session.details.origin_owner_name,
                     origin_username: session.details.origin_username,
@@ -783,11 +791,11 @@ impl Gateway {
 
     /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
     /// Whether nothing is left to revoke.
-    async fn revoke_draft(&self, project: &ProjectId, draft: &Draft) -> bool {
+    async fn revoke_draft(&self, project: &ProjectId, draft: &StoredDraft) -> bool {
         let Credential::OAuth(pair) = &draft.credential else {
             return true;
         };
-        let Ok(found) = serde_json::from_slice::<Found>(&draft.meta) else {
+        let Ok(found) = serde_json::from_slice::<VerifiedIdentity>(&draft.meta) else {
             return true;
         };
         let Ok(connector) = self.connector(&found.provider) else {
@@ -837,7 +845,7 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         browser: &SecretString,
-    ) -> Result<Option<Linked>> {
+    ) -> Result<Option<LinkStatus>> {
         let browser = digest(browser.expose_secret());
         let store = self.store_of(&session.project);
         let Some(id) = store.linked_by(session, browser).await? else {
@@ -850,7 +858,7 @@ impl Gateway {
         &self,
         session: &ConnectSession,
         id: AccountId,
-    ) -> Result<Option<Linked>> {
+    ) -> Result<Option<LinkStatus>> {
         let project = &session.project;
         let store = self.store_of(project);
         let Some(account) = store.account(project, id).await? else {
@@ -862,7 +870,7 @@ impl Gateway {
             .find(|walk| walk.state != WalkState::Running);
         let latest = store.latest(project, id).await?;
         let is_sealed = latest.is_some_and(|latest| latest.directory.is_some());
-        Ok(Some(Linked {
+        Ok(Some(LinkStatus {
             progress: self.walk_progress(&account),
             hidden: self.hidden_of(&account, is_sealed).await?,
             is_sealed,
@@ -893,7 +901,7 @@ impl Gateway {
     }
 }
 
-const fn kind_of(draft: &Draft) -> CredentialKind {
+const fn kind_of(draft: &StoredDraft) -> CredentialKind {
     match (&draft.credential, &draft.own_app) {
         (Credential::AccessToken(_), _) => CredentialKind::AccessToken,
         (Credential::OAuth(_), None) => CredentialKind::OAuth,

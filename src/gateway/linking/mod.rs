@@ -1,6 +1,6 @@
 //! Linking: what was brought is tried, and only then is anything stored.
 //!
-//! A token, or a pair of tokens that a sign-in brought, becomes a `Proven` credential once the
+//! A token, or a pair of tokens that a sign-in brought, becomes a `VerifiedCredential` credential once the
 //! provider has said whose it is and that it may read users. What follows is the same for all:
 //! a new account, or a new credential for one that is there.
 
@@ -12,12 +12,12 @@ use secrecy::SecretString;
 use super::{
     Gateway,
     auth::Caller,
-    linking::verify::{Trial, TrialOf},
-    walks::Join,
+    linking::verify::{CredentialCheck, CredentialToCheck},
+    walks::Attach,
 };
 use crate::{
     connectors::Connector,
-    error::{Error, Kind, ProviderFault, Result},
+    error::{Error, Kind, ProviderReply, Result},
     model::{
         accounts::{Account, AccountChange, AccountKind, AccountStatus, Credential, Endpoint},
         audit_log::Actor,
@@ -26,7 +26,7 @@ use crate::{
         observed::Identity,
     },
     outbound::{CallError, CallErrorKind},
-    store::{AccountUpdate, Destination, Grant, IssuedTo, NewCredential},
+    store::{AccountUpdate, CredentialRecord, Destination, IssuedTo, NewCredential},
 };
 
 pub mod authorizations;
@@ -34,9 +34,9 @@ pub mod connect_sessions;
 pub mod verify;
 
 /// What is linked, and what that is to whoever has it linked.
-pub struct Link {
+pub struct NewLink {
     pub provider: String,
-    pub description: Described,
+    pub description: AccountDetails,
     pub endpoint: Endpoint,
     pub token: SecretString,
     /// Whom the provider is to take the token's owner for, by e-mail address.
@@ -45,7 +45,7 @@ pub struct Link {
 
 /// What an account is to whoever has it linked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Described {
+pub struct AccountDetails {
     pub origin_owner_id: String,
     pub origin_owner_name: String,
     pub origin_username: Option<String>,
@@ -55,7 +55,7 @@ pub struct Described {
 
 /// A credential, whose it is, and whose app it was issued to.
 #[derive(Clone)]
-pub(super) struct Proven {
+pub(super) struct VerifiedCredential {
     pub(super) credential: Credential,
     pub(super) issuer: Issuer,
     pub(super) refresh_at: Option<Timestamp>,
@@ -76,13 +76,13 @@ pub(super) enum Issuer {
 
 /// A credential of which the provider has said nothing yet.
 #[derive(Clone)]
-pub(super) struct Unproven {
+pub(super) struct UnverifiedCredential {
     pub(super) credential: Credential,
     pub(super) issuer: Issuer,
     pub(super) refresh_at: Option<Timestamp>,
 }
 
-impl Unproven {
+impl UnverifiedCredential {
     pub(super) const fn personal(token: SecretString) -> Self {
         Self {
             credential: Credential::AccessToken(token),
@@ -91,8 +91,8 @@ impl Unproven {
         }
     }
 
-    pub(super) fn belonging_to(self, identity: Identity) -> Proven {
-        Proven {
+    pub(super) fn belonging_to(self, identity: Identity) -> VerifiedCredential {
+        VerifiedCredential {
             credential: self.credential,
             issuer: self.issuer,
             refresh_at: self.refresh_at,
@@ -102,10 +102,10 @@ impl Unproven {
     }
 }
 
-impl Proven {
+impl VerifiedCredential {
     /// As it is stored.
-    pub(super) fn grant(&self) -> Grant<'_> {
-        Grant {
+    pub(super) fn grant(&self) -> CredentialRecord<'_> {
+        CredentialRecord {
             credential: &self.credential,
             issued_to: match &self.issuer {
                 Issuer::Owner => IssuedTo::Owner,
@@ -124,7 +124,7 @@ impl Gateway {
     /// # Errors
     /// `credential_refused`, `scope_missing`, `assume_user_refused`, `provider_unavailable`,
     /// `provider_throttled`, `base_url_not_allowed`; nothing is stored then.
-    pub async fn link(&self, caller: &Caller, link: Link) -> Result<Arc<Account>> {
+    pub async fn link(&self, caller: &Caller, link: NewLink) -> Result<Arc<Account>> {
         self.link_into(caller.project().clone(), link, caller.actor())
             .await
     }
@@ -132,7 +132,7 @@ impl Gateway {
     pub(super) async fn link_into(
         &self,
         project: ProjectId,
-        link: Link,
+        link: NewLink,
         by: Actor,
     ) -> Result<Arc<Account>> {
         let connector = self.connector(&link.provider)?;
@@ -143,12 +143,12 @@ impl Gateway {
             let proven = gateway
                 .prove(
                     connector.as_ref(),
-                    TrialOf {
+                    CredentialToCheck {
                         account: id.to_string(),
                         endpoint: &link.endpoint,
                         assume_user: link.assume_user.as_deref(),
                     },
-                    Unproven::personal(link.token),
+                    UnverifiedCredential::personal(link.token),
                 )
                 .await?;
             let new = NewAccount {
@@ -169,7 +169,7 @@ impl Gateway {
     pub(super) async fn store_account(
         &self,
         new: NewAccount,
-        proven: &Proven,
+        proven: &VerifiedCredential,
     ) -> Result<Arc<Account>> {
         let now = self.0.clock.now();
         let description = new.description;
@@ -198,7 +198,7 @@ impl Gateway {
             .insert_account(&account, &proven.grant(), new.by)
             .await?;
         tracing::info!(account = %account.id, provider = account.provider, "account linked");
-        self.request_walk(&self.live(&account), Join::Any, false, new.by);
+        self.request_walk(&self.live(&account), Attach::Any, false, new.by);
         // As it is read: with what its profile allows. It is linked also where that fails.
         let stored = store.account(&account.project, account.id).await;
         Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
@@ -210,7 +210,7 @@ impl Gateway {
         &self,
         account: &Account,
         change: &AccountChange,
-        proven: Option<&Proven>,
+        proven: Option<&VerifiedCredential>,
         by: Actor,
     ) -> Result<Arc<Account>> {
         let update = AccountUpdate {
@@ -232,7 +232,7 @@ impl Gateway {
             updated.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
         if proven.is_some() {
             tracing::info!(account = %account.id, "credential replaced");
-            self.request_walk(&self.live(&updated), Join::NotYetCalling, false, by);
+            self.request_walk(&self.live(&updated), Attach::NotYetCalling, false, by);
         }
         Ok(Arc::new(updated))
     }
@@ -241,11 +241,11 @@ impl Gateway {
     pub(super) async fn prove(
         &self,
         connector: &dyn Connector,
-        of: TrialOf<'_>,
-        unproven: Unproven,
-    ) -> Result<Proven> {
+        of: CredentialToCheck<'_>,
+        unproven: UnverifiedCredential,
+    ) -> Result<VerifiedCredential> {
         self.0.settings.check_endpoint(of.endpoint)?;
-        let trial = Trial::new(&self.0.outbound, connector, of, &unproven.credential);
+        let trial = CredentialCheck::new(&self.0.outbound, connector, of, &unproven.credential);
         match trial.accepted().await {
             Ok((identity, _)) => Ok(unproven.belonging_to(identity)),
             Err(error) => Err(link_error(&error, false)),
@@ -253,10 +253,14 @@ impl Gateway {
     }
 
     /// The same for an account that is there, whose organisation it must be of.
-    pub(super) async fn prove_for(&self, account: &Account, unproven: Unproven) -> Result<Proven> {
+    pub(super) async fn prove_for(
+        &self,
+        account: &Account,
+        unproven: UnverifiedCredential,
+    ) -> Result<VerifiedCredential> {
         let destination = self.destination(account).await?;
         let connector = self.connector(&destination.provider)?;
-        let of = TrialOf {
+        let of = CredentialToCheck {
             account: account.id.to_string(),
             endpoint: &destination.endpoint,
             assume_user: account.assume_user.as_deref(),
@@ -282,7 +286,7 @@ pub(super) struct NewAccount {
     pub(super) id: AccountId,
     pub(super) project: ProjectId,
     pub(super) provider: String,
-    pub(super) description: Described,
+    pub(super) description: AccountDetails,
     pub(super) endpoint: Endpoint,
     pub(super) assume_user: Option<String>,
     /// Who links it; an invitation is used up by that.
@@ -340,7 +344,7 @@ pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
         ),
     };
     let mut answer = Error::new(kind, message)
-        .with_provider(ProviderFault {
+        .with_provider(ProviderReply {
             status: error.status,
             code: error.code,
             reference: error.reference.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::link_error;
-use crate::gateway::{Settings, accounts::token_key, meta};
+use crate::gateway::{GatewaySettings, accounts::token_key, meta};
 use crate::{
     connectors::{Connector, Session},
     directory::Visibility,
@@ -17,18 +17,18 @@ use crate::{
         observed::Identity,
         schema::Warning,
     },
-    outbound::{CallError, CallErrorKind, Outbound, Priority, Route},
+    outbound::{CallError, CallErrorKind, ClientScope, Outbound, Priority},
 };
 
 /// A token, and where it is said to be good.
-pub struct Candidate {
+pub struct TokenToCheck {
     pub provider: String,
     pub endpoint: Endpoint,
     pub token: SecretString,
 }
 
 /// What the provider says of a token.
-pub struct Findings {
+pub struct CheckResult {
     pub connector: ConnectorMeta,
     /// Whose it is.
     pub identity: Identity,
@@ -45,10 +45,10 @@ pub struct Findings {
 pub async fn examine(
     outbound: &Outbound,
     connectors: Vec<Arc<dyn Connector>>,
-    settings: &Settings,
-    candidate: Candidate,
-) -> Result<Findings> {
-    let Candidate {
+    settings: &GatewaySettings,
+    candidate: TokenToCheck,
+) -> Result<CheckResult> {
+    let TokenToCheck {
         provider,
         endpoint,
         token,
@@ -58,19 +58,19 @@ pub async fn examine(
         .ok_or_else(|| unknown_provider(connectors.iter().map(|each| each.key()).collect()))?;
     settings.check_endpoint(&endpoint)?;
     let credential = Credential::AccessToken(token);
-    let of = TrialOf {
+    let of = CredentialToCheck {
         account: "trial".to_owned(),
         endpoint: &endpoint,
         assume_user: None,
     };
-    Trial::new(outbound, connector.as_ref(), of, &credential)
+    CredentialCheck::new(outbound, connector.as_ref(), of, &credential)
         .findings()
         .await
         .map_err(|error| link_error(&error, false))
 }
 
 /// What is tried: whose calls these are, where, and in whose place.
-pub(in crate::gateway) struct TrialOf<'a> {
+pub(in crate::gateway) struct CredentialToCheck<'a> {
     /// An account's id, or a word for one that is none yet.
     pub(in crate::gateway) account: String,
     pub(in crate::gateway) endpoint: &'a Endpoint,
@@ -78,19 +78,19 @@ pub(in crate::gateway) struct TrialOf<'a> {
 }
 
 /// A way to the provider with a token that is not stored.
-pub(in crate::gateway) struct Trial<'a> {
+pub(in crate::gateway) struct CredentialCheck<'a> {
     connector: &'a dyn Connector,
     session: Session,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> CredentialCheck<'a> {
     pub(in crate::gateway) fn new(
         outbound: &Outbound,
         connector: &'a dyn Connector,
-        of: TrialOf<'_>,
+        of: CredentialToCheck<'_>,
         credential: &Credential,
     ) -> Self {
-        let route = Route {
+        let route = ClientScope {
             provider: connector.key(),
             account: of.account,
             token: token_key(credential),
@@ -104,11 +104,11 @@ impl<'a> Trial<'a> {
     }
 
     /// What the provider says of it.
-    pub(in crate::gateway) async fn findings(&self) -> Result<Findings, CallError> {
+    pub(in crate::gateway) async fn findings(&self) -> Result<CheckResult, CallError> {
         let (identity, users) = self.accepted().await?;
         let sees_groups = self.sees_groups().await?;
         let visibility = Visibility::of(identity.is_admin, &identity.seats, sees_groups);
-        Ok(Findings {
+        Ok(CheckResult {
             connector: meta(self.connector),
             identity,
             users,

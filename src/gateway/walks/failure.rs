@@ -8,14 +8,14 @@ use crate::{
 
 /// Why a walk ended early.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct WalkFailure {
     pub reason: WalkReason,
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
     /// Whether the provider refused the credential.
     pub was_refused: bool,
 }
 
-impl From<WalkReason> for Stop {
+impl From<WalkReason> for WalkFailure {
     fn from(reason: WalkReason) -> Self {
         Self {
             reason,
@@ -25,7 +25,7 @@ impl From<WalkReason> for Stop {
     }
 }
 
-impl From<CallError> for Stop {
+impl From<CallError> for WalkFailure {
     fn from(error: CallError) -> Self {
         let reason = match error.kind {
             CallErrorKind::Unauthorized => WalkReason::CredentialRefused,
@@ -50,7 +50,7 @@ impl From<CallError> for Stop {
     }
 }
 
-impl From<Error> for Stop {
+impl From<Error> for WalkFailure {
     fn from(error: Error) -> Self {
         let reason = match error.kind() {
             Kind::StoreUnavailable => WalkReason::StoreUnavailable,

@@ -9,13 +9,13 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 
-use super::{Ticket, failure::Stop};
+use super::{WalkHandle, failure::WalkFailure};
 use crate::{
     clock::Clock,
     connectors::{Connector, ListPage, Presence, QuarantinedRow, Session},
     directory::{
-        Answers, GroupAnswer, GroupRead, Listed, ListedPage, Listing, Lookups, MemberList, Pass,
-        UserAnswer, too_many,
+        Answers, GroupAnswer, GroupRead, ListItem, ListScan, ListedPage, Lookups, MemberList,
+        MergedList, UserAnswer, too_many,
     },
     model::{
         id::{AccountId, RemoteId, WalkId},
@@ -39,14 +39,14 @@ pub(super) struct Reader<'a> {
     pub connector: &'a dyn Connector,
     pub session: &'a Session,
     pub account: AccountId,
-    pub ticket: &'a Ticket,
+    pub ticket: &'a WalkHandle,
     pub clock: &'a Clock,
     pub parallel: usize,
 }
 
 impl Reader<'_> {
     /// Whose credential it is.
-    pub async fn identify(&self) -> Result<Identity, Stop> {
+    pub async fn identify(&self) -> Result<Identity, WalkFailure> {
         let identity = self.connector.identify(self.session);
         self.ticket
             .unless_abandoned(async { Ok(identity.await?) })
@@ -55,12 +55,12 @@ impl Reader<'_> {
 
     /// A list, read once or, where one pass proves nothing, twice. Totals that tell of fewer rows
     /// than are `plausible` are not believed.
-    pub async fn list<'f, T: Listed + Send + 'f>(
+    pub async fn list<'f, T: ListItem + Send + 'f>(
         &self,
         plausible: u64,
         fetch: impl Fn(u64) -> Fetched<'f, T>,
-    ) -> Result<Listing<T>, Stop> {
-        let mut listing = Listing::of(self.pass(plausible, &fetch).await?)?;
+    ) -> Result<MergedList<T>, WalkFailure> {
+        let mut listing = MergedList::of(self.pass(plausible, &fetch).await?)?;
         if listing.needs_second_pass() {
             listing = listing.join(self.pass(plausible, &fetch).await?)?;
         }
@@ -68,13 +68,13 @@ impl Reader<'_> {
         Ok(listing)
     }
 
-    async fn pass<'f, T: Listed + Send + 'f>(
+    async fn pass<'f, T: ListItem + Send + 'f>(
         &self,
         plausible: u64,
         fetch: &impl Fn(u64) -> Fetched<'f, T>,
-    ) -> Result<Pass<T>, Stop> {
+    ) -> Result<ListScan<T>, WalkFailure> {
         let page_size = self.connector.page_size();
-        let mut pass = Pass::new(page_size).doubting_totals_below(plausible);
+        let mut pass = ListScan::new(page_size).doubting_totals_below(plausible);
         let mut quarantined = BTreeMap::new();
         loop {
             let wanted = pass.wanted();
@@ -136,14 +136,14 @@ impl Reader<'_> {
         &self,
         ids: &[RemoteId],
         is_first_walk: bool,
-    ) -> Result<BTreeMap<RemoteId, GroupRead>, Stop> {
+    ) -> Result<BTreeMap<RemoteId, GroupRead>, WalkFailure> {
         self.ticket.expect(ids.len());
         let mut reads = self.side_by_side(
             ids.iter()
                 .map(|id| (id, self.connector.group(self.session, id))),
         );
         let mut groups = BTreeMap::new();
-        let mut unread = Unread::default();
+        let mut unread = UnreadGroups::default();
         while let Some((id, read)) = reads.next().await {
             let read = match read {
                 Ok(read) => self.group_read(read),
@@ -169,7 +169,7 @@ impl Reader<'_> {
 
     /// Whether these are still there. A look-up that fails proves nothing either way and ends
     /// no walk; only a credential that is refused does.
-    pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, Stop> {
+    pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, WalkFailure> {
         self.ticket
             .expect(lookups.users.len() + lookups.groups.len());
         let mut answers = Answers::default();
@@ -232,17 +232,17 @@ impl Reader<'_> {
 
 /// The groups whose members could not be read.
 #[derive(Default)]
-struct Unread {
+struct UnreadGroups {
     groups: usize,
     /// Those of them for which the provider had no answer at all.
     unanswered: usize,
     first: Option<(RemoteId, CallError)>,
 }
 
-impl Unread {
+impl UnreadGroups {
     /// Why this group's members are not known; an error that is about more than this group stops
     /// the walk.
-    fn reason(&mut self, id: &RemoteId, error: CallError) -> Result<Reason, Stop> {
+    fn reason(&mut self, id: &RemoteId, error: CallError) -> Result<Reason, WalkFailure> {
         let reason = match error.kind {
             CallErrorKind::Forbidden if error.code.is_some() => Reason::NotPermitted,
             CallErrorKind::Forbidden
@@ -269,7 +269,7 @@ impl Unread {
     }
 }
 
-fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, Stop> {
+fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, WalkFailure> {
     match answer {
         Ok(presence) => Ok(Some(presence)),
         Err(error) if error.kind == CallErrorKind::Unauthorized => Err(error.into()),
@@ -296,7 +296,7 @@ fn listed<T>(page: ListPage<T>, quarantined: Vec<Option<RemoteId>>) -> ListedPag
     }
 }
 
-impl Ticket {
+impl WalkHandle {
     /// So many more reads than were known of.
     fn expect(&self, reads: usize) {
         self.meter

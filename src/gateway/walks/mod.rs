@@ -23,13 +23,13 @@ use tokio::sync::watch;
 use super::{
     Gateway,
     auth::OwnAccount,
-    walks::state::{Live, Stale},
+    walks::state::{LiveAccount, StaleReason},
 };
 use crate::{
-    error::{Error, Kind, Progress, Result},
+    error::{Error, Kind, Result, WalkProgress},
     model::{
         accounts::{Account, AccountStatus},
-        audit_log::{Action, Actor, Event},
+        audit_log::{Actor, AuditAction, Event},
         id::WalkId,
         walks::{Quarantined, Walk, WalkReason, WalkState},
     },
@@ -44,14 +44,14 @@ mod review;
 mod run;
 pub(super) mod state;
 
-use failure::Stop;
+use failure::WalkFailure;
 
 /// A walk that is to end only finishes what it is writing to the store.
 const A_WALK_LETS_GO: Duration = Duration::from_secs(10);
 
 /// Which walk an asker is content with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Join {
+pub enum Attach {
     /// Whichever ends next.
     Any,
     /// One that calls the provider only after the question.
@@ -60,29 +60,29 @@ pub enum Join {
 
 /// The walk that runs and the one after it.
 #[derive(Default)]
-pub struct Slots {
-    running: Option<Arc<Ticket>>,
-    next: Option<Arc<Ticket>>,
-    last: Option<Arc<Ticket>>,
+pub struct WalkQueue {
+    running: Option<Arc<WalkHandle>>,
+    next: Option<Arc<WalkHandle>>,
+    last: Option<Arc<WalkHandle>>,
 }
 
-impl Slots {
-    pub fn running(&self) -> Option<Arc<Ticket>> {
+impl WalkQueue {
+    pub fn running(&self) -> Option<Arc<WalkHandle>> {
         self.running.clone()
     }
 
     /// The walk that ended last in this process; None while another runs.
-    pub fn last_unless_walking(&self) -> Option<Arc<Ticket>> {
+    pub fn last_unless_walking(&self) -> Option<Arc<WalkHandle>> {
         self.last.clone().filter(|_| self.running.is_none())
     }
 
-    fn open(&self) -> impl Iterator<Item = &Arc<Ticket>> {
+    fn open(&self) -> impl Iterator<Item = &Arc<WalkHandle>> {
         self.next.iter().chain(self.running.iter())
     }
 }
 
 /// A walk that was asked for: how far it is, and in the end what it came to.
-pub struct Ticket {
+pub struct WalkHandle {
     pub id: WalkId,
     asked_at: Timestamp,
     /// Who asked first.
@@ -117,7 +117,7 @@ struct Meter {
     rows_logged: AtomicUsize,
 }
 
-impl Ticket {
+impl WalkHandle {
     fn new(id: WalkId, asked_at: Timestamp, is_full: bool, by: Actor) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -145,8 +145,8 @@ impl Ticket {
     /// Work, and nothing else, that is dropped as soon as the walk is abandoned.
     async fn unless_abandoned<T>(
         &self,
-        work: impl Future<Output = Result<T, Stop>>,
-    ) -> Result<T, Stop> {
+        work: impl Future<Output = Result<T, WalkFailure>>,
+    ) -> Result<T, WalkFailure> {
         let mut is_abandoned = self.is_abandoned.subscribe();
         tokio::select! {
             biased;
@@ -164,12 +164,12 @@ impl Ticket {
         }
     }
 
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> WalkProgress {
         let pages_total = match self.meter.pages_total.load(Ordering::Relaxed) {
             0 => None,
             total => Some(total),
         };
-        Progress {
+        WalkProgress {
             pages: self.meter.pages.load(Ordering::Relaxed),
             pages_total,
             records: self.meter.records.load(Ordering::Relaxed),
@@ -196,13 +196,15 @@ impl Ticket {
 }
 
 /// What a walk's end says about the directory that stays in force after it.
-pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<Stale> {
+pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<StaleReason> {
     match (state, reason) {
         (WalkState::Sealed | WalkState::Running, _) => None,
-        (WalkState::Held, Some(WalkReason::Degraded)) => Some(Stale::Degraded),
-        (WalkState::Held, _) => Some(Stale::WalkHeld),
-        (WalkState::Failed, Some(WalkReason::StoreUnavailable)) => Some(Stale::StoreUnavailable),
-        (WalkState::Failed, _) => Some(Stale::WalkFailed),
+        (WalkState::Held, Some(WalkReason::Degraded)) => Some(StaleReason::Degraded),
+        (WalkState::Held, _) => Some(StaleReason::WalkHeld),
+        (WalkState::Failed, Some(WalkReason::StoreUnavailable)) => {
+            Some(StaleReason::StoreUnavailable)
+        }
+        (WalkState::Failed, _) => Some(StaleReason::WalkFailed),
     }
 }
 
@@ -221,7 +223,7 @@ impl Gateway {
             self.reactivate(own).await?;
         }
         let live = self.live(&own.account);
-        let ticket = self.request_walk(&live, Join::NotYetCalling, full, own.by);
+        let ticket = self.request_walk(&live, Attach::NotYetCalling, full, own.by);
         let ended = self.await_walk(&ticket, wait).await;
         Ok(ended.unwrap_or_else(|| ticket.as_running(&own.account)))
     }
@@ -266,7 +268,7 @@ impl Gateway {
     }
 
     /// The progress of the walk that runs now, if one does.
-    pub fn walk_progress(&self, account: &Account) -> Option<Progress> {
+    pub fn walk_progress(&self, account: &Account) -> Option<WalkProgress> {
         let live = self.live(account);
         let slots = live.slots.lock().expect("no holder of this lock panics");
         slots.running.as_ref().map(|ticket| ticket.progress())
@@ -275,28 +277,28 @@ impl Gateway {
     /// The walk that will answer: one that was asked for before, or a new one on behalf of `by`.
     pub(super) fn request_walk(
         &self,
-        live: &Arc<Live>,
-        join: Join,
+        live: &Arc<LiveAccount>,
+        join: Attach,
         full: bool,
         by: Actor,
-    ) -> Arc<Ticket> {
+    ) -> Arc<WalkHandle> {
         let mut slots = live.slots.lock().expect("no holder of this lock panics");
         let joinable = match (&slots.running, &slots.next) {
             (Some(running), _)
-                if join == Join::Any || !running.is_calling.load(Ordering::Relaxed) =>
+                if join == Attach::Any || !running.is_calling.load(Ordering::Relaxed) =>
             {
                 Some(Arc::clone(running))
             }
             (_, next) => next.clone(),
         };
-        let is_own = join == Join::NotYetCalling || full;
+        let is_own = join == Attach::NotYetCalling || full;
         if let Some(ticket) = joinable {
             ticket.is_full.fetch_or(full, Ordering::Relaxed);
             ticket.is_own.fetch_or(is_own, Ordering::Relaxed);
             return ticket;
         }
         let now = self.0.clock.now();
-        let ticket = Ticket::new(self.0.chance.id(now), now, full, by);
+        let ticket = WalkHandle::new(self.0.chance.id(now), now, full, by);
         ticket.is_own.store(is_own, Ordering::Relaxed);
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
@@ -308,7 +310,7 @@ impl Gateway {
     }
 
     /// The walk of `ticket` once it has ended, or None if that takes longer than `wait`.
-    pub(super) async fn await_walk(&self, ticket: &Ticket, wait: Duration) -> Option<Walk> {
+    pub(super) async fn await_walk(&self, ticket: &WalkHandle, wait: Duration) -> Option<Walk> {
         let mut outcome = ticket.outcome.subscribe();
         let ended = outcome.wait_for(Option::is_some);
         match tokio::time::timeout(wait, ended).await {
@@ -319,7 +321,7 @@ impl Gateway {
 
     /// Ends the walks of an account that is no more; afterwards none calls the provider: one that
     /// would begin finds no account.
-    pub(super) async fn end_walks(&self, live: &Live) {
+    pub(super) async fn end_walks(&self, live: &LiveAccount) {
         if let Some(ticket) = live.running() {
             ticket.abandon();
             self.let_go(&ticket).await;
@@ -327,7 +329,7 @@ impl Gateway {
     }
 
     /// Waits until a walk that was abandoned has ended.
-    pub(super) async fn let_go(&self, ticket: &Ticket) {
+    pub(super) async fn let_go(&self, ticket: &WalkHandle) {
         self.await_walk(ticket, A_WALK_LETS_GO).await;
     }
 
@@ -335,7 +337,7 @@ impl Gateway {
     async fn reactivate(&self, own: &OwnAccount) -> Result<()> {
         let account = &own.account;
         let tried =
-            Event::new(own.by, Action::CredentialUsed, account.id).with("for", "reactivation");
+            Event::new(own.by, AuditAction::CredentialUsed, account.id).with("for", "reactivation");
         self.0.store.note(&account.project, tried).await?;
         let (session, _) = self.session(account, Priority::Interactive, false).await?;
         let connector = self.connector(&account.provider)?;
@@ -364,7 +366,7 @@ impl Gateway {
 }
 
 /// Runs the walk in `running`, then the one that was asked for meanwhile, until none is left.
-async fn drive(gateway: Gateway, live: Arc<Live>) {
+async fn drive(gateway: Gateway, live: Arc<LiveAccount>) {
     let mut ticket = live.running();
     while let Some(current) = ticket {
         live.note_walk_began(gateway.0.clock.monotonic());

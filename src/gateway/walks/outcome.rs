@@ -5,46 +5,46 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Gateway, Join, Live,
-    failure::Stop,
-    run::Walker,
+    Attach, Gateway, LiveAccount,
+    failure::WalkFailure,
+    run::WalkRun,
     stale_after,
-    state::{Head, Held},
+    state::{CurrentSnapshot, LoadedDirectory},
 };
 use crate::{
     clock::since,
-    directory::{Candidate, Directory, Evidence},
+    directory::{Directory, Evidence, ReleaseCandidate},
     error::Kind,
     model::{
         accounts::{Account, AccountStatus, StatusReason},
         observed::Identity,
         walks::{ListName, Quarantined, Walk, WalkReason, WalkState},
     },
-    store::{AccountState, Committed, Hold, NewDirectory, WalkCommit},
+    store::{AccountState, CommitWalkResult, Hold, NewDirectory, WalkCommit},
 };
 
 /// What a whole walk leaves behind.
-pub(super) struct End {
+pub(super) struct WalkOutcome {
     /// What it was judged against.
-    pub in_force: Option<Arc<Held>>,
+    pub in_force: Option<Arc<LoadedDirectory>>,
     /// Why it was held; None if it was sealed.
     pub reason: Option<WalkReason>,
-    pub candidate: Option<(Box<Candidate>, Vec<u8>)>,
+    pub candidate: Option<(Box<ReleaseCandidate>, Vec<u8>)>,
     pub hold: Option<Hold>,
     pub evidence: Evidence,
     /// A new version, if anything changed.
     pub directory: Option<Directory>,
 }
 
-impl Walker<'_> {
+impl WalkRun<'_> {
     /// Stores a sealed or held walk and all that comes of it in one transaction; then swaps.
     pub(super) async fn commit(
         &self,
         account: &Account,
         identity: &Identity,
-        end: End,
+        end: WalkOutcome,
         started_at: Timestamp,
-    ) -> Result<Walk, Stop> {
+    ) -> Result<Walk, WalkFailure> {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
         let is_sealed = end.reason.is_none();
@@ -108,7 +108,7 @@ impl Walker<'_> {
                 decision: None,
             })
             .await?;
-        if committed != Committed::Whole {
+        if committed != CommitWalkResult::Whole {
             return Err(WalkReason::Interrupted.into());
         }
         inner
@@ -134,7 +134,7 @@ impl Walker<'_> {
     /// Stores a walk that failed, as far as the store takes it. What failed with a credential that
     /// was replaced meanwhile says nothing about the account: the walk was interrupted, and since
     /// whoever replaced it may have been content with this very walk, another one follows.
-    pub(super) async fn fail(&self, stop: Stop) -> Walk {
+    pub(super) async fn fail(&self, stop: WalkFailure) -> Walk {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
         if let Some(source) = &stop.source {
@@ -176,7 +176,7 @@ impl Walker<'_> {
             decision: None,
         };
         let mut committed = inner.store.commit_walk(failed).await;
-        if let Ok(Committed::CredentialReplaced) = committed {
+        if let Ok(CommitWalkResult::CredentialReplaced) = committed {
             let interrupted = Walk {
                 reason: Some(WalkReason::Interrupted),
                 ..walk.clone()
@@ -192,7 +192,7 @@ impl Walker<'_> {
                 .await;
             walk = interrupted;
             self.gateway
-                .request_walk(self.live, Join::NotYetCalling, false, self.ticket.by);
+                .request_walk(self.live, Attach::NotYetCalling, false, self.ticket.by);
         }
         if let Err(error) = committed
             && error.kind() != Kind::AccountNotFound
@@ -262,12 +262,12 @@ impl Gateway {
     /// much out.
     pub(in crate::gateway) async fn put_in_force(
         &self,
-        live: &Live,
+        live: &LiveAccount,
         directory: Directory,
         verified_at: Timestamp,
         quarantined: Quarantined,
     ) {
-        let head = Head {
+        let head = CurrentSnapshot {
             version: directory.version(),
             sealed_at: directory.sealed_at(),
             verified_at,
@@ -275,7 +275,7 @@ impl Gateway {
             stale: None,
             visibility: directory.visibility(),
         };
-        let held = Held {
+        let held = LoadedDirectory {
             sealed_at: head.sealed_at,
             verified_at,
             directory,
@@ -289,7 +289,7 @@ impl Gateway {
     }
 }
 
-pub(super) fn log(live: &Live, walk: &Walk) {
+pub(super) fn log(live: &LiveAccount, walk: &Walk) {
     let counts = walk.counts.unwrap_or_default();
     tracing::info!(
         account = %live.account,

@@ -2,13 +2,13 @@
 
 use super::{Gateway, OwnAccount, stale_after};
 use crate::{
-    directory::Candidate,
+    directory::ReleaseCandidate,
     error::{Error, Kind, Result},
     model::{
-        audit_log::{Action, Event},
+        audit_log::{AuditAction, Event},
         walks::{Suspect, Walk, WalkReason, WalkState},
     },
-    store::{Committed, NewDirectory, WalkCommit},
+    store::{CommitWalkResult, NewDirectory, WalkCommit},
 };
 
 impl Gateway {
@@ -61,7 +61,7 @@ impl Gateway {
             .held(&account.project, account.id, walk.id)
             .await?;
         let held = held.ok_or_else(|| self.not_decidable(&walk))?;
-        let candidate = Candidate::decode(&held.candidate).map_err(Error::internal)?;
+        let candidate = ReleaseCandidate::decode(&held.candidate).map_err(Error::internal)?;
         let in_force = live.head().map_or(0, |head| head.version);
         let version = in_force + 1;
         let (directory, evidence) = candidate.release(version, self.0.clock.now());
@@ -92,10 +92,10 @@ impl Gateway {
                 hold: None,
                 supersedes_held: true,
                 account_state: None,
-                decision: Some(&decision(own, &released, Action::WalkReleased)),
+                decision: Some(&decision(own, &released, AuditAction::WalkReleased)),
             })
             .await?;
-        if committed != Committed::Whole {
+        if committed != CommitWalkResult::Whole {
             return Err(superseded());
         }
         self.put_in_force(&live, directory, released.started_at, released.quarantined)
@@ -137,10 +137,10 @@ impl Gateway {
                 hold: None,
                 supersedes_held: false,
                 account_state: None,
-                decision: Some(&decision(own, &discarded, Action::WalkDiscarded)),
+                decision: Some(&decision(own, &discarded, AuditAction::WalkDiscarded)),
             })
             .await?;
-        if committed != Committed::Whole {
+        if committed != CommitWalkResult::Whole {
             return Err(superseded());
         }
         live.set_stale(stale_after(discarded.state, discarded.reason));
@@ -159,7 +159,7 @@ impl Gateway {
     }
 }
 
-fn decision(own: &OwnAccount, walk: &Walk, action: Action) -> Event {
+fn decision(own: &OwnAccount, walk: &Walk, action: AuditAction) -> Event {
     Event::new(own.by, action, own.account.id).with("walk", walk.id)
 }
 

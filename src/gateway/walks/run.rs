@@ -14,19 +14,19 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Gateway, Live, Ticket,
-    failure::Stop,
+    Gateway, LiveAccount, WalkHandle,
+    failure::WalkFailure,
     fetch::Reader,
-    outcome::{End, log},
-    state::Held,
+    outcome::{WalkOutcome, log},
+    state::LoadedDirectory,
 };
 use crate::gateway::Inner;
 use crate::{
     clock::since,
     connectors::{Connector, Session},
     directory::{
-        Directory, Evidence, Policy, Reading, Resource, Verdict, assess, plan_group_reads,
-        plausible_rows,
+        Directory, Evidence, FetchedDirectory, Policy, Resource, SealResult, assess,
+        plan_group_reads, plausible_rows,
     },
     error::{Error, Kind},
     model::{
@@ -34,8 +34,8 @@ use crate::{
         id::WalkId,
         walks::{Walk, WalkReason, WalkState},
     },
-    outbound::{Caller, Priority},
-    store::{Begun, Hold},
+    outbound::{AccountClient, Priority},
+    store::{BeginWalkResult, Hold},
 };
 
 /// A newly linked token's budget is still whole for this long.
@@ -52,19 +52,23 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LEAST_GROUPS: u64 = 25;
 
 /// One walk on its way.
-pub(super) struct Walker<'a> {
+pub(super) struct WalkRun<'a> {
     pub gateway: &'a Gateway,
-    pub live: &'a Arc<Live>,
-    pub ticket: &'a Ticket,
+    pub live: &'a Arc<LiveAccount>,
+    pub ticket: &'a WalkHandle,
     pub started_at: Timestamp,
-    pub caller: Option<Caller>,
+    pub caller: Option<AccountClient>,
     /// Of the credential that it reads with, once that is known.
     pub lineage: Option<u64>,
 }
 
 /// Walks, commits, and tells what came of it.
-pub(super) async fn walk(gateway: Gateway, live: Arc<Live>, ticket: Arc<Ticket>) -> Walk {
-    let mut walker = Walker {
+pub(super) async fn walk(
+    gateway: Gateway,
+    live: Arc<LiveAccount>,
+    ticket: Arc<WalkHandle>,
+) -> Walk {
+    let mut walker = WalkRun {
         gateway: &gateway,
         live: &live,
         ticket: &ticket,
@@ -83,11 +87,11 @@ pub(super) async fn walk(gateway: Gateway, live: Arc<Live>, ticket: Arc<Ticket>)
 /// What is left to say after a walk's task has ended without an answer of its own.
 pub(super) async fn after_panic(
     gateway: &Gateway,
-    live: &Arc<Live>,
-    ticket: &Ticket,
+    live: &Arc<LiveAccount>,
+    ticket: &WalkHandle,
     failure: &tokio::task::JoinError,
 ) -> Walk {
-    let walker = Walker {
+    let walker = WalkRun {
         gateway,
         live,
         ticket,
@@ -105,8 +109,8 @@ pub(super) async fn after_panic(
     walk
 }
 
-impl Walker<'_> {
-    async fn walk(&mut self) -> Result<Walk, Stop> {
+impl WalkRun<'_> {
+    async fn walk(&mut self) -> Result<Walk, WalkFailure> {
         let inner = &self.gateway.0;
         let (project, id) = (&self.live.project, self.live.account);
         let account = inner
@@ -159,14 +163,14 @@ impl Walker<'_> {
 
     /// Begins, once no other walk of this account runs anywhere. Where that took the end of
     /// another process's, and nobody asked for more than any walk, that one is the answer.
-    async fn begin(&mut self) -> Result<Option<Walk>, Stop> {
+    async fn begin(&mut self) -> Result<Option<Walk>, WalkFailure> {
         let store = &self.gateway.0.store;
         loop {
             let walk = self.as_running();
             let begun = store.begin_walk(&self.live.project, &walk, self.ticket.by);
             let other = match begun.await? {
-                Begun::Elsewhere(other) => other,
-                Begun::Here { started_at } => {
+                BeginWalkResult::Elsewhere(other) => other,
+                BeginWalkResult::Here { started_at } => {
                     self.started_at = started_at;
                     self.ticket.has_begun.store(true, Ordering::Relaxed);
                     return Ok(None);
@@ -184,7 +188,7 @@ impl Walker<'_> {
     }
 
     /// A walk that another process runs, once it has ended; None if it is gone.
-    async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, Stop> {
+    async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, WalkFailure> {
         let Inner { store, clock, .. } = &*self.gateway.0;
         loop {
             match store
@@ -218,7 +222,7 @@ impl Walker<'_> {
         account: &Account,
         connector: &dyn Connector,
         session: &Session,
-    ) -> Result<Reading, Stop> {
+    ) -> Result<FetchedDirectory, WalkFailure> {
         let clock = &self.gateway.0.clock;
         let started_at = clock.now();
         let reader = self.reader(connector, session);
@@ -258,7 +262,7 @@ impl Walker<'_> {
                 self.ticket.unless_abandoned(reads).await?
             }
         };
-        Ok(Reading {
+        Ok(FetchedDirectory {
             identity,
             roles: connector.roles(),
             users,
@@ -273,9 +277,9 @@ impl Walker<'_> {
         account: &Account,
         connector: &dyn Connector,
         session: &Session,
-        reading: Reading,
+        reading: FetchedDirectory,
         started_at: Timestamp,
-    ) -> Result<Walk, Stop> {
+    ) -> Result<Walk, WalkFailure> {
         let inner = &self.gateway.0;
         let in_force = self.in_force().await?;
         let prev = in_force.as_deref().map(|held| &held.directory);
@@ -300,7 +304,7 @@ impl Walker<'_> {
         let answers = self.ticket.unless_abandoned(answers).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
-        let sealed = |evidence, directory| End {
+        let sealed = |evidence, directory| WalkOutcome {
             in_force: in_force.clone(),
             reason: None,
             candidate: None,
@@ -309,8 +313,8 @@ impl Walker<'_> {
             directory,
         };
         let end = match assessment.seal(answers, version, now) {
-            Verdict::Failed(reason) => return Err(reason.into()),
-            Verdict::Held {
+            SealResult::Failed(reason) => return Err(reason.into()),
+            SealResult::Held {
                 reason,
                 suspects,
                 candidate,
@@ -322,15 +326,15 @@ impl Walker<'_> {
                     is_repeated,
                 };
                 let suspects = postcard::to_stdvec(&suspects).map_err(Error::internal)?;
-                End {
+                WalkOutcome {
                     reason: Some(reason),
                     candidate: Some((candidate, suspects)),
                     hold: Some(hold),
                     ..sealed(evidence, None)
                 }
             }
-            Verdict::Unchanged { evidence } => sealed(evidence, None),
-            Verdict::Sealed {
+            SealResult::Unchanged { evidence } => sealed(evidence, None),
+            SealResult::Sealed {
                 directory,
                 evidence,
             } => sealed(evidence, Some(*directory)),
@@ -342,16 +346,16 @@ impl Walker<'_> {
     /// the provider is asked who it is.
     async fn refusal_confirmed(
         &self,
-        stop: Stop,
+        stop: WalkFailure,
         connector: &dyn Connector,
         session: &Session,
-    ) -> Stop {
+    ) -> WalkFailure {
         if !stop.was_refused {
             return stop;
         }
         match self.reader(connector, session).identify().await {
             Err(second) if second.was_refused => self.with_refresh_token(stop).await,
-            Ok(_) | Err(_) => Stop {
+            Ok(_) | Err(_) => WalkFailure {
                 reason: WalkReason::ProviderUnavailable,
                 ..stop
             },
@@ -361,7 +365,7 @@ impl Walker<'_> {
     /// Where there is a refresh token, an access token that is refused says little: it ended, and
     /// the next one has not come yet. Whether it comes is for the credential's own row to say,
     /// unless one that came during this walk was refused too.
-    async fn with_refresh_token(&self, stop: Stop) -> Stop {
+    async fn with_refresh_token(&self, stop: WalkFailure) -> WalkFailure {
         let store = &self.gateway.0.store;
         let stored = store.credential(&self.live.project, self.live.account);
         let Ok(Some(stored)) = stored.await else {
@@ -373,7 +377,7 @@ impl Walker<'_> {
             Credential::OAuth(pair) if pair.issued_at >= self.started_at => return stop,
             _ => WalkReason::CredentialUncertain,
         };
-        Stop {
+        WalkFailure {
             reason,
             was_refused: false,
             ..stop
@@ -389,7 +393,7 @@ impl Walker<'_> {
             directory_version: None,
             counts: None,
             quarantined: self.ticket.quarantined(),
-            upstream_calls: self.caller.as_ref().map_or(0, Caller::calls),
+            upstream_calls: self.caller.as_ref().map_or(0, AccountClient::calls),
             started_at: self.started_at,
             ended_at: None,
         }
@@ -406,7 +410,7 @@ impl Walker<'_> {
         }
     }
 
-    pub(super) async fn in_force(&self) -> Result<Option<Arc<Held>>, Stop> {
+    pub(super) async fn in_force(&self) -> Result<Option<Arc<LoadedDirectory>>, WalkFailure> {
         let Some(head) = self.live.head() else {
             return Ok(None);
         };
@@ -420,7 +424,7 @@ impl Walker<'_> {
         }
     }
 
-    async fn evidence(&self) -> Result<Evidence, Stop> {
+    async fn evidence(&self) -> Result<Evidence, WalkFailure> {
         let stored = self
             .gateway
             .0

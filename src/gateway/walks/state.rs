@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
-use super::{Slots, Ticket};
+use super::{WalkHandle, WalkQueue};
 use crate::{
     directory::{Directory, Visibility},
     model::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A directory version in memory.
-pub struct Held {
+pub struct LoadedDirectory {
     pub directory: Directory,
     pub sealed_at: Timestamp,
     /// As far as was known when this was loaded; the head knows better for the version in force.
@@ -31,21 +31,21 @@ pub struct Held {
 
 /// Which version is in force, and how good it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct CurrentSnapshot {
     pub version: u64,
     pub sealed_at: Timestamp,
     /// The start of the last walk that found the provider as this version says.
     pub verified_at: Timestamp,
     /// What that walk left out.
     pub quarantined: Quarantined,
-    pub stale: Option<Stale>,
+    pub stale: Option<StaleReason>,
     /// What its walk's token could see.
     pub visibility: Visibility,
 }
 
 /// Why the directory in force may no longer be what the provider would say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stale {
+pub enum StaleReason {
     WalkFailed,
     WalkHeld,
     Degraded,
@@ -53,26 +53,26 @@ pub enum Stale {
     StoreUnavailable,
 }
 
-impl Stale {
+impl StaleReason {
     /// As in the header `x-directory-stale`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Stale::WalkFailed => "walk_failed",
-            Stale::WalkHeld => "walk_held",
-            Stale::Degraded => "degraded",
-            Stale::ReauthRequired => "reauth_required",
-            Stale::StoreUnavailable => "store_unavailable",
+            StaleReason::WalkFailed => "walk_failed",
+            StaleReason::WalkHeld => "walk_held",
+            StaleReason::Degraded => "degraded",
+            StaleReason::ReauthRequired => "reauth_required",
+            StaleReason::StoreUnavailable => "store_unavailable",
         }
     }
 }
 
 /// The live state of one account.
-pub struct Live {
+pub struct LiveAccount {
     pub project: ProjectId,
     pub account: AccountId,
-    head: ArcSwapOption<Head>,
+    head: ArcSwapOption<CurrentSnapshot>,
     /// Who walks, and who is next. Never held over an await.
-    pub slots: Mutex<Slots>,
+    pub slots: Mutex<WalkQueue>,
     /// Held while a walk is judged and committed, and while a person decides on a held one, so
     /// that every judgement is made against the directory that it will replace.
     pub judgement: tokio::sync::Mutex<()>,
@@ -95,7 +95,7 @@ struct LastWalk {
     stored: Option<(WalkId, WalkState)>,
 }
 
-impl Live {
+impl LiveAccount {
     pub fn new(account: &Account) -> Self {
         Self {
             project: account.project.clone(),
@@ -111,18 +111,18 @@ impl Live {
     }
 
     /// The walk that runs in this process.
-    pub fn running(&self) -> Option<Arc<Ticket>> {
+    pub fn running(&self) -> Option<Arc<WalkHandle>> {
         let slots = self.slots.lock().expect("no holder of this lock panics");
         slots.running()
     }
 
-    pub fn head(&self) -> Option<Arc<Head>> {
+    pub fn head(&self) -> Option<Arc<CurrentSnapshot>> {
         self.head.load_full()
     }
 
     /// Puts a version in force, unless a later one is already: what a version is said to be goes
     /// only forward, whoever says it.
-    pub fn advance(&self, head: Head) {
+    pub fn advance(&self, head: CurrentSnapshot) {
         self.head.rcu(|known| {
             Some(match known {
                 Some(known) if known.version > head.version => Arc::clone(known),
@@ -131,7 +131,7 @@ impl Live {
                         true => known,
                         false => &head,
                     };
-                    Arc::new(Head {
+                    Arc::new(CurrentSnapshot {
                         verified_at: last.verified_at,
                         quarantined: last.quarantined,
                         ..head.clone()
@@ -148,21 +148,21 @@ impl Live {
             && head.version == version
             && head.verified_at < verified_at
         {
-            self.advance(Head {
+            self.advance(CurrentSnapshot {
                 verified_at,
                 quarantined,
-                ..Head::clone(&head)
+                ..CurrentSnapshot::clone(&head)
             });
         }
     }
 
     /// Marks the directory in force, if any.
-    pub fn set_stale(&self, stale: Option<Stale>) {
+    pub fn set_stale(&self, stale: Option<StaleReason>) {
         self.head.rcu(|head| {
             head.as_ref().map(|head| {
-                Arc::new(Head {
+                Arc::new(CurrentSnapshot {
                     stale,
-                    ..Head::clone(head)
+                    ..CurrentSnapshot::clone(head)
                 })
             })
         });

@@ -4,15 +4,15 @@ use actix_web::{HttpResponse, get};
 use url::form_urlencoded;
 
 use super::{
-    context::{Desk, Guest, see},
-    error_page::{App, Problem},
-    refusal::{Around, Refusal},
+    context::{HubContext, HubSession, see},
+    error_page::{AppOwner, Problem},
+    refusal::{ErrorContext, Refusal},
 };
-use crate::gateway::linking::authorizations::CameBack;
+use crate::gateway::linking::authorizations::AuthorizationCallback;
 
 /// What the provider sent people back with (RFC 6749, 4.1.2).
 #[derive(Default)]
-struct Answer {
+struct CallbackParams {
     state: String,
     code: Option<String>,
     error: Option<String>,
@@ -20,7 +20,7 @@ struct Answer {
     iss: Option<String>,
 }
 
-impl Answer {
+impl CallbackParams {
     /// What is given twice may be read in two ways (RFC 6749, 3.1): then there is no answer.
     fn read(query: &str) -> Self {
         let mut answer = Self::default();
@@ -47,7 +47,7 @@ impl Answer {
 /// `GET /connect/oauth2/{callback}/callback`: `smartsheet` for apps of integrators,
 /// `smartsheet_iam` for customers' own.
 #[get("/oauth2/{callback}/callback")]
-pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn came_back(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let callback = desk
         .request
         .match_info()
@@ -61,15 +61,15 @@ pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
         return Err(Problem::OtherBrowser.into());
     }
     let app = if callback == provider {
-        App::Profile
+        AppOwner::Profile
     } else {
-        App::Own
+        AppOwner::Own
     };
     let guest = desk.guest().await?;
-    let answer = Answer::read(desk.request.query_string());
+    let answer = CallbackParams::read(desk.request.query_string());
     match (answer.code, answer.error) {
         (Some(code), None) => {
-            let back = CameBack {
+            let back = AuthorizationCallback {
                 to: format!("{}{}", desk.gateway.public_url(), desk.request.path()),
                 issuer: answer.iss,
                 state: answer.state,
@@ -83,10 +83,10 @@ pub async fn came_back(desk: Desk) -> Result<HttpResponse, Refusal> {
 }
 
 async fn redeem(
-    desk: &Desk,
-    guest: &Guest,
-    app: App,
-    back: CameBack,
+    desk: &HubContext,
+    guest: &HubSession,
+    app: AppOwner,
+    back: AuthorizationCallback,
 ) -> Result<HttpResponse, Refusal> {
     let (session, browser) = (&guest.session, &guest.kept.browser);
     let signed_in = desk.gateway.signed_in(session, browser, back);
@@ -96,7 +96,7 @@ async fn redeem(
             let choice = desk.choice(guest).await?;
             Err(Refusal::Error(
                 error,
-                Around {
+                ErrorContext {
                     app,
                     redirect_url: choice.offer.own_app_callback_url.clone(),
                     ..choice.around()
@@ -108,11 +108,11 @@ async fn redeem(
 
 /// The sign-in is over. It must be one of this browser's: without a state that is known, nobody has said
 /// anything. By the state it is known whose app it was.
-async fn give_up(desk: &Desk, guest: &Guest, (state, word): (&str, &str)) -> Refusal {
+async fn give_up(desk: &HubContext, guest: &HubSession, (state, word): (&str, &str)) -> Refusal {
     let browser = &guest.kept.browser;
     let app = match desk.gateway.turned_back(browser, state).await {
-        Ok(true) => App::Own,
-        Ok(false) => App::Profile,
+        Ok(true) => AppOwner::Own,
+        Ok(false) => AppOwner::Profile,
         Err(error) => return error.into(),
     };
     let choice = match desk.choice(guest).await {
@@ -121,7 +121,7 @@ async fn give_up(desk: &Desk, guest: &Guest, (state, word): (&str, &str)) -> Ref
     };
     Refusal::TurnedBack(
         word.to_owned(),
-        Around {
+        ErrorContext {
             app,
             redirect_url: choice.offer.own_app_callback_url.clone(),
             ..choice.around()

@@ -15,18 +15,18 @@ use futures_util::future::{Ready, ok};
 use url::Url;
 
 use super::{
-    cookie::Kept,
+    cookie::SessionCookie,
     error_page::{Problem, ProblemPage},
     form::Form,
-    page::{self, Page},
+    page::{self, HubPage},
     refusal::Refusal,
-    region::Place,
-    theme::Look,
+    region::RegionChoice,
+    theme::Theme,
 };
 use crate::{
     error::Error,
-    gateway::{Gateway, linking::connect_sessions::Offer},
-    http::middleware::{Finished, Noted, log_cause},
+    gateway::{Gateway, linking::connect_sessions::LinkOptions},
+    http::middleware::{Rendered, RequestExt, log_cause},
     model::{
         accounts::{Endpoint, Region},
         connect_sessions::ConnectSession,
@@ -36,29 +36,29 @@ use crate::{
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// Where a request of the hub's is served.
-pub struct Desk {
+pub struct HubContext {
     pub gateway: Data<Gateway>,
-    pub look: Data<Look>,
+    pub look: Data<Theme>,
     pub request: HttpRequest,
 }
 
 /// Whoever opened an invitation.
-pub struct Guest {
+pub struct HubSession {
     pub session: ConnectSession,
-    pub kept: Kept,
+    pub kept: SessionCookie,
     pub form_token: String,
 }
 
 /// What a guest may choose from.
 pub struct Choice {
-    pub offer: Offer,
+    pub offer: LinkOptions,
     /// The id of each profile of the offer, in its order.
     pub profile_ids: Vec<String>,
     /// Of each endpoint of the offer, in its order.
-    pub places: Vec<Place>,
+    pub places: Vec<RegionChoice>,
 }
 
-impl FromRequest for Desk {
+impl FromRequest for HubContext {
     type Error = Infallible;
     type Future = Ready<Result<Self, Infallible>>;
 
@@ -67,10 +67,10 @@ impl FromRequest for Desk {
     }
 }
 
-impl Desk {
+impl HubContext {
     fn of(request: &HttpRequest) -> Self {
         let gateway: Option<&Data<Gateway>> = request.app_data();
-        let look: Option<&Data<Look>> = request.app_data();
+        let look: Option<&Data<Theme>> = request.app_data();
         Self {
             gateway: gateway.expect("the app was built with a gateway").clone(),
             look: look.expect("the app was built with a look").clone(),
@@ -82,15 +82,15 @@ impl Desk {
         self.gateway.public_url().starts_with("https://")
     }
 
-    pub fn kept(&self) -> Option<Kept> {
-        Kept::of(&self.request, self.is_secure())
+    pub fn kept(&self) -> Option<SessionCookie> {
+        SessionCookie::of(&self.request, self.is_secure())
     }
 
     /// Whoever has an invitation that has not ended, though it may be used.
-    pub async fn holder(&self) -> Result<Guest, Refusal> {
+    pub async fn holder(&self) -> Result<HubSession, Refusal> {
         let kept = self.kept().ok_or(Problem::InvitationUnknown)?;
         let session = self.gateway.connect_session(&kept.token).await?;
-        Ok(Guest {
+        Ok(HubSession {
             session,
             form_token: kept.form_token(),
             kept,
@@ -98,7 +98,7 @@ impl Desk {
     }
 
     /// Whoever has an invitation that can be used.
-    pub async fn guest(&self) -> Result<Guest, Refusal> {
+    pub async fn guest(&self) -> Result<HubSession, Refusal> {
         let guest = self.holder().await?;
         self.check_open(&guest.session)?;
         Ok(guest)
@@ -112,14 +112,14 @@ impl Desk {
     }
 
     /// What a form of this guest's sent.
-    pub async fn form(&self, guest: &Guest, payload: Payload) -> Result<Form, Refusal> {
+    pub async fn form(&self, guest: &HubSession, payload: Payload) -> Result<Form, Refusal> {
         let origin = Url::parse(self.gateway.public_url()).map(|url| url.origin());
         let origin = origin.map_or_else(|_| String::new(), |it| it.ascii_serialization());
         let form = Form::read(&self.request, payload, &origin, &guest.kept).await;
         form.ok_or(Problem::ForeignForm.into())
     }
 
-    pub async fn choice(&self, guest: &Guest) -> Result<Choice, Refusal> {
+    pub async fn choice(&self, guest: &HubSession) -> Result<Choice, Refusal> {
         let offer = self.gateway.offer(&guest.session).await?;
         let profiles = offer.profiles.iter();
         let places = offer.endpoints.iter();
@@ -138,7 +138,7 @@ impl Desk {
     }
 
     /// As a customer calls it.
-    pub fn place(&self, provider: &str, endpoint: &Endpoint) -> Result<Place, Refusal> {
+    pub fn place(&self, provider: &str, endpoint: &Endpoint) -> Result<RegionChoice, Refusal> {
         let api = self.gateway.api_url(provider, endpoint);
         let api = api.ok_or_else(|| Error::internal("an endpoint that cannot be called"))?;
         let sign_in = self.gateway.consent_origin(provider, endpoint);
@@ -147,12 +147,12 @@ impl Desk {
             Endpoint::Region(region) => (region.as_str(), region_name(*region)),
             Endpoint::BaseUrl(base) => (base.as_str(), api.host_str().unwrap_or_default()),
         };
-        Ok(Place::new(value, name, &api, sign_in.as_ref()))
+        Ok(RegionChoice::new(value, name, &api, sign_in.as_ref()))
     }
 }
 
 /// What the integrator calls a base URL, which has no name of its own.
-fn label_of<'a>(offer: &'a Offer, endpoint: &Endpoint) -> Option<&'a str> {
+fn label_of<'a>(offer: &'a LinkOptions, endpoint: &Endpoint) -> Option<&'a str> {
     let mut profiles = offer.profiles.iter();
     let profile = profiles.find(|profile| profile.endpoint == *endpoint)?;
     let is_named = matches!(endpoint, Endpoint::Region(_));
@@ -168,9 +168,9 @@ const fn region_name(region: Region) -> &'static str {
     }
 }
 
-impl Guest {
+impl HubSession {
     /// A page of this guest's. What opened it may talk to it only where an opener is registered.
-    pub fn show(&self, page: &impl Page) -> Result<HttpResponse, Refusal> {
+    pub fn show(&self, page: &impl HubPage) -> Result<HttpResponse, Refusal> {
         let mut answer = page::answer(page)?;
         if self.session.details.opener_origin.is_none() {
             let same = header::HeaderValue::from_static("same-origin");
@@ -182,12 +182,12 @@ impl Guest {
 
 impl Choice {
     /// The place that a form names.
-    pub fn named(&self, value: &str) -> Option<(&Endpoint, &Place)> {
+    pub fn named(&self, value: &str) -> Option<(&Endpoint, &RegionChoice)> {
         let mut all = self.offer.endpoints.iter().zip(&self.places);
         all.find(|(_, place)| place.value == value)
     }
 
-    pub fn place_of(&self, endpoint: &Endpoint) -> Option<&Place> {
+    pub fn place_of(&self, endpoint: &Endpoint) -> Option<&RegionChoice> {
         let mut all = self.offer.endpoints.iter().zip(&self.places);
         all.find_map(|(each, place)| (each == endpoint).then_some(place))
     }
@@ -218,7 +218,7 @@ pub async fn finish(
     } else {
         response
     };
-    response.response_mut().extensions_mut().insert(Finished);
+    response.response_mut().extensions_mut().insert(Rendered);
     Ok(response)
 }
 
@@ -227,8 +227,8 @@ fn refused(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let Some(error) = response.response().error() else {
         return response;
     };
-    let desk = Desk::of(response.request());
-    let noted = desk.request.extensions().get::<Noted>().cloned();
+    let desk = HubContext::of(response.request());
+    let noted = desk.request.extensions().get::<RequestExt>().cloned();
     let id = noted.map_or_else(String::new, |noted| noted.request_id().to_owned());
     let refusal = error.as_error::<Refusal>();
     if let Some(cause) = refusal.and_then(Refusal::error) {

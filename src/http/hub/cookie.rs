@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 const LENGTH: usize = 43;
 
 /// What a browser keeps.
-pub struct Kept {
+pub struct SessionCookie {
     pub token: SecretString,
     pub browser: SecretString,
 }
@@ -37,7 +37,7 @@ pub fn is_secret(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-impl Kept {
+impl SessionCookie {
     /// What this browser keeps; None if it keeps nothing that we could have set.
     pub fn of(request: &HttpRequest, is_secure: bool) -> Option<Self> {
         let cookie = request.cookie(name(is_secure))?;
@@ -88,9 +88,9 @@ mod tests {
 
     use super::*;
 
-    fn kept(token: char, browser: char) -> Kept {
+    fn kept(token: char, browser: char) -> SessionCookie {
         let secret = |letter: char| SecretString::from(letter.to_string().repeat(LENGTH));
-        Kept {
+        SessionCookie {
             token: secret(token),
             browser: secret(browser),
         }
@@ -113,7 +113,7 @@ mod tests {
     fn what_we_did_not_set_is_nothing() {
         let read = |value: &str| {
             let request = TestRequest::default().insert_header(("cookie", value));
-            Kept::of(&request.to_http_request(), false)
+            SessionCookie::of(&request.to_http_request(), false)
         };
         let good = kept('t', 'b').cookie(false, 60);
         let good = format!("{}={}", good.name(), good.value());

@@ -3,19 +3,19 @@
 use askama::Template;
 use url::Url;
 
-use super::{field_access::Sight, page::Page, region::Place, theme::Look, words};
+use super::{field_access::FieldAccess, page::HubPage, region::RegionChoice, theme::Theme, words};
 
 #[derive(Template)]
 #[template(path = "done.html")]
 pub struct Done<'a> {
-    pub look: &'a Look,
+    pub look: &'a Theme,
     /// What was linked: an organisation's name, or what there is in place of one.
     pub organisation: &'a str,
     /// Whose credential reads it.
     pub person: &'a str,
-    pub place: &'a Place,
-    pub directory: Option<Counted>,
-    pub sight: &'a Sight,
+    pub place: &'a RegionChoice,
+    pub directory: Option<DirectoryCounts>,
+    pub sight: &'a FieldAccess,
     pub account: &'a str,
     pub provider: &'a str,
     /// The origin of the page that opened this one, as it was registered.
@@ -26,12 +26,12 @@ pub struct Done<'a> {
 
 /// What the first directory holds; without one, it is still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
+pub struct DirectoryCounts {
     pub users: u64,
     pub groups: u64,
 }
 
-impl Counted {
+impl DirectoryCounts {
     fn words(self) -> String {
         let users = words::counted(self.users, "person", "people");
         let groups = words::counted(self.groups, "group", "groups");
@@ -46,4 +46,4 @@ impl Done<'_> {
     }
 }
 
-impl Page for Done<'_> {}
+impl HubPage for Done<'_> {}

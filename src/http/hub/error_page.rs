@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use askama::Template;
 
-use super::{page::Page, theme::Look, words};
+use super::{page::HubPage, theme::Theme, words};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Problem<'a> {
     AuthorisationExpired,
     /// The state is none of this browser's.
     OtherBrowser,
-    AppSecretWrong(App),
-    RedirectUrlWrong(App, &'a str),
-    ClientIdUnknown(App),
+    AppSecretWrong(AppOwner),
+    RedirectUrlWrong(AppOwner, &'a str),
+    ClientIdUnknown(AppOwner),
     TokenRefused,
     /// The credential is good, and may not read users.
     RightsMissing,
@@ -45,7 +45,7 @@ pub enum Problem<'a> {
 
 /// Whose app at Smartsheet is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum App {
+pub enum AppOwner {
     /// The customer's own, which they can mend.
     Own,
     /// A connector profile of the integrator's, which only they can.
@@ -54,42 +54,42 @@ pub enum App {
 
 /// A way on, as a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct NextStep {
     pub path: &'static str,
     pub words: &'static str,
 }
 
-const CHOOSE: Way = Way {
+const CHOOSE: NextStep = NextStep {
     path: "/connect",
     words: "Choose how to connect",
 };
-const TRY_AGAIN: Way = Way {
+const TRY_AGAIN: NextStep = NextStep {
     path: "/connect",
     words: "Try again",
 };
-const TOKEN: Way = Way {
+const TOKEN: NextStep = NextStep {
     path: "/connect/token",
     words: "Use another token",
 };
-const OWN_APP: Way = Way {
+const OWN_APP: NextStep = NextStep {
     path: "/connect/app",
     words: "Back to your app’s details",
 };
 
 /// What a customer reads of a problem.
-struct Telling {
+struct ErrorPage {
     title: &'static str,
     what: String,
     advice: Vec<String>,
     /// What is to be typed elsewhere, exactly so.
     value: Option<String>,
-    way: Option<Way>,
+    way: Option<NextStep>,
 }
 
 impl Problem<'_> {
     /// `name` is who invites.
-    fn telling(&self, name: &str) -> Telling {
-        let tell = |title, what: &str, advice: &[&str], way| Telling {
+    fn telling(&self, name: &str) -> ErrorPage {
+        let tell = |title, what: &str, advice: &[&str], way| ErrorPage {
             title,
             what: what.to_owned(),
             advice: advice.iter().map(|text| (*text).to_owned()).collect(),
@@ -155,16 +155,16 @@ impl Problem<'_> {
                 ],
                 None,
             ),
-            Problem::AppSecretWrong(App::Profile) => {
+            Problem::AppSecretWrong(AppOwner::Profile) => {
                 set_up_wrongly("Smartsheet does not take the secret of its app.")
             }
-            Problem::RedirectUrlWrong(App::Profile, _) => {
+            Problem::RedirectUrlWrong(AppOwner::Profile, _) => {
                 set_up_wrongly("its app at Smartsheet has another redirect URL.")
             }
-            Problem::ClientIdUnknown(App::Profile) => {
+            Problem::ClientIdUnknown(AppOwner::Profile) => {
                 set_up_wrongly("Smartsheet does not know its app.")
             }
-            Problem::AppSecretWrong(App::Own) => tell(
+            Problem::AppSecretWrong(AppOwner::Own) => tell(
                 "Smartsheet does not take the app secret",
                 "The app is known, but this is not its secret. Nothing was saved.",
                 &[
@@ -174,7 +174,7 @@ impl Problem<'_> {
                 ],
                 Some(OWN_APP),
             ),
-            Problem::RedirectUrlWrong(App::Own, redirect_url) => Telling {
+            Problem::RedirectUrlWrong(AppOwner::Own, redirect_url) => ErrorPage {
                 value: Some((*redirect_url).to_owned()),
                 ..tell(
                     "The app has another redirect URL",
@@ -187,7 +187,7 @@ impl Problem<'_> {
                     Some(OWN_APP),
                 )
             },
-            Problem::ClientIdUnknown(App::Own) => tell(
+            Problem::ClientIdUnknown(AppOwner::Own) => tell(
                 "Smartsheet does not know this app",
                 "There is no app with this client id in the region that you chose. Nothing was \
                  saved.",
@@ -326,14 +326,14 @@ impl Problem<'_> {
             | Problem::ForeignForm
             | Problem::ProfileDisabled => StatusCode::FORBIDDEN,
             Problem::AuthorisationExpired => StatusCode::BAD_REQUEST,
-            Problem::AppSecretWrong(App::Profile)
-            | Problem::RedirectUrlWrong(App::Profile, _)
-            | Problem::ClientIdUnknown(App::Profile)
+            Problem::AppSecretWrong(AppOwner::Profile)
+            | Problem::RedirectUrlWrong(AppOwner::Profile, _)
+            | Problem::ClientIdUnknown(AppOwner::Profile)
             | Problem::ProviderSilent => StatusCode::BAD_GATEWAY,
             Problem::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Problem::AppSecretWrong(App::Own)
-            | Problem::RedirectUrlWrong(App::Own, _)
-            | Problem::ClientIdUnknown(App::Own)
+            Problem::AppSecretWrong(AppOwner::Own)
+            | Problem::RedirectUrlWrong(AppOwner::Own, _)
+            | Problem::ClientIdUnknown(AppOwner::Own)
             | Problem::TokenRefused
             | Problem::RightsMissing
             | Problem::StandsForAnother
@@ -350,15 +350,15 @@ impl Problem<'_> {
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub struct ProblemPage<'a> {
-    look: &'a Look,
+    look: &'a Theme,
     /// The id of the request, for whoever is asked for help.
     reference: &'a str,
-    telling: Telling,
+    telling: ErrorPage,
     status: StatusCode,
 }
 
 impl<'a> ProblemPage<'a> {
-    pub fn new(look: &'a Look, problem: Problem<'_>, reference: &'a str) -> Self {
+    pub fn new(look: &'a Theme, problem: Problem<'_>, reference: &'a str) -> Self {
         Self {
             look,
             reference,
@@ -368,7 +368,7 @@ impl<'a> ProblemPage<'a> {
     }
 }
 
-impl Page for ProblemPage<'_> {
+impl HubPage for ProblemPage<'_> {
     fn status(&self) -> StatusCode {
         self.status
     }

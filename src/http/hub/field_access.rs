@@ -4,14 +4,14 @@ use crate::model::schema::{Reason, UserField, Warning};
 
 /// What is seen with a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
+pub struct FieldAccess {
     pub served: Vec<&'static str>,
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingField>,
 }
 
 /// Something that stays empty, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingField {
     pub what: &'static str,
     pub why: &'static str,
 }
@@ -32,7 +32,7 @@ const FIELDS: [(UserField, &str); 6] = [
     ),
 ];
 
-impl Sight {
+impl FieldAccess {
     /// `hidden` are the fields that would be empty for everybody; `is_admin` is whether the
     /// credential is a System Admin's.
     pub fn of(is_admin: bool, hidden: &[Warning]) -> Self {
@@ -43,7 +43,7 @@ impl Sight {
         for (field, what) in FIELDS {
             match hidden.iter().find(|warning| warning.field == field) {
                 None => sight.served.push(what),
-                Some(warning) => sight.missing.push(Missing {
+                Some(warning) => sight.missing.push(MissingField {
                     what,
                     why: why(field, warning.reason, is_admin),
                 }),
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
     use crate::{directory::Visibility, model::observed::Seats};
 
-    fn sight(is_admin: bool, seats: &Seats, sees_groups: bool) -> Sight {
+    fn sight(is_admin: bool, seats: &Seats, sees_groups: bool) -> FieldAccess {
         let visibility = Visibility::of(is_admin, seats, sees_groups);
-        Sight::of(is_admin, &visibility.hidden_fields())
+        FieldAccess::of(is_admin, &visibility.hidden_fields())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use actix_web::{
 use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
-use super::cookie::Kept;
+use super::cookie::SessionCookie;
 use crate::http::body::whole;
 
 const LARGEST: usize = 16 * 1024;
@@ -25,7 +25,7 @@ impl Form {
         request: &HttpRequest,
         payload: Payload,
         origin: &str,
-        kept: &Kept,
+        kept: &SessionCookie,
     ) -> Option<Self> {
         if !is_from(request, origin) || !is_form(request) {
             return None;

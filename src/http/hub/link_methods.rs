@@ -4,12 +4,12 @@ use actix_web::{HttpResponse, get, post, web::Payload};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    context::{Choice, Desk, Guest, see},
+    context::{Choice, HubContext, HubSession, see},
     error_page::Problem,
     own_app::{OwnApp, OwnAppFault},
-    refusal::{Around, Refusal},
-    region::Place,
-    start::{Again, Methods, Notice, SignIn, Start},
+    refusal::{ErrorContext, Refusal},
+    region::RegionChoice,
+    start::{Again, Methods, Notice, ProfileMethod, Start},
     token::{Token, TokenFault},
 };
 use crate::{error::Kind, model::accounts::Endpoint};
@@ -23,7 +23,7 @@ const LONGEST_CLIENT_ID: usize = 255;
 
 /// `GET /connect`
 #[get("")]
-pub async fn start_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn start_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let guest = desk.holder().await?;
     if guest.session.linked_account.is_some() && desk.check_open(&guest.session).is_err() {
         return Ok(see("/connect/progress"));
@@ -54,18 +54,18 @@ impl Choice {
     }
 
     /// What a page says beside what goes wrong.
-    pub fn around(&self) -> Around {
+    pub fn around(&self) -> ErrorContext {
         let again = self.again().and_then(|again| again.organisation);
-        Around {
+        ErrorContext {
             linked: again.map(str::to_owned),
-            ..Around::default()
+            ..ErrorContext::default()
         }
     }
 
     fn methods(&self) -> Methods<'_> {
         let sign_in = self.offer.profiles.iter().zip(&self.profile_ids);
         let sign_in = sign_in.filter_map(|(profile, id)| {
-            Some(SignIn {
+            Some(ProfileMethod {
                 profile: id,
                 label: profile.label.as_deref().unwrap_or(&profile.client_id),
                 place: self.place_of(&profile.endpoint)?,
@@ -81,7 +81,7 @@ impl Choice {
 
 /// `POST /connect/sign-in`: on to the provider's page of consent.
 #[post("/sign-in")]
-pub async fn begin_sign_in(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+pub async fn begin_sign_in(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let form = desk.form(&guest, payload).await?;
     let browser = &guest.kept.browser;
@@ -94,7 +94,7 @@ pub async fn begin_sign_in(desk: Desk, payload: Payload) -> Result<HttpResponse,
 
 /// `GET /connect/token`
 #[get("/token")]
-pub async fn token_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn token_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let choice = desk.choice(&guest).await?;
     if !choice.offer.takes_token {
@@ -105,8 +105,8 @@ pub async fn token_page(desk: Desk) -> Result<HttpResponse, Refusal> {
 
 /// The form for a token. What was typed into it never comes back.
 fn ask_token(
-    desk: &Desk,
-    guest: &Guest,
+    desk: &HubContext,
+    guest: &HubSession,
     choice: &Choice,
     chosen: Option<&str>,
     fault: Option<TokenFault<'_>>,
@@ -123,7 +123,7 @@ fn ask_token(
 
 /// `POST /connect/token`: tries it in the region that was chosen, and nowhere else.
 #[post("/token")]
-pub async fn bring_token(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+pub async fn bring_token(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let form = desk.form(&guest, payload).await?;
     let choice = desk.choice(&guest).await?;
@@ -150,8 +150,8 @@ enum Tried {
 }
 
 async fn try_token(
-    desk: &Desk,
-    guest: &Guest,
+    desk: &HubContext,
+    guest: &HubSession,
     choice: &Choice,
     endpoint: &Endpoint,
     token: SecretString,
@@ -172,7 +172,7 @@ async fn try_token(
 
 /// `GET /connect/app`
 #[get("/app")]
-pub async fn own_app_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn own_app_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let choice = desk.choice(&guest).await?;
     if !choice.offer.takes_own_app {
@@ -183,10 +183,10 @@ pub async fn own_app_page(desk: Desk) -> Result<HttpResponse, Refusal> {
 
 /// The form for an app of the customer's own. The secret never comes back.
 fn ask_app(
-    desk: &Desk,
-    guest: &Guest,
+    desk: &HubContext,
+    guest: &HubSession,
     choice: &Choice,
-    (place, client_id): (Option<&Place>, &str),
+    (place, client_id): (Option<&RegionChoice>, &str),
     fault: Option<OwnAppFault>,
 ) -> Result<HttpResponse, Refusal> {
     guest.show(&OwnApp {
@@ -204,7 +204,7 @@ fn ask_app(
 
 /// `POST /connect/app`: on to the provider's page of consent, under the customer's own app.
 #[post("/app")]
-pub async fn begin_own_app(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+pub async fn begin_own_app(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let form = desk.form(&guest, payload).await?;
     let choice = desk.choice(&guest).await?;

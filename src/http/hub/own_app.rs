@@ -3,16 +3,16 @@
 use actix_web::http::StatusCode;
 use askama::Template;
 
-use super::{page::Page, region::Place, theme::Look};
+use super::{page::HubPage, region::RegionChoice, theme::Theme};
 
 /// The form for an app of the customer's. The client secret never comes back.
 #[derive(Template)]
 #[template(path = "own_app.html")]
 pub struct OwnApp<'a> {
-    pub look: &'a Look,
+    pub look: &'a Theme,
     pub form_token: &'a str,
     /// At least one, each with a sign-in.
-    pub places: &'a [Place],
+    pub places: &'a [RegionChoice],
     /// The value of the place that was chosen, once one was.
     pub chosen: Option<&'a str>,
     /// What was typed before.
@@ -39,12 +39,12 @@ pub enum OwnAppFault {
 }
 
 impl OwnApp<'_> {
-    fn is_chosen(&self, place: &Place) -> bool {
+    fn is_chosen(&self, place: &RegionChoice) -> bool {
         self.chosen == Some(place.value.as_str())
     }
 
     /// Here no region has been tried: Smartsheet is asked only after the customer's consent.
-    fn is_tried(&self, _place: &Place) -> bool {
+    fn is_tried(&self, _place: &RegionChoice) -> bool {
         false
     }
 
@@ -69,7 +69,7 @@ impl OwnApp<'_> {
     }
 }
 
-impl Page for OwnApp<'_> {
+impl HubPage for OwnApp<'_> {
     fn status(&self) -> StatusCode {
         match self.fault {
             None => StatusCode::OK,

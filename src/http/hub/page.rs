@@ -9,7 +9,7 @@ use askama::Template;
 use crate::error::Error;
 
 /// A page of the hub.
-pub trait Page: Template {
+pub trait HubPage: Template {
     fn status(&self) -> StatusCode {
         StatusCode::OK
     }
@@ -30,7 +30,7 @@ pub trait Page: Template {
 ///
 /// # Errors
 /// `internal`, if it could not be written out.
-pub fn answer(page: &impl Page) -> Result<HttpResponse, Error> {
+pub fn answer(page: &impl HubPage) -> Result<HttpResponse, Error> {
     let html = page.render().map_err(Error::internal)?;
     Ok(HttpResponse::build(page.status())
         .content_type("text/html; charset=utf-8")
@@ -43,7 +43,7 @@ pub fn answer(page: &impl Page) -> Result<HttpResponse, Error> {
 }
 
 /// What the page may do: nothing but what is named.
-fn policy(page: &impl Page) -> String {
+fn policy(page: &impl HubPage) -> String {
     let mut forms = vec!["'self'"];
     for origin in page.form_origins() {
         if !forms.contains(&origin) {

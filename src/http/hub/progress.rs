@@ -4,13 +4,13 @@
 use askama::Template;
 use serde::Serialize;
 
-use super::{page::Page, theme::Look, words};
-use crate::error::Progress as Counts;
+use super::{page::HubPage, theme::Theme, words};
+use crate::error::WalkProgress;
 
 #[derive(Template)]
 #[template(path = "progress.html")]
-pub struct Progress<'a> {
-    pub look: &'a Look,
+pub struct ProgressPage<'a> {
+    pub look: &'a Theme,
     /// What was linked, as [`Done`](super::done::Done) says it.
     pub organisation: &'a str,
     pub walk: FirstWalk,
@@ -21,7 +21,7 @@ pub struct Progress<'a> {
 pub enum FirstWalk {
     /// It has not asked the provider for anything yet.
     Waiting,
-    Running(Counts),
+    Running(WalkProgress),
     /// There is a directory.
     Sealed,
     /// It came to nothing; the account is linked all the same, and will be walked again.
@@ -38,10 +38,10 @@ impl FirstWalk {
         }
     }
 
-    fn counts(self) -> Counts {
+    fn counts(self) -> WalkProgress {
         match self {
             FirstWalk::Running(counts) => counts,
-            FirstWalk::Waiting | FirstWalk::Sealed | FirstWalk::Failed => Counts::default(),
+            FirstWalk::Waiting | FirstWalk::Sealed | FirstWalk::Failed => WalkProgress::default(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Words {
             .map_or_else(|| "not known yet".to_owned(), words::duration);
         let summary = match walk {
             FirstWalk::Waiting => "Reading is about to begin.".to_owned(),
-            FirstWalk::Running(Counts {
+            FirstWalk::Running(WalkProgress {
                 eta_seconds: Some(_),
                 ..
             }) => format!("Page {pages} read, about {left} left."),
@@ -112,7 +112,7 @@ impl Words {
     }
 }
 
-impl Progress<'_> {
+impl ProgressPage<'_> {
     fn out(&self) -> ProgressOut {
         self.walk.into()
     }
@@ -122,7 +122,7 @@ impl Progress<'_> {
     }
 }
 
-impl Page for Progress<'_> {
+impl HubPage for ProgressPage<'_> {
     fn polls(&self) -> bool {
         self.is_moving()
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn progress_is_told_in_figures_and_in_words() {
-        let walk = FirstWalk::Running(Counts {
+        let walk = FirstWalk::Running(WalkProgress {
             pages: 12,
             pages_total: Some(1_060),
             records: 1_150,
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_guessed() {
-        let walk = FirstWalk::Running(Counts {
+        let walk = FirstWalk::Running(WalkProgress {
             pages: 3,
             records: 250,
-            ..Counts::default()
+            ..WalkProgress::default()
         });
         let words = Words::of(walk);
         assert_eq!(

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 
-use super::error_page::{App, Problem};
+use super::error_page::{AppOwner, Problem};
 use crate::{
     error::{Error, Kind},
     gateway::linking::authorizations::is_late,
@@ -15,26 +15,26 @@ use crate::{
 pub enum Refusal {
     Problem(Problem<'static>),
     /// The gateway's, in linking.
-    Error(Error, Around),
+    Error(Error, ErrorContext),
     /// The provider's, by its word for it, which is the provider's and never shown.
-    TurnedBack(String, Around),
+    TurnedBack(String, ErrorContext),
 }
 
 /// What a page says beside what went wrong.
 #[derive(Debug)]
-pub struct Around {
+pub struct ErrorContext {
     /// Whose app was in the way, if one was.
-    pub app: App,
+    pub app: AppOwner,
     /// Where that app is to send people back to.
     pub redirect_url: String,
     /// The organisation of the account that is linked again, as far as it has a name.
     pub linked: Option<String>,
 }
 
-impl Default for Around {
+impl Default for ErrorContext {
     fn default() -> Self {
         Self {
-            app: App::Profile,
+            app: AppOwner::Profile,
             redirect_url: String::new(),
             linked: None,
         }
@@ -43,7 +43,7 @@ impl Default for Around {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::Error(error, Around::default())
+        Self::Error(error, ErrorContext::default())
     }
 }
 
@@ -72,7 +72,7 @@ impl Refusal {
 }
 
 /// The one table.
-fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
+fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
     match error.kind() {
         Kind::ConnectSessionInvalid => Problem::InvitationUnknown,
         Kind::AuthorizationInvalid if is_late(error) => Problem::AuthorisationExpired,
@@ -114,7 +114,7 @@ fn problem<'a>(error: &Error, around: &'a Around) -> Problem<'a> {
 /// What the provider sends people back with in place of a code (RFC 6749, 4.1.2.1). An app that is
 /// registered with another redirect URL than it names is an `invalid_request`, and nothing else that
 /// we ask with can be.
-fn turned_back<'a>(word: &str, around: &'a Around) -> Problem<'a> {
+fn turned_back<'a>(word: &str, around: &'a ErrorContext) -> Problem<'a> {
     match word {
         "access_denied" => Problem::ConsentDenied,
         "invalid_scope" => Problem::RightsMissing,
@@ -145,7 +145,7 @@ impl ResponseError for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ProviderFault;
+    use crate::error::ProviderReply;
 
     #[test]
     fn a_token_that_must_assume_somebody_says_nothing_of_the_account() {
@@ -153,34 +153,38 @@ mod tests {
             (1030, Problem::StandsForAnother),
             (1044, Problem::RightsMissing),
         ] {
-            let fault = ProviderFault {
+            let fault = ProviderReply {
                 status: Some(403),
                 code: Some(code),
                 reference: None,
             };
             let error = Error::new(Kind::AssumeUserRefused, "refused").with_provider(fault);
-            assert_eq!(problem(&error, &Around::default()), expected, "{code}");
+            assert_eq!(
+                problem(&error, &ErrorContext::default()),
+                expected,
+                "{code}"
+            );
         }
     }
 
     #[test]
     fn an_app_that_is_refused_is_told_by_what_is_wrong_with_it() {
-        let around = Around {
-            app: App::Own,
+        let around = ErrorContext {
+            app: AppOwner::Own,
             redirect_url: "https://link.example.com/back".to_owned(),
             linked: None,
         };
         for (code, expected) in [
-            (Some(1067), Problem::ClientIdUnknown(App::Own)),
+            (Some(1067), Problem::ClientIdUnknown(AppOwner::Own)),
             (
                 Some(1073),
-                Problem::RedirectUrlWrong(App::Own, "https://link.example.com/back"),
+                Problem::RedirectUrlWrong(AppOwner::Own, "https://link.example.com/back"),
             ),
-            (Some(1072), Problem::AppSecretWrong(App::Own)),
-            (Some(1238), Problem::AppSecretWrong(App::Own)),
-            (None, Problem::AppSecretWrong(App::Own)),
+            (Some(1072), Problem::AppSecretWrong(AppOwner::Own)),
+            (Some(1238), Problem::AppSecretWrong(AppOwner::Own)),
+            (None, Problem::AppSecretWrong(AppOwner::Own)),
         ] {
-            let error = Error::new(Kind::AppRefused, "").with_provider(ProviderFault {
+            let error = Error::new(Kind::AppRefused, "").with_provider(ProviderReply {
                 status: Some(400),
                 code,
                 reference: None,
@@ -198,16 +202,19 @@ mod tests {
             Kind::InvalidBody,
         ] {
             let error = Error::new(kind, "");
-            assert_eq!(problem(&error, &Around::default()), Problem::Internal);
+            assert_eq!(problem(&error, &ErrorContext::default()), Problem::Internal);
         }
         // That the store is away passes by itself.
         let away = Error::new(Kind::StoreUnavailable, "");
-        assert_eq!(problem(&away, &Around::default()), Problem::Unavailable);
+        assert_eq!(
+            problem(&away, &ErrorContext::default()),
+            Problem::Unavailable
+        );
     }
 
     #[test]
     fn no_word_of_a_provider_is_a_fault_of_ours() {
-        let around = Around::default();
+        let around = ErrorContext::default();
         for word in [
             "",
             "server_error",

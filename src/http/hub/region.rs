@@ -4,7 +4,7 @@ use url::Url;
 
 /// A region of the provider's, or another API base that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RegionChoice {
     /// What a form sends in `region`.
     pub value: String,
     /// What people call it, such as `Europe`.
@@ -16,7 +16,7 @@ pub struct Place {
     pub sign_in_origin: Option<String>,
 }
 
-impl Place {
+impl RegionChoice {
     /// `api` and `sign_in` are http or https urls.
     pub fn new(value: &str, name: &str, api: &Url, sign_in: Option<&Url>) -> Self {
         Self {
@@ -59,7 +59,7 @@ mod tests {
         let url = |text: &str| Url::parse(text).unwrap();
         let api = url("https://api.smartsheet.eu/2.0");
         let sign_in = url("https://app.smartsheet.eu/b/authorize");
-        let place = Place::new("eu", "Europe", &api, Some(&sign_in));
+        let place = RegionChoice::new("eu", "Europe", &api, Some(&sign_in));
         assert_eq!(place.api_host, "api.smartsheet.eu");
         assert_eq!(
             place.sign_in_origin.as_deref(),
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(place.sign_in_host().as_deref(), Some("app.smartsheet.eu"));
 
         let api = url("http://127.0.0.1:4010/2.0");
-        let place = Place::new(api.as_str(), "Smartsheet simulator", &api, None);
+        let place = RegionChoice::new(api.as_str(), "Smartsheet simulator", &api, None);
         assert_eq!(place.api_host, "127.0.0.1:4010");
         assert_eq!(place.sign_in_host(), None);
     }

@@ -4,24 +4,24 @@ use actix_web::{HttpResponse, get, http::header, post, web::Payload};
 use url::Url;
 
 use super::{
-    context::{Desk, Guest, see},
-    done::{Counted, Done},
+    context::{HubContext, HubSession, see},
+    done::{DirectoryCounts, Done},
     error_page::Problem,
-    field_access::Sight,
+    field_access::FieldAccess,
     link_methods::CANCELLED,
-    progress::{FirstWalk, Progress, ProgressOut},
+    progress::{FirstWalk, ProgressOut, ProgressPage},
     refusal::Refusal,
-    review::{Method, Review, organisation, person},
+    review::{Method, ReviewPage, organisation, person},
 };
 use crate::{
     error::Kind,
-    gateway::linking::connect_sessions::Linked,
+    gateway::linking::connect_sessions::LinkStatus,
     model::{accounts::CredentialKind, walks::WalkState},
 };
 
 /// `GET /connect/review`
 #[get("/review")]
-pub async fn review_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn review_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let Some(review) = desk
         .gateway
@@ -31,7 +31,7 @@ pub async fn review_page(desk: Desk) -> Result<HttpResponse, Refusal> {
         return Ok(see("/connect"));
     };
     let found = &review.found;
-    guest.show(&Review {
+    guest.show(&ReviewPage {
         look: &desk.look,
         form_token: &guest.form_token,
         draft: review.draft,
@@ -40,7 +40,7 @@ pub async fn review_page(desk: Desk) -> Result<HttpResponse, Refusal> {
         place: &desk.place(&found.provider, &found.endpoint)?,
         identity: &found.identity,
         users: found.users,
-        sight: &Sight::of(found.identity.is_admin, &found.hidden),
+        sight: &FieldAccess::of(found.identity.is_admin, &found.hidden),
     })
 }
 
@@ -56,7 +56,7 @@ impl Method {
 
 /// `POST /connect/review`: saved, or not.
 #[post("/review")]
-pub async fn decide(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusal> {
+pub async fn decide(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let guest = desk.guest().await?;
     let form = desk.form(&guest, payload).await?;
     let browser = &guest.kept.browser;
@@ -77,7 +77,7 @@ pub async fn decide(desk: Desk, payload: Payload) -> Result<HttpResponse, Refusa
 }
 
 /// The browser that has linked, and its account.
-async fn linked(desk: &Desk) -> Result<(Guest, Linked), Refusal> {
+async fn linked(desk: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
     let guest = desk.holder().await?;
     let (session, browser) = (&guest.session, &guest.kept.browser);
     if let Some(linked) = desk.gateway.linked(session, browser).await? {
@@ -87,7 +87,7 @@ async fn linked(desk: &Desk) -> Result<(Guest, Linked), Refusal> {
     Err(Problem::InvitationUnknown.into())
 }
 
-fn first_walk(linked: &Linked) -> FirstWalk {
+fn first_walk(linked: &LinkStatus) -> FirstWalk {
     let has_failed = linked
         .last_walk
         .as_ref()
@@ -102,13 +102,13 @@ fn first_walk(linked: &Linked) -> FirstWalk {
 
 /// `GET /connect/progress`
 #[get("/progress")]
-pub async fn progress_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn progress_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let (guest, linked) = linked(&desk).await?;
     let walk = first_walk(&linked);
     if walk == FirstWalk::Sealed {
         return Ok(see("/connect/done"));
     }
-    guest.show(&Progress {
+    guest.show(&ProgressPage {
         look: &desk.look,
         organisation: &organisation(&linked.account.identity),
         walk,
@@ -117,7 +117,7 @@ pub async fn progress_page(desk: Desk) -> Result<HttpResponse, Refusal> {
 
 /// `GET /connect/progress.json`
 #[get("/progress.json")]
-pub async fn progress_json(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn progress_json(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let (_, linked) = linked(&desk).await?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -127,7 +127,7 @@ pub async fn progress_json(desk: Desk) -> Result<HttpResponse, Refusal> {
 
 /// `GET /connect/done`
 #[get("/done")]
-pub async fn done_page(desk: Desk) -> Result<HttpResponse, Refusal> {
+pub async fn done_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let (guest, linked) = linked(&desk).await?;
     let account = &linked.account;
     let details = &guest.session.details;
@@ -138,7 +138,7 @@ pub async fn done_page(desk: Desk) -> Result<HttpResponse, Refusal> {
         person: &person(&account.identity),
         place: &desk.place(&account.provider, &account.endpoint)?,
         directory: counted(&linked),
-        sight: &Sight::of(account.identity.is_admin, &linked.hidden),
+        sight: &FieldAccess::of(account.identity.is_admin, &linked.hidden),
         account: &account.id.to_string(),
         provider: &account.provider,
         opener_origin: details.opener_origin.as_deref(),
@@ -147,9 +147,9 @@ pub async fn done_page(desk: Desk) -> Result<HttpResponse, Refusal> {
 }
 
 /// What the last walk sealed.
-fn counted(linked: &Linked) -> Option<Counted> {
+fn counted(linked: &LinkStatus) -> Option<DirectoryCounts> {
     let counts = linked.last_walk.as_ref()?.counts?;
-    linked.is_sealed.then_some(Counted {
+    linked.is_sealed.then_some(DirectoryCounts {
         users: counts.users,
         groups: counts.groups,
     })

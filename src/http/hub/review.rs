@@ -2,24 +2,24 @@
 
 use askama::Template;
 
-use super::{field_access::Sight, page::Page, region::Place, theme::Look, words};
+use super::{field_access::FieldAccess, page::HubPage, region::RegionChoice, theme::Theme, words};
 use crate::model::observed::{Identity, Seats};
 
 #[derive(Template)]
 #[template(path = "review.html")]
-pub struct Review<'a> {
-    pub look: &'a Look,
+pub struct ReviewPage<'a> {
+    pub look: &'a Theme,
     pub form_token: &'a str,
     /// Which draft this is about: saving names the one that was looked at.
     pub draft: u64,
     pub customer: &'a str,
     pub method: Method,
-    pub place: &'a Place,
+    pub place: &'a RegionChoice,
     /// Whose the credential is.
     pub identity: &'a Identity,
     /// How many people it can list; None where the provider does not say.
     pub users: Option<u64>,
-    pub sight: &'a Sight,
+    pub sight: &'a FieldAccess,
 }
 
 /// How a customer lets us in.
@@ -40,7 +40,7 @@ impl Method {
     }
 }
 
-impl Review<'_> {
+impl ReviewPage<'_> {
     fn person(&self) -> String {
         person(self.identity)
     }
@@ -85,4 +85,4 @@ pub(super) fn organisation(identity: &Identity) -> String {
     }
 }
 
-impl Page for Review<'_> {}
+impl HubPage for ReviewPage<'_> {}

@@ -10,13 +10,13 @@ use actix_web::{
 
 use super::{
     callback,
-    context::{self, Desk, see},
-    cookie::{Kept, is_secret},
+    context::{self, HubContext, see},
+    cookie::{SessionCookie, is_secret},
     error_page::Problem,
     link_methods,
     refusal::Refusal,
     result_pages,
-    theme::Look,
+    theme::Theme,
 };
 use crate::error::Error;
 
@@ -59,7 +59,7 @@ pub fn pages(config: &mut ServiceConfig) {
 /// `GET /connect/{token}`: an invitation is opened, which changes nothing of it. The token goes into
 /// a cookie, and out of the address.
 #[get("/{token}")]
-async fn open(desk: Desk) -> Result<HttpResponse, Refusal> {
+async fn open(desk: HubContext) -> Result<HttpResponse, Refusal> {
     let token = desk.request.match_info().get("token").unwrap_or_default();
     if !is_secret(token) {
         return Err(Problem::InvitationUnknown.into());
@@ -72,7 +72,7 @@ async fn open(desk: Desk) -> Result<HttpResponse, Refusal> {
     let left = session
         .expires_at
         .duration_since(desk.gateway.clock().now());
-    let cookie = Kept { token, browser }.cookie(desk.is_secure(), left.as_secs());
+    let cookie = SessionCookie { token, browser }.cookie(desk.is_secure(), left.as_secs());
     let mut answer = see("/connect");
     answer.add_cookie(&cookie).map_err(Error::internal)?;
     Ok(answer)
@@ -81,7 +81,7 @@ async fn open(desk: Desk) -> Result<HttpResponse, Refusal> {
 /// `GET /connect/assets/{name}`: named by its content, and so good for ever. A picture that is
 /// opened by itself may do nothing.
 #[get("/assets/{name}")]
-async fn asset(desk: Desk, look: Data<Look>) -> Result<HttpResponse, Refusal> {
+async fn asset(desk: HubContext, look: Data<Theme>) -> Result<HttpResponse, Refusal> {
     let name = desk.request.match_info().get("name").unwrap_or_default();
     let asset = look.asset(name).ok_or(Problem::InvitationUnknown)?;
     Ok(HttpResponse::Ok()

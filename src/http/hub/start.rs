@@ -2,12 +2,12 @@
 
 use askama::Template;
 
-use super::{page::Page, region::Place, theme::Look, words};
+use super::{page::HubPage, region::RegionChoice, theme::Theme, words};
 
 #[derive(Template)]
 #[template(path = "start.html")]
 pub struct Start<'a> {
-    pub look: &'a Look,
+    pub look: &'a Theme,
     pub form_token: &'a str,
     /// For whom an account is linked: the `origin_owner_name` of the invitation.
     pub customer: &'a str,
@@ -34,17 +34,17 @@ pub enum Notice {
 
 /// What this invitation lets a customer choose from.
 pub struct Methods<'a> {
-    pub sign_in: Vec<SignIn<'a>>,
+    pub sign_in: Vec<ProfileMethod<'a>>,
     pub own_app: bool,
     pub access_token: bool,
 }
 
 /// A connector profile: an app of the integrator's, in one region.
-pub struct SignIn<'a> {
+pub struct ProfileMethod<'a> {
     pub profile: &'a str,
     /// What the integrator calls it; shown only where a region has more than one.
     pub label: &'a str,
-    pub place: &'a Place,
+    pub place: &'a RegionChoice,
 }
 
 impl Methods<'_> {
@@ -54,8 +54,8 @@ impl Methods<'_> {
     }
 
     /// Whether another profile is for the same region, so that the region does not tell them apart.
-    fn is_ambiguous(&self, one: &SignIn<'_>) -> bool {
-        let same = |other: &&SignIn<'_>| other.place.value == one.place.value;
+    fn is_ambiguous(&self, one: &ProfileMethod<'_>) -> bool {
+        let same = |other: &&ProfileMethod<'_>| other.place.value == one.place.value;
         self.sign_in.iter().filter(same).count() > 1
     }
 }
@@ -66,7 +66,7 @@ impl Start<'_> {
     }
 }
 
-impl Page for Start<'_> {
+impl HubPage for Start<'_> {
     fn form_origins(&self) -> Vec<&str> {
         let places = self.methods.sign_in.iter().map(|each| each.place);
         places

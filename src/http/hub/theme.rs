@@ -18,7 +18,7 @@ pub struct Asset {
 }
 
 impl Asset {
-    /// Below this, an asset is found by [`Look::asset`].
+    /// Below this, an asset is found by [`Theme::asset`].
     pub const FOLDER: &str = "/connect/assets/";
 
     fn new(stem: &str, extension: &str, media_type: &'static str, bytes: Bytes) -> Self {
@@ -42,7 +42,7 @@ impl Asset {
 
 /// The look of the hub: made once, and the same on every page.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct Theme {
     name: String,
     sheet: Asset,
     colours: Asset,
@@ -50,7 +50,7 @@ pub struct Look {
     logo: Option<Asset>,
 }
 
-impl Look {
+impl Theme {
     pub fn new(brand: &Brand) -> Self {
         const CSS: &str = "text/css; charset=utf-8";
         const JS: &str = "text/javascript; charset=utf-8";
@@ -127,9 +127,9 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn look(accent: &str) -> Look {
+    fn look(accent: &str) -> Theme {
         let config = Config::with(&[("hub.accent", accent)]).unwrap();
-        Look::new(&config.hub.brand().unwrap())
+        Theme::new(&config.hub.brand().unwrap())
     }
 
     #[test]

@@ -3,16 +3,16 @@
 use actix_web::http::StatusCode;
 use askama::Template;
 
-use super::{page::Page, region::Place, theme::Look};
+use super::{page::HubPage, region::RegionChoice, theme::Theme};
 
 /// The form for an access token. What was typed into it never comes back.
 #[derive(Template)]
 #[template(path = "token.html")]
 pub struct Token<'a> {
-    pub look: &'a Look,
+    pub look: &'a Theme,
     pub form_token: &'a str,
     /// At least one.
-    pub places: &'a [Place],
+    pub places: &'a [RegionChoice],
     /// The value of the place that was chosen, once one was.
     pub chosen: Option<&'a str>,
     pub fault: Option<TokenFault<'a>>,
@@ -28,16 +28,16 @@ pub enum TokenFault<'a> {
     /// What was pasted cannot be a token, and so was sent to nobody.
     NotAToken,
     /// Smartsheet does not know it there.
-    UnknownAt(&'a Place),
+    UnknownAt(&'a RegionChoice),
 }
 
 impl Token<'_> {
-    fn is_chosen(&self, place: &Place) -> bool {
+    fn is_chosen(&self, place: &RegionChoice) -> bool {
         self.chosen == Some(place.value.as_str())
     }
 
     /// Where Smartsheet has just said that it does not know the token.
-    fn is_tried(&self, place: &Place) -> bool {
+    fn is_tried(&self, place: &RegionChoice) -> bool {
         matches!(self.fault, Some(TokenFault::UnknownAt(tried)) if tried == place)
     }
 
@@ -58,7 +58,7 @@ impl Token<'_> {
     }
 }
 
-impl Page for Token<'_> {
+impl HubPage for Token<'_> {
     fn status(&self) -> StatusCode {
         match self.fault {
             None => StatusCode::OK,

@@ -17,7 +17,7 @@ use crate::{
     error::{Result, quoted},
     gateway::{
         Gateway,
-        directory::{Answer, Coding, Selection, Want},
+        directory::{Coding, ReadResponse, Selection, Want},
     },
 };
 
@@ -198,7 +198,7 @@ async fn read(
 }
 
 /// Sends an answer to a caller who has the answers of the `known` ETags.
-fn respond(request: &HttpRequest, known: &[&str], mut answer: Answer) -> HttpResponse {
+fn respond(request: &HttpRequest, known: &[&str], mut answer: ReadResponse) -> HttpResponse {
     if known.contains(&"*") {
         // Whatever is there is known; only now is it sure that something is.
         answer.page = None;

@@ -22,7 +22,7 @@ pub(super) fn most_in_a_minute(times: &[Duration]) -> usize {
 #[tokio::test]
 async fn no_sixty_seconds_hold_more_requests_than_the_limit() {
     for concurrent in [1, 7, 40] {
-        let provider = Provider::scripted(vec![]).await;
+        let provider = ScriptedProvider::scripted(vec![]).await;
         let outbound = provider.outbound_with(|settings| settings.rate_limit = 30);
         let caller = outbound.caller(route("token"));
         join_all((0..concurrent).map(|_| async {
@@ -47,7 +47,7 @@ async fn requests_that_were_held_up_do_not_arrive_on_top_of_others() {
     // bounded by the window: whenever those three arrive, they find room.
     let bell = Arc::new(Notify::new());
     let held = Arc::clone(&bell);
-    let provider = Provider::start(move |number| {
+    let provider = ScriptedProvider::start(move |number| {
         if number <= 3 {
             Act::Hold(Arc::clone(&held), reply(200, "", "{}"))
         } else {
@@ -71,13 +71,13 @@ async fn requests_that_were_held_up_do_not_arrive_on_top_of_others() {
 
 #[tokio::test]
 async fn the_burst_is_there_for_a_new_token_and_spent_after_a_restart() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let spent_at = |is_newly_linked, rested| {
         let provider = &provider;
         async move {
             let outbound = provider.outbound();
             provider.clock.advance(rested);
-            let caller = outbound.caller(Route {
+            let caller = outbound.caller(ClientScope {
                 is_newly_linked,
                 ..route("token")
             });
@@ -97,7 +97,7 @@ async fn the_burst_is_there_for_a_new_token_and_spent_after_a_restart() {
 
 #[tokio::test]
 async fn no_limit_means_no_waiting() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let outbound = provider.outbound_with(|settings| settings.rate_limit = 0);
     let caller = outbound.caller(route("token"));
     join_all((0..100).map(|_| provider.get(&caller))).await;
@@ -108,14 +108,14 @@ async fn no_limit_means_no_waiting() {
 
 #[tokio::test]
 async fn an_interactive_call_goes_before_those_that_wait() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let outbound = provider.outbound_with(|settings| settings.rate_limit = 10);
     let background = outbound.caller(route("token"));
     provider.get(&background).await.unwrap();
     let interactive = background.with_priority(Priority::Interactive);
 
     let done = Mutex::new(Vec::new());
-    let call = |caller: Caller, name: &'static str| {
+    let call = |caller: AccountClient, name: &'static str| {
         let (provider, done) = (&provider, &done);
         async move {
             provider.get(&caller).await.unwrap();
@@ -133,7 +133,7 @@ async fn an_interactive_call_goes_before_those_that_wait() {
 /// The wait after a throttled answer with these headers, as two callers of the token keep it,
 /// beside the times of one that has a token of its own.
 async fn pause_after(headers: &str) -> Duration {
-    let provider = Provider::scripted(vec![answer(429, headers, "")]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(429, headers, "")]).await;
     let outbound = provider.outbound();
     let (one, two) = (
         outbound.caller(route("token")),
@@ -188,7 +188,7 @@ async fn a_wait_is_obeyed_by_every_caller_of_the_token() {
 async fn after_a_wait_one_call_goes_first_and_the_others_follow_its_answer() {
     let bell = Arc::new(Notify::new());
     let held = Arc::clone(&bell);
-    let provider = Provider::start(move |number| match number {
+    let provider = ScriptedProvider::start(move |number| match number {
         1 => answer(429, "retry-after: soon\r\n", ""),
         2 => Act::Hold(Arc::clone(&held), reply(429, "retry-after: 5\r\n", "")),
         _ => good(),
@@ -224,7 +224,7 @@ async fn after_a_wait_one_call_goes_first_and_the_others_follow_its_answer() {
 
 #[tokio::test]
 async fn throttling_without_a_time_halves_the_rate_and_it_comes_back() {
-    let provider = Provider::scripted(vec![answer(429, "", "")]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(429, "", "")]).await;
     let outbound = provider.outbound_with(|settings| settings.rate_limit = 100);
     let caller = outbound.caller(route("token"));
     for _ in 0..600 {
@@ -249,7 +249,7 @@ async fn throttling_without_a_time_halves_the_rate_and_it_comes_back() {
 
 #[tokio::test]
 async fn calls_that_were_refused_together_halve_the_rate_once() {
-    let provider = Provider::start(|number| match number {
+    let provider = ScriptedProvider::start(|number| match number {
         1..=5 => answer(429, "", ""),
         _ => good(),
     })
@@ -270,7 +270,7 @@ async fn calls_that_were_refused_together_halve_the_rate_once() {
 
 #[tokio::test]
 async fn nobody_who_waits_for_a_person_waits_for_long() {
-    let provider = Provider::scripted(vec![answer(429, "retry-after: 120\r\n", "")]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(429, "retry-after: 120\r\n", "")]).await;
     let caller = provider.caller().with_priority(Priority::Interactive);
     for status in [Some(429), None] {
         let error = provider.get(&caller).await.unwrap_err();
@@ -285,7 +285,7 @@ async fn nobody_who_waits_for_a_person_waits_for_long() {
 
 #[tokio::test]
 async fn a_call_that_is_given_up_leaves_no_trace_in_the_queue() {
-    let provider = Provider::start(|number| match number {
+    let provider = ScriptedProvider::start(|number| match number {
         1 => Act::Hang(Vec::new()),
         _ => good(),
     })
@@ -311,7 +311,7 @@ async fn a_call_that_is_given_up_leaves_no_trace_in_the_queue() {
 
 #[tokio::test]
 async fn idle_lanes_are_forgotten_and_busy_ones_are_not() {
-    let provider = Provider::scripted(vec![answer(429, "retry-after: 300\r\n", "")]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(429, "retry-after: 300\r\n", "")]).await;
     let outbound = provider.outbound();
     let lanes = || outbound.0.lanes.lock().unwrap().len();
     let caller = outbound

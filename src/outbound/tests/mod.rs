@@ -62,24 +62,24 @@ fn good() -> Act {
 
 /// What the provider noted of one request.
 #[derive(Clone, Debug)]
-struct Noted {
+struct NotedRequest {
     at: Duration,
     head: String,
 }
 
 /// A provider that acts as it is told, request by request.
-struct Provider {
+struct ScriptedProvider {
     address: SocketAddr,
     clock: Clock,
-    noted: Arc<Mutex<Vec<Noted>>>,
+    noted: Arc<Mutex<Vec<NotedRequest>>>,
 }
 
-impl Provider {
+impl ScriptedProvider {
     async fn start(act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let clock = Clock::skipping("2026-11-22T12:00:00Z".parse().unwrap());
-        let noted: Arc<Mutex<Vec<Noted>>> = Arc::default();
+        let noted: Arc<Mutex<Vec<NotedRequest>>> = Arc::default();
         let (act, log, time) = (Arc::new(act), Arc::clone(&noted), clock.clone());
         tokio::spawn(async move {
             loop {
@@ -89,7 +89,7 @@ impl Provider {
                     let (head, stream) = request(stream).await;
                     let number = {
                         let mut log = log.lock().unwrap();
-                        log.push(Noted {
+                        log.push(NotedRequest {
                             at: time.monotonic(),
                             head,
                         });
@@ -116,29 +116,29 @@ impl Provider {
         self.outbound_with(|_| {})
     }
 
-    fn outbound_with(&self, adjust: impl FnOnce(&mut Settings)) -> Outbound {
-        let mut settings = Settings {
+    fn outbound_with(&self, adjust: impl FnOnce(&mut OutboundSettings)) -> Outbound {
+        let mut settings = OutboundSettings {
             allow_private_addresses: true,
-            ..Settings::default()
+            ..OutboundSettings::default()
         };
         adjust(&mut settings);
         Outbound::new(settings, self.clock.clone(), 7, None).unwrap()
     }
 
-    fn caller(&self) -> Caller {
+    fn caller(&self) -> AccountClient {
         self.outbound().caller(route("token"))
     }
 
-    async fn get(&self, caller: &Caller) -> Result<Answer, CallError> {
-        self.get_with(caller, |_| Complaint::default()).await
+    async fn get(&self, caller: &AccountClient) -> Result<ProviderResponse, CallError> {
+        self.get_with(caller, |_| ErrorReply::default()).await
     }
 
     async fn get_with(
         &self,
-        caller: &Caller,
-        complaint: fn(&Answer) -> Complaint,
-    ) -> Result<Answer, CallError> {
-        let request = Request {
+        caller: &AccountClient,
+        complaint: fn(&ProviderResponse) -> ErrorReply,
+    ) -> Result<ProviderResponse, CallError> {
+        let request = ProviderRequest {
             url: format!("http://{}/2.0/users?page=1", self.address)
                 .parse()
                 .unwrap(),
@@ -152,7 +152,7 @@ impl Provider {
         caller.get(request, complaint).await
     }
 
-    fn noted(&self) -> Vec<Noted> {
+    fn noted(&self) -> Vec<NotedRequest> {
         self.noted.lock().unwrap().clone()
     }
 
@@ -163,8 +163,8 @@ impl Provider {
     }
 }
 
-fn route(token: &str) -> Route {
-    Route {
+fn route(token: &str) -> ClientScope {
+    ClientScope {
         provider: "test",
         account: "account".to_owned(),
         token: TokenKey::of(&SecretString::from(token)),
@@ -218,7 +218,7 @@ async fn perform(act: Act, mut stream: TcpStream) {
 
 #[tokio::test]
 async fn a_request_says_who_we_are_and_carries_the_token() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let caller = provider.caller();
     let answer = provider.get(&caller).await.unwrap();
     assert_eq!((answer.status(), answer.body()), (200, b"{}".as_slice()));
@@ -237,7 +237,7 @@ async fn a_request_says_who_we_are_and_carries_the_token() {
 
 #[tokio::test]
 async fn clones_of_a_caller_count_together() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let caller = provider.caller();
     let other = caller.with_priority(Priority::Interactive);
     provider.get(&caller).await.unwrap();
@@ -247,14 +247,14 @@ async fn clones_of_a_caller_count_together() {
 
 #[tokio::test]
 async fn what_is_not_public_is_not_called() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let outbound = provider.outbound_with(|settings| settings.allow_private_addresses = false);
     let caller = outbound.caller(route("token"));
     let error = provider.get(&caller).await.unwrap_err();
     assert_eq!(error.kind, CallErrorKind::Refused);
 
     let token = SecretString::from("secret-token");
-    let request = Request {
+    let request = ProviderRequest {
         url: format!("https://localhost:{}/", provider.address.port())
             .parse()
             .unwrap(),
@@ -262,32 +262,32 @@ async fn what_is_not_public_is_not_called() {
         token: &token,
         headers: &[],
     };
-    let refused = caller.get(request, |_| Complaint::default()).await;
+    let refused = caller.get(request, |_| ErrorReply::default()).await;
     assert_eq!(refused.unwrap_err().kind, CallErrorKind::Refused);
     assert!(provider.noted().is_empty());
 }
 
 #[tokio::test]
 async fn a_token_that_is_no_header_value_is_a_refused_credential() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let caller = provider.caller();
     let token = SecretString::from("line\nbreak");
-    let request = Request {
+    let request = ProviderRequest {
         url: format!("http://{}/", provider.address).parse().unwrap(),
         template: "/",
         token: &token,
         headers: &[],
     };
-    let refused = caller.get(request, |_| Complaint::default()).await;
+    let refused = caller.get(request, |_| ErrorReply::default()).await;
     assert_eq!(refused.unwrap_err().kind, CallErrorKind::Unauthorized);
     assert_eq!(caller.calls(), 0);
 }
 
 /// Where a test's log lines go.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Log {
+impl std::io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -300,7 +300,7 @@ impl std::io::Write for Log {
 
 #[tokio::test]
 async fn each_request_is_one_log_line_that_tells_nothing_private() {
-    let log = Log::default();
+    let log = CapturedLog::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .json()
@@ -313,11 +313,11 @@ async fn each_request_is_one_log_line_that_tells_nothing_private() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
 
     let body = r#"{"errorCode":4002,"refId":"abc1","message":"ana.ruiz@example.org is slow"}"#;
-    let provider = Provider::scripted(vec![answer(500, "", body)]).await;
-    let complaint = |_: &Answer| Complaint {
+    let provider = ScriptedProvider::scripted(vec![answer(500, "", body)]).await;
+    let complaint = |_: &ProviderResponse| ErrorReply {
         code: Some(4002),
         reference: Some("abc1".to_owned()),
-        nature: Nature::Passing,
+        nature: Classification::Passing,
     };
     provider
         .get_with(&provider.caller(), complaint)

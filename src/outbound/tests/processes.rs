@@ -16,10 +16,10 @@ use tokio::{
 
 use super::{limits::most_in_a_minute, *};
 use crate::{
-    crypto::{Chance, KeyRing},
+    crypto::{KeyRing, Rng},
     gateway::SharedBudgets,
     model::budgets::{Settlement, SliceAnswer, SliceOrder, Throttling},
-    outbound::token_limiter::{ComeBack, Lane, NoTurn, Permit},
+    outbound::token_limiter::{Permit, Rejected, RetryAfter, TokenLimiter},
     store::Store,
 };
 
@@ -61,7 +61,7 @@ fn run<T, F: Future<Output = T>>(world: impl FnOnce(Arc<Database>) -> F) -> T {
         .enable_all()
         .build()
         .unwrap();
-    let ring = KeyRing::generate("a", &Chance::system()).unwrap();
+    let ring = KeyRing::generate("a", &Rng::system()).unwrap();
     let clock = Clock::skipping("2026-11-22T12:00:00Z".parse().unwrap());
     let store = runtime
         .block_on(Store::open(&url, ring, clock.clone()))
@@ -86,7 +86,7 @@ fn run<T, F: Future<Output = T>>(world: impl FnOnce(Arc<Database>) -> F) -> T {
 
 /// The way from a process to the database: it takes its time, loses answers, and ends with the
 /// process.
-struct Link {
+struct DatabaseLink {
     database: Arc<Database>,
     chance: Mutex<fastrand::Rng>,
     slowest_ms: u64,
@@ -94,16 +94,16 @@ struct Link {
     is_dead: AtomicBool,
 }
 
-impl Link {
+impl DatabaseLink {
     fn draw(&self, below: u64) -> u64 {
         self.chance.lock().unwrap().u64(0..below)
     }
 
     async fn over<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, ShareError>> + Send + 'static,
-    ) -> Result<T, ShareError> {
-        let lost = || ShareError {
+        work: impl Future<Output = Result<T, SharedQuotaError>> + Send + 'static,
+    ) -> Result<T, SharedQuotaError> {
+        let lost = || SharedQuotaError {
             detail: "the connection broke".to_owned(),
             retry_after: None,
         };
@@ -126,12 +126,12 @@ impl Link {
 }
 
 #[async_trait]
-impl Shares for Link {
+impl SharedQuota for DatabaseLink {
     async fn take(
         &self,
         budget: &SharedBudget,
         order: &SliceOrder,
-    ) -> Result<SliceAnswer, ShareError> {
+    ) -> Result<SliceAnswer, SharedQuotaError> {
         let (shares, budget, order) = (self.database.shares.clone(), *budget, *order);
         self.over(async move { shares.take(&budget, &order).await })
             .await
@@ -141,7 +141,7 @@ impl Shares for Link {
         &self,
         budget: &SharedBudget,
         settlement: &Settlement,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         let (shares, budget, settlement) = (self.database.shares.clone(), *budget, *settlement);
         self.over(async move { shares.settle(&budget, &settlement).await })
             .await
@@ -151,7 +151,7 @@ impl Shares for Link {
         &self,
         budget: &SharedBudget,
         throttling: &Throttling,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         let (shares, budget, throttling) = (self.database.shares.clone(), *budget, *throttling);
         self.over(async move { shares.pause(&budget, &throttling).await })
             .await
@@ -200,23 +200,23 @@ const DAWDLING: Weather = Weather {
 
 /// A provider that notes what reaches it, and the way there.
 #[derive(Default)]
-struct Notes {
+struct NotingProvider {
     /// When requests left, arrived and were answered.
     sent: Mutex<Vec<Duration>>,
     arrived: Mutex<Vec<Duration>>,
     answered: Mutex<Vec<Duration>>,
     /// What the first request is told that arrives after this time.
-    refusal: Mutex<Option<(Duration, ComeBack)>>,
+    refusal: Mutex<Option<(Duration, RetryAfter)>>,
     refused: Mutex<Option<Duration>>,
 }
 
-impl Notes {
-    fn refuse_after(&self, from: Duration, come_back: ComeBack) {
+impl NotingProvider {
+    fn refuse_after(&self, from: Duration, come_back: RetryAfter) {
         *self.refusal.lock().unwrap() = Some((from, come_back));
     }
 
     /// What the request that arrives now is told.
-    fn judge(&self) -> Option<ComeBack> {
+    fn judge(&self) -> Option<RetryAfter> {
         let now = Clock::system().monotonic();
         self.arrived.lock().unwrap().push(now);
         let mut refusal = self.refusal.lock().unwrap();
@@ -246,28 +246,28 @@ fn count_within(noted: &[Duration], from: Duration, to: Duration) -> usize {
 
 /// A process that calls with the token.
 struct Process {
-    link: Arc<Link>,
-    lane: Arc<Lane>,
+    link: Arc<DatabaseLink>,
+    lane: Arc<TokenLimiter>,
     outbound: Outbound,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
     fn start(database: &Arc<Database>, weather: Weather, seed: u64) -> Self {
-        let link = Arc::new(Link {
+        let link = Arc::new(DatabaseLink {
             database: Arc::clone(database),
             chance: Mutex::new(fastrand::Rng::with_seed(seed)),
             slowest_ms: weather.link_slowest_ms,
             lost_percent: weather.link_lost_percent,
             is_dead: AtomicBool::new(false),
         });
-        let settings = Settings {
+        let settings = OutboundSettings {
             rate_limit: weather.limit,
-            ..Settings::default()
+            ..OutboundSettings::default()
         };
-        let shares = Arc::clone(&link) as Arc<dyn Shares>;
+        let shares = Arc::clone(&link) as Arc<dyn SharedQuota>;
         let outbound = Outbound::new(settings, Clock::system(), seed, Some(shares)).unwrap();
-        let route = Route {
+        let route = ClientScope {
             is_newly_linked: false,
             ..route("token")
         };
@@ -279,7 +279,7 @@ impl Process {
         }
     }
 
-    fn work(&mut self, provider: &Arc<Notes>, weather: Weather) {
+    fn work(&mut self, provider: &Arc<NotingProvider>, weather: Weather) {
         for _ in 0..weather.workers {
             let seed = self.link.draw(u64::MAX);
             let worker = work(Arc::clone(&self.lane), Arc::clone(provider), weather, seed);
@@ -301,17 +301,17 @@ impl Process {
 }
 
 /// Calls, one call after the other.
-async fn work(lane: Arc<Lane>, provider: Arc<Notes>, weather: Weather, seed: u64) {
+async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: Weather, seed: u64) {
     let clock = Clock::system();
     let mut chance = fastrand::Rng::with_seed(seed);
     loop {
         let permit = match lane.enter(Priority::Background, None).await {
             Ok(permit) => permit,
-            Err(NoTurn::Unknown(_)) => {
+            Err(Rejected::Unknown(_)) => {
                 clock.sleep(Duration::from_secs(1)).await;
                 continue;
             }
-            Err(NoTurn::In(wait)) => panic!("a patient call is told to wait {wait:?}"),
+            Err(Rejected::In(wait)) => panic!("a patient call is told to wait {wait:?}"),
         };
         let is_straggler = chance.u64(0..100) < weather.stragglers;
         let slowest = if is_straggler {
@@ -356,7 +356,7 @@ async fn work(lane: Arc<Lane>, provider: Arc<Notes>, weather: Weather, seed: u64
 /// and followed by the next.
 fn arrivals_among_kills(weather: Weather, seed: u64) -> Vec<Duration> {
     run(|database| async move {
-        let provider = Arc::new(Notes::default());
+        let provider = Arc::new(NotingProvider::default());
         let mut chance = fastrand::Rng::with_seed(seed);
         let clock = Clock::system();
         let mut start = || {
@@ -397,9 +397,9 @@ fn whatever_happens_no_minute_holds_more_than_the_limit() {
 }
 
 /// Two processes at work, of which one is told this after a minute; then so many more.
-fn after_a_refusal(come_back: ComeBack, minutes: u32) -> Arc<Notes> {
+fn after_a_refusal(come_back: RetryAfter, minutes: u32) -> Arc<NotingProvider> {
     run(|database| async move {
-        let provider = Arc::new(Notes::default());
+        let provider = Arc::new(NotingProvider::default());
         let clock = Clock::system();
         provider.refuse_after(clock.monotonic() + MINUTE, come_back);
         let processes = [1, 2].map(|seed| {
@@ -417,7 +417,7 @@ fn after_a_refusal(come_back: ComeBack, minutes: u32) -> Arc<Notes> {
 fn sharing_costs_next_to_nothing_of_the_rate() {
     for processes in 1..=2 {
         let per_minute = run(|database| async move {
-            let provider = Arc::new(Notes::default());
+            let provider = Arc::new(NotingProvider::default());
             let processes: Vec<_> = (0..processes)
                 .map(|seed| {
                     let mut process = Process::start(&database, FAIR, seed);
@@ -443,7 +443,7 @@ fn sharing_costs_next_to_nothing_of_the_rate() {
 #[test]
 fn a_wait_is_kept_by_every_process_within_a_second_and_then_one_call_goes_first() {
     let wait = Duration::from_secs(30);
-    let provider = after_a_refusal(ComeBack::After(wait), 2);
+    let provider = after_a_refusal(RetryAfter::After(wait), 2);
     let (sent, answered) = (sorted(&provider.sent), sorted(&provider.answered));
     let (from, to) = (provider.refused_at(), provider.refused_at() + wait);
     assert!(count_within(&sent, from - MINUTE, from) > 200);
@@ -458,7 +458,7 @@ fn a_wait_is_kept_by_every_process_within_a_second_and_then_one_call_goes_first(
 
 #[test]
 fn throttling_without_a_time_halves_the_rate_of_all_processes_together() {
-    let provider = after_a_refusal(ComeBack::Unsaid, 5);
+    let provider = after_a_refusal(RetryAfter::Unsaid, 5);
     let sent = sorted(&provider.sent);
     let resumed_at = provider.refused_at() + MINUTE;
     let counts: Vec<_> = (0..3)
@@ -478,7 +478,7 @@ fn a_new_token_has_its_burst_once_whoever_takes_it() {
         let at_once = run(|database| async move {
             let processes = [1, 2].map(|seed| {
                 let mut process = Process::start(&database, FAIR, seed);
-                let route = Route {
+                let route = ClientScope {
                     is_newly_linked,
                     ..route("another")
                 };

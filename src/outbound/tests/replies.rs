@@ -3,7 +3,7 @@
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
-use crate::outbound::non_idempotent::Once;
+use crate::outbound::non_idempotent::NonIdempotent;
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -18,8 +18,8 @@ async fn outcome(act: fn() -> Act) -> (CallError, u64) {
     outcome_with(act, |_| {}).await
 }
 
-async fn outcome_with(act: fn() -> Act, adjust: fn(&mut Settings)) -> (CallError, u64) {
-    let provider = Provider::start(move |_| act()).await;
+async fn outcome_with(act: fn() -> Act, adjust: fn(&mut OutboundSettings)) -> (CallError, u64) {
+    let provider = ScriptedProvider::start(move |_| act()).await;
     let caller = provider.outbound_with(adjust).caller(route("token"));
     let error = provider.get(&caller).await.unwrap_err();
     (error, caller.calls())
@@ -27,7 +27,7 @@ async fn outcome_with(act: fn() -> Act, adjust: fn(&mut Settings)) -> (CallError
 
 #[tokio::test]
 async fn a_packed_reply_is_unpacked() {
-    let provider = Provider::scripted(vec![answer(200, GZIP, gzip(b"{\"a\":1}"))]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(200, GZIP, gzip(b"{\"a\":1}"))]).await;
     let answer = provider.get(&provider.caller()).await.unwrap();
     assert_eq!(answer.body(), b"{\"a\":1}");
 }
@@ -75,7 +75,7 @@ async fn a_deep_reply_is_not_parsed() {
     let (error, calls) = outcome(deep).await;
     assert_eq!((error.kind, calls), (CallErrorKind::InvalidReply, 1));
     let provider =
-        Provider::scripted(vec![answer(200, "", "[".repeat(64) + &"]".repeat(64))]).await;
+        ScriptedProvider::scripted(vec![answer(200, "", "[".repeat(64) + &"]".repeat(64))]).await;
     provider.get(&provider.caller()).await.unwrap();
 }
 
@@ -98,7 +98,7 @@ async fn a_reply_that_breaks_off_is_read_again() {
     for act in [short, broken_chunk, half_packed] {
         let (error, calls) = outcome(act).await;
         assert_eq!((error.kind, calls), (CallErrorKind::InvalidReply, 4));
-        let provider = Provider::scripted(vec![act()]).await;
+        let provider = ScriptedProvider::scripted(vec![act()]).await;
         provider.get(&provider.caller()).await.unwrap();
     }
 }
@@ -152,7 +152,7 @@ async fn a_trickle_is_cut() {
 #[tokio::test]
 async fn what_is_no_json_is_named_by_place_and_not_by_content() {
     let body = r#"{"email":"ana.ruiz@example.org"}"#;
-    let provider = Provider::scripted(vec![answer(200, "", body)]).await;
+    let provider = ScriptedProvider::scripted(vec![answer(200, "", body)]).await;
     let answer = provider.get(&provider.caller()).await.unwrap();
     let error = answer.json::<u64>().unwrap_err();
     assert_eq!(
@@ -164,11 +164,11 @@ async fn what_is_no_json_is_named_by_place_and_not_by_content() {
 
 #[tokio::test]
 async fn a_redirect_of_a_read_is_not_followed() {
-    let elsewhere = Provider::start(|_| good()).await;
+    let elsewhere = ScriptedProvider::start(|_| good()).await;
     let to = elsewhere.address;
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: http://{to}/2.0/users?page=1\r\n");
-        let provider = Provider::start(move |_| answer(status, &location, "")).await;
+        let provider = ScriptedProvider::start(move |_| answer(status, &location, "")).await;
         let error = provider.get(&provider.caller()).await.unwrap_err();
         assert_eq!(error.status, Some(status));
     }
@@ -199,10 +199,10 @@ async fn each_token_request_has_a_connection_of_its_own() {
             });
         }
     });
-    let provider = Provider::start(|_| good()).await;
+    let provider = ScriptedProvider::start(|_| good()).await;
     let outbound = provider.outbound();
     for _ in 0..2 {
-        let once = Once {
+        let once = NonIdempotent {
             provider: "test",
             url: format!("http://{address}/token").parse().unwrap(),
             template: "/token",

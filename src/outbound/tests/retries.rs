@@ -2,24 +2,24 @@
 
 use super::*;
 
-fn smartsheet_like(answer: &Answer) -> Complaint {
+fn smartsheet_like(answer: &ProviderResponse) -> ErrorReply {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Body {
         error_code: i64,
     }
     let code = answer.json::<Body>().ok().map(|body| body.error_code);
-    Complaint {
+    ErrorReply {
         code,
         reference: None,
         nature: match code {
-            Some(1003) => Nature::CredentialRefused,
-            Some(1004) => Nature::NotPermitted,
-            Some(4000) => Nature::Lasting,
-            Some(4001) => Nature::PassingSlowly,
-            Some(4002 | 4004) => Nature::Passing,
-            Some(4003) => Nature::Throttled,
-            _ => Nature::ByStatus,
+            Some(1003) => Classification::CredentialRefused,
+            Some(1004) => Classification::NotPermitted,
+            Some(4000) => Classification::Lasting,
+            Some(4001) => Classification::PassingSlowly,
+            Some(4002 | 4004) => Classification::Passing,
+            Some(4003) => Classification::Throttled,
+            _ => Classification::ByStatus,
         },
     }
 }
@@ -27,7 +27,8 @@ fn smartsheet_like(answer: &Answer) -> Complaint {
 /// How many tries an answer gets that always comes, and what is left in the end.
 async fn tries(status: u16, code: i64) -> (u64, CallErrorKind) {
     let provider =
-        Provider::start(move |_| answer(status, "", format!("{{\"errorCode\":{code}}}"))).await;
+        ScriptedProvider::start(move |_| answer(status, "", format!("{{\"errorCode\":{code}}}")))
+            .await;
     let caller = provider.caller();
     let error = provider
         .get_with(&caller, smartsheet_like)
@@ -77,7 +78,7 @@ async fn each_answer_gets_the_tries_that_it_deserves() {
 async fn a_401_or_403_without_the_providers_code_is_a_failure_on_the_way() {
     for status in [401, 403] {
         for body in ["", "<html>", r#"{"message":"Forbidden"}"#] {
-            let provider = Provider::start(move |_| answer(status, "", body)).await;
+            let provider = ScriptedProvider::start(move |_| answer(status, "", body)).await;
             let caller = provider.caller().with_priority(Priority::Interactive);
             let error = provider
                 .get_with(&caller, smartsheet_like)
@@ -113,7 +114,7 @@ async fn what_passes_is_waited_out() {
         Act::Reset,
         Act::Send(Vec::new()),
     ] {
-        let provider = Provider::scripted(vec![trouble]).await;
+        let provider = ScriptedProvider::scripted(vec![trouble]).await;
         let caller = provider.caller();
         provider.get_with(&caller, smartsheet_like).await.unwrap();
         assert_eq!(caller.calls(), 2);
@@ -124,14 +125,15 @@ async fn what_passes_is_waited_out() {
 #[tokio::test]
 async fn maintenance_is_waited_for_in_minutes_but_not_by_a_person() {
     let maintenance = || answer(503, "", r#"{"errorCode":4001}"#);
-    let provider = Provider::scripted(vec![maintenance(), maintenance(), maintenance()]).await;
+    let provider =
+        ScriptedProvider::scripted(vec![maintenance(), maintenance(), maintenance()]).await;
     provider
         .get_with(&provider.caller(), smartsheet_like)
         .await
         .unwrap();
     assert!(*provider.times().last().unwrap() > Duration::from_secs(30));
 
-    let provider = Provider::start(move |_| maintenance()).await;
+    let provider = ScriptedProvider::start(move |_| maintenance()).await;
     let caller = provider.caller().with_priority(Priority::Interactive);
     let from = provider.clock.monotonic();
     provider
@@ -144,22 +146,22 @@ async fn maintenance_is_waited_for_in_minutes_but_not_by_a_person() {
 #[tokio::test]
 async fn a_provider_that_is_busy_may_say_for_how_long() {
     let busy = |wait| answer(503, &format!("retry-after: {wait}\r\n"), "");
-    let provider = Provider::scripted(vec![busy("100")]).await;
+    let provider = ScriptedProvider::scripted(vec![busy("100")]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert_eq!(provider.times()[1], Duration::from_secs(100));
     let limited = answer(403, "retry-after: 100\r\n", "<html>");
-    let provider = Provider::scripted(vec![limited]).await;
+    let provider = ScriptedProvider::scripted(vec![limited]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert_eq!(provider.times()[1], Duration::from_secs(100));
     // No one is kept waiting for a word that is no time, where the backoff will do.
-    let provider = Provider::scripted(vec![busy("soon")]).await;
+    let provider = ScriptedProvider::scripted(vec![busy("soon")]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert!(provider.times()[1] <= Duration::from_millis(500));
 }
 
 #[tokio::test]
 async fn a_call_that_the_breaker_cuts_off_tells_what_it_met() {
-    let provider = Provider::start(|_| answer(503, "", "")).await;
+    let provider = ScriptedProvider::start(|_| answer(503, "", "")).await;
     let caller = provider.caller().with_priority(Priority::Interactive);
     for _ in 0..2 {
         let error = provider.get(&caller).await.unwrap_err();
@@ -173,19 +175,19 @@ async fn a_call_that_the_breaker_cuts_off_tells_what_it_met() {
 
 #[tokio::test]
 async fn a_refused_connection_is_tried_four_times() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let caller = provider.caller();
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", closed.local_addr().unwrap());
     drop(closed);
     let token = SecretString::from("secret-token");
-    let request = Request {
+    let request = ProviderRequest {
         url: url.parse().unwrap(),
         template: "/",
         token: &token,
         headers: &[],
     };
-    let refused = caller.get(request, |_| Complaint::default()).await;
+    let refused = caller.get(request, |_| ErrorReply::default()).await;
     let error = refused.unwrap_err();
     assert_eq!(
         (error.kind, error.status),
@@ -197,7 +199,7 @@ async fn a_refused_connection_is_tried_four_times() {
 
 #[tokio::test]
 async fn a_provider_in_trouble_is_left_alone_and_probed_once() {
-    let provider = Provider::start(|number| match number {
+    let provider = ScriptedProvider::start(|number| match number {
         1..=6 => answer(500, "", ""),
         _ => good(),
     })
@@ -227,7 +229,7 @@ async fn a_provider_in_trouble_is_left_alone_and_probed_once() {
 
 #[tokio::test]
 async fn one_accounts_trouble_is_not_another_ones() {
-    let provider = Provider::start(|number| match number {
+    let provider = ScriptedProvider::start(|number| match number {
         1..=5 => answer(500, "", ""),
         _ => good(),
     })
@@ -237,7 +239,7 @@ async fn one_accounts_trouble_is_not_another_ones() {
     for _ in 0..5 {
         provider.get(&caller).await.unwrap_err();
     }
-    let other = outbound.caller(Route {
+    let other = outbound.caller(ClientScope {
         account: "another".to_owned(),
         priority: Priority::Interactive,
         ..route("token")
@@ -247,7 +249,7 @@ async fn one_accounts_trouble_is_not_another_ones() {
 
 #[tokio::test]
 async fn a_background_call_outlives_half_a_minute_of_trouble() {
-    let provider = Provider::start(|number| match number {
+    let provider = ScriptedProvider::start(|number| match number {
         1..=5 => answer(503, "", ""),
         _ => good(),
     })
@@ -262,7 +264,7 @@ async fn a_background_call_outlives_half_a_minute_of_trouble() {
 #[tokio::test]
 async fn retries_are_a_part_of_the_calls() {
     // Every other request fails, so no breaker opens by failures in a row.
-    let provider = Provider::start(|number| match number % 2 {
+    let provider = ScriptedProvider::start(|number| match number % 2 {
         1 => answer(503, "", ""),
         _ => good(),
     })

@@ -7,18 +7,18 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     model::budgets::{Settlement, Slice, SliceAnswer, SliceOrder, Throttling},
-    outbound::token_limiter::{ComeBack, NoTurn},
+    outbound::token_limiter::{Rejected, RetryAfter},
 };
 
 /// Gives these answers one after the other, and notes what it is told.
 #[derive(Default)]
 struct Scripted {
-    answers: Mutex<Vec<Result<SliceAnswer, ShareError>>>,
+    answers: Mutex<Vec<Result<SliceAnswer, SharedQuotaError>>>,
     settled: Mutex<Vec<Settlement>>,
 }
 
 impl Scripted {
-    fn new(mut answers: Vec<Result<SliceAnswer, ShareError>>) -> Arc<Self> {
+    fn new(mut answers: Vec<Result<SliceAnswer, SharedQuotaError>>) -> Arc<Self> {
         answers.reverse();
         Arc::new(Self {
             answers: Mutex::new(answers),
@@ -27,16 +27,16 @@ impl Scripted {
     }
 
     fn outbound(self: &Arc<Self>, clock: Clock) -> Outbound {
-        let settings = Settings {
+        let settings = OutboundSettings {
             allow_private_addresses: true,
-            ..Settings::default()
+            ..OutboundSettings::default()
         };
-        let shares = Arc::clone(self) as Arc<dyn Shares>;
+        let shares = Arc::clone(self) as Arc<dyn SharedQuota>;
         Outbound::new(settings, clock, 7, Some(shares)).unwrap()
     }
 }
 
-fn slice(number: u64, permits: u32) -> Result<SliceAnswer, ShareError> {
+fn slice(number: u64, permits: u32) -> Result<SliceAnswer, SharedQuotaError> {
     Ok(SliceAnswer::Granted(Slice {
         number,
         permits,
@@ -48,12 +48,12 @@ fn slice(number: u64, permits: u32) -> Result<SliceAnswer, ShareError> {
 struct Slow(Arc<Scripted>);
 
 #[async_trait]
-impl Shares for Slow {
+impl SharedQuota for Slow {
     async fn take(
         &self,
         budget: &SharedBudget,
         order: &SliceOrder,
-    ) -> Result<SliceAnswer, ShareError> {
+    ) -> Result<SliceAnswer, SharedQuotaError> {
         let answer = self.0.take(budget, order).await;
         Clock::system().sleep(Duration::from_secs(1)).await;
         answer
@@ -63,7 +63,7 @@ impl Shares for Slow {
         &self,
         budget: &SharedBudget,
         settlement: &Settlement,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         self.0.settle(budget, settlement).await
     }
 
@@ -71,7 +71,7 @@ impl Shares for Slow {
         &self,
         budget: &SharedBudget,
         throttling: &Throttling,
-    ) -> Result<(), ShareError> {
+    ) -> Result<(), SharedQuotaError> {
         self.0.pause(budget, throttling).await
     }
 }
@@ -79,45 +79,53 @@ impl Shares for Slow {
 #[tokio::test(start_paused = true)]
 async fn a_slice_that_comes_too_late_is_not_used() {
     let shares = Scripted::new(vec![slice(1, 5)]);
-    let settings = Settings::default();
+    let settings = OutboundSettings::default();
     let slow = Arc::new(Slow(Arc::clone(&shares)));
     let outbound = Outbound::new(settings, Clock::system(), 7, Some(slow)).unwrap();
     let lane = outbound.0.lane(&route("token"));
     let turn = lane.enter(Priority::Background, None).await;
-    assert!(matches!(turn, Err(NoTurn::Unknown(_))));
+    assert!(matches!(turn, Err(Rejected::Unknown(_))));
     settle_down().await;
     let settled = shares.settled.lock().unwrap().clone();
     assert_eq!((settled[0].used, settled[0].unused), (0, 5));
 }
 
-fn away() -> Result<SliceAnswer, ShareError> {
-    Err(ShareError {
+fn away() -> Result<SliceAnswer, SharedQuotaError> {
+    Err(SharedQuotaError {
         detail: "the store is away".to_owned(),
         retry_after: Some(Duration::from_secs(5)),
     })
 }
 
 #[async_trait]
-impl Shares for Scripted {
-    async fn take(&self, _: &SharedBudget, _: &SliceOrder) -> Result<SliceAnswer, ShareError> {
+impl SharedQuota for Scripted {
+    async fn take(
+        &self,
+        _: &SharedBudget,
+        _: &SliceOrder,
+    ) -> Result<SliceAnswer, SharedQuotaError> {
         tokio::task::yield_now().await;
         let answer = self.answers.lock().unwrap().pop();
         answer.expect("somebody asked beyond the script")
     }
 
-    async fn settle(&self, _: &SharedBudget, settlement: &Settlement) -> Result<(), ShareError> {
+    async fn settle(
+        &self,
+        _: &SharedBudget,
+        settlement: &Settlement,
+    ) -> Result<(), SharedQuotaError> {
         self.settled.lock().unwrap().push(*settlement);
         Ok(())
     }
 
-    async fn pause(&self, _: &SharedBudget, _: &Throttling) -> Result<(), ShareError> {
+    async fn pause(&self, _: &SharedBudget, _: &Throttling) -> Result<(), SharedQuotaError> {
         Ok(())
     }
 }
 
 #[tokio::test]
 async fn without_a_permit_nothing_is_sent_and_everybody_who_waits_is_told() {
-    let provider = Provider::scripted(vec![]).await;
+    let provider = ScriptedProvider::scripted(vec![]).await;
     let shares = Scripted::new(vec![away(), slice(1, 5)]);
     let caller = shares
         .outbound(provider.clock.clone())
@@ -203,9 +211,9 @@ async fn a_slice_in_hand_goes_back_when_the_provider_says_to_wait() {
     let lane = outbound.0.lane(&route("token"));
     let from = Clock::system().monotonic();
     let permit = lane.enter(Priority::Background, None).await.unwrap();
-    permit.told_to_wait(ComeBack::After(Duration::from_secs(7)));
+    permit.told_to_wait(RetryAfter::After(Duration::from_secs(7)));
     let impatient = lane.enter(Priority::Interactive, Some(Duration::from_secs(5)));
-    assert!(matches!(impatient.await, Err(NoTurn::In(wait)) if wait.as_secs() == 7));
+    assert!(matches!(impatient.await, Err(Rejected::In(wait)) if wait.as_secs() == 7));
     settle_down().await;
     let settled = shares.settled.lock().unwrap().clone();
     assert_eq!((settled[0].number, settled[0].unused), (1, 4));

@@ -20,10 +20,10 @@ use super::{
     json, json_in, moment_in, no_such_project, project_in, word_in,
 };
 use crate::{
-    crypto::{ChainKey, DataKey, Record},
+    crypto::{ChainKey, DataKey, TaggedRecord},
     error::{Error, Kind, Result},
     model::{
-        audit_log::{Actor, Entry, Event, Filter, Subject},
+        audit_log::{Actor, AuditEntry, AuditFilter, Event, Subject},
         id::ProjectId,
     },
 };
@@ -72,11 +72,11 @@ impl Store {
             return Ok(());
         }
         let log = match key {
-            Some(key) => Log::new(project.as_str(), key.chain_key()),
+            Some(key) => AuditLog::new(project.as_str(), key.chain_key()),
             None => {
                 let key = self.data_key_in(tx, project).await?;
                 let key = key.ok_or_else(no_such_project)?;
-                Log::new(project.as_str(), key.chain_key())
+                AuditLog::new(project.as_str(), key.chain_key())
             }
         };
         let at = self.clock.now();
@@ -104,7 +104,7 @@ impl Store {
         project: &ProjectId,
         key: &DataKey,
     ) -> Result<()> {
-        let log = Log::new(project.as_str(), key.chain_key());
+        let log = AuditLog::new(project.as_str(), key.chain_key());
         log.write_head(tx, &Last::beginning()).await
     }
 
@@ -133,10 +133,10 @@ impl Store {
     pub async fn audit_log(
         &self,
         project: &ProjectId,
-        filter: &Filter,
+        filter: &AuditFilter,
         before: Option<u64>,
         limit: u32,
-    ) -> Result<Vec<Entry>> {
+    ) -> Result<Vec<AuditEntry>> {
         let rows = match self.audit_rows(project, filter, before, limit).await {
             Err(error) if is_unreadable(&error) => return Err(spoilt(error)),
             rows => rows?,
@@ -149,7 +149,7 @@ impl Store {
     async fn audit_rows(
         &self,
         project: &ProjectId,
-        filter: &Filter,
+        filter: &AuditFilter,
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<StoredRow>> {
@@ -182,7 +182,7 @@ impl Store {
 /// The row of `audit_heads` of a project of which nothing was told yet.
 pub(super) fn empty_head(project: &str, key: &DataKey) -> StoredHead {
     let last = Last::beginning();
-    let seal = Log::new(project, key.chain_key()).head(&last).tag();
+    let seal = AuditLog::new(project, key.chain_key()).head(&last).tag();
     (last.seq, last.tag, seal.to_vec())
 }
 
@@ -203,14 +203,14 @@ impl Last {
 }
 
 /// An entry as it lies in its row, but for its tag.
-struct Row<'a> {
+struct AuditRow<'a> {
     seq: i64,
     at: i64,
     /// In the order of the columns.
     texts: [&'a str; 6],
 }
 
-impl<'a> Row<'a> {
+impl<'a> AuditRow<'a> {
     fn of(stored: &'a StoredRow) -> Self {
         let (seq, at, actor, actor_id, action, subject, subject_id, detail, _) = stored;
         Self {
@@ -222,17 +222,17 @@ impl<'a> Row<'a> {
 }
 
 /// A project's log, and the key that chains it.
-struct Log<'a> {
+struct AuditLog<'a> {
     project: &'a str,
     chain: ChainKey,
 }
 
-impl<'a> Log<'a> {
+impl<'a> AuditLog<'a> {
     const fn new(project: &'a str, chain: ChainKey) -> Self {
         Self { project, chain }
     }
 
-    fn entry(&self, row: &Row<'_>, before: &[u8]) -> Record {
+    fn entry(&self, row: &AuditRow<'_>, before: &[u8]) -> TaggedRecord {
         let record = self.chain.record(ENTRY_FORM);
         let record = record.bytes(before).text(self.project);
         let record = record.number(row.seq).number(row.at);
@@ -241,7 +241,7 @@ impl<'a> Log<'a> {
             .fold(record, |record, text| record.text(text))
     }
 
-    fn head(&self, last: &Last) -> Record {
+    fn head(&self, last: &Last) -> TaggedRecord {
         let record = self.chain.record(HEAD_FORM);
         let record = record.text(self.project);
         record.number(last.seq).bytes(&last.tag)
@@ -301,7 +301,7 @@ impl<'a> Log<'a> {
         let seq = last.seq.checked_add(1).ok_or_else(no_end)?;
         let actor_id = event.actor.id().unwrap_or_default();
         let detail = json(&event.detail)?;
-        let row = Row {
+        let row = AuditRow {
             seq,
             at: at.as_millisecond(),
             texts: [
@@ -367,11 +367,11 @@ fn spoilt(source: Error) -> Error {
         .with_source(source)
 }
 
-fn entry_in(row: StoredRow) -> Result<Entry> {
+fn entry_in(row: StoredRow) -> Result<AuditEntry> {
     let (seq, at, actor, actor_id, action, subject, subject_id, detail, _) = row;
     let actor_id = Some(actor_id).filter(|id| !id.is_empty());
     let actor = Actor::of(word_in(actor)?, actor_id.as_deref());
-    Ok(Entry {
+    Ok(AuditEntry {
         seq: count_in(seq)?,
         at: moment_in(at)?,
         event: Event {

@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{BREAK, Last, Log, Row, StoredRow};
+use super::{AuditLog, AuditRow, BREAK, Last, StoredRow};
 use crate::{
     crypto::ChainKey,
     error::{Error, Result},
@@ -141,7 +141,7 @@ impl Store {
         since: Option<AuditHead>,
     ) -> Result<AuditReport> {
         let chain = self.chain_key(project).await?.ok_or_else(no_such_project)?;
-        let log = Log::new(project.as_str(), chain);
+        let log = AuditLog::new(project.as_str(), chain);
         let mut last = Last::beginning();
         let noted = since.map(|since| -> Result<_> {
             let seq = i64::try_from(since.seq).map_err(Error::internal)?;
@@ -209,7 +209,7 @@ impl Store {
     /// gives the first that is not.
     async fn follow(
         &self,
-        log: &Log<'_>,
+        log: &AuditLog<'_>,
         last: &mut Last,
         end: i64,
         noted: Option<(i64, [u8; 32])>,
@@ -257,7 +257,7 @@ impl Store {
                 if seq > next {
                     return Ok(Some(broken(next, AuditFault::Missing)));
                 }
-                let (row, tag) = (Row::of(&stored), &stored.8);
+                let (row, tag) = (AuditRow::of(&stored), &stored.8);
                 if !log.entry(&row, &last.tag).has_tag(tag) {
                     let fault = match log.entry(&row, BREAK).has_tag(tag) {
                         true => AuditFault::Continued,
@@ -275,7 +275,7 @@ impl Store {
     }
 
     /// The number of the first row after this one, if there is any.
-    async fn first_after(&self, log: &Log<'_>, seq: i64) -> Result<Option<i64>> {
+    async fn first_after(&self, log: &AuditLog<'_>, seq: i64) -> Result<Option<i64>> {
         let row: Result<Option<(Option<i64>,)>> = self
             .db
             .fetch_one(
@@ -291,7 +291,7 @@ impl Store {
     }
 
     /// What the head says; None if it is lost.
-    async fn audit_head(&self, log: &Log<'_>) -> Result<Option<Last>> {
+    async fn audit_head(&self, log: &AuditLog<'_>) -> Result<Option<Last>> {
         let stored = self
             .db
             .fetch_one(

@@ -1,7 +1,7 @@
 //! Sign-ins, invitations, refreshes, and credentials that move: where their secrets are not.
 
 use reqwest::Method;
-use rolecall::crypto::ApiKeyText;
+use rolecall::crypto::ApiKeySecret;
 use serde_json::{Value, json};
 
 use super::{
@@ -359,7 +359,7 @@ async fn nothing_of_a_link_is_found(cage: Cage) {
     drafts(&mut bird, &cage, &profile).await;
     let (first, last) = links(&mut bird, &cage, &profile).await;
     refreshes(&mut bird, &cage, &last).await;
-    let key_id = ApiKeyText::parse(&bird.key).unwrap().id().to_string();
+    let key_id = ApiKeySecret::parse(&bird.key).unwrap().id().to_string();
     let key = format!("/api_keys/{}", bird.key);
     for path in [
         "/audit?page_size=100",

@@ -441,7 +441,7 @@ fn a_row_without_an_id_is_nobody() {
 #[test]
 fn a_single_read_shows_status_and_the_roles_of_flags_but_no_seat() {
     let single = |row: &Value| {
-        let wire: wire::User = wire::object(&row.to_string()).unwrap();
+        let wire: wire::WireUser = wire::object(&row.to_string()).unwrap();
         map::single_user(wire)
     };
     let profile = without(&["seatType", "seatTypeLastChangedAt", "isInternal", "name"]);
@@ -602,7 +602,7 @@ proptest! {
         };
         let identity = identity(is_admin, seats);
         let _ = group(&row);
-        let _ = wire::object::<wire::User>(&row.to_string()).map(map::single_user);
+        let _ = wire::object::<wire::WireUser>(&row.to_string()).map(map::single_user);
         if let Ok(user) = mapped(&row, &identity) {
             crate::connectors::contract::nulls_are_explained(&user);
         }

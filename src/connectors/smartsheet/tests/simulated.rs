@@ -23,17 +23,21 @@ use crate::{
         observed::Seats,
         schema::{Reason, UserField, Warning},
     },
-    outbound::{CallError, CallErrorKind, Outbound, Priority, Route, Settings, TokenKey},
+    outbound::{
+        CallError, CallErrorKind, ClientScope, Outbound, OutboundSettings, Priority, TokenKey,
+    },
 };
 
-const ADMIN: fn(&World) -> &str = |world| &world.simulator.announcement().tokens.system_admin;
-const MEMBER: fn(&World) -> &str = |world| &world.simulator.announcement().tokens.member;
+const ADMIN: fn(&SimulatedProvider) -> &str =
+    |world| &world.simulator.announcement().tokens.system_admin;
+const MEMBER: fn(&SimulatedProvider) -> &str =
+    |world| &world.simulator.announcement().tokens.member;
 
-struct World {
+struct SimulatedProvider {
     simulator: Simulator,
 }
 
-impl World {
+impl SimulatedProvider {
     async fn start() -> Self {
         let options = Options {
             port: 0,
@@ -51,15 +55,15 @@ impl World {
     }
 
     fn session_with(&self, token: &str) -> Session {
-        let settings = Settings {
+        let settings = OutboundSettings {
             rate_limit: 0,
             allow_private_addresses: true,
-            ..Settings::default()
+            ..OutboundSettings::default()
         };
         let clock = Clock::skipping("2026-11-22T12:00:00Z".parse().unwrap());
         let outbound = Outbound::new(settings, clock, 7, None).unwrap();
         let token = SecretString::from(token);
-        let caller = outbound.caller(Route {
+        let caller = outbound.caller(ClientScope {
             provider: "smartsheet",
             account: "account".to_owned(),
             token: TokenKey::of(&token),
@@ -129,21 +133,21 @@ fn is_insider(user: &Value) -> bool {
 
 #[tokio::test]
 async fn the_contract_holds_for_a_system_admin() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let truth = world.truth(|_| true).await;
     contract::keeps_the_contract(&Smartsheet, &world.session(ADMIN), &truth).await;
 }
 
 #[tokio::test]
 async fn the_contract_holds_for_a_plain_member() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let truth = world.truth(is_insider).await;
     contract::keeps_the_contract(&Smartsheet, &world.session(MEMBER), &truth).await;
 }
 
 #[tokio::test]
 async fn a_dead_credential_is_refused() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     for token in [
         &world.simulator.announcement().tokens.revoked,
         "never-a-token",
@@ -154,7 +158,7 @@ async fn a_dead_credential_is_refused() {
 
 #[tokio::test]
 async fn every_user_is_as_the_provider_has_them() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let truth = world.control("GET", "/truth", Value::Null).await;
     let truth: BTreeMap<_, _> = truth["users"]
         .as_array()
@@ -194,7 +198,7 @@ async fn every_user_is_as_the_provider_has_them() {
 
 #[tokio::test]
 async fn who_the_token_is_and_what_it_sees() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let admin = Smartsheet.identify(&world.session(ADMIN)).await.unwrap();
     assert!(admin.is_admin && matches!(admin.seats, Seats::Readable { .. }));
     let session = world.session(MEMBER);
@@ -212,7 +216,7 @@ async fn who_the_token_is_and_what_it_sees() {
 
 #[tokio::test]
 async fn a_plan_that_cannot_be_read_hides_the_seats_and_a_failure_does_not() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let me = Smartsheet.identify(&session).await.unwrap().user;
     let plans = format!("/2.0/users/{me}/plans");
@@ -264,7 +268,7 @@ async fn a_plan_that_cannot_be_read_hides_the_seats_and_a_failure_does_not() {
 
 #[tokio::test]
 async fn a_404_is_a_proof_only_with_the_providers_own_code() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let not_found = |code: i64| json!({"kind": "status", "status": 404, "error_code": code});
     let proxy =
@@ -298,7 +302,7 @@ async fn a_404_is_a_proof_only_with_the_providers_own_code() {
 
 /// What the first page of users comes to under a fault.
 async fn users_under(fault: Value) -> CallError {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let identity = Smartsheet.identify(&session).await.unwrap();
     world.fault("/2.0/users", fault).await;
@@ -338,7 +342,7 @@ async fn a_refusal_keeps_the_providers_code_and_reference_but_no_words() {
 #[tokio::test]
 async fn only_smartsheets_own_code_says_that_a_token_is_refused_or_may_not() {
     use CallErrorKind::{Forbidden, Unauthorized, Unavailable};
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     for (status, body, expected) in [
         (401, r#"{"errorCode":1002}"#, (Unauthorized, Some(1002))),
         (401, r#"{"errorCode":"1003"}"#, (Unauthorized, Some(1003))),
@@ -378,7 +382,7 @@ async fn only_smartsheets_own_code_says_that_a_token_is_refused_or_may_not() {
 
 #[tokio::test]
 async fn totals_that_are_not_known_are_none() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let body = r#"{"pageNumber":1,"totalPages":-1,"totalCount":-1,"data":[{"id":7,"name":"a"}]}"#;
     let fault =
@@ -391,7 +395,7 @@ async fn totals_that_are_not_known_are_none() {
 
 #[tokio::test]
 async fn a_field_that_is_gone_costs_nobody_their_record_and_a_new_word_is_kept() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let identity = Smartsheet.identify(&session).await.unwrap();
     for (field, lost) in [
@@ -431,7 +435,7 @@ async fn a_field_that_is_gone_costs_nobody_their_record_and_a_new_word_is_kept()
 
 #[tokio::test]
 async fn a_group_without_members_is_a_failed_read() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let truth = world.truth(|_| true).await;
     let group = truth.groups.keys().next().unwrap();
@@ -447,7 +451,7 @@ async fn a_group_without_members_is_a_failed_read() {
 
 #[tokio::test]
 async fn a_token_without_the_scope_is_forbidden_the_lists() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let token = &world.simulator.announcement().tokens.no_read_users;
     let session = world.session_with(token);
     let identity = Smartsheet.identify(&session).await.unwrap();
@@ -471,7 +475,7 @@ async fn trouble_that_passes_is_not_seen() {
         json!({"kind": "drop_reply"}),
         json!({"kind": "truncate", "bytes": 100}),
     ] {
-        let world = World::start().await;
+        let world = SimulatedProvider::start().await;
         let session = world.session(ADMIN);
         world
             .faults(json!([{"match": {}, "times": 2, "fault": fault}]))
@@ -484,7 +488,7 @@ async fn trouble_that_passes_is_not_seen() {
 
 #[tokio::test]
 async fn a_walk_asks_for_no_more_than_it_must() {
-    let world = World::start().await;
+    let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
     let truth = world.truth(|_| true).await;
     let identity = Smartsheet.identify(&session).await.unwrap();

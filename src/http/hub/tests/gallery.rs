@@ -6,18 +6,18 @@ use url::Url;
 use crate::{
     config::Config,
     directory::Visibility,
-    error::Progress as Counts,
+    error::WalkProgress,
     http::hub::{
-        done::{Counted, Done},
-        error_page::{App, Problem, ProblemPage},
-        field_access::Sight,
+        done::{DirectoryCounts, Done},
+        error_page::{AppOwner, Problem, ProblemPage},
+        field_access::FieldAccess,
         own_app::{OwnApp, OwnAppFault},
-        page::{Page, answer},
-        progress::{FirstWalk, Progress},
-        region::Place,
-        review::{Method, Review},
-        start::{Again, Methods, Notice, SignIn, Start},
-        theme::Look,
+        page::{HubPage, answer},
+        progress::{FirstWalk, ProgressPage},
+        region::RegionChoice,
+        review::{Method, ReviewPage},
+        start::{Again, Methods, Notice, ProfileMethod, Start},
+        theme::Theme,
         token::{Token, TokenFault},
     },
     model::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A page as it was sent.
-pub struct Shown {
+pub struct ShownPage {
     /// What it shows, as a file may be named.
     pub name: String,
     pub status: u16,
@@ -35,7 +35,7 @@ pub struct Shown {
     pub html: String,
 }
 
-impl Shown {
+impl ShownPage {
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(each, _)| each == name);
         found.map_or("", |(_, value)| value)
@@ -68,7 +68,7 @@ const LOGO: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 220 
     14h100v6H60z\" fill=\"#222222\"/></svg>";
 
 /// The looks that a hub may have: by its name, and by a logo and colours of its own.
-pub fn looks(names: &Names) -> [Look; 2] {
+pub fn looks(names: &Names) -> [Theme; 2] {
     let name = format!("{:?}", names.brand);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), LOGO).unwrap();
@@ -82,16 +82,16 @@ pub fn looks(names: &Names) -> [Look; 2] {
     ];
     [&plain[..], &own[..]].map(|settings| {
         let config = Config::with(settings).unwrap();
-        Look::new(&config.hub.brand().unwrap())
+        Theme::new(&config.hub.brand().unwrap())
     })
 }
 
-fn places() -> Vec<Place> {
+fn places() -> Vec<RegionChoice> {
     let url = |text: &str| Url::parse(text).unwrap();
     let region = |value, name, end: &str| {
         let api = url(&format!("https://api.smartsheet{end}/2.0"));
         let sign_in = url(&format!("https://app.smartsheet{end}/b/authorize"));
-        Place::new(value, name, &api, Some(&sign_in))
+        RegionChoice::new(value, name, &api, Some(&sign_in))
     };
     let simulator = url("http://127.0.0.1:4010/2.0");
     vec![
@@ -99,7 +99,7 @@ fn places() -> Vec<Place> {
         region("eu", "Europe", ".eu"),
         region("au", "Australia", ".au"),
         region("gov", "US Government", "gov.com"),
-        Place::new(
+        RegionChoice::new(
             simulator.as_str(),
             "Smartsheet simulator",
             &simulator,
@@ -109,16 +109,16 @@ fn places() -> Vec<Place> {
 }
 
 /// All that pages are made from.
-struct World<'a> {
-    look: &'a Look,
+struct GalleryData<'a> {
+    look: &'a Theme,
     names: &'a Names,
-    places: Vec<Place>,
-    shown: Vec<Shown>,
+    places: Vec<RegionChoice>,
+    shown: Vec<ShownPage>,
 }
 
 /// Every page, in the order of a customer's way.
-pub fn gallery(look: &Look, names: &Names) -> Vec<Shown> {
-    let mut world = World {
+pub fn gallery(look: &Theme, names: &Names) -> Vec<ShownPage> {
+    let mut world = GalleryData {
         look,
         names,
         places: places(),
@@ -137,15 +137,15 @@ pub fn gallery(look: &Look, names: &Names) -> Vec<Shown> {
 /// Something that nobody else's page may send.
 const FORM_TOKEN: &str = "7f0c9f1e-form-token";
 
-impl World<'_> {
-    fn show(shown: &mut Vec<Shown>, name: &str, page: &impl Page) {
+impl GalleryData<'_> {
+    fn show(shown: &mut Vec<ShownPage>, name: &str, page: &impl HubPage) {
         let response = answer(page).unwrap();
         let headers = response.headers().iter();
         let headers = headers.map(|(name, value)| {
             let value = value.to_str().unwrap().to_owned();
             (name.as_str().to_owned(), value)
         });
-        shown.push(Shown {
+        shown.push(ShownPage {
             name: name.to_owned(),
             status: response.status().as_u16(),
             headers: headers.collect(),
@@ -163,7 +163,7 @@ impl World<'_> {
             places,
             shown,
         } = self;
-        let sign_in = |profile, place| SignIn {
+        let sign_in = |profile, place| ProfileMethod {
             profile,
             label: names.label,
             place,
@@ -187,7 +187,7 @@ impl World<'_> {
         let several = start(all(vec![
             sign_in("p1", &places[0]),
             sign_in("p2", &places[1]),
-            SignIn {
+            ProfileMethod {
                 label: "First app",
                 ..sign_in("p3", &places[1])
             },
@@ -302,9 +302,9 @@ impl World<'_> {
         }
     }
 
-    fn sight(identity: &Identity, sees_groups: bool) -> Sight {
+    fn sight(identity: &Identity, sees_groups: bool) -> FieldAccess {
         let visibility = Visibility::of(identity.is_admin, &identity.seats, sees_groups);
-        Sight::of(identity.is_admin, &visibility.hidden_fields())
+        FieldAccess::of(identity.is_admin, &visibility.hidden_fields())
     }
 
     fn reviews(&mut self) {
@@ -315,7 +315,7 @@ impl World<'_> {
             shown,
         } = self;
         let mut show = |name, method, identity: &Identity, users, sees_groups| {
-            let page = Review {
+            let page = ReviewPage {
                 look,
                 form_token: FORM_TOKEN,
                 draft: 3,
@@ -346,16 +346,16 @@ impl World<'_> {
         let Self {
             look, names, shown, ..
         } = self;
-        let running = FirstWalk::Running(Counts {
+        let running = FirstWalk::Running(WalkProgress {
             pages: 12,
             pages_total: Some(32),
             records: 1_150,
             eta_seconds: Some(95),
         });
-        let beginning = FirstWalk::Running(Counts {
+        let beginning = FirstWalk::Running(WalkProgress {
             pages: 1,
             records: 100,
-            ..Counts::default()
+            ..WalkProgress::default()
         });
         for (name, walk) in [
             ("progress", running),
@@ -368,7 +368,7 @@ impl World<'_> {
             Self::show(
                 shown,
                 name,
-                &Progress {
+                &ProgressPage {
                     look,
                     organisation,
                     walk,
@@ -392,7 +392,7 @@ impl World<'_> {
             organisation: names.organisation,
             person: names.person,
             place: &places[1],
-            directory: Some(Counted {
+            directory: Some(DirectoryCounts {
                 users: 1_137,
                 groups: 1,
             }),
@@ -434,12 +434,12 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::ConsentDenied,
         Problem::AuthorisationExpired,
         Problem::OtherBrowser,
-        Problem::AppSecretWrong(App::Own),
-        Problem::AppSecretWrong(App::Profile),
-        Problem::RedirectUrlWrong(App::Own, redirect_url),
-        Problem::RedirectUrlWrong(App::Profile, redirect_url),
-        Problem::ClientIdUnknown(App::Own),
-        Problem::ClientIdUnknown(App::Profile),
+        Problem::AppSecretWrong(AppOwner::Own),
+        Problem::AppSecretWrong(AppOwner::Profile),
+        Problem::RedirectUrlWrong(AppOwner::Own, redirect_url),
+        Problem::RedirectUrlWrong(AppOwner::Profile, redirect_url),
+        Problem::ClientIdUnknown(AppOwner::Own),
+        Problem::ClientIdUnknown(AppOwner::Profile),
         Problem::TokenRefused,
         Problem::RightsMissing,
         Problem::StandsForAnother,
@@ -460,12 +460,12 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::ConsentDenied => "consent-denied",
         Problem::AuthorisationExpired => "authorisation-expired",
         Problem::OtherBrowser => "other-browser",
-        Problem::AppSecretWrong(App::Own) => "app-secret",
-        Problem::AppSecretWrong(App::Profile) => "profile-secret",
-        Problem::RedirectUrlWrong(App::Own, _) => "app-redirect",
-        Problem::RedirectUrlWrong(App::Profile, _) => "profile-redirect",
-        Problem::ClientIdUnknown(App::Own) => "app-unknown",
-        Problem::ClientIdUnknown(App::Profile) => "profile-unknown",
+        Problem::AppSecretWrong(AppOwner::Own) => "app-secret",
+        Problem::AppSecretWrong(AppOwner::Profile) => "profile-secret",
+        Problem::RedirectUrlWrong(AppOwner::Own, _) => "app-redirect",
+        Problem::RedirectUrlWrong(AppOwner::Profile, _) => "profile-redirect",
+        Problem::ClientIdUnknown(AppOwner::Own) => "app-unknown",
+        Problem::ClientIdUnknown(AppOwner::Profile) => "profile-unknown",
         Problem::TokenRefused => "token-refused",
         Problem::RightsMissing => "rights",
         Problem::StandsForAnother => "stands-for",

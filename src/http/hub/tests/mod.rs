@@ -8,7 +8,7 @@ use serde_json::json;
 mod gallery;
 mod markup;
 
-use gallery::{Names, ORDINARY, Shown, gallery, looks};
+use gallery::{Names, ORDINARY, ShownPage, gallery, looks};
 use markup::Element;
 
 /// Names of whoever wishes a page ill.
@@ -23,7 +23,7 @@ const HOSTILE: Names = Names {
 };
 
 /// Each page in each look, read.
-fn pages(names: &Names) -> Vec<(Shown, Vec<Element>)> {
+fn pages(names: &Names) -> Vec<(ShownPage, Vec<Element>)> {
     let looks = looks(names);
     let pages = looks.iter().flat_map(|look| gallery(look, names));
     pages
