@@ -41,7 +41,7 @@ pub struct App {
     gateway: Gateway,
     limits: Limits,
     lame_duck: Duration,
-    look: Data<Theme>,
+    theme: Data<Theme>,
     has_swagger_ui: bool,
 }
 
@@ -77,7 +77,7 @@ pub async fn gateway(
     config: &Config,
     ring: impl Into<LiveRing>,
     clock: Clock,
-    chance: Rng,
+    rng: Rng,
 ) -> Result<Gateway, BuildError> {
     let retention = store::Retention {
         superseded_directories: Duration::from_secs(config.directory.keep_superseded_seconds),
@@ -91,13 +91,13 @@ pub async fn gateway(
     let shares = store
         .is_shared()
         .then(|| Arc::new(SharedBudgets::new(store.clone())) as Arc<dyn SharedQuota>);
-    let outbound = outbound(config, clock.clone(), &chance, shares)?.with_metrics(Metrics::new());
+    let outbound = outbound(config, clock.clone(), &rng, shares)?.with_metrics(Metrics::new());
     Ok(Gateway::new(
         store,
         outbound,
         connectors::registry(),
         clock,
-        chance,
+        rng,
         GatewaySettings::from(config),
     ))
 }
@@ -110,10 +110,10 @@ pub async fn gateway(
 pub async fn examine(
     config: &Config,
     clock: Clock,
-    chance: &Rng,
+    rng: &Rng,
     candidate: verify::TokenToCheck,
 ) -> Result<verify::CheckResult, Error> {
-    let outbound = outbound(config, clock, chance, None).map_err(Error::internal)?;
+    let outbound = outbound(config, clock, rng, None).map_err(Error::internal)?;
     let settings = GatewaySettings::from(config);
     verify::examine(&outbound, connectors::registry(), &settings, candidate).await
 }
@@ -121,10 +121,10 @@ pub async fn examine(
 fn outbound(
     config: &Config,
     clock: Clock,
-    chance: &Rng,
+    rng: &Rng,
     shares: Option<Arc<dyn SharedQuota>>,
 ) -> Result<Outbound, BuildError> {
-    let seed = u64::from_le_bytes(chance.bytes());
+    let seed = u64::from_le_bytes(rng.bytes());
     Outbound::new(outbound_settings(config), clock, seed, shares)
         .map_err(|error| BuildError::Outbound(error.to_string()))
 }
@@ -155,10 +155,10 @@ impl App {
         config: &Config,
         ring: impl Into<LiveRing>,
         clock: Clock,
-        chance: Rng,
+        rng: Rng,
     ) -> Result<Self, BuildError> {
-        let look = Theme::new(&config.hub.brand()?);
-        let gateway = gateway(config, ring, clock.clone(), chance).await?;
+        let theme = Theme::new(&config.hub.brand()?);
+        let gateway = gateway(config, ring, clock.clone(), rng).await?;
         if let Err(OpenError::InUse { .. }) = gateway.claim() {
             // Who only looks whether a process serves is in the way for a moment.
             clock.sleep(ANOTHER_LOOK).await;
@@ -177,7 +177,7 @@ impl App {
             listener,
             metrics,
             gateway,
-            look: Data::new(look),
+            theme: Data::new(theme),
             has_swagger_ui: config.server.swagger_ui,
             limits: Limits {
                 workers: config.server.workers,
@@ -245,7 +245,7 @@ impl App {
         let (gateway_of_metrics, document_of_metrics) = (gateway.clone(), document.clone());
         let counted_in = metrics.clone();
         let has_swagger_ui = self.has_swagger_ui;
-        let look = self.look;
+        let theme = self.theme;
         let app = move || {
             ActixApp::new()
                 .app_data(gateway.clone())
@@ -253,7 +253,7 @@ impl App {
                     if has_swagger_ui {
                         http::mount_swagger_ui(config);
                     }
-                    http::mount(config, &document, &metrics, &look);
+                    http::mount(config, &document, &metrics, &theme);
                 })
                 .wrap(from_fn(http::middleware::finish))
         };

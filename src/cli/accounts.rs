@@ -38,7 +38,7 @@ use crate::{
         accounts::{Account, AccountChange, AccountKind, AccountStatus, CredentialState, Endpoint},
         id::ProjectId,
         schema::Warning,
-        timestamp::{self, shown},
+        timestamp::{self, display},
         walks::{HeldWalk, Quarantined, Walk, WalkCounts, WalkReason, WalkState},
     },
     store::{DirectoryHead, OpenError},
@@ -311,7 +311,7 @@ async fn list(
                 head.map_or_else(|| "-".to_owned(), |head| head.version.to_string()),
                 head.map_or_else(
                     || "never".to_owned(),
-                    |head| shown(head.verified_at).to_string(),
+                    |head| display(head.verified_at).to_string(),
                 ),
             ]
         });
@@ -431,7 +431,7 @@ async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Fai
     let has_failed = credential.is_some_and(|credential| credential.fault.is_some());
     match credential.map(|credential| (credential.state, credential.expires_at)) {
         Some((CredentialState::Healthy, end)) if !has_failed => {
-            let end = end.map_or_else(String::new, |end| format!(", good until {}", shown(end)));
+            let end = end.map_or_else(String::new, |end| format!(", good until {}", display(end)));
             if is_json {
                 return Ok(());
             }
@@ -585,7 +585,7 @@ struct DirectoryOut {
 impl AccountState {
     async fn of(operator: &Operator, own: &OwnAccount) -> Result<Self, Failure> {
         Ok(Self {
-            directory: operator.in_force(own).await?,
+            directory: operator.current(own).await?,
             hidden: operator.gateway().unavailable_fields(&own.account).await?,
             last_walk: operator.last_walk(own).await?,
         })
@@ -628,7 +628,7 @@ impl AccountState {
             for reason in &account.status_reasons {
                 row(
                     "reason",
-                    format!("{}, since {}", reason.code, shown(reason.timestamp)),
+                    format!("{}, since {}", reason.code, display(reason.timestamp)),
                 );
             }
         }
@@ -643,14 +643,14 @@ impl AccountState {
         };
         let person = person.unwrap_or(identity.user.as_str());
         row("token of", format!("{person}{standing}"));
-        row("linked at", shown(account.created_at).to_string());
+        row("linked at", display(account.created_at).to_string());
         match &self.directory {
             None => row("directory", "none yet".to_owned()),
             Some(directory) => {
                 row("directory", format!("version {}", directory.version()));
                 row("holds", counted(directory.counts()));
-                row("sealed at", shown(directory.sealed_at()).to_string());
-                row("verified at", shown(directory.verified_at()).to_string());
+                row("sealed at", display(directory.sealed_at()).to_string());
+                row("verified at", display(directory.verified_at()).to_string());
                 if let Some(stale) = directory.stale {
                     row("stale", stale.as_str().to_owned());
                 }
@@ -676,7 +676,7 @@ impl AccountState {
         }
         if let Some(walk) = &self.last_walk {
             row("last walk", in_words(walk));
-            row("began at", shown(walk.started_at).to_string());
+            row("began at", display(walk.started_at).to_string());
         }
         rows
     }

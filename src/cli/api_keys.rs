@@ -22,7 +22,7 @@ use crate::{
         api_keys::{KeyChange, KeyLabel, NewKey, Scope},
         audit_log::Actor,
         id::{KeyId, ProjectId},
-        timestamp::{cut, shown},
+        timestamp::{cut, display},
     },
     store::Store,
 };
@@ -234,9 +234,9 @@ async fn list_keys(project: &ProjectId, file: &ConfigFile, json: bool) -> Result
                 key.label.unwrap_or_default(),
                 key.status.as_str().to_owned(),
                 scopes.join(","),
-                shown(key.created_at).to_string(),
+                display(key.created_at).to_string(),
                 key.expires_at
-                    .map_or_else(String::new, |end| shown(end).to_string()),
+                    .map_or_else(String::new, |end| display(end).to_string()),
             ]
         }),
     )
@@ -255,7 +255,7 @@ async fn expire_key(
     if let Some(revoked_at) = known.revoked_at {
         return Err(Failure::Other(format!(
             "the API key {id} was revoked at {}",
-            shown(revoked_at)
+            display(revoked_at)
         )));
     }
     let change = KeyChange {
@@ -277,7 +277,7 @@ async fn expire_key(
     }
     say(format!(
         "The API key {id} of the project {project} ends at {}.",
-        shown(end)
+        display(end)
     ))
 }
 

@@ -19,7 +19,7 @@ use crate::{
     model::{
         audit_log::{AuditEntry, AuditFilter},
         id::ProjectId,
-        timestamp::shown,
+        timestamp::display,
     },
     store::{AuditFault, AuditHead, AuditReport, Store, Verified},
 };
@@ -235,7 +235,7 @@ async fn list(
             [
                 project.to_string(),
                 seq.to_string(),
-                shown(at).to_string(),
+                display(at).to_string(),
                 event.actor.to_string(),
                 event.action.to_string(),
                 format!("{}:{}", event.subject.kind.as_str(), event.subject.id),

@@ -138,7 +138,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::TakeBack { account, shared } => {
             let operator = open(&shared.file).await?;
-            closing(&operator, take_back(&operator, &account, shared.json)).await
+            closing(&operator, reclaim(&operator, &account, shared.json)).await
         }
         Command::Import {
             path,
@@ -179,7 +179,7 @@ async fn export(
     if let Err(error) = draft.write_all(&sealed).and_then(|()| draft.settle()) {
         drop(draft);
         if exported.is_moved {
-            operator.take_back(&own).await?;
+            operator.reclaim(&own).await?;
         }
         return Err(Failure::Other(format!(
             "the file was not written, and nothing was given up: {error}"
@@ -208,9 +208,9 @@ async fn export(
     Ok(())
 }
 
-async fn take_back(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
+async fn reclaim(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
     let own = operator.account(id).await?;
-    operator.take_back(&own).await?;
+    operator.reclaim(&own).await?;
     if is_json {
         return json_line(&json!({ "account": id, "taken_back": true }));
     }

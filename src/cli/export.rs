@@ -25,7 +25,7 @@ use crate::{
     gateway::admin::{InForce, Operator},
     model::{
         schema::{GroupEntry, RoleEntry, User},
-        timestamp::shown,
+        timestamp::display,
     },
 };
 
@@ -77,9 +77,9 @@ async fn export(
         Some(draft) => write(arguments.format, &directory, draft)?.finish(),
         // On a terminal, names are shown and not obeyed.
         None if io::stdout().is_terminal() => {
-            let shown = write(arguments.format, &directory, Vec::new())?;
-            let shown = String::from_utf8_lossy(&shown).replace("\r\n", "\n");
-            say(shown.trim_end())
+            let display = write(arguments.format, &directory, Vec::new())?;
+            let display = String::from_utf8_lossy(&display).replace("\r\n", "\n");
+            say(display.trim_end())
         }
         None => write(arguments.format, &directory, io::stdout().lock()).map(drop),
     }
@@ -94,8 +94,8 @@ fn tell(directory: &InForce) {
         "{} users of version {}, sealed at {}, verified at {} ({} s ago){stale}",
         directory.counts().users,
         directory.version(),
-        shown(directory.sealed_at()),
-        shown(directory.verified_at()),
+        display(directory.sealed_at()),
+        display(directory.verified_at()),
         directory.age.as_secs(),
     ));
 }
@@ -210,7 +210,7 @@ fn word<T: Serialize>(word: Option<&T>) -> Cow<'static, str> {
 
 fn moment(moment: Option<Timestamp>) -> Cow<'static, str> {
     moment
-        .map(|moment| shown(moment).to_string())
+        .map(|moment| display(moment).to_string())
         .unwrap_or_default()
         .into()
 }

@@ -25,7 +25,7 @@ pub struct Arguments {
     file: ConfigFile,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More than a status line has.
 const LONGEST_LINE: u64 = 1024;
@@ -89,9 +89,9 @@ fn named(url: &Url) -> Result<SocketAddr, Failure> {
 /// The status of `GET /health/ready`, or of `/health/live`; None if the answer has none.
 fn ask(address: SocketAddr, is_live: bool) -> std::io::Result<Option<String>> {
     let path = if is_live { "live" } else { "ready" };
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let request = format!(
         "GET /health/{path} HTTP/1.1\r\nhost: {address}\r\nuser-agent: rolecall-health\r\n\
          connection: close\r\n\r\n"

@@ -26,10 +26,10 @@ use super::Failure;
 const LONGEST_HEAD: usize = 64 * 1024;
 
 /// How long a browser may take for its request, and for reading our answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many connections are waited on at once.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
 /// What the provider decided.
 pub enum Decision {
@@ -157,7 +157,7 @@ impl Listener {
         loop {
             tokio::select! {
                 stream = self.accept() => {
-                    if greeted.len() < AT_ONCE {
+                    if greeted.len() < MAX_CONCURRENT {
                         let (url, state) = (self.redirect_url.clone(), state.clone());
                         greeted.spawn(greet(stream?, url, state));
                     }
@@ -190,7 +190,7 @@ impl Listener {
 /// Reads a request; gives back who sent it if it is the one that is waited for, and answers any
 /// other.
 async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> Option<Connection> {
-    let target = timeout(PATIENCE, target(&mut stream)).await.ok()??;
+    let target = timeout(READ_TIMEOUT, target(&mut stream)).await.ok()??;
     let url = registered.join(&target).ok();
     let url = url.filter(|url| {
         target.starts_with('/')
@@ -262,7 +262,7 @@ async fn answer(stream: &mut TcpStream, status: &str, heading: &str, text: &str)
         stream.shutdown().await
     };
     // A browser that has gone needs no answer.
-    let _ = timeout(PATIENCE, sending).await;
+    let _ = timeout(READ_TIMEOUT, sending).await;
 }
 
 fn escaped(text: &str) -> String {

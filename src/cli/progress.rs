@@ -10,7 +10,7 @@ use crate::{
     model::walks::WalkCounts,
 };
 
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for an account's first walk to end, in the sight of whoever watches.
 pub async fn await_first_walk(
@@ -19,7 +19,7 @@ pub async fn await_first_walk(
     bar: Option<&Bar>,
 ) -> Result<WalkCounts, Error> {
     loop {
-        let walked = gateway.await_directory(own, LOOK_EVERY).await;
+        let walked = gateway.await_directory(own, POLL_INTERVAL).await;
         show(gateway, own, bar);
         match walked {
             Err(error) if error.kind() == Kind::DirectoryNotReady => {}
@@ -38,7 +38,7 @@ pub async fn watched<T>(
     loop {
         tokio::select! {
             ended = &mut walking => return ended,
-            () = gateway.clock().sleep(LOOK_EVERY) => show(gateway, own, bar),
+            () = gateway.clock().sleep(POLL_INTERVAL) => show(gateway, own, bar),
         }
     }
 }

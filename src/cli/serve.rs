@@ -33,7 +33,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         survive_file_limits();
         let app = App::build(&config, ring.clone(), Clock::system(), Rng::system()).await?;
         let hangup = signal(SignalKind::hangup())?;
-        let hangups = tokio::spawn(heed(hangup, app.gateway().clone(), ring.has_file()));
+        let hangups = tokio::spawn(handle_signals(
+            hangup,
+            app.gateway().clone(),
+            ring.has_file(),
+        ));
         tracing::info!(max_connections, "connections limited");
         if let Some(port) = app.metrics_port() {
             tracing::info!(port, "metrics served apart");
@@ -47,10 +51,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Looks at the key file whenever SIGHUP asks for it.
-async fn heed(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
+async fn handle_signals(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
     while hangup.recv().await.is_some() {
         if has_key_file {
-            gateway.look_now();
+            gateway.reload_now();
         } else {
             tracing::warn!("the key ring came with the settings; start again to change it");
         }

@@ -44,13 +44,8 @@ pub struct MalformedKey;
 
 impl ApiKeySecret {
     /// A new key of `project`: as its owner holds it, and as it is stored.
-    pub fn issue(
-        project: &ProjectId,
-        new: &NewKey,
-        now: Timestamp,
-        chance: &Rng,
-    ) -> (Self, ApiKey) {
-        let text = Self::generate(chance.id(now), chance);
+    pub fn issue(project: &ProjectId, new: &NewKey, now: Timestamp, rng: &Rng) -> (Self, ApiKey) {
+        let text = Self::generate(rng.id(now), rng);
         let label = new.label.as_ref().map_or("", KeyLabel::as_str);
         let key = ApiKey {
             id: text.id(),
@@ -67,7 +62,7 @@ impl ApiKeySecret {
     }
 
     /// A new key with the public id `id`.
-    pub fn generate(id: KeyId, chance: &Rng) -> Self {
+    pub fn generate(id: KeyId, rng: &Rng) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN);
         text.push_str(PREFIX);
         text.push_str(id.as_uuid().simple().encode_lower(&mut [0; ID_LEN]));
@@ -75,7 +70,7 @@ impl ApiKeySecret {
         let secret_end = text.len() + SECRET_LEN;
         while text.len() < secret_end {
             // Six bits that name no letter are thrown away: every letter stays equally likely.
-            let [byte] = chance.bytes();
+            let [byte] = rng.bytes();
             if let Some(&letter) = ALPHABET.get(usize::from(byte >> 2)) {
                 text.push(char::from(letter));
             }
@@ -165,8 +160,8 @@ mod tests {
     use super::*;
 
     fn key(seed: u64) -> ApiKeySecret {
-        let chance = Rng::seeded(seed);
-        ApiKeySecret::generate(chance.id(Timestamp::UNIX_EPOCH), &chance)
+        let rng = Rng::seeded(seed);
+        ApiKeySecret::generate(rng.id(Timestamp::UNIX_EPOCH), &rng)
     }
 
     #[test]

@@ -69,8 +69,8 @@ impl DataKey {
 
     /// What is left of the data key of a project that is deleted: a key of another name, which chains
     /// the same log, and opens nothing that this one sealed.
-    pub fn left_for_its_log(&self, chance: &Rng) -> Self {
-        Self::of_bytes(self.chain_key().0, chance)
+    pub fn left_for_its_log(&self, rng: &Rng) -> Self {
+        Self::of_bytes(self.chain_key().0, rng)
     }
 
     /// The chain key that is [left](Self::left_for_its_log) of a data key.

@@ -69,9 +69,9 @@ pub enum KeyRingError {
 
 impl KeyRing {
     /// A ring of one new key.
-    pub fn generate(id: &str, chance: &Rng) -> Result<Self, KeyRingError> {
+    pub fn generate(id: &str, rng: &Rng) -> Result<Self, KeyRingError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
-        chance.fill(&mut *key);
+        rng.fill(&mut *key);
         if !is_key_id(id) {
             return Err(KeyRingError::Id { line: 1 });
         }
@@ -169,7 +169,7 @@ impl KeyRing {
     }
 
     /// The same keys, that of `id` first; None if there is none of that id.
-    pub fn led_by(&self, id: &str) -> Option<Self> {
+    pub fn promote(&self, id: &str) -> Option<Self> {
         let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|key| key.id == id);
         let is_there = !first.is_empty();
         is_there.then(|| Self(first.into_iter().chain(rest).cloned().collect()))
@@ -208,10 +208,10 @@ impl KeyRing {
         key_id: &str,
         place: SealContext<'_>,
         text: &[u8],
-        chance: &Rng,
+        rng: &Rng,
     ) -> Option<Vec<u8>> {
         let key = self.find(key_id)?;
-        Some(seal((&key.id, &key.wrapping), place, text, chance))
+        Some(seal((&key.id, &key.wrapping), place, text, rng))
     }
 
     /// Opens what any key of this ring sealed.
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn one_key_encrypts_and_all_decrypt() {
-        let chance = Rng::system();
+        let rng = Rng::system();
         let old = ring(&[line("old", 1)]);
         let both = ring(&[
             "# rotated".into(),
@@ -314,19 +314,19 @@ mod tests {
             line("old", 1),
         ]);
         let new = ring(&[line("new", 2)]);
-        let sealed = old.seal("old", PLACE, b"text", &chance).unwrap();
+        let sealed = old.seal("old", PLACE, b"text", &rng).unwrap();
         assert_eq!(&**both.open(PLACE, &sealed).unwrap(), b"text");
         assert_eq!(
             new.open(PLACE, &sealed),
             Err(OpenFault::UnknownKey("old".into()))
         );
-        let sealed = both.seal("new", PLACE, b"text", &chance).unwrap();
+        let sealed = both.seal("new", PLACE, b"text", &rng).unwrap();
         assert_eq!(&**new.open(PLACE, &sealed).unwrap(), b"text");
         assert_eq!(
             ring(&[line("new", 3)]).open(PLACE, &sealed),
             Err(OpenFault::Refused("new".into()))
         );
-        assert_eq!(old.seal("new", PLACE, b"text", &chance), None);
+        assert_eq!(old.seal("new", PLACE, b"text", &rng), None);
     }
 
     #[test]
@@ -379,9 +379,9 @@ mod tests {
             Err(KeyRingError::Taken { id }) if id == "a"
         ));
         let all = both.then(&ring(&[line("c", 3)])).unwrap();
-        assert_eq!(ids(&all.led_by("a").unwrap()), ["a", "b", "c"]);
-        assert_eq!(all.led_by("b").unwrap(), all);
-        assert_eq!(all.led_by("d"), None);
+        assert_eq!(ids(&all.promote("a").unwrap()), ["a", "b", "c"]);
+        assert_eq!(all.promote("b").unwrap(), all);
+        assert_eq!(all.promote("d"), None);
         assert_eq!(ids(&all.without("b").unwrap()), ["a", "c"]);
         assert_eq!(all.without("d").unwrap(), all);
         assert!(matches!(a.without("a"), Err(KeyRingError::Empty)));

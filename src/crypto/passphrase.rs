@@ -35,9 +35,9 @@ pub enum PassphraseFault {
 }
 
 /// Seals a text for whoever knows the passphrase.
-pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], chance: &Rng) -> Vec<u8> {
-    let salt: [u8; SALT] = chance.bytes();
-    let nonce: [u8; NONCE] = chance.bytes();
+pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], rng: &Rng) -> Vec<u8> {
+    let salt: [u8; SALT] = rng.bytes();
+    let nonce: [u8; NONCE] = rng.bytes();
     let mut sealed = FORM.to_vec();
     for cost in COSTS {
         sealed.extend_from_slice(&cost.to_be_bytes());

@@ -140,9 +140,9 @@ mod tests {
 
     #[test]
     fn ids_are_version_7_carry_their_time_and_ascend_within_a_millisecond() {
-        let chance = Rng::system();
+        let rng = Rng::system();
         let now = Timestamp::from_millisecond(1_763_800_000_123).unwrap();
-        let ids: Vec<Uuid> = (0..10_000).map(|_| chance.uuid(now)).collect();
+        let ids: Vec<Uuid> = (0..10_000).map(|_| rng.uuid(now)).collect();
         assert!(ids.is_sorted_by(|a, b| a < b));
         for id in ids {
             assert_eq!(id.get_version_num(), 7);

@@ -137,9 +137,9 @@ pub(super) fn seal(
     (key_id, key): (&str, &[u8; 32]),
     place: SealContext<'_>,
     text: &[u8],
-    chance: &Rng,
+    rng: &Rng,
 ) -> Vec<u8> {
-    let nonce: [u8; NONCE_LEN] = chance.bytes();
+    let nonce: [u8; NONCE_LEN] = rng.bytes();
     let id_length = u8::try_from(key_id.len()).expect("a key id is a short word");
     let head = 2 + key_id.len() + NONCE_LEN;
     let mut sealed = Vec::with_capacity(head + text.len() + TAG_LEN);
@@ -168,15 +168,15 @@ pub struct DataKey {
 impl DataKey {
     const FIELD: &'static str = "data_key";
 
-    pub fn generate(chance: &Rng) -> Self {
+    pub fn generate(rng: &Rng) -> Self {
         let mut key = Zeroizing::new([0; 32]);
-        chance.fill(&mut *key);
-        Self::of_bytes(key, chance)
+        rng.fill(&mut *key);
+        Self::of_bytes(key, rng)
     }
 
-    pub(super) fn of_bytes(key: Zeroizing<[u8; 32]>, chance: &Rng) -> Self {
+    pub(super) fn of_bytes(key: Zeroizing<[u8; 32]>, rng: &Rng) -> Self {
         Self {
-            id: format!("{:016x}", u64::from_be_bytes(chance.bytes())),
+            id: format!("{:016x}", u64::from_be_bytes(rng.bytes())),
             key,
         }
     }
@@ -188,14 +188,8 @@ impl DataKey {
 
     /// The form in which it is stored: sealed by the ring's key of this id, bound to the project.
     /// None if the ring has no such key.
-    pub fn wrap(
-        &self,
-        ring: &KeyRing,
-        key_id: &str,
-        project: &str,
-        chance: &Rng,
-    ) -> Option<Vec<u8>> {
-        ring.seal(key_id, Self::place(project, &self.id), &*self.key, chance)
+    pub fn wrap(&self, ring: &KeyRing, key_id: &str, project: &str, rng: &Rng) -> Option<Vec<u8>> {
+        ring.seal(key_id, Self::place(project, &self.id), &*self.key, rng)
     }
 
     /// Which ring key a stored form was sealed by.
@@ -219,8 +213,8 @@ impl DataKey {
         })
     }
 
-    pub fn seal(&self, place: SealContext<'_>, text: &[u8], chance: &Rng) -> Vec<u8> {
-        seal((&self.id, &self.key), place, text, chance)
+    pub fn seal(&self, place: SealContext<'_>, text: &[u8], rng: &Rng) -> Vec<u8> {
+        seal((&self.id, &self.key), place, text, rng)
     }
 
     pub fn open(
@@ -353,12 +347,12 @@ mod tests {
 
     #[test]
     fn a_data_key_is_bound_to_its_project_and_its_id() {
-        let chance = Rng::system();
-        let ring = KeyRing::generate("a", &chance).unwrap();
-        let key = DataKey::generate(&chance);
-        let wrapped = key.wrap(&ring, "a", "one", &chance).unwrap();
+        let rng = Rng::system();
+        let ring = KeyRing::generate("a", &rng).unwrap();
+        let key = DataKey::generate(&rng);
+        let wrapped = key.wrap(&ring, "a", "one", &rng).unwrap();
         assert_eq!(DataKey::wrapped_by(&wrapped), Ok("a"));
-        assert_eq!(key.wrap(&ring, "b", "one", &chance), None);
+        assert_eq!(key.wrap(&ring, "b", "one", &rng), None);
         let again = DataKey::unwrap(&ring, "one", key.id(), &wrapped).unwrap();
         assert_eq!(again.key, key.key);
         assert!(DataKey::unwrap(&ring, "two", key.id(), &wrapped).is_err());
@@ -368,10 +362,10 @@ mod tests {
     #[test]
     fn two_seals_of_one_text_differ() {
         let at = Parts::default();
-        let chance = Rng::system();
+        let rng = Rng::system();
         assert_ne!(
-            key().seal(place(&at), b"text", &chance),
-            key().seal(place(&at), b"text", &chance)
+            key().seal(place(&at), b"text", &rng),
+            key().seal(place(&at), b"text", &rng)
         );
     }
 

@@ -172,7 +172,7 @@ impl Adjacency {
 
 impl Directory {
     /// Lays a judged world down. Its users, groups and roles are in order already.
-    pub(super) fn lay_down(world: &SnapshotBuilder<'_>, version: u64, sealed_at: Millis) -> Self {
+    pub(super) fn build(world: &SnapshotBuilder<'_>, version: u64, sealed_at: Millis) -> Self {
         let mut arena = Arena::default();
         let mut profiles = Vec::new();
         let mut known: HashMap<&SharedFields, u32> = HashMap::new();
@@ -284,7 +284,7 @@ impl Directory {
 
     /// The same directory as `version`, sealed now: what changed with it changed now, since
     /// nobody could see the change before.
-    pub(super) fn restamped(mut self, version: u64, now: Millis) -> Self {
+    pub(super) fn with_version(mut self, version: u64, now: Millis) -> Self {
         let columns = &mut self.columns;
         let laid_down_at = std::mem::replace(&mut columns.sealed_at, now);
         columns.version = version;

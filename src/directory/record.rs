@@ -181,7 +181,7 @@ impl<'a> UserView<'a> {
     }
 
     /// Somebody whom only a group names.
-    pub(super) fn outsider(member: &'a ObservedMember, sees: Visibility) -> Self {
+    pub(super) fn external_member(member: &'a ObservedMember, sees: Visibility) -> Self {
         Self {
             id: member.remote_id.as_str(),
             email: member.email.as_deref().map(Email::split),

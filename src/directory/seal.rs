@@ -81,7 +81,7 @@ impl Assessment<'_> {
         };
         let directory = world
             .is_changed
-            .then(|| Box::new(Directory::lay_down(&world, version, now)));
+            .then(|| Box::new(Directory::build(&world, version, now)));
         let mut evidence = self.evidence.clone();
         evidence.note_reads(world.read_times());
         match directory {
@@ -306,7 +306,7 @@ impl ReleaseCandidate {
         }
         evidence.note_reads(as_seen.read_times());
         Self {
-            directory: Directory::lay_down(as_seen, 0, now),
+            directory: Directory::build(as_seen, 0, now),
             evidence,
         }
     }
@@ -314,7 +314,7 @@ impl ReleaseCandidate {
     /// The directory that takes the held walk at its word, and the memory to go with it. It
     /// replaces the directory that the walk was held against, and no other.
     pub fn release(self, version: u64, now: Timestamp) -> (Directory, Evidence) {
-        let directory = self.directory.restamped(version, Millis::at(now));
+        let directory = self.directory.with_version(version, Millis::at(now));
         (directory, self.evidence)
     }
 

@@ -94,7 +94,7 @@ impl<'a> SnapshotBuilder<'a> {
         let visibility = reading.visibility();
         let groups = group_views(from, decisions)?;
         let present = present_users(from, decisions, visibility);
-        let (users, members) = everybody(from, decisions, present, &groups);
+        let (users, members) = all_users(from, decisions, present, &groups);
 
         let mut roles = reading.roles.clone();
         roles.sort_by(|a, b| a.remote_id.cmp(&b.remote_id));
@@ -405,7 +405,7 @@ fn present_users<'a>(
 /// To those present come the outsiders: whom groups name and no list shows. Somebody who is gone
 /// is not among them, nor in a group that was read before they were proven gone: a list from
 /// before cannot bring them back.
-fn everybody<'a>(
+fn all_users<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
     present: Vec<UserView<'a>>,
@@ -449,7 +449,7 @@ fn everybody<'a>(
                 _ if is_gone(id, read_at) => continue,
                 Some(place) => *place,
                 None => {
-                    users.push(UserView::outsider(member, visibility));
+                    users.push(UserView::external_member(member, visibility));
                     *places.entry(id).insert_entry(size(users.len() - 1)).get()
                 }
             };

@@ -88,7 +88,7 @@ impl Gateway {
                 None => None,
                 Some(token) => {
                     let unproven = UnverifiedCredential::personal(token);
-                    Some(gateway.prove_for(&account, unproven).await?)
+                    Some(gateway.verify_for(&account, unproven).await?)
                 }
             };
             gateway
@@ -237,8 +237,8 @@ impl Gateway {
         project: &ProjectId,
         id: AccountId,
     ) -> Option<Arc<LiveAccount>> {
-        let lives = &self.0.lives;
-        let is_theirs = lives
+        let live_accounts = &self.0.live_accounts;
+        let is_theirs = live_accounts
             .read()
             .expect("no holder of this lock panics")
             .get(&id)
@@ -246,7 +246,7 @@ impl Gateway {
         if !is_theirs {
             return None;
         }
-        let live = lives
+        let live = live_accounts
             .write()
             .expect("no holder of this lock panics")
             .remove(&id);

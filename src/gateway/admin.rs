@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use super::{
     Gateway,
-    auth::{OwnAccount, see},
+    auth::{OwnAccount, load_account},
     connector_profiles::{NewProfile, OwnProfile, is_redirect_url},
     directory::inactive,
     linking::{AccountDetails, NewLink, authorizations::AuthorizationUrl},
@@ -140,7 +140,9 @@ impl Operator {
         let id: AccountId = id.parse().map_err(|_| not_found())?;
         let store = &self.gateway.0.store;
         let project = store.project_of(id).await?.ok_or_else(not_found)?;
-        let seen = see(store, &project, id).await?.ok_or_else(not_found)?;
+        let seen = load_account(store, &project, id)
+            .await?
+            .ok_or_else(not_found)?;
         Ok(OwnAccount {
             account: seen.account,
             mac_key: seen.mac_key,
@@ -300,13 +302,13 @@ impl Operator {
     /// # Errors
     /// `account_inactive` where the API would not.
     pub async fn served(&self, own: &OwnAccount) -> Result<Option<InForce>> {
-        let in_force = self.in_force(own).await?;
+        let current = self.current(own).await?;
         let retain_for = self.gateway.0.settings.retain_for;
-        match in_force {
+        match current {
             Some(it) if own.account.needs_reauth() && it.age > retain_for => {
                 Err(inactive(&own.account))
             }
-            in_force => Ok(in_force),
+            current => Ok(current),
         }
     }
 
@@ -314,7 +316,7 @@ impl Operator {
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
-    pub async fn in_force(&self, own: &OwnAccount) -> Result<Option<InForce>> {
+    pub async fn current(&self, own: &OwnAccount) -> Result<Option<InForce>> {
         let gateway = &self.gateway;
         let account = &own.account;
         let live = gateway.live(account);

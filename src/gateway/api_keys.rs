@@ -46,7 +46,7 @@ impl Gateway {
         by: Actor,
     ) -> Result<(ApiKeySecret, ApiKey)> {
         let now = self.0.clock.now();
-        let (text, mut key) = ApiKeySecret::issue(project, new, now, &self.0.chance);
+        let (text, mut key) = ApiKeySecret::issue(project, new, now, &self.0.rng);
         key.created_by = match by {
             Actor::ApiKey(id) => Some(id),
             Actor::Operator | Actor::ConnectSession(_) | Actor::System => None,

@@ -16,7 +16,7 @@ use crate::{
 const COUNTED_FOR: Duration = Duration::from_secs(10);
 
 /// How long the numbers of this process wait for those of a database.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gateway {
     /// Where this gateway counts.
@@ -40,7 +40,7 @@ impl Gateway {
     pub async fn metrics_page(&self) -> String {
         let counting = self.0.runtime.spawn(self.clone().count_accounts());
         // Without an answer in time they stay what they were.
-        let _ = tokio::time::timeout(PATIENCE, counting).await;
+        let _ = tokio::time::timeout(STORE_TIMEOUT, counting).await;
         let availability = self.0.store.availability();
         self.0
             .metrics

@@ -140,7 +140,7 @@ struct Inner {
     accounts_counted_at: tokio::sync::Mutex<Option<Duration>>,
     connectors: HashMap<&'static str, Arc<dyn Connector>>,
     clock: Clock,
-    chance: Rng,
+    rng: Rng,
     settings: GatewaySettings,
     has_joined: AtomicBool,
     /// Whether this process is to stop.
@@ -149,7 +149,7 @@ struct Inner {
     /// Held while the store is told that this process lives, or that it ends.
     signing: tokio::sync::Mutex<()>,
     /// Told when what changes beside this process is to be looked at before its time.
-    look_now: tokio::sync::Notify,
+    reload_now: tokio::sync::Notify,
     runtime: Handle,
     quotas: Quotas<KeyId>,
     project_quotas: Quotas<ProjectId>,
@@ -159,7 +159,7 @@ struct Inner {
     listens_at: OnceLock<String>,
     keys: TtlCache<KeyId, ApiKey>,
     accounts: TtlCache<(ProjectId, AccountId), AccountRecord>,
-    lives: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
+    live_accounts: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
     directories: Cache<(AccountId, u64), Arc<LoadedDirectory>>,
     pages: moka::sync::Cache<PageKey, Arc<CachedPage>>,
     /// What filters left, so that the pages of one list are looked for once.
@@ -177,7 +177,7 @@ impl Gateway {
         outbound: Outbound,
         connectors: Vec<Arc<dyn Connector>>,
         clock: Clock,
-        chance: Rng,
+        rng: Rng,
         settings: GatewaySettings,
     ) -> Self {
         let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -221,13 +221,13 @@ impl Gateway {
                 .map(|each| (each.key(), each))
                 .collect(),
             clock,
-            chance,
+            rng,
             settings,
             has_joined: AtomicBool::new(false),
             stop: tokio::sync::watch::Sender::new(false),
             has_closed: AtomicBool::new(false),
             signing: tokio::sync::Mutex::default(),
-            look_now: tokio::sync::Notify::new(),
+            reload_now: tokio::sync::Notify::new(),
             runtime: Handle::current(),
             quotas,
             project_quotas,
@@ -236,7 +236,7 @@ impl Gateway {
             listens_at: OnceLock::new(),
             keys: TtlCache::new(CACHED, proof_without_store, silence.clone()),
             accounts: TtlCache::new(CACHED, Duration::MAX, silence),
-            lives: RwLock::default(),
+            live_accounts: RwLock::default(),
             directories,
             pages,
             matches,
@@ -280,7 +280,7 @@ impl Gateway {
 
     /// A new id of ours.
     pub fn new_id<T>(&self) -> Id<T> {
-        self.0.chance.id(self.0.clock.now())
+        self.0.rng.id(self.0.clock.now())
     }
 
     /// Takes the store for this process: `InUse` if another has it that cannot share it.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long the store may take to answer before it is taken for unreachable.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// What the store can be used for, if requests should be sent here.
@@ -41,7 +41,7 @@ impl Gateway {
         let store = self.0.store.for_unproven();
         let asking = self.0.runtime.spawn(async move { store.ping().await });
         let store = &self.0.store;
-        match tokio::time::timeout(PATIENCE, asking).await {
+        match tokio::time::timeout(STORE_TIMEOUT, asking).await {
             Ok(Ok(Ok(()))) => store.availability(),
             // Slow, or busy with others.
             Err(_) if store.has_answered_recently() => store.availability(),
@@ -52,8 +52,12 @@ impl Gateway {
     /// Whether some read could be answered without the store.
     fn serves_from_memory(&self) -> bool {
         let has_directory = || {
-            let lives = self.0.lives.read().expect("no holder of this lock panics");
-            lives.values().any(|live| live.head().is_some())
+            let live_accounts = self
+                .0
+                .live_accounts
+                .read()
+                .expect("no holder of this lock panics");
+            live_accounts.values().any(|live| live.head().is_some())
         };
         self.0.keys.has_any() && self.0.accounts.has_any() && has_directory()
     }

@@ -172,9 +172,9 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     let caller = gateway(request).authenticate(&key).await?;
     RequestExt::key(request, caller.key.id);
     // Counted once it is proven, so that nobody spends what is another's.
-    let standings = gateway(request).spend(&caller);
-    RequestExt::stands(request, standings);
-    standings.check()?;
+    let quotas = gateway(request).spend(&caller);
+    RequestExt::set_quota(request, quotas);
+    quotas.check()?;
     caller.require(S::SCOPE)?;
     Ok(caller)
 }

@@ -56,7 +56,7 @@ pub struct RequestExt(Rc<RequestNotes>);
 struct RequestNotes {
     request_id: String,
     /// What its caller has left, once its key is proven.
-    standings: Cell<RemainingQuotas>,
+    quotas: Cell<RemainingQuotas>,
     caller: Cell<LoggedCaller>,
 }
 
@@ -64,7 +64,7 @@ impl RequestExt {
     fn beside(request: &ServiceRequest, request_id: String) -> Self {
         let noted = Self(Rc::new(RequestNotes {
             request_id,
-            standings: Cell::default(),
+            quotas: Cell::default(),
             caller: Cell::default(),
         }));
         request.extensions_mut().insert(noted.clone());
@@ -76,9 +76,9 @@ impl RequestExt {
     }
 
     /// Notes what the caller of this request has left.
-    pub fn stands(request: &HttpRequest, standings: RemainingQuotas) {
+    pub fn set_quota(request: &HttpRequest, quotas: RemainingQuotas) {
         if let Some(noted) = request.extensions().get::<Self>() {
-            noted.0.standings.set(standings);
+            noted.0.quotas.set(quotas);
         }
     }
 
@@ -107,7 +107,7 @@ impl RequestExt {
             headers.insert(header::CACHE_CONTROL, NO_STORE);
         }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        rate_limit::tell(self.0.standings.get(), headers);
+        rate_limit::tell(self.0.quotas.get(), headers);
     }
 }
 

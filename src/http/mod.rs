@@ -90,7 +90,7 @@ pub fn mount(
     config: &mut web::ServiceConfig,
     document: &Document,
     metrics: &Metrics,
-    look: &Data<Theme>,
+    theme: &Data<Theme>,
 ) {
     let routes = RouteTable::of(document);
     config
@@ -99,7 +99,7 @@ pub fn mount(
         .app_data(Data::new(AccessLog::default()))
         .app_data(Data::new(DocumentText::of(document)));
     config.service(openapi_json);
-    config.app_data(look.clone()).configure(hub::routes::pages);
+    config.app_data(theme.clone()).configure(hub::routes::pages);
     configure(&mut ServiceConfig::new(config));
     unified(&mut ServiceConfig::new(config));
     config.default_service(web::to(nothing_here));

@@ -15,8 +15,8 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Adds the header fields to an answer: an item for each quota that there is (RFC 9651, 3.1).
-pub fn tell(standings: RemainingQuotas, headers: &mut HeaderMap) {
-    let RemainingQuotas { key, project } = standings;
+pub fn tell(quotas: RemainingQuotas, headers: &mut HeaderMap) {
+    let RemainingQuotas { key, project } = quotas;
     let (mut policy, mut limit) = (String::new(), String::new());
     for (name, standing) in [("key", key), ("project", project)] {
         let Some(standing) = standing else { continue };

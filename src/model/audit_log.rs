@@ -382,7 +382,7 @@ impl Detail {
             if name.ends_with("_at")
                 && let Ok(time) = word.parse()
             {
-                *word = timestamp::shown(time).to_string();
+                *word = timestamp::display(time).to_string();
             }
         }
         self.0

@@ -20,7 +20,7 @@ pub fn cut(timestamp: Timestamp) -> Timestamp {
 }
 
 /// `2026-11-22T10:00:00.000Z`.
-pub fn shown(timestamp: Timestamp) -> impl fmt::Display {
+pub fn display(timestamp: Timestamp) -> impl fmt::Display {
     DisplayTimestamp(cut(timestamp))
 }
 
@@ -58,7 +58,7 @@ pub fn serialize<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match field.timestamp() {
-        Some(timestamp) => serializer.collect_str(&shown(timestamp)),
+        Some(timestamp) => serializer.collect_str(&display(timestamp)),
         None => serializer.serialize_none(),
     }
 }
@@ -81,7 +81,7 @@ mod tests {
             ("2026-11-22T12:00:00+02:00", "2026-11-22T10:00:00.000Z"),
         ] {
             let timestamp: Timestamp = text.parse().unwrap();
-            assert_eq!(shown(timestamp).to_string(), meant, "{text}");
+            assert_eq!(display(timestamp).to_string(), meant, "{text}");
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
             let after = timestamp.as_nanosecond() - whole.as_nanosecond();
             prop_assert!((0..1_000_000).contains(&after));
             prop_assert_eq!(cut(whole), whole);
-            prop_assert_eq!(shown(timestamp).to_string().parse::<Timestamp>().unwrap(), whole);
+            prop_assert_eq!(display(timestamp).to_string().parse::<Timestamp>().unwrap(), whole);
         }
     }
 }

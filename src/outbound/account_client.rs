@@ -29,7 +29,7 @@ use crate::telemetry::CallOutcome;
 pub struct AccountClient {
     pub(super) shared: Arc<OutboundState>,
     pub(super) route: Arc<ClientScope>,
-    pub(super) lane: Arc<TokenLimiter>,
+    pub(super) limiter: Arc<TokenLimiter>,
     pub(super) health: Arc<ProviderHealth>,
     pub(super) calls: Arc<AtomicU64>,
 }
@@ -68,7 +68,7 @@ impl AccountClient {
             ..(*self.route).clone()
         };
         Self {
-            lane: self.shared.lane(&route),
+            limiter: self.shared.limiter(&route),
             route: Arc::new(route),
             ..self.clone()
         }
@@ -130,7 +130,7 @@ impl AccountClient {
                     &shared.settings.timeouts,
                 )
                 .await;
-            let verdict = classification::judge(outcome, &complaint, shared.clock.date());
+            let verdict = classification::classify(outcome, &complaint, shared.clock.date());
             self.log(&request, &verdict, sent_at.elapsed(), tries.made);
             shared
                 .metrics
@@ -160,7 +160,7 @@ impl AccountClient {
             let refusal = match breaker.check() {
                 Err(refusal) => refusal,
                 Ok(()) => {
-                    let turn = self.lane.enter(self.route.priority, tries.patience());
+                    let turn = self.limiter.enter(self.route.priority, tries.patience());
                     let permit = match turn.await {
                         Ok(permit) => permit,
                         Err(Rejected::In(wait)) => {

@@ -99,7 +99,7 @@ pub(super) enum RetryPolicy {
 }
 
 /// Judges what came back: a success, or why not.
-pub(super) fn judge(
+pub(super) fn classify(
     outcome: Result<ProviderResponse, TransportError>,
     complaint: impl Fn(&ProviderResponse) -> ErrorReply,
     now: Timestamp,
@@ -171,11 +171,11 @@ impl FailedAttempt {
             // A redirect among them: none is followed.
             _ => (CallErrorKind::InvalidReply, RetryPolicy::None),
         };
-        let come_back =
-            retry::come_back(answer.retry_after.as_deref(), answer.date.as_deref(), now);
-        let pause = match come_back {
-            come_back if is_throttled => Some(come_back),
-            RetryAfter::After(_) if kind == CallErrorKind::Unavailable => Some(come_back),
+        let retry_after_header =
+            retry::parse_retry_after(answer.retry_after.as_deref(), answer.date.as_deref(), now);
+        let pause = match retry_after_header {
+            retry_after_header if is_throttled => Some(retry_after_header),
+            RetryAfter::After(_) if kind == CallErrorKind::Unavailable => Some(retry_after_header),
             _ => None,
         };
         let detail = match complaint.code {
@@ -203,7 +203,7 @@ impl FailedAttempt {
     /// Tells lane and breaker how the request ended.
     pub(super) fn settle(&self, permit: Permit, pass: BreakerPermit) {
         match self.pause {
-            Some(come_back) => permit.told_to_wait(come_back),
+            Some(retry_after_header) => permit.throttled(retry_after_header),
             None if self.is_answer => permit.answered(),
             None => permit.unanswered(),
         }

@@ -194,9 +194,9 @@ struct OutboundState {
     /// None if this process is alone with its tokens.
     shares: Option<Arc<dyn SharedQuota>>,
     /// Chance for the jitter alone: speed and a seed are wanted of it, not secrecy.
-    chance: Mutex<fastrand::Rng>,
+    rng: Mutex<fastrand::Rng>,
     began_at: Duration,
-    lanes: Mutex<HashMap<(&'static str, TokenKey), Arc<TokenLimiter>>>,
+    limiters: Mutex<HashMap<(&'static str, TokenKey), Arc<TokenLimiter>>>,
     healths: Mutex<HashMap<(&'static str, String), Arc<ProviderHealth>>>,
 }
 
@@ -226,9 +226,9 @@ impl Outbound {
         Ok(Self(Arc::new(OutboundState {
             client: client(&settings, KEPT_CONNECTIONS).map_err(SetUpError)?,
             once_client: client(&settings, 0).map_err(SetUpError)?,
-            chance: Mutex::new(fastrand::Rng::with_seed(seed)),
+            rng: Mutex::new(fastrand::Rng::with_seed(seed)),
             began_at: clock.monotonic(),
-            lanes: Mutex::default(),
+            limiters: Mutex::default(),
             healths: Mutex::default(),
             settings,
             clock,
@@ -256,7 +256,7 @@ impl Outbound {
     pub fn caller(&self, route: ClientScope) -> AccountClient {
         let shared = &self.0;
         AccountClient {
-            lane: shared.lane(&route),
+            limiter: shared.limiter(&route),
             health: shared.health(&route),
             shared: Arc::clone(shared),
             route: Arc::new(route),
@@ -268,17 +268,17 @@ impl Outbound {
     /// be called now and then.
     pub fn forget_idle(&self) {
         self.0
-            .lanes
+            .limiters
             .lock()
             .expect("nothing panics while it holds a map")
             .values()
-            .for_each(|lane| lane.put_back_late());
+            .for_each(|limiter| limiter.put_back_late());
         fn retain<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Arc<V>>>, is_idle: fn(&V) -> bool) {
             map.lock()
                 .expect("nothing panics while it holds a map")
                 .retain(|_, held| Arc::strong_count(held) > 1 || !is_idle(held));
         }
-        retain(&self.0.lanes, TokenLimiter::is_idle);
+        retain(&self.0.limiters, TokenLimiter::is_idle);
         retain(&self.0.healths, |health: &ProviderHealth| {
             health.breaker.is_idle()
         });
@@ -315,18 +315,18 @@ fn client(settings: &OutboundSettings, kept_connections: usize) -> reqwest::Resu
 }
 
 impl OutboundState {
-    fn lane(&self, route: &ClientScope) -> Arc<TokenLimiter> {
-        let mut lanes = self
-            .lanes
+    fn limiter(&self, route: &ClientScope) -> Arc<TokenLimiter> {
+        let mut limiters = self
+            .limiters
             .lock()
             .expect("nothing panics while it holds a map");
-        let lane = lanes
+        let limiter = limiters
             .entry((route.provider, route.token))
-            .or_insert_with(|| Arc::new(self.new_lane(route)));
-        Arc::clone(lane)
+            .or_insert_with(|| Arc::new(self.new_limiter(route)));
+        Arc::clone(limiter)
     }
 
-    fn new_lane(&self, route: &ClientScope) -> TokenLimiter {
+    fn new_limiter(&self, route: &ClientScope) -> TokenLimiter {
         let clock = self.clock.clone();
         let limit = NonZeroU32::new(self.settings.rate_limit);
         if let (Some(shares), Some(limit)) = (&self.shares, limit) {
@@ -367,10 +367,10 @@ impl OutboundState {
 
     /// Anything from nothing up to `bound`.
     fn jitter(&self, bound: Duration) -> Duration {
-        let mut chance = self
-            .chance
+        let mut rng = self
+            .rng
             .lock()
             .expect("nothing panics while it draws a number");
-        bound.mul_f64(chance.f64())
+        bound.mul_f64(rng.f64())
     }
 }

@@ -314,7 +314,7 @@ impl SlicePermit {
 
     /// Tells the others of a pause until then. The slice is not settled before that, so that
     /// nobody takes a probe's end for the end of the pause.
-    pub(super) fn told_to_wait(self, until: Duration, halves: bool) {
+    pub(super) fn throttled(self, until: Duration, halves: bool) {
         let runtime = self.in_use.runtime.clone();
         runtime.spawn(async move {
             let LeaseSource {

@@ -106,7 +106,7 @@ impl RetryBudget {
 /// Reads `Retry-After`: seconds, rounded up where some send a fraction, or a date, which is measured
 /// against the provider's own `Date` where it sent one, so that neither clock has to be right. An
 /// empty one is none.
-pub(super) fn come_back(
+pub(super) fn parse_retry_after(
     retry_after: Option<&[u8]>,
     date: Option<&[u8]>,
     now: Timestamp,
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn read(value: &str) -> RetryAfter {
-        come_back(Some(value.as_bytes()), None, Timestamp::UNIX_EPOCH)
+        parse_retry_after(Some(value.as_bytes()), None, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -167,14 +167,14 @@ mod tests {
         assert_eq!(read("Thu, 01 Jan 1970 00:02:00 GMT"), after(120));
         assert_eq!(read("Thursday, 01-Jan-70 00:02:00 GMT"), after(120));
         assert_eq!(
-            come_back(
+            parse_retry_after(
                 Some(b"Sat, 10 Oct 2026 10:00:30 GMT"),
                 Some(b"Sat, 10 Oct 2026 10:00:00 GMT"),
                 Timestamp::UNIX_EPOCH
             ),
             after(30)
         );
-        let past = come_back(
+        let past = parse_retry_after(
             Some(b"Thu, 01 Jan 1970 00:00:00 GMT"),
             None,
             Timestamp::from_second(60).unwrap(),
@@ -202,11 +202,11 @@ mod tests {
             assert_eq!(read(unreadable), RetryAfter::Unreadable, "{unreadable:?}");
         }
         assert_eq!(
-            come_back(Some(&[0xff]), None, Timestamp::UNIX_EPOCH),
+            parse_retry_after(Some(&[0xff]), None, Timestamp::UNIX_EPOCH),
             RetryAfter::Unreadable
         );
         assert_eq!(
-            come_back(None, None, Timestamp::UNIX_EPOCH),
+            parse_retry_after(None, None, Timestamp::UNIX_EPOCH),
             RetryAfter::Unsaid
         );
     }

@@ -69,7 +69,7 @@ struct LimiterState {
     queue: BTreeMap<QueueKey, Arc<Notify>>,
     next_place: u64,
     /// Why those who drew a place before this number are not to go.
-    turned_away: Option<(u64, SharedQuotaError)>,
+    rejected_before: Option<(u64, SharedQuotaError)>,
     /// When the rate was last halved. What was sent before that is no news.
     halved_at: Option<Duration>,
     last_used_at: Duration,
@@ -151,7 +151,7 @@ impl TokenLimiter {
                 pause: None,
                 queue: BTreeMap::new(),
                 next_place: 0,
-                turned_away: None,
+                rejected_before: None,
                 halved_at: None,
                 last_used_at: clock.monotonic(),
             }),
@@ -174,7 +174,7 @@ impl TokenLimiter {
             match turn {
                 Admission::Go { is_probe, share } => {
                     return Ok(Permit {
-                        lane: Arc::clone(self),
+                        limiter: Arc::clone(self),
                         sent_at: now,
                         is_probe,
                         share,
@@ -202,7 +202,7 @@ impl TokenLimiter {
     /// Asks for a slice, in a task of its own: whoever made it necessary may go away.
     fn ask(self: &Arc<Self>, asking: SliceRequest) {
         let asked = PendingSlice {
-            lane: Arc::clone(self),
+            limiter: Arc::clone(self),
             answer: None,
         };
         tokio::spawn(async move { asked.is(asking.answer().await) });
@@ -241,7 +241,7 @@ impl TokenLimiter {
 
 impl LimiterState {
     fn turn(&mut self, place: QueueKey, now: Duration) -> Admission {
-        if let Some((before, error)) = &self.turned_away
+        if let Some((before, error)) = &self.rejected_before
             && place.1 < *before
         {
             return Admission::Refused(error.clone());
@@ -301,7 +301,7 @@ impl LimiterState {
         match hand.receive(answer) {
             Ok(()) => self.ring_head(),
             Err(error) => {
-                self.turned_away = Some((self.next_place, error));
+                self.rejected_before = Some((self.next_place, error));
                 self.queue.values().for_each(|bell| bell.notify_one());
             }
         }
@@ -328,7 +328,9 @@ impl LimiterState {
                     pause.is_probed = false;
                 }
             }
-            RequestOutcome::ToldToWait(come_back) => self.pause(permit, come_back, now),
+            RequestOutcome::ToldToWait(retry_after_header) => {
+                self.pause(permit, retry_after_header, now)
+            }
             RequestOutcome::Answered | RequestOutcome::Unsent | RequestOutcome::Unanswered => {}
         }
         if let Some(share) = permit.share.take() {
@@ -336,17 +338,17 @@ impl LimiterState {
                 RequestOutcome::Unsent => share.unsent(),
                 RequestOutcome::Answered => share.answered(),
                 RequestOutcome::Unanswered => share.unanswered(),
-                RequestOutcome::ToldToWait(come_back) => {
-                    let halves = come_back == RetryAfter::Unsaid;
-                    share.told_to_wait(now + come_back.pause(), halves);
+                RequestOutcome::ToldToWait(retry_after_header) => {
+                    let halves = retry_after_header == RetryAfter::Unsaid;
+                    share.throttled(now + retry_after_header.pause(), halves);
                 }
             }
         }
         self.ring_head();
     }
 
-    fn pause(&mut self, permit: &Permit, come_back: RetryAfter, now: Duration) {
-        let until = now + come_back.pause();
+    fn pause(&mut self, permit: &Permit, retry_after_header: RetryAfter, now: Duration) {
+        let until = now + retry_after_header.pause();
         let pause = self.pause.get_or_insert(Pause {
             until,
             is_probed: false,
@@ -359,7 +361,7 @@ impl LimiterState {
         let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
         let resumes_at = pause.until;
         match &mut self.budget {
-            Some(Budget::Own(window)) if come_back == RetryAfter::Unsaid && is_news => {
+            Some(Budget::Own(window)) if retry_after_header == RetryAfter::Unsaid && is_news => {
                 self.halved_at = Some(now);
                 window.halve(now, resumes_at);
             }
@@ -484,25 +486,29 @@ impl Ticker for LimiterClock {
 
 /// A place in the queue that is given up when its holder goes on, or goes away.
 struct QueueEntry<'a> {
-    lane: &'a TokenLimiter,
+    limiter: &'a TokenLimiter,
     place: QueueKey,
     bell: Arc<Notify>,
 }
 
 impl<'a> QueueEntry<'a> {
-    fn draw(lane: &'a TokenLimiter, priority: Priority) -> Self {
-        let mut state = lane.state();
+    fn draw(limiter: &'a TokenLimiter, priority: Priority) -> Self {
+        let mut state = limiter.state();
         let place = (priority, state.next_place);
         state.next_place += 1;
         let bell = Arc::new(Notify::new());
         state.queue.insert(place, Arc::clone(&bell));
-        Self { lane, place, bell }
+        Self {
+            limiter,
+            place,
+            bell,
+        }
     }
 }
 
 impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
-        let mut state = self.lane.state();
+        let mut state = self.limiter.state();
         state.queue.remove(&self.place);
         state.ring_head();
     }
@@ -510,7 +516,7 @@ impl Drop for QueueEntry<'_> {
 
 /// A slice that was asked for. However the task ends, the lane hears of it.
 struct PendingSlice {
-    lane: Arc<TokenLimiter>,
+    limiter: Arc<TokenLimiter>,
     answer: Option<SliceReply>,
 }
 
@@ -523,14 +529,14 @@ impl PendingSlice {
 impl Drop for PendingSlice {
     fn drop(&mut self) {
         let answer = self.answer.take().unwrap_or_else(SliceReply::none);
-        self.lane.state().receive(answer);
+        self.limiter.state().receive(answer);
     }
 }
 
 /// Leave to send one request. How it ended is told back; one that is dropped untold counts as
 /// sent and never answered.
 pub(super) struct Permit {
-    lane: Arc<TokenLimiter>,
+    limiter: Arc<TokenLimiter>,
     sent_at: Duration,
     is_probe: bool,
     /// Of a budget that is shared.
@@ -563,8 +569,8 @@ impl Permit {
     }
 
     /// The provider said to wait: the whole lane pauses.
-    pub(super) fn told_to_wait(self, come_back: RetryAfter) {
-        self.settle(RequestOutcome::ToldToWait(come_back));
+    pub(super) fn throttled(self, retry_after_header: RetryAfter) {
+        self.settle(RequestOutcome::ToldToWait(retry_after_header));
     }
 
     fn settle(mut self, ending: RequestOutcome) {
@@ -573,9 +579,9 @@ impl Permit {
 
     fn end(&mut self, ending: RequestOutcome) {
         self.is_settled = true;
-        let lane = Arc::clone(&self.lane);
-        let now = lane.clock.monotonic();
-        lane.state().settle(self, ending, now);
+        let limiter = Arc::clone(&self.limiter);
+        let now = limiter.clock.monotonic();
+        limiter.state().settle(self, ending, now);
     }
 }
 
@@ -604,13 +610,13 @@ mod tests {
     ) -> Vec<Duration> {
         let clock = Clock::system();
         let limit = NonZeroU32::new(limit);
-        let lane = Arc::new(TokenLimiter::new(clock.clone(), limit, rested));
+        let limiter = Arc::new(TokenLimiter::new(clock.clone(), limit, rested));
         let arrived = Mutex::new(Vec::new());
-        let (lane, clock, noted) = (&lane, &clock, &arrived);
+        let (limiter, clock, noted) = (&limiter, &clock, &arrived);
         let senders = journeys.chunks(journeys.len().div_ceil(at_once));
         join_all(senders.map(|journeys| async move {
             for &(there, back) in journeys {
-                let permit = lane.enter(Priority::Background, None).await.unwrap();
+                let permit = limiter.enter(Priority::Background, None).await.unwrap();
                 clock.sleep(Duration::from_millis(there)).await;
                 noted.lock().unwrap().push(clock.monotonic());
                 clock.sleep(Duration::from_millis(back)).await;

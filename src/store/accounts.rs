@@ -12,16 +12,15 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use super::{
     FieldSealer, SealedColumn, Store,
     connect_sessions::use_up,
-    count_in,
     credentials::{
         CredentialColumns, CredentialRecord, DESTROYED, StoredCredential, destroy_credential,
         insert_credential, mark_personal, replace_credential,
     },
     db::{Arg, Tx},
-    elsewhere, id_in, json, json_in, lock_account, moment_in, no_such_account, no_such_project,
-    plausible_until, project_in,
+    decode_count, decode_json, decode_timestamp, elsewhere, json, lock_account, no_such_account,
+    no_such_project, parse_id, parse_project, parse_word, plausible_until,
     walks::end_walks_of,
-    word, word_in,
+    word,
 };
 use crate::{
     crypto::MacKey,
@@ -223,7 +222,7 @@ impl Store {
         new: &CredentialRecord<'_>,
         by: Actor,
     ) -> Result<()> {
-        let vault = FieldSealer::of(self, &account.project, account.id)
+        let sealer = FieldSealer::of(self, &account.project, account.id)
             .await?
             .ok_or_else(no_such_project)?;
         let mut tx = self.db.begin().await?;
@@ -244,15 +243,15 @@ impl Store {
                 word(&account.status)?.into(),
                 json(&account.status_reasons)?.into(),
                 json(&account.endpoint)?.into(),
-                seal_profile(&vault, account)?.into(),
-                seal_identity(&vault, &account.identity)?.into(),
+                seal_profile(&sealer, account)?.into(),
+                seal_identity(&sealer, &account.identity)?.into(),
                 account.created_at.into(),
                 account.updated_at.into(),
             ],
         )
         .await?;
         let now = account.created_at;
-        insert_credential(self, &mut tx, &vault, account, new, now).await?;
+        insert_credential(self, &mut tx, &sealer, account, new, now).await?;
         let linked = Event::new(by, AuditAction::AccountLinked, account.id)
             .with("provider", account.provider.as_str());
         let linked = match account.assume_user {
@@ -261,7 +260,7 @@ impl Store {
         };
         let mut events = vec![linked];
         events.extend(use_up(&mut tx, &account.project, by, new.draft, account.id, now).await?);
-        self.audit(&mut tx, &account.project, Some(&vault.key), &events)
+        self.audit(&mut tx, &account.project, Some(&sealer.key), &events)
             .await?;
         tx.commit().await
     }
@@ -285,9 +284,9 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let vault = FieldSealer::of(self, project, id).await?;
-        vault
-            .map(|vault| Ok((account_in(&vault, row)?, vault.key.mac_key())))
+        let sealer = FieldSealer::of(self, project, id).await?;
+        sealer
+            .map(|sealer| Ok((decode_account(&sealer, row)?, sealer.key.mac_key())))
             .transpose()
     }
 
@@ -297,7 +296,7 @@ impl Store {
             .db
             .fetch_one("select project from accounts where id = $1", [id.into()])
             .await?;
-        row.map(|(project,)| project_in(&project)).transpose()
+        row.map(|(project,)| parse_project(&project)).transpose()
     }
 
     /// The ids of a project's accounts, the oldest first, also of those that do not open.
@@ -309,7 +308,7 @@ impl Store {
                 [project.into()],
             )
             .await?;
-        rows.iter().map(|(id,)| id_in(id)).collect()
+        rows.iter().map(|(id,)| parse_id(id)).collect()
     }
 
     /// A project's accounts, the oldest first.
@@ -384,7 +383,7 @@ impl Store {
         let mut ids = Vec::new();
         for row in rows {
             let id = row.0.clone();
-            let status = standing_in(row)?.status;
+            let status = decode_serving_state(row)?.status;
             let has_one = |one: &&Vec<String>| one.iter().any(|value| value == status.as_str());
             if statuses.iter().all(has_one) {
                 ids.push(id);
@@ -398,16 +397,16 @@ impl Store {
         let Some(key) = self.data_key(project).await? else {
             return Ok(Vec::new());
         };
-        let mut vault = FieldSealer {
+        let mut sealer = FieldSealer {
             key,
-            chance: &self.chance,
+            rng: &self.rng,
             project,
             account: String::new(),
         };
         rows.into_iter()
             .map(|row| {
-                vault.account.clone_from(&row.id);
-                account_in(&vault, row)
+                sealer.account.clone_from(&row.id);
+                decode_account(&sealer, row)
             })
             .collect()
     }
@@ -421,7 +420,7 @@ impl Store {
         rows.into_iter()
             .map(|(status, count)| {
                 let count = u64::try_from(count).map_err(Error::internal)?;
-                Ok((word_in(status)?, count))
+                Ok((parse_word(status)?, count))
             })
             .collect()
     }
@@ -468,7 +467,7 @@ impl Store {
             .await?;
         tx.commit().await?;
         rows.iter()
-            .map(|(project, id)| Ok((project_in(project)?, id_in(id)?)))
+            .map(|(project, id)| Ok((parse_project(project)?, parse_id(id)?)))
             .collect()
     }
 
@@ -480,7 +479,7 @@ impl Store {
         id: AccountId,
         by: Actor,
     ) -> Result<Option<(Account, Option<StoredCredential>)>> {
-        let Some(vault) = FieldSealer::of(self, project, id).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
@@ -492,8 +491,8 @@ impl Store {
             )
             .await?;
         // Opened before anything is deleted: what is locked stays.
-        let account = row.map(|row| account_in(&vault, row)).transpose()?;
-        let ended = destroy_credential(&mut tx, &vault, id, self.clock.now()).await?;
+        let account = row.map(|row| decode_account(&sealer, row)).transpose()?;
+        let ended = destroy_credential(&mut tx, &sealer, id, self.clock.now()).await?;
         tx.execute(
             "delete from accounts where project = $1 and id = $2",
             [project.into(), id.into()],
@@ -501,7 +500,7 @@ impl Store {
         .await?;
         if account.is_some() {
             let purged = Event::new(by, AuditAction::AccountPurged, id);
-            self.audit(&mut tx, project, Some(&vault.key), &[purged])
+            self.audit(&mut tx, project, Some(&sealer.key), &[purged])
                 .await?;
         }
         tx.commit().await?;
@@ -518,12 +517,12 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<(Account, Option<StoredCredential>)>> {
-        let Some(vault) = FieldSealer::of(self, project, id).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
         lock_account(&mut tx, project, id).await?;
-        let ended = destroy_credential(&mut tx, &vault, id, now).await?;
+        let ended = destroy_credential(&mut tx, &sealer, id, now).await?;
         if ended.is_some() {
             let reason = StatusReason {
                 code: Account::DISCONNECTED.to_owned(),
@@ -537,7 +536,7 @@ impl Store {
                 reasons: &[reason],
                 identity: None,
             };
-            write_state(&mut tx, &vault, id, state, now).await?;
+            write_state(&mut tx, &sealer, id, state, now).await?;
             // Whichever process runs one finds with its next sign of life that it is over.
             end_walks_of(&mut tx, project, id, now).await?;
         }
@@ -547,10 +546,10 @@ impl Store {
                 [project.into(), id.into()],
             )
             .await?;
-        let account = row.map(|row| account_in(&vault, row)).transpose()?;
+        let account = row.map(|row| decode_account(&sealer, row)).transpose()?;
         if ended.is_some() {
             let disconnected = Event::new(by, AuditAction::AccountDisconnected, id);
-            self.audit(&mut tx, project, Some(&vault.key), &[disconnected])
+            self.audit(&mut tx, project, Some(&sealer.key), &[disconnected])
                 .await?;
         }
         tx.commit().await?;
@@ -567,7 +566,7 @@ impl Store {
         update: AccountUpdate<'_>,
         now: Timestamp,
     ) -> Result<Option<Account>> {
-        let Some(vault) = FieldSealer::of(self, project, id).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
@@ -579,7 +578,7 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let mut account = account_in(&vault, row)?;
+        let mut account = decode_account(&sealer, row)?;
         let mut events = Vec::new();
         if !update.change.is_empty() {
             let changed = update.change.fields().join(",");
@@ -591,7 +590,7 @@ impl Store {
         account.updated_at = now;
         let draft = update.credential.as_ref().and_then(|new| new.grant.draft);
         if let Some(new) = update.credential {
-            replace_credential(self, &mut tx, &vault, id, &new.grant, now).await?;
+            replace_credential(self, &mut tx, &sealer, id, &new.grant, now).await?;
             account.status = AccountStatus::Active;
             account.status_reasons = Vec::new();
             account.identity = new.identity.clone();
@@ -602,7 +601,7 @@ impl Store {
             };
             // That it is active follows from this.
             events.push(Event::new(update.by, AuditAction::CredentialReplaced, id));
-            write_state(&mut tx, &vault, id, state, now).await?;
+            write_state(&mut tx, &sealer, id, state, now).await?;
         }
         events.extend(use_up(&mut tx, project, update.by, draft, id, now).await?);
         tx.execute(
@@ -612,7 +611,7 @@ impl Store {
                 project.into(),
                 id.into(),
                 account.origin_owner_id.as_str().into(),
-                seal_profile(&vault, &account)?.into(),
+                seal_profile(&sealer, &account)?.into(),
                 now.into(),
             ],
         )
@@ -624,8 +623,8 @@ impl Store {
                 [project.into(), id.into()],
             )
             .await?;
-        let account = row.map(|row| account_in(&vault, row)).transpose()?;
-        self.audit(&mut tx, project, Some(&vault.key), &events)
+        let account = row.map(|row| decode_account(&sealer, row)).transpose()?;
+        self.audit(&mut tx, project, Some(&sealer.key), &events)
             .await?;
         tx.commit().await?;
         Ok(account)
@@ -639,13 +638,13 @@ impl Store {
         state: AccountState<'_>,
         now: Timestamp,
     ) -> Result<()> {
-        let vault = FieldSealer::of(self, project, id)
+        let sealer = FieldSealer::of(self, project, id)
             .await?
             .ok_or_else(no_such_account)?;
         let mut tx = self.db.begin().await?;
         lock_account(&mut tx, project, id).await?;
-        let events = write_state(&mut tx, &vault, id, state, now).await?;
-        self.audit(&mut tx, project, Some(&vault.key), events.as_slice())
+        let events = write_state(&mut tx, &sealer, id, state, now).await?;
+        self.audit(&mut tx, project, Some(&sealer.key), events.as_slice())
             .await?;
         tx.commit().await
     }
@@ -655,7 +654,7 @@ impl Store {
 /// gone. What is as it was does not make the account newer. Gives what is to be told of it.
 pub(super) async fn write_state(
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     id: AccountId,
     state: AccountState<'_>,
     now: Timestamp,
@@ -663,14 +662,14 @@ pub(super) async fn write_state(
     let row: Option<(String, String)> = tx
         .fetch_one(
             "select status, status_reasons from accounts where project = $1 and id = $2",
-            [vault.project.into(), id.into()],
+            [sealer.project.into(), id.into()],
         )
         .await?;
     let (status, reasons) = row.ok_or_else(no_such_account)?;
-    let former = (word_in(status)?, json_in(reasons.as_bytes())?);
+    let former = (parse_word(status)?, decode_json(reasons.as_bytes())?);
     let identity = state
         .identity
-        .map(|identity| seal_identity(vault, identity))
+        .map(|identity| seal_identity(sealer, identity))
         .transpose()?;
     tx.execute(
         "update accounts set status = $3, status_reasons = $4,
@@ -681,7 +680,7 @@ pub(super) async fn write_state(
                     end
              where project = $1 and id = $2",
         [
-            vault.project.into(),
+            sealer.project.into(),
             id.into(),
             word(&state.status)?.into(),
             json(&state.reasons)?.into(),
@@ -695,7 +694,7 @@ pub(super) async fn write_state(
         .iter()
         .find(|reason| reason.code == Account::REAUTH_REQUIRED)
         .map(|reason| reason.timestamp);
-    mark_personal(tx, vault.project, id, refused_at, now).await?;
+    mark_personal(tx, sealer.project, id, refused_at, now).await?;
     Ok(state_change(id, former, state))
 }
 
@@ -732,23 +731,23 @@ fn state_change(
     Some(event).filter(|event| !event.detail.words().is_empty())
 }
 
-fn seal_profile(vault: &FieldSealer<'_>, account: &Account) -> Result<Vec<u8>> {
+fn seal_profile(sealer: &FieldSealer<'_>, account: &Account) -> Result<Vec<u8>> {
     let profile = json(&SealedProfile {
         origin_owner_name: account.origin_owner_name.clone(),
         origin_username: account.origin_username.clone(),
         label: account.label.clone(),
         assume_user: account.assume_user.clone(),
     })?;
-    Ok(vault.seal(SealedColumn::Profile, "", profile.as_bytes()))
+    Ok(sealer.seal(SealedColumn::Profile, "", profile.as_bytes()))
 }
 
-fn seal_identity(vault: &FieldSealer<'_>, identity: &Identity) -> Result<Vec<u8>> {
-    Ok(vault.seal(SealedColumn::Identity, "", json(identity)?.as_bytes()))
+fn seal_identity(sealer: &FieldSealer<'_>, identity: &Identity) -> Result<Vec<u8>> {
+    Ok(sealer.seal(SealedColumn::Identity, "", json(identity)?.as_bytes()))
 }
 
-fn account_in(vault: &FieldSealer<'_>, row: AccountRow) -> Result<Account> {
+fn decode_account(sealer: &FieldSealer<'_>, row: AccountRow) -> Result<Account> {
     let profile: SealedProfile =
-        json_in(&vault.open(SealedColumn::Profile, "", &row.sealed_profile)?)?;
+        decode_json(&sealer.open(SealedColumn::Profile, "", &row.sealed_profile)?)?;
     let actions = match row.actions {
         None => ActionSet::ALL,
         Some(words) => words.parse().map_err(Error::internal)?,
@@ -756,15 +755,15 @@ fn account_in(vault: &FieldSealer<'_>, row: AccountRow) -> Result<Account> {
     let held_walk = match row.held_walk {
         None => None,
         Some((id, suspects, since)) => Some(HeldWalk {
-            id: id_in(&id)?,
-            suspects: count_in(suspects)?,
-            since: moment_in(since)?,
+            id: parse_id(&id)?,
+            suspects: decode_count(suspects)?,
+            since: decode_timestamp(since)?,
         }),
     };
-    let id = id_in(&row.id)?;
+    let id = parse_id(&row.id)?;
     let standing = ServingState {
-        status: word_in(row.status)?,
-        reasons: json_in(row.status_reasons.as_bytes())?,
+        status: parse_word(row.status)?,
+        reasons: decode_json(row.status_reasons.as_bytes())?,
         credential: row
             .credential
             .map(|columns| columns.status(row.is_profile_enabled))
@@ -777,27 +776,27 @@ fn account_in(vault: &FieldSealer<'_>, row: AccountRow) -> Result<Account> {
     } = standing.with_credential(id);
     Ok(Account {
         id,
-        project: project_in(&row.project)?,
+        project: parse_project(&row.project)?,
         provider: row.provider,
         origin_owner_id: row.origin_owner_id,
         origin_owner_name: profile.origin_owner_name,
         origin_username: profile.origin_username,
         label: profile.label,
-        kind: word_in(row.kind)?,
+        kind: parse_word(row.kind)?,
         status,
         status_reasons: reasons,
         endpoint: serde_json::from_str(&row.endpoint).map_err(|_| elsewhere("account"))?,
-        identity: json_in(&vault.open(SealedColumn::Identity, "", &row.sealed_identity)?)?,
+        identity: decode_json(&sealer.open(SealedColumn::Identity, "", &row.sealed_identity)?)?,
         assume_user: profile.assume_user,
         credential,
         held_walk,
         actions,
-        created_at: moment_in(row.created_at)?,
-        updated_at: moment_in(row.updated_at)?,
+        created_at: decode_timestamp(row.created_at)?,
+        updated_at: decode_timestamp(row.updated_at)?,
     })
 }
 
-fn standing_in(row: StandingRow) -> Result<ServingState> {
+fn decode_serving_state(row: StandingRow) -> Result<ServingState> {
     let (id, status, reasons, kind, state, is_doubtful, state_since, expires_at, profile, ..) = row;
     let credential = match kind.zip(state) {
         Some((kind, state)) if state != DESTROYED => Some(CredentialColumns {
@@ -813,9 +812,9 @@ fn standing_in(row: StandingRow) -> Result<ServingState> {
     };
     let credential = credential.map(|columns| columns.status(row.9));
     let standing = ServingState {
-        status: word_in(status)?,
-        reasons: json_in(reasons.as_bytes())?,
+        status: parse_word(status)?,
+        reasons: decode_json(reasons.as_bytes())?,
         credential: credential.transpose()?,
     };
-    Ok(standing.with_credential(id_in(&id)?))
+    Ok(standing.with_credential(parse_id(&id)?))
 }

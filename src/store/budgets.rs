@@ -17,8 +17,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Store, count_in,
+    Store,
     db::{Arg, Tx},
+    decode_count,
 };
 use crate::{
     error::{Error, Result},
@@ -97,7 +98,7 @@ impl Store {
         if changed > 0 {
             ledger.give_back(*quota, settlement.unused, now);
         }
-        ledger.hear(settlement, now);
+        ledger.apply(settlement, now);
         ledger.save(&mut tx, name, now).await?;
         tx.commit().await
     }
@@ -173,12 +174,12 @@ impl Ledger {
             |(number, tat, paused_until, probe, probe_until, percent, recovers_from, halved_at)| {
                 let probe = probe.zip(probe_until).map(|(number, lost_after)| {
                     Ok::<_, Error>(Probe {
-                        number: count_in(number)?,
+                        number: decode_count(number)?,
                         lost_after,
                     })
                 });
                 Ok(Self {
-                    number: count_in(number)?,
+                    number: decode_count(number)?,
                     tat,
                     paused_until,
                     probe: probe.transpose()?,
@@ -323,7 +324,7 @@ impl Ledger {
 
     /// What the end of a slice says about a pause: an answered probe ends it, unless the provider
     /// has said to wait again meanwhile.
-    fn hear(&mut self, settlement: &Settlement, now: i64) {
+    fn apply(&mut self, settlement: &Settlement, now: i64) {
         if self
             .probe
             .is_none_or(|probe| probe.number != settlement.number)
@@ -404,7 +405,7 @@ impl WindowUsage {
             .await?;
         let (permits, first_until) = row.unwrap_or_default();
         Ok(Self {
-            permits: count_in(permits)?,
+            permits: decode_count(permits)?,
             first_until,
         })
     }
@@ -589,12 +590,12 @@ mod tests {
 
         // One that was not answered, or was refused, ends no pause.
         let mut unanswered = ledger.clone();
-        unanswered.hear(&end_of(probe, false), over);
+        unanswered.apply(&end_of(probe, false), over);
         assert!(grant(&mut unanswered, over).unwrap().is_probe);
         // Neither does one whose answer came when there was a new pause.
         let mut paused_again = ledger.clone();
         paused_again.pause(quota(300), &told_to_wait(5), over);
-        paused_again.hear(&end_of(probe, true), over);
+        paused_again.apply(&end_of(probe, true), over);
         assert!(grant(&mut paused_again, over + 1_000).is_err());
         assert!(grant(&mut paused_again, over + 5_000).unwrap().is_probe);
         // Nor does any other slice.
@@ -603,10 +604,10 @@ mod tests {
             number: 99,
             ..probe
         };
-        other.hear(&end_of(foreign, true), over);
+        other.apply(&end_of(foreign, true), over);
         assert!(grant(&mut other, over).is_err());
 
-        ledger.hear(&end_of(probe, true), over);
+        ledger.apply(&end_of(probe, true), over);
         let slice = grant(&mut ledger, over).unwrap();
         assert_eq!((slice.permits, slice.is_probe), (5, false));
     }

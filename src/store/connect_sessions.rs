@@ -10,12 +10,16 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{
-    FieldSealer, SealedColumn, Store, count_in,
+    FieldSealer, SealedColumn, Store,
     db::{Arg, Tx},
+    decode_count, decode_json, decode_timestamp,
     destinations::authorization_digest,
-    id_in, json, json_in, moment_in, no_such_project, project_in,
-    secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out, secret},
-    word, word_in,
+    json, no_such_project, parse_id, parse_project, parse_word,
+    secrets::{
+        decode_app, decode_credential, decode_parts, encode_app, encode_credential, encode_parts,
+        secret,
+    },
+    word,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -121,11 +125,11 @@ impl Store {
         token_digest: [u8; 32],
         by: Actor,
     ) -> Result<()> {
-        let vault = self
+        let sealer = self
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        let details = vault.seal(
+        let details = sealer.seal(
             SealedColumn::Details,
             "",
             json(&session.details)?.as_bytes(),
@@ -157,7 +161,7 @@ impl Store {
         .await?;
         let subject = Subject::new(SubjectKind::ConnectSession, session.number);
         let created = Event::new(by, AuditAction::ConnectSessionCreated, subject);
-        self.audit(&mut tx, &session.project, Some(&vault.key), &[created])
+        self.audit(&mut tx, &session.project, Some(&sealer.key), &[created])
             .await?;
         tx.commit().await
     }
@@ -176,9 +180,13 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let project = project_in(&row.1)?;
-        let vault = self.vault_of_session(&project, count_in(row.0)?).await?;
-        vault.map(|vault| session_in(&vault, row)).transpose()
+        let project = parse_project(&row.1)?;
+        let sealer = self
+            .vault_of_session(&project, decode_count(row.0)?)
+            .await?;
+        sealer
+            .map(|sealer| decode_session(&sealer, row))
+            .transpose()
     }
 
     /// Puts a browser's draft in the place of its former one, and gives its number and that former one,
@@ -193,11 +201,11 @@ impl Store {
         draft: Option<&StoredDraft>,
         now: Timestamp,
     ) -> Result<Option<(u64, Option<StoredDraft>)>> {
-        let vault = self
+        let sealer = self
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        let sealed = draft.map(|draft| draft_out(&vault, draft));
+        let sealed = draft.map(|draft| encode_draft(&sealer, draft));
         let mut tx = self.db.begin().await?;
         // Whoever else would change a draft of this session waits from here on.
         let row: Option<(i64,)> = tx
@@ -223,7 +231,9 @@ impl Store {
             check_waiting(&mut tx, session.number, browser).await?;
         }
         let former = former.and_then(|(sealed,)| sealed);
-        let former = former.map(|sealed| draft_in(&vault, &sealed)).transpose()?;
+        let former = former
+            .map(|sealed| decode_draft(&sealer, &sealed))
+            .transpose()?;
         // A browser that drops what it never brought leaves no row: it can be made up at will.
         let put = if sealed.is_some() {
             "insert into connect_browsers (session, project, browser_digest, draft, sealed_draft)
@@ -246,7 +256,7 @@ impl Store {
         )
         .await?;
         tx.commit().await?;
-        Ok(Some((count_in(number)?, former)))
+        Ok(Some((decode_count(number)?, former)))
     }
 
     /// The draft of this browser that waits to be saved, with its number.
@@ -266,11 +276,14 @@ impl Store {
         let Some((number, Some(sealed))) = row else {
             return Ok(None);
         };
-        let vault = self
+        let sealer = self
             .vault_of_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
-        Ok(Some((count_in(number)?, draft_in(&vault, &sealed)?)))
+        Ok(Some((
+            decode_count(number)?,
+            decode_draft(&sealer, &sealed)?,
+        )))
     }
 
     /// The account that this browser has linked last by the session.
@@ -288,7 +301,7 @@ impl Store {
             )
             .await?;
         let account = row.and_then(|(account,)| account);
-        account.as_deref().map(id_in).transpose()
+        account.as_deref().map(parse_id).transpose()
     }
 
     /// The drafts of sessions that have ended or were used up: nobody can save them any more. Those
@@ -307,9 +320,9 @@ impl Store {
             .await?;
         let mut ended = Vec::new();
         for (project, session, number, sealed) in rows {
-            let (project, session) = (project_in(&project)?, count_in(session)?);
+            let (project, session) = (parse_project(&project)?, decode_count(session)?);
             let opened = match self.vault_of_session(&project, session).await {
-                Ok(Some(vault)) => draft_in(&vault, &sealed),
+                Ok(Some(sealer)) => decode_draft(&sealer, &sealed),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
@@ -317,7 +330,7 @@ impl Store {
                 Ok(draft) => ended.push(EndedDraft {
                     project,
                     session,
-                    number: count_in(number)?,
+                    number: decode_count(number)?,
                     draft,
                 }),
                 Err(error) => {
@@ -346,13 +359,13 @@ impl Store {
         new: &NewAuthorization<'_>,
         now: Timestamp,
     ) -> Result<()> {
-        let id = self.chance.uuid(now).to_string();
-        let vault = self
+        let id = self.rng.uuid(now).to_string();
+        let sealer = self
             .vault_named(new.project, id.clone())
             .await?
             .ok_or_else(no_such_project)?;
-        let app = new.own_app.map(app_out);
-        let text = parts_out(&[
+        let app = new.own_app.map(encode_app);
+        let text = encode_parts(&[
             new.verifier.expose_secret().as_bytes(),
             app.as_ref().map_or(&[][..], |app| app.as_slice()),
             new.meta,
@@ -379,7 +392,7 @@ impl Store {
                 profile.into(),
                 new.connect_session.into(),
                 new.browser_digest.map(Vec::from).into(),
-                vault
+                sealer
                     .seal_for(bound, SealedColumn::Authorization, "", &text)
                     .into(),
                 now.into(),
@@ -444,22 +457,22 @@ impl Store {
             return Ok(Err(StateError::Used));
         }
         tx.commit().await?;
-        let project = project_in(&project)?;
-        let vault = self
+        let project = parse_project(&project)?;
+        let sealer = self
             .vault_named(&project, id)
             .await?
             .ok_or_else(no_such_project)?;
         let bound = authorization_digest(profile.as_deref(), session, browser.as_deref());
-        let text = vault.open_for(bound, SealedColumn::Authorization, "", &sealed)?;
+        let text = sealer.open_for(bound, SealedColumn::Authorization, "", &sealed)?;
         let unreadable = || Error::internal("a stored sign-in is not in the form of one");
-        let [verifier, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
+        let [verifier, app, meta] = decode_parts(&text).ok_or_else(unreadable)?;
         Ok(Ok(Authorization {
-            profile: profile.as_deref().map(id_in).transpose()?,
+            profile: profile.as_deref().map(parse_id).transpose()?,
             own_app: match app {
                 [] => None,
-                app => Some(app_in(app)?),
+                app => Some(decode_app(app)?),
             },
-            connect_session: session.map(count_in).transpose()?,
+            connect_session: session.map(decode_count).transpose()?,
             verifier: secret(verifier).ok_or_else(unreadable)?,
             meta: Zeroizing::new(meta.to_vec()),
             project,
@@ -498,7 +511,7 @@ impl Store {
     ) -> Result<Option<FieldSealer<'a>>> {
         Ok(self.data_key(project).await?.map(|key| FieldSealer {
             key,
-            chance: &self.chance,
+            rng: &self.rng,
             project,
             account,
         }))
@@ -510,20 +523,20 @@ fn column_of(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(Error::internal)
 }
 
-fn draft_in(vault: &FieldSealer<'_>, sealed: &[u8]) -> Result<StoredDraft> {
-    let text = vault.open(SealedColumn::Draft, "", sealed)?;
+fn decode_draft(sealer: &FieldSealer<'_>, sealed: &[u8]) -> Result<StoredDraft> {
+    let text = sealer.open(SealedColumn::Draft, "", sealed)?;
     let unreadable = || Error::internal("a stored draft is not in the form of one");
-    let [credential, profile, app, meta] = parts_in(&text).ok_or_else(unreadable)?;
+    let [credential, profile, app, meta] = decode_parts(&text).ok_or_else(unreadable)?;
     let profile = std::str::from_utf8(profile).map_err(|_| unreadable())?;
     Ok(StoredDraft {
-        credential: credential_in(credential)?,
+        credential: decode_credential(credential)?,
         profile: match profile {
             "" => None,
-            id => Some(id_in(id)?),
+            id => Some(parse_id(id)?),
         },
         own_app: match app {
             [] => None,
-            app => Some(app_in(app)?),
+            app => Some(decode_app(app)?),
         },
         meta: meta.to_vec(),
     })
@@ -591,19 +604,19 @@ async fn check_waiting(tx: &mut Tx, session: u64, browser: [u8; 32]) -> Result<(
     Ok(())
 }
 
-fn draft_out(vault: &FieldSealer<'_>, draft: &StoredDraft) -> Vec<u8> {
+fn encode_draft(sealer: &FieldSealer<'_>, draft: &StoredDraft) -> Vec<u8> {
     let profile = draft.profile.map_or_else(String::new, |id| id.to_string());
-    let app = draft.own_app.as_ref().map(app_out);
-    let text = parts_out(&[
-        &credential_out(&draft.credential),
+    let app = draft.own_app.as_ref().map(encode_app);
+    let text = encode_parts(&[
+        &encode_credential(&draft.credential),
         profile.as_bytes(),
         app.as_ref().map_or(&[][..], |app| app.as_slice()),
         &draft.meta,
     ]);
-    vault.seal(SealedColumn::Draft, "", &text)
+    sealer.seal(SealedColumn::Draft, "", &text)
 }
 
-fn session_in(vault: &FieldSealer<'_>, row: SessionRow) -> Result<ConnectSession> {
+fn decode_session(sealer: &FieldSealer<'_>, row: SessionRow) -> Result<ConnectSession> {
     let (
         number,
         project,
@@ -621,21 +634,21 @@ fn session_in(vault: &FieldSealer<'_>, row: SessionRow) -> Result<ConnectSession
         used_at,
     ) = row;
     let details: ConnectDetails =
-        json_in(&vault.open(SealedColumn::Details, "", &sealed_details)?)?;
+        decode_json(&sealer.open(SealedColumn::Details, "", &sealed_details)?)?;
     Ok(ConnectSession {
-        number: count_in(number)?,
-        project: project_in(&project)?,
+        number: decode_count(number)?,
+        project: parse_project(&project)?,
         provider,
-        profile: profile.as_deref().map(id_in).transpose()?,
-        account: account.as_deref().map(id_in).transpose()?,
-        kind: word_in(kind)?,
+        profile: profile.as_deref().map(parse_id).transpose()?,
+        account: account.as_deref().map(parse_id).transpose()?,
+        kind: parse_word(kind)?,
         is_multiple: is_multiple != 0,
         origin_owner_id,
         details,
-        draft: count_in(draft)?,
-        linked_account: linked_account.as_deref().map(id_in).transpose()?,
-        created_at: moment_in(created_at)?,
-        expires_at: moment_in(expires_at)?,
-        used_at: used_at.map(moment_in).transpose()?,
+        draft: decode_count(draft)?,
+        linked_account: linked_account.as_deref().map(parse_id).transpose()?,
+        created_at: decode_timestamp(created_at)?,
+        expires_at: decode_timestamp(expires_at)?,
+        used_at: used_at.map(decode_timestamp).transpose()?,
     })
 }

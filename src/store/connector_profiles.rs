@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    FieldSealer, SealedColumn, Store, db::Tx, destinations::ProfileDestination, elsewhere, id_in,
-    json, json_in, moment_in, no_such_project, project_in, word, word_in,
+    FieldSealer, SealedColumn, Store, db::Tx, decode_json, decode_timestamp,
+    destinations::ProfileDestination, elsewhere, json, no_such_project, parse_id, parse_project,
+    parse_word, word,
 };
 use crate::{
     crypto::DataKey,
@@ -55,8 +56,8 @@ impl Store {
             .data_key(&profile.project)
             .await?
             .ok_or_else(no_such_project)?;
-        let vault = self.vault_of_profile(key, &profile.project, profile.id);
-        let sealed = sealed_secret(&vault, profile, secret);
+        let sealer = self.vault_of_profile(key, &profile.project, profile.id);
+        let sealed = sealed_secret(&sealer, profile, secret);
         let mut tx = self.db.begin().await?;
         if !tx.hold_project(&profile.project).await? {
             return Err(no_such_project());
@@ -87,7 +88,7 @@ impl Store {
         let subject = Subject::new(SubjectKind::Profile, profile.id);
         let created = Event::new(by, AuditAction::ProfileCreated, subject)
             .with("provider", profile.provider.as_str());
-        self.audit(&mut tx, &profile.project, Some(&vault.key), &[created])
+        self.audit(&mut tx, &profile.project, Some(&sealer.key), &[created])
             .await?;
         tx.commit().await
     }
@@ -106,7 +107,7 @@ impl Store {
                 [project.into(), id.into()],
             )
             .await?;
-        row.map(profile_in).transpose()
+        row.map(decode_profile).transpose()
     }
 
     /// A project's profiles, the oldest first, disabled ones too.
@@ -120,7 +121,7 @@ impl Store {
                 [project.into()],
             )
             .await?;
-        rows.into_iter().map(profile_in).collect()
+        rows.into_iter().map(decode_profile).collect()
     }
 
     /// Changes a profile and gives it as it is then; None if the project has no such profile.
@@ -135,7 +136,7 @@ impl Store {
         let Some(key) = self.data_key(project).await? else {
             return Ok(None);
         };
-        let vault = self.vault_of_profile(key, project, id);
+        let sealer = self.vault_of_profile(key, project, id);
         let mut tx = self.db.begin().await?;
         // Whoever else changes it waits here.
         tx.execute(
@@ -152,11 +153,11 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let mut profile = profile_in(row)?;
+        let mut profile = decode_profile(row)?;
         let was_enabled = profile.is_enabled;
         // Before anything changes: a secret that is locked is not overwritten.
         let former = match change.is_of_secret() {
-            true => self.app_of(&mut tx, &vault.key, project, id).await?,
+            true => self.app_of(&mut tx, &sealer.key, project, id).await?,
             false => None,
         };
         change.apply(&mut profile);
@@ -164,7 +165,7 @@ impl Store {
         let sealed = former.map(|former| {
             let kept = &former.app.client_secret;
             sealed_secret(
-                &vault,
+                &sealer,
                 &profile,
                 change.client_secret.as_ref().unwrap_or(kept),
             )
@@ -201,7 +202,7 @@ impl Store {
             (false, true) => events.push(Event::new(by, AuditAction::ProfileEnabled, subject())),
             _ => {}
         }
-        self.audit(&mut tx, project, Some(&vault.key), &events)
+        self.audit(&mut tx, project, Some(&sealer.key), &events)
             .await?;
         tx.commit().await?;
         Ok(Some(profile))
@@ -244,7 +245,7 @@ impl Store {
         };
         let moved = || elsewhere("client secret");
         let endpoint: Endpoint = serde_json::from_str(&endpoint).map_err(|_| moved())?;
-        let proof: ClientProof = word_in(proof).map_err(|_| moved())?;
+        let proof: ClientProof = parse_word(proof).map_err(|_| moved())?;
         let bound = ProfileDestination {
             provider: &provider,
             endpoint: &endpoint,
@@ -252,8 +253,8 @@ impl Store {
             proof,
             redirect_url: &redirect_url,
         };
-        let vault = self.vault_of_profile(key.clone(), project, id);
-        let secret = vault.open_for(bound.digest(), SealedColumn::ClientSecret, "", &sealed)?;
+        let sealer = self.vault_of_profile(key.clone(), project, id);
+        let secret = sealer.open_for(bound.digest(), SealedColumn::ClientSecret, "", &sealed)?;
         let secret = std::str::from_utf8(&secret).map_err(|_| Error::internal("not a text"))?;
         Ok(Some(ProfileApp {
             app: OAuthApp {
@@ -275,7 +276,7 @@ impl Store {
     ) -> FieldSealer<'a> {
         FieldSealer {
             key,
-            chance: &self.chance,
+            rng: &self.rng,
             project,
             account: id.to_string(),
         }
@@ -297,7 +298,7 @@ impl ProfileApp {
 
 /// A profile's secret, sealed for where the profile has it sent.
 fn sealed_secret(
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     profile: &ConnectorProfile,
     secret: &SecretString,
 ) -> Vec<u8> {
@@ -309,14 +310,14 @@ fn sealed_secret(
         redirect_url: &profile.redirect_url,
     };
     let secret = secret.expose_secret().as_bytes();
-    vault.seal_for(bound.digest(), SealedColumn::ClientSecret, "", secret)
+    sealer.seal_for(bound.digest(), SealedColumn::ClientSecret, "", secret)
 }
 
 pub(super) fn no_such_profile() -> Error {
     Error::new(Kind::NotFound, "there is no such connector profile")
 }
 
-fn profile_in(row: ProfileRow) -> Result<ConnectorProfile> {
+fn decode_profile(row: ProfileRow) -> Result<ConnectorProfile> {
     let (
         id,
         project,
@@ -333,18 +334,18 @@ fn profile_in(row: ProfileRow) -> Result<ConnectorProfile> {
         updated_at,
     ) = row;
     Ok(ConnectorProfile {
-        id: id_in(&id)?,
-        project: project_in(&project)?,
+        id: parse_id(&id)?,
+        project: parse_project(&project)?,
         provider,
         label,
         client_id,
-        proof: word_in(proof)?,
-        endpoint: json_in(endpoint.as_bytes())?,
+        proof: parse_word(proof)?,
+        endpoint: decode_json(endpoint.as_bytes())?,
         scopes: scopes.split_whitespace().map(str::to_owned).collect(),
         redirect_url,
         actions: actions.parse().map_err(Error::internal)?,
         is_enabled: is_enabled != 0,
-        created_at: moment_in(created_at)?,
-        updated_at: moment_in(updated_at)?,
+        created_at: decode_timestamp(created_at)?,
+        updated_at: decode_timestamp(updated_at)?,
     })
 }

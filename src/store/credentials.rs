@@ -8,12 +8,12 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use super::{
     FieldSealer, SealedColumn, Store,
     connector_profiles::no_such_profile,
-    count_in,
     db::Tx,
+    decode_count, decode_timestamp,
     destinations::{Client, Destination, destroyed_digest, own_app_digest},
-    elsewhere, id_in, moment_in, no_such_account, project_in,
-    secrets::{app_in, app_out, credential_in, credential_out},
-    word, word_in,
+    elsewhere, no_such_account, parse_id, parse_project, parse_word,
+    secrets::{decode_app, decode_credential, encode_app, encode_credential},
+    word,
 };
 use crate::{
     crypto::DataKey,
@@ -123,13 +123,13 @@ pub(super) struct CredentialColumns {
 impl CredentialColumns {
     pub(super) fn status(self, is_profile_enabled: Option<i64>) -> Result<CredentialStatus> {
         Ok(CredentialStatus {
-            kind: word_in(self.kind)?,
+            kind: parse_word(self.kind)?,
             state: shown(&self.state, self.is_doubtful != 0)?,
-            since: moment_in(self.state_since)?,
-            expires_at: self.expires_at.map(moment_in).transpose()?,
-            profile: self.profile.as_deref().map(id_in).transpose()?,
+            since: decode_timestamp(self.state_since)?,
+            expires_at: self.expires_at.map(decode_timestamp).transpose()?,
+            profile: self.profile.as_deref().map(parse_id).transpose()?,
             is_profile_disabled: is_profile_enabled == Some(0),
-            fault: self.fault.map(word_in).transpose()?,
+            fault: self.fault.map(parse_word).transpose()?,
         })
     }
 }
@@ -228,7 +228,7 @@ impl CredentialRow {
     /// `credential_locked`, also where the destination is not the one that it was sealed for.
     pub(super) fn opened(
         &self,
-        vault: &FieldSealer<'_>,
+        sealer: &FieldSealer<'_>,
     ) -> Result<(Destination, Option<StoredCredential>)> {
         let endpoint: Endpoint =
             serde_json::from_str(&self.endpoint).map_err(|_| elsewhere("credential"))?;
@@ -240,10 +240,10 @@ impl CredentialRow {
         };
         if self.is_destroyed() {
             let bound = destroyed_digest(&destination.provider, &destination.endpoint);
-            vault.open_for(bound, SealedColumn::Destroyed, &generation, &self.sealed)?;
+            sealer.open_for(bound, SealedColumn::Destroyed, &generation, &self.sealed)?;
             return Ok((destination, None));
         }
-        let own_app = self.own_app(vault, &destination)?;
+        let own_app = self.own_app(sealer, &destination)?;
         destination.client = match (&own_app, &self.profile) {
             (Some(app), _) => Client::of_own_app(app),
             (None, Some(id)) => Client::Profile {
@@ -253,13 +253,13 @@ impl CredentialRow {
             (None, None) => Client::None,
         };
         let bound = destination.digest();
-        let text = vault.open_for(bound, SealedColumn::Credential, &generation, &self.sealed)?;
+        let text = sealer.open_for(bound, SealedColumn::Credential, &generation, &self.sealed)?;
         let stored = StoredCredential {
-            credential: credential_in(&text)?,
-            generation: count_in(self.generation)?,
-            lineage: count_in(self.lineage)?,
+            credential: decode_credential(&text)?,
+            generation: decode_count(self.generation)?,
+            lineage: decode_count(self.lineage)?,
             state: shown(&self.state, self.is_doubtful != 0)?,
-            profile: self.profile.as_deref().map(id_in).transpose()?,
+            profile: self.profile.as_deref().map(parse_id).transpose()?,
             own_app,
             destination: destination.clone(),
         };
@@ -268,7 +268,7 @@ impl CredentialRow {
 
     fn own_app(
         &self,
-        vault: &FieldSealer<'_>,
+        sealer: &FieldSealer<'_>,
         destination: &Destination,
     ) -> Result<Option<OAuthApp>> {
         let Some(sealed) = &self.sealed_app else {
@@ -276,7 +276,7 @@ impl CredentialRow {
         };
         let bound = own_app_digest(&destination.provider, &destination.endpoint);
         let lineage = self.lineage.to_string();
-        app_in(&vault.open_for(bound, SealedColumn::App, &lineage, sealed)?).map(Some)
+        decode_app(&sealer.open_for(bound, SealedColumn::App, &lineage, sealed)?).map(Some)
     }
 }
 
@@ -295,10 +295,10 @@ impl Store {
             .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let Some(vault) = FieldSealer::of(self, project, id).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, id).await? else {
             return Ok(None);
         };
-        let (_, stored) = row.opened(&vault)?;
+        let (_, stored) = row.opened(&sealer)?;
         Ok(stored)
     }
 
@@ -317,8 +317,8 @@ impl Store {
             .fetch_one(select_credential!(), [project.into(), id.into()])
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let vault = FieldSealer::of(self, project, id).await?;
-        let opened = vault.map(|vault| row.opened(&vault)).transpose()?;
+        let sealer = FieldSealer::of(self, project, id).await?;
+        let opened = sealer.map(|sealer| row.opened(&sealer)).transpose()?;
         Ok(opened.map(|(destination, _)| destination))
     }
 
@@ -359,7 +359,7 @@ impl Store {
                             state => CountedState::Of(state),
                         },
                     };
-                    Ok((state, count_in(count)?))
+                    Ok((state, decode_count(count)?))
                 },
             )
             .collect()
@@ -384,7 +384,7 @@ impl Store {
             .await?;
         let mut answer = HeldElsewhere::No;
         for (of,) in projects {
-            let of = project_in(&of)?;
+            let of = parse_project(&of)?;
             let key = match self.data_key(&of).await {
                 Ok(Some(key)) => key,
                 Ok(None) => continue,
@@ -455,15 +455,15 @@ pub(super) async fn mark_personal(
 pub(super) async fn insert_credential(
     store: &Store,
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     account: &Account,
     grant: &CredentialRecord<'_>,
     now: Timestamp,
 ) -> Result<()> {
     let at = (account.provider.as_str(), &account.endpoint);
-    let destination = destination_of(store, tx, vault, at, grant).await?;
+    let destination = destination_of(store, tx, sealer, at, grant).await?;
     let place = (account.id, destination);
-    write_credential(tx, vault, place, grant, (1, 1), now).await
+    write_credential(tx, sealer, place, grant, (1, 1), now).await
 }
 
 /// Puts a credential in the place of the former one, if there is one. A former one that does not
@@ -471,27 +471,27 @@ pub(super) async fn insert_credential(
 pub(super) async fn replace_credential(
     store: &Store,
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     id: AccountId,
     grant: &CredentialRecord<'_>,
     now: Timestamp,
 ) -> Result<()> {
-    take_row(tx, vault.project, id).await?;
-    let former = CredentialRow::read(tx, vault.project, id).await?;
+    take_row(tx, sealer.project, id).await?;
+    let former = CredentialRow::read(tx, sealer.project, id).await?;
     let former = former.ok_or_else(no_such_account)?;
-    let (proven, _) = former.opened(vault)?;
+    let (proven, _) = former.opened(sealer)?;
     let at = (proven.provider.as_str(), &proven.endpoint);
-    let destination = destination_of(store, tx, vault, at, grant).await?;
+    let destination = destination_of(store, tx, sealer, at, grant).await?;
     tx.execute(
         "delete from credentials where project = $1 and account = $2",
-        [vault.project.into(), id.into()],
+        [sealer.project.into(), id.into()],
     )
     .await?;
     let next = (
-        count_in(former.generation)? + 1,
-        count_in(former.lineage)? + 1,
+        decode_count(former.generation)? + 1,
+        decode_count(former.lineage)? + 1,
     );
-    write_credential(tx, vault, (id, destination), grant, next, now).await
+    write_credential(tx, sealer, (id, destination), grant, next, now).await
 }
 
 /// Makes whoever else would change the credential wait until the transaction has ended. Whether
@@ -511,7 +511,7 @@ async fn take_row(tx: &mut Tx, project: &ProjectId, id: AccountId) -> Result<boo
 async fn destination_of(
     store: &Store,
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     (provider, endpoint): (&str, &Endpoint),
     grant: &CredentialRecord<'_>,
 ) -> Result<Destination> {
@@ -519,7 +519,7 @@ async fn destination_of(
         IssuedTo::Owner => Client::None,
         IssuedTo::OwnApp(app) => Client::of_own_app(app),
         IssuedTo::Profile(id) => {
-            let found = store.app_of(tx, &vault.key, vault.project, id).await?;
+            let found = store.app_of(tx, &sealer.key, sealer.project, id).await?;
             let found = found.ok_or_else(no_such_profile)?;
             Client::of_profile(id, found.for_endpoint(provider, endpoint)?)
         }
@@ -536,18 +536,18 @@ async fn destination_of(
 /// the proof of where the account is.
 pub(super) async fn destroy_credential(
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     id: AccountId,
     now: Timestamp,
 ) -> Result<Option<StoredCredential>> {
     // A pair that a refresh brings comes before this, and is what is given; or after all of it.
-    if !take_row(tx, vault.project, id).await? {
+    if !take_row(tx, sealer.project, id).await? {
         return Ok(None);
     }
-    let Some(row) = CredentialRow::read(tx, vault.project, id).await? else {
+    let Some(row) = CredentialRow::read(tx, sealer.project, id).await? else {
         return Ok(None);
     };
-    let (destination, Some(ended)) = row.opened(vault)? else {
+    let (destination, Some(ended)) = row.opened(sealer)? else {
         return Ok(None);
     };
     let bound = destroyed_digest(&destination.provider, &destination.endpoint);
@@ -561,9 +561,9 @@ pub(super) async fn destroy_credential(
              doubted_replica = null, fault = null, token_digest = null
          where project = $1 and account = $2",
         [
-            vault.project.into(),
+            sealer.project.into(),
             id.into(),
-            vault
+            sealer
                 .seal_for(bound, SealedColumn::Destroyed, &next, b"")
                 .into(),
             DESTROYED.into(),
@@ -576,28 +576,28 @@ pub(super) async fn destroy_credential(
 
 async fn write_credential(
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     (id, destination): (AccountId, Destination),
     grant: &CredentialRecord<'_>,
     (generation, lineage): (u64, u64),
     now: Timestamp,
 ) -> Result<()> {
-    let sealed = vault.seal_for(
+    let sealed = sealer.seal_for(
         destination.digest(),
         SealedColumn::Credential,
         &generation.to_string(),
-        &credential_out(grant.credential),
+        &encode_credential(grant.credential),
     );
     let sealed_app = match grant.issued_to {
         IssuedTo::OwnApp(app) => {
             let bound = own_app_digest(&destination.provider, &destination.endpoint);
             let lineage = lineage.to_string();
-            Some(vault.seal_for(bound, SealedColumn::App, &lineage, &app_out(app)))
+            Some(sealer.seal_for(bound, SealedColumn::App, &lineage, &encode_app(app)))
         }
         IssuedTo::Owner | IssuedTo::Profile(_) => None,
     };
     let digest = match grant.credential {
-        Credential::AccessToken(token) => Some(token_digest(&vault.key, token)),
+        Credential::AccessToken(token) => Some(token_digest(&sealer.key, token)),
         Credential::OAuth(_) => None,
     };
     tx.execute(
@@ -606,7 +606,7 @@ async fn write_credential(
               state_since, expires_at, due_at, token_digest)
          values ($1, $2, $3, $4, $5, $6, $7, $8, 'idle', $9, $10, $11, $12)",
         [
-            vault.project.into(),
+            sealer.project.into(),
             id.into(),
             generation.into(),
             lineage.into(),
@@ -638,7 +638,7 @@ pub(super) async fn is_lineage(
         )
         .await?;
     let (now,) = row.ok_or_else(no_such_account)?;
-    Ok(count_in(now)? == lineage)
+    Ok(decode_count(now)? == lineage)
 }
 
 /// The state of a row whose credential is no more.

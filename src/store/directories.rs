@@ -5,7 +5,9 @@
 
 use jiff::Timestamp;
 
-use super::{FieldSealer, SealedColumn, Store, count_in, db::Tx, id_in, moment_in, word_in};
+use super::{
+    FieldSealer, SealedColumn, Store, db::Tx, decode_count, decode_timestamp, parse_id, parse_word,
+};
 use crate::{
     error::Result,
     model::{
@@ -78,7 +80,7 @@ impl Store {
                 [project.into(), account.into()],
             )
             .await?;
-        self.directory_in(project, account, row).await
+        self.decode_directory(project, account, row).await
     }
 
     /// One version, as long as it is kept.
@@ -100,7 +102,7 @@ impl Store {
                 [project.into(), account.into(), version.into()],
             )
             .await?;
-        self.directory_in(project, account, row).await
+        self.decode_directory(project, account, row).await
     }
 
     /// Which version is in force, how old it is and how the last walk ended, without reading the
@@ -128,18 +130,18 @@ impl Store {
         };
         let directory = match (version, sealed_at, verified_at) {
             (Some(version), Some(sealed_at), Some(verified_at)) => Some(DirectoryHead {
-                version: count_in(version)?,
-                sealed_at: moment_in(sealed_at)?,
-                verified_at: moment_in(verified_at)?,
-                quarantined: quarantined_in(users.unwrap_or(0), groups.unwrap_or(0))?,
+                version: decode_count(version)?,
+                sealed_at: decode_timestamp(sealed_at)?,
+                verified_at: decode_timestamp(verified_at)?,
+                quarantined: decode_quarantined(users.unwrap_or(0), groups.unwrap_or(0))?,
             }),
             _ => None,
         };
         let walk = match (walk, state) {
             (Some(id), Some(state)) => Some((
-                id_in(&id)?,
-                word_in(state)?,
-                reason.map(word_in).transpose()?,
+                parse_id(&id)?,
+                parse_word(state)?,
+                reason.map(parse_word).transpose()?,
             )),
             _ => None,
         };
@@ -190,14 +192,14 @@ impl Store {
         let Some((sealed,)) = row else {
             return Ok(None);
         };
-        let Some(vault) = FieldSealer::of(self, project, account).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, account).await? else {
             return Ok(None);
         };
-        let mut text = vault.open(field, name, &sealed)?;
+        let mut text = sealer.open(field, name, &sealed)?;
         Ok(Some(std::mem::take(&mut *text)))
     }
 
-    async fn directory_in(
+    async fn decode_directory(
         &self,
         project: &ProjectId,
         account: AccountId,
@@ -206,24 +208,24 @@ impl Store {
         let Some((version, sealed_at, verified_at, users, groups, sealed)) = row else {
             return Ok(None);
         };
-        let Some(vault) = FieldSealer::of(self, project, account).await? else {
+        let Some(sealer) = FieldSealer::of(self, project, account).await? else {
             return Ok(None);
         };
-        let mut encoded = vault.open(SealedColumn::Directory, &version.to_string(), &sealed)?;
+        let mut encoded = sealer.open(SealedColumn::Directory, &version.to_string(), &sealed)?;
         Ok(Some(StoredDirectory {
-            version: count_in(version)?,
+            version: decode_count(version)?,
             encoded: std::mem::take(&mut *encoded),
-            sealed_at: moment_in(sealed_at)?,
-            verified_at: moment_in(verified_at)?,
-            quarantined: quarantined_in(users, groups)?,
+            sealed_at: decode_timestamp(sealed_at)?,
+            verified_at: decode_timestamp(verified_at)?,
+            quarantined: decode_quarantined(users, groups)?,
         }))
     }
 }
 
-pub(super) fn quarantined_in(users: i64, groups: i64) -> Result<Quarantined> {
+pub(super) fn decode_quarantined(users: i64, groups: i64) -> Result<Quarantined> {
     Ok(Quarantined {
-        users: count_in(users)?,
-        groups: count_in(groups)?,
+        users: decode_count(users)?,
+        groups: decode_count(groups)?,
     })
 }
 
@@ -237,12 +239,12 @@ pub(super) struct SealedBlob {
 
 impl SealedBlob {
     pub(super) fn new(
-        vault: &FieldSealer<'_>,
+        sealer: &FieldSealer<'_>,
         field: SealedColumn,
         name: String,
         text: &[u8],
     ) -> Self {
-        let sealed = vault.seal(field, &name, text);
+        let sealed = sealer.seal(field, &name, text);
         Self {
             field,
             name,

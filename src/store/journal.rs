@@ -69,7 +69,7 @@ const SUFFIX: &str = "pair";
 impl Journal {
     /// Takes the folder at `path` for this process, and makes it if there is none; None if
     /// another process has it.
-    pub(super) fn claim(path: &Path, chance: &Rng) -> io::Result<Option<Self>> {
+    pub(super) fn claim(path: &Path, rng: &Rng) -> io::Result<Option<Self>> {
         make_folder(path)?;
         let mut options = of_its_owner();
         options.read(true).write(true).create(true).truncate(false);
@@ -81,7 +81,7 @@ impl Journal {
         }
         let mut node = io::read_to_string(&held)?.trim().to_owned();
         if node.is_empty() {
-            node = format!("{:032x}", u128::from_be_bytes(chance.bytes()));
+            node = format!("{:032x}", u128::from_be_bytes(rng.bytes()));
             held.write_all(node.as_bytes())?;
             held.sync_all()?;
             sync_folder(path)?;
@@ -141,7 +141,7 @@ impl Journal {
             if path.extension().is_none_or(|extension| extension != SUFFIX) {
                 continue;
             }
-            match pair_in(&fs::read(&path)?) {
+            match decode_pair(&fs::read(&path)?) {
                 Some(pair) => pairs.push(pair),
                 None => tracing::error!(
                     file = path.file_name().and_then(|name| name.to_str()),
@@ -158,7 +158,7 @@ impl Journal {
     }
 }
 
-fn pair_in(bytes: &[u8]) -> Option<PendingPair> {
+fn decode_pair(bytes: &[u8]) -> Option<PendingPair> {
     let (entry, rest): (JournalEntry, _) = postcard::take_from_bytes(bytes).ok()?;
     let destination = match rest {
         [] => None,

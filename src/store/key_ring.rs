@@ -18,11 +18,11 @@ use std::error::Error as _;
 use jiff::Timestamp;
 
 use super::{
-    OpenError, Store, count_in,
+    OpenError, Store,
     db::Tx,
-    locked,
+    decode_count, locked,
     open::{KeyChecks, known_answer, prove_keys},
-    project_in,
+    parse_project,
     replicas::DEAD_AFTER,
 };
 use crate::{
@@ -194,7 +194,7 @@ impl Store {
             )
             .await?;
         rows.into_iter()
-            .map(|(key, count)| Ok((key, count_in(count)?)))
+            .map(|(key, count)| Ok((key, decode_count(count)?)))
             .collect()
     }
 
@@ -256,12 +256,12 @@ impl Store {
             )
             .await?;
         let next = match rows.last() {
-            Some((id, ..)) if rows.len() as u64 == REWRAPPED_AT_ONCE => Some(project_in(id)?),
+            Some((id, ..)) if rows.len() as u64 == REWRAPPED_AT_ONCE => Some(parse_project(id)?),
             _ => None,
         };
         let (mut rewrapped, mut locked_ones) = (Vec::new(), Vec::new());
         for (id, data_key_id, wrapped, former, deleted_at) in rows {
-            let project = project_in(&id)?;
+            let project = parse_project(&id)?;
             let key = match DataKey::unwrap(&ring, &id, &data_key_id, &wrapped) {
                 Ok(key) => key,
                 Err(fault) => {
@@ -270,7 +270,7 @@ impl Store {
                 }
             };
             let wrapped = key
-                .wrap(&ring, &active, &id, &self.chance)
+                .wrap(&ring, &active, &id, &self.rng)
                 .expect("the ring has the active key");
             tx.execute(
                 "update projects set sealed_data_key = $1, wrapped_by = $2 where id = $3",
@@ -299,7 +299,7 @@ impl Store {
             active,
             first,
             count: rewrapped.len() as u64,
-            left: count_in(left.map_or(0, |(left,)| left))?,
+            left: decode_count(left.map_or(0, |(left,)| left))?,
             locked: locked_ones,
             next,
         })
@@ -410,8 +410,8 @@ impl Store {
             "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)",
             [
                 ring.encrypting_id().into(),
-                known_answer(ring, &self.chance).into(),
-                super::moment_in(now)?.into(),
+                known_answer(ring, &self.rng).into(),
+                super::decode_timestamp(now)?.into(),
             ],
         )
         .await

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Store, moment_in};
+use super::{Store, decode_timestamp};
 use crate::error::{Error, Result};
 
 /// How the directories of all accounts stand.
@@ -36,7 +36,10 @@ impl Store {
         let held = held.map_or(0, |(held,)| held);
         Ok(DirectoriesStanding {
             held_walks: u64::try_from(held).map_err(Error::internal)?,
-            oldest_verified_at: oldest.and_then(|(at,)| at).map(moment_in).transpose()?,
+            oldest_verified_at: oldest
+                .and_then(|(at,)| at)
+                .map(decode_timestamp)
+                .transpose()?,
         })
     }
 

@@ -127,7 +127,7 @@ pub struct Store {
     /// Held while the key file is looked at.
     reloading: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
-    chance: Rng,
+    rng: Rng,
     retention: Retention,
     max_live_keys: u32,
     journal_path: Option<PathBuf>,
@@ -148,21 +148,21 @@ impl Store {
         ring: impl Into<LiveRing>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let chance = Rng::system();
+        let rng = Rng::system();
         let ring = ring.into();
-        let (db, file, format) = match connect(url, &ring, &clock, &chance).await {
-            Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &chance).await?,
+        let (db, file, format) = match connect(url, &ring, &clock, &rng).await {
+            Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &rng).await?,
             outcome => outcome?,
         };
         let store = Self {
             db,
             file,
-            replica: chance.id(clock.now()),
+            replica: rng.id(clock.now()),
             ring,
             signs_ahead: Arc::default(),
             reloading: Arc::default(),
             clock,
-            chance,
+            rng,
             retention: Retention::default(),
             max_live_keys: MAX_LIVE_KEYS,
             journal_path: None,
@@ -357,17 +357,17 @@ async fn connect(
     url: &str,
     ring: &LiveRing,
     clock: &Clock,
-    chance: &Rng,
+    rng: &Rng,
 ) -> Result<(Db, Option<SqliteFile>, RowFormat), OpenError> {
     let ring = ring.current();
     match url.split_once("://") {
         Some(("sqlite", path)) => {
             let file = SqliteFile::new(path)?;
-            let (db, format) = file.open(&ring, clock, chance).await?;
+            let (db, format) = file.open(&ring, clock, rng).await?;
             Ok((db, Some(file), format))
         }
         Some(("postgres" | "postgresql", _)) => {
-            let (db, format) = postgres::open(url, &ring, clock, chance).await?;
+            let (db, format) = postgres::open(url, &ring, clock, rng).await?;
             Ok((db, None, format))
         }
         _ => Err(OpenError::Url),
@@ -427,7 +427,7 @@ impl SealedColumn {
 /// An account's fields on their way into the database and out of it.
 struct FieldSealer<'a> {
     key: DataKey,
-    chance: &'a Rng,
+    rng: &'a Rng,
     project: &'a ProjectId,
     account: String,
 }
@@ -441,7 +441,7 @@ impl<'a> FieldSealer<'a> {
     ) -> Result<Option<Self>> {
         Ok(store.data_key(project).await?.map(|key| Self {
             key,
-            chance: &store.chance,
+            rng: &store.rng,
             project,
             account: account.to_string(),
         }))
@@ -449,7 +449,7 @@ impl<'a> FieldSealer<'a> {
 
     fn seal(&self, field: SealedColumn, generation: &str, text: &[u8]) -> Vec<u8> {
         let place = self.place(field, generation, None);
-        self.key.seal(place, text, self.chance)
+        self.key.seal(place, text, self.rng)
     }
 
     fn open(
@@ -472,7 +472,7 @@ impl<'a> FieldSealer<'a> {
         text: &[u8],
     ) -> Vec<u8> {
         let place = self.place(field, generation, Some(destination));
-        self.key.seal(place, text, self.chance)
+        self.key.seal(place, text, self.rng)
     }
 
     /// Opens a secret that was sealed for this destination.
@@ -551,19 +551,19 @@ fn plausible_until(now: Timestamp) -> Result<Timestamp> {
 
 // A column that does not read back was not written by us: our fault, whatever the cause.
 
-fn id_in<T>(text: &str) -> Result<Id<T>> {
+fn parse_id<T>(text: &str) -> Result<Id<T>> {
     text.parse().map_err(Error::internal)
 }
 
-fn project_in(text: &str) -> Result<ProjectId> {
+fn parse_project(text: &str) -> Result<ProjectId> {
     text.parse().map_err(Error::internal)
 }
 
-fn moment_in(millis: i64) -> Result<Timestamp> {
+fn decode_timestamp(millis: i64) -> Result<Timestamp> {
     Timestamp::from_millisecond(millis).map_err(Error::internal)
 }
 
-fn count_in(count: i64) -> Result<u64> {
+fn decode_count(count: i64) -> Result<u64> {
     u64::try_from(count).map_err(Error::internal)
 }
 
@@ -575,7 +575,7 @@ fn word<T: Serialize>(value: &T) -> Result<String> {
     }
 }
 
-fn word_in<T: DeserializeOwned>(word: String) -> Result<T> {
+fn parse_word<T: DeserializeOwned>(word: String) -> Result<T> {
     serde_json::from_value(serde_json::Value::String(word)).map_err(Error::internal)
 }
 
@@ -583,6 +583,6 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(Error::internal)
 }
 
-fn json_in<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+fn decode_json<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     serde_json::from_slice(text).map_err(Error::internal)
 }

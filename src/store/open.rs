@@ -103,13 +103,13 @@ impl RowFormat {
 const KNOWN_ANSWER: &[u8] = b"the known answer of a rolecall key ring";
 
 /// The known answer under the ring's first key, for `key_checks`.
-pub(super) fn known_answer(ring: &KeyRing, chance: &Rng) -> Vec<u8> {
-    known_answer_of(ring, ring.encrypting_id(), chance).expect("a ring has its first key")
+pub(super) fn known_answer(ring: &KeyRing, rng: &Rng) -> Vec<u8> {
+    known_answer_of(ring, ring.encrypting_id(), rng).expect("a ring has its first key")
 }
 
 /// The known answer under the key of this id; None if the ring has none.
-pub(super) fn known_answer_of(ring: &KeyRing, id: &str, chance: &Rng) -> Option<Vec<u8>> {
-    ring.seal(id, RowFormat::Bound.place(), KNOWN_ANSWER, chance)
+pub(super) fn known_answer_of(ring: &KeyRing, id: &str, rng: &Rng) -> Option<Vec<u8>> {
+    ring.seal(id, RowFormat::Bound.place(), KNOWN_ANSWER, rng)
 }
 
 /// The known answer of each key that the database asks for, by the key's id.
@@ -245,7 +245,7 @@ impl Opening<'_> {
         &mut self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Rng,
+        rng: &Rng,
     ) -> Result<RowFormat, OpenError> {
         let checks = self.checks().await?;
         let is_new = checks.is_none();
@@ -276,7 +276,7 @@ impl Opening<'_> {
                 sqlx::query(insert)
                     .persistent(false)
                     .bind(ring.encrypting_id())
-                    .bind(known_answer(ring, chance))
+                    .bind(known_answer(ring, rng))
                     .bind(clock.now().as_millisecond())
                     .execute(&mut **connection)
                     .await

@@ -161,11 +161,11 @@ pub(super) async fn open(
     url: &str,
     ring: &KeyRing,
     clock: &Clock,
-    chance: &Rng,
+    rng: &Rng,
 ) -> Result<(Db, RowFormat), OpenError> {
     let mut target = Target::parse(url)?;
     let mut connection = target.connect().await?;
-    let format = prepare(&target, &mut connection, ring, clock, chance).await?;
+    let format = prepare(&target, &mut connection, ring, clock, rng).await?;
     let closed = connection.close().await;
     closed.map_err(|source| target.fault(source))?;
     let condition = Condition::new(clock.clone());
@@ -233,7 +233,7 @@ async fn prepare(
     connection: &mut PgConnection,
     ring: &KeyRing,
     clock: &Clock,
-    chance: &Rng,
+    rng: &Rng,
 ) -> Result<RowFormat, OpenError> {
     let database = |source| target.fault(source);
     let place = target.place.as_str();
@@ -257,7 +257,7 @@ async fn prepare(
         connection: OpeningConnection::Postgres(&mut tx),
         place,
     }
-    .prepare(ring, clock, chance)
+    .prepare(ring, clock, rng)
     .await?;
     forget_statements(target, &mut tx).await?;
     tx.commit().await.map_err(database)?;

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use super::{
     Store,
     db::{Arg, Tx},
-    id_in, json, json_in,
+    decode_json, decode_timestamp, json,
     key_macs::{KeyRow, is_signed, key_columns, mac},
     key_ring::Wrapping,
-    moment_in, no_such_project, project_in,
+    no_such_project, parse_id, parse_project,
 };
 use crate::{
     crypto::DataKey,
@@ -17,7 +17,7 @@ use crate::{
         api_keys::{ApiKey, KeyChange, KeyLabel, Scope},
         audit_log::{Actor, AuditAction, Event},
         id::{KeyId, ProjectId},
-        timestamp::shown,
+        timestamp::display,
     },
 };
 
@@ -51,11 +51,11 @@ impl Store {
     }
 
     async fn try_create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
-        let key = DataKey::generate(&self.chance);
+        let key = DataKey::generate(&self.rng);
         let mut tx = self.db.begin().await?;
         let Wrapping { active, ring, .. } = self.wrapping(&mut tx).await?;
         let wrapped = key
-            .wrap(&ring, &active, project.as_str(), &self.chance)
+            .wrap(&ring, &active, project.as_str(), &self.rng)
             .expect("the ring has the active key");
         let created = tx
             .execute(
@@ -107,8 +107,8 @@ impl Store {
             .await?;
         let (return_urls, opener_origins) = row.ok_or_else(no_such_project)?;
         Ok(HubTargets {
-            return_urls: json_in(return_urls.as_bytes())?,
-            opener_origins: json_in(opener_origins.as_bytes())?,
+            return_urls: decode_json(return_urls.as_bytes())?,
+            opener_origins: decode_json(opener_origins.as_bytes())?,
         })
     }
 
@@ -155,7 +155,7 @@ impl Store {
                 [],
             )
             .await?;
-        rows.iter().map(|(id,)| project_in(id)).collect()
+        rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
     /// Deletes a project with its data key, its API keys, profiles and sessions, and its accounts with
@@ -196,9 +196,9 @@ impl Store {
         let accounts = tx
             .execute("delete from accounts where project = $1", [project.into()])
             .await?;
-        let left = key.left_for_its_log(&self.chance);
+        let left = key.left_for_its_log(&self.rng);
         let wrapped = left
-            .wrap(&active.ring, &active.active, project.as_str(), &self.chance)
+            .wrap(&active.ring, &active.active, project.as_str(), &self.rng)
             .expect("the ring has the active key");
         tx.execute(
             "update projects set data_key_id = $2, sealed_data_key = $3, wrapped_by = $4,
@@ -231,7 +231,7 @@ impl Store {
                 [],
             )
             .await?;
-        super::count_in(row.map_or(0, |(count,)| count))
+        super::decode_count(row.map_or(0, |(count,)| count))
     }
 
     /// Every project that was ever deleted, by id.
@@ -243,7 +243,7 @@ impl Store {
                 [],
             )
             .await?;
-        rows.iter().map(|(id,)| project_in(id)).collect()
+        rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
     /// Stores a new API key, signed. One that another key made comes in only while that one holds.
@@ -345,11 +345,11 @@ impl Store {
             .await?;
         let Some(row) = row else { return Ok(None) };
         // Of a project that was deleted there are no keys.
-        let Some(data_key) = self.data_key(&project_in(&row.project)?).await? else {
+        let Some(data_key) = self.data_key(&parse_project(&row.project)?).await? else {
             return Ok(None);
         };
         match is_signed(&data_key, &row) {
-            true => key_in(row).map(Some),
+            true => decode_api_key(row).map(Some),
             false => Ok(None),
         }
     }
@@ -381,11 +381,11 @@ impl Store {
                 .await?;
             let is_last = rows.len() < limit as usize;
             if let Some(row) = rows.last() {
-                before = id_in(&row.id)?;
+                before = parse_id(&row.id)?;
             }
             for row in rows {
                 if is_signed(&data_key, &row) {
-                    keys.push(key_in(row)?);
+                    keys.push(decode_api_key(row)?);
                 }
                 if keys.len() == limit as usize {
                     return Ok(keys);
@@ -416,7 +416,7 @@ impl Store {
         if let Some(end) = change.expires_at {
             let end = end.as_millisecond();
             if row.expires_at.is_some_and(|former| former < end) {
-                return Err(ends_before(&key_in(row)?));
+                return Err(ends_before(&decode_api_key(row)?));
             }
             row.expires_at = Some(end);
         }
@@ -434,7 +434,7 @@ impl Store {
         self.audit(&mut tx, project, Some(&data_key), &[event])
             .await?;
         tx.commit().await?;
-        key_in(row).map(Some)
+        decode_api_key(row).map(Some)
     }
 
     /// Revokes a key and gives it as it is then; None if the project has no such key. The
@@ -499,14 +499,14 @@ impl Store {
             if row.revoked_at.is_none() {
                 row.revoked_at = Some(now.as_millisecond());
                 row = sign(&mut tx, &data_key, row).await?;
-                let of: KeyId = id_in(&row.id)?;
+                let of: KeyId = parse_id(&row.id)?;
                 let event = Event::new(by, AuditAction::ApiKeyRevoked, of);
                 events.push(match of == id {
                     true => event,
                     false => event.with("with", id),
                 });
             }
-            keys.push(key_in(row)?);
+            keys.push(decode_api_key(row)?);
         }
         self.audit(&mut tx, project, Some(&data_key), &events)
             .await?;
@@ -568,7 +568,7 @@ async fn sign(tx: &mut Tx, data_key: &DataKey, row: KeyRow) -> Result<KeyRow> {
 fn ends_before(key: &ApiKey) -> Error {
     let end = key
         .expires_at
-        .map_or_else(String::new, |end| format!(", {}", shown(end)));
+        .map_or_else(String::new, |end| format!(", {}", display(end)));
     Error::new(
         Kind::InvalidBody,
         format!("`expires_at` must not be after the end that the key has{end}"),
@@ -576,20 +576,20 @@ fn ends_before(key: &ApiKey) -> Error {
     .with_hint("An end is only ever brought forward; make a new key for a later one.")
 }
 
-fn key_in(row: KeyRow) -> Result<ApiKey> {
+fn decode_api_key(row: KeyRow) -> Result<ApiKey> {
     let scopes: Result<Vec<Scope>, _> = row.scopes.split_whitespace().map(str::parse).collect();
     Ok(ApiKey {
-        id: id_in(&row.id)?,
-        project: project_in(&row.project)?,
+        id: parse_id(&row.id)?,
+        project: parse_project(&row.project)?,
         label: row.label,
         scopes: scopes.map_err(Error::internal)?,
         digest: row
             .digest
             .try_into()
             .map_err(|_| Error::internal("a key's digest is not 32 bytes long"))?,
-        created_at: moment_in(row.created_at)?,
-        expires_at: row.expires_at.map(moment_in).transpose()?,
-        revoked_at: row.revoked_at.map(moment_in).transpose()?,
-        created_by: row.created_by.as_deref().map(id_in).transpose()?,
+        created_at: decode_timestamp(row.created_at)?,
+        expires_at: row.expires_at.map(decode_timestamp).transpose()?,
+        revoked_at: row.revoked_at.map(decode_timestamp).transpose()?,
+        created_by: row.created_by.as_deref().map(parse_id).transpose()?,
     })
 }

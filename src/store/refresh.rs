@@ -30,15 +30,15 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{
-    FieldSealer, SealedColumn, Store, count_in,
+    FieldSealer, SealedColumn, Store,
     credentials::{CredentialRow, DESTROYED, shown},
     db::Tx,
+    decode_count, decode_timestamp,
     destinations::Destination,
-    id_in,
     journal::PendingPair,
-    moment_in, no_such_account, plausible_until, project_in,
+    no_such_account, parse_id, parse_project, plausible_until,
     replicas::DEAD_AFTER,
-    secrets::{credential_in, credential_out},
+    secrets::{decode_credential, encode_credential},
 };
 use crate::{
     crypto::DataKey,
@@ -222,7 +222,7 @@ impl Store {
             .await?;
         tx.commit().await?;
         rows.iter()
-            .map(|(project, account)| Ok((project_in(project)?, id_in(account)?)))
+            .map(|(project, account)| Ok((parse_project(project)?, parse_id(account)?)))
             .collect()
     }
 
@@ -292,9 +292,9 @@ impl Store {
         let Some(key) = self.data_key(project).await? else {
             return Err(no_such_account());
         };
-        let vault = FieldSealer {
+        let sealer = FieldSealer {
             key: key.clone(),
-            chance: &self.chance,
+            rng: &self.rng,
             project,
             account: account.to_string(),
         };
@@ -311,7 +311,7 @@ impl Store {
             Trigger::Now { generation: None } => true,
             Trigger::Now {
                 generation: Some(refused),
-            } => refused == count_in(row.generation)?,
+            } => refused == decode_count(row.generation)?,
         };
         if row.state == DESTROYED || row.state == "moved" {
             return Ok(BeginRefreshResult::Never);
@@ -322,7 +322,7 @@ impl Store {
         if !is_wanted {
             return Ok(BeginRefreshResult::NotNow);
         }
-        let (destination, Some(stored)) = row.opened(&vault)? else {
+        let (destination, Some(stored)) = row.opened(&sealer)? else {
             return Ok(BeginRefreshResult::Never);
         };
         let Credential::OAuth(pair) = stored.credential else {
@@ -347,11 +347,11 @@ impl Store {
         let doubt = Doubt::of(
             &row.state,
             row.is_doubtful != 0,
-            moment_in(row.state_since)?,
+            decode_timestamp(row.state_since)?,
             row.fault.as_deref(),
             now,
         );
-        let id = self.chance.uuid(now).to_string();
+        let id = self.rng.uuid(now).to_string();
         let deadline = now
             .saturating_add(TAKEN_OVER_AFTER)
             .map_err(Error::internal)?;
@@ -395,7 +395,7 @@ impl Store {
             refresh_token,
             app,
             destination,
-            attempts: count_in(row.attempts)?,
+            attempts: decode_count(row.attempts)?,
             doubt,
             lineage: stored.lineage,
             id,
@@ -441,12 +441,12 @@ impl Store {
                 )
                 .await?;
             match row {
-                Some((_, lineage, _)) if count_in(lineage)? != pair.lineage => {
+                Some((_, lineage, _)) if decode_count(lineage)? != pair.lineage => {
                     CommitPairResult::Superseded
                 }
                 // Where the answer to an earlier try was lost, what is there is this very pair.
                 Some((generation, _, sealed))
-                    if count_in(generation)? == pair.redeemed + 1 && sealed == pair.sealed =>
+                    if decode_count(generation)? == pair.redeemed + 1 && sealed == pair.sealed =>
                 {
                     CommitPairResult::Stored
                 }
@@ -495,7 +495,7 @@ impl Store {
         let Some((refused_at, doubted, former_fault)) = row else {
             return Ok(None);
         };
-        let first_no = refused_at.map(moment_in).transpose()?;
+        let first_no = refused_at.map(decode_timestamp).transpose()?;
         let after = |moment: Timestamp, wait| {
             let due_at = moment.saturating_add(wait).map_err(Error::internal)?;
             Ok::<_, Error>(Some(due_at))
@@ -597,7 +597,7 @@ impl Store {
         let (mut ended, mut failed) = (0, Ok(()));
         for (project,) in &projects {
             // One whose audit log cannot be written keeps no other from this.
-            match self.end_doubts_of(&project_in(project)?).await {
+            match self.end_doubts_of(&parse_project(project)?).await {
                 Ok(count) => ended += count,
                 Err(error) => failed = Err(error),
             }
@@ -633,7 +633,7 @@ impl Store {
         let events: Result<Vec<_>> = ended
             .iter()
             .map(|(account,)| {
-                let account: AccountId = id_in(account)?;
+                let account: AccountId = parse_id(account)?;
                 let given_up = Event::new(
                     Actor::System,
                     AuditAction::CredentialRefreshRefused,
@@ -696,16 +696,16 @@ impl Store {
             return Ok(pair);
         }
         let destination = self.destination(&pair.project, pair.account).await?;
-        let vault = FieldSealer::of(self, &pair.project, pair.account).await?;
-        let (Some(destination), Some(vault)) = (destination, vault) else {
+        let sealer = FieldSealer::of(self, &pair.project, pair.account).await?;
+        let (Some(destination), Some(sealer)) = (destination, sealer) else {
             // Its account was purged, and nobody commits it.
             return Ok(pair);
         };
         let generation = (pair.redeemed + 1).to_string();
-        let text = vault.open(SealedColumn::Credential, &generation, &pair.sealed)?;
+        let text = sealer.open(SealedColumn::Credential, &generation, &pair.sealed)?;
         let bound = destination.digest();
         Ok(PendingPair {
-            sealed: vault.seal_for(bound, SealedColumn::Credential, &generation, &text),
+            sealed: sealer.seal_for(bound, SealedColumn::Credential, &generation, &text),
             destination: Some(destination),
             ..pair
         })
@@ -714,14 +714,14 @@ impl Store {
     /// A pair that waits in the journal, opened, with where it may be sent; None if its project is no
     /// more.
     pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<(TokenPair, Destination)>> {
-        let vault = FieldSealer::of(self, &pair.project, pair.account).await?;
-        let (Some(vault), Some(destination)) = (vault, &pair.destination) else {
+        let sealer = FieldSealer::of(self, &pair.project, pair.account).await?;
+        let (Some(sealer), Some(destination)) = (sealer, &pair.destination) else {
             return Ok(None);
         };
         let generation = (pair.redeemed + 1).to_string();
         let bound = destination.digest();
-        let text = vault.open_for(bound, SealedColumn::Credential, &generation, &pair.sealed)?;
-        match credential_in(&text)? {
+        let text = sealer.open_for(bound, SealedColumn::Credential, &generation, &pair.sealed)?;
+        match decode_credential(&text)? {
             Credential::OAuth(pair) => Ok(Some((pair, destination.clone()))),
             Credential::AccessToken(_) => Err(Error::internal("a token in the journal of pairs")),
         }
@@ -768,9 +768,9 @@ impl RefreshLease {
 
     /// The new pair as it is stored, wherever it waits for that.
     pub fn seal(&self, store: &Store, pair: &TokenPair, refresh_at: Timestamp) -> PendingPair {
-        let vault = FieldSealer {
+        let sealer = FieldSealer {
             key: self.key.clone(),
-            chance: &store.chance,
+            rng: &store.rng,
             project: &self.project,
             account: self.account.to_string(),
         };
@@ -780,11 +780,11 @@ impl RefreshLease {
             account: self.account,
             redeemed: self.generation,
             lineage: self.lineage,
-            sealed: vault.seal_for(
+            sealed: sealer.seal_for(
                 self.destination.digest(),
                 SealedColumn::Credential,
                 &generation,
-                &credential_out(&Credential::OAuth(pair.clone())),
+                &encode_credential(&Credential::OAuth(pair.clone())),
             ),
             destination: Some(self.destination.clone()),
             expires_at: pair.expires_at,

@@ -12,7 +12,7 @@ use std::{io, sync::PoisonError, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    JournalFault, Store, db::Tx, id_in, inspect::must_be_absolute, journal::Journal,
+    JournalFault, Store, db::Tx, inspect::must_be_absolute, journal::Journal, parse_id,
     walks::interrupt, word,
 };
 use crate::{
@@ -44,11 +44,11 @@ impl Store {
             Ok(false) => tracing::warn!("another process has the journal of token pairs"),
             Err(error) => tracing::error!(%error, "the journal of token pairs cannot be used"),
         }
-        self.beat().await?;
+        self.write_heartbeat().await?;
         if self.is_shared() {
             self.confirm_ring().await?;
         }
-        match self.bury().await {
+        match self.reap_expired().await {
             // A row that somebody else's end still holds keeps nobody from serving.
             Err(error) if self.is_shared() && error.kind() == Kind::StoreUnavailable => Ok(0),
             buried => buried,
@@ -82,13 +82,13 @@ impl Store {
         if self.journal.get().is_some() {
             return Ok(true);
         }
-        let claimed = Journal::claim(path, &self.chance)?;
+        let claimed = Journal::claim(path, &self.rng)?;
         Ok(claimed.is_some_and(|journal| self.journal.set(journal).is_ok()))
     }
 
     /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks
     /// that are this replica's and run. It waits for nobody, since it touches no row of another's.
-    pub async fn beat(&self) -> Result<Vec<WalkId>> {
+    pub async fn write_heartbeat(&self) -> Result<Vec<WalkId>> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         tx.execute(
@@ -105,12 +105,12 @@ impl Store {
             )
             .await?;
         tx.commit().await?;
-        running.iter().map(|(id,)| id_in(id)).collect()
+        running.iter().map(|(id,)| parse_id(id)).collect()
     }
 
     /// Ends the walks of replicas that are dead, and gives how many. Where one of them still holds
     /// a row, this is refused and tried again with the next sign.
-    pub async fn bury(&self) -> Result<u64> {
+    pub async fn reap_expired(&self) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         tx.wait_for_locks_briefly().await?;
         let now = tx.now(&self.clock).await?;

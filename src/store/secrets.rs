@@ -17,7 +17,7 @@ const ACCESS_TOKEN: u8 = b'a';
 const OAUTH: u8 = b'o';
 /// A credential as it is sealed: a letter for its kind, then the token; of a pair, both moments
 /// and the length of the access token before the two. The second may be empty: there is none.
-pub(super) fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode_credential(credential: &Credential) -> Zeroizing<Vec<u8>> {
     match credential {
         Credential::AccessToken(token) => {
             let token = token.expose_secret().as_bytes();
@@ -42,7 +42,7 @@ pub(super) fn credential_out(credential: &Credential) -> Zeroizing<Vec<u8>> {
     }
 }
 
-pub(super) fn credential_in(text: &[u8]) -> Result<Credential> {
+pub(super) fn decode_credential(text: &[u8]) -> Result<Credential> {
     let parse = || {
         let (kind, rest) = text.split_first()?;
         match *kind {
@@ -73,12 +73,12 @@ pub(super) fn credential_in(text: &[u8]) -> Result<Credential> {
 }
 
 /// An app as it is sealed.
-pub(super) fn app_out(app: &OAuthApp) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode_app(app: &OAuthApp) -> Zeroizing<Vec<u8>> {
     let proof: &[u8] = match app.proof {
         ClientProof::ClientSecret => b"s",
         ClientProof::Hash => b"h",
     };
-    parts_out(&[
+    encode_parts(&[
         proof,
         app.client_id.as_bytes(),
         app.redirect_url.as_bytes(),
@@ -86,9 +86,9 @@ pub(super) fn app_out(app: &OAuthApp) -> Zeroizing<Vec<u8>> {
     ])
 }
 
-pub(super) fn app_in(text: &[u8]) -> Result<OAuthApp> {
+pub(super) fn decode_app(text: &[u8]) -> Result<OAuthApp> {
     let parse = || {
-        let [proof, client_id, redirect_url, client_secret] = parts_in(text)?;
+        let [proof, client_id, redirect_url, client_secret] = decode_parts(text)?;
         let proof = match proof {
             b"s" => ClientProof::ClientSecret,
             b"h" => ClientProof::Hash,
@@ -105,7 +105,7 @@ pub(super) fn app_in(text: &[u8]) -> Result<OAuthApp> {
 }
 
 /// Several texts as one, each with its length before it.
-pub(super) fn parts_out(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode_parts(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let length = parts.iter().map(|part| 8 + part.len()).sum();
     let mut text = Zeroizing::new(Vec::with_capacity(length));
     for part in parts {
@@ -115,8 +115,8 @@ pub(super) fn parts_out(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     text
 }
 
-/// The texts that [`parts_out`] put together, if there are so many and nothing else.
-pub(super) fn parts_in<const N: usize>(mut text: &[u8]) -> Option<[&[u8]; N]> {
+/// The texts that [`encode_parts`] put together, if there are so many and nothing else.
+pub(super) fn decode_parts<const N: usize>(mut text: &[u8]) -> Option<[&[u8]; N]> {
     let mut parts = [&[][..]; N];
     for part in &mut parts {
         let (length, rest) = text.split_first_chunk::<8>()?;
@@ -144,7 +144,7 @@ mod tests {
             expires_at: moment(1_790_604_799_123),
         };
         let Credential::OAuth(again) =
-            credential_in(&credential_out(&Credential::OAuth(pair.clone()))).unwrap()
+            decode_credential(&encode_credential(&Credential::OAuth(pair.clone()))).unwrap()
         else {
             panic!("a pair is a pair");
         };
@@ -159,7 +159,7 @@ mod tests {
             refresh_token: None,
             ..pair
         });
-        let again = credential_in(&credential_out(&without)).unwrap();
+        let again = decode_credential(&encode_credential(&without)).unwrap();
         assert_eq!(again.access_token().expose_secret(), "access");
         assert!(again.refresh_token().is_none());
         let app = OAuthApp {
@@ -168,7 +168,7 @@ mod tests {
             proof: ClientProof::Hash,
             redirect_url: "http://localhost:3000/callback".to_owned(),
         };
-        let again = app_in(&app_out(&app)).unwrap();
+        let again = decode_app(&encode_app(&app)).unwrap();
         assert_eq!(again.client_id, "id");
         assert_eq!(again.client_secret.expose_secret(), "secret");
         assert_eq!(again.proof, ClientProof::Hash);
@@ -184,8 +184,8 @@ mod tests {
             b"o0000000011111111\0\0\0\0\0\0\0\xff",
             b"a\xff",
         ] {
-            assert!(credential_in(text).is_err(), "{text:?}");
-            assert!(app_in(text).is_err(), "{text:?}");
+            assert!(decode_credential(text).is_err(), "{text:?}");
+            assert!(decode_app(text).is_err(), "{text:?}");
         }
     }
 }

@@ -58,26 +58,26 @@ impl SqliteFile {
         &self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Rng,
+        rng: &Rng,
     ) -> Result<(Db, RowFormat), OpenError> {
         // SQLite waits for locks, except for the one that it takes when a new file gets its
         // write-ahead log: whoever comes second is told at once.
         for _ in 0..ATTEMPTS {
-            match self.attempt(ring, clock, chance).await {
+            match self.attempt(ring, clock, rng).await {
                 Err(OpenError::Database { source, .. }) if is_busy(&source) => {
                     clock.sleep(BETWEEN_ATTEMPTS).await;
                 }
                 outcome => return outcome,
             }
         }
-        self.attempt(ring, clock, chance).await
+        self.attempt(ring, clock, rng).await
     }
 
     async fn attempt(
         &self,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Rng,
+        rng: &Rng,
     ) -> Result<(Db, RowFormat), OpenError> {
         if self.is_written().map_err(|source| self.io(source))? {
             self.inspect(ring).await?;
@@ -88,7 +88,7 @@ impl SqliteFile {
             .await
             .map_err(|source| self.database(source))?;
         let db = |pools| Db::sqlite(pools, Condition::new(clock.clone()));
-        match self.prepare(&pools, ring, clock, chance).await {
+        match self.prepare(&pools, ring, clock, rng).await {
             Ok(format) => Ok((db(pools), format)),
             Err(error) => {
                 db(pools).close().await;
@@ -264,7 +264,7 @@ impl SqliteFile {
         pools: &SqlitePools,
         ring: &KeyRing,
         clock: &Clock,
-        chance: &Rng,
+        rng: &Rng,
     ) -> Result<RowFormat, OpenError> {
         let database = |source| self.database(source);
         let mut tx = pools
@@ -276,7 +276,7 @@ impl SqliteFile {
             connection: OpeningConnection::Sqlite(&mut tx),
             place: &self.place(),
         }
-        .prepare(ring, clock, chance)
+        .prepare(ring, clock, rng)
         .await?;
         tx.commit().await.map_err(database)?;
         Ok(format)

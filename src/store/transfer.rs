@@ -3,13 +3,15 @@
 //! Of a refresh token that is good once there may be one holder. So what gives a pair of tokens out
 //! is the very statement that ends its being refreshed here ([`Store::export_credential`]): who has
 //! what that returns has a pair that this installation no longer touches. The pair stays in its row,
-//! so that as long as nobody imported it, it can be taken back ([`Store::take_back`]).
+//! so that as long as nobody imported it, it can be taken back ([`Store::reclaim`]).
 
 use zeroize::Zeroizing;
 
 use super::{
     Store, StoredCredential, no_such_account,
-    secrets::{app_in, app_out, credential_in, credential_out, parts_in, parts_out},
+    secrets::{
+        decode_app, decode_credential, decode_parts, encode_app, encode_credential, encode_parts,
+    },
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -34,19 +36,19 @@ pub struct CredentialExport {
 impl CredentialExport {
     /// As one text, to be sealed.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let app = self.app.as_ref().map(app_out).unwrap_or_default();
-        parts_out(&[&self.meta, &credential_out(&self.credential), &app])
+        let app = self.app.as_ref().map(encode_app).unwrap_or_default();
+        encode_parts(&[&self.meta, &encode_credential(&self.credential), &app])
     }
 
     /// None if this is no parcel.
     pub fn from_bytes(text: &[u8]) -> Option<Self> {
-        let [meta, credential, app] = parts_in(text)?;
+        let [meta, credential, app] = decode_parts(text)?;
         let app = match app {
             [] => None,
-            app => Some(app_in(app).ok()?),
+            app => Some(decode_app(app).ok()?),
         };
         Some(Self {
-            credential: credential_in(credential).ok()?,
+            credential: decode_credential(credential).ok()?,
             app,
             meta: meta.to_vec(),
         })
@@ -111,7 +113,7 @@ impl Store {
 
     /// Takes back what was exported and not imported: it is refreshed here again, at once. False if
     /// it was not exported.
-    pub async fn take_back(
+    pub async fn reclaim(
         &self,
         project: &ProjectId,
         account: AccountId,

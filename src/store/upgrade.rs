@@ -16,12 +16,10 @@ use super::{
     credentials::{CredentialRow, token_digest},
     db::Tx,
     destinations::{Client, Destination, ProfileDestination, destroyed_digest, own_app_digest},
-    id_in,
     key_macs::{KeyRow, key_columns, mac},
     open::{KeyChecks, RowFormat, known_answer_of, prove_keys},
-    project_in,
-    secrets::{app_in, credential_in},
-    word_in,
+    parse_id, parse_project, parse_word,
+    secrets::{decode_app, decode_credential},
 };
 use crate::{
     crypto::DataKey,
@@ -81,7 +79,7 @@ impl Store {
             )
             .await?;
         for (project, key_id, wrapped) in projects {
-            let project = project_in(&project)?;
+            let project = parse_project(&project)?;
             match self.unwrapped(&project, Some((key_id, wrapped))) {
                 Ok(Some(key)) => self.upgrade_project(&mut tx, &project, &key).await?,
                 Ok(None) => {}
@@ -93,7 +91,7 @@ impl Store {
         // Sign-ins under way begin anew: they live for ten minutes.
         tx.execute("delete from authorizations", []).await?;
         for (key_id, _) in &checks {
-            let sealed = known_answer_of(&ring, key_id, &self.chance);
+            let sealed = known_answer_of(&ring, key_id, &self.rng);
             let sealed =
                 sealed.ok_or_else(|| Error::internal("a proven key is not in the ring"))?;
             tx.execute(
@@ -116,13 +114,13 @@ impl Store {
         key: &DataKey,
     ) -> Result<(), OpenError> {
         let mut upgraded = Upgraded::default();
-        let mut vault = FieldSealer {
+        let mut sealer = FieldSealer {
             key: key.clone(),
-            chance: &self.chance,
+            rng: &self.rng,
             project,
             account: String::new(),
         };
-        bind_profiles(tx, &mut vault, &mut upgraded).await?;
+        bind_profiles(tx, &mut sealer, &mut upgraded).await?;
         let accounts: Vec<(String,)> = tx
             .fetch(
                 "select account from credentials where project = $1 order by account",
@@ -130,10 +128,10 @@ impl Store {
             )
             .await?;
         for (account,) in accounts {
-            vault.account.clone_from(&account);
-            bind_credential(tx, &vault, id_in(&account)?, &mut upgraded).await?;
+            sealer.account.clone_from(&account);
+            bind_credential(tx, &sealer, parse_id(&account)?, &mut upgraded).await?;
         }
-        sign_keys(tx, &vault, &mut upgraded).await?;
+        sign_keys(tx, &sealer, &mut upgraded).await?;
         let event = Event::new(Actor::System, AuditAction::ProjectUpgraded, project)
             .with("profiles", upgraded.profiles)
             .with("credentials", upgraded.credentials)
@@ -153,7 +151,7 @@ fn tampered() -> OpenError {
 
 async fn bind_profiles(
     tx: &mut Tx,
-    vault: &mut FieldSealer<'_>,
+    sealer: &mut FieldSealer<'_>,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
     type UpgradeRow = (String, String, String, String, String, String, Vec<u8>);
@@ -161,13 +159,13 @@ async fn bind_profiles(
         .fetch(
             "select id, provider, endpoint, client_id, proof, redirect_url, sealed_client_secret
              from connector_profiles where project = $1 order by id",
-            [vault.project.into()],
+            [sealer.project.into()],
         )
         .await?;
     for (id, provider, endpoint, client_id, proof, redirect_url, sealed) in rows {
-        vault.account.clone_from(&id);
+        sealer.account.clone_from(&id);
         let endpoint: Option<Endpoint> = serde_json::from_str(&endpoint).ok();
-        let (Some(endpoint), Ok(proof)) = (endpoint, word_in(proof)) else {
+        let (Some(endpoint), Ok(proof)) = (endpoint, parse_word(proof)) else {
             upgraded.locked += 1;
             continue;
         };
@@ -179,21 +177,21 @@ async fn bind_profiles(
             redirect_url: &redirect_url,
         }
         .digest();
-        if vault
+        if sealer
             .open_for(bound, SealedColumn::ClientSecret, "", &sealed)
             .is_ok()
         {
             return Err(tampered());
         }
-        let Some(secret) = unlocked(vault.open(SealedColumn::ClientSecret, "", &sealed))? else {
+        let Some(secret) = unlocked(sealer.open(SealedColumn::ClientSecret, "", &sealed))? else {
             upgraded.locked += 1;
             continue;
         };
-        let sealed = vault.seal_for(bound, SealedColumn::ClientSecret, "", &secret);
+        let sealed = sealer.seal_for(bound, SealedColumn::ClientSecret, "", &secret);
         tx.execute(
             "update connector_profiles set sealed_client_secret = $3
              where project = $1 and id = $2",
-            [vault.project.into(), id.into(), sealed.into()],
+            [sealer.project.into(), id.into(), sealed.into()],
         )
         .await?;
         upgraded.profiles += 1;
@@ -203,17 +201,17 @@ async fn bind_profiles(
 
 async fn bind_credential(
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     account: AccountId,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
-    let Some(row) = CredentialRow::read(tx, vault.project, account).await? else {
+    let Some(row) = CredentialRow::read(tx, sealer.project, account).await? else {
         return Ok(());
     };
-    if row.opened(vault).is_ok() {
+    if row.opened(sealer).is_ok() {
         return Err(tampered());
     }
-    let Some(before) = unlocked(opened_before(vault, &row))? else {
+    let Some(before) = unlocked(opened_before(sealer, &row))? else {
         upgraded.locked += 1;
         return Ok(());
     };
@@ -223,31 +221,31 @@ async fn bind_credential(
         None => {
             let bound = destroyed_digest(provider, endpoint);
             (
-                vault.seal_for(bound, SealedColumn::Destroyed, &generation, b""),
+                sealer.seal_for(bound, SealedColumn::Destroyed, &generation, b""),
                 None,
             )
         }
         Some(text) => {
             let bound = before.destination.digest();
-            let digest = match credential_in(text)? {
-                Credential::AccessToken(token) => Some(token_digest(&vault.key, &token)),
+            let digest = match decode_credential(text)? {
+                Credential::AccessToken(token) => Some(token_digest(&sealer.key, &token)),
                 Credential::OAuth(_) => None,
             };
             (
-                vault.seal_for(bound, SealedColumn::Credential, &generation, text),
+                sealer.seal_for(bound, SealedColumn::Credential, &generation, text),
                 digest,
             )
         }
     };
     let sealed_app = before.app.map(|text| {
         let bound = own_app_digest(provider, endpoint);
-        vault.seal_for(bound, SealedColumn::App, &row.lineage.to_string(), &text)
+        sealer.seal_for(bound, SealedColumn::App, &row.lineage.to_string(), &text)
     });
     tx.execute(
         "update credentials set sealed = $3, sealed_app = $4, token_digest = $5
          where project = $1 and account = $2",
         [
-            vault.project.into(),
+            sealer.project.into(),
             account.into(),
             sealed.into(),
             sealed_app.into(),
@@ -270,7 +268,7 @@ struct Before {
     app: Option<SecretBytes>,
 }
 
-fn opened_before(vault: &FieldSealer<'_>, row: &CredentialRow) -> Result<Before> {
+fn opened_before(sealer: &FieldSealer<'_>, row: &CredentialRow) -> Result<Before> {
     let endpoint: Endpoint =
         serde_json::from_str(&row.endpoint).map_err(|_| super::elsewhere("credential"))?;
     let mut before = Before {
@@ -286,10 +284,10 @@ fn opened_before(vault: &FieldSealer<'_>, row: &CredentialRow) -> Result<Before>
         return Ok(before);
     }
     let generation = row.generation.to_string();
-    before.text = Some(vault.open(SealedColumn::Credential, &generation, &row.sealed)?);
+    before.text = Some(sealer.open(SealedColumn::Credential, &generation, &row.sealed)?);
     if let Some(sealed) = &row.sealed_app {
-        let text = vault.open(SealedColumn::App, &row.lineage.to_string(), sealed)?;
-        let app: OAuthApp = app_in(&text)?;
+        let text = sealer.open(SealedColumn::App, &row.lineage.to_string(), sealed)?;
+        let app: OAuthApp = decode_app(&text)?;
         before.destination.client = Client::of_own_app(&app);
         before.app = Some(text);
     } else if let Some(id) = &row.profile {
@@ -303,7 +301,7 @@ fn opened_before(vault: &FieldSealer<'_>, row: &CredentialRow) -> Result<Before>
 
 async fn sign_keys(
     tx: &mut Tx,
-    vault: &FieldSealer<'_>,
+    sealer: &FieldSealer<'_>,
     upgraded: &mut Upgraded,
 ) -> Result<(), OpenError> {
     let rows: Vec<KeyRow> = tx
@@ -313,7 +311,7 @@ async fn sign_keys(
                 key_columns!(),
                 " from api_keys where project = $1 order by id"
             ),
-            [vault.project.into()],
+            [sealer.project.into()],
         )
         .await?;
     for row in rows {
@@ -322,7 +320,7 @@ async fn sign_keys(
         }
         tx.execute(
             "update api_keys set mac = $2 where id = $1",
-            [row.id.as_str().into(), mac(&vault.key, &row).into()],
+            [row.id.as_str().into(), mac(&sealer.key, &row).into()],
         )
         .await?;
         upgraded.keys += 1;

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use super::{
     FieldSealer, SealedColumn, Store,
     accounts::{AccountState, write_state},
-    count_in,
     credentials::is_lineage,
     db::Tx,
-    directories::{SealedBlob, quarantined_in},
-    id_in, lock_account, moment_in, no_such_account, plausible_until, word, word_in,
+    decode_count, decode_timestamp,
+    directories::{SealedBlob, decode_quarantined},
+    lock_account, no_such_account, parse_id, parse_word, plausible_until, word,
 };
 use crate::{
     error::{Error, Result},
@@ -159,9 +159,9 @@ impl Store {
             // This process walks an account once at a time: what it began before has ended, and
             // only that could not be stored.
             Some((id, replica)) if replica == self.replica.to_string() => {
-                interrupt(&mut tx, id_in(&id)?, self.clock.now()).await?;
+                interrupt(&mut tx, parse_id(&id)?, self.clock.now()).await?;
             }
-            Some((id, _)) => return Ok(BeginWalkResult::Elsewhere(id_in(&id)?)),
+            Some((id, _)) => return Ok(BeginWalkResult::Elsewhere(parse_id(&id)?)),
             None => {}
         }
         let started_at = self.clock.now();
@@ -181,18 +181,18 @@ impl Store {
     pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<CommitWalkResult> {
         let WalkCommit { project, walk, .. } = commit;
         let account = walk.account;
-        let vault = FieldSealer::of(self, project, account)
+        let sealer = FieldSealer::of(self, project, account)
             .await?
             .ok_or_else(no_such_account)?;
         let walk_name = || walk.id.to_string();
         let blob = |field, name, text: Option<&[u8]>| {
-            text.map(|text| SealedBlob::new(&vault, field, name, text))
+            text.map(|text| SealedBlob::new(&sealer, field, name, text))
         };
         let directory = commit.directory.map(|new| {
             let name = new.version.to_string();
             (
                 new,
-                SealedBlob::new(&vault, SealedColumn::Directory, name, new.encoded),
+                SealedBlob::new(&sealer, SealedColumn::Directory, name, new.encoded),
             )
         });
         let others = [
@@ -232,17 +232,17 @@ impl Store {
         }
         match commit.hold {
             Some(hold) => hold_back(&mut tx, project, walk, hold).await?,
-            None => let_go(&mut tx, project, walk, commit.supersedes_held).await?,
+            None => cancel_walk(&mut tx, project, walk, commit.supersedes_held).await?,
         }
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
         }
         let mut events = Vec::from_iter(commit.decision.cloned());
         if let Some(state) = commit.account_state {
-            events.extend(write_state(&mut tx, &vault, account, state, now).await?);
+            events.extend(write_state(&mut tx, &sealer, account, state, now).await?);
         }
         self.forget(&mut tx, project, walk, now).await?;
-        self.audit(&mut tx, project, Some(&vault.key), &events)
+        self.audit(&mut tx, project, Some(&sealer.key), &events)
             .await?;
         tx.commit().await?;
         Ok(CommitWalkResult::Whole)
@@ -264,7 +264,7 @@ impl Store {
                 [project.into(), account.into(), id.into()],
             )
             .await?;
-        row.map(walk_in).transpose()
+        row.map(decode_walk).transpose()
     }
 
     /// An account's walks, the newest first: at most `limit`, older than `before`.
@@ -292,7 +292,7 @@ impl Store {
                 ],
             )
             .await?;
-        rows.into_iter().map(walk_in).collect()
+        rows.into_iter().map(decode_walk).collect()
     }
 
     /// What a held walk would seal; None if it was not held, or is decided, superseded or
@@ -330,7 +330,7 @@ impl Store {
         let Some((state, replica)) = row else {
             return Ok(true);
         };
-        Ok(match word_in(state)? {
+        Ok(match parse_word(state)? {
             WalkState::Running => replica == self.replica.to_string(),
             // Once a later walk has sealed there is nothing left to decide.
             WalkState::Held => has_candidate(tx, project, walk).await?,
@@ -491,7 +491,7 @@ async fn is_in_force(
             [project.into(), account.into()],
         )
         .await?;
-    let in_force = row.map_or(Ok(0), |(version,)| count_in(version))?;
+    let in_force = row.map_or(Ok(0), |(version,)| decode_count(version))?;
     Ok(in_force == version)
 }
 
@@ -511,7 +511,7 @@ async fn supersede(
             [project.into(), account.into(), new.sealed_at.into()],
         )
         .await?;
-    let latest = latest.map_or(Ok(0), |(version,)| count_in(version))?;
+    let latest = latest.map_or(Ok(0), |(version,)| decode_count(version))?;
     if latest.checked_add(1) != Some(new.version) {
         return Err(Error::internal(format!(
             "directory version {} does not follow version {latest}",
@@ -570,7 +570,7 @@ async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) ->
         .await?;
     let reason = walk.reason.as_ref().map(word).transpose()?;
     let since = match former {
-        Some((Some(since), of)) if hold.is_repeated && of == reason => moment_in(since)?,
+        Some((Some(since), of)) if hold.is_repeated && of == reason => decode_timestamp(since)?,
         _ => walk.ended_at.unwrap_or(walk.started_at),
     };
     tx.execute(
@@ -594,7 +594,7 @@ async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) ->
 }
 
 /// Notes that this walk keeps the directory as it is no more; where it was sealed, that none does.
-async fn let_go(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: bool) -> Result<()> {
+async fn cancel_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: bool) -> Result<()> {
     tx.execute(
         "update accounts set held_walk = null
          where project = $1 and id = $2 and held_walk is not null
@@ -681,7 +681,7 @@ async fn drop_candidate_of(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Res
     .map(drop)
 }
 
-fn walk_in(row: WalkRow) -> Result<Walk> {
+fn decode_walk(row: WalkRow) -> Result<Walk> {
     let (
         id,
         account,
@@ -699,22 +699,22 @@ fn walk_in(row: WalkRow) -> Result<Walk> {
     ) = row;
     let counts = match (users, groups, roles) {
         (Some(users), Some(groups), Some(roles)) => Some(WalkCounts {
-            users: count_in(users)?,
-            groups: count_in(groups)?,
-            roles: count_in(roles)?,
+            users: decode_count(users)?,
+            groups: decode_count(groups)?,
+            roles: decode_count(roles)?,
         }),
         _ => None,
     };
     Ok(Walk {
-        id: id_in(&id)?,
-        account: id_in(&account)?,
-        state: word_in(state)?,
-        reason: reason.map(word_in).transpose()?,
+        id: parse_id(&id)?,
+        account: parse_id(&account)?,
+        state: parse_word(state)?,
+        reason: reason.map(parse_word).transpose()?,
         directory_version,
         counts,
-        quarantined: quarantined_in(quarantined_users, quarantined_groups)?,
-        upstream_calls: count_in(upstream_calls)?,
-        started_at: moment_in(started_at)?,
-        ended_at: ended_at.map(moment_in).transpose()?,
+        quarantined: decode_quarantined(quarantined_users, quarantined_groups)?,
+        upstream_calls: decode_count(upstream_calls)?,
+        started_at: decode_timestamp(started_at)?,
+        ended_at: ended_at.map(decode_timestamp).transpose()?,
     })
 }

@@ -246,7 +246,7 @@ async fn a_key_that_is_needed_is_not_retired() {
     place.run(&["projects", "create", "gamma"]).await.expect(0);
     refused("k1", &["wraps 2 data keys", "rolecall keyring rewrap"]).await;
     // Not even by somebody whose file has another first.
-    let turned = ring.led_by("k1").unwrap();
+    let turned = ring.promote("k1").unwrap();
     place.bench.write("rolecall.keys", &turned.to_text());
     refused("k2", &["`k2` encrypts"]).await;
 

@@ -334,8 +334,8 @@ async fn gateway(plan: &Plan, directory: &TempDir, ring: &KeyRing, clock: &Clock
     .unwrap();
     // Whoever had the store before lets it go once its last thread has ended.
     for _ in 0..200 {
-        let chance = Rng::seeded(plan.seed);
-        match App::build(&config, ring.clone(), clock.clone(), chance).await {
+        let rng = Rng::seeded(plan.seed);
+        match App::build(&config, ring.clone(), clock.clone(), rng).await {
             Ok(app) => return app.gateway().clone(),
             Err(BuildError::Store(OpenError::InUse { .. })) => {
                 Clock::system().sleep(Duration::from_millis(10)).await;

@@ -767,7 +767,7 @@ async fn walks_end_with_the_replica_that_runs_them(world: World) {
         .begin_walk(&own, &running, Actor::System)
         .await
         .unwrap();
-    assert_eq!(store.beat().await.unwrap(), [running.id]);
+    assert_eq!(store.write_heartbeat().await.unwrap(), [running.id]);
 
     world.tick();
     store.leave().await.unwrap();
@@ -814,9 +814,9 @@ async fn a_walk_whose_end_could_not_be_stored_is_in_nobodys_way(world: World) {
     assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
 
     // Or it finds that nobody in it runs it.
-    assert_eq!(store.beat().await.unwrap(), [next.id]);
+    assert_eq!(store.write_heartbeat().await.unwrap(), [next.id]);
     store.end_orphans(&[next.id, lost.id]).await.unwrap();
-    assert_eq!(store.beat().await.unwrap(), []);
+    assert_eq!(store.write_heartbeat().await.unwrap(), []);
     let walk = store.walk(&own, account.id, next.id).await.unwrap();
     assert_eq!(walk.unwrap().reason, Some(WalkReason::Interrupted));
 }
@@ -977,7 +977,7 @@ async fn a_sealed_walk_puts_its_directory_in_force(world: World) {
     assert_eq!(store.latest(&own, account.id).await.unwrap(), Some(nothing));
 
     let mut large = vec![0; 300_000];
-    world.chance.fill(&mut large);
+    world.rng.fill(&mut large);
     world.seal(&account, 1, &large).await;
     let one = latest().await.unwrap().unwrap();
     assert_eq!((one.version, &one.encoded), (1, &large));

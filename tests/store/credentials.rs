@@ -284,7 +284,7 @@ pub async fn a_refresh_token_is_not_dead_while_the_doubted_process_runs(world: W
     assert_eq!(refuse().await, CredentialState::Uncertain);
     for _ in 0..2 {
         world.refused_long_ago(&account).await;
-        doubted.beat().await.unwrap();
+        doubted.write_heartbeat().await.unwrap();
         assert_eq!(refuse().await, CredentialState::Uncertain);
     }
     doubted.leave().await.unwrap();
@@ -445,7 +445,7 @@ pub async fn a_long_doubt_ends_with_another_sign(world: World) {
     use CredentialState::{ReauthRequired, Uncertain};
     let own = world.project("own").await;
     let other = world.another().await;
-    other.store.beat().await.unwrap();
+    other.store.write_heartbeat().await.unwrap();
     let account = linked(&world, &own).await;
     // The other process lives, and never tells what it knows.
     begin(&other.store, &account, NOW).await;
@@ -561,7 +561,7 @@ pub async fn a_disconnected_account_has_nothing_left(world: World) {
 pub fn profile(world: &World, project: &ProjectId) -> ConnectorProfile {
     let now = world.clock.now();
     ConnectorProfile {
-        id: world.chance.id(now),
+        id: world.rng.id(now),
         project: project.clone(),
         provider: "smartsheet".to_owned(),
         label: None,
@@ -940,7 +940,7 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     let refused = store.export_credential(&own, id, by).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::RefreshInProgress);
     assert_eq!(renew(&world, &intent, 2).await, CommitPairResult::Stored);
-    assert!(!store.take_back(&own, id, by).await.unwrap());
+    assert!(!store.reclaim(&own, id, by).await.unwrap());
 
     let (stored, given) = store.export_credential(&own, id, by).await.unwrap();
     let token = stored.credential.access_token();
@@ -955,8 +955,8 @@ pub async fn an_exported_pair_is_nobody_s_to_redeem(world: World) {
     assert_eq!(again.kind(), Kind::AccountInactive);
 
     let other = world.project("other").await;
-    assert!(!store.take_back(&other, id, by).await.unwrap());
-    assert!(store.take_back(&own, id, by).await.unwrap());
+    assert!(!store.reclaim(&other, id, by).await.unwrap());
+    assert!(store.reclaim(&own, id, by).await.unwrap());
     assert_eq!(state(&world, &account).await, CredentialState::Healthy);
     begin(store, &account, Trigger::WhenDue).await;
 }

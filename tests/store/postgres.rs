@@ -246,15 +246,15 @@ async fn a_replica_that_is_silent_for_long_is_taken_for_dead_and_its_walks_have_
         .await
         .unwrap();
 
-    other.store.beat().await.unwrap();
-    assert_eq!(other.store.bury().await.unwrap(), 0);
+    other.store.write_heartbeat().await.unwrap();
+    assert_eq!(other.store.reap_expired().await.unwrap(), 0);
     let mut raw = schema.connect().await;
     run(&mut raw, "update replicas set seen_at = seen_at - 20000").await;
-    other.store.beat().await.unwrap();
-    assert_eq!(other.store.bury().await.unwrap(), 1);
+    other.store.write_heartbeat().await.unwrap();
+    assert_eq!(other.store.reap_expired().await.unwrap(), 1);
 
     // Whoever was only slow hears of it, cannot end that walk any more, and may go on.
-    assert_eq!(slow.store.beat().await.unwrap(), []);
+    assert_eq!(slow.store.write_heartbeat().await.unwrap(), []);
     let ended = Walk {
         state: WalkState::Sealed,
         ..running
@@ -294,14 +294,14 @@ async fn one_that_hangs_in_a_commit_keeps_nobody_else_from_living() {
     run(&mut frozen, "begin; update walks set upstream_calls = 1").await;
     let mut raw = schema.connect().await;
     run(&mut raw, "update replicas set seen_at = seen_at - 20000").await;
-    other.store.beat().await.unwrap();
-    let error = other.store.bury().await.unwrap_err();
+    other.store.write_heartbeat().await.unwrap();
+    let error = other.store.reap_expired().await.unwrap_err();
     assert_eq!(error.kind(), Kind::StoreUnavailable);
-    other.store.beat().await.unwrap();
+    other.store.write_heartbeat().await.unwrap();
     let newcomer = dead.another().await;
     assert_eq!(newcomer.store.join().await.unwrap(), 0);
     run(&mut frozen, "rollback").await;
-    assert_eq!(other.store.bury().await.unwrap(), 1);
+    assert_eq!(other.store.reap_expired().await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
 async fn writes_are_back(world: &World) -> Duration {
     let clock = Clock::system();
     let began_at = clock.monotonic();
-    let written = async { while world.store.beat().await.is_err() {} };
+    let written = async { while world.store.write_heartbeat().await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(30), written)
         .await
         .expect("writes are back");
@@ -372,7 +372,7 @@ async fn after_a_failover_no_connection_to_the_read_only_server_is_used_again() 
     let reads = || join_all((0..20).map(|_| world.store.accounts(&own)));
     let _ = reads().await;
     assert!(reads().await.iter().all(Result::is_ok));
-    let error = world.store.beat().await.unwrap_err();
+    let error = world.store.write_heartbeat().await.unwrap_err();
     assert_eq!(error.kind(), Kind::StoreUnavailable);
     assert_eq!(world.store.availability(), Availability::ReadOnly);
 
@@ -561,9 +561,9 @@ async fn a_replica_that_died_before_the_date_was_set_back_is_taken_for_dead() {
     let mut raw = schema.connect().await;
     run(&mut raw, "update replicas set seen_at = seen_at + 3600000").await;
     // One that lives would give another sign within this.
-    other.store.beat().await.unwrap();
-    assert_eq!(other.store.bury().await.unwrap(), 0);
+    other.store.write_heartbeat().await.unwrap();
+    assert_eq!(other.store.reap_expired().await.unwrap(), 0);
     other.clock.advance(Duration::from_secs(11));
-    other.store.beat().await.unwrap();
-    assert_eq!(other.store.bury().await.unwrap(), 1);
+    other.store.write_heartbeat().await.unwrap();
+    assert_eq!(other.store.reap_expired().await.unwrap(), 1);
 }

@@ -583,7 +583,7 @@ async fn a_key_that_was_not_written_here_is_none(world: World) {
 }
 
 fn account_like(world: &World) -> String {
-    let key: rolecall::model::id::KeyId = world.chance.id(world.clock.now());
+    let key: rolecall::model::id::KeyId = world.rng.id(world.clock.now());
     key.to_string()
 }
 

@@ -33,7 +33,7 @@ pub const NAME: &str = "Canary Lovelace";
 pub struct World {
     pub store: Store,
     pub clock: Clock,
-    pub chance: Rng,
+    pub rng: Rng,
     url: String,
     ring: LiveRing,
 }
@@ -152,7 +152,7 @@ impl World {
         Ok(Self {
             store: Store::open(url, ring.clone(), clock.clone()).await?,
             clock,
-            chance: Rng::system(),
+            rng: Rng::system(),
             url: url.to_owned(),
             ring,
         })
@@ -245,7 +245,7 @@ impl World {
 
     pub fn new_key(&self, project: &ProjectId) -> (ApiKeySecret, ApiKey) {
         let now = self.clock.now();
-        let text = ApiKeySecret::generate(self.chance.id(now), &self.chance);
+        let text = ApiKeySecret::generate(self.rng.id(now), &self.rng);
         let key = ApiKey {
             id: text.id(),
             project: project.clone(),
@@ -263,7 +263,7 @@ impl World {
     pub fn new_account(&self, project: &ProjectId) -> Account {
         let now = self.clock.now();
         Account {
-            id: self.chance.id(now),
+            id: self.rng.id(now),
             project: project.clone(),
             provider: "smartsheet".into(),
             origin_owner_id: "customer-1".into(),
@@ -303,7 +303,7 @@ impl World {
         self.tick();
         let now = self.clock.now();
         Walk {
-            id: self.chance.id(now),
+            id: self.rng.id(now),
             account,
             state,
             reason: None,

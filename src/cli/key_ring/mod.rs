@@ -27,9 +27,9 @@ mod status;
 
 /// For how long it is waited until servers have read a changed file, before it is said that they
 /// have not.
-const PATIENCE: Duration = Duration::from_secs(3);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -236,10 +236,10 @@ impl Installation {
         let began_at = clock.monotonic();
         loop {
             let found = ask().await?;
-            if is_settled(&found) || clock.monotonic().saturating_sub(began_at) > PATIENCE {
+            if is_settled(&found) || clock.monotonic().saturating_sub(began_at) > RELOAD_TIMEOUT {
                 return Ok(found);
             }
-            clock.sleep(LOOK_EVERY).await;
+            clock.sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -125,7 +125,7 @@ fn next_id(ring: &KeyRing, standing: &RingStanding) -> String {
 }
 
 fn put_first(ring: &KeyRing, id: &str, standing: &RingStanding) -> Result<KeyRing, Failure> {
-    let changed = ring.led_by(id).ok_or_else(|| no_such_key(id))?;
+    let changed = ring.promote(id).ok_or_else(|| no_such_key(id))?;
     if standing.active == id {
         return Ok(changed);
     }

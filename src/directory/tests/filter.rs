@@ -199,7 +199,7 @@ fn is_meant(user: &Value, filter: &Filter) -> bool {
             .is_none_or(|seat| user["seat"]["value"] == seat_word(seat))
 }
 
-fn everybody(directory: &Directory) -> Vec<Value> {
+fn all_users(directory: &Directory) -> Vec<Value> {
     let query = PageQuery {
         resource: Resource::Users,
         page_size: u32::MAX,
@@ -221,7 +221,7 @@ proptest! {
         page_size in 1_u32..101,
     ) {
         let directory = directory_of(&people);
-        let all = everybody(&directory);
+        let all = all_users(&directory);
         prop_assert_eq!(all.len() as u64, directory.total(Resource::Users));
         for filter in &filters {
             let meant: Vec<_> = all

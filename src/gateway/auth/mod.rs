@@ -133,7 +133,7 @@ impl Gateway {
             .accounts
             .get((project.clone(), id), self.0.clock.monotonic(), || {
                 let (store, project) = (self.0.store.for_lookups(), project.clone());
-                async move { see(&store, &project, id).await }
+                async move { load_account(&store, &project, id).await }
             })
             .await?;
         let Some(cached) = cached else {
@@ -175,7 +175,7 @@ impl Gateway {
     }
 }
 
-pub(super) async fn see(
+pub(super) async fn load_account(
     store: &Store,
     project: &ProjectId,
     id: AccountId,

@@ -148,8 +148,8 @@ mod tests {
     fn world(per_minute: u32) -> (Quotas<KeyId>, Clock, impl FnMut() -> KeyId) {
         let clock = Clock::skipping(Timestamp::UNIX_EPOCH);
         let quotas = Quotas::new(NonZeroU32::new(per_minute), clock.clone());
-        let chance = Rng::seeded(1);
-        (quotas, clock, move || chance.id(Timestamp::UNIX_EPOCH))
+        let rng = Rng::seeded(1);
+        (quotas, clock, move || rng.id(Timestamp::UNIX_EPOCH))
     }
 
     #[test]

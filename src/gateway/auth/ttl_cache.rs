@@ -34,13 +34,13 @@ const FRESH_FOR: Duration = Duration::from_millis(500);
 const USABLE_FOR: Duration = Duration::from_millis(800);
 
 /// A request that has a usable value waits for a look-up no longer than this.
-const PATIENCE: Duration = Duration::from_millis(200);
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// While the store answers, no request uses a value that was read longer ago than this.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// A look-up without an answer after this long: the store does not answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After a failed look-up, a value is used without another one for this long.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -200,14 +200,14 @@ where
         if entry.is_younger_than(USABLE_FOR, now) {
             return Ok(Some(found(value)));
         }
-        let is_usable = entry.is_younger_than(MAX_AGE.saturating_sub(PATIENCE), now);
+        let is_usable = entry.is_younger_than(MAX_AGE.saturating_sub(LOOKUP_TIMEOUT), now);
         let began_at = lookup.began_at;
         let deadline = if is_usable {
-            Instant::now() + PATIENCE
+            Instant::now() + LOOKUP_TIMEOUT
         } else if self.0.silence.is_silent() {
-            began_at + PATIENCE
+            began_at + LOOKUP_TIMEOUT
         } else {
-            began_at + ANSWER_WITHIN
+            began_at + STORE_TIMEOUT
         };
         match tokio::time::timeout_at(deadline, lookup.outcome()).await {
             Ok(Ok(outcome)) => Ok(outcome.map(found)),
@@ -217,7 +217,7 @@ where
                 self.0.stale(&entry, value, now)
             }
             Err(_) => {
-                let is_silent = began_at.elapsed() >= ANSWER_WITHIN;
+                let is_silent = began_at.elapsed() >= STORE_TIMEOUT;
                 if is_silent {
                     self.0.silence.set(true);
                 }
@@ -662,16 +662,16 @@ mod tests {
         // Young enough to be used.
         let began = Instant::now();
         assert_eq!(unwrap(cache.get(1, at(1_000), silent).await), (7, false));
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), LOOKUP_TIMEOUT);
         // Too old, unless the store does not answer: the look-up began 200 ms ago.
         assert_eq!(unwrap(cache.get(1, at(6_000), silent).await), (7, true));
-        assert!(began.elapsed() <= ANSWER_WITHIN + at(1));
+        assert!(began.elapsed() <= STORE_TIMEOUT + at(1));
         let known_silent = Instant::now();
         assert_eq!(unwrap(cache.get(1, at(6_100), silent).await), (7, true));
         assert_eq!(known_silent.elapsed(), Duration::ZERO);
         // For others the wait is short.
         assert_eq!(unwrap(cache.get(2, at(6_200), silent).await), (8, true));
-        assert!(known_silent.elapsed() <= PATIENCE + at(1));
+        assert!(known_silent.elapsed() <= LOOKUP_TIMEOUT + at(1));
     }
 
     #[tokio::test(start_paused = true)]

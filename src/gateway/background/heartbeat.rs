@@ -17,20 +17,20 @@ use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 
 /// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
 /// more: within the second that a disconnect may take to be felt everywhere.
-const BEAT_EVERY: Duration = Duration::from_millis(800);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(800);
 
 /// How often a process that is alone with its database does so: that shows whether the database
 /// takes writes.
 const BEAT_EVERY_ALONE: Duration = Duration::from_secs(5);
 
 /// How long one sign is waited for before the next thing is done.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Silent for so long, a replica ends its walks: well before others may take it for dead.
 const STOP_AFTER: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
-    (STOP_AFTER.as_millis() + PATIENCE.as_millis() + BEAT_EVERY.as_millis())
+    (STOP_AFTER.as_millis() + WRITE_TIMEOUT.as_millis() + HEARTBEAT_INTERVAL.as_millis())
         < DEAD_AFTER.as_millis()
 );
 
@@ -67,7 +67,7 @@ impl Gateway {
         for ticket in &running {
             ticket.abandon();
         }
-        join_all(running.iter().map(|ticket| self.let_go(ticket))).await;
+        join_all(running.iter().map(|ticket| self.cancel_walk(ticket))).await;
         self.end_refreshes().await;
         let gateway = self.clone();
         let left = self.0.runtime.spawn(async move {
@@ -92,7 +92,7 @@ impl Gateway {
     }
 
     /// One sign of life, and what follows from it.
-    async fn beat(&self) -> Result<()> {
+    async fn write_heartbeat(&self) -> Result<()> {
         let _signing = self.0.signing.lock().await;
         if self.0.has_closed.load(Ordering::Relaxed) {
             return Ok(());
@@ -100,7 +100,7 @@ impl Gateway {
         // Looked at before the store is asked: what begins in between is not missing there.
         let begun = self.running_walks().into_iter();
         let begun: Vec<_> = begun.filter(|ticket| ticket.has_begun()).collect();
-        let stored = self.0.store.beat().await?;
+        let stored = self.0.store.write_heartbeat().await?;
         for ticket in begun {
             if !stored.contains(&ticket.id) {
                 ticket.abandon();
@@ -129,8 +129,15 @@ impl Gateway {
     }
 
     fn running_walks(&self) -> Vec<Arc<WalkHandle>> {
-        let lives = self.0.lives.read().expect("no holder of this lock panics");
-        lives.values().filter_map(|live| live.running()).collect()
+        let live_accounts = self
+            .0
+            .live_accounts
+            .read()
+            .expect("no holder of this lock panics");
+        live_accounts
+            .values()
+            .filter_map(|live| live.running())
+            .collect()
     }
 }
 
@@ -142,7 +149,7 @@ async fn keep_beating(inner: Weak<Inner>) {
     let is_shared = gateway.store.is_shared();
     drop(gateway);
     let every = match is_shared {
-        true => BEAT_EVERY,
+        true => HEARTBEAT_INTERVAL,
         false => BEAT_EVERY_ALONE,
     };
     let mut heard_at = clock.monotonic();
@@ -156,31 +163,31 @@ async fn keep_beating(inner: Weak<Inner>) {
         }
         // A task of its own: a database that does not answer must not keep this from seeing that
         // it has been silent for too long.
-        let (asked_at, mut beat) = pending.take().unwrap_or_else(|| {
+        let (asked_at, mut write_heartbeat) = pending.take().unwrap_or_else(|| {
             let gateway = gateway.clone();
-            let beat = tokio::spawn(async move { gateway.beat().await });
-            (clock.monotonic(), beat)
+            let write_heartbeat = tokio::spawn(async move { gateway.write_heartbeat().await });
+            (clock.monotonic(), write_heartbeat)
         });
-        match tokio::time::timeout(PATIENCE, &mut beat).await {
+        match tokio::time::timeout(WRITE_TIMEOUT, &mut write_heartbeat).await {
             Ok(Ok(Ok(()))) => {
                 heard_at = asked_at;
                 if is_shared {
-                    let burial = tokio::spawn(bury(gateway.clone()));
+                    let burial = tokio::spawn(reap_expired(gateway.clone()));
                     // It may take longer; the next sign does not wait for it.
-                    let _ = tokio::time::timeout(PATIENCE, burial).await;
+                    let _ = tokio::time::timeout(WRITE_TIMEOUT, burial).await;
                 }
             }
             Ok(Ok(Err(error))) => tracing::warn!(%error, "heartbeat failed"),
             Ok(Err(error)) => tracing::error!(%error, "heartbeat failed"),
             Err(_) if clock.monotonic().saturating_sub(asked_at) < STOP_AFTER => {
                 tracing::warn!("heartbeat not answered yet");
-                pending = Some((asked_at, beat));
+                pending = Some((asked_at, write_heartbeat));
             }
             Err(_) => {
                 // A server that vanished without a word: what is open leads nowhere.
                 tracing::warn!("heartbeat not answered; connections are opened anew");
                 gateway.0.store.renew_connections();
-                beat.abort();
+                write_heartbeat.abort();
             }
         }
         let is_silent = clock.monotonic().saturating_sub(heard_at) > STOP_AFTER;
@@ -192,8 +199,8 @@ async fn keep_beating(inner: Weak<Inner>) {
     }
 }
 
-async fn bury(gateway: Gateway) {
-    match gateway.0.store.bury().await {
+async fn reap_expired(gateway: Gateway) {
+    match gateway.0.store.reap_expired().await {
         Ok(interrupted) => gateway.tell_of(interrupted),
         Err(error) => tracing::debug!(%error, "the dead are left for later"),
     }

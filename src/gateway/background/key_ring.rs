@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How often it is looked: within the second that a deletion may take to be felt.
-const LOOK_EVERY: Duration = Duration::from_millis(800);
+const POLL_INTERVAL: Duration = Duration::from_millis(800);
 
 /// How often it is looked again at what was found in order, and what is still wrong is said again:
 /// another process may have been on its way to wrap with a former key, or a request to bring back
@@ -49,21 +49,25 @@ impl Gateway {
         loop {
             watch.look().await;
             tokio::select! {
-                () = watch.gateway.0.clock.sleep(LOOK_EVERY) => {}
-                () = watch.gateway.0.look_now.notified() => watch.forget_what_was_said(),
+                () = watch.gateway.0.clock.sleep(POLL_INTERVAL) => {}
+                () = watch.gateway.0.reload_now.notified() => watch.forget_what_was_said(),
             }
         }
     }
 
     /// Has all of it looked at now, and what is not as it should be said again.
-    pub fn look_now(&self) {
-        self.0.look_now.notify_one();
+    pub fn reload_now(&self) {
+        self.0.reload_now.notify_one();
     }
 
     fn known_accounts(&self) -> Vec<(ProjectId, AccountId)> {
-        let lives = self.0.lives.read().expect("no holder of this lock panics");
-        let lives = lives.values();
-        lives
+        let live_accounts = self
+            .0
+            .live_accounts
+            .read()
+            .expect("no holder of this lock panics");
+        let live_accounts = live_accounts.values();
+        live_accounts
             .map(|live| (live.project.clone(), live.account))
             .collect()
     }

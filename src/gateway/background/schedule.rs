@@ -9,25 +9,25 @@ use crate::gateway::{Gateway, walks::Attach};
 use crate::{error::Result, model::audit_log::Actor};
 
 /// How often it is looked whose walk is due.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How many scheduled walks may run at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 
 /// How long an account that is due is left to the process that found it so.
 const CLAIM: Duration = Duration::from_secs(30);
 
 /// How long a scheduled walk may hold its place; it goes on after that, beside the next ones.
-const PATIENCE: Duration = Duration::from_secs(600);
+const WALK_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Gateway {
     /// Walks every account whose last walk is longer ago than the setting, until it is aborted.
     pub async fn keep_walking(self) {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
         loop {
             self.0
                 .clock
-                .sleep(LOOK_EVERY.min(self.0.settings.walk_every))
+                .sleep(POLL_INTERVAL.min(self.0.settings.walk_every))
                 .await;
             self.0.outbound.forget_idle();
             self.0.quotas.forget_idle();
@@ -76,7 +76,7 @@ impl Gateway {
             let ticket = self.request_walk(&live, Attach::Any, false, Actor::System);
             let gateway = self.clone();
             self.0.runtime.spawn(async move {
-                gateway.await_walk(&ticket, PATIENCE).await;
+                gateway.await_walk(&ticket, WALK_TIMEOUT).await;
                 drop(place);
             });
         }

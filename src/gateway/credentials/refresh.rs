@@ -5,7 +5,7 @@
 //! [`Store::begin_refresh`](crate::store::Store::begin_refresh) and its neighbours. Here is the
 //! order in which things happen, all of it in a task that nobody's disconnect ends:
 //!
-//! 1. Take the row. If more than [`SENT_WITHIN`] has passed since, send nothing and start over:
+//! 1. Take the row. If more than [`SEND_DEADLINE`] has passed since, send nothing and start over:
 //!    others would take it over before an answer must have come.
 //! 2. Send once, with a minute to be answered.
 //! 3. Store what came before anything uses it. What the database does not take at once waits in the
@@ -51,10 +51,10 @@ use crate::{
 };
 
 /// After this much of an intent's time nothing is sent any more.
-const SENT_WITHIN: Duration = Duration::from_secs(10);
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a caller waits for a refresh before they are told to come back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a walk waits for one: past the take-over of another process's.
 const A_WALK_WAITS: Duration = Duration::from_secs(90);
@@ -63,10 +63,10 @@ const A_WALK_WAITS: Duration = Duration::from_secs(90);
 const NEAR_ITS_END: Duration = Duration::from_secs(60);
 
 /// A pair is not due sooner after its issue than this, however short a life it is said to have.
-const SOONEST: Duration = Duration::from_secs(60);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often it is looked what is due.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether the database's date was set back.
 const REBASED_EVERY: Duration = Duration::from_secs(60);
@@ -76,10 +76,10 @@ const SWEPT_EVERY: Duration = Duration::from_secs(600);
 const ENDED_KEPT_FOR: Duration = Duration::from_secs(86_400);
 
 /// How many are refreshed at once.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENT: usize = 32;
 
 /// How often it is looked whether another process's refresh has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long an access token is taken to live whose provider does not say.
 const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
@@ -96,7 +96,7 @@ const DOUBTS_ENDED_EVERY: Duration = Duration::from_secs(15);
 /// doubling it comes to.
 const AFTER_UNSENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 const AFTER_REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
-const AFTER_DOUBT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
+const BACKOFF_UNCERTAIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 
 /// The wait before a credential that could not be read is looked at again.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
@@ -113,7 +113,7 @@ const JOURNALED_AFTER: Duration = Duration::from_millis(250);
 const ENDED_WITHIN: Duration = Duration::from_secs(70);
 
 /// As many as any process has in hand.
-const IN_HAND: u32 = 1_000_000;
+const MAX_IN_FLIGHT: u32 = 1_000_000;
 
 /// What a refresh came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub(in crate::gateway) struct Refreshes {
     by_account: Mutex<RunningRefresh>,
     /// A permit each from before the row is taken until what came of it is safe. Closed once this
     /// process ends: from then on none begins.
-    in_hand: Semaphore,
+    in_flight: Semaphore,
     /// Whether what earlier runs left was seen to.
     is_recovered: AtomicBool,
 }
@@ -144,7 +144,7 @@ impl Default for Refreshes {
     fn default() -> Self {
         Self {
             by_account: Mutex::default(),
-            in_hand: Semaphore::new(IN_HAND as usize),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT as usize),
             is_recovered: AtomicBool::new(false),
         }
     }
@@ -154,10 +154,10 @@ impl Gateway {
     /// Refreshes what is due, takes over what is overdue, and tries again what is in doubt, until
     /// it is aborted.
     pub async fn keep_refreshing(self) {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
         let (mut swept_at, mut rebased_at, mut doubts_ended_at) = (None, None, None);
         loop {
-            self.0.clock.sleep(LOOK_EVERY).await;
+            self.0.clock.sleep(POLL_INTERVAL).await;
             let now = self.0.clock.monotonic();
             let is_due = |at: Option<Duration>, every| {
                 at.is_none_or(|then| now.saturating_sub(then) > every)
@@ -245,7 +245,7 @@ impl Gateway {
         // What is locked is told as such.
         self.stored_credential(account).await?;
         let outcome = self
-            .refreshed(account, Trigger::Now { generation: None }, PATIENCE)
+            .refreshed(account, Trigger::Now { generation: None }, CALLER_TIMEOUT)
             .await?;
         match outcome {
             RefreshResult::Pending => return Err(in_progress()),
@@ -418,7 +418,7 @@ impl Gateway {
         let Some(account) = store.account(project, id).await? else {
             return Ok(RefreshResult::Never);
         };
-        let Ok(in_hand) = self.0.refreshes.in_hand.try_acquire() else {
+        let Ok(in_flight) = self.0.refreshes.in_flight.try_acquire() else {
             return Ok(RefreshResult::Pending);
         };
         let intent = loop {
@@ -436,12 +436,12 @@ impl Gateway {
                 BeginRefreshResult::Never => return Ok(RefreshResult::Never),
                 BeginRefreshResult::NotNow => return self.as_it_is(&account).await,
                 BeginRefreshResult::Elsewhere => {
-                    drop(in_hand);
+                    drop(in_flight);
                     return self.ended_elsewhere(&account).await;
                 }
                 BeginRefreshResult::Here(intent) => {
                     let passed = self.0.clock.monotonic().saturating_sub(began_at);
-                    if passed <= SENT_WITHIN {
+                    if passed <= SEND_DEADLINE {
                         break intent;
                     }
                     store
@@ -450,7 +450,7 @@ impl Gateway {
                 }
             }
         };
-        let outcome = self.redeem(&account, &intent, in_hand).await?;
+        let outcome = self.redeem(&account, &intent, in_flight).await?;
         self.0.accounts.invalidate(&(project.clone(), id));
         Ok(outcome)
     }
@@ -459,7 +459,7 @@ impl Gateway {
         &self,
         account: &Account,
         intent: &RefreshLease,
-        in_hand: SemaphorePermit<'_>,
+        in_flight: SemaphorePermit<'_>,
     ) -> Result<RefreshResult> {
         let connector = self.connector(&intent.destination.provider)?;
         let connector = connector.as_ref();
@@ -480,7 +480,7 @@ impl Gateway {
                     && took < ASKED_UNTIL
                     && self.is_token_refused(account, connector, intent).await;
                 let outcome = self
-                    .not_redeemed(account, intent, (&error, is_refused), in_hand)
+                    .not_redeemed(account, intent, (&error, is_refused), in_flight)
                     .await;
                 if let Some(token) = unusable {
                     self.revoke_issued(account, &intent.destination, token, "unusable")
@@ -491,7 +491,7 @@ impl Gateway {
         };
         let refresh_at = self.due(&pair);
         let pending = intent.seal(&self.0.store, &pair, refresh_at);
-        let Some(committed) = self.store_pair(&pending, in_hand).await else {
+        let Some(committed) = self.store_pair(&pending, in_flight).await else {
             return Ok(RefreshResult::Pending);
         };
         match committed {
@@ -590,10 +590,10 @@ impl Gateway {
     async fn store_pair(
         &self,
         pending: &PendingPair,
-        in_hand: SemaphorePermit<'_>,
+        in_flight: SemaphorePermit<'_>,
     ) -> Option<CommitPairResult> {
         let store = &self.0.store;
-        let mut in_hand = Some(in_hand);
+        let mut in_flight = Some(in_flight);
         let mut is_journaled = false;
         let mut wait = STORED_AGAIN.0;
         loop {
@@ -608,7 +608,7 @@ impl Gateway {
                 match store.journal_pair(pending) {
                     Ok(()) => {
                         is_journaled = true;
-                        in_hand.take();
+                        in_flight.take();
                     }
                     Err(error) => tracing::error!(
                         account = %pending.account, %error,
@@ -652,7 +652,7 @@ impl Gateway {
         account: &Account,
         intent: &RefreshLease,
         (error, is_token_refused): (&TokenError, bool),
-        in_hand: SemaphorePermit<'_>,
+        in_flight: SemaphorePermit<'_>,
     ) -> Result<RefreshResult> {
         let (end, bounds) = match error.kind {
             // A wrong secret of the app's kills no account.
@@ -661,9 +661,9 @@ impl Gateway {
             }
             _ if is_token_refused => (RefreshFailure::TokenRefused, AFTER_REFUSED),
             TokenErrorKind::Unsent => (RefreshFailure::Unsent, AFTER_UNSENT),
-            TokenErrorKind::Doubtful => (RefreshFailure::Doubtful, AFTER_DOUBT),
+            TokenErrorKind::Doubtful => (RefreshFailure::Doubtful, BACKOFF_UNCERTAIN),
             TokenErrorKind::InvalidGrant | TokenErrorKind::GrantExpired => {
-                (RefreshFailure::InvalidGrant, AFTER_DOUBT)
+                (RefreshFailure::InvalidGrant, BACKOFF_UNCERTAIN)
             }
             TokenErrorKind::RedirectMismatch
             | TokenErrorKind::Throttled
@@ -678,14 +678,14 @@ impl Gateway {
         });
         let again_after = doubled(bounds, intent.attempts);
         let mut wait = STORED_AGAIN.0;
-        let mut in_hand = Some(in_hand);
+        let mut in_flight = Some(in_flight);
         // What came of it is worth as much as a pair: without it, others find the row in flight
         // and replay. But it is not worth keeping a process from its end.
         let state = loop {
             match self.0.store.end_refresh(intent, end, again_after).await {
                 Ok(state) => break state,
                 Err(failure) if failure.kind() == Kind::StoreUnavailable => {
-                    in_hand.take();
+                    in_flight.take();
                     self.0.clock.sleep(wait).await;
                     wait = (wait * 2).min(STORED_AGAIN.1);
                 }
@@ -730,7 +730,7 @@ impl Gateway {
                 RefreshResult::Not(CredentialState::Refreshing | CredentialState::Uncertain)
                     if clock.monotonic().saturating_sub(began_at) < A_WALK_WAITS =>
                 {
-                    clock.sleep(LOOK_AGAIN).await;
+                    clock.sleep(RECHECK_INTERVAL).await;
                 }
                 outcome => return Ok(outcome),
             }
@@ -833,9 +833,12 @@ impl Gateway {
     /// together. A pair that is said to have no life is not due at once, for ever.
     fn due(&self, pair: &TokenPair) -> Timestamp {
         let life = since(pair.expires_at, pair.issued_at);
-        let [a, b] = self.0.chance.bytes::<2>();
+        let [a, b] = self.0.rng.bytes::<2>();
         let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
-        later(pair.issued_at, life.mul_f64(0.5 + 0.3 * part).max(SOONEST))
+        later(
+            pair.issued_at,
+            life.mul_f64(0.5 + 0.3 * part).max(MIN_REFRESH_INTERVAL),
+        )
     }
 }
 
@@ -909,7 +912,7 @@ fn ended(former: SecretString, now: Timestamp) -> TokenPair {
 
 const fn patience(priority: Priority) -> Duration {
     match priority {
-        Priority::Interactive => PATIENCE,
+        Priority::Interactive => CALLER_TIMEOUT,
         Priority::Background => A_WALK_WAITS,
     }
 }
@@ -919,7 +922,7 @@ fn in_progress() -> Error {
         Kind::RefreshInProgress,
         "the access token of this account is being refreshed",
     )
-    .with_retry_after(PATIENCE)
+    .with_retry_after(CALLER_TIMEOUT)
 }
 
 fn later(moment: Timestamp, by: Duration) -> Timestamp {
@@ -1030,17 +1033,17 @@ impl Gateway {
 
     /// Whether there is anything that [`Gateway::end_refreshes`] waits for.
     pub(in crate::gateway) fn is_refreshing(&self) -> bool {
-        self.0.refreshes.in_hand.available_permits() < IN_HAND as usize
+        self.0.refreshes.in_flight.available_permits() < MAX_IN_FLIGHT as usize
     }
 
     /// Waits until nothing that was redeemed is in this process alone; from now on no refresh
     /// begins here.
     pub(in crate::gateway) async fn end_refreshes(&self) {
-        let in_hand = &self.0.refreshes.in_hand;
-        let all = in_hand.acquire_many(IN_HAND);
+        let in_flight = &self.0.refreshes.in_flight;
+        let all = in_flight.acquire_many(MAX_IN_FLIGHT);
         if tokio::time::timeout(ENDED_WITHIN, all).await.is_err() {
             tracing::error!("a refresh did not end in time");
         }
-        in_hand.close();
+        in_flight.close();
     }
 }

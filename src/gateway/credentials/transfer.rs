@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long an import waits for its refresh: as long as one may take.
-const PATIENCE: Duration = Duration::from_secs(75);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// What is said of a credential beside it.
 #[derive(Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub struct Imported {
 
 impl Operator {
     /// Gives an account's credential out. A pair of OAuth tokens is never refreshed here again,
-    /// unless it is [taken back](Operator::take_back).
+    /// unless it is [taken back](Operator::reclaim).
     ///
     /// # Errors
     /// `refresh_in_progress`, `account_inactive`.
@@ -114,10 +114,10 @@ impl Operator {
     ///
     /// # Errors
     /// `account_inactive` if it was not exported.
-    pub async fn take_back(&self, own: &OwnAccount) -> Result<()> {
+    pub async fn reclaim(&self, own: &OwnAccount) -> Result<()> {
         let (project, id) = (&own.account.project, own.account.id);
         let store = &self.gateway().0.store;
-        if store.take_back(project, id, own.by).await? {
+        if store.reclaim(project, id, own.by).await? {
             self.gateway().0.accounts.invalidate(&(project.clone(), id));
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Operator {
 
     /// Seals a parcel for whoever knows the passphrase.
     pub fn sealed(&self, exported: &Exported, passphrase: &SecretString) -> Vec<u8> {
-        seal_with_passphrase(passphrase, &exported.parcel, &self.gateway().0.chance)
+        seal_with_passphrase(passphrase, &exported.parcel, &self.gateway().0.rng)
     }
 
     /// Links an account by a credential that another installation exported, or gives it to one that
@@ -167,14 +167,14 @@ impl Operator {
         };
         let work = gateway.clone();
         let (account, is_settled) = gateway
-            .owned(async move { take_in(&work, project, existing, parcel, meta).await })
+            .owned(async move { import(&work, project, existing, parcel, meta).await })
             .await?;
         let own = self.account(&account.id.to_string()).await?;
         Ok(Imported { own, is_settled })
     }
 }
 
-async fn take_in(
+async fn import(
     gateway: &crate::gateway::Gateway,
     project: ProjectId,
     existing: Option<Arc<Account>>,
@@ -221,7 +221,9 @@ async fn take_in(
             endpoint: &meta.endpoint,
             assume_user: assume_user.as_deref(),
         };
-        let tried = gateway.prove(connector.as_ref(), of, unproven).await;
+        let tried = gateway
+            .verify_credential(connector.as_ref(), of, unproven)
+            .await;
         tried.map_err(|error| match error.kind() {
             Kind::CredentialRefused => no_longer_good(error),
             _ => error,
@@ -254,7 +256,7 @@ async fn take_in(
     gateway.0.store.note(&account.project, imported).await?;
     let is_settled = !is_rotating
         || gateway
-            .refreshed(&account, Trigger::Now { generation: None }, PATIENCE)
+            .refreshed(&account, Trigger::Now { generation: None }, REFRESH_TIMEOUT)
             .await?
             == RefreshResult::Renewed;
     Ok((account, is_settled))

@@ -236,17 +236,19 @@ impl Gateway {
     }
 
     pub(super) fn live(&self, account: &Account) -> Arc<LiveAccount> {
-        let lives = &self.0.lives;
-        if let Some(live) = lives
+        let live_accounts = &self.0.live_accounts;
+        if let Some(live) = live_accounts
             .read()
             .expect("no holder of this lock panics")
             .get(&account.id)
         {
             return Arc::clone(live);
         }
-        let mut lives = lives.write().expect("no holder of this lock panics");
+        let mut live_accounts = live_accounts
+            .write()
+            .expect("no holder of this lock panics");
         Arc::clone(
-            lives
+            live_accounts
                 .entry(account.id)
                 .or_insert_with(|| Arc::new(LiveAccount::new(account))),
         )
@@ -388,7 +390,7 @@ impl Gateway {
         };
         let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
         let verified_at = self.verified_at(stored.verified_at);
-        self.put_in_force(live, directory, verified_at, stored.quarantined)
+        self.publish(live, directory, verified_at, stored.quarantined)
             .await;
         Ok(())
     }

@@ -222,7 +222,7 @@ impl Gateway {
             assume_user: None,
         };
         let proven = self
-            .prove(connector.as_ref(), of, signed_in.unproven.clone())
+            .verify_credential(connector.as_ref(), of, signed_in.unproven.clone())
             .await?;
         let new = NewAccount {
             id,
@@ -493,7 +493,7 @@ impl Gateway {
     /// letters as the least of a verifier).
     pub(in crate::gateway) fn random_text(&self) -> SecretString {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-        let bytes = zeroize::Zeroizing::new(self.0.chance.bytes::<32>());
+        let bytes = zeroize::Zeroizing::new(self.0.rng.bytes::<32>());
         BASE64_URL_SAFE_NO_PAD.encode(*bytes).into()
     }
 }

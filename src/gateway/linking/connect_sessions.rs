@@ -179,7 +179,7 @@ impl Gateway {
         let details = self.registered(&project, new.details).await?;
         let now = self.0.clock.now();
         let session = ConnectSession {
-            number: u64::from_be_bytes(self.0.chance.bytes()) & LARGEST_NUMBER,
+            number: u64::from_be_bytes(self.0.rng.bytes()) & LARGEST_NUMBER,
             project,
             provider,
             profile,

@@ -141,7 +141,7 @@ impl Gateway {
         let gateway = self.clone();
         self.owned(async move {
             let proven = gateway
-                .prove(
+                .verify_credential(
                     connector.as_ref(),
                     CredentialToCheck {
                         account: id.to_string(),
@@ -238,7 +238,7 @@ impl Gateway {
     }
 
     /// Whose credential this is, as the provider says, if it may read users.
-    pub(super) async fn prove(
+    pub(super) async fn verify_credential(
         &self,
         connector: &dyn Connector,
         of: CredentialToCheck<'_>,
@@ -253,7 +253,7 @@ impl Gateway {
     }
 
     /// The same for an account that is there, whose organisation it must be of.
-    pub(super) async fn prove_for(
+    pub(super) async fn verify_for(
         &self,
         account: &Account,
         unproven: UnverifiedCredential,
@@ -265,7 +265,9 @@ impl Gateway {
             endpoint: &destination.endpoint,
             assume_user: account.assume_user.as_deref(),
         };
-        let proven = self.prove(connector.as_ref(), of, unproven).await?;
+        let proven = self
+            .verify_credential(connector.as_ref(), of, unproven)
+            .await?;
         same_organisation(account, &proven.identity)?;
         Ok(proven)
     }

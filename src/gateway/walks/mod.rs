@@ -298,13 +298,15 @@ impl Gateway {
             return ticket;
         }
         let now = self.0.clock.now();
-        let ticket = WalkHandle::new(self.0.chance.id(now), now, full, by);
+        let ticket = WalkHandle::new(self.0.rng.id(now), now, full, by);
         ticket.is_own.store(is_own, Ordering::Relaxed);
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
         } else {
             slots.running = Some(Arc::clone(&ticket));
-            self.0.runtime.spawn(drive(self.clone(), Arc::clone(live)));
+            self.0
+                .runtime
+                .spawn(run_walks(self.clone(), Arc::clone(live)));
         }
         ticket
     }
@@ -324,12 +326,12 @@ impl Gateway {
     pub(super) async fn end_walks(&self, live: &LiveAccount) {
         if let Some(ticket) = live.running() {
             ticket.abandon();
-            self.let_go(&ticket).await;
+            self.cancel_walk(&ticket).await;
         }
     }
 
     /// Waits until a walk that was abandoned has ended.
-    pub(super) async fn let_go(&self, ticket: &WalkHandle) {
+    pub(super) async fn cancel_walk(&self, ticket: &WalkHandle) {
         self.await_walk(ticket, A_WALK_LETS_GO).await;
     }
 
@@ -366,7 +368,7 @@ impl Gateway {
 }
 
 /// Runs the walk in `running`, then the one that was asked for meanwhile, until none is left.
-async fn drive(gateway: Gateway, live: Arc<LiveAccount>) {
+async fn run_walks(gateway: Gateway, live: Arc<LiveAccount>) {
     let mut ticket = live.running();
     while let Some(current) = ticket {
         live.note_walk_began(gateway.0.clock.monotonic());

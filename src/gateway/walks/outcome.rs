@@ -26,7 +26,7 @@ use crate::{
 /// What a whole walk leaves behind.
 pub(super) struct WalkOutcome {
     /// What it was judged against.
-    pub in_force: Option<Arc<LoadedDirectory>>,
+    pub current: Option<Arc<LoadedDirectory>>,
     /// Why it was held; None if it was sealed.
     pub reason: Option<WalkReason>,
     pub candidate: Option<(Box<ReleaseCandidate>, Vec<u8>)>,
@@ -48,8 +48,8 @@ impl WalkRun<'_> {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
         let is_sealed = end.reason.is_none();
-        let in_force = end.in_force.as_deref().map(|held| &held.directory);
-        let after = end.directory.as_ref().or(in_force);
+        let current = end.current.as_deref().map(|held| &held.directory);
+        let after = end.directory.as_ref().or(current);
         let walk = Walk {
             state: if is_sealed {
                 WalkState::Sealed
@@ -82,7 +82,7 @@ impl WalkRun<'_> {
                 project: &self.live.project,
                 lineage: self.lineage,
                 walk: &walk,
-                judged_against: Some(in_force.map_or(0, Directory::version)),
+                judged_against: Some(current.map_or(0, Directory::version)),
                 directory: encoded.as_deref().zip(end.directory.as_ref()).map(
                     |(encoded, directory)| NewDirectory {
                         version: directory.version(),
@@ -117,11 +117,11 @@ impl WalkRun<'_> {
         match end.directory {
             Some(directory) => {
                 self.gateway
-                    .put_in_force(self.live, directory, started_at, walk.quarantined)
+                    .publish(self.live, directory, started_at, walk.quarantined)
                     .await
             }
             None => {
-                if is_sealed && let Some(version) = in_force.map(Directory::version) {
+                if is_sealed && let Some(version) = current.map(Directory::version) {
                     self.live.verify(version, started_at, walk.quarantined);
                 }
                 self.live.set_stale(stale_after(walk.state, walk.reason));
@@ -140,14 +140,14 @@ impl WalkRun<'_> {
         if let Some(source) = &stop.source {
             tracing::warn!(account = %self.live.account, walk = %self.ticket.id, error = %source, "walk failed");
         }
-        let in_force = self.in_force().await.ok().flatten();
+        let current = self.current().await.ok().flatten();
         let mut walk = Walk {
             state: WalkState::Failed,
             reason: Some(stop.reason),
-            directory_version: in_force
+            directory_version: current
                 .as_ref()
                 .map(|held| held.directory.version().to_string()),
-            counts: in_force.as_ref().map(|held| held.directory.counts()),
+            counts: current.as_ref().map(|held| held.directory.counts()),
             ended_at: Some(now),
             ..self.as_running()
         };
@@ -260,7 +260,7 @@ impl WalkRun<'_> {
 impl Gateway {
     /// Makes `directory` the version in force, as verified at `verified_at` by a walk that left this
     /// much out.
-    pub(in crate::gateway) async fn put_in_force(
+    pub(in crate::gateway) async fn publish(
         &self,
         live: &LiveAccount,
         directory: Directory,

@@ -62,8 +62,8 @@ impl Gateway {
             .await?;
         let held = held.ok_or_else(|| self.not_decidable(&walk))?;
         let candidate = ReleaseCandidate::decode(&held.candidate).map_err(Error::internal)?;
-        let in_force = live.head().map_or(0, |head| head.version);
-        let version = in_force + 1;
+        let current = live.head().map_or(0, |head| head.version);
+        let version = current + 1;
         let (directory, evidence) = candidate.release(version, self.0.clock.now());
         let released = Walk {
             state: WalkState::Sealed,
@@ -79,7 +79,7 @@ impl Gateway {
                 project: &account.project,
                 lineage: None,
                 walk: &released,
-                judged_against: Some(in_force),
+                judged_against: Some(current),
                 directory: Some(NewDirectory {
                     version,
                     encoded: &encoded,
@@ -98,7 +98,7 @@ impl Gateway {
         if committed != CommitWalkResult::Whole {
             return Err(superseded());
         }
-        self.put_in_force(&live, directory, released.started_at, released.quarantined)
+        self.publish(&live, directory, released.started_at, released.quarantined)
             .await;
         self.0
             .accounts

@@ -46,7 +46,7 @@ const NEWLY_LINKED: Duration = Duration::from_secs(60);
 const PART_OF_BUDGET: u64 = 5;
 
 /// How often it is looked whether a walk of another process has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// So many unchanged groups are read again however small the budget.
 const LEAST_GROUPS: u64 = 25;
@@ -195,7 +195,9 @@ impl WalkRun<'_> {
                 .walk(&self.live.project, self.live.account, walk)
                 .await?
             {
-                Some(walk) if walk.state == WalkState::Running => clock.sleep(LOOK_AGAIN).await,
+                Some(walk) if walk.state == WalkState::Running => {
+                    clock.sleep(RECHECK_INTERVAL).await
+                }
                 ended => return Ok(ended),
             }
         }
@@ -232,8 +234,8 @@ impl WalkRun<'_> {
             return Err(WalkReason::OrganisationChanged.into());
         }
         let (users, groups) = {
-            let in_force = self.in_force().await?;
-            let prev = in_force.as_deref().map(|held| &held.directory);
+            let current = self.current().await?;
+            let prev = current.as_deref().map(|held| &held.directory);
             [Resource::Users, Resource::Groups]
                 .map(|of| plausible_rows(prev, of))
                 .into()
@@ -249,16 +251,16 @@ impl WalkRun<'_> {
         let group_reads = match &groups {
             None => Default::default(),
             Some(groups) => {
-                let in_force = self.in_force().await?;
+                let current = self.current().await?;
                 let due = plan_group_reads(
-                    in_force.as_deref().map(|held| &held.directory),
+                    current.as_deref().map(|held| &held.directory),
                     groups,
                     &self.evidence().await?,
                     self.part_of_budget()
                         .map(|part| part.max(LEAST_GROUPS) as usize),
                     self.ticket.is_full.load(Ordering::Relaxed),
                 );
-                let reads = reader.groups(&due, in_force.is_none());
+                let reads = reader.groups(&due, current.is_none());
                 self.ticket.unless_abandoned(reads).await?
             }
         };
@@ -281,8 +283,8 @@ impl WalkRun<'_> {
         started_at: Timestamp,
     ) -> Result<Walk, WalkFailure> {
         let inner = &self.gateway.0;
-        let in_force = self.in_force().await?;
-        let prev = in_force.as_deref().map(|held| &held.directory);
+        let current = self.current().await?;
+        let prev = current.as_deref().map(|held| &held.directory);
         let policy = Policy {
             unlisted_departs_after: inner.settings.unlisted_departs_after,
             held_confirmed_after: inner.settings.held_confirmed_after,
@@ -305,7 +307,7 @@ impl WalkRun<'_> {
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
         let sealed = |evidence, directory| WalkOutcome {
-            in_force: in_force.clone(),
+            current: current.clone(),
             reason: None,
             candidate: None,
             hold: None,
@@ -410,7 +412,7 @@ impl WalkRun<'_> {
         }
     }
 
-    pub(super) async fn in_force(&self) -> Result<Option<Arc<LoadedDirectory>>, WalkFailure> {
+    pub(super) async fn current(&self) -> Result<Option<Arc<LoadedDirectory>>, WalkFailure> {
         let Some(head) = self.live.head() else {
             return Ok(None);
         };

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get};
 use url::form_urlencoded;
 
 use super::{
-    context::{HubContext, HubSession, see},
+    context::{HubContext, HubSession, see_other},
     error_page::{AppOwner, Problem},
     refusal::{ErrorContext, Refusal},
 };
@@ -47,17 +47,17 @@ impl CallbackParams {
 /// `GET /connect/oauth2/{callback}/callback`: `smartsheet` for apps of integrators,
 /// `smartsheet_iam` for customers' own.
 #[get("/oauth2/{callback}/callback")]
-pub async fn came_back(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let callback = desk
+pub async fn came_back(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let callback = context
         .request
         .match_info()
         .get("callback")
         .unwrap_or_default();
     let provider = callback.strip_suffix("_iam").unwrap_or(callback);
-    if desk.gateway.provider_name(provider).is_none() {
+    if context.gateway.provider_name(provider).is_none() {
         return Err(Problem::InvitationUnknown.into());
     }
-    if desk.kept().is_none() {
+    if context.kept().is_none() {
         return Err(Problem::OtherBrowser.into());
     }
     let app = if callback == provider {
@@ -65,35 +65,35 @@ pub async fn came_back(desk: HubContext) -> Result<HttpResponse, Refusal> {
     } else {
         AppOwner::Own
     };
-    let guest = desk.guest().await?;
-    let answer = CallbackParams::read(desk.request.query_string());
+    let session = context.session().await?;
+    let answer = CallbackParams::read(context.request.query_string());
     match (answer.code, answer.error) {
         (Some(code), None) => {
             let back = AuthorizationCallback {
-                to: format!("{}{}", desk.gateway.public_url(), desk.request.path()),
+                to: format!("{}{}", context.gateway.public_url(), context.request.path()),
                 issuer: answer.iss,
                 state: answer.state,
                 code: code.into(),
             };
-            redeem(&desk, &guest, app, back).await
+            redeem(&context, &session, app, back).await
         }
-        (_, Some(word)) => Err(give_up(&desk, &guest, (&answer.state, &word)).await),
+        (_, Some(word)) => Err(give_up(&context, &session, (&answer.state, &word)).await),
         (None, None) => Err(Problem::OtherBrowser.into()),
     }
 }
 
 async fn redeem(
-    desk: &HubContext,
-    guest: &HubSession,
+    context: &HubContext,
+    session: &HubSession,
     app: AppOwner,
     back: AuthorizationCallback,
 ) -> Result<HttpResponse, Refusal> {
-    let (session, browser) = (&guest.session, &guest.kept.browser);
-    let signed_in = desk.gateway.signed_in(session, browser, back);
+    let (connect_session, browser) = (&session.session, &session.kept.browser);
+    let signed_in = context.gateway.signed_in(connect_session, browser, back);
     match signed_in.await {
-        Ok(_) => Ok(see("/connect/review")),
+        Ok(_) => Ok(see_other("/connect/review")),
         Err(error) => {
-            let choice = desk.choice(guest).await?;
+            let choice = context.choice(session).await?;
             Err(Refusal::Error(
                 error,
                 ErrorContext {
@@ -108,14 +108,18 @@ async fn redeem(
 
 /// The sign-in is over. It must be one of this browser's: without a state that is known, nobody has said
 /// anything. By the state it is known whose app it was.
-async fn give_up(desk: &HubContext, guest: &HubSession, (state, word): (&str, &str)) -> Refusal {
-    let browser = &guest.kept.browser;
-    let app = match desk.gateway.turned_back(browser, state).await {
+async fn give_up(
+    context: &HubContext,
+    session: &HubSession,
+    (state, word): (&str, &str),
+) -> Refusal {
+    let browser = &session.kept.browser;
+    let app = match context.gateway.turned_back(browser, state).await {
         Ok(true) => AppOwner::Own,
         Ok(false) => AppOwner::Profile,
         Err(error) => return error.into(),
     };
-    let choice = match desk.choice(guest).await {
+    let choice = match context.choice(session).await {
         Ok(choice) => choice,
         Err(refusal) => return refusal,
     };

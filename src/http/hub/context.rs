@@ -38,7 +38,7 @@ const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-p
 /// Where a request of the hub's is served.
 pub struct HubContext {
     pub gateway: Data<Gateway>,
-    pub look: Data<Theme>,
+    pub theme: Data<Theme>,
     pub request: HttpRequest,
 }
 
@@ -70,10 +70,10 @@ impl FromRequest for HubContext {
 impl HubContext {
     fn of(request: &HttpRequest) -> Self {
         let gateway: Option<&Data<Gateway>> = request.app_data();
-        let look: Option<&Data<Theme>> = request.app_data();
+        let theme: Option<&Data<Theme>> = request.app_data();
         Self {
             gateway: gateway.expect("the app was built with a gateway").clone(),
-            look: look.expect("the app was built with a look").clone(),
+            theme: theme.expect("the app was built with a look").clone(),
             request: request.clone(),
         }
     }
@@ -98,10 +98,10 @@ impl HubContext {
     }
 
     /// Whoever has an invitation that can be used.
-    pub async fn guest(&self) -> Result<HubSession, Refusal> {
-        let guest = self.holder().await?;
-        self.check_open(&guest.session)?;
-        Ok(guest)
+    pub async fn session(&self) -> Result<HubSession, Refusal> {
+        let session = self.holder().await?;
+        self.check_open(&session.session)?;
+        Ok(session)
     }
 
     pub fn check_open(&self, session: &ConnectSession) -> Result<(), Refusal> {
@@ -112,15 +112,15 @@ impl HubContext {
     }
 
     /// What a form of this guest's sent.
-    pub async fn form(&self, guest: &HubSession, payload: Payload) -> Result<Form, Refusal> {
+    pub async fn form(&self, session: &HubSession, payload: Payload) -> Result<Form, Refusal> {
         let origin = Url::parse(self.gateway.public_url()).map(|url| url.origin());
         let origin = origin.map_or_else(|_| String::new(), |it| it.ascii_serialization());
-        let form = Form::read(&self.request, payload, &origin, &guest.kept).await;
+        let form = Form::read(&self.request, payload, &origin, &session.kept).await;
         form.ok_or(Problem::ForeignForm.into())
     }
 
-    pub async fn choice(&self, guest: &HubSession) -> Result<Choice, Refusal> {
-        let offer = self.gateway.offer(&guest.session).await?;
+    pub async fn choice(&self, session: &HubSession) -> Result<Choice, Refusal> {
+        let offer = self.gateway.offer(&session.session).await?;
         let profiles = offer.profiles.iter();
         let places = offer.endpoints.iter();
         let places = places.map(|endpoint| {
@@ -194,7 +194,7 @@ impl Choice {
 }
 
 /// On to another page, with a GET (RFC 9110, 15.4.4). Nobody is told where from.
-pub fn see(url: &str) -> HttpResponse {
+pub fn see_other(url: &str) -> HttpResponse {
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, url))
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -227,15 +227,15 @@ fn refused(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let Some(error) = response.response().error() else {
         return response;
     };
-    let desk = HubContext::of(response.request());
-    let noted = desk.request.extensions().get::<RequestExt>().cloned();
+    let context = HubContext::of(response.request());
+    let noted = context.request.extensions().get::<RequestExt>().cloned();
     let id = noted.map_or_else(String::new, |noted| noted.request_id().to_owned());
     let refusal = error.as_error::<Refusal>();
     if let Some(cause) = refusal.and_then(Refusal::error) {
         log_cause(cause, &id);
     }
     let problem = refusal.map_or(Problem::Internal, Refusal::problem);
-    let page = ProblemPage::new(&desk.look, problem, &id);
+    let page = ProblemPage::new(&context.theme, problem, &id);
     match page::answer(&page) {
         Ok(answer) => response.into_response(answer),
         Err(_) => response,

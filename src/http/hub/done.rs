@@ -8,7 +8,7 @@ use super::{field_access::FieldAccess, page::HubPage, region::RegionChoice, them
 #[derive(Template)]
 #[template(path = "done.html")]
 pub struct Done<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     /// What was linked: an organisation's name, or what there is in place of one.
     pub organisation: &'a str,
     /// Whose credential reads it.

@@ -350,7 +350,7 @@ impl Problem<'_> {
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub struct ProblemPage<'a> {
-    look: &'a Theme,
+    theme: &'a Theme,
     /// The id of the request, for whoever is asked for help.
     reference: &'a str,
     telling: ErrorPage,
@@ -358,11 +358,11 @@ pub struct ProblemPage<'a> {
 }
 
 impl<'a> ProblemPage<'a> {
-    pub fn new(look: &'a Theme, problem: Problem<'_>, reference: &'a str) -> Self {
+    pub fn new(theme: &'a Theme, problem: Problem<'_>, reference: &'a str) -> Self {
         Self {
-            look,
+            theme,
             reference,
-            telling: problem.telling(look.name()),
+            telling: problem.telling(theme.name()),
             status: problem.status(),
         }
     }

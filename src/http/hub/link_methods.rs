@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get, post, web::Payload};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    context::{Choice, HubContext, HubSession, see},
+    context::{Choice, HubContext, HubSession, see_other},
     error_page::Problem,
     own_app::{OwnApp, OwnAppFault},
     refusal::{ErrorContext, Refusal},
@@ -23,21 +23,21 @@ const LONGEST_CLIENT_ID: usize = 255;
 
 /// `GET /connect`
 #[get("")]
-pub async fn start_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let guest = desk.holder().await?;
-    if guest.session.linked_account.is_some() && desk.check_open(&guest.session).is_err() {
-        return Ok(see("/connect/progress"));
+pub async fn start_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let session = context.holder().await?;
+    if session.session.linked_account.is_some() && context.check_open(&session.session).is_err() {
+        return Ok(see_other("/connect/progress"));
     }
-    let choice = desk.choice(&guest).await?;
-    let is_cancelled = desk.request.query_string() == "cancelled";
-    let left = guest
+    let choice = context.choice(&session).await?;
+    let is_cancelled = context.request.query_string() == "cancelled";
+    let left = session
         .session
         .expires_at
-        .duration_since(desk.gateway.clock().now());
-    guest.show(&Start {
-        look: &desk.look,
-        form_token: &guest.form_token,
-        customer: &guest.session.details.origin_owner_name,
+        .duration_since(context.gateway.clock().now());
+    session.show(&Start {
+        theme: &context.theme,
+        form_token: &session.form_token,
+        customer: &session.session.details.origin_owner_name,
         again: choice.again(),
         notice: is_cancelled.then_some(Notice::Cancelled),
         methods: choice.methods(),
@@ -81,39 +81,39 @@ impl Choice {
 
 /// `POST /connect/sign-in`: on to the provider's page of consent.
 #[post("/sign-in")]
-pub async fn begin_sign_in(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let form = desk.form(&guest, payload).await?;
-    let browser = &guest.kept.browser;
-    let url = desk
+pub async fn begin_sign_in(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let form = context.form(&session, payload).await?;
+    let browser = &session.kept.browser;
+    let url = context
         .gateway
-        .sign_in(&guest.session, browser, form.text("profile"))
+        .sign_in(&session.session, browser, form.text("profile"))
         .await?;
-    Ok(see(url.as_str()))
+    Ok(see_other(url.as_str()))
 }
 
 /// `GET /connect/token`
 #[get("/token")]
-pub async fn token_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let choice = desk.choice(&guest).await?;
+pub async fn token_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let choice = context.choice(&session).await?;
     if !choice.offer.takes_token {
-        return Ok(see("/connect"));
+        return Ok(see_other("/connect"));
     }
-    ask_token(&desk, &guest, &choice, None, None)
+    ask_token(&context, &session, &choice, None, None)
 }
 
 /// The form for a token. What was typed into it never comes back.
 fn ask_token(
-    desk: &HubContext,
-    guest: &HubSession,
+    context: &HubContext,
+    session: &HubSession,
     choice: &Choice,
     chosen: Option<&str>,
     fault: Option<TokenFault<'_>>,
 ) -> Result<HttpResponse, Refusal> {
-    guest.show(&Token {
-        look: &desk.look,
-        form_token: &guest.form_token,
+    session.show(&Token {
+        theme: &context.theme,
+        form_token: &session.form_token,
         places: &choice.places,
         chosen,
         fault,
@@ -123,11 +123,11 @@ fn ask_token(
 
 /// `POST /connect/token`: tries it in the region that was chosen, and nowhere else.
 #[post("/token")]
-pub async fn bring_token(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let form = desk.form(&guest, payload).await?;
-    let choice = desk.choice(&guest).await?;
-    let ask = |chosen, fault| ask_token(&desk, &guest, &choice, chosen, Some(fault));
+pub async fn bring_token(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let form = context.form(&session, payload).await?;
+    let choice = context.choice(&session).await?;
+    let ask = |chosen, fault| ask_token(&context, &session, &choice, chosen, Some(fault));
     let Some((endpoint, place)) = choice.named(form.text("region")) else {
         return ask(None, TokenFault::NoRegion);
     };
@@ -135,8 +135,8 @@ pub async fn bring_token(desk: HubContext, payload: Payload) -> Result<HttpRespo
     match secret_fault(&token) {
         Some(Unfit::Missing) => ask(Some(&place.value), TokenFault::NoToken),
         Some(Unfit::Malformed) => ask(Some(&place.value), TokenFault::NotAToken),
-        None => match try_token(&desk, &guest, &choice, endpoint, token).await? {
-            Tried::Good => Ok(see("/connect/review")),
+        None => match try_token(&context, &session, &choice, endpoint, token).await? {
+            Tried::Good => Ok(see_other("/connect/review")),
             Tried::Unknown => ask(None, TokenFault::UnknownAt(place)),
         },
     }
@@ -150,8 +150,8 @@ enum Tried {
 }
 
 async fn try_token(
-    desk: &HubContext,
-    guest: &HubSession,
+    context: &HubContext,
+    session: &HubSession,
     choice: &Choice,
     endpoint: &Endpoint,
     token: SecretString,
@@ -160,9 +160,10 @@ async fn try_token(
         return Err(Problem::ProfileDisabled.into());
     }
     let endpoint = endpoint.clone();
-    let tried = desk
-        .gateway
-        .bring_token(&guest.session, &guest.kept.browser, endpoint, token);
+    let tried =
+        context
+            .gateway
+            .bring_token(&session.session, &session.kept.browser, endpoint, token);
     match tried.await {
         Ok(_) => Ok(Tried::Good),
         Err(error) if error.kind() == Kind::CredentialRefused => Ok(Tried::Unknown),
@@ -172,30 +173,30 @@ async fn try_token(
 
 /// `GET /connect/app`
 #[get("/app")]
-pub async fn own_app_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let choice = desk.choice(&guest).await?;
+pub async fn own_app_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let choice = context.choice(&session).await?;
     if !choice.offer.takes_own_app {
-        return Ok(see("/connect"));
+        return Ok(see_other("/connect"));
     }
-    ask_app(&desk, &guest, &choice, (None, ""), None)
+    ask_app(&context, &session, &choice, (None, ""), None)
 }
 
 /// The form for an app of the customer's own. The secret never comes back.
 fn ask_app(
-    desk: &HubContext,
-    guest: &HubSession,
+    context: &HubContext,
+    session: &HubSession,
     choice: &Choice,
     (place, client_id): (Option<&RegionChoice>, &str),
     fault: Option<OwnAppFault>,
 ) -> Result<HttpResponse, Refusal> {
-    guest.show(&OwnApp {
-        look: &desk.look,
-        form_token: &guest.form_token,
+    session.show(&OwnApp {
+        theme: &context.theme,
+        form_token: &session.form_token,
         places: &choice.places,
         chosen: place.map(|place| place.value.as_str()),
         client_id,
-        hub_url: desk.gateway.public_url(),
+        hub_url: context.gateway.public_url(),
         redirect_url: &choice.offer.own_app_callback_url,
         fault,
         has_other_ways: choice.methods().is_choice(),
@@ -204,10 +205,10 @@ fn ask_app(
 
 /// `POST /connect/app`: on to the provider's page of consent, under the customer's own app.
 #[post("/app")]
-pub async fn begin_own_app(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let form = desk.form(&guest, payload).await?;
-    let choice = desk.choice(&guest).await?;
+pub async fn begin_own_app(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let form = context.form(&session, payload).await?;
+    let choice = context.choice(&session).await?;
     let (id, secret) = (form.text("client_id"), form.secret("client_secret"));
     if !choice.offer.takes_own_app {
         return Err(Problem::ProfileDisabled.into());
@@ -215,8 +216,8 @@ pub async fn begin_own_app(desk: HubContext, payload: Payload) -> Result<HttpRes
     let named = choice.named(form.text("region"));
     let ask = |fault| {
         ask_app(
-            &desk,
-            &guest,
+            &context,
+            &session,
             &choice,
             (named.map(|it| it.1), id),
             Some(fault),
@@ -228,13 +229,13 @@ pub async fn begin_own_app(desk: HubContext, payload: Payload) -> Result<HttpRes
     if let Some(fault) = app_fault(id, &secret) {
         return ask(fault);
     }
-    let (session, browser) = (&guest.session, &guest.kept.browser);
+    let (session, browser) = (&session.session, &session.kept.browser);
     let app = (id.to_owned(), secret);
-    let url = desk
+    let url = context
         .gateway
         .sign_in_with_own_app(session, browser, endpoint.clone(), app)
         .await?;
-    Ok(see(url.as_str()))
+    Ok(see_other(url.as_str()))
 }
 
 /// What is wrong with what was pasted.

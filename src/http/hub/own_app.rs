@@ -9,7 +9,7 @@ use super::{page::HubPage, region::RegionChoice, theme::Theme};
 #[derive(Template)]
 #[template(path = "own_app.html")]
 pub struct OwnApp<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     pub form_token: &'a str,
     /// At least one, each with a sign-in.
     pub places: &'a [RegionChoice],

@@ -10,7 +10,7 @@ use crate::error::WalkProgress;
 #[derive(Template)]
 #[template(path = "progress.html")]
 pub struct ProgressPage<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     /// What was linked, as [`Done`](super::done::Done) says it.
     pub organisation: &'a str,
     pub walk: FirstWalk,

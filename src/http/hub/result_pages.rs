@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, get, http::header, post, web::Payload};
 use url::Url;
 
 use super::{
-    context::{HubContext, HubSession, see},
+    context::{HubContext, HubSession, see_other},
     done::{DirectoryCounts, Done},
     error_page::Problem,
     field_access::FieldAccess,
@@ -21,23 +21,23 @@ use crate::{
 
 /// `GET /connect/review`
 #[get("/review")]
-pub async fn review_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let Some(review) = desk
+pub async fn review_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let Some(review) = context
         .gateway
-        .review(&guest.session, &guest.kept.browser)
+        .review(&session.session, &session.kept.browser)
         .await?
     else {
-        return Ok(see("/connect"));
+        return Ok(see_other("/connect"));
     };
     let found = &review.found;
-    guest.show(&ReviewPage {
-        look: &desk.look,
-        form_token: &guest.form_token,
+    session.show(&ReviewPage {
+        theme: &context.theme,
+        form_token: &session.form_token,
         draft: review.draft,
-        customer: &guest.session.details.origin_owner_name,
+        customer: &session.session.details.origin_owner_name,
         method: Method::of(review.kind),
-        place: &desk.place(&found.provider, &found.endpoint)?,
+        place: &context.place(&found.provider, &found.endpoint)?,
         identity: &found.identity,
         users: found.users,
         sight: &FieldAccess::of(found.identity.is_admin, &found.hidden),
@@ -56,19 +56,19 @@ impl Method {
 
 /// `POST /connect/review`: saved, or not.
 #[post("/review")]
-pub async fn decide(desk: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
-    let guest = desk.guest().await?;
-    let form = desk.form(&guest, payload).await?;
-    let browser = &guest.kept.browser;
+pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
+    let session = context.session().await?;
+    let form = context.form(&session, payload).await?;
+    let browser = &session.kept.browser;
     if form.text("decision") != "save" {
-        desk.gateway.cancel(&guest.session, browser).await?;
-        return Ok(see(CANCELLED));
+        context.gateway.cancel(&session.session, browser).await?;
+        return Ok(see_other(CANCELLED));
     }
     let draft = form.text("draft").parse().unwrap_or_default();
-    match desk.gateway.save(&guest.session, browser, draft).await {
-        Ok(_) => Ok(see("/connect/progress")),
+    match context.gateway.save(&session.session, browser, draft).await {
+        Ok(_) => Ok(see_other("/connect/progress")),
         // Something else waits by now, or nothing: look at that.
-        Err(error) if error.kind() == Kind::InvalidBody => Ok(see("/connect/review")),
+        Err(error) if error.kind() == Kind::InvalidBody => Ok(see_other("/connect/review")),
         Err(error) if error.kind() == Kind::ConnectSessionInvalid => {
             Err(Problem::InvitationUsed.into())
         }
@@ -77,13 +77,13 @@ pub async fn decide(desk: HubContext, payload: Payload) -> Result<HttpResponse, 
 }
 
 /// The browser that has linked, and its account.
-async fn linked(desk: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
-    let guest = desk.holder().await?;
-    let (session, browser) = (&guest.session, &guest.kept.browser);
-    if let Some(linked) = desk.gateway.linked(session, browser).await? {
-        return Ok((guest, linked));
+async fn linked(context: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
+    let session = context.holder().await?;
+    let (connect_session, browser) = (&session.session, &session.kept.browser);
+    if let Some(linked) = context.gateway.linked(connect_session, browser).await? {
+        return Ok((session, linked));
     }
-    desk.check_open(session)?;
+    context.check_open(connect_session)?;
     Err(Problem::InvitationUnknown.into())
 }
 
@@ -102,14 +102,14 @@ fn first_walk(linked: &LinkStatus) -> FirstWalk {
 
 /// `GET /connect/progress`
 #[get("/progress")]
-pub async fn progress_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let (guest, linked) = linked(&desk).await?;
+pub async fn progress_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let (session, linked) = linked(&context).await?;
     let walk = first_walk(&linked);
     if walk == FirstWalk::Sealed {
-        return Ok(see("/connect/done"));
+        return Ok(see_other("/connect/done"));
     }
-    guest.show(&ProgressPage {
-        look: &desk.look,
+    session.show(&ProgressPage {
+        theme: &context.theme,
         organisation: &organisation(&linked.account.identity),
         walk,
     })
@@ -117,8 +117,8 @@ pub async fn progress_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
 
 /// `GET /connect/progress.json`
 #[get("/progress.json")]
-pub async fn progress_json(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let (_, linked) = linked(&desk).await?;
+pub async fn progress_json(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let (_, linked) = linked(&context).await?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -127,16 +127,16 @@ pub async fn progress_json(desk: HubContext) -> Result<HttpResponse, Refusal> {
 
 /// `GET /connect/done`
 #[get("/done")]
-pub async fn done_page(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let (guest, linked) = linked(&desk).await?;
+pub async fn done_page(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let (session, linked) = linked(&context).await?;
     let account = &linked.account;
-    let details = &guest.session.details;
+    let details = &session.session.details;
     let return_url = details.return_url.as_deref();
-    guest.show(&Done {
-        look: &desk.look,
+    session.show(&Done {
+        theme: &context.theme,
         organisation: &organisation(&account.identity),
         person: &person(&account.identity),
-        place: &desk.place(&account.provider, &account.endpoint)?,
+        place: &context.place(&account.provider, &account.endpoint)?,
         directory: counted(&linked),
         sight: &FieldAccess::of(account.identity.is_admin, &linked.hidden),
         account: &account.id.to_string(),

@@ -8,7 +8,7 @@ use crate::model::observed::{Identity, Seats};
 #[derive(Template)]
 #[template(path = "review.html")]
 pub struct ReviewPage<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     pub form_token: &'a str,
     /// Which draft this is about: saving names the one that was looked at.
     pub draft: u64,

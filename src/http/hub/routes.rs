@@ -10,7 +10,7 @@ use actix_web::{
 
 use super::{
     callback,
-    context::{self, HubContext, see},
+    context::{self, HubContext, see_other},
     cookie::{SessionCookie, is_secret},
     error_page::Problem,
     link_methods,
@@ -59,21 +59,25 @@ pub fn pages(config: &mut ServiceConfig) {
 /// `GET /connect/{token}`: an invitation is opened, which changes nothing of it. The token goes into
 /// a cookie, and out of the address.
 #[get("/{token}")]
-async fn open(desk: HubContext) -> Result<HttpResponse, Refusal> {
-    let token = desk.request.match_info().get("token").unwrap_or_default();
+async fn open(context: HubContext) -> Result<HttpResponse, Refusal> {
+    let token = context
+        .request
+        .match_info()
+        .get("token")
+        .unwrap_or_default();
     if !is_secret(token) {
         return Err(Problem::InvitationUnknown.into());
     }
     let token = token.into();
-    let session = desk.gateway.connect_session(&token).await?;
-    desk.check_open(&session)?;
-    let browser = desk.kept().map(|kept| kept.browser);
-    let browser = browser.unwrap_or_else(|| desk.gateway.new_browser());
+    let session = context.gateway.connect_session(&token).await?;
+    context.check_open(&session)?;
+    let browser = context.kept().map(|kept| kept.browser);
+    let browser = browser.unwrap_or_else(|| context.gateway.new_browser());
     let left = session
         .expires_at
-        .duration_since(desk.gateway.clock().now());
-    let cookie = SessionCookie { token, browser }.cookie(desk.is_secure(), left.as_secs());
-    let mut answer = see("/connect");
+        .duration_since(context.gateway.clock().now());
+    let cookie = SessionCookie { token, browser }.cookie(context.is_secure(), left.as_secs());
+    let mut answer = see_other("/connect");
     answer.add_cookie(&cookie).map_err(Error::internal)?;
     Ok(answer)
 }
@@ -81,9 +85,9 @@ async fn open(desk: HubContext) -> Result<HttpResponse, Refusal> {
 /// `GET /connect/assets/{name}`: named by its content, and so good for ever. A picture that is
 /// opened by itself may do nothing.
 #[get("/assets/{name}")]
-async fn asset(desk: HubContext, look: Data<Theme>) -> Result<HttpResponse, Refusal> {
-    let name = desk.request.match_info().get("name").unwrap_or_default();
-    let asset = look.asset(name).ok_or(Problem::InvitationUnknown)?;
+async fn asset(context: HubContext, theme: Data<Theme>) -> Result<HttpResponse, Refusal> {
+    let name = context.request.match_info().get("name").unwrap_or_default();
+    let asset = theme.asset(name).ok_or(Problem::InvitationUnknown)?;
     Ok(HttpResponse::Ok()
         .content_type(asset.media_type)
         .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))

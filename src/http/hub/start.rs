@@ -7,7 +7,7 @@ use super::{page::HubPage, region::RegionChoice, theme::Theme, words};
 #[derive(Template)]
 #[template(path = "start.html")]
 pub struct Start<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     pub form_token: &'a str,
     /// For whom an account is linked: the `origin_owner_name` of the invitation.
     pub customer: &'a str,

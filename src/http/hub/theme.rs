@@ -127,14 +127,14 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn look(accent: &str) -> Theme {
+    fn theme(accent: &str) -> Theme {
         let config = Config::with(&[("hub.accent", accent)]).unwrap();
         Theme::new(&config.hub.brand().unwrap())
     }
 
     #[test]
     fn an_asset_is_found_by_its_name_and_renamed_by_its_content() {
-        let (one, other) = (look("\"#1f5fa8\""), look("\"#7a1f5c\""));
+        let (one, other) = (theme("\"#1f5fa8\""), theme("\"#7a1f5c\""));
         assert_eq!(one.sheet(), other.sheet());
         assert_ne!(one.colours(), other.colours());
         for asset in one.assets() {
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn colours_are_given_for_both_schemes_and_used() {
-        let look = look("\"#7A1F5C\"");
-        let sheet = String::from_utf8(look.colours.bytes.to_vec()).unwrap();
+        let theme = theme("\"#7A1F5C\"");
+        let sheet = String::from_utf8(theme.colours.bytes.to_vec()).unwrap();
         let (light, dark) = sheet.split_once("@media").unwrap();
         assert!(light.contains("--accent: #7a1f5c;") && light.contains("--page: #f4f6f8;"));
         assert!(dark.contains("--accent: #8ab8f0;") && dark.contains("--page: #10151b;"));

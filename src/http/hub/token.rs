@@ -9,7 +9,7 @@ use super::{page::HubPage, region::RegionChoice, theme::Theme};
 #[derive(Template)]
 #[template(path = "token.html")]
 pub struct Token<'a> {
-    pub look: &'a Theme,
+    pub theme: &'a Theme,
     pub form_token: &'a str,
     /// At least one.
     pub places: &'a [RegionChoice],

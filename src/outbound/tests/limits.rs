@@ -313,7 +313,7 @@ async fn a_call_that_is_given_up_leaves_no_trace_in_the_queue() {
 async fn idle_lanes_are_forgotten_and_busy_ones_are_not() {
     let provider = ScriptedProvider::scripted(vec![answer(429, "retry-after: 300\r\n", "")]).await;
     let outbound = provider.outbound();
-    let lanes = || outbound.0.lanes.lock().unwrap().len();
+    let limiters = || outbound.0.limiters.lock().unwrap().len();
     let caller = outbound
         .caller(route("token"))
         .with_priority(Priority::Interactive);
@@ -321,9 +321,9 @@ async fn idle_lanes_are_forgotten_and_busy_ones_are_not() {
     drop(caller);
     provider.clock.advance(MINUTE * 2);
     outbound.forget_idle();
-    assert_eq!(lanes(), 1, "a pause is not forgotten");
+    assert_eq!(limiters(), 1, "a pause is not forgotten");
     provider.clock.advance(MINUTE * 10);
     outbound.forget_idle();
-    assert_eq!(lanes(), 0);
+    assert_eq!(limiters(), 0);
     assert!(outbound.0.healths.lock().unwrap().is_empty());
 }

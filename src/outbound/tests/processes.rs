@@ -88,7 +88,7 @@ fn run<T, F: Future<Output = T>>(world: impl FnOnce(Arc<Database>) -> F) -> T {
 /// process.
 struct DatabaseLink {
     database: Arc<Database>,
-    chance: Mutex<fastrand::Rng>,
+    rng: Mutex<fastrand::Rng>,
     slowest_ms: u64,
     lost_percent: u64,
     is_dead: AtomicBool,
@@ -96,7 +96,7 @@ struct DatabaseLink {
 
 impl DatabaseLink {
     fn draw(&self, below: u64) -> u64 {
-        self.chance.lock().unwrap().u64(0..below)
+        self.rng.lock().unwrap().u64(0..below)
     }
 
     async fn over<T: Send + 'static>(
@@ -211,18 +211,18 @@ struct NotingProvider {
 }
 
 impl NotingProvider {
-    fn refuse_after(&self, from: Duration, come_back: RetryAfter) {
-        *self.refusal.lock().unwrap() = Some((from, come_back));
+    fn refuse_after(&self, from: Duration, retry_after_header: RetryAfter) {
+        *self.refusal.lock().unwrap() = Some((from, retry_after_header));
     }
 
     /// What the request that arrives now is told.
-    fn judge(&self) -> Option<RetryAfter> {
+    fn classify(&self) -> Option<RetryAfter> {
         let now = Clock::system().monotonic();
         self.arrived.lock().unwrap().push(now);
         let mut refusal = self.refusal.lock().unwrap();
         refusal
             .take_if(|&mut (from, _)| now > from)
-            .map(|(_, come_back)| come_back)
+            .map(|(_, retry_after_header)| retry_after_header)
     }
 
     fn refused_at(&self) -> Duration {
@@ -247,7 +247,7 @@ fn count_within(noted: &[Duration], from: Duration, to: Duration) -> usize {
 /// A process that calls with the token.
 struct Process {
     link: Arc<DatabaseLink>,
-    lane: Arc<TokenLimiter>,
+    limiter: Arc<TokenLimiter>,
     outbound: Outbound,
     workers: Vec<JoinHandle<()>>,
 }
@@ -256,7 +256,7 @@ impl Process {
     fn start(database: &Arc<Database>, weather: Weather, seed: u64) -> Self {
         let link = Arc::new(DatabaseLink {
             database: Arc::clone(database),
-            chance: Mutex::new(fastrand::Rng::with_seed(seed)),
+            rng: Mutex::new(fastrand::Rng::with_seed(seed)),
             slowest_ms: weather.link_slowest_ms,
             lost_percent: weather.link_lost_percent,
             is_dead: AtomicBool::new(false),
@@ -272,7 +272,7 @@ impl Process {
             ..route("token")
         };
         Self {
-            lane: outbound.0.lane(&route),
+            limiter: outbound.0.limiter(&route),
             link,
             outbound,
             workers: Vec::new(),
@@ -282,7 +282,12 @@ impl Process {
     fn work(&mut self, provider: &Arc<NotingProvider>, weather: Weather) {
         for _ in 0..weather.workers {
             let seed = self.link.draw(u64::MAX);
-            let worker = work(Arc::clone(&self.lane), Arc::clone(provider), weather, seed);
+            let worker = work(
+                Arc::clone(&self.limiter),
+                Arc::clone(provider),
+                weather,
+                seed,
+            );
             self.workers.push(tokio::spawn(worker));
         }
     }
@@ -296,16 +301,24 @@ impl Process {
     }
 
     async fn enter(&self) -> Permit {
-        self.lane.enter(Priority::Background, None).await.unwrap()
+        self.limiter
+            .enter(Priority::Background, None)
+            .await
+            .unwrap()
     }
 }
 
 /// Calls, one call after the other.
-async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: Weather, seed: u64) {
+async fn work(
+    limiter: Arc<TokenLimiter>,
+    provider: Arc<NotingProvider>,
+    weather: Weather,
+    seed: u64,
+) {
     let clock = Clock::system();
-    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     loop {
-        let permit = match lane.enter(Priority::Background, None).await {
+        let permit = match limiter.enter(Priority::Background, None).await {
             Ok(permit) => permit,
             Err(Rejected::Unknown(_)) => {
                 clock.sleep(Duration::from_secs(1)).await;
@@ -313,16 +326,16 @@ async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: W
             }
             Err(Rejected::In(wait)) => panic!("a patient call is told to wait {wait:?}"),
         };
-        let is_straggler = chance.u64(0..100) < weather.stragglers;
+        let is_straggler = rng.u64(0..100) < weather.stragglers;
         let slowest = if is_straggler {
             60_000
         } else {
             weather.slowest_ms
         };
-        let there = Duration::from_millis(chance.u64(0..=slowest));
-        let back = Duration::from_millis(chance.u64(0..=weather.slowest_ms));
-        let patience = match is_straggler && chance.bool() {
-            true => Duration::from_millis(chance.u64(0..=slowest)),
+        let there = Duration::from_millis(rng.u64(0..=slowest));
+        let back = Duration::from_millis(rng.u64(0..=weather.slowest_ms));
+        let patience = match is_straggler && rng.bool() {
+            true => Duration::from_millis(rng.u64(0..=slowest)),
             false => MINUTE,
         };
         note(&provider.sent);
@@ -332,7 +345,7 @@ async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: W
         tokio::spawn(async move {
             let clock = Clock::system();
             clock.sleep(there).await;
-            let refusal = noting.judge();
+            let refusal = noting.classify();
             clock.sleep(back).await;
             let _ = answer.send(refusal);
         });
@@ -342,9 +355,9 @@ async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: W
                     note(&provider.answered);
                     permit.answered();
                 }
-                Some(come_back) => {
+                Some(retry_after_header) => {
                     *provider.refused.lock().unwrap() = Some(clock.monotonic());
-                    permit.told_to_wait(come_back);
+                    permit.throttled(retry_after_header);
                 }
             },
             () = clock.sleep(patience) => drop(permit),
@@ -357,12 +370,12 @@ async fn work(lane: Arc<TokenLimiter>, provider: Arc<NotingProvider>, weather: W
 fn arrivals_among_kills(weather: Weather, seed: u64) -> Vec<Duration> {
     run(|database| async move {
         let provider = Arc::new(NotingProvider::default());
-        let mut chance = fastrand::Rng::with_seed(seed);
+        let mut rng = fastrand::Rng::with_seed(seed);
         let clock = Clock::system();
         let mut start = || {
-            let mut process = Process::start(&database, weather, chance.u64(..));
+            let mut process = Process::start(&database, weather, rng.u64(..));
             process.work(&provider, weather);
-            let lives_for = Duration::from_millis(chance.u64(1..60_000));
+            let lives_for = Duration::from_millis(rng.u64(1..60_000));
             (clock.monotonic() + lives_for, process)
         };
         let from = clock.monotonic();
@@ -397,11 +410,11 @@ fn whatever_happens_no_minute_holds_more_than_the_limit() {
 }
 
 /// Two processes at work, of which one is told this after a minute; then so many more.
-fn after_a_refusal(come_back: RetryAfter, minutes: u32) -> Arc<NotingProvider> {
+fn after_a_refusal(retry_after_header: RetryAfter, minutes: u32) -> Arc<NotingProvider> {
     run(|database| async move {
         let provider = Arc::new(NotingProvider::default());
         let clock = Clock::system();
-        provider.refuse_after(clock.monotonic() + MINUTE, come_back);
+        provider.refuse_after(clock.monotonic() + MINUTE, retry_after_header);
         let processes = [1, 2].map(|seed| {
             let mut process = Process::start(&database, FAIR, seed);
             process.work(&provider, FAIR);
@@ -482,7 +495,7 @@ fn a_new_token_has_its_burst_once_whoever_takes_it() {
                     is_newly_linked,
                     ..route("another")
                 };
-                process.lane = process.outbound.0.lane(&route);
+                process.limiter = process.outbound.0.limiter(&route);
                 process
             });
             let clock = Clock::system();
@@ -508,9 +521,9 @@ fn an_interactive_call_goes_first_within_its_process() {
         let process = Process::start(&database, weather, 1);
         let done = Mutex::new(Vec::new());
         let call = |priority, name: &'static str| {
-            let (lane, done) = (&process.lane, &done);
+            let (limiter, done) = (&process.limiter, &done);
             async move {
-                lane.enter(priority, None).await.unwrap().answered();
+                limiter.enter(priority, None).await.unwrap().answered();
                 done.lock().unwrap().push(name);
             }
         };

@@ -82,8 +82,8 @@ async fn a_slice_that_comes_too_late_is_not_used() {
     let settings = OutboundSettings::default();
     let slow = Arc::new(Slow(Arc::clone(&shares)));
     let outbound = Outbound::new(settings, Clock::system(), 7, Some(slow)).unwrap();
-    let lane = outbound.0.lane(&route("token"));
-    let turn = lane.enter(Priority::Background, None).await;
+    let limiter = outbound.0.limiter(&route("token"));
+    let turn = limiter.enter(Priority::Background, None).await;
     assert!(matches!(turn, Err(Rejected::Unknown(_))));
     settle_down().await;
     let settled = shares.settled.lock().unwrap().clone();
@@ -164,8 +164,8 @@ async fn settle_down() {
 async fn a_slice_is_settled_when_the_last_of_its_calls_has_ended() {
     let shares = Scripted::new(vec![slice(1, 3), slice(2, 5)]);
     let outbound = shares.outbound(Clock::system());
-    let lane = outbound.0.lane(&route("token"));
-    let enter = async || lane.enter(Priority::Background, None).await.unwrap();
+    let limiter = outbound.0.limiter(&route("token"));
+    let enter = async || limiter.enter(Priority::Background, None).await.unwrap();
     let settled = || shares.settled.lock().unwrap().clone();
 
     let (first, second, third) = (enter().await, enter().await, enter().await);
@@ -208,16 +208,16 @@ async fn a_slice_is_settled_when_the_last_of_its_calls_has_ended() {
 async fn a_slice_in_hand_goes_back_when_the_provider_says_to_wait() {
     let shares = Scripted::new(vec![slice(1, 5), slice(2, 1)]);
     let outbound = shares.outbound(Clock::system());
-    let lane = outbound.0.lane(&route("token"));
+    let limiter = outbound.0.limiter(&route("token"));
     let from = Clock::system().monotonic();
-    let permit = lane.enter(Priority::Background, None).await.unwrap();
-    permit.told_to_wait(RetryAfter::After(Duration::from_secs(7)));
-    let impatient = lane.enter(Priority::Interactive, Some(Duration::from_secs(5)));
+    let permit = limiter.enter(Priority::Background, None).await.unwrap();
+    permit.throttled(RetryAfter::After(Duration::from_secs(7)));
+    let impatient = limiter.enter(Priority::Interactive, Some(Duration::from_secs(5)));
     assert!(matches!(impatient.await, Err(Rejected::In(wait)) if wait.as_secs() == 7));
     settle_down().await;
     let settled = shares.settled.lock().unwrap().clone();
     assert_eq!((settled[0].number, settled[0].unused), (1, 4));
-    lane.enter(Priority::Background, None).await.unwrap();
+    limiter.enter(Priority::Background, None).await.unwrap();
     assert_eq!((Clock::system().monotonic() - from).as_secs(), 7);
 }
 
@@ -225,9 +225,9 @@ async fn a_slice_in_hand_goes_back_when_the_provider_says_to_wait() {
 async fn a_slice_that_somebody_asked_for_who_left_is_there_for_the_next() {
     let shares = Scripted::new(vec![slice(1, 2)]);
     let outbound = shares.outbound(Clock::system());
-    let lane = outbound.0.lane(&route("token"));
+    let limiter = outbound.0.limiter(&route("token"));
     {
-        let leaving = lane.enter(Priority::Background, None);
+        let leaving = limiter.enter(Priority::Background, None);
         tokio::pin!(leaving);
         tokio::select! {
             biased;
@@ -235,6 +235,6 @@ async fn a_slice_that_somebody_asked_for_who_left_is_there_for_the_next() {
             () = std::future::ready(()) => {}
         }
     }
-    lane.enter(Priority::Background, None).await.unwrap();
-    lane.enter(Priority::Background, None).await.unwrap();
+    limiter.enter(Priority::Background, None).await.unwrap();
+    limiter.enter(Priority::Background, None).await.unwrap();
 }

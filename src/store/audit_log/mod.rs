@@ -15,9 +15,9 @@
 use jiff::Timestamp;
 
 use super::{
-    Store, count_in,
+    Store,
     db::{Arg, Tx, is_unreadable},
-    json, json_in, moment_in, no_such_project, project_in, word_in,
+    decode_count, decode_json, decode_timestamp, json, no_such_project, parse_project, parse_word,
 };
 use crate::{
     crypto::{ChainKey, DataKey, TaggedRecord},
@@ -125,7 +125,7 @@ impl Store {
             .db
             .fetch("select id from projects order by id", [])
             .await?;
-        rows.iter().map(|(id,)| project_in(id)).collect()
+        rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
     /// At most `limit` entries of a project's audit log, the newest first, from the one before
@@ -141,7 +141,7 @@ impl Store {
             Err(error) if is_unreadable(&error) => return Err(spoilt(error)),
             rows => rows?,
         };
-        let entries: Result<Vec<_>> = rows.into_iter().map(entry_in).collect();
+        let entries: Result<Vec<_>> = rows.into_iter().map(decode_entry).collect();
         entries.map_err(spoilt)
     }
 
@@ -367,21 +367,21 @@ fn spoilt(source: Error) -> Error {
         .with_source(source)
 }
 
-fn entry_in(row: StoredRow) -> Result<AuditEntry> {
+fn decode_entry(row: StoredRow) -> Result<AuditEntry> {
     let (seq, at, actor, actor_id, action, subject, subject_id, detail, _) = row;
     let actor_id = Some(actor_id).filter(|id| !id.is_empty());
-    let actor = Actor::of(word_in(actor)?, actor_id.as_deref());
+    let actor = Actor::of(parse_word(actor)?, actor_id.as_deref());
     Ok(AuditEntry {
-        seq: count_in(seq)?,
-        at: moment_in(at)?,
+        seq: decode_count(seq)?,
+        at: decode_timestamp(at)?,
         event: Event {
             actor: actor.ok_or_else(|| Error::internal("there is no such actor"))?,
-            action: word_in(action)?,
+            action: parse_word(action)?,
             subject: Subject {
-                kind: word_in(subject)?,
+                kind: parse_word(subject)?,
                 id: subject_id,
             },
-            detail: json_in(detail.as_bytes())?,
+            detail: decode_json(detail.as_bytes())?,
         },
     })
 }

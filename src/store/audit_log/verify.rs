@@ -12,9 +12,9 @@ use crate::{
     error::{Error, Result},
     model::id::ProjectId,
     store::{
-        Store, count_in,
+        Store,
         db::{Arg, is_unreadable},
-        no_such_project,
+        decode_count, no_such_project,
     },
 };
 
@@ -172,7 +172,7 @@ impl Store {
                 }
                 let unlike = |_| Error::internal("an audit tag is not 32 bytes long");
                 let head = AuditHead {
-                    seq: count_in(head.seq)?,
+                    seq: decode_count(head.seq)?,
                     tag: head.tag.try_into().map_err(unlike)?,
                 };
                 return Ok(AuditReport {

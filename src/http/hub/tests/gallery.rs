@@ -110,16 +110,16 @@ fn places() -> Vec<RegionChoice> {
 
 /// All that pages are made from.
 struct GalleryData<'a> {
-    look: &'a Theme,
+    theme: &'a Theme,
     names: &'a Names,
     places: Vec<RegionChoice>,
     shown: Vec<ShownPage>,
 }
 
 /// Every page, in the order of a customer's way.
-pub fn gallery(look: &Theme, names: &Names) -> Vec<ShownPage> {
+pub fn gallery(theme: &Theme, names: &Names) -> Vec<ShownPage> {
     let mut world = GalleryData {
-        look,
+        theme,
         names,
         places: places(),
         shown: Vec::new(),
@@ -158,7 +158,7 @@ impl GalleryData<'_> {
 
     fn starts(&mut self) {
         let Self {
-            look,
+            theme,
             names,
             places,
             shown,
@@ -174,7 +174,7 @@ impl GalleryData<'_> {
             access_token: true,
         };
         let start = |methods| Start {
-            look,
+            theme,
             form_token: FORM_TOKEN,
             customer: names.customer,
             again: None,
@@ -215,13 +215,13 @@ impl GalleryData<'_> {
 
     fn tokens(&mut self) {
         let Self {
-            look,
+            theme,
             places,
             shown,
             ..
         } = self;
         let token = |fault| Token {
-            look,
+            theme,
             form_token: FORM_TOKEN,
             places,
             chosen: None,
@@ -248,13 +248,13 @@ impl GalleryData<'_> {
 
     fn own_apps(&mut self) {
         let Self {
-            look,
+            theme,
             names,
             places,
             shown,
         } = self;
         let own_app = |fault| OwnApp {
-            look,
+            theme,
             form_token: FORM_TOKEN,
             places,
             chosen: None,
@@ -309,14 +309,14 @@ impl GalleryData<'_> {
 
     fn reviews(&mut self) {
         let Self {
-            look,
+            theme,
             names,
             places,
             shown,
         } = self;
         let mut show = |name, method, identity: &Identity, users, sees_groups| {
             let page = ReviewPage {
-                look,
+                theme,
                 form_token: FORM_TOKEN,
                 draft: 3,
                 customer: names.customer,
@@ -344,7 +344,10 @@ impl GalleryData<'_> {
 
     fn walks(&mut self) {
         let Self {
-            look, names, shown, ..
+            theme,
+            names,
+            shown,
+            ..
         } = self;
         let running = FirstWalk::Running(WalkProgress {
             pages: 12,
@@ -369,7 +372,7 @@ impl GalleryData<'_> {
                 shown,
                 name,
                 &ProgressPage {
-                    look,
+                    theme,
                     organisation,
                     walk,
                 },
@@ -379,7 +382,7 @@ impl GalleryData<'_> {
 
     fn ends(&mut self) {
         let Self {
-            look,
+            theme,
             names,
             places,
             shown,
@@ -388,7 +391,7 @@ impl GalleryData<'_> {
         let whole = Self::sight(&Self::identity(names, true), true);
         let partly = Self::sight(&Self::identity(names, false), true);
         let done = Done {
-            look,
+            theme,
             organisation: names.organisation,
             person: names.person,
             place: &places[1],
@@ -415,11 +418,14 @@ impl GalleryData<'_> {
 
     fn problems(&mut self) {
         let Self {
-            look, names, shown, ..
+            theme,
+            names,
+            shown,
+            ..
         } = self;
         for (name, problem) in problems(names) {
             let reference = "0198c3a2-7d10-7abc-8def-0123456789ab";
-            let page = ProblemPage::new(look, problem, reference);
+            let page = ProblemPage::new(theme, problem, reference);
             Self::show(shown, &format!("problem-{name}"), &page);
         }
     }

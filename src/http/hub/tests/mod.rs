@@ -25,7 +25,7 @@ const HOSTILE: Names = Names {
 /// Each page in each look, read.
 fn pages(names: &Names) -> Vec<(ShownPage, Vec<Element>)> {
     let looks = looks(names);
-    let pages = looks.iter().flat_map(|look| gallery(look, names));
+    let pages = looks.iter().flat_map(|theme| gallery(theme, names));
     pages
         .map(|shown| {
             let elements = markup::read(&shown.html);
@@ -93,15 +93,15 @@ fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
 
 #[test]
 fn every_file_that_a_page_asks_for_is_there() {
-    for look in looks(&ORDINARY) {
-        for shown in gallery(&look, &ORDINARY) {
+    for theme in looks(&ORDINARY) {
+        for shown in gallery(&theme, &ORDINARY) {
             for element in markup::read(&shown.html) {
                 for key in ["src", "href"] {
                     let name = element.get(key);
                     let Some(name) = name.and_then(|it| it.strip_prefix("/connect/assets/")) else {
                         continue;
                     };
-                    assert!(look.asset(name).is_some(), "{}: {name}", shown.name);
+                    assert!(theme.asset(name).is_some(), "{}: {name}", shown.name);
                 }
             }
         }
@@ -382,8 +382,8 @@ fn every_problem_has_a_next_step() {
 fn the_gallery_is_written_where_it_is_asked_for() {
     let looks = looks(&ORDINARY);
     let mut list = Vec::new();
-    for (look, style) in looks.iter().zip(["plain", "brand"]) {
-        for shown in gallery(look, &ORDINARY) {
+    for (theme, style) in looks.iter().zip(["plain", "brand"]) {
+        for shown in gallery(theme, &ORDINARY) {
             list.push(json!({
                 "name": format!("{style}-{}", shown.name),
                 "status": shown.status,
@@ -392,7 +392,7 @@ fn the_gallery_is_written_where_it_is_asked_for() {
             }));
         }
     }
-    let assets = looks.iter().flat_map(|look| look.assets()).map(|asset| {
+    let assets = looks.iter().flat_map(|theme| theme.assets()).map(|asset| {
         let text = std::str::from_utf8(&asset.bytes).unwrap();
         json!({ "path": asset.path(), "type": asset.media_type, "text": text })
     });
