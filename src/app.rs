@@ -172,7 +172,11 @@ impl App {
         if let Ok(bound) = listener.local_addr() {
             gateway.listens_at(bound);
         }
-        gateway.join().await.map_err(BuildError::Unready)?;
+        gateway
+            .background()
+            .join()
+            .await
+            .map_err(BuildError::Unready)?;
         Ok(Self {
             listener,
             metrics,
@@ -220,20 +224,21 @@ impl App {
         let lame_duck = self.lame_duck;
         let server = self.server()?;
         let handle = server.handle();
-        let schedule = [
-            tokio::spawn(gateway.clone().keep_walking()),
-            tokio::spawn(gateway.clone().keep_refreshing()),
-            tokio::spawn(gateway.clone().keep_watch()),
-            tokio::spawn(gateway.clone().keep_probing_store()),
+        let [walks, refreshes, key_ring] = [(); 3].map(|()| gateway.clone());
+        let loops = [
+            tokio::spawn(async move { walks.background().keep_walking().await }),
+            tokio::spawn(async move { refreshes.credentials().keep_refreshing().await }),
+            tokio::spawn(async move { key_ring.background().keep_watch().await }),
+            tokio::spawn(gateway.background().keep_probing_store()),
         ];
         let served = tokio::spawn(server);
         shutdown.await;
         gateway.stop();
-        schedule.iter().for_each(JoinHandle::abort);
+        loops.iter().for_each(JoinHandle::abort);
         gateway.clock().sleep(lame_duck).await;
         handle.stop(true).await;
         served.await.map_err(std::io::Error::other)??;
-        gateway.close().await;
+        gateway.background().close().await;
         Ok(())
     }
 

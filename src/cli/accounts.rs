@@ -129,7 +129,7 @@ pub struct LinkArguments {
     #[command(flatten)]
     at: AtProvider,
     /// Read the access token from standard input
-    #[arg(long, required = true, requires = "Place")]
+    #[arg(long, required = true, requires = "EndpointArg")]
     token_stdin: bool,
     /// Your own id of the customer
     #[arg(long)]
@@ -400,7 +400,7 @@ async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Re
     let bar = Bar::new("walk");
     let gateway = operator.gateway();
     // However long it takes: the budget of a large directory may be that of hours.
-    let walking = pin!(gateway.walk_now(&own, is_full, Duration::MAX));
+    let walking = pin!(gateway.walks().walk_now(&own, is_full, Duration::MAX));
     let walk = watched(gateway, &own, walking, Some(&bar)).await?;
     bar.finish("ended");
     if is_json {
@@ -423,7 +423,7 @@ async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Re
 
 async fn refresh(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
     let own = operator.account(id).await?;
-    let account = operator.gateway().refresh_now(&own).await?;
+    let account = operator.gateway().credentials().refresh_now(&own).await?;
     if is_json {
         json_line(&ListedAccount::of(&account, None, operator))?;
     }
@@ -458,7 +458,7 @@ async fn replace_token(
     let own = operator.account(id).await?;
     let change = AccountChange::default();
     let gateway = operator.gateway();
-    let account = gateway.update(&own, change, Some(token)).await?;
+    let account = gateway.accounts().update(&own, change, Some(token)).await?;
     if is_json {
         return json_line(&ListedAccount::of(&account, None, operator));
     }
@@ -474,7 +474,7 @@ async fn remove(operator: &Operator, id: &str, revoke: bool, is_json: bool) -> R
         revoke,
         purge: true,
     };
-    let removed = operator.gateway().disconnect(&own, how).await?;
+    let removed = operator.gateway().accounts().disconnect(&own, how).await?;
     if is_json {
         return json_line(&ListedAccount::of(&removed.account, None, operator));
     }
@@ -586,7 +586,11 @@ impl AccountState {
     async fn of(operator: &Operator, own: &OwnAccount) -> Result<Self, Failure> {
         Ok(Self {
             directory: operator.current(own).await?,
-            hidden: operator.gateway().unavailable_fields(&own.account).await?,
+            hidden: operator
+                .gateway()
+                .accounts()
+                .unavailable_fields(&own.account)
+                .await?,
             last_walk: operator.last_walk(own).await?,
         })
     }

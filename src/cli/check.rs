@@ -29,7 +29,7 @@ pub struct Arguments {
     #[command(flatten)]
     at: AtProvider,
     /// Read an access token from standard input and try it with the provider
-    #[arg(long, requires = "Place")]
+    #[arg(long, requires = "EndpointArg")]
     token_stdin: bool,
     /// Print one line of JSON
     #[arg(long)]

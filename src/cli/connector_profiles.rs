@@ -79,7 +79,7 @@ pub struct CreateArguments {
         id = "token_stdin",
         long = "secret-stdin",
         required = true,
-        requires = "Place"
+        requires = "EndpointArg"
     )]
     secret_stdin: bool,
     #[command(flatten)]
@@ -301,7 +301,11 @@ async fn changed(one: &OneProfile, change: ProfileChange) -> Result<(), Failure>
     let operator = open(&one.file).await?;
     let work = async |operator: &Operator| {
         let own = operator.profile(&project, &one.profile).await?;
-        Ok(operator.gateway().update_profile(&own, change).await?)
+        Ok(operator
+            .gateway()
+            .connector_profiles()
+            .update_profile(&own, change)
+            .await?)
     };
     let profile = closing(&operator, work(&operator)).await?;
     tell(profile, one.json)

@@ -169,7 +169,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
 
     let app = App::build(&config, ring, Clock::system(), Rng::system()).await?;
     let (port, gateway) = (app.port(), app.gateway().clone());
-    let callback_url = gateway.callback_url(PROVIDER);
+    let callback_url = gateway.connector_profiles().callback_url(PROVIDER);
     let simulator = start_simulator(&arguments, known.as_ref(), callback_url).await?;
 
     // From here on the gateway answers, and ends with the first of a signal and our own fault.
@@ -188,7 +188,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         remembered.gateway_port = Some(port);
         remembered.write(directory)?;
         remembered.write_curlrc(directory)?;
-        let caller = gateway.authenticate(&remembered.api_key).await?;
+        let caller = gateway.auth().authenticate(&remembered.api_key).await?;
         let profile = profile(&gateway, &caller, &simulator).await?;
         await_first_walks(&gateway, &remembered, !arguments.json).await?;
         let ready = Ready {
@@ -309,9 +309,10 @@ async fn link_accounts(
         outcome => outcome?,
     }
     let (key, _) = gateway
+        .api_keys()
         .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
         .await?;
-    let caller = gateway.authenticate(key.expose()).await?;
+    let caller = gateway.auth().authenticate(key.expose()).await?;
     let announcement = simulator.announcement();
     let mut accounts = Vec::new();
     for (persona, name, token) in [
@@ -339,7 +340,7 @@ async fn link_accounts(
             endpoint: Endpoint::BaseUrl(announcement.api_base.clone()),
             token: SecretString::from(token.as_str()),
         };
-        let account = gateway.link(&caller, link).await?;
+        let account = gateway.linking().link(&caller, link).await?;
         accounts.push(DemoAccount {
             id: account.id.to_string(),
             persona: persona.to_owned(),
@@ -369,18 +370,24 @@ async fn profile(
         oauth_client: client,
         ..
     } = simulator.announcement();
-    let profiles = gateway.profiles(caller).await?;
+    let profiles = gateway.connector_profiles().profiles(caller).await?;
     let former = profiles
         .iter()
         .find(|profile| profile.client_id == client.client_id);
     if let Some(former) = former {
-        let own = gateway.own_profile(caller, &former.id.to_string()).await?;
+        let own = gateway
+            .connector_profiles()
+            .own_profile(caller, &former.id.to_string())
+            .await?;
         let change = ProfileChange {
             redirect_url: Some(client.redirect_url.clone()),
             ..ProfileChange::default()
         };
         if former.redirect_url != client.redirect_url {
-            gateway.update_profile(&own, change).await?;
+            gateway
+                .connector_profiles()
+                .update_profile(&own, change)
+                .await?;
         }
         return Ok(former.id.to_string());
     }
@@ -395,7 +402,10 @@ async fn profile(
         redirect_url: None,
         actions: ActionSet::ALL,
     };
-    let profile = gateway.create_profile(caller, new).await?;
+    let profile = gateway
+        .connector_profiles()
+        .create_profile(caller, new)
+        .await?;
     Ok(profile.id.to_string())
 }
 
@@ -414,8 +424,11 @@ async fn invite(gateway: &Gateway, caller: &Caller) -> Result<String, Failure> {
         },
         expires_in: LONGEST_LIFE,
     };
-    let invited = gateway.create_connect_session(caller, new).await?;
-    Ok(gateway.auth_link_url(&invited.token))
+    let invited = gateway
+        .connect_sessions()
+        .create_connect_session(caller, new)
+        .await?;
+    Ok(gateway.connect_sessions().auth_link_url(&invited.token))
 }
 
 async fn await_first_walks(
@@ -423,9 +436,9 @@ async fn await_first_walks(
     remembered: &DemoState,
     is_shown: bool,
 ) -> Result<(), Failure> {
-    let caller = gateway.authenticate(&remembered.api_key).await?;
+    let caller = gateway.auth().authenticate(&remembered.api_key).await?;
     for account in &remembered.accounts {
-        let own = gateway.own_account(&caller, &account.id).await?;
+        let own = gateway.auth().own_account(&caller, &account.id).await?;
         let bar = is_shown.then(|| Bar::new(&account.persona));
         let counts = await_first_walk(gateway, &own, bar.as_ref()).await?;
         if let Some(bar) = bar {

@@ -19,7 +19,10 @@ pub async fn await_first_walk(
     bar: Option<&Bar>,
 ) -> Result<WalkCounts, Error> {
     loop {
-        let walked = gateway.await_directory(own, POLL_INTERVAL).await;
+        let walked = gateway
+            .directory()
+            .await_directory(own, POLL_INTERVAL)
+            .await;
         show(gateway, own, bar);
         match walked {
             Err(error) if error.kind() == Kind::DirectoryNotReady => {}
@@ -44,7 +47,7 @@ pub async fn watched<T>(
 }
 
 fn show(gateway: &Gateway, own: &OwnAccount, bar: Option<&Bar>) {
-    if let (Some(bar), Some(progress)) = (bar, gateway.walk_progress(&own.account)) {
+    if let (Some(bar), Some(progress)) = (bar, gateway.walks().walk_progress(&own.account)) {
         bar.show(progress);
     }
 }

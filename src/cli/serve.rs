@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn handle_signals(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
     while hangup.recv().await.is_some() {
         if has_key_file {
-            gateway.reload_now();
+            gateway.background().reload_now();
         } else {
             tracing::warn!("the key ring came with the settings; start again to change it");
         }

@@ -64,7 +64,13 @@ pub enum Revocation {
     Nothing,
 }
 
-impl Gateway {
+/// Lists, updates and disconnects linked accounts.
+#[derive(Clone, Copy)]
+pub struct Accounts<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Accounts<'_> {
     /// Changes an account's description; with a token, that takes the place of its credential. The
     /// token is tried first as in linking, and must be of the same organisation; then the account
     /// is active and a walk begins, which is not waited for. All of it or, on an error, nothing.
@@ -73,7 +79,7 @@ impl Gateway {
     /// `account_not_found`, `credential_refused`, `scope_missing`, `organisation_mismatch`,
     /// `provider_unavailable`, `provider_throttled`, `credential_locked`, `store_unavailable`.
     pub async fn update(
-        &self,
+        self,
         own: &OwnAccount,
         change: AccountChange,
         token: Option<SecretString>,
@@ -82,34 +88,36 @@ impl Gateway {
         if change.is_empty() && token.is_none() {
             return Ok(account);
         }
-        let gateway = self.clone();
-        self.owned(async move {
-            let proven = match token {
-                None => None,
-                Some(token) => {
-                    let unproven = UnverifiedCredential::personal(token);
-                    Some(gateway.verify_for(&account, unproven).await?)
-                }
-            };
-            gateway
-                .replace_credential(&account, &change, proven.as_ref(), by)
-                .await
-        })
-        .await
+        let gateway = self.gateway.clone();
+        self.gateway
+            .owned(async move {
+                let proven = match token {
+                    None => None,
+                    Some(token) => {
+                        let unproven = UnverifiedCredential::personal(token);
+                        Some(gateway.linking().verify_for(&account, unproven).await?)
+                    }
+                };
+                gateway
+                    .linking()
+                    .replace_credential(&account, &change, proven.as_ref(), by)
+                    .await
+            })
+            .await
     }
 
     /// A page of the accounts of the caller's project that pass every filter, oldest first.
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
-    pub async fn accounts(
-        &self,
+    pub async fn list(
+        self,
         caller: &Caller,
         filters: &[OneOf],
         page: OffsetPage,
     ) -> Result<Vec<Account>> {
         let project = caller.project();
-        let store = self.store_of(project);
+        let store = self.gateway.store_of(project);
         store.page_of_accounts(project, filters, page).await
     }
 
@@ -117,11 +125,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn unavailable_fields(&self, account: &Account) -> Result<Vec<Warning>> {
+    pub async fn unavailable_fields(self, account: &Account) -> Result<Vec<Warning>> {
         let identity = &account.identity;
-        let live = self.live(account);
+        let live = self.gateway.directory().live(account);
         if live.head().is_none() {
-            self.catch_up_now(&live).await?;
+            self.gateway.directory().catch_up_now(&live).await?;
         }
         let hidden = |field, reason| Warning { field, reason };
         let mut fields = Vec::new();
@@ -148,10 +156,10 @@ impl Gateway {
     /// # Errors
     /// `account_not_found`, `credential_locked`, `store_unavailable`. That the provider did not
     /// revoke is none: it is told.
-    pub async fn disconnect(&self, own: &OwnAccount, how: Disconnect) -> Result<Disconnected> {
-        let (gateway, account) = (self.clone(), Arc::clone(&own.account));
+    pub async fn disconnect(self, own: &OwnAccount, how: Disconnect) -> Result<Disconnected> {
+        let (gateway, account) = (self.gateway.clone(), Arc::clone(&own.account));
         let by = own.by;
-        self.owned(async move {
+        self.gateway.owned(async move {
             let (project, id) = (&account.project, account.id);
             let store = gateway.store_of(project);
             let stored = store.credential(project, id).await?;
@@ -163,13 +171,13 @@ impl Gateway {
                 _ => HeldElsewhere::No,
             };
             // What was destroyed is what a refresh may have brought since.
-            let (left, ended) = gateway.destroy(&account, how.purge, by).await?;
+            let (left, ended) = gateway.credentials().destroy(&account, how.purge, by).await?;
             let revocation = match (ended, held_elsewhere) {
                 (None, _) => Revocation::Nothing,
                 (Some(_), HeldElsewhere::Yes) => Revocation::Shared,
                 (Some(_), HeldElsewhere::Unknown) => Revocation::Unknown,
                 (Some(stored), HeldElsewhere::No) => {
-                    gateway.revoke(&account, stored, how.revoke).await
+                    gateway.accounts().revoke(&account, stored, how.revoke).await
                 }
             };
             let told = match revocation {
@@ -197,7 +205,7 @@ impl Gateway {
     /// Revokes what an account had, at its provider. What people made by themselves only if it
     /// was asked for: it may serve them elsewhere.
     async fn revoke(
-        &self,
+        self,
         account: &Account,
         stored: StoredCredential,
         is_asked: bool,
@@ -212,11 +220,16 @@ impl Gateway {
             Credential::AccessToken(token) => token,
             Credential::OAuth(pair) => pair.access_token,
         };
-        let Ok(connector) = self.connector(&stored.destination.provider) else {
+        let Ok(connector) = self.gateway.connector(&stored.destination.provider) else {
             return Revocation::Failed;
         };
         let of = (account.id.to_string(), &stored.destination.endpoint);
-        match self.revoke_token(connector.as_ref(), of, token).await {
+        match self
+            .gateway
+            .credentials()
+            .revoke_token(connector.as_ref(), of, token)
+            .await
+        {
             Ok(()) => Revocation::Revoked,
             // It is not taken any more, whoever saw to that.
             Err(error) if is_personal && error.kind == CallErrorKind::Unauthorized => {
@@ -233,11 +246,11 @@ impl Gateway {
     /// and gives what lived of it. Another project's account of that id is left alone: that this one has none says
     /// nothing about it.
     pub(super) fn drop_from_memory(
-        &self,
+        self,
         project: &ProjectId,
         id: AccountId,
     ) -> Option<Arc<LiveAccount>> {
-        let live_accounts = &self.0.live_accounts;
+        let live_accounts = &self.gateway.0.directory.live_accounts;
         let is_theirs = live_accounts
             .read()
             .expect("no holder of this lock panics")
@@ -256,15 +269,21 @@ impl Gateway {
         }
         // The caches were built to take these; a full queue only delays the forgetting.
         let _ = self
+            .gateway
             .0
+            .directory
             .directories
             .invalidate_entries_if(move |(of, _), _| *of == id);
         let _ = self
+            .gateway
             .0
+            .directory
             .pages
             .invalidate_entries_if(move |key, _| key.list.account == id);
         let _ = self
+            .gateway
             .0
+            .directory
             .matches
             .invalidate_entries_if(move |key, _| key.account == id);
         live

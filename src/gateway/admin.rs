@@ -65,7 +65,7 @@ impl Operator {
     /// # Errors
     /// `store_unavailable`.
     pub async fn join(&mut self) -> Result<()> {
-        self.gateway.join().await?;
+        self.gateway.background().join().await?;
         self.has_joined = true;
         Ok(())
     }
@@ -77,13 +77,13 @@ impl Operator {
 
     /// Whether tokens are being refreshed here.
     pub fn is_refreshing(&self) -> bool {
-        self.gateway.is_refreshing()
+        self.gateway.credentials().is_refreshing()
     }
 
     /// Closes the store. Who only looked at it leaves nothing to tell the others.
     pub async fn close(&self) {
         if self.has_joined {
-            self.gateway.close().await;
+            self.gateway.background().close().await;
         } else {
             self.gateway.0.store.close().await;
         }
@@ -160,6 +160,7 @@ impl Operator {
         self.require(project).await?;
         let account = self
             .gateway
+            .linking()
             .link_into(project.clone(), link, Actor::Operator)
             .await?;
         self.account(&account.id.to_string()).await
@@ -176,6 +177,7 @@ impl Operator {
     ) -> Result<ConnectorProfile> {
         self.require(project).await?;
         self.gateway
+            .connector_profiles()
             .create_profile_in(project.clone(), new, Actor::Operator)
             .await
     }
@@ -195,7 +197,11 @@ impl Operator {
     /// `not_found`.
     pub async fn profile(&self, project: &ProjectId, id: &str) -> Result<OwnProfile> {
         self.require(project).await?;
-        let profile = self.gateway.profile_in(project, id).await;
+        let profile = self
+            .gateway
+            .connector_profiles()
+            .profile_in(project, id)
+            .await;
         let profile = profile.map_err(|error| match error.kind() {
             Kind::NotFound => error.with_hint(format!(
                 "Check the id; `rolecall profiles list --project {project}` lists the project's."
@@ -218,6 +224,7 @@ impl Operator {
     ) -> Result<AuthorizationUrl> {
         let back = &profile.redirect_url;
         self.gateway
+            .authorizations()
             .begin_for_project(profile, back, description)
             .await
     }
@@ -234,6 +241,7 @@ impl Operator {
     ) -> Result<OwnAccount> {
         let account = self
             .gateway
+            .authorizations()
             .exchange_in(project.clone(), state, code, Actor::Operator)
             .await?;
         self.account(&account.id.to_string()).await
@@ -293,7 +301,7 @@ impl Operator {
     /// # Errors
     /// `store_unavailable`.
     pub async fn last_walk(&self, own: &OwnAccount) -> Result<Option<Walk>> {
-        Ok(self.gateway.walks(own, None, 1).await?.pop())
+        Ok(self.gateway.walks().list(own, None, 1).await?.pop())
     }
 
     /// The directory in force, if the API would still answer from it. Nothing is walked, however
@@ -319,16 +327,16 @@ impl Operator {
     pub async fn current(&self, own: &OwnAccount) -> Result<Option<InForce>> {
         let gateway = &self.gateway;
         let account = &own.account;
-        let live = gateway.live(account);
-        gateway.catch_up_now(&live).await?;
+        let live = gateway.directory().live(account);
+        gateway.directory().catch_up_now(&live).await?;
         let Some(head) = live.head() else {
             return Ok(None);
         };
-        let held = gateway.version(account, head.version).await?;
+        let held = gateway.directory().version(account, head.version).await?;
         let held = held.ok_or_else(|| Error::internal("the version in force is not held"))?;
         Ok(Some(InForce {
             age: since(gateway.0.clock.now(), head.verified_at),
-            stale: gateway.staleness(own, &head),
+            stale: gateway.directory().staleness(own, &head),
             head,
             held,
         }))

@@ -25,14 +25,20 @@ pub struct OwnKey {
     by: Actor,
 }
 
-impl Gateway {
+/// Creates, lists, updates and revokes API keys.
+#[derive(Clone, Copy)]
+pub struct ApiKeys<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl ApiKeys<'_> {
     /// Makes a key of `project` with any scopes, as the operator may; its text is known to nobody
     /// else and never again.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
     pub async fn create_key(
-        &self,
+        self,
         project: &ProjectId,
         new: &NewKey,
     ) -> Result<(ApiKeySecret, ApiKey)> {
@@ -40,18 +46,18 @@ impl Gateway {
     }
 
     async fn make_key(
-        &self,
+        self,
         project: &ProjectId,
         new: &NewKey,
         by: Actor,
     ) -> Result<(ApiKeySecret, ApiKey)> {
-        let now = self.0.clock.now();
-        let (text, mut key) = ApiKeySecret::issue(project, new, now, &self.0.rng);
+        let now = self.gateway.0.clock.now();
+        let (text, mut key) = ApiKeySecret::issue(project, new, now, &self.gateway.0.rng);
         key.created_by = match by {
             Actor::ApiKey(id) => Some(id),
             Actor::Operator | Actor::ConnectSession(_) | Actor::System => None,
         };
-        self.store_of(project).insert_key(&key, by).await?;
+        self.gateway.store_of(project).insert_key(&key, by).await?;
         Ok((text, key))
     }
 
@@ -60,7 +66,7 @@ impl Gateway {
     /// # Errors
     /// `admin_not_permitted` if it is to have the scope `admin`; `invalid_body` if it would have
     /// ended by now.
-    pub async fn issue_key(&self, caller: &Caller, new: &NewKey) -> Result<(ApiKeySecret, ApiKey)> {
+    pub async fn issue_key(self, caller: &Caller, new: &NewKey) -> Result<(ApiKeySecret, ApiKey)> {
         if new.scopes.contains(&Scope::Admin) {
             return Err(Error::new(
                 Kind::AdminNotPermitted,
@@ -79,12 +85,13 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn keys(
-        &self,
+        self,
         caller: &Caller,
         before: Option<KeyId>,
         limit: u32,
     ) -> Result<Vec<ApiKey>> {
-        self.store_of(caller.project())
+        self.gateway
+            .store_of(caller.project())
             .keys(caller.project(), before, limit)
             .await
     }
@@ -93,9 +100,9 @@ impl Gateway {
     ///
     /// # Errors
     /// `not_found`, the same for an unknown, a malformed and another project's id.
-    pub async fn own_key(&self, caller: &Caller, id: &str) -> Result<OwnKey> {
+    pub async fn own_key(self, caller: &Caller, id: &str) -> Result<OwnKey> {
         let id: KeyId = id.parse().map_err(|_| no_such_key())?;
-        let key = self.store_of(caller.project()).key(id).await?;
+        let key = self.gateway.store_of(caller.project()).key(id).await?;
         let key = key
             .filter(|key| key.project == *caller.project())
             .ok_or_else(no_such_key)?;
@@ -107,29 +114,30 @@ impl Gateway {
     ///
     /// # Errors
     /// `invalid_body` if it is to end later than it does, or would have ended by now.
-    pub async fn update_key(&self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
+    pub async fn update_key(self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
         self.lies_ahead(change.expires_at)?;
         if change == KeyChange::default() {
             return Ok(own.key.clone());
         }
-        let (gateway, own) = (self.clone(), own.clone());
-        self.owned(async move {
-            let OwnKey { key, by } = own;
-            let store = gateway.store_of(&key.project);
-            let updated = store.update_key(&key.project, key.id, &change, by).await;
-            let keys = &gateway.0.keys;
-            match &updated {
-                Ok(Some(updated)) => {
-                    keys.replace(&key.id, updated.clone(), gateway.0.clock.monotonic())
+        let (gateway, own) = (self.gateway.clone(), own.clone());
+        self.gateway
+            .owned(async move {
+                let OwnKey { key, by } = own;
+                let store = gateway.store_of(&key.project);
+                let updated = store.update_key(&key.project, key.id, &change, by).await;
+                let keys = &gateway.0.auth.keys;
+                match &updated {
+                    Ok(Some(updated)) => {
+                        keys.replace(&key.id, updated.clone(), gateway.0.clock.monotonic())
+                    }
+                    // It may end sooner than what is remembered says.
+                    Ok(None) | Err(_) => keys.remove(&key.id),
                 }
-                // It may end sooner than what is remembered says.
-                Ok(None) | Err(_) => keys.remove(&key.id),
-            }
-            let updated = updated?.ok_or_else(no_such_key)?;
-            tracing::info!(key = %key.id, %by, "API key changed");
-            Ok(updated)
-        })
-        .await
+                let updated = updated?.ok_or_else(no_such_key)?;
+                tracing::info!(key = %key.id, %by, "API key changed");
+                Ok(updated)
+            })
+            .await
     }
 
     /// Revokes a key, and those that it made if they are meant, too: on return, this process takes
@@ -138,39 +146,40 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn revoke_key(
-        &self,
+        self,
         own: &OwnKey,
         with_created: bool,
     ) -> Result<(ApiKey, Vec<ApiKey>)> {
-        let (gateway, own) = (self.clone(), own.clone());
-        self.owned(async move {
-            let OwnKey { key, by } = own;
-            let now = gateway.0.clock.now();
-            let store = gateway.store_of(&key.project);
-            let revoked = match with_created {
-                true => {
-                    store
-                        .revoke_key_with_created(&key.project, key.id, now, by)
-                        .await
+        let (gateway, own) = (self.gateway.clone(), own.clone());
+        self.gateway
+            .owned(async move {
+                let OwnKey { key, by } = own;
+                let now = gateway.0.clock.now();
+                let store = gateway.store_of(&key.project);
+                let revoked = match with_created {
+                    true => {
+                        store
+                            .revoke_key_with_created(&key.project, key.id, now, by)
+                            .await
+                    }
+                    false => {
+                        let revoked = store.revoke_key(&key.project, key.id, now, by).await;
+                        revoked.map(|key| key.map(|key| (key, Vec::new())))
+                    }
+                };
+                gateway.0.auth.keys.remove(&key.id);
+                let (revoked, created) = revoked?.ok_or_else(no_such_key)?;
+                for key in &created {
+                    gateway.0.auth.keys.remove(&key.id);
                 }
-                false => {
-                    let revoked = store.revoke_key(&key.project, key.id, now, by).await;
-                    revoked.map(|key| key.map(|key| (key, Vec::new())))
-                }
-            };
-            gateway.0.keys.remove(&key.id);
-            let (revoked, created) = revoked?.ok_or_else(no_such_key)?;
-            for key in &created {
-                gateway.0.keys.remove(&key.id);
-            }
-            tracing::info!(key = %key.id, %by, created = created.len(), "API key revoked");
-            Ok((revoked, created))
-        })
-        .await
+                tracing::info!(key = %key.id, %by, created = created.len(), "API key revoked");
+                Ok((revoked, created))
+            })
+            .await
     }
 
-    fn lies_ahead(&self, expires_at: Option<Timestamp>) -> Result<()> {
-        if expires_at.is_none_or(|end| end > self.0.clock.date()) {
+    fn lies_ahead(self, expires_at: Option<Timestamp>) -> Result<()> {
+        if expires_at.is_none_or(|end| end > self.gateway.0.clock.date()) {
             return Ok(());
         }
         Err(

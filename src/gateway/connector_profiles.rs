@@ -36,13 +36,19 @@ pub struct OwnProfile {
     pub(super) by: Actor,
 }
 
-impl Gateway {
+/// The OAuth apps that a project has registered at its providers.
+#[derive(Clone, Copy)]
+pub struct ConnectorProfiles<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl ConnectorProfiles<'_> {
     /// Makes a profile of the caller's project, enabled.
     ///
     /// # Errors
     /// `invalid_body`, `base_url_not_allowed`.
     pub async fn create_profile(
-        &self,
+        self,
         caller: &Caller,
         new: NewProfile,
     ) -> Result<ConnectorProfile> {
@@ -51,23 +57,23 @@ impl Gateway {
     }
 
     pub(super) async fn create_profile_in(
-        &self,
+        self,
         project: ProjectId,
         new: NewProfile,
         by: Actor,
     ) -> Result<ConnectorProfile> {
-        let connector = self.connector(&new.provider)?;
-        self.0.settings.check_endpoint(&new.endpoint)?;
+        let connector = self.gateway.connector(&new.provider)?;
+        self.gateway.0.settings.check_endpoint(&new.endpoint)?;
         if new.redirect_url.is_none() {
-            self.must_be_reachable()?;
+            self.gateway.must_be_reachable()?;
         }
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let scopes = new.scopes.unwrap_or_else(|| {
             let scopes = connector.read_scopes().iter();
             scopes.map(|scope| (*scope).to_owned()).collect()
         });
         let profile = ConnectorProfile {
-            id: self.new_id(),
+            id: self.gateway.new_id(),
             project,
             redirect_url: new
                 .redirect_url
@@ -84,8 +90,8 @@ impl Gateway {
             updated_at: now,
         };
         self.check_profile(&profile)?;
-        let (gateway, secret) = (self.clone(), new.client_secret);
-        self.owned(async move {
+        let (gateway, secret) = (self.gateway.clone(), new.client_secret);
+        self.gateway.owned(async move {
             gateway.store_of(&profile.project).insert_profile(&profile, &secret, by).await?;
             tracing::info!(profile = %profile.id, provider = profile.provider, "connector profile made");
             Ok(profile)
@@ -97,8 +103,9 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn profiles(&self, caller: &Caller) -> Result<Vec<ConnectorProfile>> {
-        self.store_of(caller.project())
+    pub async fn profiles(self, caller: &Caller) -> Result<Vec<ConnectorProfile>> {
+        self.gateway
+            .store_of(caller.project())
             .profiles(caller.project())
             .await
     }
@@ -107,19 +114,19 @@ impl Gateway {
     ///
     /// # Errors
     /// `not_found`, the same for an unknown, a malformed and another project's id.
-    pub async fn own_profile(&self, caller: &Caller, id: &str) -> Result<OwnProfile> {
+    pub async fn own_profile(self, caller: &Caller, id: &str) -> Result<OwnProfile> {
         let profile = self.profile_in(caller.project(), id).await?;
         let by = caller.actor();
         Ok(OwnProfile { profile, by })
     }
 
     pub(super) async fn profile_in(
-        &self,
+        self,
         project: &ProjectId,
         id: &str,
     ) -> Result<ConnectorProfile> {
         let id: ProfileId = id.parse().map_err(|_| no_such_profile())?;
-        let profile = self.store_of(project).profile(project, id).await?;
+        let profile = self.gateway.store_of(project).profile(project, id).await?;
         profile.ok_or_else(no_such_profile)
     }
 
@@ -129,15 +136,15 @@ impl Gateway {
     /// # Errors
     /// `invalid_body`, `not_found`.
     pub async fn update_profile(
-        &self,
+        self,
         own: &OwnProfile,
         change: ProfileChange,
     ) -> Result<ConnectorProfile> {
         let mut changed = own.profile.clone();
         change.apply(&mut changed);
         self.check_profile(&changed)?;
-        let (gateway, own) = (self.clone(), own.clone());
-        self.owned(async move {
+        let (gateway, own) = (self.gateway.clone(), own.clone());
+        self.gateway.owned(async move {
             let (project, id) = (&own.profile.project, own.profile.id);
             let now = gateway.0.clock.now();
             let updated = gateway
@@ -146,7 +153,7 @@ impl Gateway {
                 .await?
                 .ok_or_else(no_such_profile)?;
             tracing::info!(profile = %id, enabled = updated.is_enabled, "connector profile changed");
-            let accounts = &gateway.0.accounts;
+            let accounts = &gateway.0.auth.accounts;
             if !updated.is_enabled || updated.actions != own.profile.actions {
                 // The remembered accounts may be allowed more than they are now.
                 accounts.remove_where(|seen| {
@@ -161,20 +168,20 @@ impl Gateway {
     }
 
     /// The URL that an app for the hub is registered with.
-    pub fn callback_url(&self, provider: &str) -> String {
-        let base = self.public_url();
+    pub fn callback_url(self, provider: &str) -> String {
+        let base = self.gateway.public_url();
         format!("{base}/connect/oauth2/{provider}/callback")
     }
 
     /// The URL that a customer's own app is registered with.
-    pub fn own_app_callback_url(&self, provider: &str) -> String {
-        let base = self.public_url();
+    pub fn own_app_callback_url(self, provider: &str) -> String {
+        let base = self.gateway.public_url();
         format!("{base}/connect/oauth2/{provider}_iam/callback")
     }
 
-    fn check_profile(&self, profile: &ConnectorProfile) -> Result<()> {
+    fn check_profile(self, profile: &ConnectorProfile) -> Result<()> {
         let invalid = |message: String| Err(Error::new(Kind::InvalidBody, message));
-        let connector = self.connector(&profile.provider)?;
+        let connector = self.gateway.connector(&profile.provider)?;
         let mut scopes = profile.scopes.iter();
         if let Some(at) = scopes.position(|scope| !connector.knows_scope(scope)) {
             // Not said again: it may be a secret that was put in the wrong place.

@@ -20,11 +20,10 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{Arc, OnceLock, RwLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use moka::future::Cache;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -32,12 +31,10 @@ use crate::{
     config::Config,
     connectors::Connector,
     crypto::Rng,
-    directory::Matches,
     error::{Error, Kind, Result},
     model::{
-        api_keys::ApiKey,
         connectors::ConnectorMeta,
-        id::{AccountId, Id, KeyId, ProjectId},
+        id::{Id, ProjectId},
     },
     outbound::Outbound,
     store::{JournalFault, OpenError, Store},
@@ -59,20 +56,16 @@ mod metrics;
 pub mod readiness;
 pub mod walks;
 
-use auth::AccountRecord;
-use auth::rate_limit::Quotas;
-use auth::ttl_cache::{StoreSilence, TtlCache};
+use accounts::Accounts;
+use api_keys::ApiKeys;
+use auth::{Auth, AuthState, rate_limit::Quotas};
+use background::{Background, BackgroundState};
 pub use budgets::SharedBudgets;
-use credentials::refresh::Refreshes;
-use directory::page_cache::{CachedPage, ListKey, PageKey};
-use walks::state::{LiveAccount, LoadedDirectory};
-
-/// One part in so many of the memory for pages is for what filters left: four bytes a record, so
-/// that by default forty lists of a hundred thousand stay.
-const SHARE_OF_MATCHES: u64 = 8;
-
-/// API keys, and accounts, that are cached.
-const CACHED: u64 = 100_000;
+use connector_profiles::ConnectorProfiles;
+use credentials::refresh::{Credentials, Refreshes};
+use directory::{DirectoryReader, DirectoryState};
+use linking::{Linking, authorizations::Authorizations, connect_sessions::ConnectSessions};
+use walks::Walks;
 
 /// How the gateway behaves; see `config/default.toml` for what each means.
 #[derive(Debug, Clone)]
@@ -142,28 +135,16 @@ struct Inner {
     clock: Clock,
     rng: Rng,
     settings: GatewaySettings,
-    has_joined: AtomicBool,
     /// Whether this process is to stop.
     stop: tokio::sync::watch::Sender<bool>,
-    has_closed: AtomicBool,
-    /// Held while the store is told that this process lives, or that it ends.
-    signing: tokio::sync::Mutex<()>,
-    /// Told when what changes beside this process is to be looked at before its time.
-    reload_now: tokio::sync::Notify,
     runtime: Handle,
-    quotas: Quotas<KeyId>,
-    project_quotas: Quotas<ProjectId>,
-    /// By the numbers of the connect sessions.
-    tries: Quotas<u64>,
-    refreshes: Refreshes,
     listens_at: OnceLock<String>,
-    keys: TtlCache<KeyId, ApiKey>,
-    accounts: TtlCache<(ProjectId, AccountId), AccountRecord>,
-    live_accounts: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
-    directories: Cache<(AccountId, u64), Arc<LoadedDirectory>>,
-    pages: moka::sync::Cache<PageKey, Arc<CachedPage>>,
-    /// What filters left, so that the pages of one list are looked for once.
-    matches: moka::sync::Cache<ListKey, Arc<Matches>>,
+    auth: AuthState,
+    directory: DirectoryState,
+    refreshes: Refreshes,
+    /// Attempts to link, by the numbers of the connect sessions.
+    tries: Quotas<u64>,
+    background: BackgroundState,
 }
 
 impl Gateway {
@@ -180,34 +161,7 @@ impl Gateway {
         rng: Rng,
         settings: GatewaySettings,
     ) -> Self {
-        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let directories = Cache::builder()
-            .max_capacity(settings.directory_bytes)
-            .weigher(move |_, held: &Arc<LoadedDirectory>| {
-                weight(held.directory.approximate_size())
-            })
-            .support_invalidation_closures()
-            .build();
-        let match_bytes = settings.page_bytes / SHARE_OF_MATCHES;
-        let pages = moka::sync::Cache::builder()
-            .max_capacity(settings.page_bytes - match_bytes)
-            .weigher(move |key: &PageKey, page: &Arc<CachedPage>| {
-                weight(key.list.approximate_size() + page.approximate_size())
-            })
-            .support_invalidation_closures()
-            .build();
-        let matches = moka::sync::Cache::builder()
-            .max_capacity(match_bytes)
-            .weigher(move |key: &ListKey, matches: &Arc<Matches>| {
-                weight(key.approximate_size() + matches.approximate_size())
-            })
-            .support_invalidation_closures()
-            .build();
-        let quotas = Quotas::new(settings.key_rate_limit, clock.clone());
-        let project_quotas = Quotas::new(settings.project_rate_limit, clock.clone());
         let tries = Quotas::new(Some(linking::connect_sessions::TRIES), clock.clone());
-        let proof_without_store = settings.proof_without_store;
-        let silence = StoreSilence::default();
         for connector in &connectors {
             outbound.metrics().provider(connector.key());
         }
@@ -220,27 +174,62 @@ impl Gateway {
                 .into_iter()
                 .map(|each| (each.key(), each))
                 .collect(),
+            stop: tokio::sync::watch::Sender::new(false),
+            runtime: Handle::current(),
+            listens_at: OnceLock::new(),
+            auth: AuthState::new(&settings, &clock),
+            directory: DirectoryState::new(&settings),
+            refreshes: Refreshes::default(),
+            tries,
+            background: BackgroundState::default(),
             clock,
             rng,
             settings,
-            has_joined: AtomicBool::new(false),
-            stop: tokio::sync::watch::Sender::new(false),
-            has_closed: AtomicBool::new(false),
-            signing: tokio::sync::Mutex::default(),
-            reload_now: tokio::sync::Notify::new(),
-            runtime: Handle::current(),
-            quotas,
-            project_quotas,
-            tries,
-            refreshes: Refreshes::default(),
-            listens_at: OnceLock::new(),
-            keys: TtlCache::new(CACHED, proof_without_store, silence.clone()),
-            accounts: TtlCache::new(CACHED, Duration::MAX, silence),
-            live_accounts: RwLock::default(),
-            directories,
-            pages,
-            matches,
         }))
+    }
+
+    pub const fn auth(&self) -> Auth<'_> {
+        Auth { gateway: self }
+    }
+
+    pub const fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys { gateway: self }
+    }
+
+    pub const fn accounts(&self) -> Accounts<'_> {
+        Accounts { gateway: self }
+    }
+
+    pub const fn connector_profiles(&self) -> ConnectorProfiles<'_> {
+        ConnectorProfiles { gateway: self }
+    }
+
+    pub const fn linking(&self) -> Linking<'_> {
+        Linking { gateway: self }
+    }
+
+    pub const fn authorizations(&self) -> Authorizations<'_> {
+        Authorizations { gateway: self }
+    }
+
+    pub const fn connect_sessions(&self) -> ConnectSessions<'_> {
+        ConnectSessions { gateway: self }
+    }
+
+    pub const fn credentials(&self) -> Credentials<'_> {
+        Credentials { gateway: self }
+    }
+
+    pub const fn walks(&self) -> Walks<'_> {
+        Walks { gateway: self }
+    }
+
+    pub const fn directory(&self) -> DirectoryReader<'_> {
+        DirectoryReader { gateway: self }
+    }
+
+    pub const fn background(&self) -> Background<'_> {
+        Background { gateway: self }
     }
 
     pub fn clock(&self) -> &Clock {

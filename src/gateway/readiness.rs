@@ -23,10 +23,10 @@ impl Gateway {
     /// memory can serve anything.
     pub async fn ready(&self) -> Result<Availability> {
         let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
-        if self.is_stopping() || is_set(&self.0.has_closed) {
+        if self.is_stopping() || is_set(&self.0.background.has_closed) {
             return Err(unready("this process is stopping"));
         }
-        if !is_set(&self.0.has_joined) {
+        if !is_set(&self.0.background.has_joined) {
             return Err(unready("this process has not started yet"));
         }
         match self.store_state().await {
@@ -54,12 +54,13 @@ impl Gateway {
         let has_directory = || {
             let live_accounts = self
                 .0
+                .directory
                 .live_accounts
                 .read()
                 .expect("no holder of this lock panics");
             live_accounts.values().any(|live| live.head().is_some())
         };
-        self.0.keys.has_any() && self.0.accounts.has_any() && has_directory()
+        self.0.auth.keys.has_any() && self.0.auth.accounts.has_any() && has_directory()
     }
 }
 

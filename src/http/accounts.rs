@@ -426,7 +426,7 @@ pub async fn link_account(
     if link.assume_user.is_some() {
         caller.0.require(Scope::AccountsAssume)?;
     }
-    let account = gateway.link(&caller.0, link).await?;
+    let account = gateway.linking().link(&caller.0, link).await?;
     Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
 }
 
@@ -547,7 +547,10 @@ pub async fn list_accounts(
         offset: (page - 1) * page_size,
         limit: page_size,
     };
-    let accounts = gateway.accounts(&caller.0, &conditions, page).await?;
+    let accounts = gateway
+        .accounts()
+        .list(&caller.0, &conditions, page)
+        .await?;
     let accounts = accounts
         .iter()
         .map(|account| AccountOut::of(account, &gateway));
@@ -635,7 +638,7 @@ pub async fn update_account(
     let (change, token) = body::read::<AccountPatch>(&request, payload)
         .await?
         .into_change()?;
-    let updated = gateway.update(&account.0, change, token).await?;
+    let updated = gateway.accounts().update(&account.0, change, token).await?;
     Ok(HttpResponse::Ok().json(AccountOut::of(&updated, &gateway)))
 }
 
@@ -657,7 +660,7 @@ pub async fn refresh_account(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    let refreshed = gateway.refresh_now(&account.0).await?;
+    let refreshed = gateway.credentials().refresh_now(&account.0).await?;
     Ok(HttpResponse::Ok().json(AccountOut::of(&refreshed, &gateway)))
 }
 
@@ -691,7 +694,7 @@ pub async fn delete_account(
         purge: query.take_bool("purge")?.unwrap_or(false),
     };
     query.finish()?;
-    let disconnected = gateway.disconnect(&account.0, how).await?;
+    let disconnected = gateway.accounts().disconnect(&account.0, how).await?;
     Ok(HttpResponse::Ok().json(DisconnectedOut {
         account: AccountOut::of(&disconnected.account, &gateway),
         revocation: disconnected.revocation,

@@ -236,7 +236,7 @@ pub async fn create_api_key(
     let new = body::read::<ApiKeyIn>(&request, payload)
         .await?
         .into_new_key()?;
-    let (text, key) = gateway.issue_key(&caller.0, &new).await?;
+    let (text, key) = gateway.api_keys().issue_key(&caller.0, &new).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(NewApiKeyOut {
@@ -264,9 +264,15 @@ pub async fn list_api_keys(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageParams::parse(request.query_string())?;
-    let cursors = gateway.list_cursors(&caller.0, "api_keys").await?;
+    let cursors = gateway
+        .directory()
+        .list_cursors(&caller.0, "api_keys")
+        .await?;
     let before = page.after(&cursors)?;
-    let keys = gateway.keys(&caller.0, before, page.reach()).await?;
+    let keys = gateway
+        .api_keys()
+        .keys(&caller.0, before, page.reach())
+        .await?;
     let (keys, next) = page.cut(keys, &cursors, |key| key.id.to_string());
     let now = gateway.clock().now();
     let data = keys.into_iter().map(|key| ApiKeyOut::at(now, key));
@@ -317,7 +323,7 @@ pub async fn update_api_key(
     let change = body::read::<ApiKeyPatch>(&request, payload)
         .await?
         .into_change()?;
-    let updated = gateway.update_key(&key.0, change).await?;
+    let updated = gateway.api_keys().update_key(&key.0, change).await?;
     Ok(HttpResponse::Ok().json(ApiKeyOut::at(gateway.clock().now(), updated)))
 }
 
@@ -346,7 +352,7 @@ pub async fn revoke_api_key(
     let mut query = Query::parse(request.query_string())?;
     let with_created = query.take_bool("with_created")?.unwrap_or(false);
     query.finish()?;
-    let (revoked, created) = gateway.revoke_key(&key.0, with_created).await?;
+    let (revoked, created) = gateway.api_keys().revoke_key(&key.0, with_created).await?;
     let created = with_created.then_some(created);
     let now = gateway.clock().now();
     Ok(HttpResponse::Ok().json(RevokedKeyOut::at(now, revoked, created)))

@@ -140,7 +140,7 @@ pub async fn list_audit_entries(
     let filter = filter(&mut query)?;
     query.finish()?;
     let list = format!("audit/{:?}/{:?}", filter.action, filter.subject_id);
-    let cursors = gateway.list_cursors(&caller.0, &list).await?;
+    let cursors = gateway.directory().list_cursors(&caller.0, &list).await?;
     let entries = gateway
         .audit_log(&caller.0, &filter, page.after(&cursors)?, page.reach())
         .await?;

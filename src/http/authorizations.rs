@@ -135,7 +135,10 @@ pub async fn authorization_url(
     let new = body::read::<AuthorizationIn>(&request, payload)
         .await?
         .into_description()?;
-    let sign_in = gateway.authorization_url(&caller.0, new).await?;
+    let sign_in = gateway
+        .authorizations()
+        .authorization_url(&caller.0, new)
+        .await?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(AuthorizationOut {
@@ -171,6 +174,9 @@ pub async fn token_exchange(
     if !(1..=4096).contains(&code.expose_secret().len()) {
         return Err(Error::new(Kind::InvalidBody, "`code` must be 1 to 4096 bytes").into());
     }
-    let account = gateway.exchange(&caller.0, &state, code).await?;
+    let account = gateway
+        .authorizations()
+        .exchange(&caller.0, &state, code)
+        .await?;
     Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
 }

@@ -94,7 +94,7 @@ impl<S: Needs> FromRequest for NamedAccount<S> {
         Box::pin(async move {
             let caller = caller::<S>(&request).await?;
             let id = named_account(&request)?;
-            let own = gateway(&request).own_account(&caller, &id).await?;
+            let own = gateway(&request).auth().own_account(&caller, &id).await?;
             RequestExt::account(&request, own.account.id);
             Ok(Self(own, PhantomData))
         })
@@ -110,7 +110,7 @@ impl<S: Needs> FromRequest for PathAccount<S> {
         Box::pin(async move {
             let caller = caller::<S>(&request).await?;
             let id = request.match_info().get("id").unwrap_or_default();
-            let own = gateway(&request).own_account(&caller, id).await?;
+            let own = gateway(&request).auth().own_account(&caller, id).await?;
             RequestExt::account(&request, own.account.id);
             Ok(Self(own, PhantomData))
         })
@@ -127,7 +127,7 @@ impl<S: Needs> FromRequest for PathKey<S> {
             let caller = caller::<S>(&request).await?;
             let id = request.match_info().get("id").unwrap_or_default();
             Ok(Self(
-                gateway(&request).own_key(&caller, id).await?,
+                gateway(&request).api_keys().own_key(&caller, id).await?,
                 PhantomData,
             ))
         })
@@ -144,7 +144,10 @@ impl<S: Needs> FromRequest for PathProfile<S> {
             let caller = caller::<S>(&request).await?;
             let id = request.match_info().get("id").unwrap_or_default();
             Ok(Self(
-                gateway(&request).own_profile(&caller, id).await?,
+                gateway(&request)
+                    .connector_profiles()
+                    .own_profile(&caller, id)
+                    .await?,
                 PhantomData,
             ))
         })
@@ -169,10 +172,10 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
         return Err(refused());
     };
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
-    let caller = gateway(request).authenticate(&key).await?;
+    let caller = gateway(request).auth().authenticate(&key).await?;
     RequestExt::key(request, caller.key.id);
     // Counted once it is proven, so that nobody spends what is another's.
-    let quotas = gateway(request).spend(&caller);
+    let quotas = gateway(request).auth().spend(&caller);
     RequestExt::set_quota(request, quotas);
     quotas.check()?;
     caller.require(S::SCOPE)?;

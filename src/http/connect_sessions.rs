@@ -295,11 +295,14 @@ pub async fn create_connect_session(
     let new = body::read::<ConnectSessionIn>(&request, payload)
         .await?
         .into_new()?;
-    let invited = gateway.create_connect_session(&caller.0, new).await?;
+    let invited = gateway
+        .connect_sessions()
+        .create_connect_session(&caller.0, new)
+        .await?;
     Ok(HttpResponse::Created()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(InvitedOut {
-            auth_link_url: gateway.auth_link_url(&invited.token),
+            auth_link_url: gateway.connect_sessions().auth_link_url(&invited.token),
             token: invited.token.expose_secret().to_owned(),
             session: ConnectSessionOut::of(invited.session, &request),
         }))
@@ -325,6 +328,7 @@ pub async fn authenticate_connect_session(
     Query::parse(request.query_string())?.finish()?;
     let AuthenticateIn { token } = body::read(&request, payload).await?;
     let session = gateway
+        .connect_sessions()
         .authenticate_connect_session(&caller.0, &token)
         .await?;
     Ok(HttpResponse::Created().json(ConnectSessionOut::of(session, &request)))

@@ -237,7 +237,10 @@ pub async fn create_connector_profile(
     let new = body::read::<ConnectorProfileIn>(&request, payload)
         .await?
         .into_new()?;
-    let profile = gateway.create_profile(&caller.0, new).await?;
+    let profile = gateway
+        .connector_profiles()
+        .create_profile(&caller.0, new)
+        .await?;
     Ok(HttpResponse::Created().json(ConnectorProfileOut::from(profile)))
 }
 
@@ -256,7 +259,7 @@ pub async fn list_connector_profiles(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    let profiles = gateway.profiles(&caller.0).await?;
+    let profiles = gateway.connector_profiles().profiles(&caller.0).await?;
     Ok(HttpResponse::Ok().json(ConnectorProfileList {
         data: profiles
             .into_iter()
@@ -306,6 +309,9 @@ pub async fn update_connector_profile(
     let change = body::read::<ConnectorProfilePatch>(&request, payload)
         .await?
         .into_change()?;
-    let updated = gateway.update_profile(&profile.0, change).await?;
+    let updated = gateway
+        .connector_profiles()
+        .update_profile(&profile.0, change)
+        .await?;
     Ok(HttpResponse::Ok().json(ConnectorProfileOut::from(updated)))
 }

@@ -71,6 +71,7 @@ pub async fn walk_now(
     let full = query.take_bool("full")?.unwrap_or(false);
     query.finish()?;
     let walk = gateway
+        .walks()
         .walk_now(&account.0, full, Duration::from_secs(wait))
         .await?;
     let mut answer = match walk.state {
@@ -102,7 +103,8 @@ pub async fn list_walks(
     let page = PageParams::parse(request.query_string())?;
     let cursors = account.0.list_cursors("walks");
     let walks = gateway
-        .walks(&account.0, page.after(&cursors)?, page.reach())
+        .walks()
+        .list(&account.0, page.after(&cursors)?, page.reach())
         .await?;
     let (data, next) = page.cut(walks, &cursors, |walk| walk.id.to_string());
     Ok(HttpResponse::Ok().json(WalkPage { data, next }))
@@ -127,7 +129,7 @@ pub async fn get_walk(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::Ok().json(gateway.walk(&account.0, walk_id(&request)).await?))
+    Ok(HttpResponse::Ok().json(gateway.walks().walk(&account.0, walk_id(&request)).await?))
 }
 
 /// List suspects
@@ -154,7 +156,10 @@ pub async fn list_suspects(
     let list = format!("walks/{}/suspects", walk_id(&request).to_ascii_lowercase());
     let cursors = account.0.list_cursors(&list);
     let from: usize = page.after(&cursors)?.unwrap_or(0);
-    let suspects = gateway.suspects(&account.0, walk_id(&request)).await?;
+    let suspects = gateway
+        .walks()
+        .suspects(&account.0, walk_id(&request))
+        .await?;
     let end = from.saturating_add(page.size()).min(suspects.len());
     let data = suspects.get(from..end).ok_or_else(not_a_cursor)?.to_vec();
     let next = (end < suspects.len()).then(|| cursors.to_text(&end.to_string()));
@@ -180,7 +185,12 @@ pub async fn release_walk(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::Ok().json(gateway.release(&account.0, walk_id(&request)).await?))
+    Ok(HttpResponse::Ok().json(
+        gateway
+            .walks()
+            .release(&account.0, walk_id(&request))
+            .await?,
+    ))
 }
 
 /// Discard a held walk
@@ -202,7 +212,12 @@ pub async fn discard_walk(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     Query::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::Ok().json(gateway.discard(&account.0, walk_id(&request)).await?))
+    Ok(HttpResponse::Ok().json(
+        gateway
+            .walks()
+            .discard(&account.0, walk_id(&request))
+            .await?,
+    ))
 }
 
 fn walk_id(request: &HttpRequest) -> &str {

@@ -407,7 +407,7 @@ async fn only_admin_reaches_keys_and_only_its_own_project_s() {
 async fn a_key_is_made_and_ended_while_the_store_answers_and_told_when_it_does_not() {
     let world = World::new().await;
     let made = make(&world, &json!({"scopes": ["iam:read"]})).await;
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     let body = json!({"scopes": ["iam:read"]});
     for reply in [
         world.call(Method::POST, "/api_keys", Some(&body)).await,

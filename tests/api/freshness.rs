@@ -387,7 +387,7 @@ async fn while_the_store_is_down_reads_go_on_from_memory_and_say_so() {
     let world = World::new().await;
     let account = world.link_admin().await;
     let before = world.read(&account, "/iam/users").await.expect(200);
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     world.clock.advance(Duration::from_secs(2));
     let reply = world.read(&account, "/iam/users").await;
     assert_eq!(reply.header("x-directory-stale"), Some("store_unavailable"));

@@ -334,7 +334,7 @@ async fn what_happens_first_is_an_increase() {
     let counted =
         async { while walks(&page(&world).await, "failed", "interrupted") != Some(1.0) {} };
     tokio::time::timeout(HANG, counted).await.unwrap();
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     world.clock.advance(Duration::from_secs(10));
     let down = page(&world).await;
     assert_eq!(down.sum("rolecall_store_up", &[]), 0.0);
@@ -372,7 +372,7 @@ async fn without_a_store_the_numbers_of_the_process_are_served_all_the_same() {
     let world = World::new().await;
     world.link_admin().await;
     assert_eq!(page(&world).await.accounts("active"), 1.0);
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     world.clock.advance(Duration::from_secs(10));
     let page = page(&world).await;
     assert!(page.accounts("active").is_nan());

@@ -96,7 +96,7 @@ async fn an_outage_that_begins_right_after_a_change_costs_no_reads() {
                 assert!(revoked.status.is_success(), "{revoked:?}");
             }
         }
-        world.gateway.close().await;
+        world.gateway.background().close().await;
         let reply = world.read(&account, "/iam/users").await;
         if change != revoked {
             assert_eq!(stale(&reply), Some("store_unavailable"), "{change}");
@@ -133,7 +133,7 @@ async fn a_key_that_is_to_end_sooner_ends_then_also_while_the_store_is_away() {
     let change = json!({"expires_at": ends_at});
     let changed = world.call(Method::PATCH, &path, Some(&change)).await;
     changed.expect(200);
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     let reply = read().await;
     assert_eq!(stale(&reply), Some("store_unavailable"));
     reply.expect(200);
@@ -149,7 +149,7 @@ async fn an_account_that_was_disconnected_is_not_served_while_the_store_is_away(
     let path = format!("/accounts/{account}");
     let gone = world.call(Method::DELETE, &path, None).await;
     assert!(gone.status.is_success(), "{gone:?}");
-    world.gateway.close().await;
+    world.gateway.background().close().await;
     let reply = world.read(&account, "/iam/users").await;
     reply.refused(503, "store_unavailable");
 }
@@ -338,9 +338,9 @@ async fn a_process_that_has_not_begun_to_serve_is_not_ready() {
     let (_folder, gateway) = World::not_serving().await;
     let error = gateway.ready().await.unwrap_err();
     assert_eq!(error.kind(), Kind::StoreUnavailable);
-    gateway.join().await.unwrap();
+    gateway.background().join().await.unwrap();
     assert!(gateway.ready().await.is_ok());
-    gateway.close().await;
+    gateway.background().close().await;
 }
 
 #[tokio::test]

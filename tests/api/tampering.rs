@@ -309,7 +309,7 @@ async fn a_draft_becomes_no_credential_of_another_destination() {
     let other = other.expect(201)["id"].as_str().unwrap().to_owned();
 
     let gateway = &world.gateway;
-    let caller = gateway.authenticate(&world.key).await.unwrap();
+    let caller = gateway.auth().authenticate(&world.key).await.unwrap();
     let new = NewConnectSession {
         provider: Some("smartsheet".to_owned()),
         profile: None,
@@ -323,17 +323,31 @@ async fn a_draft_becomes_no_credential_of_another_destination() {
         },
         expires_in: DEFAULT_LIFE,
     };
-    let invited = gateway.create_connect_session(&caller, new).await.unwrap();
+    let invited = gateway
+        .connect_sessions()
+        .create_connect_session(&caller, new)
+        .await
+        .unwrap();
     let endpoint = Endpoint::BaseUrl(world.simulator.announcement().api_base.clone());
     let token = world.admin_token().into();
-    let browser = gateway.new_browser();
-    let review = gateway.bring_token(&invited.session, &browser, endpoint, token);
+    let browser = gateway.connect_sessions().new_browser();
+    let review =
+        gateway
+            .connect_sessions()
+            .bring_token(&invited.session, &browser, endpoint, token);
     let review = review.await.unwrap();
     world
         .rewrite(&format!("update connect_sessions set account = '{other}'"))
         .await;
-    let session = gateway.connect_session(&invited.token).await.unwrap();
-    let refused = gateway.save(&session, &browser, review.draft).await;
+    let session = gateway
+        .connect_sessions()
+        .connect_session(&invited.token)
+        .await
+        .unwrap();
+    let refused = gateway
+        .connect_sessions()
+        .save(&session, &browser, review.draft)
+        .await;
     let refused = refused.unwrap_err();
     assert_eq!(refused.kind(), Kind::OrganisationMismatch);
     assert_eq!(world.walk(&other).await["state"], "sealed");

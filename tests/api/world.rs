@@ -252,6 +252,7 @@ impl World {
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
         let (key, _) = gateway
+            .api_keys()
             .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
             .await
             .unwrap();
@@ -423,6 +424,7 @@ impl World {
     pub async fn key_of(&self, project: &str, scopes: &[Scope]) -> String {
         let (key, _) = self
             .gateway
+            .api_keys()
             .create_key(&project.parse().unwrap(), &NewKey::with_scopes(scopes))
             .await
             .unwrap();

@@ -163,6 +163,7 @@ impl World {
         let project = "one".parse().unwrap();
         gateway.create_project(&project).await.unwrap();
         let (key, _) = gateway
+            .api_keys()
             .create_key(&project, &NewKey::with_scopes(&Scope::ALL))
             .await
             .unwrap();

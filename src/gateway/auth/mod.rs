@@ -1,22 +1,26 @@
 //! Whose key is this, and whose account is that: the only two doors to anything of a project.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Gateway, auth::rate_limit::RemainingQuotas};
+use super::{Gateway, GatewaySettings};
 use crate::{
+    clock::Clock,
     crypto::{ApiKeySecret, MacKey},
     error::{Error, Kind, Result},
     model::{
         accounts::Account,
         api_keys::{ApiKey, KeyStatus, Scope},
         audit_log::Actor,
-        id::{AccountId, ProjectId},
+        id::{AccountId, KeyId, ProjectId},
     },
     store::{Latest, Store},
 };
 
 pub mod rate_limit;
 pub(super) mod ttl_cache;
+
+use rate_limit::{Quotas, RemainingQuotas};
+use ttl_cache::{StoreSilence, TtlCache};
 
 /// A proven caller: a valid key, and so its project and scopes.
 #[derive(Debug, Clone)]
@@ -70,12 +74,41 @@ pub(super) struct AccountRecord {
     pub(super) latest: Latest,
 }
 
-impl Gateway {
+/// API keys and accounts that are cached.
+const CACHE_CAPACITY: u64 = 100_000;
+
+pub(in crate::gateway) struct AuthState {
+    pub(in crate::gateway) quotas: Quotas<KeyId>,
+    pub(in crate::gateway) project_quotas: Quotas<ProjectId>,
+    pub(in crate::gateway) keys: TtlCache<KeyId, ApiKey>,
+    pub(in crate::gateway) accounts: TtlCache<(ProjectId, AccountId), AccountRecord>,
+}
+
+impl AuthState {
+    pub(in crate::gateway) fn new(settings: &GatewaySettings, clock: &Clock) -> Self {
+        let silence = StoreSilence::default();
+        let max_stale = settings.proof_without_store;
+        Self {
+            quotas: Quotas::new(settings.key_rate_limit, clock.clone()),
+            project_quotas: Quotas::new(settings.project_rate_limit, clock.clone()),
+            keys: TtlCache::new(CACHE_CAPACITY, max_stale, silence.clone()),
+            accounts: TtlCache::new(CACHE_CAPACITY, Duration::MAX, silence),
+        }
+    }
+}
+
+/// Authenticates API keys and finds the account that a request is about.
+#[derive(Clone, Copy)]
+pub struct Auth<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Auth<'_> {
     /// Proves an API key. Unknown, malformed, revoked and expired keys get the same answer.
     ///
     /// # Errors
     /// `unauthorized`; `store_unavailable` where this key was never seen and the store is down.
-    pub async fn authenticate(&self, text: &str) -> Result<Caller> {
+    pub async fn authenticate(self, text: &str) -> Result<Caller> {
         let refused = || {
             Error::new(
                 Kind::Unauthorized,
@@ -83,16 +116,18 @@ impl Gateway {
             )
         };
         let presented = ApiKeySecret::parse(text).map_err(|_| refused())?;
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let id = presented.id();
         let cached = self
+            .gateway
             .0
+            .auth
             .keys
-            .get(id, self.0.clock.monotonic(), || {
-                let store = if self.0.keys.contains(&id) {
-                    self.0.store.for_lookups()
+            .get(id, self.gateway.0.clock.monotonic(), || {
+                let store = if self.gateway.0.auth.keys.contains(&id) {
+                    self.gateway.0.store.for_lookups()
                 } else {
-                    self.0.store.for_unproven()
+                    self.gateway.0.store.for_unproven()
                 };
                 async move { store.key(id).await }
             })
@@ -111,11 +146,11 @@ impl Gateway {
     }
 
     /// Counts a request of this caller.
-    pub fn spend(&self, caller: &Caller) -> RemainingQuotas {
-        let key = self.0.quotas.spend(&caller.key.id);
+    pub fn spend(self, caller: &Caller) -> RemainingQuotas {
+        let key = self.gateway.0.auth.quotas.spend(&caller.key.id);
         let project = match key {
             Some(key) if key.is_over => None,
-            _ => self.0.project_quotas.spend(caller.project()),
+            _ => self.gateway.0.auth.project_quotas.spend(caller.project()),
         };
         RemainingQuotas { key, project }
     }
@@ -124,21 +159,27 @@ impl Gateway {
     ///
     /// # Errors
     /// `account_not_found`, the same for an unknown, a malformed and another project's id.
-    pub async fn own_account(&self, caller: &Caller, id: &str) -> Result<OwnAccount> {
+    pub async fn own_account(self, caller: &Caller, id: &str) -> Result<OwnAccount> {
         let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
         let id: AccountId = id.parse().map_err(|_| not_found())?;
         let project = caller.project();
         let cached = self
+            .gateway
             .0
+            .auth
             .accounts
-            .get((project.clone(), id), self.0.clock.monotonic(), || {
-                let (store, project) = (self.0.store.for_lookups(), project.clone());
-                async move { load_account(&store, &project, id).await }
-            })
+            .get(
+                (project.clone(), id),
+                self.gateway.0.clock.monotonic(),
+                || {
+                    let (store, project) = (self.gateway.0.store.for_lookups(), project.clone());
+                    async move { load_account(&store, &project, id).await }
+                },
+            )
             .await?;
         let Some(cached) = cached else {
             // Another process may have unlinked it.
-            self.drop_from_memory(project, id);
+            self.gateway.accounts().drop_from_memory(project, id);
             return Err(not_found());
         };
         let mut latest = cached.value.latest;
@@ -154,7 +195,9 @@ impl Gateway {
             by: caller.actor(),
         })
     }
+}
 
+impl Gateway {
     /// Makes a project.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
+use super::Background;
 use crate::gateway::{Gateway, Inner, walks::WalkHandle};
 use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 
@@ -34,54 +35,76 @@ const _: () = assert!(
         < DEAD_AFTER.as_millis()
 );
 
-impl Gateway {
+impl Background<'_> {
     /// Begins to serve: takes over from processes that ended, whose walks will not end by
     /// themselves, and from now on tells others that this one lives.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn join(&self) -> Result<()> {
-        let interrupted = self.0.store.join().await?;
+    pub async fn join(self) -> Result<()> {
+        let interrupted = self.gateway.0.store.join().await?;
         self.tell_of(interrupted);
-        self.recover_refreshes().await;
-        self.0.has_joined.store(true, Ordering::Relaxed);
-        if self.0.store.is_shared() {
-            self.0.runtime.spawn(keep_beating(Arc::downgrade(&self.0)));
+        self.gateway.credentials().recover_refreshes().await;
+        self.gateway
+            .0
+            .background
+            .has_joined
+            .store(true, Ordering::Relaxed);
+        if self.gateway.0.store.is_shared() {
+            self.gateway
+                .0
+                .runtime
+                .spawn(keep_beating(Arc::downgrade(&self.gateway.0)));
         }
         Ok(())
     }
 
     /// Writes to a store that is this process's alone every so often, which shows whether it takes
     /// writes. A shared one is written to from [`Gateway::join`] on.
-    pub async fn keep_probing_store(self) {
-        if !self.0.store.is_shared() {
-            let inner = Arc::downgrade(&self.0);
-            drop(self);
-            keep_beating(inner).await;
+    pub fn keep_probing_store(self) -> impl Future<Output = ()> + Send + use<> {
+        let is_shared = self.gateway.0.store.is_shared();
+        let inner = Arc::downgrade(&self.gateway.0);
+        async move {
+            if !is_shared {
+                keep_beating(inner).await;
+            }
         }
     }
 
     /// Ends the walks that run here, waits for refreshes that are in flight, and closes the store.
-    pub async fn close(&self) {
+    pub async fn close(self) {
         let running = self.running_walks();
         for ticket in &running {
             ticket.abandon();
         }
-        join_all(running.iter().map(|ticket| self.cancel_walk(ticket))).await;
-        self.end_refreshes().await;
-        let gateway = self.clone();
-        let left = self.0.runtime.spawn(async move {
+        join_all(
+            running
+                .iter()
+                .map(|ticket| self.gateway.walks().cancel_walk(ticket)),
+        )
+        .await;
+        self.gateway.credentials().end_refreshes().await;
+        let gateway = self.gateway.clone();
+        let left = self.gateway.0.runtime.spawn(async move {
             if gateway.0.store.is_shared() {
                 // A sign of life that is on its way would be the last one, and say the contrary.
-                let _signing = gateway.0.signing.lock().await;
-                gateway.0.has_closed.store(true, Ordering::Relaxed);
+                let _signing = gateway.0.background.signing.lock().await;
+                gateway
+                    .0
+                    .background
+                    .has_closed
+                    .store(true, Ordering::Relaxed);
                 if let Err(error) = gateway.0.store.leave().await {
                     tracing::warn!(%error, "the other processes were not told that this one ends");
                 }
             } else {
                 // The process that serves the file next knows that this one has ended. A write to
                 // a locked file would keep this one from closing it in time.
-                gateway.0.has_closed.store(true, Ordering::Relaxed);
+                gateway
+                    .0
+                    .background
+                    .has_closed
+                    .store(true, Ordering::Relaxed);
             }
             gateway.0.store.close().await;
         });
@@ -92,15 +115,15 @@ impl Gateway {
     }
 
     /// One sign of life, and what follows from it.
-    async fn write_heartbeat(&self) -> Result<()> {
-        let _signing = self.0.signing.lock().await;
-        if self.0.has_closed.load(Ordering::Relaxed) {
+    async fn write_heartbeat(self) -> Result<()> {
+        let _signing = self.gateway.0.background.signing.lock().await;
+        if self.gateway.0.background.has_closed.load(Ordering::Relaxed) {
             return Ok(());
         }
         // Looked at before the store is asked: what begins in between is not missing there.
         let begun = self.running_walks().into_iter();
         let begun: Vec<_> = begun.filter(|ticket| ticket.has_begun()).collect();
-        let stored = self.0.store.write_heartbeat().await?;
+        let stored = self.gateway.0.store.write_heartbeat().await?;
         for ticket in begun {
             if !stored.contains(&ticket.id) {
                 ticket.abandon();
@@ -112,15 +135,15 @@ impl Gateway {
         let is_orphan = |id: &WalkId| !running.iter().any(|ticket| ticket.id == *id);
         let orphans: Vec<_> = stored.into_iter().filter(is_orphan).collect();
         if !orphans.is_empty() {
-            self.0.store.end_orphans(&orphans).await?;
+            self.gateway.0.store.end_orphans(&orphans).await?;
         }
         Ok(())
     }
 
     /// Of walks that were ended for a process that was gone.
-    fn tell_of(&self, interrupted: u64) {
+    fn tell_of(self, interrupted: u64) {
         if interrupted > 0 {
-            self.0.metrics.walks_interrupted(interrupted);
+            self.gateway.0.metrics.walks_interrupted(interrupted);
             tracing::info!(
                 interrupted,
                 "walks of a process that ended were marked as failed"
@@ -128,9 +151,11 @@ impl Gateway {
         }
     }
 
-    fn running_walks(&self) -> Vec<Arc<WalkHandle>> {
+    fn running_walks(self) -> Vec<Arc<WalkHandle>> {
         let live_accounts = self
+            .gateway
             .0
+            .directory
             .live_accounts
             .read()
             .expect("no holder of this lock panics");
@@ -158,14 +183,15 @@ async fn keep_beating(inner: Weak<Inner>) {
         clock.sleep(every).await;
         let Some(inner) = inner.upgrade() else { return };
         let gateway = Gateway(inner);
-        if gateway.0.has_closed.load(Ordering::Relaxed) {
+        if gateway.0.background.has_closed.load(Ordering::Relaxed) {
             return;
         }
         // A task of its own: a database that does not answer must not keep this from seeing that
         // it has been silent for too long.
         let (asked_at, mut write_heartbeat) = pending.take().unwrap_or_else(|| {
             let gateway = gateway.clone();
-            let write_heartbeat = tokio::spawn(async move { gateway.write_heartbeat().await });
+            let write_heartbeat =
+                tokio::spawn(async move { gateway.background().write_heartbeat().await });
             (clock.monotonic(), write_heartbeat)
         });
         match tokio::time::timeout(WRITE_TIMEOUT, &mut write_heartbeat).await {
@@ -192,7 +218,7 @@ async fn keep_beating(inner: Weak<Inner>) {
         }
         let is_silent = clock.monotonic().saturating_sub(heard_at) > STOP_AFTER;
         if is_shared && is_silent {
-            for ticket in gateway.running_walks() {
+            for ticket in gateway.background().running_walks() {
                 ticket.abandon();
             }
         }
@@ -201,7 +227,7 @@ async fn keep_beating(inner: Weak<Inner>) {
 
 async fn reap_expired(gateway: Gateway) {
     match gateway.0.store.reap_expired().await {
-        Ok(interrupted) => gateway.tell_of(interrupted),
+        Ok(interrupted) => gateway.background().tell_of(interrupted),
         Err(error) => tracing::debug!(%error, "the dead are left for later"),
     }
 }

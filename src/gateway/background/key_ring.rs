@@ -11,6 +11,7 @@ use std::{collections::HashSet, error::Error as _, time::Duration};
 
 use jiff::Timestamp;
 
+use super::Background;
 use crate::gateway::Gateway;
 use crate::{
     clock::since,
@@ -31,11 +32,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(800);
 /// what was dropped.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
-impl Gateway {
+impl Background<'_> {
     /// Looks, and looks again, until it is aborted.
     pub async fn keep_watch(self) {
         let mut watch = KeyRingReloader {
-            told: self.0.store.ring(),
+            told: self.gateway.0.store.ring(),
             first: None,
             locked: Vec::new(),
             in_order_at: None,
@@ -44,25 +45,27 @@ impl Gateway {
             store: LogOnce::default(),
             date: LogOnce::default(),
             mode: LogOnce::default(),
-            gateway: self,
+            gateway: self.gateway.clone(),
         };
         loop {
             watch.look().await;
             tokio::select! {
                 () = watch.gateway.0.clock.sleep(POLL_INTERVAL) => {}
-                () = watch.gateway.0.reload_now.notified() => watch.forget_what_was_said(),
+                () = watch.gateway.0.background.reload_now.notified() => watch.forget_what_was_said(),
             }
         }
     }
 
     /// Has all of it looked at now, and what is not as it should be said again.
-    pub fn reload_now(&self) {
-        self.0.reload_now.notify_one();
+    pub fn reload_now(self) {
+        self.gateway.0.background.reload_now.notify_one();
     }
 
-    fn known_accounts(&self) -> Vec<(ProjectId, AccountId)> {
+    fn known_accounts(self) -> Vec<(ProjectId, AccountId)> {
         let live_accounts = self
+            .gateway
             .0
+            .directory
             .live_accounts
             .read()
             .expect("no holder of this lock panics");
@@ -231,14 +234,14 @@ impl KeyRingReloader {
         if count == self.deleted_projects && !is_due {
             return Ok(());
         }
-        let known = self.gateway.known_accounts();
+        let known = self.gateway.background().known_accounts();
         if !known.is_empty() && count > 0 {
             let deleted: HashSet<_> = store.deleted_projects().await?.into_iter().collect();
-            let keys = &self.gateway.0.keys;
+            let keys = &self.gateway.0.auth.keys;
             keys.remove_where(|key| deleted.contains(&key.project));
             for of in known.into_iter().filter(|(of, _)| deleted.contains(of)) {
-                self.gateway.0.accounts.remove(&of);
-                self.gateway.drop_from_memory(&of.0, of.1);
+                self.gateway.0.auth.accounts.remove(&of);
+                self.gateway.accounts().drop_from_memory(&of.0, of.1);
             }
         }
         self.deleted_projects = count;

@@ -150,20 +150,26 @@ impl Default for Refreshes {
     }
 }
 
-impl Gateway {
+/// Credentials in use: opened for calls, refreshed, transferred and revoked.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Credentials<'_> {
     /// Refreshes what is due, takes over what is overdue, and tries again what is in doubt, until
     /// it is aborted.
     pub async fn keep_refreshing(self) {
         let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
         let (mut swept_at, mut rebased_at, mut doubts_ended_at) = (None, None, None);
         loop {
-            self.0.clock.sleep(POLL_INTERVAL).await;
-            let now = self.0.clock.monotonic();
+            self.gateway.0.clock.sleep(POLL_INTERVAL).await;
+            let now = self.gateway.0.clock.monotonic();
             let is_due = |at: Option<Duration>, every| {
                 at.is_none_or(|then| now.saturating_sub(then) > every)
             };
             if is_due(rebased_at, REBASED_EVERY) {
-                match self.0.store.rebase_refreshes().await {
+                match self.gateway.0.store.rebase_refreshes().await {
                     Ok(count) => {
                         rebased_at = Some(now);
                         if count > 0 {
@@ -180,17 +186,17 @@ impl Gateway {
             if is_due(swept_at, SWEPT_EVERY) {
                 swept_at = Some(now);
                 self.forget_ended_sessions().await;
-                let gateway = self.clone();
+                let gateway = self.gateway.clone();
                 // A provider that does not answer keeps no refresh waiting.
-                self.0.runtime.spawn(async move {
-                    if let Err(error) = gateway.drop_ended_drafts().await {
+                self.gateway.0.runtime.spawn(async move {
+                    if let Err(error) = gateway.connect_sessions().drop_ended_drafts().await {
                         tracing::warn!(%error, "what nobody saved could not be dropped");
                     }
                 });
             }
             self.recover_refreshes().await;
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
-            let due = match self.0.store.due_refreshes(free).await {
+            let due = match self.gateway.0.store.due_refreshes(free).await {
                 Ok(due) => due,
                 Err(error) => {
                     tracing::warn!(%error, "the credentials that are due could not be listed");
@@ -201,9 +207,12 @@ impl Gateway {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                     break;
                 };
-                let gateway = self.clone();
-                self.0.runtime.spawn(async move {
-                    let mut outcome = gateway.refresh(&project, account, Trigger::WhenDue);
+                let gateway = self.gateway.clone();
+                self.gateway.0.runtime.spawn(async move {
+                    let mut outcome =
+                        gateway
+                            .credentials()
+                            .refresh(&project, account, Trigger::WhenDue);
                     // Nobody drops the sender before it has sent.
                     let _ = outcome.wait_for(Option::is_some).await;
                     drop(place);
@@ -213,8 +222,8 @@ impl Gateway {
     }
 
     /// What nobody can tell is not in doubt for ever.
-    async fn end_doubts(&self) {
-        match self.0.store.end_doubts().await {
+    async fn end_doubts(self) {
+        match self.gateway.0.store.end_doubts().await {
             Ok(0) => {}
             Ok(ended) => tracing::warn!(
                 ended,
@@ -225,11 +234,11 @@ impl Gateway {
     }
 
     /// Invitations and sign-ins that ended are told apart from what never was for a day.
-    async fn forget_ended_sessions(&self) {
-        let Ok(before) = self.0.clock.now().saturating_sub(ENDED_KEPT_FOR) else {
+    async fn forget_ended_sessions(self) {
+        let Ok(before) = self.gateway.0.clock.now().saturating_sub(ENDED_KEPT_FOR) else {
             return;
         };
-        if let Err(error) = self.0.store.forget_ended_sessions(before).await {
+        if let Err(error) = self.gateway.0.store.forget_ended_sessions(before).await {
             tracing::warn!(%error, "ended connect sessions could not be forgotten");
         }
     }
@@ -239,7 +248,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `nothing_to_refresh`, `account_inactive`, `refresh_in_progress`, `store_unavailable`.
-    pub async fn refresh_now(&self, own: &OwnAccount) -> Result<Arc<Account>> {
+    pub async fn refresh_now(self, own: &OwnAccount) -> Result<Arc<Account>> {
         let account = &own.account;
         crate::gateway::directory::check_callable(account)?;
         // What is locked is told as such.
@@ -257,7 +266,12 @@ impl Gateway {
             }
             RefreshResult::Renewed | RefreshResult::Not(_) => {}
         }
-        let account = self.0.store.account(&account.project, account.id).await?;
+        let account = self
+            .gateway
+            .0
+            .store
+            .account(&account.project, account.id)
+            .await?;
         account
             .map(Arc::new)
             .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
@@ -270,15 +284,15 @@ impl Gateway {
     /// `account_inactive` if it has none, or the provider no longer takes the one that it has;
     /// `refresh_in_progress`.
     pub(in crate::gateway) async fn session(
-        &self,
+        self,
         account: &Account,
         priority: Priority,
         is_newly_linked: bool,
     ) -> Result<(Session, u64)> {
         let stored = self.usable_credential(account, priority).await?;
         let endpoint = &stored.destination.endpoint;
-        self.0.settings.check_endpoint(endpoint)?;
-        let connector = self.connector(&stored.destination.provider)?;
+        self.gateway.0.settings.check_endpoint(endpoint)?;
+        let connector = self.gateway.connector(&stored.destination.provider)?;
         let token = stored.credential.access_token();
         let route = ClientScope {
             provider: connector.key(),
@@ -287,13 +301,13 @@ impl Gateway {
             priority,
             is_newly_linked,
         };
-        let caller = self.0.outbound.caller(route);
+        let caller = self.gateway.0.outbound.caller(route);
         let session = Session::new(endpoint.clone(), token.clone(), caller)
             .assuming(account.assume_user.as_deref());
         let session = match &stored.credential {
             Credential::AccessToken(_) => session,
             Credential::OAuth(_) => session.renewed_by(Arc::new(RenewedByRefresh {
-                gateway: self.clone(),
+                gateway: self.gateway.clone(),
                 account: account.clone(),
                 priority,
             })),
@@ -303,7 +317,7 @@ impl Gateway {
 
     /// The stored credential, with an access token that has not ended.
     async fn usable_credential(
-        &self,
+        self,
         account: &Account,
         priority: Priority,
     ) -> Result<StoredCredential> {
@@ -324,7 +338,9 @@ impl Gateway {
                 let stored = self.stored_credential(account).await?;
                 match self.is_near_its_end(&stored) {
                     // What is left of it may still do.
-                    true if stored.credential.expires_at() > Some(self.0.clock.now()) => Ok(stored),
+                    true if stored.credential.expires_at() > Some(self.gateway.0.clock.now()) => {
+                        Ok(stored)
+                    }
                     true => Err(in_progress()),
                     false => Ok(stored),
                 }
@@ -332,8 +348,9 @@ impl Gateway {
         }
     }
 
-    async fn stored_credential(&self, account: &Account) -> Result<StoredCredential> {
+    async fn stored_credential(self, account: &Account) -> Result<StoredCredential> {
         let stored = self
+            .gateway
             .0
             .store
             .credential(&account.project, account.id)
@@ -347,8 +364,8 @@ impl Gateway {
         })
     }
 
-    fn is_near_its_end(&self, stored: &StoredCredential) -> bool {
-        let soon = self.0.clock.now().saturating_add(NEAR_ITS_END);
+    fn is_near_its_end(self, stored: &StoredCredential) -> bool {
+        let soon = self.gateway.0.clock.now().saturating_add(NEAR_ITS_END);
         stored
             .credential
             .expires_at()
@@ -357,7 +374,7 @@ impl Gateway {
 
     /// Refreshes and waits for the outcome, whoever brings it about.
     pub(in crate::gateway) async fn refreshed(
-        &self,
+        self,
         account: &Account,
         wanted: Trigger,
         patience: Duration,
@@ -372,12 +389,12 @@ impl Gateway {
 
     /// The outcome of a refresh of this account: of the one that runs, or of one that begins.
     fn refresh(
-        &self,
+        self,
         project: &ProjectId,
         account: AccountId,
         wanted: Trigger,
     ) -> watch::Receiver<Option<RefreshResult>> {
-        let refreshes = &self.0.refreshes;
+        let refreshes = &self.gateway.0.refreshes;
         let mut running = refreshes.lock();
         if let Some(outcome) = running.get(&account) {
             return outcome.clone();
@@ -385,12 +402,15 @@ impl Gateway {
         let (sender, receiver) = watch::channel(None);
         running.insert(account, receiver.clone());
         drop(running);
-        let (gateway, project) = (self.clone(), project.clone());
-        self.0.runtime.spawn(async move {
+        let (gateway, project) = (self.gateway.clone(), project.clone());
+        self.gateway.0.runtime.spawn(async move {
             // In a task of its own, so that a panic in it is an outcome too.
             let work = gateway.clone();
-            let refreshing =
-                tokio::spawn(async move { work.run_refresh(&project, account, wanted).await });
+            let refreshing = tokio::spawn(async move {
+                work.credentials()
+                    .run_refresh(&project, account, wanted)
+                    .await
+            });
             let outcome = match refreshing.await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => {
@@ -409,20 +429,20 @@ impl Gateway {
     }
 
     async fn run_refresh(
-        &self,
+        self,
         project: &ProjectId,
         id: AccountId,
         wanted: Trigger,
     ) -> Result<RefreshResult> {
-        let store = &self.0.store;
+        let store = &self.gateway.0.store;
         let Some(account) = store.account(project, id).await? else {
             return Ok(RefreshResult::Never);
         };
-        let Ok(in_flight) = self.0.refreshes.in_flight.try_acquire() else {
+        let Ok(in_flight) = self.gateway.0.refreshes.in_flight.try_acquire() else {
             return Ok(RefreshResult::Pending);
         };
         let intent = loop {
-            let began_at = self.0.clock.monotonic();
+            let began_at = self.gateway.0.clock.monotonic();
             let begun = store.begin_refresh(project, id, wanted).await;
             if let Err(error) = &begun
                 && error.kind() != Kind::StoreUnavailable
@@ -440,7 +460,7 @@ impl Gateway {
                     return self.ended_elsewhere(&account).await;
                 }
                 BeginRefreshResult::Here(intent) => {
-                    let passed = self.0.clock.monotonic().saturating_sub(began_at);
+                    let passed = self.gateway.0.clock.monotonic().saturating_sub(began_at);
                     if passed <= SEND_DEADLINE {
                         break intent;
                     }
@@ -451,31 +471,35 @@ impl Gateway {
             }
         };
         let outcome = self.redeem(&account, &intent, in_flight).await?;
-        self.0.accounts.invalidate(&(project.clone(), id));
+        self.gateway
+            .0
+            .auth
+            .accounts
+            .invalidate(&(project.clone(), id));
         Ok(outcome)
     }
 
     async fn redeem(
-        &self,
+        self,
         account: &Account,
         intent: &RefreshLease,
         in_flight: SemaphorePermit<'_>,
     ) -> Result<RefreshResult> {
-        let connector = self.connector(&intent.destination.provider)?;
+        let connector = self.gateway.connector(&intent.destination.provider)?;
         let connector = connector.as_ref();
         let request = TokenRequest {
             endpoint: &intent.destination.endpoint,
             app: &intent.app,
             grant: TokenGrant::RefreshToken(&intent.refresh_token),
         };
-        let began_at = self.0.clock.monotonic();
+        let began_at = self.gateway.0.clock.monotonic();
         let issued = self.issue_tokens(connector, request).await;
         let issued = issued.and_then(|issued| self.successor(intent, issued));
         let pair = match issued {
             Ok(pair) => pair,
             Err(mut error) => {
                 let unusable = error.unusable.take();
-                let took = self.0.clock.monotonic().saturating_sub(began_at);
+                let took = self.gateway.0.clock.monotonic().saturating_sub(began_at);
                 let is_refused = intent.is_long_in_doubt()
                     && took < ASKED_UNTIL
                     && self.is_token_refused(account, connector, intent).await;
@@ -490,7 +514,7 @@ impl Gateway {
             }
         };
         let refresh_at = self.due(&pair);
-        let pending = intent.seal(&self.0.store, &pair, refresh_at);
+        let pending = intent.seal(&self.gateway.0.store, &pair, refresh_at);
         let Some(committed) = self.store_pair(&pending, in_flight).await else {
             return Ok(RefreshResult::Pending);
         };
@@ -521,7 +545,7 @@ impl Gateway {
     /// Where there is another and no access token, the former pair's is put in its place as one
     /// that has ended, so that the new refresh token is redeemed before anything is called.
     fn successor(
-        &self,
+        self,
         intent: &RefreshLease,
         issued: IssuedTokens,
     ) -> Result<TokenPair, TokenError> {
@@ -537,13 +561,13 @@ impl Gateway {
             refresh_token: Some(refresh_token.unwrap_or_else(|| intent.refresh_token.clone())),
             ..self
                 .pair_of(issued)
-                .unwrap_or_else(|| ended(former.clone(), self.0.clock.now()))
+                .unwrap_or_else(|| ended(former.clone(), self.gateway.0.clock.now()))
         })
     }
 
     /// A pair that was just issued; None without an access token.
-    pub(in crate::gateway) fn pair_of(&self, issued: IssuedTokens) -> Option<TokenPair> {
-        let issued_at = self.0.clock.now();
+    pub(in crate::gateway) fn pair_of(self, issued: IssuedTokens) -> Option<TokenPair> {
+        let issued_at = self.gateway.0.clock.now();
         Some(TokenPair {
             access_token: issued.access_token?,
             refresh_token: issued.refresh_token,
@@ -555,14 +579,14 @@ impl Gateway {
     /// Whether the provider says that it does not take this pair's access token, which would be
     /// good for some time yet: it ends with its refresh token.
     async fn is_token_refused(
-        &self,
+        self,
         account: &Account,
         connector: &dyn Connector,
         RefreshLease {
             pair, destination, ..
         }: &RefreshLease,
     ) -> bool {
-        if pair.expires_at <= self.0.clock.now() {
+        if pair.expires_at <= self.gateway.0.clock.now() {
             return false;
         }
         let route = ClientScope {
@@ -572,7 +596,7 @@ impl Gateway {
             priority: Priority::Interactive,
             is_newly_linked: false,
         };
-        let caller = self.0.outbound.caller(route);
+        let caller = self.gateway.0.outbound.caller(route);
         let endpoint = destination.endpoint.clone();
         let session = Session::new(endpoint, pair.access_token.clone(), caller);
         let asked = tokio::time::timeout(ASKED_FOR, connector.identify(&session));
@@ -588,11 +612,11 @@ impl Gateway {
     /// journal has it, which is soon; a gateway that has closed leaves it there (None), since the
     /// next run needs the journal.
     async fn store_pair(
-        &self,
+        self,
         pending: &PendingPair,
         in_flight: SemaphorePermit<'_>,
     ) -> Option<CommitPairResult> {
-        let store = &self.0.store;
+        let store = &self.gateway.0.store;
         let mut in_flight = Some(in_flight);
         let mut is_journaled = false;
         let mut wait = STORED_AGAIN.0;
@@ -601,7 +625,7 @@ impl Gateway {
             let mut commit = {
                 let (store, pending) = (store.clone(), pending.clone());
                 let commit = async move { store.commit_pair(&pending).await };
-                self.0.runtime.spawn(commit)
+                self.gateway.0.runtime.spawn(commit)
             };
             let in_time = tokio::time::timeout(JOURNALED_AFTER, &mut commit).await;
             if !is_journaled && !matches!(in_time, Ok(Ok(Ok(_)))) {
@@ -622,7 +646,7 @@ impl Gateway {
             };
             match outcome.map_err(Error::internal).flatten() {
                 Ok(committed) => {
-                    self.0.metrics.refresh(if is_journaled {
+                    self.gateway.0.metrics.refresh(if is_journaled {
                         RefreshOutcome::Journalled
                     } else {
                         RefreshOutcome::Refreshed
@@ -639,16 +663,16 @@ impl Gateway {
                     );
                 }
             }
-            if is_journaled && self.0.has_closed.load(Ordering::Relaxed) {
+            if is_journaled && self.gateway.0.background.has_closed.load(Ordering::Relaxed) {
                 return None;
             }
-            self.0.clock.sleep(wait).await;
+            self.gateway.0.clock.sleep(wait).await;
             wait = (wait * 2).min(STORED_AGAIN.1);
         }
     }
 
     async fn not_redeemed(
-        &self,
+        self,
         account: &Account,
         intent: &RefreshLease,
         (error, is_token_refused): (&TokenError, bool),
@@ -669,7 +693,7 @@ impl Gateway {
             | TokenErrorKind::Throttled
             | TokenErrorKind::Refused => (RefreshFailure::Refused, AFTER_REFUSED),
         };
-        self.0.metrics.refresh(match end {
+        self.gateway.0.metrics.refresh(match end {
             RefreshFailure::InvalidGrant | RefreshFailure::TokenRefused => RefreshOutcome::Refused,
             RefreshFailure::Doubtful => RefreshOutcome::Unanswered,
             RefreshFailure::Unsent | RefreshFailure::Refused | RefreshFailure::AppRefused => {
@@ -682,11 +706,17 @@ impl Gateway {
         // What came of it is worth as much as a pair: without it, others find the row in flight
         // and replay. But it is not worth keeping a process from its end.
         let state = loop {
-            match self.0.store.end_refresh(intent, end, again_after).await {
+            match self
+                .gateway
+                .0
+                .store
+                .end_refresh(intent, end, again_after)
+                .await
+            {
                 Ok(state) => break state,
                 Err(failure) if failure.kind() == Kind::StoreUnavailable => {
                     in_flight.take();
-                    self.0.clock.sleep(wait).await;
+                    self.gateway.0.clock.sleep(wait).await;
                     wait = (wait * 2).min(STORED_AGAIN.1);
                 }
                 Err(failure) => return Err(failure),
@@ -708,8 +738,9 @@ impl Gateway {
     }
 
     /// What the row says, where this process did nothing about it.
-    async fn as_it_is(&self, account: &Account) -> Result<RefreshResult> {
+    async fn as_it_is(self, account: &Account) -> Result<RefreshResult> {
         let stored = self
+            .gateway
             .0
             .store
             .credential(&account.project, account.id)
@@ -722,8 +753,8 @@ impl Gateway {
     }
 
     /// Waits for a refresh that another process makes.
-    async fn ended_elsewhere(&self, account: &Account) -> Result<RefreshResult> {
-        let clock = &self.0.clock;
+    async fn ended_elsewhere(self, account: &Account) -> Result<RefreshResult> {
+        let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
         loop {
             match self.as_it_is(account).await? {
@@ -739,24 +770,26 @@ impl Gateway {
 
     /// Redeems a grant, where the operator lets this endpoint be called.
     pub(in crate::gateway) async fn issue_tokens(
-        &self,
+        self,
         connector: &dyn Connector,
         request: TokenRequest<'_>,
     ) -> Result<IssuedTokens, TokenError> {
-        if let Err(error) = self.0.settings.check_endpoint(request.endpoint) {
+        if let Err(error) = self.gateway.0.settings.check_endpoint(request.endpoint) {
             return Err(TokenError::new(TokenErrorKind::Unsent, error.to_string()));
         }
-        connector.issue_tokens(&self.0.outbound, request).await
+        connector
+            .issue_tokens(&self.gateway.0.outbound, request)
+            .await
     }
 
     /// Revokes a token that is stored nowhere (any more), and with it the pair that it is of.
     pub(in crate::gateway) async fn revoke_token(
-        &self,
+        self,
         connector: &dyn Connector,
         (of, endpoint): (String, &Endpoint),
         token: SecretString,
     ) -> Result<(), CallError> {
-        if let Err(error) = self.0.settings.check_endpoint(endpoint) {
+        if let Err(error) = self.gateway.0.settings.check_endpoint(endpoint) {
             return Err(CallError::new(CallErrorKind::Refused, error.to_string()));
         }
         let route = ClientScope {
@@ -766,7 +799,7 @@ impl Gateway {
             priority: Priority::Interactive,
             is_newly_linked: false,
         };
-        let caller = self.0.outbound.caller(route);
+        let caller = self.gateway.0.outbound.caller(route);
         let session = Session::new(endpoint.clone(), token, caller);
         connector.revoke(&session).await
     }
@@ -774,7 +807,7 @@ impl Gateway {
     /// Revokes a pair that was issued and that nobody keeps, as far as that succeeds. Whether the
     /// provider takes it no more.
     pub(in crate::gateway) async fn revoke_unkept(
-        &self,
+        self,
         connector: &dyn Connector,
         endpoint: &Endpoint,
         token: SecretString,
@@ -788,7 +821,7 @@ impl Gateway {
     /// may revoke nothing any more, and the refresh token goes on. So it is redeemed, and what it
     /// brings is revoked.
     pub(in crate::gateway) async fn revoke_waiting(
-        &self,
+        self,
         connector: &dyn Connector,
         endpoint: &Endpoint,
         (pair, app): (&TokenPair, &OAuthApp),
@@ -825,15 +858,15 @@ impl Gateway {
     }
 
     /// When a pair is refreshed; None if it cannot be.
-    pub(in crate::gateway) fn refresh_at(&self, pair: &TokenPair) -> Option<Timestamp> {
+    pub(in crate::gateway) fn refresh_at(self, pair: &TokenPair) -> Option<Timestamp> {
         pair.refresh_token.as_ref().map(|_| self.due(pair))
     }
 
     /// After 50 to 80 % of its life, so that those that were issued together are not refreshed
     /// together. A pair that is said to have no life is not due at once, for ever.
-    fn due(&self, pair: &TokenPair) -> Timestamp {
+    fn due(self, pair: &TokenPair) -> Timestamp {
         let life = since(pair.expires_at, pair.issued_at);
-        let [a, b] = self.0.rng.bytes::<2>();
+        let [a, b] = self.gateway.0.rng.bytes::<2>();
         let part = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
         later(
             pair.issued_at,
@@ -876,6 +909,7 @@ impl Renewal for RenewedByRefresh {
             generation: Some(stored.generation),
         };
         let outcome = gateway
+            .credentials()
             .refreshed(account, wanted, patience(self.priority))
             .await;
         if let Err(error) = outcome {
@@ -935,15 +969,15 @@ fn doubled((first, most): (Duration, Duration), attempts: u64) -> Duration {
     (first * 2_u32.pow(doublings)).min(most)
 }
 
-impl Gateway {
+impl Credentials<'_> {
     /// Stores what this node's earlier runs could not, and takes over what they had in flight;
     /// once, but tried again for as long as the store does not let it.
-    pub(in crate::gateway) async fn recover_refreshes(&self) {
-        let is_recovered = &self.0.refreshes.is_recovered;
+    pub(in crate::gateway) async fn recover_refreshes(self) {
+        let is_recovered = &self.gateway.0.refreshes.is_recovered;
         if is_recovered.load(Ordering::Relaxed) {
             return;
         }
-        match self.0.store.recover_refreshes().await {
+        match self.gateway.0.store.recover_refreshes().await {
             Ok(None) => {}
             Ok(Some(recovered)) => {
                 is_recovered.store(true, Ordering::Relaxed);
@@ -954,11 +988,11 @@ impl Gateway {
                         "refreshes of an earlier run of this process were seen to"
                     );
                 }
-                let gateway = self.clone();
+                let gateway = self.gateway.clone();
                 // Whoever serves does not wait for a provider.
-                self.0.runtime.spawn(async move {
+                self.gateway.0.runtime.spawn(async move {
                     for pair in recovered.superseded {
-                        match gateway.revoke_journaled(&pair).await {
+                        match gateway.credentials().revoke_journaled(&pair).await {
                             Ok(true) => gateway.0.store.unjournal_pair(&pair),
                             Ok(false) => {}
                             Err(error) => tracing::error!(
@@ -977,8 +1011,8 @@ impl Gateway {
 
     /// Revokes a pair that an earlier run left in the journal, of an account that has no use for it
     /// any more. Whether nothing is left to revoke; if something is, the next start tries again.
-    async fn revoke_journaled(&self, pair: &PendingPair) -> Result<bool> {
-        let store = &self.0.store;
+    async fn revoke_journaled(self, pair: &PendingPair) -> Result<bool> {
+        let store = &self.gateway.0.store;
         let account = store.account(&pair.project, pair.account).await?;
         let (Some(account), Some((opened, destination))) = (account, store.open_pair(pair).await?)
         else {
@@ -998,14 +1032,14 @@ impl Gateway {
     /// Revokes tokens that were issued and that the account does not keep, and tells so in the audit
     /// log with the reason. Whether the provider takes them no more.
     async fn revoke_issued(
-        &self,
+        self,
         account: &Account,
         destination: &Destination,
         token: SecretString,
         reason: &'static str,
     ) -> bool {
         let endpoint = &destination.endpoint;
-        let is_revoked = match self.connector(&destination.provider) {
+        let is_revoked = match self.gateway.connector(&destination.provider) {
             Ok(connector) => {
                 self.revoke_unkept(connector.as_ref(), endpoint, token)
                     .await
@@ -1022,7 +1056,7 @@ impl Gateway {
             AuditAction::CredentialRevokeRefused
         };
         let event = Event::new(Actor::System, action, account.id).with("reason", reason);
-        if let Err(error) = self.0.store.note(&account.project, event).await {
+        if let Err(error) = self.gateway.0.store.note(&account.project, event).await {
             tracing::error!(
                 account = %account.id, %error,
                 "what became of a token is not in the audit log"
@@ -1032,14 +1066,14 @@ impl Gateway {
     }
 
     /// Whether there is anything that [`Gateway::end_refreshes`] waits for.
-    pub(in crate::gateway) fn is_refreshing(&self) -> bool {
-        self.0.refreshes.in_flight.available_permits() < MAX_IN_FLIGHT as usize
+    pub(in crate::gateway) fn is_refreshing(self) -> bool {
+        self.gateway.0.refreshes.in_flight.available_permits() < MAX_IN_FLIGHT as usize
     }
 
     /// Waits until nothing that was redeemed is in this process alone; from now on no refresh
     /// begins here.
-    pub(in crate::gateway) async fn end_refreshes(&self) {
-        let in_flight = &self.0.refreshes.in_flight;
+    pub(in crate::gateway) async fn end_refreshes(self) {
+        let in_flight = &self.gateway.0.refreshes.in_flight;
         let all = in_flight.acquire_many(MAX_IN_FLIGHT);
         if tokio::time::timeout(ENDED_WITHIN, all).await.is_err() {
             tracing::error!("a refresh did not end in time");

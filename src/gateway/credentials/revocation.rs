@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::gateway::{Gateway, accounts::Revocation, admin::Operator, auth::OwnAccount};
+use super::refresh::Credentials;
+use crate::gateway::{accounts::Revocation, admin::Operator, auth::OwnAccount};
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -40,7 +41,10 @@ impl Operator {
         let (gateway, account) = (self.gateway().clone(), Arc::clone(&own.account));
         let by = own.by;
         let outcome = self.gateway().owned(async move {
-            let revocation = gateway.revoked_upstream(&account, spares_shared).await?;
+            let revocation = gateway
+                .credentials()
+                .revoked_upstream(&account, spares_shared)
+                .await?;
             let told = match revocation {
                 Revocation::Revoked => Some(AuditAction::CredentialRevoked),
                 Revocation::Failed => Some(AuditAction::CredentialRevokeRefused),
@@ -53,7 +57,7 @@ impl Operator {
                 let event = Event::new(by, action, account.id);
                 gateway.0.store.note(&account.project, event).await?;
             }
-            gateway.destroy(&account, false, by).await?;
+            gateway.credentials().destroy(&account, false, by).await?;
             tracing::info!(account = %account.id, ?revocation, "credential withdrawn");
             Ok(revocation)
         });
@@ -90,9 +94,9 @@ impl Operator {
     }
 }
 
-impl Gateway {
-    async fn revoked_upstream(&self, account: &Account, spares_shared: bool) -> Result<Revocation> {
-        let store = &self.0.store;
+impl Credentials<'_> {
+    async fn revoked_upstream(self, account: &Account, spares_shared: bool) -> Result<Revocation> {
+        let store = &self.gateway.0.store;
         let Some(stored) = store.credential(&account.project, account.id).await? else {
             return Ok(Revocation::Nothing);
         };
@@ -106,7 +110,7 @@ impl Gateway {
                 HeldElsewhere::No => {}
             }
         }
-        let connector = self.connector(&stored.destination.provider)?;
+        let connector = self.gateway.connector(&stored.destination.provider)?;
         // A session gets itself a new access token where the old one has ended: one that has ended
         // revokes nothing, and the refresh token that it came with would go on.
         let session = match self.session(account, Priority::Interactive, false).await {
@@ -134,23 +138,23 @@ impl Gateway {
     /// Destroys an account's credential, or all of it, and ends what this process does for it. Gives
     /// what is left of the account, and what the credential was.
     pub(in crate::gateway) async fn destroy(
-        &self,
+        self,
         account: &Account,
         purge: bool,
         by: Actor,
     ) -> Result<(Account, Option<StoredCredential>)> {
         let (project, id) = (&account.project, account.id);
-        let store = &self.0.store;
+        let store = &self.gateway.0.store;
         let left = if purge {
             store.delete_account(project, id, by).await
         } else {
-            let now = self.0.clock.now();
+            let now = self.gateway.0.clock.now();
             store.disconnect_account(project, id, by, now).await
         };
-        self.0.accounts.remove(&(project.clone(), id));
+        self.gateway.0.auth.accounts.remove(&(project.clone(), id));
         let left = left?;
-        if let Some(live) = self.drop_from_memory(project, id) {
-            self.end_walks(&live).await;
+        if let Some(live) = self.gateway.accounts().drop_from_memory(project, id) {
+            self.gateway.walks().end_walks(&live).await;
         }
         left.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
     }

@@ -80,6 +80,7 @@ impl Operator {
             .await?;
         gateway
             .0
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         let credential = stored.credential;
@@ -118,7 +119,11 @@ impl Operator {
         let (project, id) = (&own.account.project, own.account.id);
         let store = &self.gateway().0.store;
         if store.reclaim(project, id, own.by).await? {
-            self.gateway().0.accounts.invalidate(&(project.clone(), id));
+            self.gateway()
+                .0
+                .auth
+                .accounts
+                .invalidate(&(project.clone(), id));
             return Ok(());
         }
         Err(Error::new(
@@ -184,7 +189,7 @@ async fn import(
     let connector = gateway.connector(&meta.provider)?;
     gateway.0.settings.check_endpoint(&meta.endpoint)?;
     if let Some(account) = &existing {
-        let proven = gateway.destination(account).await?;
+        let proven = gateway.linking().destination(account).await?;
         if proven.provider != meta.provider || proven.endpoint != meta.endpoint {
             return Err(Error::new(
                 Kind::OrganisationMismatch,
@@ -222,6 +227,7 @@ async fn import(
             assume_user: assume_user.as_deref(),
         };
         let tried = gateway
+            .linking()
             .verify_credential(connector.as_ref(), of, unproven)
             .await;
         tried.map_err(|error| match error.kind() {
@@ -235,6 +241,7 @@ async fn import(
             same_organisation(&account, &proven.identity)?;
             let change = AccountChange::default();
             gateway
+                .linking()
                 .replace_credential(&account, &change, Some(&proven), by)
                 .await?
         }
@@ -248,7 +255,7 @@ async fn import(
                 assume_user,
                 by,
             };
-            gateway.store_account(new, &proven).await?
+            gateway.linking().store_account(new, &proven).await?
         }
     };
     let imported =
@@ -256,6 +263,7 @@ async fn import(
     gateway.0.store.note(&account.project, imported).await?;
     let is_settled = !is_rotating
         || gateway
+            .credentials()
             .refreshed(&account, Trigger::Now { generation: None }, REFRESH_TIMEOUT)
             .await?
             == RefreshResult::Renewed;

@@ -10,10 +10,8 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{
-    Gateway,
-    auth::{Caller, OwnAccount},
-};
+use super::DirectoryReader;
+use crate::gateway::auth::{Caller, OwnAccount};
 use crate::{
     crypto::MacKey,
     directory::{Filter, Resource},
@@ -126,14 +124,14 @@ impl ListCursors {
     }
 }
 
-impl Gateway {
+impl DirectoryReader<'_> {
     /// The cursors of a list of this project. `list` names it, with its account and its filters.
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
-    pub async fn list_cursors(&self, caller: &Caller, list: &str) -> Result<ListCursors> {
+    pub async fn list_cursors(self, caller: &Caller, list: &str) -> Result<ListCursors> {
         let project = caller.project();
-        let key = self.store_of(project).mac_key(project).await?;
+        let key = self.gateway.store_of(project).mac_key(project).await?;
         Ok(ListCursors {
             key,
             context: format!("list/{project}/{list}"),

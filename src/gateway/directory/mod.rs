@@ -4,13 +4,18 @@
 //! force is known, the page was built before) there is no serialisation, no database and no call
 //! to the provider: a look-up of the head and a look-up of the page.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
+use moka::future::Cache;
 
 pub use super::directory::page_cache::Coding;
 use super::{
-    Gateway,
+    Gateway, GatewaySettings,
     auth::OwnAccount,
     directory::{
         cursor::{Cursor, List},
@@ -30,7 +35,7 @@ use crate::{
         audit_log::Actor,
         availability::Availability,
         connector_profiles::ProfileAction,
-        id::RemoteId,
+        id::{AccountId, RemoteId},
         observed::Origin,
         schema::{ProviderRead, Reason, Warning},
         walks::{WalkCounts, WalkReason},
@@ -101,7 +106,59 @@ pub struct ReadResponse {
     pub stale: Option<StaleReason>,
 }
 
-impl Gateway {
+/// This part of the memory for pages is for the rows that filters matched: four bytes a record, so that
+/// by default forty lists of a hundred thousand stay.
+const SHARE_OF_MATCHES: u64 = 8;
+
+pub(in crate::gateway) struct DirectoryState {
+    pub(in crate::gateway) live_accounts: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
+    pub(in crate::gateway) directories: Cache<(AccountId, u64), Arc<LoadedDirectory>>,
+    pub(in crate::gateway) pages: moka::sync::Cache<PageKey, Arc<CachedPage>>,
+    /// The rows that filters matched, so that the pages of one list are looked for once.
+    pub(in crate::gateway) matches: moka::sync::Cache<ListKey, Arc<Matches>>,
+}
+
+impl DirectoryState {
+    pub(in crate::gateway) fn new(settings: &GatewaySettings) -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let directories = Cache::builder()
+            .max_capacity(settings.directory_bytes)
+            .weigher(move |_, held: &Arc<LoadedDirectory>| {
+                weight(held.directory.approximate_size())
+            })
+            .support_invalidation_closures()
+            .build();
+        let match_bytes = settings.page_bytes / SHARE_OF_MATCHES;
+        let pages = moka::sync::Cache::builder()
+            .max_capacity(settings.page_bytes - match_bytes)
+            .weigher(move |key: &PageKey, page: &Arc<CachedPage>| {
+                weight(key.list.approximate_size() + page.approximate_size())
+            })
+            .support_invalidation_closures()
+            .build();
+        let matches = moka::sync::Cache::builder()
+            .max_capacity(match_bytes)
+            .weigher(move |key: &ListKey, matches: &Arc<Matches>| {
+                weight(key.approximate_size() + matches.approximate_size())
+            })
+            .support_invalidation_closures()
+            .build();
+        Self {
+            live_accounts: RwLock::default(),
+            directories,
+            pages,
+            matches,
+        }
+    }
+}
+
+/// Serves the current directory of an account, and starts a walk where it is not fresh enough.
+#[derive(Clone, Copy)]
+pub struct DirectoryReader<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl DirectoryReader<'_> {
     /// One page, or one record, of the caller's own account.
     ///
     /// `is_known` tells whether the caller has the answer of an ETag already.
@@ -110,7 +167,7 @@ impl Gateway {
     /// `directory_not_ready`, `account_inactive`, `invalid_cursor`, `not_found`,
     /// `groups_not_permitted`, `field_not_permitted`, and what a failed first walk came to.
     pub async fn read(
-        &self,
+        self,
         own: &OwnAccount,
         selection: &Selection,
         want: &Want,
@@ -174,7 +231,7 @@ impl Gateway {
             raw: selection.raw,
             part,
         };
-        let built = self.0.pages.get(&key);
+        let built = self.gateway.0.directory.pages.get(&key);
         let etag = match &built {
             Some(page) => Arc::clone(&page.etag),
             None => key.etag(),
@@ -188,7 +245,7 @@ impl Gateway {
             etag,
             page,
             version,
-            age: since(self.0.clock.now(), verified_at),
+            age: since(self.gateway.0.clock.now(), verified_at),
             sealed_at,
             stale: self.staleness(own, &head),
         })
@@ -198,7 +255,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `directory_not_ready`, and what a failed first walk came to.
-    pub async fn await_directory(&self, own: &OwnAccount, wait: Duration) -> Result<WalkCounts> {
+    pub async fn await_directory(self, own: &OwnAccount, wait: Duration) -> Result<WalkCounts> {
         let live = self.live(&own.account);
         check_served(&own.account)?;
         self.catch_up(&live, own.latest).await?;
@@ -211,13 +268,11 @@ impl Gateway {
             .ok_or_else(|| Error::internal("the version in force is not held"))
     }
 
-    pub(super) fn staleness(
-        &self,
-        own: &OwnAccount,
-        head: &CurrentSnapshot,
-    ) -> Option<StaleReason> {
-        let is_not_renewed =
-            || self.is_renewal_due(head) && self.0.store.availability() != Availability::Writable;
+    pub(super) fn staleness(self, own: &OwnAccount, head: &CurrentSnapshot) -> Option<StaleReason> {
+        let is_not_renewed = || {
+            self.is_renewal_due(head)
+                && self.gateway.0.store.availability() != Availability::Writable
+        };
         if own.is_store_down {
             Some(StaleReason::StoreUnavailable)
         } else if own.account.needs_reauth() {
@@ -230,13 +285,14 @@ impl Gateway {
     }
 
     /// Whether the next walk should have begun, by the schedule or because of a read.
-    fn is_renewal_due(&self, head: &CurrentSnapshot) -> bool {
-        let settings = &self.0.settings;
-        since(self.0.clock.now(), head.verified_at) > settings.walk_every.min(settings.fresh_for)
+    fn is_renewal_due(self, head: &CurrentSnapshot) -> bool {
+        let settings = &self.gateway.0.settings;
+        since(self.gateway.0.clock.now(), head.verified_at)
+            > settings.walk_every.min(settings.fresh_for)
     }
 
-    pub(super) fn live(&self, account: &Account) -> Arc<LiveAccount> {
-        let live_accounts = &self.0.live_accounts;
+    pub(super) fn live(self, account: &Account) -> Arc<LiveAccount> {
+        let live_accounts = &self.gateway.0.directory.live_accounts;
         if let Some(live) = live_accounts
             .read()
             .expect("no holder of this lock panics")
@@ -256,7 +312,7 @@ impl Gateway {
 
     /// The version in force, as good as the caller asked for and as it can be had.
     pub(super) async fn head(
-        &self,
+        self,
         own: &OwnAccount,
         live: &Arc<LiveAccount>,
         max_age: MaxAge,
@@ -264,12 +320,14 @@ impl Gateway {
         check_served(&own.account)?;
         self.catch_up(live, own.latest).await?;
         let Some(head) = live.head() else {
-            return self.first_head(own, live, self.0.settings.read_wait).await;
+            return self
+                .first_head(own, live, self.gateway.0.settings.read_wait)
+                .await;
         };
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let age = since(now, head.verified_at);
         if own.account.needs_reauth() {
-            if age > self.0.settings.retain_for {
+            if age > self.gateway.0.settings.retain_for {
                 return Err(inactive(&own.account));
             }
             return Ok(head);
@@ -280,19 +338,29 @@ impl Gateway {
             MaxAge::New => true,
         };
         if must_wait {
-            let ticket = self.request_walk(live, walks::Attach::NotYetCalling, false, own.by);
-            self.await_walk(&ticket, self.0.settings.read_wait).await;
+            let ticket = self.gateway.walks().request_walk(
+                live,
+                walks::Attach::NotYetCalling,
+                false,
+                own.by,
+            );
+            self.gateway
+                .walks()
+                .await_walk(&ticket, self.gateway.0.settings.read_wait)
+                .await;
             return Ok(live.head().unwrap_or(head));
         }
-        if age > self.0.settings.fresh_for && self.may_walk_again(live) {
-            self.request_walk(live, walks::Attach::Any, false, Actor::System);
+        if age > self.gateway.0.settings.fresh_for && self.may_walk_again(live) {
+            self.gateway
+                .walks()
+                .request_walk(live, walks::Attach::Any, false, Actor::System);
         }
         Ok(head)
     }
 
     /// Reads that find a directory old do not start walk after walk of a broken provider.
-    fn may_walk_again(&self, live: &LiveAccount) -> bool {
-        let now = self.0.clock.monotonic();
+    fn may_walk_again(self, live: &LiveAccount) -> bool {
+        let now = self.gateway.0.clock.monotonic();
         live.last_walk_ended_at()
             .is_none_or(|ended_at| now.saturating_sub(ended_at) >= AFTER_FAILURE)
     }
@@ -300,7 +368,7 @@ impl Gateway {
     /// Waits for the first walk of an account that has no directory yet; for the one after it, if
     /// that was interrupted because the account's token was replaced.
     async fn first_head(
-        &self,
+        self,
         own: &OwnAccount,
         live: &Arc<LiveAccount>,
         wait: Duration,
@@ -309,16 +377,23 @@ impl Gateway {
             return Err(inactive(&own.account));
         }
         let slots = || live.slots.lock().expect("no holder of this lock panics");
-        let clock = &self.0.clock;
+        let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
         loop {
             let failed = slots().last_unless_walking();
             let ticket = match failed {
                 Some(failed) if !self.may_walk_again(live) => failed,
-                _ => self.request_walk(live, walks::Attach::Any, false, own.by),
+                _ => self
+                    .gateway
+                    .walks()
+                    .request_walk(live, walks::Attach::Any, false, own.by),
             };
             let waited = clock.monotonic().saturating_sub(began_at);
-            let ended = self.await_walk(&ticket, wait.saturating_sub(waited)).await;
+            let ended = self
+                .gateway
+                .walks()
+                .await_walk(&ticket, wait.saturating_sub(waited))
+                .await;
             if let Some(head) = live.head() {
                 return Ok(head);
             }
@@ -333,8 +408,14 @@ impl Gateway {
     }
 
     /// Asks the store how an account's directory stands, and catches up with it.
-    pub(super) async fn catch_up_now(&self, live: &Arc<LiveAccount>) -> Result<()> {
-        match self.0.store.latest(&live.project, live.account).await? {
+    pub(super) async fn catch_up_now(self, live: &Arc<LiveAccount>) -> Result<()> {
+        match self
+            .gateway
+            .0
+            .store
+            .latest(&live.project, live.account)
+            .await?
+        {
             Some(latest) => self.catch_up(live, latest).await,
             None => Ok(()),
         }
@@ -342,7 +423,7 @@ impl Gateway {
 
     /// Takes note of what the store said: that a version is in force which this process does not
     /// know yet, that the one it knows was found true again, how the last walk ended.
-    pub(super) async fn catch_up(&self, live: &Arc<LiveAccount>, latest: Latest) -> Result<()> {
+    pub(super) async fn catch_up(self, live: &Arc<LiveAccount>, latest: Latest) -> Result<()> {
         if let Some(found) = latest.directory {
             if self.is_plausible(found.verified_at) {
                 live.verify(found.version, found.verified_at, found.quarantined);
@@ -352,12 +433,12 @@ impl Gateway {
                 known.is_none_or(|head| head.version < found.version)
             };
             if is_behind(live) {
-                let gateway = self.clone();
+                let gateway = self.gateway.clone();
                 let of = Arc::clone(live);
-                let caught_up = self.owned(async move {
+                let caught_up = self.gateway.owned(async move {
                     let _one = of.catching_up.lock().await;
                     match is_behind(&of) {
-                        true => gateway.load(&of).await,
+                        true => gateway.directory().load(&of).await,
                         false => Ok(()),
                     }
                 });
@@ -383,36 +464,39 @@ impl Gateway {
     }
 
     /// Puts in force what the store has in force.
-    async fn load(&self, live: &LiveAccount) -> Result<()> {
-        let store = &self.0.store;
+    async fn load(self, live: &LiveAccount) -> Result<()> {
+        let store = &self.gateway.0.store;
         let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
             return Ok(());
         };
         let directory = Directory::decode(&stored.encoded).map_err(Error::internal)?;
         let verified_at = self.verified_at(stored.verified_at);
-        self.publish(live, directory, verified_at, stored.quarantined)
+        self.gateway
+            .walks()
+            .publish(live, directory, verified_at, stored.quarantined)
             .await;
         Ok(())
     }
 
-    fn is_plausible(&self, stored: Timestamp) -> bool {
-        let now = self.0.clock.now();
+    fn is_plausible(self, stored: Timestamp) -> bool {
+        let now = self.gateway.0.clock.now();
         stored.duration_since(now) <= SignedDuration::try_from(CLOCK_TOLERANCE).unwrap_or_default()
     }
 
     /// When a directory that is loaded was verified. If that lies in the future, the date was set
     /// back before this process started and nobody can tell its age: it is due to be renewed.
-    fn verified_at(&self, stored: Timestamp) -> Timestamp {
+    fn verified_at(self, stored: Timestamp) -> Timestamp {
         if self.is_plausible(stored) {
             return stored;
         }
-        let now = self.0.clock.now();
-        now.saturating_sub(self.0.settings.fresh_for).unwrap_or(now)
+        let now = self.gateway.0.clock.now();
+        now.saturating_sub(self.gateway.0.settings.fresh_for)
+            .unwrap_or(now)
     }
 
     /// A version of an account's directory, if it is still held: in memory or in the store.
     pub(super) async fn version(
-        &self,
+        self,
         account: &Account,
         version: u64,
     ) -> Result<Option<Arc<LoadedDirectory>>> {
@@ -421,40 +505,49 @@ impl Gateway {
     }
 
     pub(super) async fn held(
-        &self,
+        self,
         project: crate::model::id::ProjectId,
         account: crate::model::id::AccountId,
         version: u64,
     ) -> Result<Option<Arc<LoadedDirectory>>> {
-        if let Some(held) = self.0.directories.get(&(account, version)).await {
+        if let Some(held) = self
+            .gateway
+            .0
+            .directory
+            .directories
+            .get(&(account, version))
+            .await
+        {
             return Ok(Some(held));
         }
-        let gateway = self.clone();
-        self.owned(async move {
-            let Some(stored) = gateway
-                .store_of(&project)
-                .directory(&project, account, version)
-                .await?
-            else {
-                return Ok(None);
-            };
-            let held = Arc::new(LoadedDirectory {
-                directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
-                sealed_at: stored.sealed_at,
-                verified_at: gateway.verified_at(stored.verified_at),
-            });
-            gateway
-                .0
-                .directories
-                .insert((account, version), Arc::clone(&held))
-                .await;
-            Ok(Some(held))
-        })
-        .await
+        let gateway = self.gateway.clone();
+        self.gateway
+            .owned(async move {
+                let Some(stored) = gateway
+                    .store_of(&project)
+                    .directory(&project, account, version)
+                    .await?
+                else {
+                    return Ok(None);
+                };
+                let held = Arc::new(LoadedDirectory {
+                    directory: Directory::decode(&stored.encoded).map_err(Error::internal)?,
+                    sealed_at: stored.sealed_at,
+                    verified_at: gateway.directory().verified_at(stored.verified_at),
+                });
+                gateway
+                    .0
+                    .directory
+                    .directories
+                    .insert((account, version), Arc::clone(&held))
+                    .await;
+                Ok(Some(held))
+            })
+            .await
     }
 
     async fn build_page(
-        &self,
+        self,
         own: &OwnAccount,
         key: PageKey,
         etag: &Arc<str>,
@@ -470,25 +563,29 @@ impl Gateway {
             Arc::clone(etag),
             self.build(own, &held.directory, &key)?,
         ));
-        self.0.pages.insert(key, Arc::clone(&page));
+        self.gateway
+            .0
+            .directory
+            .pages
+            .insert(key, Arc::clone(&page));
         Ok(page)
     }
 
     /// What the list's filter leaves: looked for once, while there is room to remember it.
-    fn matches(&self, directory: &Directory, list: &ListKey) -> Arc<Matches> {
+    fn matches(self, directory: &Directory, list: &ListKey) -> Arc<Matches> {
         let find = || Arc::new(directory.matches(list.resource, &list.filter));
         if list.filter.is_all() {
             return find();
         }
-        self.0.matches.get_with_by_ref(list, find)
+        self.gateway.0.directory.matches.get_with_by_ref(list, find)
     }
 
     /// `raw` of an answer, with the comma before it; nothing where it was not asked for.
-    fn raw(&self, account: &Account, origins: Option<Vec<Origin>>) -> Result<Vec<u8>> {
+    fn raw(self, account: &Account, origins: Option<Vec<Origin>>) -> Result<Vec<u8>> {
         let Some(origins) = origins else {
             return Ok(Vec::new());
         };
-        let connector = self.connector(&account.provider)?;
+        let connector = self.gateway.connector(&account.provider)?;
         let exchanges: Vec<_> = origins
             .iter()
             .filter_map(|origin| connector.url_of(&account.endpoint, &account.identity, origin))
@@ -501,7 +598,7 @@ impl Gateway {
         Ok([br#","raw":"#.as_slice(), &json].concat())
     }
 
-    fn build(&self, own: &OwnAccount, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
+    fn build(self, own: &OwnAccount, directory: &Directory, key: &PageKey) -> Result<Vec<u8>> {
         let account = &own.account;
         match &key.part {
             PageScope::Record { id } => {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    MaxAge, ReadResponse,
+    DirectoryReader, MaxAge, ReadResponse,
     page_cache::{CachedPage, etag},
 };
-use crate::gateway::{Gateway, auth::OwnAccount};
+use crate::gateway::auth::OwnAccount;
 use crate::{
     clock::since,
     error::{Error, Result},
     model::schema::{RecordCounts, Summary},
 };
 
-impl Gateway {
+impl DirectoryReader<'_> {
     /// The summary of the caller's own account's directory. It waits, and is as fresh, as a
     /// page would be.
     ///
     /// # Errors
     /// `directory_not_ready`, `account_inactive`, and what a failed first walk came to.
     pub async fn summary(
-        &self,
+        self,
         own: &OwnAccount,
         max_age: MaxAge,
         is_known: impl Fn(&str) -> bool,
@@ -30,7 +30,7 @@ impl Gateway {
         let account = &own.account;
         let head = self.head(own, &self.live(account), max_age).await?;
         let stale = self.staleness(own, &head);
-        let age = since(self.0.clock.now(), head.verified_at);
+        let age = since(self.gateway.0.clock.now(), head.verified_at);
         // The age alone makes no other answer: it is told in a header, with a 304 too.
         let etag = etag(
             head.version,

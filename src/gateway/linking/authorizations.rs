@@ -118,24 +118,34 @@ pub(in crate::gateway) fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
-impl Gateway {
+/// OAuth authorization requests, from the authorization URL to the token response.
+#[derive(Clone, Copy)]
+pub struct Authorizations<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Authorizations<'_> {
     /// Begins a sign-in for an integrator with pages of their own. `callback_url` must be the
     /// profile's registered one.
     ///
     /// # Errors
     /// `not_found`, `account_inactive` while the profile is disabled, `invalid_body`.
     pub async fn authorization_url(
-        &self,
+        self,
         caller: &Caller,
         new: AuthorizationInput,
     ) -> Result<AuthorizationUrl> {
-        let profile = self.profile_in(caller.project(), &new.profile).await?;
+        let profile = self
+            .gateway
+            .connector_profiles()
+            .profile_in(caller.project(), &new.profile)
+            .await?;
         self.begin_for_project(&profile, &new.callback_url, new.description)
             .await
     }
 
     pub(in crate::gateway) async fn begin_for_project(
-        &self,
+        self,
         profile: &ConnectorProfile,
         callback_url: &str,
         description: AccountDetails,
@@ -164,7 +174,7 @@ impl Gateway {
     /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
     /// [`Gateway::link`]. The code is spent then, and the tokens that it brought are revoked.
     pub async fn exchange(
-        &self,
+        self,
         caller: &Caller,
         state: &str,
         code: SecretString,
@@ -174,45 +184,61 @@ impl Gateway {
     }
 
     pub(in crate::gateway) async fn exchange_in(
-        &self,
+        self,
         project: ProjectId,
         state: &str,
         code: SecretString,
         by: Actor,
     ) -> Result<Arc<Account>> {
-        let (gateway, state) = (self.clone(), digest(state));
-        self.owned(async move {
-            let begun = gateway.begun(state, StateOwner::Project(&project)).await?;
-            let mut signed_in = gateway.redeemed(begun, code).await?;
-            let id = gateway.new_id();
-            let project = signed_in.project.clone();
-            let mut linked = gateway.link_signed_in(id, &signed_in, by).await;
-            if let Err(refused) = &linked
-                && gateway.renewed(&mut signed_in, refused).await
-            {
-                linked = gateway.link_signed_in(id, &signed_in, by).await;
-            }
-            let connector = gateway.connector(&signed_in.provider)?;
-            let token = signed_in.unproven.credential.access_token().clone();
-            // Where the answer to its storing was lost, the account may be there and live on it.
-            if linked.is_err() && matches!(gateway.0.store.account(&project, id).await, Ok(None)) {
-                gateway
-                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+        let (gateway, state) = (self.gateway.clone(), digest(state));
+        self.gateway
+            .owned(async move {
+                let begun = gateway
+                    .authorizations()
+                    .begun(state, StateOwner::Project(&project))
+                    .await?;
+                let mut signed_in = gateway.authorizations().redeemed(begun, code).await?;
+                let id = gateway.new_id();
+                let project = signed_in.project.clone();
+                let mut linked = gateway
+                    .authorizations()
+                    .link_signed_in(id, &signed_in, by)
                     .await;
-            }
-            linked
-        })
-        .await
+                if let Err(refused) = &linked
+                    && gateway
+                        .authorizations()
+                        .renewed(&mut signed_in, refused)
+                        .await
+                {
+                    linked = gateway
+                        .authorizations()
+                        .link_signed_in(id, &signed_in, by)
+                        .await;
+                }
+                let connector = gateway.connector(&signed_in.provider)?;
+                let token = signed_in.unproven.credential.access_token().clone();
+                // Where the answer to its storing was lost, the account may be there and live on it.
+                if linked.is_err()
+                    && matches!(gateway.0.store.account(&project, id).await, Ok(None))
+                {
+                    gateway
+                        .credentials()
+                        .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                        .await;
+                }
+                linked
+            })
+            .await
     }
 
     /// Proves what a sign-in brought, and links an account with it.
     async fn link_signed_in(
-        &self,
+        self,
         id: AccountId,
         signed_in: &TokenResponse,
         by: Actor,
     ) -> Result<Arc<Account>> {
-        let connector = self.connector(&signed_in.provider)?;
+        let connector = self.gateway.connector(&signed_in.provider)?;
         let description = signed_in.description.clone();
         let description =
             description.ok_or_else(|| Error::internal("a sign-in that is to become nothing"))?;
@@ -222,6 +248,8 @@ impl Gateway {
             assume_user: None,
         };
         let proven = self
+            .gateway
+            .linking()
             .verify_credential(connector.as_ref(), of, signed_in.unproven.clone())
             .await?;
         let new = NewAccount {
@@ -233,18 +261,23 @@ impl Gateway {
             assume_user: None,
             by,
         };
-        self.store_account(new, &proven).await
+        self.gateway.linking().store_account(new, &proven).await
     }
 
     /// Begins a sign-in.
     pub(in crate::gateway) async fn begin_sign_in(
-        &self,
+        self,
         app: AuthorizationApp<'_>,
         sets_out: AuthorizationRequest<'_>,
     ) -> Result<AuthorizationUrl> {
         let found = match &app {
             AuthorizationApp::Profile(profile) => {
-                let found = self.0.store.oauth_app(&profile.project, profile.id).await?;
+                let found = self
+                    .gateway
+                    .0
+                    .store
+                    .oauth_app(&profile.project, profile.id)
+                    .await?;
                 Some(found.ok_or_else(crate::gateway::connector_profiles::no_such_profile)?)
             }
             AuthorizationApp::Own { .. } => None,
@@ -266,9 +299,9 @@ impl Gateway {
                 _,
             ) => (*provider, *endpoint, *app),
         };
-        self.0.settings.check_endpoint(endpoint)?;
-        let connector = self.connector(provider)?;
-        let now = self.0.clock.now();
+        self.gateway.0.settings.check_endpoint(endpoint)?;
+        let connector = self.gateway.connector(provider)?;
+        let now = self.gateway.0.clock.now();
         let expires_at = now.saturating_add(GOOD_FOR).map_err(Error::internal)?;
         let state = self.random_text();
         let verifier = self.random_text();
@@ -310,7 +343,8 @@ impl Gateway {
             meta: &serde_json::to_vec(&meta).map_err(Error::internal)?,
             expires_at,
         };
-        self.store_of(new.project)
+        self.gateway
+            .store_of(new.project)
             .insert_authorization(&new, now)
             .await?;
         Ok(AuthorizationUrl {
@@ -322,12 +356,12 @@ impl Gateway {
 
     /// The sign-in of this `state`, which is spent by that.
     pub(in crate::gateway) async fn begun(
-        &self,
+        self,
         state: [u8; 32],
         bringer: StateOwner<'_>,
     ) -> Result<PendingAuthorization> {
-        let store = self.0.store.for_unproven();
-        let now = self.0.clock.now();
+        let store = self.gateway.0.store.for_unproven();
+        let now = self.gateway.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
         let taken = taken.map_err(state_refused)?;
         let meta: AuthorizationMeta =
@@ -358,7 +392,7 @@ impl Gateway {
     /// # Errors
     /// `authorization_invalid`.
     pub(in crate::gateway) fn check_way_back(
-        &self,
+        self,
         begun: &PendingAuthorization,
         back: &AuthorizationCallback,
     ) -> Result<()> {
@@ -373,9 +407,11 @@ impl Gateway {
             provider, endpoint, ..
         } = &begun.meta;
         let origin = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
-        let api = self.api_url(provider, endpoint);
+        let api = self.gateway.connect_sessions().api_url(provider, endpoint);
         let own = [
-            self.consent_origin(provider, endpoint),
+            self.gateway
+                .connect_sessions()
+                .consent_origin(provider, endpoint),
             api.map(|url| url.origin().ascii_serialization()),
         ];
         if origin.is_ok_and(|origin| own.contains(&Some(origin))) {
@@ -386,7 +422,7 @@ impl Gateway {
 
     /// Redeems the code of a sign-in, once. Not to be dropped on the way.
     pub(in crate::gateway) async fn redeemed(
-        &self,
+        self,
         begun: PendingAuthorization,
         code: SecretString,
     ) -> Result<TokenResponse> {
@@ -404,11 +440,11 @@ impl Gateway {
             issued = self.issued(&meta, &app, grant).await?;
             issued.refresh_token.get_or_insert(token);
         }
-        let pair = self.pair_of(issued).ok_or_else(|| {
+        let pair = self.gateway.credentials().pair_of(issued).ok_or_else(|| {
             let detail = "the reply has no access token";
             code_refused(&TokenError::new(TokenErrorKind::Doubtful, detail))
         })?;
-        let refresh_at = self.refresh_at(&pair);
+        let refresh_at = self.gateway.credentials().refresh_at(&pair);
         Ok(TokenResponse {
             project: begun.project,
             connect_session: begun.connect_session,
@@ -426,22 +462,29 @@ impl Gateway {
 
     /// What the token endpoint issues for a grant. What it issues and cannot be used is revoked.
     async fn issued(
-        &self,
+        self,
         meta: &AuthorizationMeta,
         app: &OAuthApp,
         grant: TokenGrant<'_>,
     ) -> Result<IssuedTokens> {
-        let connector = self.connector(&meta.provider)?;
+        let connector = self.gateway.connector(&meta.provider)?;
         let request = TokenRequest {
             endpoint: &meta.endpoint,
             app,
             grant,
         };
-        match self.issue_tokens(connector.as_ref(), request).await {
+        match self
+            .gateway
+            .credentials()
+            .issue_tokens(connector.as_ref(), request)
+            .await
+        {
             Ok(issued) => Ok(issued),
             Err(mut error) => {
                 if let Some(token) = error.unusable.take() {
-                    self.revoke_unkept(connector.as_ref(), &meta.endpoint, token)
+                    self.gateway
+                        .credentials()
+                        .revoke_unkept(connector.as_ref(), &meta.endpoint, token)
                         .await;
                 }
                 Err(code_refused(&error))
@@ -453,7 +496,7 @@ impl Gateway {
     /// just issued: what was read of it is not what was issued, it may be, and nothing else of it
     /// could be revoked. Whether there is one.
     pub(in crate::gateway) async fn renewed(
-        &self,
+        self,
         signed_in: &mut TokenResponse,
         refused: &Error,
     ) -> bool {
@@ -472,17 +515,17 @@ impl Gateway {
         let Ok(issued) = self.issued(&meta, &signed_in.app, grant).await else {
             return false;
         };
-        let Some(mut pair) = self.pair_of(issued) else {
+        let Some(mut pair) = self.gateway.credentials().pair_of(issued) else {
             return false;
         };
         pair.refresh_token.get_or_insert(former);
-        signed_in.unproven.refresh_at = self.refresh_at(&pair);
+        signed_in.unproven.refresh_at = self.gateway.credentials().refresh_at(&pair);
         signed_in.unproven.credential = Credential::OAuth(pair);
         true
     }
 
-    async fn app_of_enabled(&self, project: &ProjectId, id: ProfileId) -> Result<ProfileApp> {
-        let store = self.store_of(project);
+    async fn app_of_enabled(self, project: &ProjectId, id: ProfileId) -> Result<ProfileApp> {
+        let store = self.gateway.store_of(project);
         let profile = store.profile(project, id).await?;
         check_enabled(&profile.ok_or_else(crate::gateway::connector_profiles::no_such_profile)?)?;
         let app = store.oauth_app(project, id).await?;
@@ -491,9 +534,9 @@ impl Gateway {
 
     /// 256 random bits as text that goes into a URL as it is (RFC 7636, 4.1 has 43 of these
     /// letters as the least of a verifier).
-    pub(in crate::gateway) fn random_text(&self) -> SecretString {
+    pub(in crate::gateway) fn random_text(self) -> SecretString {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-        let bytes = zeroize::Zeroizing::new(self.0.rng.bytes::<32>());
+        let bytes = zeroize::Zeroizing::new(self.gateway.0.rng.bytes::<32>());
         BASE64_URL_SAFE_NO_PAD.encode(*bytes).into()
     }
 }

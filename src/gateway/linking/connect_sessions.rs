@@ -133,27 +133,37 @@ pub struct LinkStatus {
     pub hidden: Vec<Warning>,
 }
 
-impl Gateway {
+/// Connect sessions, and the steps of the hub that a link token authorizes.
+#[derive(Clone, Copy)]
+pub struct ConnectSessions<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl ConnectSessions<'_> {
     /// Makes an invitation of the caller's project.
     ///
     /// # Errors
     /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`, `public_url_missing`,
     /// `account_inactive` while the profile is disabled.
     pub async fn create_connect_session(
-        &self,
+        self,
         caller: &Caller,
         new: NewConnectSession,
     ) -> Result<CreatedSession> {
-        self.must_be_reachable()?;
+        self.gateway.must_be_reachable()?;
         let project = caller.project().clone();
         if let Some(provider) = &new.provider {
-            self.connector(provider)?;
+            self.gateway.connector(provider)?;
         }
         let mut provider = new.provider;
         let profile = match &new.profile {
             None => None,
             Some(id) => {
-                let profile = self.profile_in(&project, id).await?;
+                let profile = self
+                    .gateway
+                    .connector_profiles()
+                    .profile_in(&project, id)
+                    .await?;
                 check_enabled(&profile)?;
                 if provider.as_ref().is_some_and(|it| *it != profile.provider) {
                     return Err(invalid("`provider` is not that of the connector profile"));
@@ -165,7 +175,7 @@ impl Gateway {
         let account = match &new.account {
             None => None,
             Some(id) => {
-                let own = self.own_account(caller, id).await?;
+                let own = self.gateway.auth().own_account(caller, id).await?;
                 if provider
                     .as_ref()
                     .is_some_and(|it| *it != own.account.provider)
@@ -177,9 +187,9 @@ impl Gateway {
             }
         };
         let details = self.registered(&project, new.details).await?;
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let session = ConnectSession {
-            number: u64::from_be_bytes(self.0.rng.bytes()) & LARGEST_NUMBER,
+            number: u64::from_be_bytes(self.gateway.0.rng.bytes()) & LARGEST_NUMBER,
             project,
             provider,
             profile,
@@ -196,8 +206,8 @@ impl Gateway {
                 .map_err(Error::internal)?,
             used_at: None,
         };
-        let token = self.random_text();
-        let store = self.store_of(caller.project());
+        let token = self.gateway.authorizations().random_text();
+        let store = self.gateway.store_of(caller.project());
         store
             .insert_connect_session(&session, digest(token.expose_secret()), caller.actor())
             .await?;
@@ -208,11 +218,11 @@ impl Gateway {
     /// The details, with where the customer returns to and which page is told: what was named must
     /// be registered, and what is the only one registered need not be named.
     async fn registered(
-        &self,
+        self,
         project: &crate::model::id::ProjectId,
         mut details: ConnectDetails,
     ) -> Result<ConnectDetails> {
-        let registered = self.store_of(project).hub_targets(project).await?;
+        let registered = self.gateway.store_of(project).hub_targets(project).await?;
         for (name, chosen, registered) in [
             (
                 "return_url",
@@ -245,8 +255,12 @@ impl Gateway {
     }
 
     /// Where a customer goes with a link token.
-    pub fn auth_link_url(&self, token: &LinkToken) -> String {
-        format!("{}/connect/{}", self.public_url(), token.expose_secret())
+    pub fn auth_link_url(self, token: &LinkToken) -> String {
+        format!(
+            "{}/connect/{}",
+            self.gateway.public_url(),
+            token.expose_secret()
+        )
     }
 
     /// The caller's own invitation with this token, if it can still be used. It is not used up by
@@ -255,7 +269,7 @@ impl Gateway {
     /// # Errors
     /// `connect_session_invalid`, the same for an unknown, a used, an ended and another project's.
     pub async fn authenticate_connect_session(
-        &self,
+        self,
         caller: &Caller,
         token: &SecretString,
     ) -> Result<ConnectSession> {
@@ -270,9 +284,9 @@ impl Gateway {
     ///
     /// # Errors
     /// `connect_session_invalid`.
-    pub async fn open_connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+    pub async fn open_connect_session(self, token: &SecretString) -> Result<ConnectSession> {
         let session = self.connect_session(token).await?;
-        if session.is_open_at(self.0.clock.now()) {
+        if session.is_open_at(self.gateway.0.clock.now()) {
             return Ok(session);
         }
         Err(session_invalid())
@@ -283,11 +297,17 @@ impl Gateway {
     ///
     /// # Errors
     /// `connect_session_invalid`.
-    pub async fn connect_session(&self, token: &SecretString) -> Result<ConnectSession> {
+    pub async fn connect_session(self, token: &SecretString) -> Result<ConnectSession> {
         let digest = digest(token.expose_secret());
-        let session = self.0.store.for_unproven().connect_session(digest).await?;
+        let session = self
+            .gateway
+            .0
+            .store
+            .for_unproven()
+            .connect_session(digest)
+            .await?;
         let session = session
-            .filter(|session| self.0.clock.now() < session.expires_at)
+            .filter(|session| self.gateway.0.clock.now() < session.expires_at)
             .ok_or_else(session_invalid)?;
         self.account_again(&session).await?;
         Ok(session)
@@ -297,10 +317,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn offer(&self, session: &ConnectSession) -> Result<LinkOptions> {
+    pub async fn offer(self, session: &ConnectSession) -> Result<LinkOptions> {
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
-        let connector = self.connector(provider)?;
+        let connector = self.gateway.connector(provider)?;
         let profiles = self
+            .gateway
             .store_of(&session.project)
             .profiles(&session.project)
             .await?;
@@ -313,7 +334,7 @@ impl Gateway {
                     .as_ref()
                     .is_none_or(|account| account.endpoint == profile.endpoint)
                 && profile.provider == provider
-                && profile.redirect_url == self.callback_url(provider)
+                && profile.redirect_url == self.gateway.connector_profiles().callback_url(provider)
                 && session.profile.is_none_or(|only| only == profile.id)
         });
         let profiles: Vec<_> = profiles.collect();
@@ -328,14 +349,17 @@ impl Gateway {
             takes_token: session.profile.is_none() || stands_for_another,
             takes_own_app: session.profile.is_none() && !stands_for_another,
             endpoints,
-            own_app_callback_url: self.own_app_callback_url(provider),
+            own_app_callback_url: self
+                .gateway
+                .connector_profiles()
+                .own_app_callback_url(provider),
             account,
         })
     }
 
     /// The regions, the base URLs that the operator allows, and those that these profiles are of.
-    fn endpoints(&self, profiles: &[ConnectorProfile]) -> Vec<Endpoint> {
-        let bases = self.0.settings.base_urls.iter().cloned();
+    fn endpoints(self, profiles: &[ConnectorProfile]) -> Vec<Endpoint> {
+        let bases = self.gateway.0.settings.base_urls.iter().cloned();
         let mut endpoints: Vec<_> = Region::ALL
             .map(Endpoint::Region)
             .into_iter()
@@ -351,11 +375,12 @@ impl Gateway {
 
     /// The account that is to be linked again, if it is that. Once it is gone, nothing is linked in
     /// its place.
-    async fn account_again(&self, session: &ConnectSession) -> Result<Option<Account>> {
+    async fn account_again(self, session: &ConnectSession) -> Result<Option<Account>> {
         let Some(id) = session.account else {
             return Ok(None);
         };
         let account = self
+            .gateway
             .store_of(&session.project)
             .account(&session.project, id)
             .await?;
@@ -368,24 +393,26 @@ impl Gateway {
     /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
     /// nothing is kept then.
     pub async fn bring_token(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
         endpoint: Endpoint,
         token: SecretString,
     ) -> Result<LinkDraft> {
-        let (gateway, session) = (self.clone(), session.clone());
+        let (gateway, session) = (self.gateway.clone(), session.clone());
         let browser = digest(browser.expose_secret());
         self.check_tries(&session)?;
-        self.owned(async move {
-            gateway.0.settings.check_endpoint(&endpoint)?;
-            let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
-            let unproven = UnverifiedCredential::personal(token);
-            gateway
-                .keep(&session, browser, provider.to_owned(), endpoint, unproven)
-                .await
-        })
-        .await
+        self.gateway
+            .owned(async move {
+                gateway.0.settings.check_endpoint(&endpoint)?;
+                let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
+                let unproven = UnverifiedCredential::personal(token);
+                gateway
+                    .connect_sessions()
+                    .keep(&session, browser, provider.to_owned(), endpoint, unproven)
+                    .await
+            })
+            .await
     }
 
     /// Begins a sign-in under one of the offered profiles, for this browser.
@@ -394,19 +421,25 @@ impl Gateway {
     /// `not_found`, `account_inactive` while the profile is disabled, `assume_user_refused`,
     /// `rate_limited`.
     pub async fn sign_in(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
         profile: &str,
     ) -> Result<Url> {
         self.check_tries(session)?;
-        let profile = self.profile_in(&session.project, profile).await?;
+        let profile = self
+            .gateway
+            .connector_profiles()
+            .profile_in(&session.project, profile)
+            .await?;
         check_enabled(&profile)?;
         if session.profile.is_some_and(|only| only != profile.id) {
             return Err(crate::gateway::connector_profiles::no_such_profile());
         }
         self.check_may_sign_in(session).await?;
         let sign_in = self
+            .gateway
+            .authorizations()
             .begin_sign_in(
                 AuthorizationApp::Profile(&profile),
                 self.sets_out(session, browser),
@@ -421,7 +454,7 @@ impl Gateway {
     /// # Errors
     /// `base_url_not_allowed`, `invalid_body`, `assume_user_refused`, `rate_limited`.
     pub async fn sign_in_with_own_app(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
         endpoint: Endpoint,
@@ -429,7 +462,7 @@ impl Gateway {
     ) -> Result<Url> {
         self.check_tries(session)?;
         self.check_may_sign_in(session).await?;
-        self.0.settings.check_endpoint(&endpoint)?;
+        self.gateway.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
         // The secret goes to this endpoint before anything is known of whom the sign-in brought.
         if let Some(account) = self.account_again(session).await? {
@@ -439,7 +472,10 @@ impl Gateway {
             client_id,
             client_secret,
             proof: ClientProof::ClientSecret,
-            redirect_url: self.own_app_callback_url(provider),
+            redirect_url: self
+                .gateway
+                .connector_profiles()
+                .own_app_callback_url(provider),
         };
         let app = AuthorizationApp::Own {
             app: &app,
@@ -447,13 +483,15 @@ impl Gateway {
             provider,
         };
         let sign_in = self
+            .gateway
+            .authorizations()
             .begin_sign_in(app, self.sets_out(session, browser))
             .await?;
         Ok(sign_in.url)
     }
 
     /// What people sign in for does not work for an account that stands for another user.
-    async fn check_may_sign_in(&self, session: &ConnectSession) -> Result<()> {
+    async fn check_may_sign_in(self, session: &ConnectSession) -> Result<()> {
         let account = self.account_again(session).await?;
         if !account.as_ref().is_some_and(stands_for_another) {
             return Ok(());
@@ -465,13 +503,13 @@ impl Gateway {
     }
 
     /// Counts a try with this invitation.
-    fn check_tries(&self, session: &ConnectSession) -> Result<()> {
-        let standing = self.0.tries.spend(&session.number);
+    fn check_tries(self, session: &ConnectSession) -> Result<()> {
+        let standing = self.gateway.0.tries.spend(&session.number);
         standing.map_or(Ok(()), |standing| standing.check("invitation"))
     }
 
     fn sets_out<'a>(
-        &self,
+        self,
         session: &'a ConnectSession,
         browser: &SecretString,
     ) -> AuthorizationRequest<'a> {
@@ -484,15 +522,15 @@ impl Gateway {
     }
 
     /// Where this provider is called, without a path of any call.
-    pub fn api_url(&self, provider: &str, endpoint: &Endpoint) -> Option<Url> {
-        self.connector(provider).ok()?.api_url(endpoint)
+    pub fn api_url(self, provider: &str, endpoint: &Endpoint) -> Option<Url> {
+        self.gateway.connector(provider).ok()?.api_url(endpoint)
     }
 
     /// Where this provider's people consent, as an origin: the only host beside ours that a form
     /// of the hub may lead to.
-    pub fn consent_origin(&self, provider: &str, endpoint: &Endpoint) -> Option<String> {
+    pub fn consent_origin(self, provider: &str, endpoint: &Endpoint) -> Option<String> {
         let verifier = SecretString::default();
-        let connector = self.connector(provider).ok()?;
+        let connector = self.gateway.connector(provider).ok()?;
         let url = connector.authorize_url(&crate::connectors::oauth::AuthorizeRequest {
             endpoint,
             client_id: "",
@@ -511,52 +549,62 @@ impl Gateway {
     /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
     /// [`Gateway::bring_token`].
     pub async fn signed_in(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
         back: AuthorizationCallback,
     ) -> Result<LinkDraft> {
-        let (gateway, session) = (self.clone(), session.clone());
+        let (gateway, session) = (self.gateway.clone(), session.clone());
         let browser = digest(browser.expose_secret());
-        self.owned(async move {
-            let bringer = StateOwner::Browser(browser);
-            let begun = gateway.begun(digest(&back.state), bringer).await?;
-            gateway.check_way_back(&begun, &back)?;
-            let mut signed_in = gateway.redeemed(begun, back.code).await?;
-            let keep = async |signed_in: &TokenResponse| {
-                if signed_in.connect_session != Some(session.number) {
-                    return Err(Error::new(
-                        Kind::AuthorizationInvalid,
-                        "this sign-in was begun from another invitation",
-                    ));
+        self.gateway
+            .owned(async move {
+                let bringer = StateOwner::Browser(browser);
+                let begun = gateway
+                    .authorizations()
+                    .begun(digest(&back.state), bringer)
+                    .await?;
+                gateway.authorizations().check_way_back(&begun, &back)?;
+                let mut signed_in = gateway.authorizations().redeemed(begun, back.code).await?;
+                let keep = async |signed_in: &TokenResponse| {
+                    if signed_in.connect_session != Some(session.number) {
+                        return Err(Error::new(
+                            Kind::AuthorizationInvalid,
+                            "this sign-in was begun from another invitation",
+                        ));
+                    }
+                    let (provider, endpoint) =
+                        (signed_in.provider.clone(), signed_in.endpoint.clone());
+                    gateway
+                        .connect_sessions()
+                        .keep(
+                            &session,
+                            browser,
+                            provider,
+                            endpoint,
+                            signed_in.unproven.clone(),
+                        )
+                        .await
+                };
+                let mut kept = keep(&signed_in).await;
+                if let Err(refused) = &kept
+                    && gateway
+                        .authorizations()
+                        .renewed(&mut signed_in, refused)
+                        .await
+                {
+                    kept = keep(&signed_in).await;
                 }
-                let (provider, endpoint) = (signed_in.provider.clone(), signed_in.endpoint.clone());
-                gateway
-                    .keep(
-                        &session,
-                        browser,
-                        provider,
-                        endpoint,
-                        signed_in.unproven.clone(),
-                    )
-                    .await
-            };
-            let mut kept = keep(&signed_in).await;
-            if let Err(refused) = &kept
-                && gateway.renewed(&mut signed_in, refused).await
-            {
-                kept = keep(&signed_in).await;
-            }
-            if kept.is_err() {
-                let connector = gateway.connector(&signed_in.provider)?;
-                let token = signed_in.unproven.credential.access_token().clone();
-                gateway
-                    .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
-                    .await;
-            }
-            kept
-        })
-        .await
+                if kept.is_err() {
+                    let connector = gateway.connector(&signed_in.provider)?;
+                    let token = signed_in.unproven.credential.access_token().clone();
+                    gateway
+                        .credentials()
+                        .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                        .await;
+                }
+                kept
+            })
+            .await
     }
 
     /// Ends a sign-in of this browser that the provider sent back without a code. Whether it was
@@ -564,10 +612,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `authorization_invalid`.
-    pub async fn turned_back(&self, browser: &SecretString, state: &str) -> Result<bool> {
+    pub async fn turned_back(self, browser: &SecretString, state: &str) -> Result<bool> {
         let bringer = StateOwner::Browser(digest(browser.expose_secret()));
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let taken = self
+            .gateway
             .0
             .store
             .for_unproven()
@@ -578,15 +627,15 @@ impl Gateway {
 
     /// Has the provider say what this is, and keeps it for this browser.
     async fn keep(
-        &self,
+        self,
         session: &ConnectSession,
         browser: [u8; 32],
         provider: String,
         endpoint: Endpoint,
         unproven: UnverifiedCredential,
     ) -> Result<LinkDraft> {
-        let connector = self.connector(&provider)?;
-        self.0.settings.check_endpoint(&endpoint)?;
+        let connector = self.gateway.connector(&provider)?;
+        self.gateway.0.settings.check_endpoint(&endpoint)?;
         let again = self.account_again(session).await?;
         if let Some(account) = &again {
             self.check_place(account, &provider, &endpoint).await?;
@@ -599,7 +648,7 @@ impl Gateway {
                 .and_then(|account| account.assume_user.as_deref()),
         };
         let trial = CredentialCheck::new(
-            &self.0.outbound,
+            &self.gateway.0.outbound,
             connector.as_ref(),
             of,
             &unproven.credential,
@@ -636,8 +685,8 @@ impl Gateway {
             meta: serde_json::to_vec(&found).map_err(Error::internal)?,
         };
         let kind = kind_of(&draft);
-        let now = self.0.clock.now();
-        let store = self.store_of(&session.project);
+        let now = self.gateway.0.clock.now();
+        let store = self.gateway.store_of(&session.project);
         let put = store.put_draft(session, browser, Some(&draft), now).await?;
         let (number, former) = put.ok_or_else(session_invalid)?;
         if let Some(former) = former {
@@ -652,12 +701,12 @@ impl Gateway {
 
     /// Whether what was brought for this provider and endpoint may become the account's.
     async fn check_place(
-        &self,
+        self,
         account: &Account,
         provider: &str,
         endpoint: &Endpoint,
     ) -> Result<()> {
-        let proven = self.destination(account).await?;
+        let proven = self.gateway.linking().destination(account).await?;
         if proven.provider == provider && proven.endpoint == *endpoint {
             return Ok(());
         }
@@ -672,12 +721,12 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn review(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
     ) -> Result<Option<LinkDraft>> {
         let browser = digest(browser.expose_secret());
-        let store = self.store_of(&session.project);
+        let store = self.gateway.store_of(&session.project);
         let Some((number, draft)) = store.draft(session, browser).await? else {
             return Ok(None);
         };
@@ -696,92 +745,99 @@ impl Gateway {
     /// `connect_session_invalid` if the session was used or has ended; `invalid_body` if another
     /// draft waits by now.
     pub async fn save(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
         draft: u64,
     ) -> Result<Arc<Account>> {
-        let (gateway, session) = (self.clone(), session.clone());
+        let (gateway, session) = (self.gateway.clone(), session.clone());
         let browser = digest(browser.expose_secret());
-        self.owned(async move {
-            let store = gateway.store_of(&session.project);
-            let waiting = store.draft(&session, browser).await?;
-            let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
-                return Err(invalid("what was looked at is not what waits to be saved"));
-            };
-            let found: VerifiedIdentity =
-                serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
-            let again = gateway.account_again(&session).await?;
-            if let Some(account) = &again {
-                // Once more: which account this is lies open beside the draft.
-                gateway
-                    .check_place(account, &found.provider, &found.endpoint)
-                    .await?;
-                same_organisation(account, &found.identity)?;
-            }
-            let proven = VerifiedCredential {
-                issuer: match (waiting.own_app, waiting.profile) {
-                    (Some(app), _) => Issuer::OwnApp(app),
-                    (None, Some(id)) => Issuer::Profile(id),
-                    (None, None) => Issuer::Owner,
-                },
-                credential: waiting.credential,
-                refresh_at: found.refresh_at,
-                identity: found.identity,
-                draft: Some(draft),
-            };
-            let by = Actor::ConnectSession(session.number);
-            if let Some(account) = again {
-                let change = AccountChange::default();
-                return gateway
-                    .replace_credential(&account, &change, Some(&proven), by)
-                    .await;
-            }
-            let new = NewAccount {
-                id: gateway.new_id(),
-                project: session.project,
-                provider: found.provider,
-                description: AccountDetails {
-                    origin_owner_id: session.origin_owner_id,
-                    origin_owner_name: session.details.origin_owner_name,
-                    origin_username: session.details.origin_username,
-                    label: session.details.label,
-                    kind: session.kind,
-                },
-                endpoint: found.endpoint,
-                assume_user: None,
-                by,
-            };
-            gateway.store_account(new, &proven).await
-        })
-        .await
+        self.gateway
+            .owned(async move {
+                let store = gateway.store_of(&session.project);
+                let waiting = store.draft(&session, browser).await?;
+                let Some((_, waiting)) = waiting.filter(|(number, _)| *number == draft) else {
+                    return Err(invalid("what was looked at is not what waits to be saved"));
+                };
+                let found: VerifiedIdentity =
+                    serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
+                let again = gateway.connect_sessions().account_again(&session).await?;
+                if let Some(account) = &again {
+                    // Once more: which account this is lies open beside the draft.
+                    gateway
+                        .connect_sessions()
+                        .check_place(account, &found.provider, &found.endpoint)
+                        .await?;
+                    same_organisation(account, &found.identity)?;
+                }
+                let proven = VerifiedCredential {
+                    issuer: match (waiting.own_app, waiting.profile) {
+                        (Some(app), _) => Issuer::OwnApp(app),
+                        (None, Some(id)) => Issuer::Profile(id),
+                        (None, None) => Issuer::Owner,
+                    },
+                    credential: waiting.credential,
+                    refresh_at: found.refresh_at,
+                    identity: found.identity,
+                    draft: Some(draft),
+                };
+                let by = Actor::ConnectSession(session.number);
+                if let Some(account) = again {
+                    let change = AccountChange::default();
+                    return gateway
+                        .linking()
+                        .replace_credential(&account, &change, Some(&proven), by)
+                        .await;
+                }
+                let new = NewAccount {
+                    id: gateway.new_id(),
+                    project: session.project,
+                    provider: found.provider,
+                    description: AccountDetails {
+                        origin_owner_id: session.origin_owner_id,
+                        origin_owner_name: session.details.origin_owner_name,
+                        origin_username: session.details.origin_username,
+                        label: session.details.label,
+                        kind: session.kind,
+                    },
+                    endpoint: found.endpoint,
+                    assume_user: None,
+                    by,
+                };
+                gateway.linking().store_account(new, &proven).await
+            })
+            .await
     }
 
     /// Forgets this browser's draft; if it came from a sign-in, it is revoked.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn cancel(&self, session: &ConnectSession, browser: &SecretString) -> Result<()> {
-        let (gateway, session) = (self.clone(), session.clone());
+    pub async fn cancel(self, session: &ConnectSession, browser: &SecretString) -> Result<()> {
+        let (gateway, session) = (self.gateway.clone(), session.clone());
         let browser = digest(browser.expose_secret());
-        self.owned(async move {
-            let now = gateway.0.clock.now();
-            let store = gateway.store_of(&session.project);
-            let put = store.put_draft(&session, browser, None, now).await?;
-            // What was saved meanwhile is the account's.
-            if let Some((_, Some(former))) = put {
-                gateway.revoke_draft(&session.project, &former).await;
-            }
-            Ok(())
-        })
-        .await
+        self.gateway
+            .owned(async move {
+                let now = gateway.0.clock.now();
+                let store = gateway.store_of(&session.project);
+                let put = store.put_draft(&session, browser, None, now).await?;
+                // What was saved meanwhile is the account's.
+                if let Some((_, Some(former))) = put {
+                    gateway
+                        .connect_sessions()
+                        .revoke_draft(&session.project, &former)
+                        .await;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Forgets what was not saved before its session ended, once what a sign-in brought is revoked:
     /// a process that dies here, or a provider that does not answer, leaves it to the next time.
-    pub(in crate::gateway) async fn drop_ended_drafts(&self) -> Result<()> {
-        let store = &self.0.store;
-        for ended in store.ended_drafts(self.0.clock.now()).await? {
+    pub(in crate::gateway) async fn drop_ended_drafts(self) -> Result<()> {
+        let store = &self.gateway.0.store;
+        for ended in store.ended_drafts(self.gateway.0.clock.now()).await? {
             if self.revoke_draft(&ended.project, &ended.draft).await {
                 store.forget_ended_draft(&ended).await?;
             }
@@ -791,14 +847,14 @@ impl Gateway {
 
     /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
     /// Whether nothing is left to revoke.
-    async fn revoke_draft(&self, project: &ProjectId, draft: &StoredDraft) -> bool {
+    async fn revoke_draft(self, project: &ProjectId, draft: &StoredDraft) -> bool {
         let Credential::OAuth(pair) = &draft.credential else {
             return true;
         };
         let Ok(found) = serde_json::from_slice::<VerifiedIdentity>(&draft.meta) else {
             return true;
         };
-        let Ok(connector) = self.connector(&found.provider) else {
+        let Ok(connector) = self.gateway.connector(&found.provider) else {
             return true;
         };
         let app = match (&draft.own_app, draft.profile) {
@@ -811,11 +867,19 @@ impl Gateway {
         };
         let (connector, endpoint) = (connector.as_ref(), &found.endpoint);
         match app {
-            Ok(Some(app)) => self.revoke_waiting(connector, endpoint, (pair, &app)).await,
+            Ok(Some(app)) => {
+                self.gateway
+                    .credentials()
+                    .revoke_waiting(connector, endpoint, (pair, &app))
+                    .await
+            }
             // Its profile is gone, and nobody can redeem anything for that app any more.
             Ok(None) => {
                 let token = pair.access_token.clone();
-                self.revoke_unkept(connector, endpoint, token).await
+                self.gateway
+                    .credentials()
+                    .revoke_unkept(connector, endpoint, token)
+                    .await
             }
             Err(error) => {
                 tracing::warn!(%error, "what nobody saved could not be revoked");
@@ -826,12 +890,12 @@ impl Gateway {
 
     /// A profile's app, if it may be used at this endpoint; None if the project has no such profile.
     async fn app_of_profile(
-        &self,
+        self,
         project: &ProjectId,
         profile: ProfileId,
         (provider, endpoint): (&str, &Endpoint),
     ) -> Result<Option<OAuthApp>> {
-        let Some(found) = self.0.store.oauth_app(project, profile).await? else {
+        let Some(found) = self.gateway.0.store.oauth_app(project, profile).await? else {
             return Ok(None);
         };
         found.for_endpoint(provider, endpoint).cloned().map(Some)
@@ -842,12 +906,12 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn linked(
-        &self,
+        self,
         session: &ConnectSession,
         browser: &SecretString,
     ) -> Result<Option<LinkStatus>> {
         let browser = digest(browser.expose_secret());
-        let store = self.store_of(&session.project);
+        let store = self.gateway.store_of(&session.project);
         let Some(id) = store.linked_by(session, browser).await? else {
             return Ok(None);
         };
@@ -855,12 +919,12 @@ impl Gateway {
     }
 
     async fn linked_account(
-        &self,
+        self,
         session: &ConnectSession,
         id: AccountId,
     ) -> Result<Option<LinkStatus>> {
         let project = &session.project;
-        let store = self.store_of(project);
+        let store = self.gateway.store_of(project);
         let Some(account) = store.account(project, id).await? else {
             return Ok(None);
         };
@@ -871,7 +935,7 @@ impl Gateway {
         let latest = store.latest(project, id).await?;
         let is_sealed = latest.is_some_and(|latest| latest.directory.is_some());
         Ok(Some(LinkStatus {
-            progress: self.walk_progress(&account),
+            progress: self.gateway.walks().walk_progress(&account),
             hidden: self.hidden_of(&account, is_sealed).await?,
             is_sealed,
             last_walk,
@@ -881,10 +945,10 @@ impl Gateway {
 
     /// What the directory in force lacks, or as long as there is none, what the first will lack if
     /// groups may be read.
-    async fn hidden_of(&self, account: &Account, is_sealed: bool) -> Result<Vec<Warning>> {
+    async fn hidden_of(self, account: &Account, is_sealed: bool) -> Result<Vec<Warning>> {
         if is_sealed {
-            let live = self.live(account);
-            self.catch_up_now(&live).await?;
+            let live = self.gateway.directory().live(account);
+            self.gateway.directory().catch_up_now(&live).await?;
             if let Some(head) = live.head() {
                 return Ok(head.visibility.hidden_fields());
             }
@@ -896,8 +960,8 @@ impl Gateway {
     }
 
     /// A secret that tells one browser from others, for the hub's cookie.
-    pub fn new_browser(&self) -> SecretString {
-        self.random_text()
+    pub fn new_browser(self) -> SecretString {
+        self.gateway.authorizations().random_text()
     }
 }
 

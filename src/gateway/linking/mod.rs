@@ -118,60 +118,68 @@ impl VerifiedCredential {
     }
 }
 
-impl Gateway {
+/// Links an account: verifies a credential at the provider and stores it.
+#[derive(Clone, Copy)]
+pub struct Linking<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Linking<'_> {
     /// Tests the token with the provider, stores the account, and has its first walk begin.
     ///
     /// # Errors
     /// `credential_refused`, `scope_missing`, `assume_user_refused`, `provider_unavailable`,
     /// `provider_throttled`, `base_url_not_allowed`; nothing is stored then.
-    pub async fn link(&self, caller: &Caller, link: NewLink) -> Result<Arc<Account>> {
+    pub async fn link(self, caller: &Caller, link: NewLink) -> Result<Arc<Account>> {
         self.link_into(caller.project().clone(), link, caller.actor())
             .await
     }
 
     pub(super) async fn link_into(
-        &self,
+        self,
         project: ProjectId,
         link: NewLink,
         by: Actor,
     ) -> Result<Arc<Account>> {
-        let connector = self.connector(&link.provider)?;
-        self.0.settings.check_endpoint(&link.endpoint)?;
-        let id: AccountId = self.new_id();
-        let gateway = self.clone();
-        self.owned(async move {
-            let proven = gateway
-                .verify_credential(
-                    connector.as_ref(),
-                    CredentialToCheck {
-                        account: id.to_string(),
-                        endpoint: &link.endpoint,
-                        assume_user: link.assume_user.as_deref(),
-                    },
-                    UnverifiedCredential::personal(link.token),
-                )
-                .await?;
-            let new = NewAccount {
-                id,
-                project,
-                provider: link.provider,
-                description: link.description,
-                endpoint: link.endpoint,
-                assume_user: link.assume_user,
-                by,
-            };
-            gateway.store_account(new, &proven).await
-        })
-        .await
+        let connector = self.gateway.connector(&link.provider)?;
+        self.gateway.0.settings.check_endpoint(&link.endpoint)?;
+        let id: AccountId = self.gateway.new_id();
+        let gateway = self.gateway.clone();
+        self.gateway
+            .owned(async move {
+                let proven = gateway
+                    .linking()
+                    .verify_credential(
+                        connector.as_ref(),
+                        CredentialToCheck {
+                            account: id.to_string(),
+                            endpoint: &link.endpoint,
+                            assume_user: link.assume_user.as_deref(),
+                        },
+                        UnverifiedCredential::personal(link.token),
+                    )
+                    .await?;
+                let new = NewAccount {
+                    id,
+                    project,
+                    provider: link.provider,
+                    description: link.description,
+                    endpoint: link.endpoint,
+                    assume_user: link.assume_user,
+                    by,
+                };
+                gateway.linking().store_account(new, &proven).await
+            })
+            .await
     }
 
     /// Stores an account whose credential was proven, and has its first walk begin.
     pub(super) async fn store_account(
-        &self,
+        self,
         new: NewAccount,
         proven: &VerifiedCredential,
     ) -> Result<Arc<Account>> {
-        let now = self.0.clock.now();
+        let now = self.gateway.0.clock.now();
         let description = new.description;
         let account = Account {
             id: new.id,
@@ -193,12 +201,17 @@ impl Gateway {
             created_at: now,
             updated_at: now,
         };
-        let store = self.store_of(&account.project);
+        let store = self.gateway.store_of(&account.project);
         store
             .insert_account(&account, &proven.grant(), new.by)
             .await?;
         tracing::info!(account = %account.id, provider = account.provider, "account linked");
-        self.request_walk(&self.live(&account), Attach::Any, false, new.by);
+        self.gateway.walks().request_walk(
+            &self.gateway.directory().live(&account),
+            Attach::Any,
+            false,
+            new.by,
+        );
         // As it is read: with what its profile allows. It is linked also where that fails.
         let stored = store.account(&account.project, account.id).await;
         Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
@@ -207,7 +220,7 @@ impl Gateway {
     /// Stores a credential that was proven in the place of the one that the account has, with what
     /// is to change beside it.
     pub(super) async fn replace_credential(
-        &self,
+        self,
         account: &Account,
         change: &AccountChange,
         proven: Option<&VerifiedCredential>,
@@ -222,30 +235,48 @@ impl Gateway {
             by,
         };
         let updated = self
+            .gateway
             .store_of(&account.project)
-            .update_account(&account.project, account.id, update, self.0.clock.now())
+            .update_account(
+                &account.project,
+                account.id,
+                update,
+                self.gateway.0.clock.now(),
+            )
             .await?;
-        self.0
+        self.gateway
+            .0
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         let updated =
             updated.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))?;
         if proven.is_some() {
             tracing::info!(account = %account.id, "credential replaced");
-            self.request_walk(&self.live(&updated), Attach::NotYetCalling, false, by);
+            self.gateway.walks().request_walk(
+                &self.gateway.directory().live(&updated),
+                Attach::NotYetCalling,
+                false,
+                by,
+            );
         }
         Ok(Arc::new(updated))
     }
 
     /// Whose credential this is, as the provider says, if it may read users.
     pub(super) async fn verify_credential(
-        &self,
+        self,
         connector: &dyn Connector,
         of: CredentialToCheck<'_>,
         unproven: UnverifiedCredential,
     ) -> Result<VerifiedCredential> {
-        self.0.settings.check_endpoint(of.endpoint)?;
-        let trial = CredentialCheck::new(&self.0.outbound, connector, of, &unproven.credential);
+        self.gateway.0.settings.check_endpoint(of.endpoint)?;
+        let trial = CredentialCheck::new(
+            &self.gateway.0.outbound,
+            connector,
+            of,
+            &unproven.credential,
+        );
         match trial.accepted().await {
             Ok((identity, _)) => Ok(unproven.belonging_to(identity)),
             Err(error) => Err(link_error(&error, false)),
@@ -254,12 +285,12 @@ impl Gateway {
 
     /// The same for an account that is there, whose organisation it must be of.
     pub(super) async fn verify_for(
-        &self,
+        self,
         account: &Account,
         unproven: UnverifiedCredential,
     ) -> Result<VerifiedCredential> {
         let destination = self.destination(account).await?;
-        let connector = self.connector(&destination.provider)?;
+        let connector = self.gateway.connector(&destination.provider)?;
         let of = CredentialToCheck {
             account: account.id.to_string(),
             endpoint: &destination.endpoint,
@@ -276,8 +307,8 @@ impl Gateway {
     ///
     /// # Errors
     /// `credential_locked` if the account's row was changed; `account_not_found`.
-    pub(super) async fn destination(&self, account: &Account) -> Result<Destination> {
-        let store = &self.0.store;
+    pub(super) async fn destination(self, account: &Account) -> Result<Destination> {
+        let store = &self.gateway.0.store;
         let proven = store.destination(&account.project, account.id).await?;
         proven.ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
     }

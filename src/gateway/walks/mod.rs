@@ -208,7 +208,13 @@ pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<Stale
     }
 }
 
-impl Gateway {
+/// Walks: started, awaited, canceled, listed, and decided on while held.
+#[derive(Clone, Copy)]
+pub struct Walks<'a> {
+    pub(in crate::gateway) gateway: &'a Gateway,
+}
+
+impl Walks<'_> {
     /// Asks for a walk of this account, and waits up to `wait` for its end. Without an end by
     /// then, the walk is returned as it runs.
     ///
@@ -217,12 +223,12 @@ impl Gateway {
     ///
     /// # Errors
     /// `account_inactive`, `provider_unavailable`, `store_unavailable`.
-    pub async fn walk_now(&self, own: &OwnAccount, full: bool, wait: Duration) -> Result<Walk> {
+    pub async fn walk_now(self, own: &OwnAccount, full: bool, wait: Duration) -> Result<Walk> {
         super::directory::check_callable(&own.account)?;
         if own.account.needs_reauth() {
             self.reactivate(own).await?;
         }
-        let live = self.live(&own.account);
+        let live = self.gateway.directory().live(&own.account);
         let ticket = self.request_walk(&live, Attach::NotYetCalling, full, own.by);
         let ended = self.await_walk(&ticket, wait).await;
         Ok(ended.unwrap_or_else(|| ticket.as_running(&own.account)))
@@ -232,18 +238,19 @@ impl Gateway {
     ///
     /// # Errors
     /// `walk_not_found`.
-    pub async fn walk(&self, own: &OwnAccount, id: &str) -> Result<Walk> {
+    pub async fn walk(self, own: &OwnAccount, id: &str) -> Result<Walk> {
         let not_found = || Error::new(Kind::WalkNotFound, "this account has no such walk");
         let id: WalkId = id.parse().map_err(|_| not_found())?;
         let account = &own.account;
         if let Some(stored) = self
+            .gateway
             .store_of(&account.project)
             .walk(&account.project, account.id, id)
             .await?
         {
             return Ok(stored);
         }
-        let live = self.live(account);
+        let live = self.gateway.directory().live(account);
         let slots = live.slots.lock().expect("no holder of this lock panics");
         let queued = slots.open().find(|ticket| ticket.id == id);
         queued
@@ -255,28 +262,29 @@ impl Gateway {
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn walks(
-        &self,
+    pub async fn list(
+        self,
         own: &OwnAccount,
         before: Option<WalkId>,
         limit: u32,
     ) -> Result<Vec<Walk>> {
         let account = &own.account;
-        self.store_of(&account.project)
+        self.gateway
+            .store_of(&account.project)
             .walks(&account.project, account.id, before, limit)
             .await
     }
 
     /// The progress of the walk that runs now, if one does.
-    pub fn walk_progress(&self, account: &Account) -> Option<WalkProgress> {
-        let live = self.live(account);
+    pub fn walk_progress(self, account: &Account) -> Option<WalkProgress> {
+        let live = self.gateway.directory().live(account);
         let slots = live.slots.lock().expect("no holder of this lock panics");
         slots.running.as_ref().map(|ticket| ticket.progress())
     }
 
     /// The walk that will answer: one that was asked for before, or a new one on behalf of `by`.
     pub(super) fn request_walk(
-        &self,
+        self,
         live: &Arc<LiveAccount>,
         join: Attach,
         full: bool,
@@ -297,22 +305,23 @@ impl Gateway {
             ticket.is_own.fetch_or(is_own, Ordering::Relaxed);
             return ticket;
         }
-        let now = self.0.clock.now();
-        let ticket = WalkHandle::new(self.0.rng.id(now), now, full, by);
+        let now = self.gateway.0.clock.now();
+        let ticket = WalkHandle::new(self.gateway.0.rng.id(now), now, full, by);
         ticket.is_own.store(is_own, Ordering::Relaxed);
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
         } else {
             slots.running = Some(Arc::clone(&ticket));
-            self.0
+            self.gateway
+                .0
                 .runtime
-                .spawn(run_walks(self.clone(), Arc::clone(live)));
+                .spawn(run_walks(self.gateway.clone(), Arc::clone(live)));
         }
         ticket
     }
 
     /// The walk of `ticket` once it has ended, or None if that takes longer than `wait`.
-    pub(super) async fn await_walk(&self, ticket: &WalkHandle, wait: Duration) -> Option<Walk> {
+    pub(super) async fn await_walk(self, ticket: &WalkHandle, wait: Duration) -> Option<Walk> {
         let mut outcome = ticket.outcome.subscribe();
         let ended = outcome.wait_for(Option::is_some);
         match tokio::time::timeout(wait, ended).await {
@@ -323,7 +332,7 @@ impl Gateway {
 
     /// Ends the walks of an account that is no more; afterwards none calls the provider: one that
     /// would begin finds no account.
-    pub(super) async fn end_walks(&self, live: &LiveAccount) {
+    pub(super) async fn end_walks(self, live: &LiveAccount) {
         if let Some(ticket) = live.running() {
             ticket.abandon();
             self.cancel_walk(&ticket).await;
@@ -331,23 +340,28 @@ impl Gateway {
     }
 
     /// Waits until a walk that was abandoned has ended.
-    pub(super) async fn cancel_walk(&self, ticket: &WalkHandle) {
+    pub(super) async fn cancel_walk(self, ticket: &WalkHandle) {
         self.await_walk(ticket, A_WALK_LETS_GO).await;
     }
 
     /// Tries a credential that was refused before.
-    async fn reactivate(&self, own: &OwnAccount) -> Result<()> {
+    async fn reactivate(self, own: &OwnAccount) -> Result<()> {
         let account = &own.account;
         let tried =
             Event::new(own.by, AuditAction::CredentialUsed, account.id).with("for", "reactivation");
-        self.0.store.note(&account.project, tried).await?;
-        let (session, _) = self.session(account, Priority::Interactive, false).await?;
-        let connector = self.connector(&account.provider)?;
+        self.gateway.0.store.note(&account.project, tried).await?;
+        let (session, _) = self
+            .gateway
+            .credentials()
+            .session(account, Priority::Interactive, false)
+            .await?;
+        let connector = self.gateway.connector(&account.provider)?;
         connector
             .identify(&session)
             .await
             .map_err(|error| super::linking::link_error(&error, true))?;
-        self.0
+        self.gateway
+            .0
             .store
             .set_account_state(
                 &account.project,
@@ -357,10 +371,12 @@ impl Gateway {
                     reasons: &[],
                     identity: None,
                 },
-                self.0.clock.now(),
+                self.gateway.0.clock.now(),
             )
             .await?;
-        self.0
+        self.gateway
+            .0
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Attach, Gateway, LiveAccount,
+    Attach, LiveAccount, Walks,
     failure::WalkFailure,
     run::WalkRun,
     stale_after,
@@ -112,11 +112,13 @@ impl WalkRun<'_> {
             return Err(WalkReason::Interrupted.into());
         }
         inner
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         match end.directory {
             Some(directory) => {
                 self.gateway
+                    .walks()
                     .publish(self.live, directory, started_at, walk.quarantined)
                     .await
             }
@@ -191,8 +193,12 @@ impl WalkRun<'_> {
                 })
                 .await;
             walk = interrupted;
-            self.gateway
-                .request_walk(self.live, Attach::NotYetCalling, false, self.ticket.by);
+            self.gateway.walks().request_walk(
+                self.live,
+                Attach::NotYetCalling,
+                false,
+                self.ticket.by,
+            );
         }
         if let Err(error) = committed
             && error.kind() != Kind::AccountNotFound
@@ -200,6 +206,7 @@ impl WalkRun<'_> {
             tracing::error!(account = %self.live.account, %error, "a failed walk could not be stored");
         }
         inner
+            .auth
             .accounts
             .invalidate(&(self.live.project.clone(), self.live.account));
         self.live.set_stale(stale_after(walk.state, walk.reason));
@@ -257,11 +264,11 @@ impl WalkRun<'_> {
     }
 }
 
-impl Gateway {
+impl Walks<'_> {
     /// Makes `directory` the version in force, as verified at `verified_at` by a walk that left this
     /// much out.
     pub(in crate::gateway) async fn publish(
-        &self,
+        self,
         live: &LiveAccount,
         directory: Directory,
         verified_at: Timestamp,
@@ -281,7 +288,9 @@ impl Gateway {
             directory,
         };
         // First the directory, then the head that points at it.
-        self.0
+        self.gateway
+            .0
+            .directory
             .directories
             .insert((live.account, head.version), Arc::new(held))
             .await;

@@ -1,6 +1,6 @@
 //! What a person does with a held walk: look at it, release it, discard it.
 
-use super::{Gateway, OwnAccount, stale_after};
+use super::{OwnAccount, Walks, stale_after};
 use crate::{
     directory::ReleaseCandidate,
     error::{Error, Kind, Result},
@@ -11,15 +11,16 @@ use crate::{
     store::{CommitWalkResult, NewDirectory, WalkCommit},
 };
 
-impl Gateway {
+impl Walks<'_> {
     /// For whose sake a walk was held, users first, in order of id.
     ///
     /// # Errors
     /// `walk_not_found`, `walk_not_held`, `walk_superseded`.
-    pub async fn suspects(&self, own: &OwnAccount, walk: &str) -> Result<Vec<Suspect>> {
+    pub async fn suspects(self, own: &OwnAccount, walk: &str) -> Result<Vec<Suspect>> {
         let walk = self.walk(own, walk).await?;
         let account = &own.account;
         let suspects = self
+            .gateway
             .store_of(&account.project)
             .suspects(&account.project, account.id, walk.id)
             .await?;
@@ -33,10 +34,11 @@ impl Gateway {
     ///
     /// # Errors
     /// `walk_not_found`, `walk_not_held`, `walk_superseded`, `store_unavailable`.
-    pub async fn release(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+    pub async fn release(self, own: &OwnAccount, walk: &str) -> Result<Walk> {
         let walk = self.walk(own, walk).await?;
-        let (gateway, own) = (self.clone(), own.clone());
-        self.owned(async move { gateway.release_held(&own, walk).await })
+        let (gateway, own) = (self.gateway.clone(), own.clone());
+        self.gateway
+            .owned(async move { gateway.walks().release_held(&own, walk).await })
             .await
     }
 
@@ -44,19 +46,21 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::release`].
-    pub async fn discard(&self, own: &OwnAccount, walk: &str) -> Result<Walk> {
+    pub async fn discard(self, own: &OwnAccount, walk: &str) -> Result<Walk> {
         let walk = self.walk(own, walk).await?;
-        let (gateway, own) = (self.clone(), own.clone());
-        self.owned(async move { gateway.discard_held(&own, walk).await })
+        let (gateway, own) = (self.gateway.clone(), own.clone());
+        self.gateway
+            .owned(async move { gateway.walks().discard_held(&own, walk).await })
             .await
     }
 
-    async fn release_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+    async fn release_held(self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
         let account = &own.account;
-        let live = self.live(account);
+        let live = self.gateway.directory().live(account);
         let _judgement = live.judgement.lock().await;
-        self.catch_up_now(&live).await?;
+        self.gateway.directory().catch_up_now(&live).await?;
         let held = self
+            .gateway
             .store_of(&account.project)
             .held(&account.project, account.id, walk.id)
             .await?;
@@ -64,7 +68,7 @@ impl Gateway {
         let candidate = ReleaseCandidate::decode(&held.candidate).map_err(Error::internal)?;
         let current = live.head().map_or(0, |head| head.version);
         let version = current + 1;
-        let (directory, evidence) = candidate.release(version, self.0.clock.now());
+        let (directory, evidence) = candidate.release(version, self.gateway.0.clock.now());
         let released = Walk {
             state: WalkState::Sealed,
             reason: None,
@@ -74,6 +78,7 @@ impl Gateway {
         };
         let encoded = directory.encode();
         let committed = self
+            .gateway
             .store_of(&account.project)
             .commit_walk(WalkCommit {
                 project: &account.project,
@@ -100,19 +105,22 @@ impl Gateway {
         }
         self.publish(&live, directory, released.started_at, released.quarantined)
             .await;
-        self.0
+        self.gateway
+            .0
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         tracing::info!(account = %account.id, walk = %released.id, "held walk released");
         Ok(released)
     }
 
-    async fn discard_held(&self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
+    async fn discard_held(self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
         let account = &own.account;
-        let live = self.live(account);
+        let live = self.gateway.directory().live(account);
         let _judgement = live.judgement.lock().await;
-        self.catch_up_now(&live).await?;
+        self.gateway.directory().catch_up_now(&live).await?;
         let held = self
+            .gateway
             .store_of(&account.project)
             .held(&account.project, account.id, walk.id)
             .await?;
@@ -123,6 +131,7 @@ impl Gateway {
             ..walk
         };
         let committed = self
+            .gateway
             .store_of(&account.project)
             .commit_walk(WalkCommit {
                 project: &account.project,
@@ -144,14 +153,16 @@ impl Gateway {
             return Err(superseded());
         }
         live.set_stale(stale_after(discarded.state, discarded.reason));
-        self.0
+        self.gateway
+            .0
+            .auth
             .accounts
             .invalidate(&(account.project.clone(), account.id));
         tracing::info!(account = %account.id, walk = %discarded.id, "held walk discarded");
         Ok(discarded)
     }
 
-    fn not_decidable(&self, walk: &Walk) -> Error {
+    fn not_decidable(self, walk: &Walk) -> Error {
         match walk.state {
             WalkState::Held => superseded(),
             _ => Error::new(Kind::WalkNotHeld, "this walk is not held"),

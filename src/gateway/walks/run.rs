@@ -121,12 +121,13 @@ impl WalkRun<'_> {
         if let Some(walk) = self.begin().await? {
             return Ok(walk);
         }
-        self.gateway.catch_up_now(self.live).await?;
+        self.gateway.directory().catch_up_now(self.live).await?;
 
         let connector = self.gateway.connector(&account.provider)?;
         let is_newly_linked = since(self.started_at, account.created_at) < NEWLY_LINKED;
         let (session, lineage) = self
             .gateway
+            .credentials()
             .session(&account, Priority::Background, is_newly_linked)
             .await?;
         self.caller = Some(session.caller());
@@ -152,7 +153,7 @@ impl WalkRun<'_> {
 
         let _judgement = self.live.judgement.lock().await;
         // A person may have released a held walk through another process meanwhile.
-        self.gateway.catch_up_now(self.live).await?;
+        self.gateway.directory().catch_up_now(self.live).await?;
         let now = inner.store.credential(project, id).await?;
         if now.is_none_or(|now| now.lineage != lineage) {
             return Err(WalkReason::Interrupted.into());
@@ -181,7 +182,7 @@ impl WalkRun<'_> {
                 && walk.reason != Some(WalkReason::Interrupted)
                 && self.is_content_with_any()
             {
-                self.gateway.catch_up_now(self.live).await?;
+                self.gateway.directory().catch_up_now(self.live).await?;
                 return Ok(Some(walk));
             }
         }
@@ -418,6 +419,7 @@ impl WalkRun<'_> {
         };
         let held = self
             .gateway
+            .directory()
             .held(self.live.project.clone(), self.live.account, head.version)
             .await?;
         match held {

@@ -89,7 +89,10 @@ async fn redeem(
     back: AuthorizationCallback,
 ) -> Result<HttpResponse, Refusal> {
     let (connect_session, browser) = (&session.session, &session.kept.browser);
-    let signed_in = context.gateway.signed_in(connect_session, browser, back);
+    let signed_in = context
+        .gateway
+        .connect_sessions()
+        .signed_in(connect_session, browser, back);
     match signed_in.await {
         Ok(_) => Ok(see_other("/connect/review")),
         Err(error) => {
@@ -114,7 +117,12 @@ async fn give_up(
     (state, word): (&str, &str),
 ) -> Refusal {
     let browser = &session.kept.browser;
-    let app = match context.gateway.turned_back(browser, state).await {
+    let app = match context
+        .gateway
+        .connect_sessions()
+        .turned_back(browser, state)
+        .await
+    {
         Ok(true) => AppOwner::Own,
         Ok(false) => AppOwner::Profile,
         Err(error) => return error.into(),

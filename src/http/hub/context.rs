@@ -89,7 +89,11 @@ impl HubContext {
     /// Whoever has an invitation that has not ended, though it may be used.
     pub async fn holder(&self) -> Result<HubSession, Refusal> {
         let kept = self.kept().ok_or(Problem::InvitationUnknown)?;
-        let session = self.gateway.connect_session(&kept.token).await?;
+        let session = self
+            .gateway
+            .connect_sessions()
+            .connect_session(&kept.token)
+            .await?;
         Ok(HubSession {
             session,
             form_token: kept.form_token(),
@@ -120,7 +124,11 @@ impl HubContext {
     }
 
     pub async fn choice(&self, session: &HubSession) -> Result<Choice, Refusal> {
-        let offer = self.gateway.offer(&session.session).await?;
+        let offer = self
+            .gateway
+            .connect_sessions()
+            .offer(&session.session)
+            .await?;
         let profiles = offer.profiles.iter();
         let places = offer.endpoints.iter();
         let places = places.map(|endpoint| {
@@ -139,9 +147,12 @@ impl HubContext {
 
     /// As a customer calls it.
     pub fn place(&self, provider: &str, endpoint: &Endpoint) -> Result<RegionChoice, Refusal> {
-        let api = self.gateway.api_url(provider, endpoint);
+        let api = self.gateway.connect_sessions().api_url(provider, endpoint);
         let api = api.ok_or_else(|| Error::internal("an endpoint that cannot be called"))?;
-        let sign_in = self.gateway.consent_origin(provider, endpoint);
+        let sign_in = self
+            .gateway
+            .connect_sessions()
+            .consent_origin(provider, endpoint);
         let sign_in = sign_in.and_then(|origin| Url::parse(&origin).ok());
         let (value, name) = match endpoint {
             Endpoint::Region(region) => (region.as_str(), region_name(*region)),

@@ -87,6 +87,7 @@ pub async fn begin_sign_in(context: HubContext, payload: Payload) -> Result<Http
     let browser = &session.kept.browser;
     let url = context
         .gateway
+        .connect_sessions()
         .sign_in(&session.session, browser, form.text("profile"))
         .await?;
     Ok(see_other(url.as_str()))
@@ -160,10 +161,12 @@ async fn try_token(
         return Err(Problem::ProfileDisabled.into());
     }
     let endpoint = endpoint.clone();
-    let tried =
-        context
-            .gateway
-            .bring_token(&session.session, &session.kept.browser, endpoint, token);
+    let tried = context.gateway.connect_sessions().bring_token(
+        &session.session,
+        &session.kept.browser,
+        endpoint,
+        token,
+    );
     match tried.await {
         Ok(_) => Ok(Tried::Good),
         Err(error) if error.kind() == Kind::CredentialRefused => Ok(Tried::Unknown),
@@ -233,6 +236,7 @@ pub async fn begin_own_app(context: HubContext, payload: Payload) -> Result<Http
     let app = (id.to_owned(), secret);
     let url = context
         .gateway
+        .connect_sessions()
         .sign_in_with_own_app(session, browser, endpoint.clone(), app)
         .await?;
     Ok(see_other(url.as_str()))

@@ -25,6 +25,7 @@ pub async fn review_page(context: HubContext) -> Result<HttpResponse, Refusal> {
     let session = context.session().await?;
     let Some(review) = context
         .gateway
+        .connect_sessions()
         .review(&session.session, &session.kept.browser)
         .await?
     else {
@@ -61,11 +62,20 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
     let form = context.form(&session, payload).await?;
     let browser = &session.kept.browser;
     if form.text("decision") != "save" {
-        context.gateway.cancel(&session.session, browser).await?;
+        context
+            .gateway
+            .connect_sessions()
+            .cancel(&session.session, browser)
+            .await?;
         return Ok(see_other(CANCELLED));
     }
     let draft = form.text("draft").parse().unwrap_or_default();
-    match context.gateway.save(&session.session, browser, draft).await {
+    match context
+        .gateway
+        .connect_sessions()
+        .save(&session.session, browser, draft)
+        .await
+    {
         Ok(_) => Ok(see_other("/connect/progress")),
         // Something else waits by now, or nothing: look at that.
         Err(error) if error.kind() == Kind::InvalidBody => Ok(see_other("/connect/review")),
@@ -80,7 +90,12 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
 async fn linked(context: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
     let session = context.holder().await?;
     let (connect_session, browser) = (&session.session, &session.kept.browser);
-    if let Some(linked) = context.gateway.linked(connect_session, browser).await? {
+    if let Some(linked) = context
+        .gateway
+        .connect_sessions()
+        .linked(connect_session, browser)
+        .await?
+    {
         return Ok((session, linked));
     }
     context.check_open(connect_session)?;

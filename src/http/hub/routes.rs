@@ -69,10 +69,14 @@ async fn open(context: HubContext) -> Result<HttpResponse, Refusal> {
         return Err(Problem::InvitationUnknown.into());
     }
     let token = token.into();
-    let session = context.gateway.connect_session(&token).await?;
+    let session = context
+        .gateway
+        .connect_sessions()
+        .connect_session(&token)
+        .await?;
     context.check_open(&session)?;
     let browser = context.kept().map(|kept| kept.browser);
-    let browser = browser.unwrap_or_else(|| context.gateway.new_browser());
+    let browser = browser.unwrap_or_else(|| context.gateway.connect_sessions().new_browser());
     let left = session
         .expires_at
         .duration_since(context.gateway.clock().now());

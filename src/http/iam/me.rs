@@ -90,7 +90,7 @@ pub async fn get_me(
             remote_id: identity.organisation.to_string(),
             name: identity.organisation_name.clone(),
         },
-        unavailable_fields: gateway.unavailable_fields(&account).await?,
+        unavailable_fields: gateway.accounts().unavailable_fields(&account).await?,
         last_accessed_at: account.updated_at,
     };
     Ok(HttpResponse::Ok().json(MeRecord { data }))

@@ -190,6 +190,7 @@ async fn read(
     let max_age = max_age(request)?;
     let known = known_etags(request);
     let answer = gateway
+        .directory()
         .read(&account.0, selection, want, max_age, |etag| {
             is_known(&known, etag)
         })

@@ -51,6 +51,7 @@ pub async fn get_summary(
     let max_age = super::negotiation::max_age(&request)?;
     let known = super::known_etags(&request);
     let answer = gateway
+        .directory()
         .summary(&account.0, max_age, |etag| super::is_known(&known, etag))
         .await?;
     Ok(super::respond(&request, &known, answer))
