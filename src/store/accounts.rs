@@ -1,7 +1,7 @@
 //! Accounts and their credentials.
 //!
-//! What people are called is sealed; what the service needs to find, order and filter accounts
-//! (ids, provider, kind, status, endpoint, times) lies open.
+//! Names, labels and identities are sealed. The columns by which accounts are found, ordered and
+//! filtered (ids, provider, kind, status, endpoint, times) are in plain text.
 
 use std::time::Duration;
 
@@ -38,33 +38,34 @@ use crate::{
     },
 };
 
-/// How an account is doing.
+/// The status of an account, with the reasons for it.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountState<'a> {
     pub status: AccountStatus,
     pub reasons: &'a [StatusReason],
-    /// Whose credential it is, where that is another than it was; None leaves it as it is.
+    /// The new owner of the credential; None leaves the stored identity unchanged.
     pub identity: Option<&'a Identity>,
 }
 
-/// What is to change of an account.
+/// A change of an account.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountUpdate<'a> {
     pub change: &'a AccountChange,
-    /// In place of the credential that it has.
+    /// Replaces the account's credential.
     pub credential: Option<NewCredential<'a>>,
-    /// Who changes it; an invitation is used up by that.
+    /// The actor of the change. If it is a connect session, the change uses it up.
     pub by: Actor,
 }
 
-/// A credential that the provider was found to take, and whose it is.
+/// A credential that the provider has accepted, with its owner.
 #[derive(Debug, Clone, Copy)]
 pub struct NewCredential<'a> {
     pub grant: CredentialRecord<'a>,
     pub identity: &'a Identity,
 }
 
-/// An account's columns, with what it needs of its credential and of that one's profile.
+/// An account's columns, with the columns of its credential and connector profile that its status
+/// depends on.
 struct AccountRow {
     id: String,
     project: String,
@@ -81,7 +82,7 @@ struct AccountRow {
     credential: Option<CredentialColumns>,
     is_profile_enabled: Option<i64>,
     actions: Option<String>,
-    /// Its id, how many it was held for, and since when.
+    /// Its id, its number of suspects, and since when it is held.
     held_walk: Option<(String, i64, i64)>,
 }
 
@@ -131,9 +132,9 @@ where
     }
 }
 
-/// The columns from which an account's status follows: its id, its status and reasons, its
-/// credential's kind, state, `is_doubtful`, `state_since`, `expires_at` and profile, whether that is
-/// enabled, and the credential's fault.
+/// The columns that an account's status depends on: its id, status and reasons; its credential's
+/// kind, state, `is_doubtful`, `state_since`, `expires_at` and profile; whether the profile is
+/// enabled; and the credential's fault.
 type StandingRow = (
     String,
     String,
@@ -156,8 +157,8 @@ fn push_one_of(sql: &mut String, args: &mut Vec<Arg>, column: &str, values: &[im
     args.extend(values.iter().map(|value| value.as_ref().into()));
 }
 
-/// Adds the filters on columns. Gives those on the status, which no column has; None if no account can
-/// pass.
+/// Adds the filters that map to a column, and returns the filters on the status, which no column
+/// holds; None if no account can match.
 fn push_filters<'a>(
     sql: &mut String,
     args: &mut Vec<Arg>,
@@ -174,7 +175,7 @@ fn push_filters<'a>(
                 continue;
             }
         };
-        // No stored text has a NUL, and PostgreSQL takes none (22021).
+        // No stored text contains a NUL, and PostgreSQL rejects one in a value (22021).
         let values: Vec<_> = values.iter().filter(|text| !text.contains('\0')).collect();
         if values.is_empty() {
             return None;
@@ -184,7 +185,7 @@ fn push_filters<'a>(
     Some(statuses)
 }
 
-/// The one list of an account's columns, as [`AccountRow`] reads them.
+/// Selects the columns of [`AccountRow`], in its order.
 macro_rules! select_accounts {
     ($which:literal) => {
         concat!(
@@ -214,8 +215,11 @@ struct SealedProfile {
 }
 
 impl Store {
-    /// Stores a new account with its credential. Linked by an invitation, it uses that up:
-    /// `ConnectSessionInvalid` if that was used meanwhile, and nothing is stored.
+    /// Stores a new account with its credential. If `by` is a connect session, the insert uses it
+    /// up.
+    ///
+    /// # Errors
+    /// `connect_session_invalid` if the session was used up meanwhile; then nothing is stored.
     pub async fn insert_account(
         &self,
         account: &Account,
@@ -270,7 +274,7 @@ impl Store {
         Ok(found.map(|(account, _)| account))
     }
 
-    /// An account, and the key that authenticates what callers hold for its project.
+    /// An account, and the key that authenticates the cursors of its project.
     pub async fn account_with_mac_key(
         &self,
         project: &ProjectId,
@@ -290,7 +294,7 @@ impl Store {
             .transpose()
     }
 
-    /// Whose account this is. For the operator, who is above projects.
+    /// The project of this account, for the operator, whose commands name an account alone.
     pub async fn project_of(&self, id: AccountId) -> Result<Option<ProjectId>> {
         let row: Option<(String,)> = self
             .db
@@ -299,7 +303,7 @@ impl Store {
         row.map(|(project,)| parse_project(&project)).transpose()
     }
 
-    /// The ids of a project's accounts, the oldest first, also of those that do not open.
+    /// The ids of a project's accounts, oldest first, including accounts that cannot be decrypted.
     pub async fn account_ids(&self, project: &ProjectId) -> Result<Vec<AccountId>> {
         let rows: Vec<(String,)> = self
             .db
@@ -311,7 +315,7 @@ impl Store {
         rows.iter().map(|(id,)| parse_id(id)).collect()
     }
 
-    /// A project's accounts, the oldest first.
+    /// A project's accounts, oldest first.
     pub async fn accounts(&self, project: &ProjectId) -> Result<Vec<Account>> {
         let rows: Vec<AccountRow> = self
             .db
@@ -323,7 +327,7 @@ impl Store {
         self.opened(project, rows).await
     }
 
-    /// A page of a project's accounts that pass every filter, the oldest first.
+    /// A page of a project's accounts that match every filter, oldest first.
     pub async fn page_of_accounts(
         &self,
         project: &ProjectId,
@@ -343,7 +347,8 @@ impl Store {
             ));
             args.extend([page.limit.into(), page.offset.into()]);
         } else {
-            // No column has the status, so the page is cut from the accounts that have one of these.
+            // No column holds the status, so the page is cut from the ids of the accounts that
+            // match.
             let ids = self.ids_by_status(project, filters, &statuses).await?;
             let [offset, limit] =
                 [page.offset, page.limit].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
@@ -358,8 +363,8 @@ impl Store {
         self.opened(project, rows).await
     }
 
-    /// The ids of a project's accounts that pass these filters and have one of the statuses in each of
-    /// `statuses`, in the order of their pages.
+    /// The ids of a project's accounts that match these filters and, for each list in `statuses`,
+    /// have one of its values. They are in the order of the pages.
     async fn ids_by_status(
         &self,
         project: &ProjectId,
@@ -392,7 +397,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// Accounts of one project, opened.
+    /// Decrypts rows of one project.
     async fn opened(&self, project: &ProjectId, rows: Vec<AccountRow>) -> Result<Vec<Account>> {
         let Some(key) = self.data_key(project).await? else {
             return Ok(Vec::new());
@@ -411,7 +416,8 @@ impl Store {
             .collect()
     }
 
-    /// How many accounts there are of each status, of every project.
+    /// The number of accounts of all projects by stored status, which does not reflect the
+    /// credential's state.
     pub async fn count_accounts(&self) -> Result<Vec<(AccountStatus, u64)>> {
         let rows: Vec<(String, i64)> = self
             .db
@@ -425,9 +431,9 @@ impl Store {
             .collect()
     }
 
-    /// Claims accounts, of every project, whose last walk began before `before`: at most `limit`,
-    /// the longest unwalked first. What is claimed is not due again for anybody before `claim` has
-    /// passed, within which its walk should begin.
+    /// Claims at most `limit` accounts of all projects whose last walk began before `before`, those
+    /// that have waited longest first. A claimed account is not due again until `claim` has passed;
+    /// its walk should begin within that time.
     pub async fn claim_due(
         &self,
         before: Timestamp,
@@ -435,7 +441,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<(ProjectId, AccountId)>> {
         let claimed = before.saturating_add(claim).map_err(Error::internal)?;
-        // One that was walked in the future was walked before the date was set back.
+        // A `walked_at` beyond this was written before the clock was set back.
         let ahead = plausible_until(self.clock.now())?.max(claimed);
         let due: Option<(String,)> = self
             .db
@@ -448,8 +454,8 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut tx = self.db.begin().await?;
-        // Asked twice whether it is due: whoever waited for another's claim of the same row sees
-        // that one then.
+        // The condition is repeated outside the subquery: a statement that has waited for another
+        // claim of the same row checks the outer condition again, and skips the row.
         let rows: Vec<(String, String)> = tx
             .fetch(
                 "update accounts set walked_at = $2
@@ -471,8 +477,8 @@ impl Store {
             .collect()
     }
 
-    /// Removes an account with its credential, walks and directories, and gives what it was, and
-    /// what the credential; None if the project has no such account.
+    /// Deletes an account with its credential, walks and directories. Returns the account and its
+    /// credential as they were; None if the project has no such account.
     pub async fn delete_account(
         &self,
         project: &ProjectId,
@@ -490,7 +496,7 @@ impl Store {
                 [project.into(), id.into()],
             )
             .await?;
-        // Opened before anything is deleted: what is locked stays.
+        // Decrypted before anything is deleted: an account that is locked is not deleted.
         let account = row.map(|row| decode_account(&sealer, row)).transpose()?;
         let ended = destroy_credential(&mut tx, &sealer, id, self.clock.now()).await?;
         tx.execute(
@@ -507,9 +513,9 @@ impl Store {
         Ok(account.map(|account| (account, ended)))
     }
 
-    /// Destroys an account's credential and keeps the rest; gives the account as it is then, and
-    /// what the credential was. None if the project has no such account. One that has no credential
-    /// already stays as it is.
+    /// Destroys an account's credential and keeps the rest. Returns the account as it is
+    /// afterwards, and the destroyed credential; None if the project has no such account. An
+    /// account without a credential is unchanged.
     pub async fn disconnect_account(
         &self,
         project: &ProjectId,
@@ -537,7 +543,8 @@ impl Store {
                 identity: None,
             };
             write_state(&mut tx, &sealer, id, state, now).await?;
-            // Whichever process runs one finds with its next sign of life that it is over.
+            // The process that runs such a walk learns with its next heartbeat that the walk has
+            // ended.
             end_walks_of(&mut tx, project, id, now).await?;
         }
         let row: Option<AccountRow> = tx
@@ -556,9 +563,9 @@ impl Store {
         Ok(account.map(|account| (account, ended)))
     }
 
-    /// Changes an account and gives what it is then; None if the project has no such account. A
-    /// new credential has the next generation and makes the account active, so that a walk which
-    /// began with the former one can neither be sealed nor say how the account is doing.
+    /// Changes an account and returns it as it is afterwards; None if the project has no such
+    /// account. A new credential has the next generation and makes the account active. A walk that
+    /// began with the former credential can then neither be sealed nor change the account's state.
     pub async fn update_account(
         &self,
         project: &ProjectId,
@@ -599,7 +606,7 @@ impl Store {
                 reasons: &account.status_reasons,
                 identity: Some(&account.identity),
             };
-            // That it is active follows from this.
+            // No event for the status: this one implies that the account is active.
             events.push(Event::new(update.by, AuditAction::CredentialReplaced, id));
             write_state(&mut tx, &sealer, id, state, now).await?;
         }
@@ -616,7 +623,7 @@ impl Store {
             ],
         )
         .await?;
-        // Read once more: what it may serve hangs on its credential.
+        // Read again, because the account's status depends on its new credential.
         let row: Option<AccountRow> = tx
             .fetch_one(
                 select_accounts!("where a.project = $1 and a.id = $2"),
@@ -630,7 +637,10 @@ impl Store {
         Ok(account)
     }
 
-    /// Notes how an account is doing.
+    /// Stores the status of an account.
+    ///
+    /// # Errors
+    /// `account_not_found` if there is no such account.
     pub async fn set_account_state(
         &self,
         project: &ProjectId,
@@ -650,8 +660,11 @@ impl Store {
     }
 }
 
-/// Writes an account's state inside a transaction that has it locked; `AccountNotFound` if it is
-/// gone. What is as it was does not make the account newer. Gives what is to be told of it.
+/// Writes an account's state in a transaction that has locked its row, and returns the event for
+/// the audit log, if there is one. An unchanged state leaves `updated_at` unchanged.
+///
+/// # Errors
+/// `account_not_found` if there is no such account.
 pub(super) async fn write_state(
     tx: &mut Tx,
     sealer: &FieldSealer<'_>,
@@ -698,8 +711,8 @@ pub(super) async fn write_state(
     Ok(state_change(id, former, state))
 }
 
-/// What there is to tell of an account whose state was `former`. Rolecall sets it by itself, as it
-/// finds the provider to answer. That a refusal is repeated is no news.
+/// The event for a change from the state `former`. The actor is always the system, since the state
+/// follows from the provider's responses. A repeated refusal is no event.
 fn state_change(
     id: AccountId,
     former: (AccountStatus, Vec<StatusReason>),
@@ -709,6 +722,7 @@ fn state_change(
         reasons.iter().map(|reason| reason.code.clone()).collect()
     };
     let (was, is) = (codes(&former.1), codes(state.reasons));
+    // A credential that is newly refused has an action of its own.
     let is_dead = |codes: &[String]| codes.iter().any(|code| code == Account::REAUTH_REQUIRED);
     if is_dead(&is) && !is_dead(&was) {
         return Some(Event::new(

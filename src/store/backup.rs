@@ -1,4 +1,4 @@
-//! A copy of a SQLite database while others use it. PostgreSQL has its own tools for that.
+//! Backs up a SQLite database that is in use. PostgreSQL has its own tools for this.
 
 use std::path::Path;
 
@@ -8,12 +8,14 @@ use super::{Store, open::OpenError, sqlite::SqliteFile};
 use crate::crypto::KeyRing;
 
 impl Store {
-    /// Copies the database at `url` into the empty file `into`: all that was committed before, and
-    /// of what is committed meanwhile nothing. Writers neither wait for it nor are waited for, and
-    /// the database is opened for reading only. The copy was tried with `ring`.
+    /// Copies the database at `url` into the empty file `into`. The copy contains every transaction
+    /// that was committed before the copy began, and none that is committed meanwhile. Writers and
+    /// the copy do not block each other, and the source is opened read-only. Before this returns,
+    /// it proves the keys of `ring` on the copy.
     ///
     /// # Errors
-    /// As [`Store::inspect`], what the file system says, and `Url` for any other database.
+    /// As [`Store::inspect`], an I/O error of either file, and `Url` for a database that is not
+    /// SQLite.
     pub async fn backup(url: &str, ring: &KeyRing, into: &Path) -> Result<(), OpenError> {
         let path = url.strip_prefix("sqlite://").ok_or(OpenError::Url)?;
         let file = SqliteFile::new(path)?;
@@ -25,7 +27,7 @@ impl Store {
             .connect()
             .await
             .map_err(database)?;
-        // As text, which is what SQLite takes; a path that is none was refused before.
+        // SQLite takes the path as text. A path that is not UTF-8 was refused before.
         let path = into.to_string_lossy();
         let copied = sqlx::query("vacuum into $1")
             .bind(path.as_ref())

@@ -1,30 +1,30 @@
-//! What outlives the process: projects, API keys, accounts with their credentials, walks and
-//! directories. The only place that knows SQL.
+//! The database layer: projects, API keys, accounts with their credentials, walks and directories.
+//! It is the only module that contains SQL.
 //!
-//! * **Whose is it?** Everything that hangs on an account is asked for by project *and*
-//!   account; the row of another project is simply not found. Only the scheduler's list of all
-//!   accounts and the operator's look-up of one cross projects, and they give the project.
-//! * **Nothing secret or personal lies open.** Credentials, names, e-mail addresses and all that
-//!   a walk brought are sealed in here, under the project's data key and bound to their row
-//!   ([`crate::crypto`]); callers pass and get plain values. What does not open answers
-//!   [`Kind::CredentialLocked`] and is left as it is, never overwritten and never deleted. A secret
-//!   that is sent is bound to its destination as well (`destinations`), and an API key's row is
-//!   signed (`key_macs`).
-//! * **Whole or not at all.** Each method that writes is one transaction; on return it survives
-//!   a power cut. A finished walk, its directory and the account's new state are one of them
-//!   ([`Store::commit_walk`]).
-//! * **One after the other.** What changes an account, or anything that hangs on it, locks the
-//!   account's row first. So a transaction that reads and then writes is right with any number of
-//!   processes on one database.
-//! * **One refresh token, one redeemer** ([`Store::begin_refresh`], in `refresh`).
-//! * **What was done is told.** Whoever uses a secret, or changes an account or a key, says so in
-//!   the project's audit log, in the same transaction (`audit_log`).
-//! * **When the database is away**, methods answer [`Kind::StoreUnavailable`] with a time to
-//!   come back; that another process holds a lock is waited out in here.
+//! * **Projects are isolated.** A row that belongs to an account is looked up by project *and*
+//!   account, so the row of another project is not found. The methods that read across projects
+//!   serve the scheduler, the operator, metrics and look-ups by a digest; a method that finds an
+//!   account also returns its project.
+//! * **Secrets and personal data are sealed.** Credentials, names, e-mail addresses and all data
+//!   from a walk are sealed in this module, under the project's data key and bound to their row
+//!   ([`crate::crypto`]); callers pass and get plain values. A field that cannot be decrypted
+//!   returns [`Kind::CredentialLocked`]; it is never overwritten and never deleted. A secret that
+//!   is sent to a provider is also bound to its destination (`destinations`), and an API key's row
+//!   carries a MAC (`key_macs`).
+//! * **Writes are atomic.** Each method that writes is one transaction; once it returns, the write
+//!   survives a power cut. [`Store::commit_walk`] stores the finished walk, its directory and the
+//!   account's new state in one transaction.
+//! * **Changes are serialized.** A transaction that changes an account or its walks locks the
+//!   account's row first; a refresh locks the credential's row. A transaction that reads and then
+//!   writes is therefore correct with any number of processes on one database.
+//! * **Only one process redeems a refresh token** ([`Store::begin_refresh`], in `refresh`).
+//! * **Changes are audited.** A method that uses a secret, or changes an account or a key, writes
+//!   an entry to the project's audit log in the same transaction (`audit_log`).
+//! * **When the database is unavailable**, methods return [`Kind::StoreUnavailable`] with a time
+//!   after which to retry. A wait for another process's lock happens inside this module.
 //!
-//! Not here: when to walk, what to keep in memory, who may ask. Read next: `db` for what
-//! differs between databases, `open` (with `sqlite` and `postgres`) for what happens before the
-//! first query.
+//! Scheduling, caching and authorization are elsewhere. Read next: `db` for the differences between
+//! the databases, then `open` (with `sqlite` and `postgres`) for the steps before the first query.
 
 use std::{
     collections::HashMap,
@@ -109,40 +109,40 @@ pub use walks::{
     BeginWalkResult, CommitWalkResult, HeldWalk, Hold, NewDirectory, Retention, WalkCommit,
 };
 
-/// API keys of a project that may be valid at the same time, unless the settings have another number.
+/// Default limit of valid API keys per project.
 const MAX_LIVE_KEYS: u32 = 200;
 
 /// The database. Clones share its connections.
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    /// None for a database that many processes may serve.
+    /// The SQLite file; None for PostgreSQL, which many processes may serve.
     file: Option<SqliteFile>,
-    /// This process among those that serve the database.
+    /// The id of this process among the replicas that serve the database.
     replica: ReplicaId,
     ring: LiveRing,
-    /// Replicas whose last sign of life lies in the future, and since when that one is known, by
-    /// the monotonic clock.
+    /// Replicas whose last heartbeat lies in the future: the time of that heartbeat, and the
+    /// monotonic time at which this process first saw it.
     signs_ahead: Arc<Mutex<HashMap<String, (i64, Duration)>>>,
-    /// Held while the key file is looked at.
+    /// Serializes reloads of the key file.
     reloading: Arc<tokio::sync::Mutex<()>>,
     clock: Clock,
     rng: Rng,
     retention: Retention,
     max_live_keys: u32,
     journal_path: Option<PathBuf>,
-    /// Where pairs wait that the database does not take; None until this process serves, or where
-    /// another has it.
+    /// Token pairs that the database could not store. None until this process serves, or while
+    /// another process holds the folder.
     journal: Arc<OnceLock<Journal>>,
 }
 
 impl Store {
-    /// Opens the database at `url`: `sqlite://PATH`, a file that is made if there is none, or
-    /// `postgres://USER@HOST/DATABASE`, which must be there.
+    /// Opens the database at `url`: `sqlite://PATH`, a file that is created if it does not exist,
+    /// or `postgres://USER@HOST/DATABASE`, which must exist.
     ///
-    /// `ring` must be able to open what is stored: otherwise [`OpenError::WrongKeys`], and
-    /// nothing was written. A database of the version before is brought up to date, unless a process
-    /// serves it.
+    /// `ring` must be able to decrypt the stored data: otherwise this returns
+    /// [`OpenError::WrongKeys`] and writes nothing. A database of the previous version is upgraded,
+    /// unless a process serves it.
     pub async fn open(
         url: &str,
         ring: impl Into<LiveRing>,
@@ -151,6 +151,7 @@ impl Store {
         let rng = Rng::system();
         let ring = ring.into();
         let (db, file, format) = match connect(url, &ring, &clock, &rng).await {
+            // The key file has changed since it was read. `ring` holds the new keys by now.
             Err(error) if error.is_outdated(&ring) => connect(url, &ring, &clock, &rng).await?,
             outcome => outcome?,
         };
@@ -177,20 +178,20 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, for the requests of a project: they use a part of its connections.
+    /// The same store for the requests of a project, which may use only a part of its connections.
     #[must_use]
     pub fn for_project(&self, project: &ProjectId) -> Self {
         self.with_db(self.db.for_project(project))
     }
 
-    /// The same store, for looking up API keys and accounts, which has connections of its own.
+    /// The same store for looking up API keys and accounts, which has connections of its own.
     #[must_use]
     pub fn for_lookups(&self) -> Self {
         self.with_db(self.db.for_workload(Workload::Lookup))
     }
 
-    /// The same store, for callers who have not proven anything, and health checks: they read through a
-    /// part of the connections for look-ups, and write one after the other.
+    /// The same store for unauthenticated callers and health checks. They read through a part of
+    /// the look-up connections, and write one at a time.
     #[must_use]
     pub fn for_unproven(&self) -> Self {
         self.with_db(self.db.for_workload(Workload::Unproven))
@@ -200,15 +201,15 @@ impl Store {
         Self { db, ..self.clone() }
     }
 
-    /// Has pairs of tokens that the database does not take wait in this folder.
+    /// Sets the folder of the journal, which keeps token pairs that the database could not store.
     #[must_use]
     pub fn with_journal(mut self, path: PathBuf) -> Self {
         self.journal_path = Some(path);
         self
     }
 
-    /// What this process and its earlier runs are known by to others on the same database. A
-    /// SQLite file has one node.
+    /// Names this process and its earlier runs to the other processes on the same database. Empty
+    /// for a SQLite file, which has one node.
     fn node(&self) -> &str {
         match self.journal.get() {
             Some(journal) if self.is_shared() => journal.node(),
@@ -216,30 +217,31 @@ impl Store {
         }
     }
 
-    /// Keeps a pair that the database does not take. On return it survives a power cut.
+    /// Stores a token pair in the journal, for when the database cannot store it. On return it
+    /// survives a power cut.
     ///
     /// # Errors
-    /// Where there is no journal, or the disk does not take it either.
+    /// `internal` if this process has no journal, or the disk cannot store the pair either.
     pub fn journal_pair(&self, pair: &PendingPair) -> Result<()> {
         let journal = self.journal.get();
         let journal = journal.ok_or_else(|| Error::internal("this process has no journal"))?;
         journal.put(pair).map_err(Error::internal)
     }
 
-    /// Takes a pair out of the journal that need not wait there any more.
+    /// Removes a token pair from the journal.
     pub fn unjournal_pair(&self, pair: &PendingPair) {
         if let Some(journal) = self.journal.get()
             && let Err(error) = journal.remove(pair)
         {
-            // It is found superseded with the next start.
+            // The next start finds that the pair is superseded.
             tracing::warn!(%error, "a pair of tokens could not be taken out of the journal");
         }
     }
 
-    /// The pairs that wait.
+    /// The token pairs in the journal.
     ///
     /// # Errors
-    /// What the file system says.
+    /// `internal` if the folder cannot be read.
     pub fn journaled_pairs(&self) -> Result<Vec<PendingPair>> {
         match self.journal.get() {
             None => Ok(Vec::new()),
@@ -247,28 +249,28 @@ impl Store {
         }
     }
 
-    /// Keeps other than the default amount of what is past.
+    /// Replaces the default retention of superseded directories, walks and candidates.
     #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Has a project have other than the default number of valid API keys at most.
+    /// Replaces the default limit of valid API keys per project.
     #[must_use]
     pub fn with_max_live_keys(mut self, keys: u32) -> Self {
         self.max_live_keys = keys;
         self
     }
 
-    /// Makes this the one process that serves a SQLite file: [`OpenError::InUse`] if there is
-    /// another. Opening it beside a server, as the command line does, needs no claim, and neither
-    /// does PostgreSQL.
+    /// Makes this the only process that serves a SQLite file: [`OpenError::InUse`] if another
+    /// process serves it. Opening the file beside a server, as the command line does, needs no
+    /// claim. PostgreSQL needs none either.
     pub fn claim(&self) -> Result<(), OpenError> {
         self.file.as_ref().map_or(Ok(()), SqliteFile::claim)
     }
 
-    /// Lets writes under way end and closes all connections. Afterwards every method answers
+    /// Waits for writes in progress, then closes all connections. Afterwards every method returns
     /// [`Kind::StoreUnavailable`].
     pub async fn close(&self) {
         self.db.close().await;
@@ -277,23 +279,24 @@ impl Store {
         }
     }
 
-    /// What the database can be used for, as its last answers say; nothing is asked for this.
+    /// Whether the database can be read and written, by the outcome of the latest statements. This
+    /// sends no query.
     pub fn availability(&self) -> Availability {
         self.db.condition().get()
     }
 
-    /// Whether the database has answered within the last few seconds.
+    /// True if the database has answered within the last five seconds.
     pub fn has_answered_recently(&self) -> bool {
         self.db.condition().has_answered_recently()
     }
 
-    /// Has connections that are open now dropped instead of used again, since they may lead to a
-    /// database that is gone.
+    /// Makes the pools drop the connections that are open now instead of reusing them, since they
+    /// may lead to a database that has stopped.
     pub fn renew_connections(&self) {
         self.db.condition().renew_connections();
     }
 
-    /// Answers if the database does.
+    /// Succeeds if the database answers a query.
     pub async fn ping(&self) -> Result<()> {
         self.db
             .fetch::<(i64,), 0>("select cast(1 as bigint)", [])
@@ -308,12 +311,13 @@ impl Store {
             self.unwrapped(project, row)
         };
         match key().await {
+            // The ring was reloaded: another replica may have added the key that wraps this one.
             Err(error) if self.may_have_missed_a_key(&error).await => key().await,
             outcome => outcome,
         }
     }
 
-    /// The key that authenticates cursors for the callers of a project.
+    /// The key that authenticates a project's cursors.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -348,11 +352,11 @@ impl Store {
     }
 }
 
-/// Of a project that was not deleted.
+/// Finds no deleted project.
 const DATA_KEY: &str = "select data_key_id, sealed_data_key from projects
                         where id = $1 and deleted_at is null";
 
-/// Opens what is at `url` with the ring of this moment.
+/// Opens the database at `url` with the current ring.
 async fn connect(
     url: &str,
     ring: &LiveRing,
@@ -380,21 +384,21 @@ impl fmt::Debug for Store {
     }
 }
 
-/// What is sealed, each by the name that binds it.
+/// The sealed columns. The name of each is part of the associated data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SealedColumn {
     Credential,
-    /// What is left of a credential that was destroyed.
+    /// An empty text in place of a destroyed credential; it proves the account's destination.
     Destroyed,
-    /// The customer's own app.
+    /// The customer's own OAuth app.
     App,
-    /// The secret of a connector profile's app.
+    /// The client secret of a connector profile's OAuth app.
     ClientSecret,
-    /// What is said of a connect session in words.
+    /// The `ConnectDetails` of a connect session.
     Details,
-    /// What a customer brought that is not saved yet.
+    /// A credential that a customer brought to a connect session and has not saved yet.
     Draft,
-    /// A sign-in under way.
+    /// A pending authorization.
     Authorization,
     Profile,
     Identity,
@@ -424,7 +428,8 @@ impl SealedColumn {
     }
 }
 
-/// An account's fields on their way into the database and out of it.
+/// Seals and opens the fields of one row. `account` holds the account's id, or the name of another
+/// owner such as a connector profile or a connect session.
 struct FieldSealer<'a> {
     key: DataKey,
     rng: &'a Rng,
@@ -433,7 +438,7 @@ struct FieldSealer<'a> {
 }
 
 impl<'a> FieldSealer<'a> {
-    /// None if there is no such project; whether there is such an account is not asked.
+    /// None if there is no such project. It does not check that the account exists.
     async fn of(
         store: &'a Store,
         project: &'a ProjectId,
@@ -463,7 +468,7 @@ impl<'a> FieldSealer<'a> {
         opened.map_err(|fault| locked(field.as_str(), fault))
     }
 
-    /// Seals a secret for one destination (`destinations`).
+    /// Seals a secret and binds it to one destination (`destinations`).
     fn seal_for(
         &self,
         destination: [u8; 32],
@@ -475,7 +480,7 @@ impl<'a> FieldSealer<'a> {
         self.key.seal(place, text, self.rng)
     }
 
-    /// Opens a secret that was sealed for this destination.
+    /// Opens a secret that is bound to this destination.
     fn open_for(
         &self,
         destination: [u8; 32],
@@ -512,7 +517,7 @@ fn locked(field: &'static str, fault: OpenFault) -> Error {
     .with_source(fault)
 }
 
-/// Two rows that name different destinations, though each is sealed for its own.
+/// For a destination that differs from the one that a secret is sealed for.
 fn elsewhere(what: &'static str) -> Error {
     Error::new(
         Kind::CredentialLocked,
@@ -528,9 +533,9 @@ fn no_such_account() -> Error {
     Error::new(Kind::AccountNotFound, "there is no such account")
 }
 
-/// Makes whoever else would change this account, or what hangs on it, wait until the transaction
-/// has ended; false if the project has no such account. By a write that changes nothing, which
-/// every database understands.
+/// Locks the account's row until the transaction ends, so that other changes of the account and its
+/// walks wait; false if the project has no such account. The lock is an update that changes
+/// nothing, which works in both databases.
 async fn lock_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> Result<bool> {
     let locked = tx
         .execute(
@@ -541,15 +546,15 @@ async fn lock_account(tx: &mut Tx, project: &ProjectId, account: AccountId) -> R
     Ok(locked > 0)
 }
 
-/// How far stored moments may be ahead of the clock: as much as the clocks of two replicas differ.
-/// What is further ahead was stored before the date was set back.
+/// How far stored times may be ahead of the clock, to allow for the difference between the clocks
+/// of two replicas. A time further ahead was stored before the clock was set back.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 fn plausible_until(now: Timestamp) -> Result<Timestamp> {
     now.saturating_add(CLOCK_TOLERANCE).map_err(Error::internal)
 }
 
-// A column that does not read back was not written by us: our fault, whatever the cause.
+// A column that does not parse was not written by Rolecall. These functions return `internal`.
 
 fn parse_id<T>(text: &str) -> Result<Id<T>> {
     text.parse().map_err(Error::internal)
@@ -567,7 +572,7 @@ fn decode_count(count: i64) -> Result<u64> {
     u64::try_from(count).map_err(Error::internal)
 }
 
-/// A word of the model as it is spelled everywhere else, without the quotes.
+/// The serialized name of an enum variant, without quotes.
 fn word<T: Serialize>(value: &T) -> Result<String> {
     match serde_json::to_value(value).map_err(Error::internal)? {
         serde_json::Value::String(word) => Ok(word),
