@@ -1,16 +1,15 @@
-//! The budgets of access tokens, where several processes call with one token: what each of them
-//! may send is taken from here, in slices.
+//! The shared rate limits of access tokens, for several processes that call with one token. Each
+//! process takes *slices* from here: permits to send a number of requests.
 //!
-//! Two things bound what is given, as they bound the lane of a process that is alone. The
-//! **rate** is a GCRA. The **window** counts permits, and never more than the limit: each from
-//! when it was given until a minute after its request can have arrived. For a slice that was
-//! settled, that is a minute after it was: its requests had been answered. For one that was not,
-//! since its process is still at it or was killed, it is a minute after the last moment at which
-//! a request of it could arrive at all. So, whichever minute is looked at, whoever was given the
-//! last permit that was used in it found all the others of that minute counted.
+//! Two limits apply, as in the limiter of a single process. The **rate** is a GCRA. The **window**
+//! counts permits and never exceeds the quota. A permit counts from the moment it was granted until
+//! a minute after its request can have arrived. A settled slice therefore counts for a minute after
+//! its requests were answered. An unsettled slice, whose process still uses it or was killed,
+//! counts for a minute after the last moment at which one of its requests could arrive. So when the
+//! last permit used in a given minute was granted, all other permits of that minute were counted.
 //!
-//! Each call is one short transaction that locks the token's row first; the time is read after
-//! that, from the database. Nothing in here is a credential or leads to one.
+//! Each call is one short transaction. It locks the token's row first, then reads the time from the
+//! database. Nothing in here is a credential or leads to one.
 
 use std::time::Duration;
 
@@ -29,19 +28,19 @@ use crate::{
     },
 };
 
-/// After so many milliseconds a process looks again whether another has given something back, or
-/// has had its probe answered.
+/// Milliseconds after which a process asks again: another process may have returned permits, or its
+/// probe may have been answered.
 const LOOK_AGAIN: i64 = 1_000;
 
-/// No wait that a provider asks for is obeyed for longer.
+/// The longest pause. A stored pause that ends later was written before the clock was set back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// How long a budget is kept that nobody uses. One that is made again begins with less than it
-/// would have had, not with more.
+/// How long an unused budget is kept. A budget that is created again starts with fewer permits than
+/// the deleted one would have had, never with more.
 const KEPT_UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Store {
-    /// Takes a slice of a token's budget, if there is one to take.
+    /// Takes a slice of a token's budget, or returns the time to wait for one.
     pub async fn take_slice(
         &self,
         budget: &SharedBudget,
@@ -59,6 +58,8 @@ impl Store {
             }
         };
         let now = tx.now(&self.clock).await?.as_millisecond();
+        // The last moment at which an unsettled slice can count: a request that is sent at the end
+        // of its use takes the longest call to arrive, and counts for a window after that.
         let counts_at_most = now + millis(order.usable_for + order.longest_call + WINDOW);
         ledger.follow_date(*quota, order, now);
         let counted = WindowUsage::read(&mut tx, name, now, counts_at_most).await?;
@@ -74,8 +75,8 @@ impl Store {
         Ok(answer)
     }
 
-    /// Notes what became of a slice: what was used of it counts for another minute, and what was
-    /// not is there again.
+    /// Settles a slice: its used permits count for another minute, and its unused permits are
+    /// returned.
     pub async fn settle_slice(&self, budget: &SharedBudget, settlement: &Settlement) -> Result<()> {
         let SharedBudget { name, quota } = budget;
         let mut tx = self.db.begin().await?;
@@ -103,8 +104,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Gives nobody anything of this budget until the wait is over, and then one permit, until
-    /// its request was answered.
+    /// Pauses a budget: no slice is granted until the wait is over. Then one permit is granted as a
+    /// probe, and no other until its request is answered.
     pub async fn pause_budget(&self, budget: &SharedBudget, throttling: &Throttling) -> Result<()> {
         let SharedBudget { name, quota } = budget;
         let mut tx = self.db.begin().await?;
@@ -118,12 +119,12 @@ impl Store {
     }
 }
 
-/// A token's row, while it is locked. Moments are milliseconds since the epoch.
+/// A token's locked row. Times are milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Ledger {
-    /// Of the slice that is given next.
+    /// The number of the next slice.
     number: u64,
-    /// The theoretical arrival time of the rate, in microseconds.
+    /// The theoretical arrival time (TAT) of the GCRA, in microseconds.
     tat: i64,
     paused_until: Option<i64>,
     probe: Option<Probe>,
@@ -132,19 +133,19 @@ struct Ledger {
     halved_at: Option<i64>,
 }
 
-/// The slice that goes first after a pause.
+/// The slice with the one request that is sent first after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Probe {
     number: u64,
-    /// When its request has been answered or never will be.
+    /// The time by which its request is answered or lost.
     lost_after: i64,
 }
 
-/// What counts against the window.
+/// The permits that count against the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WindowUsage {
     permits: u64,
-    /// When the first of them no longer will.
+    /// The time at which the first of them stops counting.
     first_until: Option<i64>,
 }
 
@@ -160,7 +161,8 @@ type LedgerRow = (
 );
 
 impl Ledger {
-    /// The row, which no other transaction gets at until this one has ended.
+    /// Locks the row until the transaction ends, and numbers the next slice. None if the token has
+    /// no row.
     async fn lock(tx: &mut Tx, name: &BudgetName) -> Result<Option<Self>> {
         let row: Option<LedgerRow> = tx
             .fetch_one(
@@ -192,8 +194,8 @@ impl Ledger {
         .transpose()
     }
 
-    /// The row of a token that has none, with its burst or without; or that which another
-    /// process has made meanwhile.
+    /// Creates the row of a token, with its full burst if `is_full`, otherwise with none. If
+    /// another process has created the row meanwhile, this returns that row.
     async fn create(
         tx: &mut Tx,
         name: &BudgetName,
@@ -202,6 +204,8 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<Self> {
         let now_micros = now.as_millisecond() * 1_000;
+        // A TAT of now permits the whole burst at once. One `tolerance` later, the rate permits
+        // nothing.
         let tat = match is_full {
             true => now_micros,
             false => now_micros + GcraRate::of(quota, 100).tolerance,
@@ -237,7 +241,7 @@ impl Ledger {
         .map(drop)
     }
 
-    /// Gives a slice, or says after what time there may be one.
+    /// Grants a slice, or returns the time after which to ask again.
     fn grant(
         &mut self,
         quota: Quota,
@@ -254,6 +258,7 @@ impl Ledger {
         let rate = GcraRate::of(quota, self.percent_at(now));
         let now_micros = now * 1_000;
         let tat = self.tat.max(now_micros);
+        // The permits that the rate allows now.
         let due = (now_micros + rate.tolerance - tat).max(0) / rate.interval;
         let permits = u64::from(most).min(room).min(due.unsigned_abs());
         if permits == 0 {
@@ -261,8 +266,9 @@ impl Ledger {
                 Some(until) if room == 0 => (until + 1 - now).min(LOOK_AGAIN),
                 _ => 0,
             };
-            // Until half a slice is due, so that a token in full use is not asked about for each
-            // of its permits, and for everybody alike, so that nobody is always too late.
+            // Wait until half a slice is due, so that a process does not ask for each permit of a
+            // busy token. All processes wait for the same moment, so none of them always comes too
+            // late.
             let batch = i64::from(most.div_ceil(2)).min(rate.burst);
             let batch_due = tat + batch * rate.interval - rate.tolerance;
             let rate_wait = (batch_due - now_micros + 999) / 1_000;
@@ -288,9 +294,9 @@ impl Ledger {
         })
     }
 
-    /// Brings moments that lie further ahead than they can within reach: they were written before
-    /// the database's date was set back, and would keep everybody waiting until it is that late
-    /// again. Each becomes what it would be if it had been written now.
+    /// Limits stored times that lie further ahead than they can: they were written before the
+    /// database's clock was set back, and would block every process until the clock has caught up.
+    /// Each becomes the value that it would have if it were written now.
     fn follow_date(&mut self, quota: Quota, order: &SliceOrder, now: i64) {
         let paused_until = self
             .paused_until
@@ -307,7 +313,7 @@ impl Ledger {
         }
     }
 
-    /// How long nobody may be given anything; None if somebody may.
+    /// How long no slice may be granted; None if one may.
     fn pause_left(&self, now: i64) -> Option<Duration> {
         let paused_until = self.paused_until?;
         let left = match self.probe {
@@ -322,8 +328,8 @@ impl Ledger {
         self.tat -= i64::from(unused) * GcraRate::of(quota, self.percent_at(now)).interval;
     }
 
-    /// What the end of a slice says about a pause: an answered probe ends it, unless the provider
-    /// has said to wait again meanwhile.
+    /// Applies the end of a slice to a pause. An answered probe ends the pause, unless the provider
+    /// has asked for another wait meanwhile.
     fn apply(&mut self, settlement: &Settlement, now: i64) {
         if self
             .probe
@@ -341,7 +347,8 @@ impl Ledger {
         let until = now + millis(throttling.wait);
         let until = self.paused_until.map_or(until, |former| former.max(until));
         self.paused_until = Some(until);
-        // Requests that were under way together are refused together: that halves the rate once.
+        // Requests in flight together are refused together, so the rate is halved only if this
+        // request was sent after the last halving.
         let is_news = throttling
             .halves_if_sent_ago
             .is_some_and(|ago| self.halved_at.is_none_or(|then| now - millis(ago) > then));
@@ -349,7 +356,7 @@ impl Ledger {
             self.percent = halved(self.percent_at(now));
             self.recovers_from = until;
             self.halved_at = Some(now);
-            // It goes on without a burst.
+            // Sending resumes without a burst.
             let tolerance = GcraRate::of(quota, self.percent).tolerance;
             self.tat = self.tat.max(until * 1_000 + tolerance);
         }
@@ -361,7 +368,7 @@ impl Ledger {
     }
 }
 
-/// A rate as GCRA has it, in microseconds, rounded to the slower side.
+/// The parameters of the GCRA, in microseconds, rounded to the slower rate.
 struct GcraRate {
     interval: i64,
     burst: i64,
@@ -383,14 +390,15 @@ impl GcraRate {
 }
 
 impl WindowUsage {
-    /// Counts, and forgets what no longer counts.
+    /// Counts the permits, and deletes the slices that no longer count.
     async fn read(tx: &mut Tx, name: &BudgetName, now: i64, counts_at_most: i64) -> Result<Self> {
         tx.execute(
             "delete from budget_slices where token = $1 and counts_until < $2",
             [token(name), int(now)],
         )
         .await?;
-        // Given before the database's date was set back: as if it had been given now.
+        // A slice that counts for longer was granted before the database's clock was set back. It
+        // counts as if it were granted now.
         tx.execute(
             "update budget_slices set counts_until = $2 where token = $1 and counts_until > $2",
             [token(name), int(counts_at_most)],
@@ -431,7 +439,7 @@ async fn write_slice(
     .map(drop)
 }
 
-/// Forgets the budgets of tokens that are no longer used; their slices go with them.
+/// Deletes the budgets of tokens that are no longer used, and their slices with them.
 async fn forget_unused(tx: &mut Tx, now: Timestamp) -> Result<()> {
     let before = now.as_millisecond() - millis(KEPT_UNUSED);
     tx.execute(
@@ -450,7 +458,7 @@ fn int(number: i64) -> Arg {
     Arg::Int(Some(number))
 }
 
-/// Rounded up, so that nothing counts for less than it should.
+/// Rounds up, so that a permit never counts for too short a time.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX / 4)
 }
@@ -481,7 +489,7 @@ mod tests {
         }
     }
 
-    /// With its whole burst, at noon.
+    /// Has its full burst, at noon.
     fn ledger() -> Ledger {
         Ledger {
             number: 1,
@@ -511,7 +519,8 @@ mod tests {
         }
     }
 
-    /// How many permits are given from `from` until `to` to whoever comes when they are told to.
+    /// The permits granted from `from` until `to`, if a process takes every slice that it can get
+    /// and waits as long as each refusal says.
     fn given(ledger: &mut Ledger, quota: Quota, from: i64, to: i64) -> u32 {
         let (mut now, mut given) = (from, 0);
         while now < to {
@@ -532,7 +541,7 @@ mod tests {
             let given = given(&mut ledger, quota(300), from, from + MINUTE);
             assert!(given.abs_diff(270) <= 3, "{given}");
         }
-        // A second's worth is asked for; half of it is worth coming for.
+        // The order is for five permits; the wait ends when half of them, rounded up, are due.
         let now = NOON + MINUTE * 10;
         let wait = ledger.grant(quota(300), &order(5), NOTHING, now);
         let wait = wait.unwrap_err().as_millis();
@@ -588,17 +597,17 @@ mod tests {
         let second = grant(&mut ledger.clone(), lost_after + 1).unwrap();
         assert!(second.is_probe);
 
-        // One that was not answered, or was refused, ends no pause.
+        // An unanswered or refused probe does not end the pause.
         let mut unanswered = ledger.clone();
         unanswered.apply(&end_of(probe, false), over);
         assert!(grant(&mut unanswered, over).unwrap().is_probe);
-        // Neither does one whose answer came when there was a new pause.
+        // An answer that arrives during a new pause does not end that pause.
         let mut paused_again = ledger.clone();
         paused_again.pause(quota(300), &told_to_wait(5), over);
         paused_again.apply(&end_of(probe, true), over);
         assert!(grant(&mut paused_again, over + 1_000).is_err());
         assert!(grant(&mut paused_again, over + 5_000).unwrap().is_probe);
-        // Nor does any other slice.
+        // No other slice ends the pause.
         let mut other = ledger.clone();
         let foreign = Slice {
             number: 99,

@@ -1,8 +1,9 @@
-//! Whether the database answers and takes writes, as its last answers say.
+//! The condition of the database: whether it answers and takes writes, by the outcome of the latest
+//! statements.
 //!
-//! Every statement reports its outcome here ([`Condition::read`], [`Condition::wrote`], …), and each
-//! replica writes a heartbeat. So the state is known without asking, and follows the database within
-//! seconds. `Writable` is only ever concluded from a write that was committed.
+//! Every statement reports its outcome here ([`Condition::answered`], [`Condition::wrote`],
+//! [`Condition::failed`]), and each replica writes a heartbeat. The condition is therefore known
+//! without a query, and is at most a few seconds old. Only a committed write sets it to `Writable`.
 
 use std::{
     sync::{
@@ -14,42 +15,43 @@ use std::{
 
 use crate::{clock::Clock, model::availability::Availability};
 
-/// What a failed statement says about the database.
+/// The meaning of a failed statement for the condition of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StatementFault {
-    /// It takes no writes.
+    /// The database takes no writes.
     ReadOnly,
-    /// It does not answer, or is about to stop.
+    /// The database does not answer, or is about to stop.
     Unreachable,
-    /// Nothing that lasts: a lock that another holds, a deadlock, a full queue.
+    /// A temporary fault that changes nothing: another transaction's lock, a deadlock, a full
+    /// queue.
     Passing,
-    /// Nothing: the statement was wrong.
+    /// The statement was wrong, which means nothing for the condition.
     Ours,
 }
 
-/// An answer this recent shows that the database can be reached.
+/// The database counts as reachable for this long after an answer.
 const RECENT: Duration = Duration::from_secs(5);
 
-/// Connections are not dropped again sooner than this: where the new ones lead to the same
-/// database, nothing is gained.
+/// The shortest time between two renewals of the connections. If the new connections lead to the
+/// same database, another renewal gains nothing.
 const RENEWED_EVERY: Duration = Duration::from_secs(1);
 
-/// The condition of one database. Clones are the same one.
+/// The condition of one database. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Condition(Arc<ConditionInner>);
 
 #[derive(Debug)]
 struct ConditionInner {
     state: AtomicU8,
-    /// When the database last answered, in milliseconds of the monotonic clock.
+    /// The time of the last answer, in milliseconds of the monotonic clock.
     answered_at: AtomicU64,
-    /// Connections that were opened before this are not used again.
+    /// Connections that were opened before this are not reused.
     renewed_at: Mutex<Option<Instant>>,
     clock: Clock,
 }
 
 impl Condition {
-    /// Of a database that was just opened, which took a write.
+    /// The condition of a database that was just opened, which included a write.
     pub(super) fn new(clock: Clock) -> Self {
         let condition = Self(Arc::new(ConditionInner {
             state: AtomicU8::new(Availability::Writable as u8),
@@ -65,7 +67,7 @@ impl Condition {
         Availability::ALL[usize::from(self.0.state.load(Ordering::Relaxed))]
     }
 
-    /// How long ago the database last answered.
+    /// The time since the last answer.
     pub(super) fn silent_for(&self) -> Duration {
         let answered_at = Duration::from_millis(self.0.answered_at.load(Ordering::Relaxed));
         self.0.clock.monotonic().saturating_sub(answered_at)
@@ -75,7 +77,7 @@ impl Condition {
         self.silent_for() < RECENT
     }
 
-    /// It answered, which says nothing about writes.
+    /// Records an answer, which proves nothing about writes.
     pub(super) fn answered(&self) {
         let now = self.0.clock.monotonic().as_millis();
         let now = u64::try_from(now).unwrap_or(u64::MAX);
@@ -85,13 +87,13 @@ impl Condition {
         }
     }
 
-    /// It committed a write.
+    /// Records a committed write.
     pub(super) fn wrote(&self) {
         self.answered();
         self.set(Availability::Writable, None);
     }
 
-    /// A statement failed.
+    /// Records a failed statement.
     pub(super) fn failed(&self, fault: StatementFault, error: &sqlx::Error) {
         match fault {
             StatementFault::ReadOnly => {
@@ -103,7 +105,7 @@ impl Condition {
         }
     }
 
-    /// The store was closed.
+    /// Records that the store was closed.
     pub(super) fn closed(&self) {
         self.0
             .state
@@ -123,8 +125,8 @@ impl Condition {
         }
     }
 
-    /// Has every connection that is open now dropped instead of used again: they lead to a database
-    /// that has stopped, or is no longer the primary.
+    /// Marks every open connection as not to be reused, since it leads to a database that has
+    /// stopped or is no longer the primary.
     pub(super) fn renew_connections(&self) {
         let mut renewed_at = self
             .0
@@ -138,7 +140,7 @@ impl Condition {
         }
     }
 
-    /// Whether a connection of this age may be used.
+    /// True if a connection of this age may be reused.
     pub(super) fn is_current(&self, age: Duration) -> bool {
         let renewed_at = self
             .0

@@ -1,8 +1,8 @@
-//! Connect sessions, and the sign-ins that are under way.
+//! Connect sessions and pending authorizations.
 //!
-//! Of a link token and of a `state` only a digest is stored. Both are good once, and each change
-//! of state is one statement that only one caller can win: a session is used up in the transaction
-//! that stores the link ([`use_up`]), a `state` when it is taken.
+//! Only digests of the link token and of `state` are stored. Both are single-use, and each change
+//! of state is one statement that only one caller can win. A session is used up in the transaction
+//! that stores the link ([`use_up`]); a `state` is used up by [`Store::take_authorization`].
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -32,17 +32,17 @@ use crate::{
     },
 };
 
-/// What the customer brought, and what the provider said of it, until it is saved.
+/// A credential that the customer has brought and not saved yet, with the provider's data about it.
 #[derive(Debug, Clone)]
 pub struct StoredDraft {
     pub credential: Credential,
     pub profile: Option<ProfileId>,
     pub own_app: Option<OAuthApp>,
-    /// What else belongs to it, as the gateway writes it.
+    /// Further data, in the gateway's format.
     pub meta: Vec<u8>,
 }
 
-/// What a session that has ended left unsaved.
+/// An unsaved draft of a session that has ended.
 #[derive(Debug)]
 pub struct EndedDraft {
     pub project: ProjectId,
@@ -51,7 +51,7 @@ pub struct EndedDraft {
     pub draft: StoredDraft,
 }
 
-/// A sign-in that is to begin.
+/// An authorization to store before the browser is sent to the provider.
 #[derive(Debug)]
 pub struct NewAuthorization<'a> {
     pub state_digest: [u8; 32],
@@ -61,12 +61,12 @@ pub struct NewAuthorization<'a> {
     pub connect_session: Option<u64>,
     pub browser_digest: Option<[u8; 32]>,
     pub verifier: &'a SecretString,
-    /// What else belongs to it, as the gateway writes it.
+    /// Further data, in the gateway's format.
     pub meta: &'a [u8],
     pub expires_at: Timestamp,
 }
 
-/// A sign-in whose `state` came back. Nobody gets this twice.
+/// An authorization whose `state` was presented. It is returned only once.
 #[derive(Debug)]
 pub struct Authorization {
     pub project: ProjectId,
@@ -77,16 +77,16 @@ pub struct Authorization {
     pub meta: Zeroizing<Vec<u8>>,
 }
 
-/// Who brings a `state` back.
+/// The caller that presents a `state`.
 #[derive(Debug, Clone, Copy)]
 pub enum StateOwner<'a> {
-    /// The browser with this digest.
+    /// The browser whose cookie has this digest.
     Browser([u8; 32]),
-    /// A caller of this project, or the command line: no browser of ours is in it.
+    /// A caller of this project, or the command line. No browser is involved.
     Project(&'a ProjectId),
 }
 
-/// Why a `state` is refused.
+/// The reason why a `state` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     #[error("unknown")]
@@ -95,7 +95,7 @@ pub enum StateError {
     Used,
     #[error("expired")]
     Expired,
-    /// Another browser, or another project, set out with it.
+    /// Another browser or another project started this authorization.
     #[error("somebody else's")]
     Another,
 }
@@ -166,8 +166,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// The session with this link token, whatever its state. The one look-up without a project:
-    /// it is what says in whose name the customer was invited.
+    /// The session with this link token, in any state. It is looked up without a project, since the
+    /// token alone identifies the session and its project.
     pub async fn connect_session(&self, token_digest: [u8; 32]) -> Result<Option<ConnectSession>> {
         let row: Option<SessionRow> = self
             .db
@@ -189,11 +189,12 @@ impl Store {
             .transpose()
     }
 
-    /// Puts a browser's draft in the place of its former one, and gives its number and that former one,
-    /// which nobody but the caller has then; None if the session was used up or has ended.
+    /// Replaces a browser's draft; None removes it. Returns the number of the new draft, and the
+    /// former draft, of which the caller then holds the only copy. Returns None if the session was
+    /// used up or has ended.
     ///
     /// # Errors
-    /// `rate_limited` if as many other browsers have drafts waiting as may.
+    /// `rate_limited` if too many other browsers have a draft in this session.
     pub async fn put_draft(
         &self,
         session: &ConnectSession,
@@ -207,7 +208,7 @@ impl Store {
             .ok_or_else(no_such_project)?;
         let sealed = draft.map(|draft| encode_draft(&sealer, draft));
         let mut tx = self.db.begin().await?;
-        // Whoever else would change a draft of this session waits from here on.
+        // Locks the session: other changes of its drafts wait until this transaction ends.
         let row: Option<(i64,)> = tx
             .fetch_one(
                 "update connect_sessions set draft = draft + 1
@@ -234,7 +235,8 @@ impl Store {
         let former = former
             .map(|sealed| decode_draft(&sealer, &sealed))
             .transpose()?;
-        // A browser that drops what it never brought leaves no row: it can be made up at will.
+        // Removing a draft from an unknown browser inserts no row, since a caller can invent
+        // browsers at will.
         let put = if sealed.is_some() {
             "insert into connect_browsers (session, project, browser_digest, draft, sealed_draft)
              values ($1, $2, $3, $4, $5)
@@ -259,7 +261,7 @@ impl Store {
         Ok(Some((decode_count(number)?, former)))
     }
 
-    /// The draft of this browser that waits to be saved, with its number.
+    /// This browser's unsaved draft, with its number.
     pub async fn draft(
         &self,
         session: &ConnectSession,
@@ -286,7 +288,7 @@ impl Store {
         )))
     }
 
-    /// The account that this browser has linked last by the session.
+    /// The account that this browser linked last through the session.
     pub async fn linked_by(
         &self,
         session: &ConnectSession,
@@ -304,8 +306,8 @@ impl Store {
         account.as_deref().map(parse_id).transpose()
     }
 
-    /// The drafts of sessions that have ended or were used up: nobody can save them any more. Those
-    /// that cannot be opened are left out.
+    /// The unsaved drafts of sessions that have ended or were used up, at most 100. A draft that
+    /// cannot be decrypted is left out.
     pub async fn ended_drafts(&self, now: Timestamp) -> Result<Vec<EndedDraft>> {
         let rows: Vec<(String, i64, i64, Vec<u8>)> = self
             .db
@@ -341,7 +343,7 @@ impl Store {
         Ok(ended)
     }
 
-    /// Forgets the draft of a session that has ended.
+    /// Deletes the draft of a session that has ended.
     pub async fn forget_ended_draft(&self, ended: &EndedDraft) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.execute(
@@ -353,7 +355,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Stores a sign-in that begins.
+    /// Stores a pending authorization.
     pub async fn insert_authorization(
         &self,
         new: &NewAuthorization<'_>,
@@ -403,8 +405,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Takes the sign-in of this `state`, once. Whoever is not who set out with it gets nothing,
-    /// and takes nothing away.
+    /// Takes the authorization of this `state`, once. A caller that did not start it gets
+    /// [`StateError::Another`], and the `state` stays valid for its owner.
     pub async fn take_authorization(
         &self,
         state_digest: [u8; 32],
@@ -453,6 +455,7 @@ impl Store {
                 [id.as_str().into(), now.into()],
             )
             .await?;
+        // Another transaction took it after it was read above.
         if taken == 0 {
             return Ok(Err(StateError::Used));
         }
@@ -479,7 +482,7 @@ impl Store {
         }))
     }
 
-    /// Forgets sessions and sign-ins that ended before `before`.
+    /// Deletes sessions and authorizations that expired before `before`.
     pub async fn forget_ended_sessions(&self, before: Timestamp) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.execute(
@@ -518,7 +521,7 @@ impl Store {
     }
 }
 
-/// A session's number as its column has it.
+/// A session's number as a column value.
 fn column_of(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(Error::internal)
 }
@@ -542,9 +545,12 @@ fn decode_draft(sealer: &FieldSealer<'_>, sealed: &[u8]) -> Result<StoredDraft> 
     })
 }
 
-/// Uses up the session that a link comes from, if it comes from one, in the transaction that
-/// stores it; `ConnectSessionInvalid` if that was done meanwhile, or the session has ended, or
-/// another draft waits than the one that is stored. Gives what is to be told of it.
+/// Uses up the connect session that a link comes from, in the transaction that stores the link.
+/// Returns the event for the audit log; None if `by` is no connect session.
+///
+/// # Errors
+/// `connect_session_invalid` if the session was used up meanwhile or has ended, or the browser's
+/// draft is not `draft` any more.
 pub(super) async fn use_up(
     tx: &mut Tx,
     project: &ProjectId,
@@ -585,7 +591,8 @@ pub(super) async fn use_up(
     Ok(Some(linked))
 }
 
-/// Drafts of other browsers that may wait in a session. Each one was proven with the provider.
+/// The most drafts that other browsers may have in a session. The provider has accepted the
+/// credential of each.
 const OTHER_DRAFTS: i64 = 10;
 
 async fn check_waiting(tx: &mut Tx, session: u64, browser: [u8; 32]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Connector profiles: OAuth apps at providers, with their secrets sealed.
+//! Connector profiles: OAuth apps at providers. Their client secrets are sealed.
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -35,7 +35,7 @@ type ProfileRow = (
     i64,
 );
 
-/// A connector profile's app, and where its secret may be sent.
+/// A connector profile's OAuth app, and the destination of its client secret.
 #[derive(Debug, Clone)]
 pub struct ProfileApp {
     pub app: OAuthApp,
@@ -45,7 +45,7 @@ pub struct ProfileApp {
 }
 
 impl Store {
-    /// Stores a new profile with the app's secret.
+    /// Stores a new profile with its client secret.
     pub async fn insert_profile(
         &self,
         profile: &ConnectorProfile,
@@ -110,7 +110,7 @@ impl Store {
         row.map(decode_profile).transpose()
     }
 
-    /// A project's profiles, the oldest first, disabled ones too.
+    /// A project's profiles, oldest first, including disabled ones.
     pub async fn profiles(&self, project: &ProjectId) -> Result<Vec<ConnectorProfile>> {
         let rows = self
             .db
@@ -124,7 +124,8 @@ impl Store {
         rows.into_iter().map(decode_profile).collect()
     }
 
-    /// Changes a profile and gives it as it is then; None if the project has no such profile.
+    /// Changes a profile and returns it as it is afterwards; None if the project has no such
+    /// profile.
     pub async fn update_profile(
         &self,
         project: &ProjectId,
@@ -138,7 +139,7 @@ impl Store {
         };
         let sealer = self.vault_of_profile(key, project, id);
         let mut tx = self.db.begin().await?;
-        // Whoever else changes it waits here.
+        // Locks the row: other changes of the profile wait until this transaction ends.
         tx.execute(
             "update connector_profiles set updated_at = updated_at where project = $1 and id = $2",
             [project.into(), id.into()],
@@ -155,7 +156,8 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let mut profile = decode_profile(row)?;
         let was_enabled = profile.is_enabled;
-        // Before anything changes: a secret that is locked is not overwritten.
+        // The former secret is opened first, and only if the change needs it: a locked secret is
+        // not overwritten.
         let former = match change.is_of_secret() {
             true => self.app_of(&mut tx, &sealer.key, project, id).await?,
             false => None,
@@ -208,11 +210,12 @@ impl Store {
         Ok(Some(profile))
     }
 
-    /// A profile's app with its secret, and where that may be sent; None if the project has no such
-    /// profile.
+    /// A profile's OAuth app with its client secret and destination; None if the project has no
+    /// such profile.
     ///
     /// # Errors
-    /// `credential_locked`, also where the profile's row says otherwise than what was sealed.
+    /// `credential_locked`, also if the profile's row differs from the destination that the secret
+    /// is sealed for.
     pub async fn oauth_app(
         &self,
         project: &ProjectId,
@@ -284,10 +287,10 @@ impl Store {
 }
 
 impl ProfileApp {
-    /// The app, if it may be used at this endpoint.
+    /// The OAuth app, if this endpoint is its destination.
     ///
     /// # Errors
-    /// `credential_locked`.
+    /// `credential_locked` if it is not.
     pub fn for_endpoint(&self, provider: &str, endpoint: &Endpoint) -> Result<&OAuthApp> {
         if self.provider == provider && self.endpoint == *endpoint {
             return Ok(&self.app);
@@ -296,7 +299,7 @@ impl ProfileApp {
     }
 }
 
-/// A profile's secret, sealed for where the profile has it sent.
+/// Seals a client secret for the destination that the profile names.
 fn sealed_secret(
     sealer: &FieldSealer<'_>,
     profile: &ConnectorProfile,

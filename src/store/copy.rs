@@ -1,9 +1,9 @@
-//! Moves everything from one database into another that is empty, whichever they are.
+//! Copies a whole database into an empty one. Each may be SQLite or PostgreSQL.
 //!
-//! What is stored is bound to a project, an account and a field, and not to a database; so rows
-//! move as they are, and nothing is opened or sealed on the way. Each side is one transaction: the
-//! source as it is at one moment, the target whole or not at all. Before that is committed, what
-//! the target has is read back and compared, by number and by content.
+//! Sealed fields are bound to a project, an account and a field, not to a database, so rows are
+//! copied as they are and nothing is decrypted. Each side is one transaction: the source is read at
+//! one moment, and the target is written completely or not at all. Before the target commits, its
+//! rows are read back and compared with the source by number and by content.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What is copied, in an order in which each row finds what it refers to.
+/// The copied tables, ordered so that each row comes after the rows that it references.
 const TABLES: [&str; 15] = [
     "key_checks",
     "retired_keys",
@@ -33,7 +33,7 @@ const TABLES: [&str; 15] = [
     "blobs",
 ];
 
-/// What matters only to the processes that serve a database, while they do.
+/// Tables that matter only to the processes that serve a database, while they serve it.
 const LEFT_BEHIND: [&str; 4] = [
     "_sqlx_migrations",
     "replicas",
@@ -41,7 +41,7 @@ const LEFT_BEHIND: [&str; 4] = [
     "budget_slices",
 ];
 
-/// Why nothing was copied.
+/// The reason why nothing was copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     #[error(transparent)]
@@ -58,14 +58,14 @@ pub enum CopyError {
     Store(#[from] Error),
 }
 
-/// How many rows of one table were copied, and found equal.
+/// The number of rows of one table that were copied and compared equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
     pub table: &'static str,
     pub rows: u64,
 }
 
-/// What a table holds: the same for the same rows in whatever order.
+/// A digest of a table's rows that does not depend on their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct TableContent {
     rows: u64,
@@ -77,13 +77,14 @@ impl TableContent {
         let mut hasher = DefaultHasher::new();
         row.hash(&mut hasher);
         self.rows += 1;
+        // A sum does not depend on the order of the rows.
         self.digest = self.digest.wrapping_add(hasher.finish());
     }
 }
 
 impl Store {
-    /// Copies everything that is stored into `target`, which must be empty and whose keys must be
-    /// the same. Nobody may serve either meanwhile.
+    /// Copies all data into `target`, which must be empty and have the same keys. No process may
+    /// serve either database meanwhile.
     pub async fn copy_to(&self, target: &Store) -> Result<Vec<Copied>, CopyError> {
         self.claim()?;
         target.claim()?;
@@ -102,7 +103,7 @@ impl Store {
         if any.is_some() {
             return Err(CopyError::NotEmpty);
         }
-        // The target's own known answer goes: the source's prove the same keys.
+        // Replaces the target's known answers by the source's, which prove the same keys.
         to.execute("delete from key_checks", []).await?;
         know_every_table(&mut from).await?;
 
@@ -116,7 +117,7 @@ impl Store {
             let rows = content.rows;
             copied.push(Copied { table, rows });
         }
-        // Whoever began meanwhile may have written what was not copied.
+        // A process that has started meanwhile may have written rows that were not copied.
         if self.is_shared() && self.is_served(&mut self.db.begin().await?).await? {
             return Err(CopyError::Served("source"));
         }
@@ -127,8 +128,8 @@ impl Store {
         Ok(copied)
     }
 
-    /// Whether a process that serves this database gave a sign of life of late. Of a SQLite file
-    /// the claim has told already.
+    /// True if a process that serves this database has written a heartbeat recently. Always false
+    /// for a SQLite file, where the claim has excluded other processes.
     pub(super) async fn is_served(&self, tx: &mut Tx) -> Result<bool> {
         if !self.is_shared() {
             return Ok(false);
@@ -145,7 +146,7 @@ impl Store {
     }
 }
 
-/// A table that nobody has thought of here would be lost without a word.
+/// Fails if a table is in neither list, since its rows would be lost without an error.
 async fn know_every_table(tx: &mut Tx) -> Result<()> {
     let sql = match tx.is_sqlite() {
         true => "select name from sqlite_master where type = 'table'",
@@ -165,7 +166,7 @@ async fn know_every_table(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
-/// A table's columns, by the types that the migrations give them.
+/// A table's columns, with the types that the migrations give them.
 async fn columns(tx: &mut Tx, table: &'static str) -> Result<Vec<(String, ArgType)>> {
     let sql = match tx.is_sqlite() {
         true => "select name, lower(type) from pragma_table_info($1) order by cid",
@@ -207,7 +208,7 @@ fn select(table: &'static str, columns: &[(String, ArgType)]) -> String {
     format!("select {} from {table}", names(columns))
 }
 
-/// Copies the rows of a table one by one, and gives what they came to.
+/// Copies a table row by row, and returns the digest of the source's rows.
 async fn copy(
     from: &mut Tx,
     to: &mut Tx,

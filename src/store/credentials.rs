@@ -1,5 +1,5 @@
-//! Credentials: what is stored of one, and how it is replaced and destroyed. How one is refreshed is
-//! in `refresh`, with what the states mean.
+//! Credentials: how they are stored, replaced and destroyed. `refresh` describes how they are
+//! refreshed, and their states.
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -27,29 +27,29 @@ use crate::{
     },
 };
 
-/// A credential as it is to be stored: what it was issued to, and when it is to be refreshed.
+/// A credential to store, with its OAuth client and the time of its first refresh.
 #[derive(Debug, Clone, Copy)]
 pub struct CredentialRecord<'a> {
     pub credential: &'a Credential,
     pub issued_to: IssuedTo<'a>,
-    /// None for what is never refreshed.
+    /// None for a credential that is never refreshed.
     pub refresh_at: Option<Timestamp>,
-    /// The number of the draft that it waited as, where a connect session brought it.
+    /// The number of its draft, if it comes from a connect session.
     pub draft: Option<u64>,
 }
 
-/// Whose OAuth app a credential was issued to.
+/// The OAuth client that a credential was issued to.
 #[derive(Debug, Clone, Copy)]
 pub enum IssuedTo<'a> {
-    /// None: its owner made it.
+    /// No client: the owner created the token.
     Owner,
     Profile(ProfileId),
-    /// The customer's own.
+    /// The customer's own app.
     OwnApp(&'a OAuthApp),
 }
 
 impl<'a> CredentialRecord<'a> {
-    /// A token of its owner's own making.
+    /// A personal access token, which its owner created.
     pub const fn personal(credential: &'a Credential) -> Self {
         Self {
             credential,
@@ -75,19 +75,19 @@ impl<'a> CredentialRecord<'a> {
     }
 }
 
-/// A stored credential, opened.
+/// A decrypted credential.
 #[derive(Debug, Clone)]
 pub struct StoredCredential {
     pub credential: Credential,
-    /// Counts every pair and token that the account ever had.
+    /// Increases with every token and token pair of the account.
     pub generation: u64,
-    /// Counts the credentials, of each of which there may be many generations.
+    /// Increases when the credential is replaced or destroyed, but not when it is refreshed.
     pub lineage: u64,
     pub state: CredentialState,
     pub profile: Option<ProfileId>,
-    /// The customer's own app, if it was issued to that.
+    /// The customer's own app, if the credential was issued to it.
     pub own_app: Option<OAuthApp>,
-    /// Where it may be sent, and nowhere else.
+    /// The only destination that it may be sent to.
     pub destination: Destination,
 }
 
@@ -96,12 +96,13 @@ pub struct StoredCredential {
 pub enum HeldElsewhere {
     No,
     Yes,
-    /// No account is known to have it, and of some project's accounts nobody can tell, since its data
-    /// key does not open.
+    /// No other account is known to have it, but the data key of at least one project cannot be
+    /// unwrapped.
     Unknown,
 }
 
-/// A credential's state as it is counted, with what only its account or its row knows.
+/// The state that metrics count a credential under. It combines the stored state with the status of
+/// the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountedState {
     Of(CredentialState),
@@ -109,7 +110,7 @@ pub enum CountedState {
     Locked,
     Disconnected,
 }
-/// What a credential's row says of how it is doing.
+/// The columns of a credential that its status depends on.
 pub(super) struct CredentialColumns {
     pub(super) kind: String,
     pub(super) state: String,
@@ -134,7 +135,8 @@ impl CredentialColumns {
     }
 }
 
-/// A refresh that goes on where it was doubtful before is still that.
+/// The public state for a stored state. A refresh of an uncertain credential keeps the credential
+/// uncertain until it has ended.
 pub(super) fn shown(state: &str, is_doubtful: bool) -> Result<CredentialState> {
     Ok(match state {
         "idle" => CredentialState::Healthy,
@@ -147,7 +149,7 @@ pub(super) fn shown(state: &str, is_doubtful: bool) -> Result<CredentialState> {
     })
 }
 
-/// A credential's row, with the columns of its account and profile that say where it may be sent.
+/// A credential's row, with the columns of its account and profile that name its destination.
 pub(super) struct CredentialRow {
     pub(super) generation: i64,
     pub(super) lineage: i64,
@@ -207,7 +209,7 @@ where
 }
 
 impl CredentialRow {
-    /// In a transaction that has the row.
+    /// Reads the row inside a transaction, which must have locked it.
     pub(super) async fn read(
         tx: &mut Tx,
         project: &ProjectId,
@@ -221,11 +223,12 @@ impl CredentialRow {
         self.state == DESTROYED
     }
 
-    /// Opens what is there, which proves where it may be sent. One that was destroyed is None, with
+    /// Decrypts the credential, which proves its destination. A destroyed credential is None, with
     /// the destination of its account.
     ///
     /// # Errors
-    /// `credential_locked`, also where the destination is not the one that it was sealed for.
+    /// `credential_locked`, also if the row names another destination than the credential is sealed
+    /// for.
     pub(super) fn opened(
         &self,
         sealer: &FieldSealer<'_>,
@@ -238,6 +241,7 @@ impl CredentialRow {
             endpoint,
             client: Client::None,
         };
+        // Such a row has an empty text sealed for the account's destination.
         if self.is_destroyed() {
             let bound = destroyed_digest(&destination.provider, &destination.endpoint);
             sealer.open_for(bound, SealedColumn::Destroyed, &generation, &self.sealed)?;
@@ -281,7 +285,7 @@ impl CredentialRow {
 }
 
 impl Store {
-    /// An account's credential; None if it has none, or the project no such account.
+    /// An account's credential; None if it has none, or the project has no such account.
     ///
     /// # Errors
     /// `credential_locked`.
@@ -302,11 +306,12 @@ impl Store {
         Ok(stored)
     }
 
-    /// Where the account's credential may be sent, proven by what is stored of it; None if the
-    /// project has no such account. A new credential for the account goes there and nowhere else.
+    /// The proven destination of an account's credential; None if the project has no such account.
+    /// A new credential for the account has the same provider and endpoint.
     ///
     /// # Errors
-    /// `credential_locked` where the account's row says otherwise than what was sealed.
+    /// `credential_locked` if the account's row names another destination than the credential is
+    /// sealed for.
     pub async fn destination(
         &self,
         project: &ProjectId,
@@ -322,7 +327,7 @@ impl Store {
         Ok(opened.map(|(destination, _)| destination))
     }
 
-    /// How many credentials are in each state, in all projects together.
+    /// The number of credentials in each state, in all projects.
     pub async fn count_credentials(&self) -> Result<Vec<(CountedState, u64)>> {
         let rows: Vec<(String, i64, i64, i64, i64, i64)> = self
             .db
@@ -349,7 +354,7 @@ impl Store {
                         DESTROYED => CountedState::Disconnected,
                         _ if is_locked != 0 => CountedState::Locked,
                         state => match shown(state, is_doubtful != 0)? {
-                            // As accounts are shown.
+                            // A refusal in the account's status overrides it.
                             CredentialState::Healthy | CredentialState::Refreshing
                                 if is_refused != 0 =>
                             {
@@ -365,9 +370,8 @@ impl Store {
             .collect()
     }
 
-    /// Whether another account, of whichever project, has this very personal access token. Digests are
-    /// compared and nothing is opened, so a credential that does not open hides nothing and answers
-    /// for no other.
+    /// Whether another account, in any project, has the same personal access token. This compares
+    /// digests and decrypts nothing, so a credential that cannot be decrypted is compared as well.
     pub async fn held_elsewhere(
         &self,
         project: &ProjectId,
@@ -384,6 +388,7 @@ impl Store {
             .await?;
         let mut answer = HeldElsewhere::No;
         for (of,) in projects {
+            // The digest is keyed by the project, so each project needs its own look-up.
             let of = parse_project(&of)?;
             let key = match self.data_key(&of).await {
                 Ok(Some(key)) => key,
@@ -417,14 +422,14 @@ impl Store {
     }
 }
 
-/// Tells personal access tokens of one project apart.
+/// A digest that identifies a personal access token within one project.
 pub(super) fn token_digest(key: &DataKey, token: &SecretString) -> Vec<u8> {
     let token = token.expose_secret().as_bytes();
     key.mac_key().tag("personal access token", token).to_vec()
 }
 
-/// Keeps the state of a personal access token to what was found of it at `now`: that the provider
-/// takes it, or when it refused it. A pair of tokens has its state from its refreshes.
+/// Sets the state of a personal access token: refused at `refused_at`, or accepted if that is None.
+/// Other credentials are unchanged, since a token pair's state follows from its refreshes.
 pub(super) async fn mark_personal(
     tx: &mut Tx,
     project: &ProjectId,
@@ -451,7 +456,7 @@ pub(super) async fn mark_personal(
     .map(drop)
 }
 
-/// Stores the first credential of an account that is at this endpoint.
+/// Stores the first credential of an account.
 pub(super) async fn insert_credential(
     store: &Store,
     tx: &mut Tx,
@@ -466,8 +471,8 @@ pub(super) async fn insert_credential(
     write_credential(tx, sealer, place, grant, (1, 1), now).await
 }
 
-/// Puts a credential in the place of the former one, if there is one. A former one that does not
-/// open is locked, and what is locked is not overwritten.
+/// Replaces an account's credential, or the row of its destroyed one. If the former credential
+/// cannot be decrypted it is locked, and is not overwritten.
 pub(super) async fn replace_credential(
     store: &Store,
     tx: &mut Tx,
@@ -494,8 +499,7 @@ pub(super) async fn replace_credential(
     write_credential(tx, sealer, (id, destination), grant, next, now).await
 }
 
-/// Makes whoever else would change the credential wait until the transaction has ended. Whether
-/// there is one.
+/// Locks the credential's row until the transaction ends; false if there is no row.
 async fn take_row(tx: &mut Tx, project: &ProjectId, id: AccountId) -> Result<bool> {
     let taken = tx
         .execute(
@@ -506,8 +510,10 @@ async fn take_row(tx: &mut Tx, project: &ProjectId, id: AccountId) -> Result<boo
     Ok(taken > 0)
 }
 
-/// Where a credential of an account at this provider and endpoint may be sent. The app of a profile
-/// must be one for that endpoint.
+/// The destination of a credential of an account at this provider and endpoint.
+///
+/// # Errors
+/// `credential_locked` if the profile's app has another endpoint.
 async fn destination_of(
     store: &Store,
     tx: &mut Tx,
@@ -531,16 +537,17 @@ async fn destination_of(
     })
 }
 
-/// Destroys a credential, and gives what it was; None if there is none any more. One that does not
-/// open is locked, and stays. What remains of its row is that no generation is ever used again, and
-/// the proof of where the account is.
+/// Destroys a credential and returns it; None if there is none. A credential that cannot be
+/// decrypted is locked, and is not destroyed. The row stays with the next generation, so that no
+/// generation is ever reused, and with the proof of the account's destination.
 pub(super) async fn destroy_credential(
     tx: &mut Tx,
     sealer: &FieldSealer<'_>,
     id: AccountId,
     now: Timestamp,
 ) -> Result<Option<StoredCredential>> {
-    // A pair that a refresh brings comes before this, and is what is given; or after all of it.
+    // The lock orders this against a refresh. A pair that is stored before it is the credential
+    // that is returned; a pair that comes later is superseded.
     if !take_row(tx, sealer.project, id).await? {
         return Ok(None);
     }
@@ -624,7 +631,7 @@ async fn write_credential(
     .map(drop)
 }
 
-/// True if the account still has the credential of this lineage.
+/// True if the account's credential still has this lineage.
 pub(super) async fn is_lineage(
     tx: &mut Tx,
     project: &ProjectId,
@@ -641,5 +648,5 @@ pub(super) async fn is_lineage(
     Ok(decode_count(now)? == lineage)
 }
 
-/// The state of a row whose credential is no more.
+/// The state of the row of a destroyed credential.
 pub(super) const DESTROYED: &str = "destroyed";

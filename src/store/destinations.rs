@@ -1,15 +1,16 @@
-//! Where a sealed secret may be sent.
+//! The destination of a sealed secret: the provider, endpoint and OAuth client that it may be sent
+//! to.
 //!
-//! A secret is sealed together with a digest of its destination
-//! ([ADR 18](../../../docs/adr/0018-a-secret-is-bound-to-its-destination.md)). The columns that name
-//! the destination lie open, since accounts are found and ordered by them. A row whose destination was
-//! changed no longer opens, so its secret is sent nowhere.
+//! A secret is sealed together with a digest of its destination ([ADR
+//! 18](../../../docs/adr/0018-a-secret-is-bound-to-its-destination.md)). The columns that name the
+//! destination are in plain text, since accounts are found and ordered by them. A row whose
+//! destination was changed can no longer be decrypted, so its secret is never sent.
 //!
-//! A caller sends a secret to the destination that it was opened with, and never to one that was read
-//! apart from it: between the two reads the row may have been changed and put back.
+//! A caller sends a secret to the destination that it was opened with, never to one that was read
+//! separately: between two reads, the row may have been changed and restored.
 //!
-//! The API endpoint and the token endpoint both follow from the provider and its [`Endpoint`] in the
-//! connector's code, so these two stand for both.
+//! The API endpoint and the token endpoint both follow from the provider and its [`Endpoint`] in
+//! the connector's code, so the digest covers both.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,7 +20,7 @@ use crate::model::{
     connector_profiles::{ClientProof, OAuthApp, ProfileId},
 };
 
-/// Where a credential may be sent, and with which app.
+/// Where a credential may be sent, and for which OAuth client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
     /// The connector's key.
@@ -31,7 +32,7 @@ pub struct Destination {
 /// The OAuth client that a credential was issued to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Client {
-    /// None: its owner made it.
+    /// No client: the owner created the token.
     None,
     /// The app of a connector profile.
     Profile { id: String, client_id: String },
@@ -55,7 +56,7 @@ impl Client {
 }
 
 impl Destination {
-    /// For a credential.
+    /// The digest that a credential is bound to.
     pub(super) fn digest(&self) -> [u8; 32] {
         let (kind, id, client_id) = match &self.client {
             Client::None => ("none", "", ""),
@@ -71,23 +72,23 @@ impl Destination {
     }
 }
 
-/// For the customer's own app, which holds its client id and redirect URL itself.
+/// The digest for the customer's own app, which contains its client id and redirect URL itself.
 pub(super) fn own_app_digest(provider: &str, endpoint: &Endpoint) -> [u8; 32] {
     digest("own app", provider, endpoint, &[])
 }
 
-/// For what is left of a credential that was destroyed: it keeps the account's destination proven.
+/// The digest for the rest of a destroyed credential, which proves the account's destination.
 pub(super) fn destroyed_digest(provider: &str, endpoint: &Endpoint) -> [u8; 32] {
     digest("destroyed", provider, endpoint, &[])
 }
 
-/// What a connector profile's secret is bound to.
+/// The destination that a connector profile's client secret is bound to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProfileDestination<'a> {
     pub(super) provider: &'a str,
     pub(super) endpoint: &'a Endpoint,
     pub(super) client_id: &'a str,
-    /// Whether the secret itself is sent, or a hash of it.
+    /// Whether the secret is sent as it is, or as a hash.
     pub(super) proof: ClientProof,
     pub(super) redirect_url: &'a str,
 }
@@ -103,7 +104,7 @@ impl ProfileDestination<'_> {
     }
 }
 
-/// For a sign-in under way, whose provider and endpoint are sealed with it.
+/// The digest for a pending authorization. Its provider and endpoint are sealed with it.
 pub(super) fn authorization_digest(
     profile: Option<&str>,
     connect_session: Option<i64>,
@@ -119,7 +120,7 @@ pub(super) fn authorization_digest(
     add(&mut hash, b"rolecall destination 1");
     add(&mut hash, b"authorization");
     for part in parts {
-        // None and an empty text are two things.
+        // Distinguishes None from an empty part.
         hash.update([u8::from(part.is_some())]);
         add(&mut hash, part.unwrap_or_default());
     }
@@ -141,7 +142,7 @@ fn digest(kind: &str, provider: &str, endpoint: &Endpoint, parts: &[&str]) -> [u
     hash.finalize().into()
 }
 
-/// With its length before it, so that no two lists of parts hash alike.
+/// Adds a part with its length first, so that two different lists of parts never hash alike.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_be_bytes());
     hash.update(part);
