@@ -294,7 +294,7 @@ impl Store {
             .transpose()
     }
 
-    /// The project of this account, for the operator, whose commands name an account alone.
+    /// The project of this account. Operator commands name an account without its project.
     pub async fn project_of(&self, id: AccountId) -> Result<Option<ProjectId>> {
         let row: Option<(String,)> = self
             .db
@@ -443,6 +443,7 @@ impl Store {
         let claimed = before.saturating_add(claim).map_err(Error::internal)?;
         // A `walked_at` beyond this was written before the clock was set back.
         let ahead = plausible_until(self.clock.now())?.max(claimed);
+        // This read avoids a write transaction when no account is due.
         let due: Option<(String,)> = self
             .db
             .fetch_one(
@@ -496,7 +497,7 @@ impl Store {
                 [project.into(), id.into()],
             )
             .await?;
-        // Decrypted before anything is deleted: an account that is locked is not deleted.
+        // Decrypted first: an account that cannot be decrypted is not deleted.
         let account = row.map(|row| decode_account(&sealer, row)).transpose()?;
         let ended = destroy_credential(&mut tx, &sealer, id, self.clock.now()).await?;
         tx.execute(

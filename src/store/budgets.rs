@@ -4,9 +4,10 @@
 //! Two limits apply, as in the limiter of a single process. The **rate** is a GCRA. The **window**
 //! counts permits and never exceeds the quota. A permit counts from the moment it was granted until
 //! a minute after its request can have arrived. A settled slice therefore counts for a minute after
-//! its requests were answered. An unsettled slice, whose process still uses it or was killed,
-//! counts for a minute after the last moment at which one of its requests could arrive. So when the
-//! last permit used in a given minute was granted, all other permits of that minute were counted.
+//! it was settled, or longer if one of its requests can still arrive. An unsettled slice, whose
+//! process still uses it or was killed, counts for a minute after the last moment at which one of
+//! its requests can arrive. So when the last permit used in a given minute was granted, all other
+//! permits of that minute were counted.
 //!
 //! Each call is one short transaction. It locks the token's row first, then reads the time from the
 //! database. Nothing in here is a credential or leads to one.
@@ -75,8 +76,8 @@ impl Store {
         Ok(answer)
     }
 
-    /// Settles a slice: its used permits count for another minute, and its unused permits are
-    /// returned.
+    /// Settles a slice: its used permits count until a minute after the last of its requests can
+    /// have arrived, and its unused permits are returned.
     pub async fn settle_slice(&self, budget: &SharedBudget, settlement: &Settlement) -> Result<()> {
         let SharedBudget { name, quota } = budget;
         let mut tx = self.db.begin().await?;
@@ -105,7 +106,7 @@ impl Store {
     }
 
     /// Pauses a budget: no slice is granted until the wait is over. Then one permit is granted as a
-    /// probe, and no other until its request is answered.
+    /// probe, and no other until its request is answered or lost.
     pub async fn pause_budget(&self, budget: &SharedBudget, throttling: &Throttling) -> Result<()> {
         let SharedBudget { name, quota } = budget;
         let mut tx = self.db.begin().await?;

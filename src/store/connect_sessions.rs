@@ -1,8 +1,9 @@
 //! Connect sessions and pending authorizations.
 //!
-//! Only digests of the link token and of `state` are stored. Both are single-use, and each change
-//! of state is one statement that only one caller can win. A session is used up in the transaction
-//! that stores the link ([`use_up`]); a `state` is used up by [`Store::take_authorization`].
+//! Only digests of the link token and of `state` are stored. A `state` is single-use, and so is a
+//! link token, unless its session allows several links. Each change of state is one statement that
+//! only one caller can win: a session is used up in the transaction that stores the link
+//! ([`use_up`]), a `state` by [`Store::take_authorization`].
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;

@@ -156,8 +156,8 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let mut profile = decode_profile(row)?;
         let was_enabled = profile.is_enabled;
-        // The former secret is opened first, and only if the change needs it: a locked secret is
-        // not overwritten.
+        // A change of the secret or its destination seals the secret again. The former one is
+        // opened first: a secret that cannot be decrypted is not overwritten.
         let former = match change.is_of_secret() {
             true => self.app_of(&mut tx, &sealer.key, project, id).await?,
             false => None,

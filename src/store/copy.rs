@@ -65,7 +65,7 @@ pub struct Copied {
     pub rows: u64,
 }
 
-/// A digest of a table's rows that does not depend on their order.
+/// The number of a table's rows, and a digest of them that does not depend on their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct TableContent {
     rows: u64,
@@ -208,7 +208,7 @@ fn select(table: &'static str, columns: &[(String, ArgType)]) -> String {
     format!("select {} from {table}", names(columns))
 }
 
-/// Copies a table row by row, and returns the digest of the source's rows.
+/// Copies a table row by row, and returns the content of the source.
 async fn copy(
     from: &mut Tx,
     to: &mut Tx,

@@ -329,6 +329,7 @@ impl Store {
 
     /// The number of credentials in each state, in all projects.
     pub async fn count_credentials(&self) -> Result<Vec<(CountedState, u64)>> {
+        // The reasons are JSON text, in which `like` finds a code in both databases.
         let rows: Vec<(String, i64, i64, i64, i64, i64)> = self
             .db
             .fetch(

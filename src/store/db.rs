@@ -1,6 +1,6 @@
-//! What differs between databases, all of it: connections, how a transaction begins, how a
-//! value is bound, what an error code means. The rest of the store writes one SQL text with
-//! `$1` marks and never names a backend.
+//! All differences between the databases: connections, the start of a transaction, the binding of a
+//! value, the meaning of an error code. The rest of the store writes one SQL text with `$1`
+//! placeholders and never names a backend.
 
 use std::{path::Path, time::Duration};
 
@@ -29,20 +29,20 @@ use crate::{
     model::id::{Id, ProjectId},
 };
 
-/// When a caller may come back after the store could not serve it.
+/// The time after which a caller may retry when the store is unavailable.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How long SQLite itself waits for the lock that another process holds.
+/// How long SQLite waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
-/// How long PostgreSQL may take to answer a statement that reads, until its connection is dropped:
-/// longer than the limit that the server keeps itself.
+/// How long PostgreSQL may take to answer a read before its connection is dropped. Longer than the
+/// server's own limit, `statement_timeout`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(70);
 /// The same for a look-up, which waits for no other statement.
 const LOOKUP_ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Held while it changes, or matters, which ring key wraps: a number that no other application is
-/// likely to lock.
+/// The advisory lock for a transaction that changes or uses the wrapping ring key. Another
+/// application is unlikely to lock this number.
 const RING_LOCK: i64 = 0x726f_6c65_7269_6e67;
-/// What a write-ahead log is cut down to after a checkpoint, in bytes.
+/// The size in bytes that SQLite truncates the write-ahead log to after a checkpoint.
 const WAL_KEPT: &str = "67108864";
 
 /// Repeats an expression once per backend.
@@ -55,14 +55,13 @@ macro_rules! each_backend {
     };
 }
 
-/// One of the two databases.
 #[derive(Debug, Clone)]
 enum Backend<S, P> {
     Sqlite(S),
     Postgres(P),
 }
 
-/// The pools of one database, and what is known of its condition.
+/// The pools of one database, its condition and its workloads.
 #[derive(Debug, Clone)]
 pub(super) struct Db {
     pools: Backend<SqlitePools, PostgresPools>,
@@ -71,9 +70,9 @@ pub(super) struct Db {
     workload: Workload,
 }
 
-/// The connections to PostgreSQL, all of them opened on one runtime. A socket lives as long as the
-/// runtime that opened it; a server's threads each have one of their own, which ends before the
-/// last thing is written.
+/// The connections to PostgreSQL, all opened on one runtime. A socket lives only as long as the
+/// runtime that opened it, and each thread of a server has a runtime of its own, which ends before
+/// the last write.
 #[derive(Debug, Clone)]
 pub(super) struct PostgresPools {
     general: PgPool,
@@ -82,31 +81,31 @@ pub(super) struct PostgresPools {
     mode: PoolMode,
 }
 
-/// Whether a server connection is ours for as long as we are connected.
+/// Whether a connection keeps the same server session between transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolMode {
-    /// It is, as without a pooler in between.
+    /// Yes, as without a pooler.
     Session,
-    /// Only during a transaction, as PgBouncer has it with `pool_mode = transaction`. So every
-    /// statement is in a transaction, which sets what a session would have set once; and nothing is
-    /// left behind in a session, such as a named prepared statement.
+    /// No, only within one, as with PgBouncer's `pool_mode = transaction`. Every statement
+    /// therefore runs in a transaction, which sets the session settings for itself and leaves
+    /// nothing in the session, such as a named prepared statement.
     Transaction,
 }
 
 impl PoolMode {
-    /// Whether a prepared statement is found again by its name.
+    /// True if a later statement can find a prepared statement by its name.
     pub(super) fn keeps_statements(self) -> bool {
         self == Self::Session
     }
 }
 
-/// The settings of [`super::postgres`]'s sessions, for one transaction.
+/// Begins a transaction with the settings that [`super::postgres`] otherwise gives the session.
 pub(super) const BEGIN_IN_TRANSACTION_MODE: &str = "begin isolation level read committed; \
      set local idle_in_transaction_session_timeout = '10s'; set local lock_timeout = '10s'; \
      set local statement_timeout = '60s'; set local synchronous_commit = on";
 
 impl PostgresPools {
-    /// Opens their connections on the current runtime.
+    /// Takes pools whose connections are opened on the current runtime.
     pub(super) fn new(general: PgPool, lookups: PgPool, mode: PoolMode) -> Self {
         Self {
             general,
@@ -154,7 +153,8 @@ impl PostgresPools {
         if let Ok(found) = tokio::time::timeout(answer_within, answer).await {
             return found;
         }
-        // Its socket is closed, so that nobody meets a connection in the midst of a statement.
+        // Closes the socket, so that the pool does not reuse a connection in the middle of a
+        // statement.
         drop(connection.detach());
         let message = "the database does not answer";
         Err(sqlx::Error::Io(std::io::Error::new(
@@ -164,8 +164,8 @@ impl PostgresPools {
     }
 }
 
-/// SQLite has one writer at a time whatever we do. So there is one connection that writes, and
-/// waiting for it is done in our own queue, in order, instead of in SQLite's busy loop.
+/// SQLite allows one writer at a time. There is therefore one writing connection, and transactions
+/// wait for it in the pool's fair queue instead of SQLite's busy loop.
 #[derive(Debug, Clone)]
 pub(super) struct SqlitePools {
     pub(super) writer: SqlitePool,
@@ -185,7 +185,7 @@ pub(super) struct Tx {
 /// The text of a statement.
 enum Sql {
     Fixed(&'static str),
-    /// Put together here, from names that are ours; it is not prepared for another time.
+    /// Built at run time from our own names. It is not kept as a prepared statement.
     Built(String),
 }
 
@@ -204,7 +204,7 @@ impl SqlSafeStr for Sql {
     }
 }
 
-/// What comes out of a query: tuples of text, integers and bytes.
+/// A row of a query: a tuple of text, integers and bytes.
 pub(super) trait DbRow:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
@@ -219,7 +219,7 @@ impl Db {
         Self {
             pools: Backend::Sqlite(pools),
             condition,
-            // Half of the readers, and one that waits for the writer.
+            // Half of the readers, and one transaction that waits for the writer.
             workloads: Workloads::new(2, 1),
             workload: Workload::default(),
         }
@@ -229,19 +229,19 @@ impl Db {
         Self {
             pools: Backend::Postgres(pools),
             condition,
-            // Half of the connections, since reads and writes share them.
+            // Half of the connections, which reads and writes share.
             workloads: Workloads::new(3, 2),
             workload: Workload::default(),
         }
     }
 
-    /// The same database, for the requests of a project.
+    /// The same database for the requests of a project.
     #[must_use]
     pub(super) fn for_project(&self, project: &ProjectId) -> Self {
         self.for_workload(self.workloads.of_project(project))
     }
 
-    /// The same database, for other work.
+    /// The same database for other work.
     #[must_use]
     pub(super) fn for_workload(&self, workload: Workload) -> Self {
         Self {
@@ -254,18 +254,19 @@ impl Db {
         &self.condition
     }
 
-    /// Begins a transaction that writes.
+    /// Begins a transaction that may write.
     ///
-    /// In a task of its own, because a caller may vanish at any await (a client that hangs up
-    /// drops its future) and a `BEGIN` that nobody waits for would leave its connection in a
-    /// state that the pool does not see. For the same reason, no time-out and no `select!`
-    /// may ever go around the inside of this.
+    /// It runs in a task of its own, because a caller may be dropped at any await (a client that
+    /// hangs up drops its future), and an abandoned `BEGIN` would leave its connection in a state
+    /// that the pool does not see. For the same reason, no timeout and no `select!` may ever wrap
+    /// the inside of this.
     pub(super) async fn begin(&self) -> Result<Tx> {
         let place = self.workloads.to_write(&self.workload).await?;
         let mut keeps_statements = true;
         let begun = match self.pools.clone() {
-            // IMMEDIATE, since a transaction that reads first and then writes is refused at once
-            // when somebody else wrote in between, whatever the busy time-out.
+            // IMMEDIATE, because SQLite refuses a deferred transaction that reads first and then
+            // writes if another connection has written in between. The busy timeout does not help
+            // there.
             Backend::Sqlite(pools) => tokio::spawn(async move {
                 let begun = pools.writer.begin_with("begin immediate").await;
                 begun.map(Backend::Sqlite)
@@ -287,7 +288,7 @@ impl Db {
         })
     }
 
-    /// Every row of a query that reads, outside of any transaction.
+    /// All rows of a read outside of a transaction.
     pub(super) async fn fetch<T: DbRow, const N: usize>(
         &self,
         sql: &'static str,
@@ -323,12 +324,12 @@ impl Db {
         heard(&self.condition, found, StatementKind::ToRead)
     }
 
-    /// As [`fetch`](Self::fetch), of a statement that was put together here, from names that are ours.
+    /// As [`fetch`](Self::fetch), for a statement that was built from our own names.
     pub(super) async fn fetch_any<T: DbRow>(&self, sql: String, args: Vec<Arg>) -> Result<Vec<T>> {
         self.fetch_all(Sql::Built(sql), args).await
     }
 
-    /// The row of a query that reads and finds at most one.
+    /// The row of a read that returns at most one.
     pub(super) async fn fetch_one<T: DbRow, const N: usize>(
         &self,
         sql: &'static str,
@@ -337,8 +338,8 @@ impl Db {
         Ok(self.fetch(sql, args).await?.pop())
     }
 
-    /// Has what was overwritten disappear from SQLite's files, as far as nobody reads it just now.
-    /// PostgreSQL does that by itself, in its own time.
+    /// Removes overwritten data from SQLite's write-ahead log, as far as no reader still needs it.
+    /// PostgreSQL removes it by itself later.
     pub(super) async fn wipe(&self) {
         if let Backend::Sqlite(pools) = &self.pools {
             let wiped = sqlx::query("pragma wal_checkpoint(truncate)")
@@ -350,12 +351,12 @@ impl Db {
         }
     }
 
-    /// Lets transactions under way end, then closes every connection.
+    /// Waits for transactions in progress, then closes every connection.
     pub(super) async fn close(&self) {
         match &self.pools {
             Backend::Sqlite(pools) => {
-                // The writer last: the last connection to close folds the log into the file,
-                // which a reader cannot.
+                // The writer closes last: the last connection to close copies the write-ahead log
+                // into the file, which a read-only connection cannot do.
                 pools.lookups.close().await;
                 pools.readers.close().await;
                 pools.writer.close().await;
@@ -393,7 +394,7 @@ impl Tx {
         Ok(self.fetch(sql, args).await?.pop())
     }
 
-    /// How many rows the statement changed.
+    /// The number of rows that the statement changed.
     pub(super) async fn execute<const N: usize>(
         &mut self,
         sql: &'static str,
@@ -413,10 +414,10 @@ impl Tx {
         Ok(changed)
     }
 
-    /// From here on the transaction sees everything as it is at one moment. First thing in it.
+    /// Makes the transaction read-only and gives it one snapshot. It must be the first call in it.
     pub(super) async fn freeze(&mut self) -> Result<()> {
         match &self.inner {
-            // One that has begun to write keeps all others from it.
+            // An immediate transaction keeps all other writers out.
             Backend::Sqlite(_) => Ok(()),
             Backend::Postgres(_) => {
                 let sql = "set transaction isolation level repeatable read, read only";
@@ -425,11 +426,11 @@ impl Tx {
         }
     }
 
-    /// Makes whoever else changes which ring key wraps, or wraps with one, wait until the
-    /// transaction has ended.
+    /// Waits for other transactions that change or use the wrapping ring key, and blocks them until
+    /// this transaction ends.
     pub(super) async fn lock_ring(&mut self) -> Result<()> {
         match &self.inner {
-            // One that has begun to write keeps all others from it.
+            // An immediate transaction keeps all other writers out.
             Backend::Sqlite(_) => Ok(()),
             Backend::Postgres(_) => {
                 let sql = "select cast(pg_advisory_xact_lock($1) as text)";
@@ -440,12 +441,12 @@ impl Tx {
         }
     }
 
-    /// Makes whoever would hang something on this project wait until the transaction has ended;
-    /// false if there is no such project.
+    /// Blocks inserts that reference this project until the transaction ends; false if there is no
+    /// such project.
     pub(super) async fn lock_project(&mut self, project: &ProjectId) -> Result<bool> {
         let sql = match &self.inner {
             Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
-            // A change of the row would not keep off those who only refer to it.
+            // An update of the row would not block an insert that references it.
             Backend::Postgres(_) => {
                 "select id from projects where id = $1 and deleted_at is null for update"
             }
@@ -454,7 +455,8 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    /// Keeps this project from being deleted until the transaction has ended; false if it was.
+    /// Blocks the deletion of this project until the transaction ends; false if it is deleted
+    /// already.
     pub(super) async fn hold_project(&mut self, project: &ProjectId) -> Result<bool> {
         let sql = match &self.inner {
             Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
@@ -466,9 +468,9 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    /// Makes another change of this project's keys wait until the transaction has ended; false if there
-    /// is no such project. Those who only refer to the project go on: they may hold its audit log, which
-    /// this transaction will want.
+    /// Blocks other changes of this project's keys until the transaction ends; false if there is no
+    /// such project. Inserts that reference the project are not blocked: their transaction may hold
+    /// the lock on the audit log, which this one needs later.
     pub(super) async fn lock_keys(&mut self, project: &ProjectId) -> Result<bool> {
         let sql = match &self.inner {
             Backend::Sqlite(_) => "select id from projects where id = $1 and deleted_at is null",
@@ -480,7 +482,7 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    /// For a transaction that can as well be tried again later.
+    /// Limits each wait for a lock to 200 ms, for a transaction that can be retried later.
     pub(super) async fn wait_for_locks_briefly(&mut self) -> Result<()> {
         match &self.inner {
             Backend::Sqlite(_) => Ok(()),
@@ -491,7 +493,7 @@ impl Tx {
         }
     }
 
-    /// For a transaction that may take as long as it needs.
+    /// Removes the statement and idle timeouts, for a transaction that may take long.
     pub(super) async fn lift_time_outs(&mut self) -> Result<()> {
         match &self.inner {
             Backend::Sqlite(_) => Ok(()),
@@ -503,7 +505,7 @@ impl Tx {
         }
     }
 
-    /// Hands every row of a query, whose columns are `of` these types, to `with`, one by one.
+    /// Passes each row of a query to `with`. The columns have the types in `of`.
     pub(super) async fn each_row(
         &mut self,
         sql: String,
@@ -528,7 +530,7 @@ impl Tx {
         }, &mut self.inner)
     }
 
-    /// A statement that was put together here, from names that are ours.
+    /// Executes a statement that was built from our own names.
     pub(super) async fn execute_any(&mut self, sql: String, args: Vec<Arg>) -> Result<()> {
         let persistent = self.keeps_statements;
         let done = each_backend!(tx => {
@@ -542,8 +544,8 @@ impl Tx {
         heard(&self.condition, done, StatementKind::InTransaction)
     }
 
-    /// The time that all processes of one database agree on: of PostgreSQL its own, of a SQLite
-    /// file, which one process serves, that process's.
+    /// The time that all processes of one database share: PostgreSQL's clock, or for a SQLite file
+    /// the clock of the one process that serves it.
     pub(super) async fn now(&mut self, clock: &Clock) -> Result<Timestamp> {
         match &self.inner {
             Backend::Sqlite(_) => Ok(clock.now()),
@@ -558,7 +560,7 @@ impl Tx {
         }
     }
 
-    /// On return, what was written survives a power cut.
+    /// Commits. On return, the writes survive a power cut.
     pub(super) async fn commit(self) -> Result<()> {
         let committed = each_backend!(tx => tx.commit().await, self.inner);
         heard(&self.condition, committed, StatementKind::InTransaction)?;
@@ -574,26 +576,25 @@ impl Tx {
 }
 
 impl SqlitePools {
-    /// Connects to a file that exists. Nothing is written by this alone, unless the file is
-    /// new and empty.
+    /// Connects to a file that exists. This writes nothing, unless the file is new and empty.
     pub(super) async fn connect(path: &Path) -> Result<Self, sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = || {
-            // A connection that comes and goes would give up its cache and its part of the
-            // write-ahead log's bookkeeping for nothing.
+            // A replaced connection would lose its cache and its part of the write-ahead log's
+            // bookkeeping for nothing.
             SqlitePoolOptions::new()
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
         let writer = pool()
             .max_connections(1)
-            // A full disk or an I/O error makes SQLite roll back by itself. sqlx then counts a
-            // transaction that is gone, for ever, and every later BEGIN on the connection
-            // fails: such a connection is replaced. (Its roll-back has run by now: the pool
-            // pings first, and the ping waits behind it.)
+            // A full disk or an I/O error makes SQLite roll back by itself. sqlx then still counts
+            // a transaction that no longer exists, and every later BEGIN on the connection fails,
+            // so such a connection is replaced. (The rollback of a dropped `Tx` has run by now: the
+            // pool pings first, and the ping waits behind it.)
             .before_acquire(|connection, _| {
                 Box::pin(async move { Ok(!connection.is_in_transaction()) })
             })
@@ -603,7 +604,7 @@ impl SqlitePools {
                     .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
                     .pragma("journal_size_limit", WAL_KEPT)
-                    // A deleted credential is wiped from its page, sealed as it is.
+                    // Overwrites a deleted credential in its page, although it is sealed.
                     .pragma("secure_delete", "fast"),
             )
             .await?;
@@ -623,7 +624,7 @@ impl SqlitePools {
     }
 }
 
-/// What an [`Arg`] may be.
+/// The type of an [`Arg`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ArgType {
     Text,
@@ -631,7 +632,7 @@ pub(super) enum ArgType {
     Bytes,
 }
 
-/// A value for a `$1` mark.
+/// A value for a `$1` placeholder.
 #[derive(Debug, Hash)]
 pub(super) enum Arg {
     Text(Option<String>),
@@ -658,7 +659,7 @@ impl Encode<'_, Sqlite> for Arg {
 }
 
 impl Type<Sqlite> for Arg {
-    /// SQLite's values carry their own type; this is asked of nobody.
+    /// Never used: SQLite's values carry their own type.
     fn type_info() -> SqliteTypeInfo {
         <[u8] as Type<Sqlite>>::type_info()
     }
@@ -683,7 +684,7 @@ impl Encode<'_, Postgres> for Arg {
 }
 
 impl Type<Postgres> for Arg {
-    /// Asked of nobody either: each value says what it produces.
+    /// Never used: each value returns its own type from `produces`.
     fn type_info() -> PgTypeInfo {
         <[u8] as Type<Postgres>>::type_info()
     }
@@ -724,7 +725,7 @@ impl From<Option<Timestamp>> for Arg {
         Self::Int(moment.map(Timestamp::as_millisecond))
     }
 }
-/// Counts and versions. None of ours gets near 2^63; one that did would stay the largest.
+/// Counts and versions, which stay far below 2^63. A larger value would become `i64::MAX`.
 impl From<u64> for Arg {
     fn from(count: u64) -> Self {
         Some(count).into()
@@ -746,7 +747,7 @@ impl From<Option<Vec<u8>>> for Arg {
     }
 }
 
-/// What the database was asked to do.
+/// The kind of request that a statement belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StatementKind {
     ToRead,
@@ -754,7 +755,7 @@ enum StatementKind {
     InTransaction,
 }
 
-/// Tells the condition of the database by an outcome, and the outcome to the caller.
+/// Records an outcome in the condition of the database, and converts it for the caller.
 fn heard<T>(
     condition: &Condition,
     outcome: Result<T, sqlx::Error>,
@@ -769,11 +770,11 @@ fn heard<T>(
     }
 }
 
-/// The one reading of a database's errors: what may pass by itself is `StoreUnavailable`, and
-/// whatever else goes wrong in SQL of ours is our fault.
+/// Records the error of a statement and converts it. A fault that may pass by itself becomes
+/// `StoreUnavailable`, any other fault becomes `Internal`.
 fn unheard(condition: &Condition, error: sqlx::Error, asked: StatementKind) -> Error {
     let fault = match fault_of(&error, asked) {
-        // A queue that is full while others are answered.
+        // The pool timed out, but other statements are answered: the queue is full.
         StatementFault::Unreachable
             if matches!(error, sqlx::Error::PoolTimedOut) && condition.has_answered_recently() =>
         {
@@ -801,8 +802,8 @@ fn fault_of(error: &sqlx::Error, asked: StatementKind) -> StatementFault {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
-        // Both are of a connection that is being opened: settings that it cannot use, and a server
-        // that speaks otherwise than PostgreSQL does.
+        // Both occur while a connection is opened: settings that cannot be used, and a server that
+        // does not speak PostgreSQL's protocol.
         | sqlx::Error::Configuration(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
@@ -816,14 +817,14 @@ fn fault_of(error: &sqlx::Error, asked: StatementKind) -> StatementFault {
     }
 }
 
-/// Whether the other open connections are likely to lead to the same database that has stopped or
-/// is no longer the primary.
+/// True if the other open connections probably lead to the same database, which has stopped or is
+/// no longer the primary.
 fn leads_elsewhere(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_))
         || SqlState::of(error).is_some_and(SqlState::leads_elsewhere)
 }
 
-/// True if what was found is not of the types that we write: in SQLite, any column takes any.
+/// True if a stored value has another type than we write. SQLite accepts any type in any column.
 pub(super) fn is_unreadable(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source
@@ -853,10 +854,11 @@ impl SqliteCode {
         Some(Self(extended & 0xff))
     }
 
-    /// What the machine around us does to a file, and may undo, passes.
+    /// A fault of the machine or the file may pass, so it is never `Ours`.
     fn fault(self, asked: StatementKind) -> StatementFault {
         match self {
-            // Another has held the lock for longer than a statement waits: nothing can be written.
+            // Another process held the lock for longer than a statement waits, so nothing can be
+            // written.
             Self::BUSY if asked == StatementKind::ToBegin => StatementFault::ReadOnly,
             Self::BUSY | Self::LOCKED => StatementFault::Passing,
             Self::NO_MEMORY | Self::READ_ONLY | Self::IO | Self::FULL | Self::CANNOT_OPEN => {
@@ -876,7 +878,7 @@ impl SqliteCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SqlState<'a> {
     code: &'a str,
-    /// Whether the session has ended with it, or never began: so is each refusal to connect.
+    /// True if the error ended the session or refused the connection.
     is_fatal: bool,
 }
 
@@ -896,8 +898,8 @@ impl<'a> SqlState<'a> {
     const DISK_FULL: &'static str = "53100";
     const IO_ERROR: &'static str = "58030";
 
-    /// What the server, its machine, its operator or the traffic of the moment does, and may undo,
-    /// passes.
+    /// A fault of the server, its machine, its operator or its load may pass, so it is never
+    /// `Ours`.
     fn fault(self) -> StatementFault {
         const NOT_IN_PREREQUISITE_STATE: &str = "55000";
         const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -910,8 +912,8 @@ impl<'a> SqlState<'a> {
             state => match &state.get(..2) {
                 // Deadlock or serialization failure; out of memory, too many connections.
                 Some("40" | "53") => StatementFault::Passing,
-                // The connection; the login; the database; shut down or starting up; the system
-                // around the server.
+                // Connection, login, database name, shutdown or start-up, system error of the
+                // server.
                 Some("08" | "28" | "3D" | "57" | "58") => StatementFault::Unreachable,
                 _ if self.is_fatal => StatementFault::Unreachable,
                 _ => StatementFault::Ours,
@@ -919,7 +921,7 @@ impl<'a> SqlState<'a> {
         }
     }
 
-    /// Whether the server is no longer the primary, or stops.
+    /// True if the server is no longer the primary, or is stopping.
     fn leads_elsewhere(self) -> bool {
         const STOPS: [&str; 3] = ["57P01", "57P02", "57P03"];
         self.code == Self::READ_ONLY || STOPS.contains(&self.code) || self.code.starts_with("08")
@@ -945,7 +947,7 @@ mod tests {
         let Backend::Sqlite(pools) = &store.db.pools else {
             panic!("a file is SQLite's");
         };
-        // Lowered to what the file has now.
+        // SQLite raises this to the number of pages that the file has now.
         sqlx::query("pragma max_page_count = 1")
             .execute(&pools.writer)
             .await
@@ -964,7 +966,7 @@ mod tests {
         assert_eq!(store.availability(), Availability::ReadOnly);
         assert_eq!(store.projects().await.unwrap().len(), made.len());
 
-        // The next writer is a new connection, and so without that limit.
+        // The writer is a new connection, which does not have that limit.
         let next: ProjectId = "next".parse().unwrap();
         assert!(store.create_project(&next, clock.now()).await.unwrap());
         assert_eq!(store.availability(), Availability::Writable);
@@ -1008,7 +1010,7 @@ mod tests {
             };
             assert_eq!(open.fault(), fault, "{state}");
             assert_eq!(open.leads_elsewhere(), leads_elsewhere, "{state}");
-            // Whatever a connect fails with, it is no fault of a statement.
+            // A refused connection is never the fault of a statement.
             let refused = SqlState {
                 code: state,
                 is_fatal: true,

@@ -1,10 +1,10 @@
 //! The destination of a sealed secret: the provider, endpoint and OAuth client that it may be sent
 //! to.
 //!
-//! A secret is sealed together with a digest of its destination ([ADR
-//! 18](../../../docs/adr/0018-a-secret-is-bound-to-its-destination.md)). The columns that name the
-//! destination are in plain text, since accounts are found and ordered by them. A row whose
-//! destination was changed can no longer be decrypted, so its secret is never sent.
+//! A secret is sealed together with a digest of its destination
+//! ([ADR 18](../../../docs/adr/0018-a-secret-is-bound-to-its-destination.md)). The columns that
+//! name the destination are in plain text, since accounts are found and ordered by them. A row
+//! whose destination was changed can no longer be decrypted, so its secret is never sent.
 //!
 //! A caller sends a secret to the destination that it was opened with, never to one that was read
 //! separately: between two reads, the row may have been changed and restored.

@@ -2,9 +2,9 @@
 //! It is the only module that contains SQL.
 //!
 //! * **Projects are isolated.** A row that belongs to an account is looked up by project *and*
-//!   account, so the row of another project is not found. The methods that read across projects
-//!   serve the scheduler, the operator, metrics and look-ups by a digest; a method that finds an
-//!   account also returns its project.
+//!   account, so the row of another project is not found. Only methods for background jobs, the
+//!   operator, metrics and the look-up of a secret (API key, link token, `state`, personal access
+//!   token) read across projects. One that returns accounts also returns their projects.
 //! * **Secrets and personal data are sealed.** Credentials, names, e-mail addresses and all data
 //!   from a walk are sealed in this module, under the project's data key and bound to their row
 //!   ([`crate::crypto`]); callers pass and get plain values. A field that cannot be decrypted
@@ -18,8 +18,9 @@
 //!   account's row first; a refresh locks the credential's row. A transaction that reads and then
 //!   writes is therefore correct with any number of processes on one database.
 //! * **Only one process redeems a refresh token** ([`Store::begin_refresh`], in `refresh`).
-//! * **Changes are audited.** A method that uses a secret, or changes an account or a key, writes
-//!   an entry to the project's audit log in the same transaction (`audit_log`).
+//! * **Changes are audited.** A change of an account, a credential, a connector profile or a key,
+//!   and the start of a walk, which uses the credential, add an entry to the project's audit log in
+//!   the same transaction (`audit_log`).
 //! * **When the database is unavailable**, methods return [`Kind::StoreUnavailable`] with a time
 //!   after which to retry. A wait for another process's lock happens inside this module.
 //!
@@ -352,7 +353,7 @@ impl Store {
     }
 }
 
-/// Finds no deleted project.
+/// Excludes deleted projects.
 const DATA_KEY: &str = "select data_key_id, sealed_data_key from projects
                         where id = $1 and deleted_at is null";
 

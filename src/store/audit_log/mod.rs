@@ -1,16 +1,16 @@
 //! The audit log: one chain of entries per project.
 //!
-//! Each row has a tag over the tag of the row before it and all that the row itself holds, and the
-//! head, a row per project, has one over which row is the last. The key of both is derived from
-//! the project's data key. So a writer to the database who does not hold the key ring can neither
-//! change, move nor add a row, nor remove one in the middle, without [`Store::verify_audit`] finding it
-//! (`verify`). The newest rows can be cut off together with putting an earlier head back; that shows
-//! against a head that was noted outside.
+//! Each row has a tag over the tag of the previous row and all columns of its own. Each project has
+//! one head row, with a tag over the number and the tag of the last entry. The key of both is
+//! derived from the project's data key. [`Store::verify_audit`] (`verify`) therefore detects every
+//! row that a database writer without the key ring changed, moved, added, or removed from the
+//! middle. Such a writer can still cut off the newest rows and restore an earlier head; only a head
+//! that was noted outside of the database shows that.
 //!
-//! An entry is written in the transaction of what it tells of ([`Store::audit`]): either both are
-//! there or neither. A head that was tampered with stops nobody's work, since a key that must be
-//! revoked must be revoked. The next entry then says for ever that the log was broken off before
-//! it, by a tag that follows on no other.
+//! [`Store::audit`] writes an entry in the transaction of the change that it records, so both are
+//! stored or neither is. A head that was tampered with does not block changes, because a key that
+//! must be revoked must be revoked. The next entry then records the break for good: its tag follows
+//! on no other tag.
 
 use jiff::Timestamp;
 
@@ -35,9 +35,10 @@ pub use verify::{AuditFault, AuditHead, AuditReport, InvalidAuditHead, Verified}
 const ENTRY_FORM: &str = "rolecall audit entry 1";
 const HEAD_FORM: &str = "rolecall audit head 1";
 
-/// Stands for the tag before the first entry's.
+/// Stands for the previous tag in the first entry.
 const BEGINNING: [u8; 32] = [0; 32];
-/// Stands for the tag before that of an entry which follows on none; no tag is as short.
+/// Stands for the previous tag in an entry after a break. It is shorter than a tag, so it cannot be
+/// one.
 const BREAK: &[u8] = b"broken off";
 
 type StoredRow = (
@@ -55,12 +56,12 @@ type StoredRow = (
 pub(super) type StoredHead = (i64, Vec<u8>, Vec<u8>);
 
 impl Store {
-    /// Writes what the caller's transaction does to the project's audit log. `key` is the
-    /// project's data key; None has it read here.
+    /// Adds the events of the caller's transaction to the project's audit log. `key` is the
+    /// project's data key; if it is None, it is read here.
     ///
-    /// The last step before the commit: from here on, whoever else writes to this log waits. An
-    /// account is locked before that and never after it, and of several projects the one whose id
-    /// comes first has its log written first; so nobody waits in a circle.
+    /// This must be the last step before the commit, since it locks the log. To avoid deadlocks, an
+    /// account is locked before the log and never after it, and a transaction that writes to the
+    /// logs of several projects does so in the order of their ids.
     pub(super) async fn audit(
         &self,
         tx: &mut Tx,
@@ -87,6 +88,7 @@ impl Store {
         for event in events {
             last = match log.append(tx, &last, event, at).await? {
                 Some(next) => next,
+                // A row has this number already, so the head did not name the last entry.
                 None => {
                     let last = log.break_off(tx).await?;
                     let next = log.append(tx, &last, event, at).await?;
@@ -97,7 +99,7 @@ impl Store {
         log.write_head(tx, &last).await
     }
 
-    /// Begins the log of a project that is made in this transaction.
+    /// Creates the empty log of a project, in the transaction that creates the project.
     pub(super) async fn begin_audit_log(
         &self,
         tx: &mut Tx,
@@ -108,8 +110,8 @@ impl Store {
         log.write_head(tx, &Last::beginning()).await
     }
 
-    /// Writes one event to a project's audit log, in a transaction of its own: for what changes
-    /// nothing else that is stored.
+    /// Adds one event to a project's audit log in a transaction of its own, for an event that
+    /// changes no other stored data.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -119,7 +121,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Every project that has an audit log, by id: those that were deleted, too.
+    /// Every project that has an audit log, by id, including deleted projects.
     pub async fn audited_projects(&self) -> Result<Vec<ProjectId>> {
         let rows: Vec<(String,)> = self
             .db
@@ -128,8 +130,7 @@ impl Store {
         rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
-    /// At most `limit` entries of a project's audit log, the newest first, from the one before
-    /// `before` on.
+    /// At most `limit` entries of a project's audit log with a number below `before`, newest first.
     pub async fn audit_log(
         &self,
         project: &ProjectId,
@@ -145,7 +146,8 @@ impl Store {
         entries.map_err(spoilt)
     }
 
-    /// A statement for each index: one whose condition may be none would use none of them.
+    /// Uses one statement per index: a condition that may be absent would prevent the use of any
+    /// index.
     async fn audit_rows(
         &self,
         project: &ProjectId,
@@ -179,16 +181,16 @@ impl Store {
     }
 }
 
-/// The row of `audit_heads` of a project of which nothing was told yet.
+/// The row of `audit_heads` for an empty log.
 pub(super) fn empty_head(project: &str, key: &DataKey) -> StoredHead {
     let last = Last::beginning();
     let seal = AuditLog::new(project, key.chain_key()).head(&last).tag();
     (last.seq, last.tag, seal.to_vec())
 }
 
-/// The last entry of a log, as far as it is known.
+/// The last entry of a log.
 struct Last {
-    /// 0 before the first.
+    /// 0 before the first entry.
     seq: i64,
     tag: Vec<u8>,
 }
@@ -202,7 +204,7 @@ impl Last {
     }
 }
 
-/// An entry as it lies in its row, but for its tag.
+/// The columns of an entry, without its tag.
 struct AuditRow<'a> {
     seq: i64,
     at: i64,
@@ -221,7 +223,7 @@ impl<'a> AuditRow<'a> {
     }
 }
 
-/// A project's log, and the key that chains it.
+/// A project's log, and the key of its chain.
 struct AuditLog<'a> {
     project: &'a str,
     chain: ChainKey,
@@ -247,7 +249,8 @@ impl<'a> AuditLog<'a> {
         record.number(last.seq).bytes(&last.tag)
     }
 
-    /// What a head that was read says, if it is as we wrote it.
+    /// The last entry that a stored head names; None if the head is missing or was not written by
+    /// Rolecall.
     fn proven(&self, stored: Result<Option<StoredHead>>) -> Result<Option<Last>> {
         let stored = match stored {
             Err(error) if is_unreadable(&error) => None,
@@ -259,8 +262,8 @@ impl<'a> AuditLog<'a> {
         }))
     }
 
-    /// Makes other writers wait until the transaction has ended, and gives the last entry; None if
-    /// the head is lost.
+    /// Locks the log until the transaction ends, and returns the last entry; None if the head is
+    /// lost.
     async fn lock(&self, tx: &mut Tx) -> Result<Option<Last>> {
         let stored = tx
             .fetch_one(
@@ -271,7 +274,8 @@ impl<'a> AuditLog<'a> {
         self.proven(stored)
     }
 
-    /// Where to go on once it cannot be told what was last.
+    /// The position to continue from if the last entry is unknown: after the highest number, with a
+    /// tag that marks the break.
     async fn break_off(&self, tx: &mut Tx) -> Result<Last> {
         tracing::error!(
             project = self.project,
@@ -289,8 +293,8 @@ impl<'a> AuditLog<'a> {
         })
     }
 
-    /// Writes an entry after `last` and gives it as the last one; None if there is a row in its
-    /// place.
+    /// Writes an entry after `last` and returns it as the last one; None if a row already has its
+    /// number.
     async fn append(
         &self,
         tx: &mut Tx,
@@ -359,7 +363,8 @@ fn no_end() -> Error {
     Error::internal("there is no room at the end of the audit log")
 }
 
-/// For whoever wants to look at entries. That one is not ours is no fault of theirs, and no secret.
+/// The error for a reader of the log. The reader has done nothing wrong, and may know that an entry
+/// is damaged.
 fn spoilt(source: Error) -> Error {
     let message = "an entry of the audit log is not as it was written";
     Error::new(Kind::Internal, message)

@@ -1,8 +1,9 @@
-//! Is the log as it was written? Every row is read once, a page at a time, and nothing is locked:
-//! rows are only ever added at the end, so what was verified once stays so.
+//! Verifies that an audit log is as it was written. It reads every row once, a page at a time, and
+//! locks nothing: rows are only added at the end, so a verified row stays verified.
 //!
-//! The database alone cannot show that its newest entries were cut off: a head that was copied earlier
-//! fits the log that was there then. An [`AuditHead`] that was noted outside of the database can.
+//! The database alone cannot show that its newest entries were cut off, since a copy of an earlier
+//! head fits the log of that time. An [`AuditHead`] that was noted outside of the database can show
+//! it.
 
 use std::{fmt, str::FromStr};
 
@@ -18,8 +19,8 @@ use crate::{
     },
 };
 
-/// The last entry of a log at one moment, to be kept where the database's administrator cannot write.
-/// Written as `SEQ:TAG`, the tag in hexadecimal.
+/// The last entry of a log at one moment, to be stored out of reach of the database's
+/// administrator. Its text form is `SEQ:TAG`, with the tag in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditHead {
     /// 0 before the first entry.
@@ -59,21 +60,21 @@ impl FromStr for AuditHead {
 )]
 pub struct InvalidAuditHead;
 
-/// What a project's log was found to be.
+/// The result for a project's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
-    /// As it was written, up to its head. Whether later entries were cut off, only a head that was
-    /// noted outside can tell.
+    /// The log is as it was written, up to its head. Only a head that was noted outside shows
+    /// whether later entries were cut off.
     Whole { entries: u64 },
-    /// This entry is the first at fault.
+    /// The first entry with a fault.
     Broken { entry: u64, fault: AuditFault },
 }
 
-/// A verified log.
+/// The result, with the head of a log that is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditReport {
     pub verified: Verified,
-    /// None where the log is not whole.
+    /// None if the log is not whole.
     pub head: Option<AuditHead>,
 }
 
@@ -84,25 +85,25 @@ impl From<Verified> for AuditReport {
     }
 }
 
-/// What is wrong with an entry.
+/// The fault of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditFault {
-    /// It is gone, and later ones are there.
+    /// It is missing, and later entries are present.
     Missing,
-    /// It is not as it was written, or not where.
+    /// It was changed or moved.
     Changed,
-    /// It and all after it are gone.
+    /// It and all later entries are missing.
     CutOff,
     /// It was not written by Rolecall.
     Added,
-    /// The head is gone, or not as it was written. So nobody can tell whether this entry, the one
-    /// after the last that is there, was cut off.
+    /// The head is missing or was changed. The entry is the one after the last present entry;
+    /// whether it was cut off is unknown.
     HeadLost,
-    /// It was written when the head was lost, or its own place was taken. Whether anything is
-    /// missing before it cannot be told.
+    /// It was written after the head was lost, or after another row had taken its number. Whether
+    /// entries are missing before it is unknown.
     Continued,
-    /// The head that was noted earlier is not on this chain: the log ends before it, or goes another
-    /// way.
+    /// The head that was noted earlier is not on this chain: the log ends before it, or differs
+    /// from it.
     NotOnChain,
 }
 
@@ -120,21 +121,22 @@ impl AuditFault {
     }
 }
 
-/// How many rows are looked at together.
+/// The number of rows that are read at a time.
 const PAGE: u64 = 500;
 
 fn broken(seq: i64, fault: AuditFault) -> Verified {
-    // One that was added may have a number that none of ours has.
+    // The number of an added row may be negative, which no entry of ours has.
     let entry = u64::try_from(seq).unwrap_or(0);
     Verified::Broken { entry, fault }
 }
 
 impl Store {
-    /// Looks through the whole audit log of a project, beside whoever writes to it. Of one that was
-    /// deleted, too. With `since`, also whether that earlier head is on the chain.
+    /// Verifies the whole audit log of a project while others may write to it. The project may be
+    /// deleted. `since` is an earlier head, which must be on the chain.
     ///
     /// # Errors
-    /// `not_found` if there is no such project; `credential_locked` if its data key does not open.
+    /// `not_found` if there is no such project; `credential_locked` if its data key cannot be
+    /// unwrapped.
     pub async fn verify_audit(
         &self,
         project: &ProjectId,
@@ -180,7 +182,8 @@ impl Store {
                     head: Some(head),
                 });
             };
-            // Written since the head was read, and then there is a later head; or not by us.
+            // If the row was written since the head was read, there is a later head by now.
+            // Otherwise it is not ours.
             let later = self.audit_head(&log).await?;
             if later.is_some_and(|later| later.seq < after) {
                 return Ok(broken(after, AuditFault::Added).into());
@@ -192,6 +195,7 @@ impl Store {
         if let Some(key) = self.data_key(project).await? {
             return Ok(Some(key.chain_key()));
         }
+        // A deleted project keeps only the chain key of its log, in place of its data key.
         let left = async || {
             let sql = "select data_key_id, sealed_data_key from projects
                        where id = $1 and deleted_at is not null";
@@ -205,8 +209,8 @@ impl Store {
         Ok(left.map(|left| left.as_chain_key()))
     }
 
-    /// Verifies the rows after `last` up to `end`, and moves it to the last one that is right;
-    /// gives the first that is not.
+    /// Verifies the rows after `last` up to `end`, and moves `last` to the last valid row. Returns
+    /// the first fault.
     async fn follow(
         &self,
         log: &AuditLog<'_>,
@@ -216,7 +220,7 @@ impl Store {
     ) -> Result<Option<Verified>> {
         let mut at_once = PAGE;
         loop {
-            // Before the first there should be none, whatever its number.
+            // Nothing may come before the first entry, so this starts at the smallest number.
             let from = match last.seq {
                 0 => i64::MIN,
                 seq => seq + 1,
@@ -236,7 +240,7 @@ impl Store {
                 )
                 .await;
             let rows = match rows {
-                // Which of them it is, is found one by one.
+                // Read the rows one by one to find the unreadable one.
                 Err(error) if is_unreadable(&error) && at_once > 1 => {
                     at_once = 1;
                     continue;
@@ -274,7 +278,7 @@ impl Store {
         }
     }
 
-    /// The number of the first row after this one, if there is any.
+    /// The number of the first row after this one, if there is one.
     async fn first_after(&self, log: &AuditLog<'_>, seq: i64) -> Result<Option<i64>> {
         let row: Result<Option<(Option<i64>,)>> = self
             .db
@@ -284,13 +288,13 @@ impl Store {
             )
             .await;
         match row {
-            // It is no number.
+            // The stored number is not an integer.
             Err(error) if is_unreadable(&error) => Ok(Some(seq + 1)),
             row => Ok(row?.and_then(|(first,)| first)),
         }
     }
 
-    /// What the head says; None if it is lost.
+    /// The last entry that the head names; None if the head is lost.
     async fn audit_head(&self, log: &AuditLog<'_>) -> Result<Option<Last>> {
         let stored = self
             .db
