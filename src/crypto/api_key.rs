@@ -1,13 +1,13 @@
-//! The text of an API key, as its owner holds it:
+//! The text format of an API key:
 //!
 //! ```text
 //! rc_<public id: 32 hex digits>_<secret: 43 of 0-9A-Za-z><checksum: 6 of 0-9A-Za-z>
 //! ```
 //!
-//! No character in it ends a word on a double click. The prefix lets secret scanners find a
-//! leaked key; the public id finds the row without a search by secret; the checksum tells a
-//! typing error from a wrong key before any database is asked. It is no security: the secret
-//! is 256 random bits, so what we store is its plain SHA-256.
+//! A double click selects the whole key, since it contains only letters, digits and `_`. The prefix
+//! lets secret scanners find leaked keys. The public id finds the row without a search by secret.
+//! The checksum detects typing errors before any database query; it adds no security. The secret is
+//! 256 random bits, so its plain SHA-256 is stored.
 
 use std::fmt;
 
@@ -25,25 +25,25 @@ use crate::model::{
 
 const PREFIX: &str = "rc_";
 const ID_LEN: usize = 32;
-/// 62^43 > 2^256.
+/// 43 characters suffice for 256 random bits: 62^43 > 2^256.
 const SECRET_LEN: usize = 43;
 const CHECKSUM_LEN: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A whole API key. Shown once, when it is made; redacts itself ever after.
+/// A complete API key. It is shown once, when it is created. `Debug` redacts it.
 #[derive(Clone)]
 pub struct ApiKeySecret {
     id: KeyId,
     text: SecretString,
 }
 
-/// A text that cannot be an API key of ours.
+/// The text is not a well-formed API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is not an API key: part of it is missing or mistyped")]
 pub struct MalformedKey;
 
 impl ApiKeySecret {
-    /// A new key of `project`: as its owner holds it, and as it is stored.
+    /// Creates a key of `project`: the secret for its owner, and the record to store.
     pub fn issue(project: &ProjectId, new: &NewKey, now: Timestamp, rng: &Rng) -> (Self, ApiKey) {
         let text = Self::generate(rng.id(now), rng);
         let label = new.label.as_ref().map_or("", KeyLabel::as_str);
@@ -61,7 +61,7 @@ impl ApiKeySecret {
         (text, key)
     }
 
-    /// A new key with the public id `id`.
+    /// A new key with the given public id.
     pub fn generate(id: KeyId, rng: &Rng) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + ID_LEN + 1 + SECRET_LEN + CHECKSUM_LEN);
         text.push_str(PREFIX);
@@ -69,7 +69,7 @@ impl ApiKeySecret {
         text.push('_');
         let secret_end = text.len() + SECRET_LEN;
         while text.len() < secret_end {
-            // Six bits that name no letter are thrown away: every letter stays equally likely.
+            // Rejection sampling: discard 62 and 63, so that all 62 characters stay equally likely.
             let [byte] = rng.bytes();
             if let Some(&letter) = ALPHABET.get(usize::from(byte >> 2)) {
                 text.push(char::from(letter));
@@ -83,7 +83,7 @@ impl ApiKeySecret {
         }
     }
 
-    /// Takes a text that may be a key: its shape and checksum, not whether it is known.
+    /// Parses a key and verifies its checksum. Does not check whether the key exists.
     pub fn parse(text: &str) -> Result<Self, MalformedKey> {
         let id = Self::id_in(text).ok_or(MalformedKey)?;
         let secret = text.get(PREFIX.len() + ID_LEN + 1..).ok_or(MalformedKey)?;
@@ -102,8 +102,8 @@ impl ApiKeySecret {
         })
     }
 
-    /// The id that a text names which may be a key or the beginning of one, such as
-    /// `rc_<public id>`: enough of a leaked key to revoke it by.
+    /// The public id in a complete key or in the beginning of one, such as `rc_<public id>`. This
+    /// is enough to revoke a leaked key.
     pub fn id_in(text: &str) -> Option<KeyId> {
         let rest = text.strip_prefix(PREFIX)?;
         let id = rest.split_once('_').map_or(rest, |(id, _)| id);
@@ -113,22 +113,22 @@ impl ApiKeySecret {
         Some(KeyId::from_uuid(id))
     }
 
-    /// The public part.
+    /// The public id.
     pub const fn id(&self) -> KeyId {
         self.id
     }
 
-    /// What is stored: SHA-256 of the whole text.
+    /// The stored form: SHA-256 of the whole text.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.text.expose_secret()).into()
     }
 
-    /// True if this is the key with that digest. Compares in constant time.
+    /// True if `digest` is the digest of this key. Compares in constant time.
     pub fn matches(&self, digest: &[u8; 32]) -> bool {
         self.digest().ct_eq(digest).into()
     }
 
-    /// The key itself, for the one time that it is shown.
+    /// The secret text, for the one response that shows it.
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }

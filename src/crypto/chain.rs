@@ -1,5 +1,7 @@
-//! What the audit log is chained with and an API key's row is signed with: a tag over a form's name and the parts of a record, each
-//! with its length before it, so that no two records ever encode alike.
+//! Tags (HMAC-SHA256) of records. The audit log is chained with them, and the row of an API key is
+//! authenticated with one. A tag covers the name of the record's format and all parts of the
+//! record. Each part is preceded by its length, so two different records never have the same
+//! encoding.
 
 use std::fmt;
 
@@ -12,11 +14,13 @@ use super::{
     mac::{derive, hmac},
 };
 
-/// Makes the tags (HMAC-SHA256) of one project's audit log. Derived from the project's data key:
-/// a tag tells nothing about what that one seals, and nothing sealed helps to forge a tag.
+/// The key that tags one project's audit log.
+///
+/// It is derived from the project's data key with HKDF: tags reveal nothing about sealed fields,
+/// and sealed fields do not help to forge a tag.
 pub struct ChainKey(Zeroizing<[u8; 32]>);
 
-/// A record that is being tagged.
+/// A record while its tag is computed.
 pub struct TaggedRecord(Hmac<Sha256>);
 
 impl ChainKey {
@@ -24,7 +28,8 @@ impl ChainKey {
         Self(derive(data_key, "rolecall data key: audit chain"))
     }
 
-    /// A record of the form that is so named, with no parts yet.
+    /// Starts a record: its tag covers `form`, the name of the record's format, and every part
+    /// added.
     pub fn record(&self, form: &str) -> TaggedRecord {
         TaggedRecord::under(&self.0, form)
     }
@@ -55,25 +60,24 @@ impl TaggedRecord {
         self.0.finalize().into_bytes().into()
     }
 
-    /// True if `tag` is this very record's. Compares in constant time.
+    /// True if `tag` is the tag of this record. Compares in constant time.
     pub fn has_tag(self, tag: &[u8]) -> bool {
         self.0.verify_slice(tag).is_ok()
     }
 }
 
 impl DataKey {
-    /// The key that chains this project's audit log.
     pub fn chain_key(&self) -> ChainKey {
         ChainKey::of(self.bytes())
     }
 
-    /// What is left of the data key of a project that is deleted: a key of another name, which chains
-    /// the same log, and opens nothing that this one sealed.
+    /// Converts the data key of a deleted project: keeps the chain key, under a new id, and drops
+    /// the rest. The result verifies the project's audit log and decrypts none of its fields.
     pub fn left_for_its_log(&self, rng: &Rng) -> Self {
         Self::of_bytes(self.chain_key().0, rng)
     }
 
-    /// The chain key that is [left](Self::left_for_its_log) of a data key.
+    /// The chain key of a data key that [`left_for_its_log`](Self::left_for_its_log) returned.
     pub fn as_chain_key(&self) -> ChainKey {
         ChainKey(Zeroizing::new(*self.bytes()))
     }

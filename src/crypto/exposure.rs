@@ -1,4 +1,4 @@
-//! Who else can get at a file or folder that holds secrets, by its mode.
+//! Checks by file mode whether other users can access a file or folder that holds secrets.
 
 use std::{
     fmt, fs, io,
@@ -10,8 +10,9 @@ const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITE: u32 = 0o020;
 
-/// A file or folder that others than its owner can get at. That its group can read it is none:
-/// secrets are mounted with mode 0440.
+/// A file or folder that users other than its owner can access.
+///
+/// Read access for its group is allowed, because orchestrators mount secrets with mode 0440.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
     mode: u32,
@@ -19,18 +20,18 @@ pub struct Exposure {
 }
 
 impl Exposure {
-    /// None if the file at `path`, or what a link there points to, is for its owner and the readers
-    /// of its group.
+    /// None if others can neither read nor write the file at `path`, and its group cannot write it.
+    /// Follows symbolic links.
     ///
     /// # Errors
-    /// What keeps it from being looked at.
+    /// The file's metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
         let found = fs::metadata(path)?;
         let mode = found.permissions().mode() & 0o7777;
         if mode & (OTHERS_READ | OTHERS_WRITE | GROUP_WRITE) == 0 {
             return Ok(None);
         }
-        // Another owner's file is read through its group, if at all.
+        // If another user owns the file, this process can read it only through its group.
         let is_ours = found.uid() == rustix::process::geteuid().as_raw();
         let right = match (is_ours, found.is_dir()) {
             (true, false) => "600",
@@ -63,7 +64,7 @@ impl fmt::Display for Exposure {
     }
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a POSIX shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);

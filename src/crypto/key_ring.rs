@@ -1,14 +1,14 @@
-//! The operator's keys: a text file with a line `id: base64 of 32 random bytes` for each.
+//! The operator's keys, in a text file with one line `id: base64 of 32 random bytes` for each key.
 //!
-//! The first key encrypts, all decrypt. So a key is changed by putting a new one on top, and taking
-//! the old one away once nothing is wrapped by it any more; which one wraps in a database that
-//! several processes share is in [`crate::store`].
+//! The first key encrypts, all keys decrypt. To rotate, the operator puts a new key first, and
+//! removes the old key once it wraps no data key. [`crate::store`] decides which key wraps in a
+//! database that several processes share.
 //!
-//! A ring is a value and does not change. What a process works with is a [`LiveRing`], and the file
-//! is changed through a [`RingFile`].
+//! A ring is an immutable value. A running process holds a [`LiveRing`], and a command changes the
+//! file through a [`RingFile`].
 //!
-//! A ring key itself encrypts nothing: the key for wrapping is derived from it, so that it could
-//! have other uses without weakening this one.
+//! A ring key encrypts nothing itself: the wrapping key is derived from it. This leaves room for
+//! other derived keys that do not weaken the wrapping key.
 //!
 //! [`LiveRing`]: super::LiveRing
 //! [`RingFile`]: super::RingFile
@@ -33,7 +33,8 @@ use super::{
 const KEY_LEN: usize = 32;
 const MAX_ID_LEN: usize = 32;
 
-/// The keys that encrypt and decrypt. Cheap to clone; wiped from memory with its last clone.
+/// An ordered list of keys. Clones are cheap and share the keys. The keys are wiped from memory
+/// when the last clone is dropped.
 #[derive(Clone)]
 pub struct KeyRing(Arc<[RingKey]>);
 
@@ -44,7 +45,7 @@ struct RingKey {
     wrapping: Zeroizing<[u8; KEY_LEN]>,
 }
 
-/// Why a key ring could not be read or made. Never shows key material.
+/// Why a key ring could not be read or created. Contains no key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyRingError {
     #[error("line {line}: expected `id: key`, the key being base64 of 32 random bytes")]
@@ -68,7 +69,7 @@ pub enum KeyRingError {
 }
 
 impl KeyRing {
-    /// A ring of one new key.
+    /// A ring with one new key.
     pub fn generate(id: &str, rng: &Rng) -> Result<Self, KeyRingError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         rng.fill(&mut *key);
@@ -78,7 +79,7 @@ impl KeyRing {
         Ok(Self([RingKey::new(id, key)].into()))
     }
 
-    /// Reads the text form. Blank lines and lines that begin with `#` are skipped.
+    /// Parses the text format. Skips blank lines and lines that begin with `#`.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys: Vec<RingKey> = Vec::new();
         for (line, content) in (1..).zip(text.lines().map(str::trim)) {
@@ -96,7 +97,7 @@ impl KeyRing {
                 let id = id.to_owned();
                 return Err(KeyRingError::Duplicate { line, id });
             }
-            // The decoder's own error would repeat a character of the key.
+            // Discard the decoder's error: it quotes a character of the key.
             let decoded = BASE64_STANDARD
                 .decode(encoded)
                 .map(Zeroizing::new)
@@ -115,7 +116,7 @@ impl KeyRing {
         Ok(Self(keys.into()))
     }
 
-    /// Reads a file of the text form.
+    /// Reads and parses a key file.
     pub fn read_file(path: &Path) -> Result<Self, KeyRingError> {
         Self::read(fs::File::open(path)?)
     }
@@ -126,7 +127,7 @@ impl KeyRing {
         Self::parse(&text)
     }
 
-    /// The text form.
+    /// The text format, with a comment at its head.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(256 + self.0.len() * 96));
         text.push_str(
@@ -143,8 +144,10 @@ impl KeyRing {
         text
     }
 
-    /// Writes a new file of the text form that only its owner may read. Refuses to write over
-    /// anything: an overwritten ring is lost data. On return the file survives a power cut.
+    /// Creates a key file with mode 0600 and syncs it to disk.
+    ///
+    /// # Errors
+    /// There is a file at `path` already. It is never overwritten, since a lost ring is lost data.
     pub fn create_file(&self, path: &Path) -> Result<(), KeyRingError> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true);
@@ -156,10 +159,10 @@ impl KeyRing {
         Ok(sync_folder_of(path)?)
     }
 
-    /// This ring's keys, and behind them those of `rest`.
+    /// A ring with this ring's keys, followed by those of `rest`.
     ///
     /// # Errors
-    /// `Taken`: an id that both have.
+    /// `Taken`: both rings have a key with the same id.
     pub fn then(&self, rest: &Self) -> Result<Self, KeyRingError> {
         if let Some(key) = rest.0.iter().find(|key| self.has(&key.id)) {
             let id = key.id.clone();
@@ -168,17 +171,17 @@ impl KeyRing {
         Ok(Self(self.0.iter().chain(&*rest.0).cloned().collect()))
     }
 
-    /// The same keys, that of `id` first; None if there is none of that id.
+    /// The same keys with the key `id` first. None if there is no such key.
     pub fn promote(&self, id: &str) -> Option<Self> {
         let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|key| key.id == id);
         let is_there = !first.is_empty();
         is_there.then(|| Self(first.into_iter().chain(rest).cloned().collect()))
     }
 
-    /// All keys but that of `id`.
+    /// All keys except `id`.
     ///
     /// # Errors
-    /// `Empty` if none is left.
+    /// `Empty`: no key is left.
     pub fn without(&self, id: &str) -> Result<Self, KeyRingError> {
         let keys: Arc<[RingKey]> = self.0.iter().filter(|key| key.id != id).cloned().collect();
         if keys.is_empty() {
@@ -187,22 +190,20 @@ impl KeyRing {
         Ok(Self(keys))
     }
 
-    /// Whether there is a key of this id.
     pub fn has(&self, id: &str) -> bool {
         self.find(id).is_some()
     }
 
-    /// The ids of all keys, the encrypting one first.
+    /// The ids of all keys, the encrypting key first.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|key| key.id.as_str())
     }
 
-    /// The id of the key that encrypts.
     pub fn encrypting_id(&self) -> &str {
         &self.encrypting().id
     }
 
-    /// Seals under the key of this id; None if there is none.
+    /// Seals `text` with the key `key_id`. None if the ring has no such key.
     pub(crate) fn seal(
         &self,
         key_id: &str,
@@ -214,7 +215,7 @@ impl KeyRing {
         Some(seal((&key.id, &key.wrapping), place, text, rng))
     }
 
-    /// Opens what any key of this ring sealed.
+    /// Decrypts `sealed` with the key that it names.
     pub(crate) fn open(
         &self,
         place: SealContext<'_>,
@@ -236,7 +237,7 @@ impl KeyRing {
     }
 }
 
-/// Whether the keys are the same, in the same order.
+/// True if both rings have the same keys in the same order. Compares keys in constant time.
 impl PartialEq for KeyRing {
     fn eq(&self, other: &Self) -> bool {
         let is_same = |(one, other): (&RingKey, &RingKey)| {
@@ -263,7 +264,7 @@ impl RingKey {
     }
 }
 
-/// Forces to the disk that a file was made or replaced.
+/// Syncs the folder of `path`, so that a new or renamed file survives a power loss.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,4 +1,4 @@
-//! The ring that a process works with, which may be exchanged while it does.
+//! The key ring of a running process, which can be replaced while the process runs.
 
 use std::{
     fmt, fs, io,
@@ -10,18 +10,18 @@ use arc_swap::ArcSwap;
 
 use super::{Exposure, KeyRing, KeyRingError, key_ring::sync_folder_of};
 
-/// A key ring that can be exchanged for another. Clones see the new one at once; who took the
-/// [`current`](Self::current) one before goes on with that.
+/// A key ring that can be replaced. All clones see the new ring at once. A ring that
+/// [`current`](Self::current) returned earlier stays usable.
 #[derive(Clone)]
 pub struct LiveRing(Arc<LiveRingInner>);
 
 struct LiveRingInner {
     current: ArcSwap<KeyRing>,
-    /// None: it came with the settings and stays.
+    /// None if the ring came from the settings; such a ring is never reloaded.
     file: Option<PathBuf>,
 }
 
-/// One that is never exchanged.
+/// Makes a ring that is never reloaded.
 impl From<KeyRing> for LiveRing {
     fn from(ring: KeyRing) -> Self {
         Self::new(ring, None)
@@ -34,32 +34,34 @@ impl LiveRing {
         Self(Arc::new(LiveRingInner { current, file }))
     }
 
-    /// The ring in this file, as it is now and as it will be.
+    /// Reads the ring from a key file, and remembers the path for reloads.
     pub fn read_file(path: &Path) -> Result<Self, KeyRingError> {
         let ring = read_for_good(path)?;
         Ok(Self::new(ring, Some(path.to_owned())))
     }
 
-    /// The ring of this moment. Whatever belongs together is done with one.
+    /// The current ring. An operation calls this once, and uses that ring for all of its steps.
     pub fn current(&self) -> KeyRing {
         KeyRing::clone(&self.0.current.load())
     }
 
-    /// Whether there is a file to look at again.
+    /// True if the ring came from a file, which can be reloaded.
     pub fn has_file(&self) -> bool {
         self.0.file.is_some()
     }
 
-    /// Who else can get at the file; None where there is no file, or none that can be looked at.
+    /// Whether other users can access the key file. None if there is no file, or if its mode cannot
+    /// be read.
     pub fn exposure(&self) -> Option<Exposure> {
         let file = self.0.file.as_deref()?;
         Exposure::of(file).ok().flatten()
     }
 
-    /// What is in the file, if that is another ring than the current one. Waits for the disk.
+    /// Reads the file again. Returns its ring if it differs from the current ring. Blocks on disk
+    /// I/O.
     ///
     /// # Errors
-    /// What keeps the file from being read.
+    /// The file cannot be read or parsed.
     pub fn changed(&self) -> Result<Option<KeyRing>, KeyRingError> {
         let Some(file) = &self.0.file else {
             return Ok(None);
@@ -71,7 +73,7 @@ impl LiveRing {
         Ok((found != self.current()).then_some(found))
     }
 
-    /// Takes another ring in the place of the current one.
+    /// Replaces the current ring.
     pub fn exchange(&self, ring: KeyRing) {
         self.0.current.store(Arc::new(ring));
     }
@@ -83,16 +85,16 @@ impl fmt::Debug for LiveRing {
     }
 }
 
-/// Reads a file, and forces what was read to the disk before anything relies on it: whoever wrote it
-/// may not have, and what a new key seals is lost with that key.
+/// Reads a key file and syncs it to disk before anything is sealed with a new key from it. Its
+/// writer may not have synced it, and data sealed with a lost key is lost.
 fn read_for_good(path: &Path) -> Result<KeyRing, KeyRingError> {
-    // What a link points to.
+    // Resolve symbolic links, so that the target's folder is synced.
     let path = fs::canonicalize(path)?;
     let file = fs::File::open(&path)?;
     let ring = KeyRing::read(&file)?;
     let synced = file.sync_all().and_then(|()| sync_folder_of(&path));
     match synced {
-        // Where nothing can be written, nothing waits to be.
+        // A file system that cannot be written has no pending writes to sync.
         Err(error)
             if [
                 io::ErrorKind::InvalidInput,

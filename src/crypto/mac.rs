@@ -1,4 +1,4 @@
-//! Message authentication (HMAC-SHA256), and keys that are made from others.
+//! Message authentication (HMAC-SHA256) and key derivation (HKDF-Expand).
 
 use std::{fmt, sync::Arc};
 
@@ -8,30 +8,32 @@ use zeroize::Zeroizing;
 
 use super::{DataKey, TaggedRecord};
 
-/// Authenticates what leaves and must come back unchanged. Cheap to clone; wiped from memory with
-/// its last clone.
+/// A key for HMAC-SHA256, derived from a project's data key.
+///
+/// Clones are cheap and share the key. The key is wiped from memory when the last clone is dropped.
 #[derive(Clone)]
 pub struct MacKey(Arc<Zeroizing<[u8; 32]>>);
 
 impl MacKey {
-    /// Authenticates `bytes` for the purpose that `context` names.
+    /// The tag of `bytes`. `context` separates the purposes of one key.
     pub fn tag(&self, context: &str, bytes: &[u8]) -> [u8; 32] {
         self.mac(context, bytes).finalize().into_bytes().into()
     }
 
-    /// True if `tag` is what [`tag`](Self::tag) gave for these very bytes and context. Compares in
-    /// constant time.
+    /// True if `tag` is the tag of these bytes in this context. Compares in constant time.
     pub fn verify(&self, context: &str, bytes: &[u8], tag: &[u8]) -> bool {
         self.mac(context, bytes).verify_slice(tag).is_ok()
     }
 
-    /// A record of the form that is so named, with no parts yet.
+    /// Starts a record: its tag covers `form`, the name of the record's format, and every part
+    /// added.
     pub fn record(&self, form: &str) -> TaggedRecord {
         TaggedRecord::under(&self.0, form)
     }
 
     fn mac(&self, context: &str, bytes: &[u8]) -> Hmac<Sha256> {
         hmac(&self.0)
+            // The length keeps the boundary between `context` and `bytes` unambiguous.
             .chain_update((context.len() as u64).to_be_bytes())
             .chain_update(context)
             .chain_update(bytes)
@@ -39,8 +41,10 @@ impl MacKey {
 }
 
 impl DataKey {
-    /// The key that authenticates what callers hold for this project. Of the data key, and not of the
-    /// ring: it stays as it is when the ring changes, and goes with the project.
+    /// Derives the key that authenticates page cursors, access-token digests and API key rows.
+    ///
+    /// It depends on the data key only. It stays the same when the ring rotates, and it is deleted
+    /// with the project.
     pub fn mac_key(&self) -> MacKey {
         let key = derive(self.bytes(), "rolecall data key: authenticating");
         MacKey(Arc::new(key))
@@ -53,7 +57,8 @@ impl fmt::Debug for MacKey {
     }
 }
 
-/// One block of HKDF-Expand (RFC 5869); a key of ours is random already and needs no extracting.
+/// One block of HKDF-Expand (RFC 5869, section 2.3). The input keys are uniformly random, so
+/// HKDF-Extract is not needed.
 pub(super) fn derive(key: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
     let block = hmac(key).chain_update(purpose).chain_update([1]).finalize();
     Zeroizing::new(block.into_bytes().into())

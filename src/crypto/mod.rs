@@ -1,29 +1,29 @@
-//! Chance and secrets: the one place where random bytes come in, where keys live and where
-//! plaintext becomes ciphertext. Pure but for the system's random source and the key file.
+//! Cryptography: random bytes, keys, encryption and message authentication. This is the only module
+//! that reads the system's random source, holds keys and encrypts. Apart from the random source and
+//! the key file, it does no I/O.
 //!
-//! Three layers of keys, so that each can be changed without touching what lies below it:
+//! There are three layers of keys. Each layer can change without touching the layers below it:
 //!
-//! 1. The **key ring** ([`KeyRing`]) belongs to the operator and lives outside the database. Its
-//!    first key encrypts, all of them decrypt. A process may exchange it while it works
-//!    ([`LiveRing`]), a command changes its file ([`RingFile`]).
-//! 2. One **data key** per project ([`DataKey`]) is made by us and stored wrapped by a ring key.
-//!    Changing the ring re-wraps a few data keys, never the data.
-//! 3. **Fields** are sealed by a data key, each bound to its [`SealContext`]: a ciphertext moved to
-//!    another row, field, generation or project does not open.
+//! 1. The **key ring** ([`KeyRing`]) belongs to the operator and is stored outside the database.
+//!    Its first key encrypts, all of its keys decrypt. A running process can replace its ring
+//!    ([`LiveRing`]). A command changes the key file ([`RingFile`]).
+//! 2. Each project has one **data key** ([`DataKey`]). Rolecall generates it and stores it wrapped
+//!    by a ring key. Rotating the ring re-wraps the data keys and leaves the encrypted data as it
+//!    is.
+//! 3. A data key seals **fields**. Each field is bound to its [`SealContext`]: a ciphertext that
+//!    was moved to another row, field, generation or project does not decrypt.
 //!
-//! From a data key two more are derived: one chains the project's audit log ([`ChainKey`]), one
-//! authenticates what callers hold for us ([`MacKey`]). Both stay as they are however often the ring
-//! changes.
+//! Two more keys are derived from each data key. [`ChainKey`] chains the project's audit log.
+//! [`MacKey`] authenticates page cursors, API key rows and access-token digests. Neither changes
+//! when the ring rotates.
 //!
-//! What leaves for another installation is sealed with a passphrase (`passphrase`).
+//! A credential that is exported to another installation is sealed with a passphrase
+//! (`passphrase`). [`Exposure`] reports whether other users can read or write a key file. API keys
+//! do not depend on the ring: they are 256 random bits, so [`ApiKeySecret`] stores their plain
+//! SHA-256.
 //!
-//! Who else can get at the key file is told by its [`Exposure`].
-//!
-//! API keys are not in this tree: they are 256 random bits, so [`ApiKeySecret`] stores a plain
-//! SHA-256 of them and the ring can change freely.
-//!
-//! What is not here: which rows exist, and what happens to one that does not open
-//! ([`crate::store`]). Read next: `seal` for the sealed form, `key_ring` for the file.
+//! Not here: which rows exist, and how the store treats a row that does not decrypt
+//! ([`crate::store`]). Read next: `seal` for the sealed format, `key_ring` for the key file.
 
 mod api_key;
 mod chain;

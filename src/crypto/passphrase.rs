@@ -1,8 +1,9 @@
-//! What is sealed with a passphrase, since it leaves for where none of our keys is: its key comes
-//! from the passphrase by Argon2id (RFC 9106), the text is sealed with XChaCha20-Poly1305.
+//! Encryption with a passphrase, for credentials that are exported to another installation, which
+//! has none of our keys. Argon2id (RFC 9106) derives the key from the passphrase, and
+//! XChaCha20-Poly1305 encrypts.
 //!
-//! The sealed form is a line that says what it is, the three costs (32 bits each, big-endian), the
-//! salt, the nonce and the ciphertext. All that stands before the ciphertext is bound to it.
+//! The format is a line that names it, the three Argon2 costs (32 bits each, big-endian), the salt,
+//! the nonce and the ciphertext. Everything before the ciphertext is associated data.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::{
@@ -19,13 +20,14 @@ const SALT: usize = 16;
 const NONCE: usize = 24;
 const HEAD: usize = FORM.len() + 3 * 4 + SALT + NONCE;
 
-/// Memory in KiB, passes, lanes: the second choice of RFC 9106, 4.
+/// Memory in KiB, passes, lanes: the second recommended option of RFC 9106, section 4.
 const COSTS: [u32; 3] = [64 * 1024, 3, 4];
 
-/// What a file may ask of the machine that opens it.
+/// The highest costs that are accepted from a file. They limit the memory and the time that a
+/// hostile file can demand.
 const MOST: [u32; 3] = [1024 * 1024, 16, 16];
 
-/// Why something did not open.
+/// Why decryption failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PassphraseFault {
     #[error("it is not what was sealed with a passphrase here")]
@@ -34,7 +36,7 @@ pub enum PassphraseFault {
     Refused,
 }
 
-/// Seals a text for whoever knows the passphrase.
+/// Encrypts `text` with a key derived from `passphrase`.
 pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], rng: &Rng) -> Vec<u8> {
     let salt: [u8; SALT] = rng.bytes();
     let nonce: [u8; NONCE] = rng.bytes();
@@ -56,7 +58,11 @@ pub fn seal_with_passphrase(passphrase: &SecretString, text: &[u8], rng: &Rng) -
     sealed
 }
 
-/// Opens what [`seal_with_passphrase`] sealed.
+/// Decrypts the output of [`seal_with_passphrase`].
+///
+/// # Errors
+/// `Form`: the format is wrong, or a cost is above its limit. `Refused`: the passphrase is wrong,
+/// or the data was changed.
 pub fn open_with_passphrase(
     passphrase: &SecretString,
     sealed: &[u8],
@@ -85,7 +91,7 @@ pub fn open_with_passphrase(
         .map_err(|_| PassphraseFault::Refused)
 }
 
-/// None if these are no costs.
+/// Derives the key. None if the costs are outside Argon2's bounds.
 fn key(
     passphrase: &SecretString,
     [memory, passes, lanes]: [u32; 3],

@@ -1,8 +1,8 @@
-//! The file that a ring is kept in, while a command changes it.
+//! Exclusive access to a key file while a command changes it.
 //!
-//! A lost key is lost data. So whoever changes the file keeps everybody else from it from before
-//! it is read, and it is replaced whole: written beside its place, forced to the disk, renamed.
-//! Whoever reads it meanwhile finds one ring or the other.
+//! A lost key is lost data. A command locks the file before it reads it, and replaces it as a
+//! whole: it writes a new file next to the old one, syncs it and renames it. A concurrent reader
+//! sees the old ring or the new ring, never a mixture.
 
 use std::{
     fs::{self, File},
@@ -13,46 +13,45 @@ use std::{
 
 use super::{KeyRing, KeyRingError, key_ring::sync_folder_of};
 
-/// A ring's file in the hands of one command. Freed when dropped, and by the kernel with the
-/// process.
+/// A locked key file. The lock is released on drop, and by the kernel when the process ends.
 pub struct RingFile {
     path: PathBuf,
-    /// The lock is on the file itself, so that nothing else need lie about.
+    /// Holds the lock. The key file itself is locked, so no separate lock file is needed.
     held: File,
 }
 
 impl RingFile {
-    /// Waits until nobody else has the file in hand.
+    /// Locks the file. Blocks while another command holds the lock.
     ///
     /// # Errors
-    /// When there is no such file, or it may not be read.
+    /// There is no such file, or it may not be read.
     pub fn lock(path: &Path) -> Result<Self, KeyRingError> {
-        // What a link points to is replaced, and not the link.
+        // Resolve symbolic links, so that the target is replaced and the link stays.
         let path = fs::canonicalize(path)?;
         loop {
-            // Some network file systems lock only what may be written.
+            // Some network file systems grant locks only on files opened for writing.
             let both = File::options().read(true).write(true).open(&path);
             let held = both.or_else(|_| File::open(&path))?;
             held.lock()?;
-            // Somebody may have put another in its place while this one was waited for.
+            // Another command may have replaced the file while this one waited for the lock.
             if is_same_file(&held.metadata()?, &fs::metadata(&path)?) {
                 return Ok(Self { path, held });
             }
         }
     }
 
-    /// What is in it.
+    /// Reads the current ring.
     pub fn read(&self) -> Result<KeyRing, KeyRingError> {
         KeyRing::read_file(&self.path)
     }
 
-    /// Puts `ring` in the place of what is there, for the same owner and with the same mode. On
-    /// return it survives a power cut. The lock is on what was replaced, so nothing may follow.
+    /// Replaces the file's content with `ring`. Keeps owner and mode. On return the new file is
+    /// synced to disk. Consumes the lock, because it is held on the replaced file.
     pub fn replace(self, ring: &KeyRing) -> Result<(), KeyRingError> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
         let draft = PathBuf::from(name);
-        // One that a killed command left behind: nobody else is at it, as we hold the lock.
+        // A killed command may have left a draft. The lock excludes every other writer.
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -61,7 +60,7 @@ impl RingFile {
             .write(&draft, ring)
             .and_then(|()| Ok(fs::rename(&draft, &self.path)?));
         if placed.is_err() {
-            // It has keys in it. What cannot be removed either is told by the error that we have.
+            // The draft contains keys. A failure to remove it is not reported: the first error is.
             let _ = fs::remove_file(&draft);
         }
         placed?;
@@ -73,7 +72,7 @@ impl RingFile {
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(draft)?;
         let (was, is) = (self.held.metadata()?, file.metadata()?);
-        // The server may be another user than whoever changes its keys.
+        // The server may run as another user than this command.
         if (is.uid(), is.gid()) != (was.uid(), was.gid()) {
             fchown(&file, Some(was.uid()), Some(was.gid()))?;
         }

@@ -1,5 +1,5 @@
-//! Chance as a value, as [`crate::clock::Clock`] is time as a value: a test takes a seeded one
-//! and everything that is drawn from it is the same on each run.
+//! Random bytes and ids as a value that is passed in, as [`crate::clock::Clock`] does for time. A
+//! test passes a seeded generator and gets the same bytes on each run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::model::id::Id;
 
-/// Draws random bytes and makes ids. Clones draw from the same source.
+/// A random number generator that also makes ids. Clones share the source.
 #[derive(Debug, Clone, Default)]
 pub struct Rng {
     source: RngSource,
@@ -29,8 +29,8 @@ struct Seeded {
     drawn: u64,
 }
 
-/// The millisecond and the 74 other bits of the id that was made last, and what the next ones
-/// will be drawn from.
+/// State for the next id: the millisecond and the other 74 random bits of the latest id, and random
+/// bytes drawn ahead for the following ones.
 #[derive(Debug, Default)]
 struct LastId {
     millis: u64,
@@ -38,21 +38,21 @@ struct LastId {
     drawn: Vec<[u8; 16]>,
 }
 
-/// Each request has an id, and asking the system for bytes takes longer than all else about one:
-/// so they are asked for so many ids at once. No secret is ever drawn ahead.
+/// How many ids get their random bytes in one system call. Each request needs an id, and the system
+/// call costs more than the rest of making one. Only ids use bytes drawn ahead, never secrets.
 const DRAWN_AHEAD: usize = 64;
 
 const TAIL_BITS: u32 = 74;
 const LOW_BITS: u32 = 62;
 
 impl Rng {
-    /// The operating system's source: the only one that secrets may come from.
+    /// The operating system's random source. Secrets must come from this one.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// The same draws for the same seed. For tests and examples: whoever knows the seed knows
-    /// every secret drawn.
+    /// A deterministic source: the same seed gives the same bytes. For tests and examples only,
+    /// since the seed reveals every secret drawn from it.
     pub fn seeded(seed: u64) -> Self {
         let seeded = Seeded { seed, drawn: 0 };
         Self {
@@ -61,15 +61,15 @@ impl Rng {
         }
     }
 
-    /// Fills `bytes`.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place where chance comes in"
     )]
     pub fn fill(&self, bytes: &mut [u8]) {
         match &self.source {
-            // Without random bytes nothing can be sealed, and a weaker source must never
-            // stand in; the kernel's does not fail once the machine has started.
+            // Panics on purpose: without random bytes nothing can be sealed, and there must be no
+            // fallback to a weaker source. The kernel's source does not fail once the machine has
+            // booted.
             RngSource::System => getrandom::fill(bytes).expect("the system has random bytes"),
             RngSource::Seeded(seeded) => {
                 let mut seeded = seeded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,22 +85,22 @@ impl Rng {
         }
     }
 
-    /// `N` bytes.
+    /// `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill(&mut bytes);
         bytes
     }
 
-    /// A new id of ours, born at `now`.
+    /// A new id with the timestamp `now`.
     pub fn id<T>(&self, now: Timestamp) -> Id<T> {
         Id::from_uuid(self.uuid(now))
     }
 
-    /// A UUIDv7 born at `now` (RFC 9562, section 5.7).
+    /// A new UUIDv7 with the timestamp `now` (RFC 9562, section 5.7).
     ///
-    /// Ids made in the same millisecond ascend by a random step (section 6.2, method 2): lists
-    /// are ordered by id, and two walks that end in one millisecond must not trade places.
+    /// Ids of the same millisecond ascend by a random step (section 6.2, method 2). Lists are
+    /// ordered by id, so the ids of two walks in one millisecond must keep their order.
     pub fn uuid(&self, now: Timestamp) -> Uuid {
         let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let mut last = self.last_id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,8 @@ impl Rng {
         }
         let drawn = last.drawn.pop().map_or(0, u128::from_be_bytes);
         last.tail = if last.millis == millis {
-            // The highest bit starts clear, so 2^41 steps of at most 2^32 fit in.
+            // The highest of the 74 bits starts at 0. This leaves room for 2^41 steps of at most
+            // 2^32 each.
             last.tail + 1 + (drawn & u128::from(u32::MAX))
         } else {
             drawn & ((1 << (TAIL_BITS - 1)) - 1)

@@ -1,15 +1,16 @@
-//! The sealed form, and the data keys that seal.
+//! The sealed format, and the data keys that seal fields.
 //!
 //! ```text
 //! version (1 byte) | length of key id (1 byte) | key id | nonce (24 bytes) | ciphertext and tag
 //! ```
 //!
-//! The cipher is XChaCha20-Poly1305: its nonce is long enough to be drawn at random for ever.
-//! What is authenticated beside the text is the form's name, the key id and the [`SealContext`], each
-//! with its length before it, so that no two places ever encode alike.
+//! The cipher is XChaCha20-Poly1305. Its nonce is long enough to be chosen at random. The
+//! associated data is the format's name, the key id and the [`SealContext`]. Each part is preceded
+//! by its length, so two different contexts never have the same encoding.
 //!
-//! The version is 2 for a secret that is bound to a destination ([`SealContext::destination`]) and 1 for
-//! anything else. Neither opens as the other: a place says which of the two it expects.
+//! The version is 2 for a secret that is bound to a destination ([`SealContext::destination`]), and
+//! 1 for everything else. The context determines the expected version; a text of the other version
+//! does not decrypt.
 
 use std::fmt;
 
@@ -23,23 +24,24 @@ use super::{KeyRing, Rng};
 
 const VERSION: u8 = 1;
 const FORM: &str = "rolecall sealed 1";
-/// Of a text that is bound to a destination.
+/// The version of a text that is bound to a destination.
 const BOUND_VERSION: u8 = 2;
 const BOUND_FORM: &str = "rolecall sealed 2";
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 
-/// Where a sealed field lives. It opens nowhere else.
+/// The place of a sealed field (AEAD associated data). The field decrypts only with the same
+/// context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealContext<'a> {
     pub project: &'a str,
-    /// Empty for what belongs to a project as a whole.
+    /// Empty for a field of the project as a whole.
     pub account: &'a str,
     pub field: &'a str,
-    /// Which one of several in the same field: a credential's generation, a directory's
-    /// version, a walk's id. Empty where there is only one.
+    /// Distinguishes several values of one field: a credential's generation, a directory's version
+    /// or a walk's id. Empty if there is only one.
     pub generation: &'a str,
-    /// A digest of where a secret may be sent; None for what is never sent anywhere.
+    /// A digest of the only place where a secret may be sent. None if it is never sent.
     pub destination: Option<[u8; 32]>,
 }
 
@@ -75,7 +77,7 @@ impl SealContext<'_> {
     }
 }
 
-/// Why a sealed field did not open. Says nothing about its content.
+/// Why a sealed field did not decrypt. Contains nothing of its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFault {
     #[error("it is not in the sealed form")]
@@ -86,7 +88,7 @@ pub enum OpenFault {
     Refused(String),
 }
 
-/// The parts of a sealed form, not yet opened.
+/// A parsed sealed text, not yet decrypted.
 pub(super) struct Sealed<'a> {
     version: u8,
     pub(super) key_id: &'a str,
@@ -132,7 +134,7 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// Seals `text` under `key`. The key id is at most 255 bytes long; ours are far shorter.
+/// Encrypts `text`. The key id has at most 255 bytes.
 pub(super) fn seal(
     (key_id, key): (&str, &[u8; 32]),
     place: SealContext<'_>,
@@ -158,7 +160,7 @@ pub(super) fn seal(
     sealed
 }
 
-/// The key that seals one project's fields. It never leaves memory unwrapped.
+/// The key that seals one project's fields. It is stored only in wrapped form.
 #[derive(Clone)]
 pub struct DataKey {
     id: String,
@@ -181,23 +183,23 @@ impl DataKey {
         }
     }
 
-    /// Names the key in all that it seals. Not a secret.
+    /// The key's id, stored in every text that it seals. Not a secret.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The form in which it is stored: sealed by the ring's key of this id, bound to the project.
+    /// Wraps the key for storage: encrypts it with the ring key `key_id`, bound to the project.
     /// None if the ring has no such key.
     pub fn wrap(&self, ring: &KeyRing, key_id: &str, project: &str, rng: &Rng) -> Option<Vec<u8>> {
         ring.seal(key_id, Self::place(project, &self.id), &*self.key, rng)
     }
 
-    /// Which ring key a stored form was sealed by.
+    /// The id of the ring key that wrapped this data key.
     pub fn wrapped_by(wrapped: &[u8]) -> Result<&str, OpenFault> {
         Ok(Sealed::parse(wrapped)?.key_id)
     }
 
-    /// Takes back what [`wrap`](Self::wrap) gave.
+    /// Decrypts the output of [`wrap`](Self::wrap).
     pub fn unwrap(
         ring: &KeyRing,
         project: &str,
@@ -229,7 +231,7 @@ impl DataKey {
         sealed.open(&self.key, place)
     }
 
-    /// For what is derived from it.
+    /// The key material, for key derivation.
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.key
     }
@@ -276,12 +278,12 @@ mod tests {
     }
 
     fn parts() -> impl Strategy<Value = Parts> {
-        // Few letters, so that one part's end often looks like the next one's beginning.
+        // Few letters, so that the end of one part often equals the beginning of the next.
         let part = || "[ab]{0,3}";
         (part(), part(), part(), part(), prop::option::of(0..3_u8))
     }
 
-    /// The same place with exactly one part changed.
+    /// The same context with exactly one part changed.
     fn but_for_one(at: &Parts, part: usize, other: &str) -> Parts {
         let mut changed = at.clone();
         let text = match part {
