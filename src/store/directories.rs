@@ -1,7 +1,8 @@
-//! Directories, and the other large things that a walk leaves: evidence, candidates, suspects.
+//! Storage of directories and of the other large results of a walk: evidence, candidates and
+//! suspects.
 //!
-//! They are opaque bytes here. Each lies sealed in `blobs`, bound to its account, field and name,
-//! beside small rows that may change often.
+//! The store treats them as opaque bytes. Each is sealed in the table `blobs`, bound to its
+//! account, field and name. The small rows that change often are in tables of their own.
 
 use jiff::Timestamp;
 
@@ -16,32 +17,32 @@ use crate::{
     },
 };
 
-/// A directory as it was committed.
+/// A stored directory with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDirectory {
     pub version: u64,
     pub encoded: Vec<u8>,
     pub sealed_at: Timestamp,
-    /// When a walk last found that this was still true.
+    /// When a walk last confirmed this version.
     pub verified_at: Timestamp,
-    /// What that walk left out.
+    /// The rows that this walk left out.
     pub quarantined: Quarantined,
 }
 
-/// A directory without its content.
+/// A stored directory without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryHead {
     pub version: u64,
     pub sealed_at: Timestamp,
     pub verified_at: Timestamp,
-    /// What the walk that last found it true left out.
+    /// The rows that the walk at `verified_at` left out.
     pub quarantined: Quarantined,
 }
 
-/// How an account's directory stands, as the store has it.
+/// The current directory and the last finished walk of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Latest {
-    /// None before the first seal.
+    /// None before the first sealed walk.
     pub directory: Option<DirectoryHead>,
     /// The last walk that ended.
     pub walk: Option<(WalkId, WalkState, Option<WalkReason>)>,
@@ -61,13 +62,14 @@ type LatestRow = (
 type DirectoryRow = (i64, i64, i64, i64, i64, Vec<u8>);
 
 impl Store {
-    /// The directory in force; None before the first seal.
+    /// The current directory with its content. None before the first sealed walk.
     pub async fn latest_directory(
         &self,
         project: &ProjectId,
         account: AccountId,
     ) -> Result<Option<StoredDirectory>> {
-        // The version of the number 7 is named "7": joined by text, as blobs have other names too.
+        // Blob names are text, and other fields have names that are not numbers. So the version is
+        // cast to text, not the name to a number.
         let row = self
             .db
             .fetch_one(
@@ -83,7 +85,7 @@ impl Store {
         self.decode_directory(project, account, row).await
     }
 
-    /// One version, as long as it is kept.
+    /// One version of the directory. None if it is no longer retained.
     pub async fn directory(
         &self,
         project: &ProjectId,
@@ -105,8 +107,8 @@ impl Store {
         self.decode_directory(project, account, row).await
     }
 
-    /// Which version is in force, how old it is and how the last walk ended, without reading the
-    /// directory; None if the project has no such account.
+    /// The current version, its age and the result of the last finished walk, without the
+    /// directory's content. None if the project has no such account.
     pub async fn latest(&self, project: &ProjectId, account: AccountId) -> Result<Option<Latest>> {
         let row: Option<LatestRow> = self
             .db
@@ -148,7 +150,7 @@ impl Store {
         Ok(Some(Latest { directory, walk }))
     }
 
-    /// What the last walks knew about who is missing.
+    /// The evidence of absences that the last walks collected. None before the first.
     pub async fn evidence(
         &self,
         project: &ProjectId,
@@ -158,7 +160,7 @@ impl Store {
             .await
     }
 
-    /// For whose sake a walk was held. Kept as long as the walk itself.
+    /// The suspects of a held walk. They are retained as long as the walk.
     pub async fn suspects(
         &self,
         project: &ProjectId,
@@ -229,8 +231,8 @@ pub(super) fn decode_quarantined(users: i64, groups: i64) -> Result<Quarantined>
     })
 }
 
-/// A blob on its way into a transaction, sealed beforehand so that the one writer does not
-/// wait for a cipher.
+/// A blob to be written. It is sealed before the transaction begins, so that encryption does not
+/// hold up the single SQLite writer.
 pub(super) struct SealedBlob {
     field: SealedColumn,
     name: String,
@@ -252,7 +254,7 @@ impl SealedBlob {
         }
     }
 
-    /// Puts it in the place of what was there.
+    /// Inserts the blob or replaces the former one.
     pub(super) async fn write(
         self,
         tx: &mut Tx,

@@ -1,6 +1,6 @@
-//! Looking at a database without changing it: what a check tells, and what a command that works
-//! on an installation makes sure of first. Opening makes a database where there is none, and
-//! brings an older one up to date, which an older server beside it does not expect.
+//! Inspection of a database and a journal without changing them, for checks and for commands that
+//! run against an installation. Opening a store is not suitable for this: it creates a missing
+//! database, and it migrates an older one while a server of the older version may still use it.
 
 use std::{
     io::{self, Write},
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::crypto::{Exposure, LiveRing};
 
-/// What is at a store's url.
+/// The state of the database at a store's url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inspection {
-    /// Nothing yet; the first start makes it.
+    /// There is no database yet. The first start creates it.
     Absent,
-    /// A database of an older version; the next start brings it up to date.
+    /// The database has an older format. The next start migrates it.
     Behind { migration: i64, newest: i64 },
-    /// A database of this version.
+    /// The database has the format of this version.
     Current { migration: i64 },
 }
 
 impl Store {
-    /// Looks at the database at `url`, proves the keys on it, and writes nothing.
+    /// Inspects the database at `url` and checks the key ring against it. Writes nothing.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -46,22 +46,22 @@ impl Store {
     }
 }
 
-/// A folder of token pairs, as it was found.
+/// The state of a journal folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalFolder {
-    /// Nothing yet; the first start makes it.
+    /// There is no folder yet. The first start creates it.
     Absent,
     Present,
 }
 
-/// Why a journal of token pairs cannot be relied on.
+/// Why a journal of token pairs cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalFault {
     #[error("{} {exposure}", path.display())]
     Exposed { path: PathBuf, exposure: Exposure },
     #[error("{} cannot be written: {source}", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    /// Where it is depends on where a process happens to be started.
+    /// A relative path depends on the process's working directory.
     #[error(
         "{} is no absolute path, which PostgreSQL needs: set `store.journal` to a folder of this \
          process's own, on a disk that outlives it",
@@ -73,8 +73,9 @@ pub enum JournalFault {
 }
 
 impl Store {
-    /// Whether the database at `url` takes writes: one is tried and taken back. Of a SQLite file
-    /// it is its folder that is tried, since the file is not to be touched.
+    /// Checks that the database at `url` accepts writes. PostgreSQL: makes a write and rolls it
+    /// back. SQLite: writes a test file in the database's folder, and leaves the database file
+    /// unchanged.
     ///
     /// # Errors
     /// [`OpenError::Unwritable`], and as [`Store::open`].
@@ -94,10 +95,11 @@ impl Store {
         }
     }
 
-    /// Looks at the folder for pairs of tokens that the database at `url` does not take.
+    /// Inspects the journal folder at `path`. `url` is the store's url.
     ///
     /// # Errors
-    /// Others can get at it, or it cannot be written; with PostgreSQL also if its path is relative.
+    /// Other users can access the folder, or it cannot be written. With PostgreSQL also: the path
+    /// is relative.
     pub fn inspect_journal(url: &str, path: &Path) -> Result<JournalFolder, JournalFault> {
         must_be_absolute(!url.starts_with("sqlite://"), path)?;
         let unwritable = |source| JournalFault::Unwritable {
@@ -111,7 +113,8 @@ impl Store {
                 return Err(JournalFault::Exposed { path, exposure });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // It is made with all folders above it.
+                // The first start creates the missing parent folders too, so test the nearest
+                // existing one.
                 let above = path.ancestors().skip(1).find(|above| above.is_dir());
                 try_folder(above.unwrap_or(Path::new("."))).map_err(unwritable)?;
                 return Ok(JournalFolder::Absent);
@@ -123,7 +126,8 @@ impl Store {
     }
 }
 
-/// Of a database that many processes share, nothing says where each of them has its journal.
+/// Rejects a relative path for a shared database. Each of its processes may have another working
+/// directory.
 pub(super) fn must_be_absolute(is_shared: bool, path: &Path) -> Result<(), JournalFault> {
     if is_shared && path.is_relative() {
         let path = path.to_owned();
@@ -132,12 +136,12 @@ pub(super) fn must_be_absolute(is_shared: bool, path: &Path) -> Result<(), Journ
     Ok(())
 }
 
-/// What is written to see whether something can be: more than a file system keeps beside its names.
+/// Size of the test file. Larger than the data that a file system stores inline in its metadata.
 const TRIED_BYTES: usize = 64 * 1024;
 
-/// Whether files can be made and written in a folder: makes one, and removes it.
+/// Checks that files can be created and written in `folder`: writes one and removes it.
 pub(super) fn try_folder(folder: &Path) -> io::Result<()> {
-    // For its owner alone, and gone with the value.
+    // A temporary file has mode 0600 and is removed on drop.
     let mut file = tempfile::Builder::new()
         .prefix(".rolecall-check-")
         .tempfile_in(folder)?;

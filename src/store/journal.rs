@@ -1,10 +1,10 @@
-//! Where a new pair of tokens waits that the database does not take: files beside it, one a pair,
-//! sealed as in the database, on disk before the pair is used.
+//! The journal: files for new token pairs that the database has not accepted yet, one file for each
+//! pair. A pair is sealed as in the database, and it is synced to disk before it is used.
 //!
-//! The provider has ended the former pair by then, so this is all that is left of an account's
-//! credential. A process that finds pairs of its node's earlier runs brings them to the database
-//! before anything else. The folder belongs to one process at a time: `node` in it names the
-//! node, and its lock says who has it.
+//! The provider has invalidated the former pair by then, so a lost journal entry is a lost
+//! credential. At startup a process stores the pairs that earlier runs of its node left here,
+//! before it does anything else. A folder belongs to one process at a time. The file `node` in it
+//! contains the node's id, and the lock on that file marks the owner.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -22,24 +22,25 @@ use crate::{
     model::id::{AccountId, ProjectId},
 };
 
-/// A pair that replaces the one of generation `redeemed`.
+/// A new token pair that replaces the pair of generation `redeemed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingPair {
     pub project: ProjectId,
     pub account: AccountId,
-    /// The generation whose refresh token was spent for it; its own is the next.
+    /// The generation whose refresh token was redeemed. The new pair has the next generation.
     pub redeemed: u64,
-    /// The credential's that both are generations of.
+    /// The number of the account's credential. Refreshes keep it; linking the account again raises
+    /// it.
     pub lineage: u64,
     pub(super) sealed: Vec<u8>,
     pub expires_at: Timestamp,
     pub refresh_at: Timestamp,
-    /// Where it may be sent, which it is sealed for; None of a pair that a version before this one
-    /// left.
+    /// The destination that `sealed` is bound to. None for a pair that an earlier version of
+    /// Rolecall wrote.
     pub(super) destination: Option<Destination>,
 }
 
-/// As it lies in a file, up to the destination.
+/// The file format, without the destination. The destination follows if there is one.
 #[derive(Serialize, Deserialize)]
 struct JournalEntry {
     project: String,
@@ -51,7 +52,7 @@ struct JournalEntry {
     refresh_at: i64,
 }
 
-/// A folder of pairs, held by this process.
+/// A journal folder that this process has locked.
 #[derive(Debug, Clone)]
 pub(super) struct Journal(Arc<Folder>);
 
@@ -59,7 +60,7 @@ pub(super) struct Journal(Arc<Folder>);
 struct Folder {
     path: PathBuf,
     node: String,
-    /// Its lock ends with the process, however that ends.
+    /// Holds the lock. The kernel releases it when the process ends.
     _held: File,
 }
 
@@ -67,8 +68,8 @@ const NODE: &str = "node";
 const SUFFIX: &str = "pair";
 
 impl Journal {
-    /// Takes the folder at `path` for this process, and makes it if there is none; None if
-    /// another process has it.
+    /// Locks the folder at `path` for this process, and creates it if it is missing. None if
+    /// another process has locked it.
     pub(super) fn claim(path: &Path, rng: &Rng) -> io::Result<Option<Self>> {
         make_folder(path)?;
         let mut options = of_its_owner();
@@ -93,12 +94,12 @@ impl Journal {
         }))))
     }
 
-    /// What the folder's owner is known by, in this run and in earlier ones.
+    /// The id of the folder's node. It is the same in every run.
     pub(super) fn node(&self) -> &str {
         &self.0.node
     }
 
-    /// On return the pair survives a power cut.
+    /// Writes a pair. On return the file is synced to disk.
     pub(super) fn put(&self, pair: &PendingPair) -> io::Result<()> {
         let entry = JournalEntry {
             project: pair.project.to_string(),
@@ -121,11 +122,12 @@ impl Journal {
         let mut file = options.open(&draft)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
+        // A rename is atomic: a crash never leaves half a pair.
         fs::rename(&draft, &path)?;
         sync_folder(&self.0.path)
     }
 
-    /// Takes a pair out that the database has, or that nothing refers to any more.
+    /// Removes a pair that the database has stored, or that no account needs any more.
     pub(super) fn remove(&self, pair: &PendingPair) -> io::Result<()> {
         match fs::remove_file(self.file_of(pair)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -133,7 +135,8 @@ impl Journal {
         }
     }
 
-    /// Every pair that waits. A file that cannot be read stays where it is, and is told of.
+    /// All pairs in the journal. Logs a file that cannot be read as an error, and leaves it in
+    /// place.
     pub(super) fn pairs(&self) -> io::Result<Vec<PendingPair>> {
         let mut pairs = Vec::new();
         for file in fs::read_dir(&self.0.path)? {
@@ -176,7 +179,7 @@ fn decode_pair(bytes: &[u8]) -> Option<PendingPair> {
     })
 }
 
-/// A folder that only its owner may look into.
+/// Creates a folder with mode 0700.
 fn make_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -185,7 +188,7 @@ fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Files that only their owner may read.
+/// Options that create files with mode 0600.
 fn of_its_owner() -> fs::OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]

@@ -1,9 +1,10 @@
-//! What proves that an API key's row is as Rolecall wrote it.
+//! Authentication of the rows of API keys.
 //!
 //! Each row carries a MAC over all of its columns, under a key derived from the project's data key
-//! ([ADR 19](../../../docs/adr/0019-an-api-key-s-row-carries-a-mac.md)). So a writer to the database who
-//! does not hold the key ring can neither make a key, nor widen one, nor take a revocation back. A row
-//! whose MAC is absent or wrong is no key: it is neither accepted nor listed, and never signed anew.
+//! ([ADR 19](../../../docs/adr/0019-an-api-key-s-row-carries-a-mac.md)). An attacker with write
+//! access to the database but without the key ring can neither create a key, nor add scopes to one,
+//! nor undo a revocation. A row with a missing or wrong MAC is not a key: the store neither accepts
+//! nor lists it, and never signs it again.
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
@@ -11,7 +12,7 @@ use crate::crypto::{DataKey, TaggedRecord};
 
 const FORM: &str = "rolecall api key 1";
 
-/// An API key's columns, in the order of [`key_columns`].
+/// The columns of an API key, in the order of [`key_columns`].
 #[derive(Debug, Clone)]
 pub(super) struct KeyRow {
     pub(super) id: String,
@@ -49,7 +50,7 @@ where
     }
 }
 
-/// The columns of a [`KeyRow`].
+/// The columns of a [`KeyRow`], for SQL.
 macro_rules! key_columns {
     () => {
         "id, project, label, scopes, digest, created_at, expires_at, revoked_at, created_by, mac"
@@ -57,12 +58,12 @@ macro_rules! key_columns {
 }
 pub(super) use key_columns;
 
-/// The MAC of a row, whatever its `mac` column holds.
+/// Computes the MAC of a row. Ignores its `mac` column.
 pub(super) fn mac(key: &DataKey, row: &KeyRow) -> Vec<u8> {
     record(key, row).tag().to_vec()
 }
 
-/// Whether the row carries its own MAC. One that does not is told in the log.
+/// True if the row carries its correct MAC. Logs an error otherwise.
 pub(super) fn is_signed(key: &DataKey, row: &KeyRow) -> bool {
     let mac = row.mac.as_ref();
     let is_signed = mac.is_some_and(|mac| record(key, row).has_tag(mac));
@@ -80,7 +81,7 @@ fn record(key: &DataKey, row: &KeyRow) -> TaggedRecord {
     let record = record.text(&row.id).text(&row.project);
     let record = record.text(&row.label).text(&row.scopes);
     let record = record.bytes(&row.digest).number(row.created_at);
-    // None is shorter than any value.
+    // An empty part encodes `None`. It differs from every value, since numbers take eight bytes.
     let record = [row.expires_at, row.revoked_at]
         .into_iter()
         .fold(record, |record, moment| match moment {

@@ -1,17 +1,16 @@
-//! Which key of the ring wraps the projects' data keys.
+//! Which key of the ring wraps the projects' data keys, and the rotation of that key.
 //!
-//! That is for the database to say, and not for each process: the key whose known answer came last
-//! is the *active* one, and wraps whatever is wrapped, whoever does it
+//! The database decides this for all processes: the key with the latest known answer is *active*,
+//! and every process wraps with it
 //! ([ADR 12](../../../docs/adr/0012-the-database-says-which-key-wraps.md)). The first key of a ring
-//! becomes active once every process that serves has it, and when it is active no more it never is
-//! again: so processes whose rings differ cannot pull in two directions. A key that wraps nothing
-//! may be *retired*. Its known answer goes, and it never wraps again.
+//! becomes active once every serving process has it. A key that was active before never becomes
+//! active again, so processes with different rings cannot switch back and forth. A key that wraps
+//! nothing can be *retired*: its known answer is deleted, and it never wraps again.
 //!
-//! Whatever changes this, or relies on it, does so under one lock ([`Tx::lock_ring`]), and finds
-//! what the one before has left.
+//! Every change to this state, and every use of it, happens under one lock ([`Tx::lock_ring`]).
 //!
-//! Not here: when to look at the file again and when to wrap anew ([`crate::gateway`]); how the file
-//! is changed ([`crate::crypto::RingFile`]).
+//! Not here: when to reload the key file and when to re-wrap ([`crate::gateway`]); how a command
+//! changes the file ([`crate::crypto::RingFile`]).
 
 use std::error::Error as _;
 
@@ -34,67 +33,67 @@ use crate::{
     },
 };
 
-/// A project's id, its data key's id and wrapped form, by which key, and when it was deleted.
+/// Project id, data key id, wrapped data key, id of the wrapping key, and time of the project's
+/// deletion.
 type WrappedRow = (String, String, Vec<u8>, String, Option<i64>);
 
-/// So many data keys are wrapped anew in one transaction.
+/// How many data keys one transaction re-wraps at most.
 const REWRAPPED_AT_ONCE: u64 = 50;
 
-/// How the first key of a ring stands to the active one.
+/// The state of a ring's first key in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstKey {
-    /// It is the active one.
     Active,
-    /// It will be, once so many processes that serve without it have it too.
+    /// It becomes active once all serving processes have it. `processes` is the number that lack
+    /// it.
     Awaited { processes: usize },
-    /// It was, before another that the ring has as well or lacks.
+    /// It was active earlier. Another key is active now.
     Former,
-    /// It was taken out of use.
     Retired,
 }
 
-/// What one turn of wrapping data keys anew came to.
+/// The result of one batch of re-wrapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrapped {
     /// The id of the active key.
     pub active: String,
     pub first: FirstKey,
-    /// How many data keys were wrapped anew.
+    /// How many data keys were re-wrapped.
     pub count: u64,
-    /// How many other keys still wrap.
+    /// How many data keys are still wrapped by other keys.
     pub left: u64,
-    /// Projects whose data key does not open, and so was left as it is.
+    /// Projects whose data key does not decrypt. It was left as it is.
     pub locked: Vec<(ProjectId, OpenFault)>,
-    /// Behind which project the next turn goes on; None if this was the last.
+    /// The next batch starts after this project. None after the last batch.
     pub next: Option<ProjectId>,
 }
 
-/// What became of a key that was to be retired.
+/// The result of retiring a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retirement {
     Done,
-    /// It was retired before.
+    /// The key was retired earlier.
     Before,
-    /// It is the active key.
+    /// Refused: the key is active.
     Active,
-    /// It still wraps so many data keys.
+    /// Refused: the key still wraps this many data keys.
     Wraps(u64),
 }
 
-/// How the ring's keys stand in the database.
+/// The state of the key ring in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingStanding {
-    /// The id of the key that wraps.
+    /// The id of the active key.
     pub active: String,
-    /// Every key that the database asks for, in the order in which they became active, and how many
-    /// data keys each wraps.
+    /// Every key that the database requires, in the order of activation, with the number of data
+    /// keys that it wraps.
     pub usage: Vec<(String, u64)>,
     pub retired: Vec<String>,
-    /// The keys that each process has that serves.
+    /// The key ids of each other serving process.
     pub processes: Vec<Vec<String>>,
 }
 
-/// Why a changed key file was not taken, and the ring stayed as it was.
+/// Why a changed key file was not loaded. The ring stayed as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("it cannot be read: {0}")]
@@ -105,7 +104,7 @@ pub enum ReloadError {
     Store(#[from] Error),
 }
 
-/// Which key wraps, as a transaction found it or made it so, and the ring that it is in.
+/// The active key as one transaction found or set it, and the ring that contains it.
 pub(super) struct Wrapping {
     pub active: String,
     pub first: FirstKey,
@@ -113,23 +112,23 @@ pub(super) struct Wrapping {
 }
 
 impl Store {
-    /// The ring that this process works with.
+    /// The current ring of this process.
     pub fn ring(&self) -> KeyRing {
         self.ring.current()
     }
 
-    /// Who else can get at the key file.
+    /// Whether other users can access the key file.
     pub fn ring_exposure(&self) -> Option<Exposure> {
         self.ring.exposure()
     }
 
-    /// Takes what is in the key file, if that has changed: all that begins from then on is done with
-    /// the new ring.
+    /// Reloads the key file if it has changed. Operations that begin later use the new ring.
     ///
     /// # Errors
-    /// When it cannot be read, or lacks a key that the database asks for; the ring stays.
+    /// The file cannot be read, or it lacks a key that the database requires. The ring stays as it
+    /// is.
     pub async fn reload_ring(&self) -> Result<(), ReloadError> {
-        // One at a time: whoever read the file later also has the last word.
+        // One reload at a time, so that the latest read of the file wins.
         let _reloading = self.reloading.lock().await;
         let ring = self.ring.clone();
         let found = tokio::task::spawn_blocking(move || ring.changed()).await;
@@ -154,9 +153,8 @@ impl Store {
         Ok(())
     }
 
-    /// True if what failed may do so no more, because it lacked a ring key: either the file has that,
-    /// and it was not looked at since, or the key left the ring meanwhile, and by then nothing was
-    /// wrapped by it any more.
+    /// True if an operation that failed for a missing ring key may succeed on a retry. Reloads the
+    /// key file first. Another process may also have re-wrapped the data key since it was read.
     pub(super) async fn may_have_missed_a_key(&self, error: &Error) -> bool {
         let fault = error.source().and_then(|source| source.downcast_ref());
         if !matches!(fault, Some(OpenFault::UnknownKey(_))) || !self.ring.has_file() {
@@ -168,7 +166,7 @@ impl Store {
         true
     }
 
-    /// Tells the others which keys this process has by now, if it serves.
+    /// Publishes the ids of this process's keys in its replica row, if it has one.
     pub async fn tell_ring(&self) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.execute(
@@ -179,9 +177,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// How many data keys each ring key wraps, in the order in which the keys became active. The
-    /// database opens only with a ring that has all of them; a key that is not named may leave the
-    /// ring.
+    /// How many data keys each ring key wraps, in the order of activation. The database opens only
+    /// with a ring that has all of these keys. Any other key can leave the ring.
     pub async fn key_usage(&self) -> Result<Vec<(String, u64)>> {
         let rows: Vec<(String, i64)> = self
             .db
@@ -198,7 +195,7 @@ impl Store {
             .collect()
     }
 
-    /// How the ring's keys stand, without changing anything.
+    /// Reads the state of the key ring. Changes nothing.
     pub async fn ring_standing(&self) -> Result<RingStanding> {
         let usage = self.key_usage().await?;
         let (active, _) = usage.last().ok_or_else(no_known_answer)?;
@@ -219,12 +216,12 @@ impl Store {
         })
     }
 
-    /// Wraps a few data keys anew with the active key, those of projects behind `after`; before that
-    /// the ring's first key becomes active, if it may. What the data keys sealed is not touched, and
-    /// whoever has one open goes on with it. Any number of processes may do this at once.
+    /// Re-wraps one batch of data keys with the active key, from the projects after `after`. First
+    /// activates the ring's first key, if that is possible now. The data sealed with the data keys
+    /// is not changed, and a data key that is already unwrapped in memory stays valid. Several
+    /// processes may call this at the same time.
     ///
-    /// What is left of the data keys of deleted projects is wrapped anew with the others, and told
-    /// nobody.
+    /// The remaining keys of deleted projects are re-wrapped too, without an entry in an audit log.
     ///
     /// # Errors
     /// `credential_locked` if the ring lacks the active key.
@@ -305,8 +302,8 @@ impl Store {
         })
     }
 
-    /// Takes a key out of use, if it wraps nothing: the database no longer asks for it, and it never
-    /// wraps again.
+    /// Retires a key that wraps nothing: the database no longer requires it, and it never wraps
+    /// again.
     pub async fn retire_key(&self, id: &str, now: Timestamp) -> Result<Retirement> {
         let mut tx = self.db.begin().await?;
         tx.lock_ring().await?;
@@ -316,7 +313,8 @@ impl Store {
         let rows: Vec<(String, Vec<u8>)> = tx
             .fetch("select wrapped_by, sealed_data_key from projects", [])
             .await?;
-        // Not only by the column: what cannot be taken back is worth a look at the thing itself.
+        // Retirement cannot be undone, so check the wrapped form of each data key too, not only the
+        // column.
         let mut wraps = 0;
         for (column, wrapped) in &rows {
             wraps += u64::from(column == id || DataKey::wrapped_by(wrapped) == Ok(id));
@@ -341,8 +339,8 @@ impl Store {
         })
     }
 
-    /// Which key wraps, until the transaction has ended. The ring's first key becomes the one if it
-    /// is new and every other process that serves has it.
+    /// Locks the ring until the end of the transaction and returns the active key. Activates the
+    /// ring's first key if it is new and every other serving process has it.
     ///
     /// # Errors
     /// `credential_locked` if the ring lacks the active key.
@@ -370,7 +368,8 @@ impl Store {
         })
     }
 
-    /// How the ring's first key stands to the active one; awaited by nobody, it may become that.
+    /// The state of the ring's first key. `Awaited` with 0 processes means that it can become
+    /// active.
     async fn first_key(&self, tx: &mut Tx, ring: &KeyRing, active: &str) -> Result<FirstKey> {
         let first = ring.encrypting_id();
         if active == first {
@@ -400,11 +399,11 @@ impl Store {
         Ok(FirstKey::Awaited { processes })
     }
 
-    /// Leaves the known answer of the ring's first key: from now on a ring without that key does not
-    /// open the database, and this one wraps.
+    /// Makes the ring's first key active: stores its known answer. From then on the database opens
+    /// only with a ring that has this key.
     async fn activate(&self, tx: &mut Tx, ring: &KeyRing, since: i64) -> Result<()> {
         let now = self.clock.now().as_millisecond();
-        // Later than the one before, whatever the clocks of several machines say.
+        // Later than the former key's time, even if the machines' clocks differ.
         let now = now.max(since + 1);
         tx.execute(
             "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)",
@@ -418,9 +417,9 @@ impl Store {
         .map(drop)
     }
 
-    /// The keys of each other process that serves.
+    /// The key ids of each other serving process.
     async fn processes(&self, tx: &mut Tx) -> Result<Vec<Vec<String>>> {
-        // A SQLite file is served by one, and who that is has no need to give signs of life.
+        // Only one process serves a SQLite file, so its row counts without a recent heartbeat.
         let alive_after = match &self.file {
             None => {
                 let now = tx.now(&self.clock).await?;
@@ -441,14 +440,15 @@ impl Store {
         Ok(rows.into_iter().map(|(keys,)| words(keys)).collect())
     }
 
-    /// The ids of this process's keys, as others see them.
+    /// The ids of this process's keys, as stored in its replica row.
     pub(super) fn key_ids(&self) -> String {
         let ring = self.ring.current();
         ring.ids().collect::<Vec<_>>().join(" ")
     }
 
-    /// Proves the ring once more, now that others wait for this process before they make another key
-    /// active: it may have come between a look at who serves and what followed from that.
+    /// Checks the ring against the known answers again, once this process has registered as a
+    /// replica. Another process may have activated a key after this process opened the database and
+    /// before it registered. From now on the others wait for this process.
     pub(super) async fn confirm_ring(&self) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.lock_ring().await?;
@@ -466,7 +466,7 @@ impl Store {
     }
 }
 
-/// The key that wraps, and since when.
+/// The id of the active key, and when it became active.
 async fn active_key(tx: &mut Tx) -> Result<(String, i64)> {
     let row = tx
         .fetch_one(

@@ -1,21 +1,20 @@
-//! What the store says of all accounts together, in numbers.
+//! Figures over the accounts of all projects.
 
 use jiff::Timestamp;
 
 use super::{Store, decode_timestamp};
 use crate::error::{Error, Result};
 
-/// How the directories of all accounts stand.
+/// Figures about the directories of all accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoriesStanding {
-    /// Accounts whose last walk is held.
+    /// Accounts with a held walk that is not decided yet.
     pub held_walks: u64,
-    /// When the oldest directory that is served was last found to be true.
+    /// The oldest `verified_at` of all current directories. Skips inactive accounts.
     pub oldest_verified_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// How the directories of all accounts stand.
     pub async fn directories_standing(&self) -> Result<DirectoriesStanding> {
         let held: Option<(i64,)> = self
             .db
@@ -43,7 +42,7 @@ impl Store {
         })
     }
 
-    /// Whether this process has its journal, or needs none, and nothing waits in it.
+    /// True if the journal is empty and this process has locked it, or has none configured.
     pub fn is_journal_in_order(&self) -> bool {
         let is_had = self.journal.get().is_some() || self.journal_path.is_none();
         is_had && self.journaled_pairs().is_ok_and(|pairs| pairs.is_empty())

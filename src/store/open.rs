@@ -1,7 +1,10 @@
-//! Opening a database, whichever it is: the keys are proven before anything is written, and then
-//! it gets all of its tables or none.
+//! Opening a database of either kind. The keys are checked before anything is written, and a new
+//! database gets all of its tables or none.
 //!
-//! Where the databases differ in being found and made is in `sqlite` and `postgres`.
+//! A *known answer* is a fixed text, sealed with a ring key and stored in `key_checks`. A ring that
+//! decrypts every known answer has the keys that the database requires.
+//!
+//! `sqlite` and `postgres` contain the steps that differ between the databases.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +19,7 @@ use crate::{
     crypto::{DataKey, Exposure, KeyRing, LiveRing, OpenFault, Rng, SealContext},
 };
 
-/// Why a store could not be opened. For the operator: messages name files and key ids.
+/// Why a store could not be opened. The messages are for the operator: they name files and key ids.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
@@ -63,7 +66,7 @@ pub enum OpenError {
     Database { place: String, source: sqlx::Error },
     #[error("{} {exposure}", path.display())]
     Exposed { path: PathBuf, exposure: Exposure },
-    /// It opens, and takes no writes.
+    /// The database can be read, but accepts no writes.
     #[error("{place} cannot be written: {reason}")]
     Unwritable { place: String, reason: String },
 }
@@ -75,13 +78,15 @@ fn in_plain_words(fault: &OpenFault) -> &'static str {
     }
 }
 
-/// How the rows of a database prove themselves. Said by its known answers, each sealed for a place
-/// that names the format, so a writer without the ring cannot put it back.
+/// The format of the secrets and API keys in a database.
+///
+/// The known answers record it: each is sealed in a context that names the format. A writer without
+/// the key ring cannot set the format back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowFormat {
     /// Secrets are sealed without their destination, and API keys have no MAC.
     Before,
-    /// Secrets are bound to their destination, and API keys are signed.
+    /// Secrets are bound to their destination, and API keys have a MAC.
     Bound,
 }
 
@@ -102,20 +107,21 @@ impl RowFormat {
 
 const KNOWN_ANSWER: &[u8] = b"the known answer of a rolecall key ring";
 
-/// The known answer under the ring's first key, for `key_checks`.
+/// Seals the known answer with the ring's first key, for the table `key_checks`.
 pub(super) fn known_answer(ring: &KeyRing, rng: &Rng) -> Vec<u8> {
     known_answer_of(ring, ring.encrypting_id(), rng).expect("a ring has its first key")
 }
 
-/// The known answer under the key of this id; None if the ring has none.
+/// Seals the known answer with the key `id`. None if the ring has no such key.
 pub(super) fn known_answer_of(ring: &KeyRing, id: &str, rng: &Rng) -> Option<Vec<u8>> {
     ring.seal(id, RowFormat::Bound.place(), KNOWN_ANSWER, rng)
 }
 
-/// The known answer of each key that the database asks for, by the key's id.
+/// Key ids and known answers, for each key that the database requires.
 pub(super) type KeyChecks = Vec<(String, Vec<u8>)>;
 
-/// Whether the ring fits, and the format that the known answers say, all of them the same.
+/// Checks the ring against the known answers. Returns the format that they record. All of them must
+/// record the same one.
 pub(super) fn prove_keys(ring: &KeyRing, checks: &KeyChecks) -> Result<RowFormat, OpenError> {
     let mut format = None;
     for (key_id, sealed) in checks {
@@ -182,25 +188,25 @@ fn migrations() -> Migrator {
             include_str!("migrations/0009_connect_browsers.sql"),
         ),
     ]);
-    // Whoever migrates holds a lock of ours already.
+    // The caller holds a lock already.
     migrator.set_locking(false);
     migrator
 }
 
-/// The one that made the audit log.
+/// The migration that created the audit log.
 const AUDIT_MIGRATION: i64 = 4;
 
-/// The last migration of this version.
+/// The newest migration that this version has.
 pub(super) fn newest_migration() -> i64 {
     let versions = migrations().iter().map(|each| each.version).max();
     versions.expect("there are migrations")
 }
 
-/// A connection to a database that is being opened. A pooler may stand before it, so no statement
-/// of ours is prepared under a name.
+/// A connection to a database that is being opened. No statement on it is prepared under a name,
+/// since there may be a connection pooler in between.
 pub(super) struct Opening<'a> {
     pub connection: OpeningConnection<'a>,
-    /// What the operator calls the database.
+    /// The database's name in messages to the operator.
     pub place: &'a str,
 }
 
@@ -209,7 +215,7 @@ pub(super) enum OpeningConnection<'a> {
     Postgres(&'a mut PgConnection),
 }
 
-/// Repeats an expression once per backend.
+/// Repeats an expression for each database.
 macro_rules! each_connection {
     ($connection:ident => $body:expr, $of:expr) => {
         match &mut $of.connection {
@@ -220,8 +226,9 @@ macro_rules! each_connection {
 }
 
 impl Opening<'_> {
-    /// Proves the keys, and writes nothing. Gives the newest migration that was run; 0 before the
-    /// first, and the one before the last as long as the rows are of the format before.
+    /// Checks the keys without writing. Returns the newest migration that has run; 0 for an empty
+    /// database. While the rows still have the earlier format, the result is at most the migration
+    /// before the newest one.
     pub(super) async fn inspect(&mut self, ring: &KeyRing) -> Result<i64, OpenError> {
         let Some(checks) = self.checks().await? else {
             return Ok(0);
@@ -238,9 +245,9 @@ impl Opening<'_> {
         })
     }
 
-    /// Inside a transaction that nobody else can be in at the same time: proves the keys again
-    /// (another process may have been first), runs migrations, and gives a new database its known
-    /// answer. Gives the format of the rows.
+    /// Checks the keys again, since another process may have been first. Then runs the migrations
+    /// and stores the known answer of a new database. Returns the format of the rows. The caller's
+    /// transaction must exclude all others.
     pub(super) async fn prepare(
         &mut self,
         ring: &KeyRing,
@@ -254,7 +261,7 @@ impl Opening<'_> {
             None => RowFormat::Bound,
         };
         let is_before_audit = !is_new && self.migration().await? < AUDIT_MIGRATION;
-        // `run_direct`, since a future that holds `run` cannot be sent to another thread.
+        // A future that holds `run` is not `Send`, so this calls `run_direct`.
         each_connection!(connection => {
             migrations().run_direct(None, &mut **connection, false).await
         }, self)
@@ -268,8 +275,8 @@ impl Opening<'_> {
         if is_before_audit {
             self.begin_audit_logs(ring).await?;
         }
-        // Later keys leave theirs when they become active, so that a new key can be tried and
-        // taken back.
+        // Only the first key's answer is stored here. Any other key gets its answer when it becomes
+        // active, so that an operator can try a new key and remove it again.
         if is_new {
             let insert = "insert into key_checks (key_id, sealed, created_at) values ($1, $2, $3)";
             each_connection!(connection => {
@@ -287,7 +294,7 @@ impl Opening<'_> {
         Ok(format)
     }
 
-    /// The newest migration that was run.
+    /// The newest migration that has run.
     async fn migration(&mut self) -> Result<i64, OpenError> {
         let migration = "select coalesce(max(version), 0) from _sqlx_migrations";
         each_connection!(connection => {
@@ -296,9 +303,9 @@ impl Opening<'_> {
         .map_err(|source| self.fault(source))
     }
 
-    /// Gives every project that is older than the audit log the head of an empty one. This once:
-    /// one that is missing later was taken away. A project whose data key does not open has none,
-    /// and can do nothing that would be told in it.
+    /// Creates the empty audit log of each project that is older than the audit log. This happens
+    /// only once: if a log is missing later, somebody has deleted it. A project whose data key does
+    /// not decrypt gets no log, and can do nothing that would need an entry.
     async fn begin_audit_logs(&mut self, ring: &KeyRing) -> Result<(), OpenError> {
         let projects = "select id, data_key_id, sealed_data_key from projects order by id";
         let projects: Vec<(String, String, Vec<u8>)> = each_connection!(connection => {
@@ -328,7 +335,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The known answers; None if the database has nothing in it yet.
+    /// The known answers. None if the database is empty.
     async fn checks(&mut self) -> Result<Option<KeyChecks>, OpenError> {
         let tables = match &self.connection {
             OpeningConnection::Sqlite(_) => "select name from sqlite_master where type = 'table'",
@@ -363,8 +370,8 @@ impl Opening<'_> {
 }
 
 impl OpenError {
-    /// True if it is no wonder that the ring does not fit: its file was changed since it was read. By
-    /// then the new one is the ring.
+    /// True if the ring does not fit because its file has changed since it was read. Installs the
+    /// changed ring, so that the caller can retry.
     pub(super) fn is_outdated(&self, ring: &LiveRing) -> bool {
         if !matches!(self, Self::WrongKeys { .. }) {
             return false;

@@ -1,12 +1,12 @@
-//! A PostgreSQL database: many processes may serve it at once.
+//! Opening a PostgreSQL database. Several processes may serve it at the same time.
 //!
-//! It must be there and either be empty or be ours; what is looked at is the first schema of the
-//! search path. Nothing is written before the keys are proven, and whoever comes first makes the
-//! tables while the others wait.
+//! The database must exist and must be empty or contain Rolecall's tables. Only the first schema of
+//! the search path counts. Nothing is written before the keys are checked. The first process
+//! creates the tables while the others wait.
 //!
-//! A pooler that lends a server connection for one transaction only (PgBouncer's `pool_mode =
-//! transaction`) may stand before it. The url says so, or it shows when the first connection is
-//! opened: such a pooler refuses or drops the settings that we start a session with.
+//! A connection pooler that lends a server connection for one transaction (PgBouncer's
+//! `pool_mode = transaction`) is supported. The url names that mode, or the first connection
+//! detects it: such a pooler rejects or drops our session settings.
 
 use std::{str::FromStr, time::Duration};
 
@@ -28,14 +28,14 @@ use crate::{
 };
 
 const CONNECTIONS: u32 = 10;
-/// How long a caller waits for a connection, and so for a server that is away.
+/// Timeout for a free connection, and so also for a server that does not respond.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Held while tables are made: a number that no other application is likely to lock.
+/// The advisory lock held during migrations. Other applications are unlikely to use this number.
 const MIGRATION_LOCK: i64 = 0x726f_6c65_6361_6c6c;
 
-/// For each connection. A process that hangs in the middle of a transaction must not hold up the
-/// others for ever; and the server's own defaults are not to be relied on for what keeps our
-/// promises (an answered commit is on disk).
+/// Settings of each session. A process that hangs inside a transaction must not block the others
+/// forever. The settings do not rely on the server's defaults, since a committed transaction must
+/// be on disk.
 const SESSION: [(&str, &str); 5] = [
     ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "10s"),
@@ -44,18 +44,17 @@ const SESSION: [(&str, &str); 5] = [
     ("synchronous_commit", "on"),
 ];
 
-/// How a database is connected to.
+/// How to connect to a database.
 struct Target {
     options: PgConnectOptions,
     mode: PoolMode,
-    /// What an operator knows the database by, and no password.
+    /// The database's name in messages to the operator, without the password.
     place: String,
 }
 
 impl Target {
     /// # Errors
-    /// [`OpenError::Url`], without the reason: it might repeat a part of the url, and so the
-    /// password.
+    /// [`OpenError::Url`], without a reason: the reason might quote the url, and so the password.
     fn parse(url: &str) -> Result<Self, OpenError> {
         let mut url = Url::parse(url).map_err(|_| OpenError::Url)?;
         let mut mode = PoolMode::Session;
@@ -71,7 +70,7 @@ impl Target {
             };
         }
         parameters.retain(|(name, _)| name != "pool_mode");
-        // sqlx would look an address in brackets up as a name.
+        // sqlx would resolve an IPv6 address in brackets as a host name.
         if let Some(Host::Ipv6(address)) = url.host()
             && !parameters.iter().any(|(name, _)| name.starts_with("host"))
         {
@@ -85,7 +84,7 @@ impl Target {
         };
         Ok(Self {
             place: place(&options),
-            // How many digits a float has; we have none, and poolers refuse it.
+            // Poolers reject this setting for the digits of floats, and no table has a float.
             options: options.extra_float_digits(None),
             mode,
         })
@@ -102,9 +101,9 @@ impl Target {
         OpenError::database(&self.place, source)
     }
 
-    /// The first connection, which shows whether a pooler stands before the database.
+    /// Opens the first connection, and detects a pooler.
     async fn connect(&mut self) -> Result<PgConnection, OpenError> {
-        // Not through the pool, which would only say that it waited in vain.
+        // Bypass the pool: it would report only its own timeout, not the server's error.
         let connected = self.options().connect().await;
         if self.mode == PoolMode::Transaction {
             return connected.map_err(|source| self.fault(source));
@@ -139,8 +138,8 @@ impl Target {
     }
 }
 
-/// Whether the session has the settings that it was started with. Asked without a prepared
-/// statement, which a pooler may not find again.
+/// True if the session has our settings. Queries without a prepared statement, which might be lost
+/// behind a pooler.
 async fn has_session(connection: &mut PgConnection) -> bool {
     let found = sqlx::raw_sql("select current_setting('lock_timeout')")
         .fetch_one(connection)
@@ -149,14 +148,14 @@ async fn has_session(connection: &mut PgConnection) -> bool {
     found.is_ok_and(|found| SESSION.contains(&("lock_timeout", found.as_str())))
 }
 
-/// PgBouncer's answer to a start-up parameter that it does not know.
+/// True for PgBouncer's error about an unsupported startup parameter.
 fn is_refused_parameter(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.code().as_deref() == Some("08P01") && error.message().contains("startup parameter")
     })
 }
 
-/// Opens the database at `url`.
+/// Opens the database at `url`. Creates the tables if they are missing.
 pub(super) async fn open(
     url: &str,
     ring: &KeyRing,
@@ -174,8 +173,8 @@ pub(super) async fn open(
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // Below, and only of a connection that may still be used: one that leads to a server that
-            // is gone does not answer.
+            // `before_acquire` does this test, after it has discarded outdated connections: a
+            // connection to a lost server does not answer.
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
                 let is_current = before.is_current(meta.age);
@@ -191,7 +190,7 @@ pub(super) async fn open(
     Ok((Db::postgres(pools, condition), format))
 }
 
-/// What [`Opening::inspect`] finds.
+/// Runs [`Opening::inspect`] on the database at `url`.
 pub(super) async fn inspect(url: &str, ring: &KeyRing) -> Result<i64, OpenError> {
     let mut target = Target::parse(url)?;
     let mut connection = target.connect().await?;
@@ -208,7 +207,7 @@ pub(super) async fn inspect(url: &str, ring: &KeyRing) -> Result<i64, OpenError>
     found
 }
 
-/// Whether the database takes a write: tries one, and takes it back.
+/// Checks that the database accepts writes: makes one and rolls it back.
 pub(super) async fn try_write(url: &str) -> Result<(), OpenError> {
     let mut target = Target::parse(url)?;
     let mut connection = target.connect().await?;
@@ -264,8 +263,9 @@ async fn prepare(
     Ok(format)
 }
 
-/// Migrations prepare statements under names, which would be in the way of whoever has the server
-/// connection next, and those of an interrupted start in ours.
+/// Deallocates named prepared statements. Migrations prepare statements by name. In transaction
+/// pooling mode they stay on the server connection and would clash with those of its next user.
+/// Those of an interrupted start would clash with ours.
 async fn forget_statements(
     target: &Target,
     tx: &mut Transaction<'_, Postgres>,
@@ -277,7 +277,7 @@ async fn forget_statements(
     forgotten.map(drop).map_err(|source| target.fault(source))
 }
 
-/// What an operator knows the database by, and no password.
+/// The database's name in messages to the operator, without the password.
 fn place(options: &PgConnectOptions) -> String {
     let name = options.get_database().unwrap_or(options.get_username());
     match options.get_socket() {
