@@ -1,4 +1,4 @@
-//! Projects with their data keys, and API keys.
+//! Storage of projects with their data keys, and of API keys.
 
 use jiff::Timestamp;
 
@@ -21,14 +21,15 @@ use crate::{
     },
 };
 
-/// What the hub may lead to beside itself, letter for letter.
+/// The registered URLs outside the hub that it may send a browser or a message to. They are
+/// compared exactly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HubTargets {
     pub return_urls: Vec<String>,
     pub opener_origins: Vec<String>,
 }
 
-/// What went with a project.
+/// How much was deleted together with a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeletedProject {
     pub accounts: u64,
@@ -36,11 +37,11 @@ pub struct DeletedProject {
 }
 
 impl Store {
-    /// Makes a project and its data key, which the operator alone does. False if there is one of
-    /// that id already; it stays as it is.
+    /// Creates a project and its data key on behalf of the operator. False if the project exists
+    /// already; it stays as it is.
     ///
     /// # Errors
-    /// `invalid_parameter` if there was one of that id, and it was deleted.
+    /// `invalid_parameter` if a project with this id was deleted. An id is never reused.
     pub async fn create_project(&self, project: &ProjectId, now: Timestamp) -> Result<bool> {
         match self.try_create_project(project, now).await {
             Err(error) if self.may_have_missed_a_key(&error).await => {
@@ -90,12 +91,13 @@ impl Store {
             )
             .with_hint("Take another name; that of a deleted project is never given again."));
         }
-        // What became active with this is so all the same.
+        // Commit anyway: `wrapping` may have activated a key.
         tx.commit().await?;
         Ok(false)
     }
 
-    /// Where a project's customers may be sent back to, and which pages may be told of a link.
+    /// The registered return URLs of a project, and the origins of the pages that may be notified
+    /// of a link.
     pub async fn hub_targets(&self, project: &ProjectId) -> Result<HubTargets> {
         let row: Option<(String, String)> = self
             .db
@@ -112,8 +114,8 @@ impl Store {
         })
     }
 
-    /// Registers where a project's customers may be sent back to, and which pages may be told, in
-    /// the place of what was registered. False if there is no such project.
+    /// Replaces the registered return URLs and opener origins of a project. False if there is no
+    /// such project.
     pub async fn set_hub_targets(&self, project: &ProjectId, targets: &HubTargets) -> Result<bool> {
         let mut tx = self.db.begin().await?;
         let updated = tx
@@ -146,7 +148,7 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// All projects, by id.
+    /// All projects, ordered by id.
     pub async fn projects(&self) -> Result<Vec<ProjectId>> {
         let rows: Vec<(String,)> = self
             .db
@@ -158,23 +160,26 @@ impl Store {
         rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
-    /// Deletes a project with its data key, its API keys, profiles and sessions, and its accounts with
-    /// all that hangs on them; None if there is no such project. What stays is the audit log, with
-    /// what it is verified with, and the name, which is never given again: whatever comes to light of
-    /// it later, in a backup or with somebody who was slow, belongs to nobody.
+    /// Deletes a project with its data key, API keys, profiles, sessions and accounts. None if
+    /// there is no such project.
+    ///
+    /// The audit log stays, with the key that verifies it. The id stays too and is never reused:
+    /// data of the project that turns up later, for example in a backup, must not belong to another
+    /// project.
     pub async fn delete_project(
         &self,
         project: &ProjectId,
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<DeletedProject>> {
-        // What is locked is not deleted.
+        // A project whose data key does not decrypt is not deleted: this is an error.
         let Some(key) = self.data_key(project).await? else {
             return Ok(None);
         };
         let mut tx = self.db.begin().await?;
         let active = self.wrapping(&mut tx).await?;
-        // In the order in which those go who work on an account: what it belongs to comes second.
+        // Lock the accounts first and the project second. Transactions on one account lock in the
+        // same order, so there is no deadlock.
         tx.execute(
             "update accounts set walked_at = walked_at where project = $1",
             [project.into()],
@@ -234,7 +239,7 @@ impl Store {
         super::decode_count(row.map_or(0, |(count,)| count))
     }
 
-    /// Every project that was ever deleted, by id.
+    /// All deleted projects, ordered by id.
     pub async fn deleted_projects(&self) -> Result<Vec<ProjectId>> {
         let rows: Vec<(String,)> = self
             .db
@@ -246,15 +251,15 @@ impl Store {
         rows.iter().map(|(id,)| parse_project(id)).collect()
     }
 
-    /// Stores a new API key, signed. One that another key made comes in only while that one holds.
+    /// Stores a new API key with its MAC. If another key created it, that key must not be revoked.
     ///
     /// # Errors
-    /// `unauthorized` if the key that made it was revoked meanwhile; `too_many_keys` if the project has
-    /// as many valid ones as it may.
+    /// `unauthorized` if the creating key was revoked meanwhile. `too_many_keys` if the project has
+    /// its maximum of valid keys.
     pub async fn insert_key(&self, key: &ApiKey, by: Actor) -> Result<()> {
         let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
         let mut tx = self.db.begin().await?;
-        // Of two keys that are made at once, the second one counts the first.
+        // One creation at a time in a project, so that the count below includes all other new keys.
         if !tx.lock_keys(&key.project).await? {
             return Err(no_such_project());
         }
@@ -325,9 +330,11 @@ impl Store {
         tx.commit().await
     }
 
-    /// The key with this public id, valid or not. The one look-up without a project: it is
-    /// what says whose project a caller is in. A row that is not as it was written is no key, and
-    /// neither is one that says of itself that it holds while the audit log has its revocation.
+    /// The key with this public id, valid or not. This is the only lookup without a project: its
+    /// result determines the caller's project.
+    ///
+    /// Returns None for a row with a missing or wrong MAC, and for a row without a revocation if
+    /// the audit log contains one.
     pub async fn key(&self, id: KeyId) -> Result<Option<ApiKey>> {
         let row: Option<KeyRow> = self
             .db
@@ -344,7 +351,7 @@ impl Store {
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        // Of a project that was deleted there are no keys.
+        // A deleted project has no keys.
         let Some(data_key) = self.data_key(&parse_project(&row.project)?).await? else {
             return Ok(None);
         };
@@ -354,8 +361,8 @@ impl Store {
         }
     }
 
-    /// At most `limit` of a project's keys, the newest first, from the one before `before` on;
-    /// revoked and expired ones too. Rows that are not as they were written are left out.
+    /// At most `limit` of a project's keys, the newest first, older than `before`. Includes revoked
+    /// and expired keys. Skips rows with a missing or wrong MAC.
     pub async fn keys(
         &self,
         project: &ProjectId,
@@ -397,8 +404,10 @@ impl Store {
         }
     }
 
-    /// Changes a key and gives it as it is then; None if the project has no such key. An end that
-    /// is later than the one it has is refused, and then nothing is changed.
+    /// Changes a key and returns it. None if the project has no such key.
+    ///
+    /// # Errors
+    /// `invalid_body` if the new expiry is later than the present one; nothing is changed then.
     pub async fn update_key(
         &self,
         project: &ProjectId,
@@ -437,8 +446,8 @@ impl Store {
         decode_api_key(row).map(Some)
     }
 
-    /// Revokes a key and gives it as it is then; None if the project has no such key. The
-    /// first revocation's time stays.
+    /// Revokes a key and returns it. None if the project has no such key. A key that is revoked
+    /// already keeps its time of revocation.
     pub async fn revoke_key(
         &self,
         project: &ProjectId,
@@ -450,9 +459,9 @@ impl Store {
         Ok(revoked.map(|(key, _)| key))
     }
 
-    /// Revokes a key with all that it made, and that these made, in one transaction; gives the key
-    /// and those that it made, whether or not they were revoked before. None if the project has no
-    /// such key.
+    /// Revokes a key and all keys that it created, directly or indirectly, in one transaction.
+    /// Returns the key and the created keys, including those that were revoked earlier. None if the
+    /// project has no such key.
     pub async fn revoke_key_with_created(
         &self,
         project: &ProjectId,
@@ -472,7 +481,7 @@ impl Store {
         by: Actor,
     ) -> Result<Option<(ApiKey, Vec<ApiKey>)>> {
         let mut tx = self.db.begin().await?;
-        // Whoever makes a key with one of these waits, and then finds it revoked.
+        // Block the creation of keys meanwhile: no key of this tree can create another one.
         if with_created && !tx.lock_keys(project).await? {
             return Ok(None);
         }
@@ -484,6 +493,7 @@ impl Store {
         };
         let mut rows = vec![row];
         let mut looked_at = 0;
+        // Breadth-first over the keys that were created with the keys found so far.
         while with_created && looked_at < rows.len() {
             let creator = rows[looked_at].id.clone();
             looked_at += 1;
@@ -516,8 +526,8 @@ impl Store {
     }
 }
 
-/// A key's row, if it is as it was written; whoever else would change it waits until the transaction
-/// has ended.
+/// Reads a key's row and locks it until the end of the transaction. The update changes nothing; it
+/// locks the row on both databases. None if the row's MAC is missing or wrong.
 async fn signed_key(
     tx: &mut Tx,
     data_key: &DataKey,
@@ -547,7 +557,7 @@ async fn created_by(tx: &mut Tx, project: &ProjectId, creator: String) -> Result
     .await
 }
 
-/// Writes what may change of a key's row, and its MAC.
+/// Writes the columns of a key that can change, and the new MAC.
 async fn sign(tx: &mut Tx, data_key: &DataKey, row: KeyRow) -> Result<KeyRow> {
     tx.execute(
         "update api_keys set label = $3, expires_at = $4, revoked_at = $5, mac = $6

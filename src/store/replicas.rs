@@ -1,11 +1,11 @@
-//! The processes that serve one database, and what becomes of the walks of one that died.
+//! The processes that serve one database, and recovery after the failure of one.
 //!
-//! A replica is one run of one process. It says that it lives every so often, in the database's
-//! time; who is silent for [`DEAD_AFTER`] is taken for dead by whoever notices first, and its
-//! walks have failed. One that was only slow finds its walks ended by others, and can commit
-//! none of them ([`Committed::Overtaken`](super::Committed)).
+//! A replica is one run of one process. It writes a heartbeat regularly, in the database's time.
+//! When the last heartbeat is older than [`DEAD_AFTER`], the next replica that notices marks its
+//! walks as failed. A replica that was only slow finds that others ended its walks, and can commit
+//! none of them ([`CommitWalkResult::Overtaken`](super::CommitWalkResult::Overtaken)).
 //!
-//! A SQLite file is served by one process, so whoever comes after it knows that it has ended.
+//! Only one process serves a SQLite file, so a new process knows that all earlier ones have ended.
 
 use std::{io, sync::PoisonError, time::Duration};
 
@@ -23,16 +23,16 @@ use crate::{
     },
 };
 
-/// How long a replica may be silent.
+/// A replica without a heartbeat for this long counts as failed.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// True where several processes may serve one database.
+    /// True if several processes may serve the database.
     pub fn is_shared(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Begins to serve. Gives how many walks were ended whose replicas are dead.
+    /// Registers this replica. Returns how many walks of failed replicas were ended.
     pub async fn join(&self) -> Result<u64> {
         if !self.is_shared() {
             let mut tx = self.db.begin().await?;
@@ -49,17 +49,17 @@ impl Store {
             self.confirm_ring().await?;
         }
         match self.reap_expired().await {
-            // A row that somebody else's end still holds keeps nobody from serving.
+            // A lock that another transaction holds must not prevent the start.
             Err(error) if self.is_shared() && error.kind() == Kind::StoreUnavailable => Ok(0),
             buried => buried,
         }
     }
 
-    /// Takes the journal for this process, which must have one.
+    /// Locks the journal for this process, which needs it.
     ///
     /// # Errors
-    /// It cannot be relied on: another process has it, it cannot be written, or with PostgreSQL its
-    /// path is relative.
+    /// Another process has locked it, it cannot be written, or its path is relative with
+    /// PostgreSQL.
     pub fn require_journal(&self) -> Result<(), JournalFault> {
         let Some(path) = self.journal_path.clone() else {
             return Ok(());
@@ -72,9 +72,9 @@ impl Store {
         }
     }
 
-    /// Takes the journal, unless there is to be none. Whether it is had, or nobody needs it.
-    /// Without it this serves too: a pair that the database does not take is then kept in memory
-    /// alone.
+    /// Locks the journal, if one is configured. True if this process has it or none is configured.
+    /// A process can serve without a journal: a token pair that the database does not accept is
+    /// then kept in memory only.
     pub(super) fn claim_journal(&self) -> io::Result<bool> {
         let Some(path) = &self.journal_path else {
             return Ok(true);
@@ -86,8 +86,9 @@ impl Store {
         Ok(claimed.is_some_and(|journal| self.journal.set(journal).is_ok()))
     }
 
-    /// A sign of life, due well within [`DEAD_AFTER`] where the store is shared. Gives the walks
-    /// that are this replica's and run. It waits for nobody, since it touches no row of another's.
+    /// Writes a heartbeat. In a shared store it is due well within [`DEAD_AFTER`]. Returns the
+    /// running walks of this replica. It touches no row of another replica, so it does not wait for
+    /// their locks.
     pub async fn write_heartbeat(&self) -> Result<Vec<WalkId>> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
@@ -108,8 +109,8 @@ impl Store {
         running.iter().map(|(id,)| parse_id(id)).collect()
     }
 
-    /// Ends the walks of replicas that are dead, and gives how many. Where one of them still holds
-    /// a row, this is refused and tried again with the next sign.
+    /// Ends the walks of failed replicas and returns how many. Fails if a failed replica still
+    /// holds a row lock; the next heartbeat tries again.
     pub async fn reap_expired(&self) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         tx.wait_for_locks_briefly().await?;
@@ -128,8 +129,10 @@ impl Store {
         Ok(interrupted)
     }
 
-    /// Deletes the replicas that died before the database's date was set back: their last sign of
-    /// life lies in the future. One that lives gives another sign.
+    /// Deletes failed replicas whose last heartbeat is in the future, because the database's clock
+    /// was set back since. A running replica soon writes another heartbeat. So a row is deleted
+    /// only after it has stayed the same for [`DEAD_AFTER`], measured by this process's monotonic
+    /// clock.
     async fn reap_signs_ahead(&self, tx: &mut Tx, now: Timestamp) -> Result<()> {
         let ahead = now.saturating_add(DEAD_AFTER).map_err(Error::internal)?;
         let signs: Vec<(String, i64)> = tx
@@ -144,6 +147,7 @@ impl Store {
                 .signs_ahead
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
+            // Forget the replicas that have written another heartbeat.
             known.retain(|id, (seen_at, _)| signs.contains(&(id.clone(), *seen_at)));
             for (id, seen_at) in signs {
                 known.entry(id).or_insert((seen_at, monotonic));
@@ -159,8 +163,8 @@ impl Store {
         Ok(())
     }
 
-    /// Ends walks of this replica that nobody in it runs any more, because their end could not be
-    /// stored.
+    /// Ends walks of this replica that run no longer, but are stored as running because their end
+    /// could not be stored.
     pub async fn end_orphans(&self, walks: &[WalkId]) -> Result<()> {
         let mut tx = self.db.begin().await?;
         for walk in walks {
@@ -169,7 +173,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Ends to serve: what this replica still walks has failed, and the others need not wait.
+    /// Unregisters this replica. Its remaining walks fail at once, so other replicas need not wait.
     pub async fn leave(&self) -> Result<()> {
         let mut tx = self.db.begin().await?;
         tx.execute("delete from replicas where id = $1", [self.replica.into()])

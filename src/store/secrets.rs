@@ -1,5 +1,5 @@
-//! What is sealed, as bytes: credentials, apps, and several texts as one. By hand, since a
-//! serialiser would leave copies of it in buffers that nobody wipes.
+//! Encoding of secrets before they are sealed: credentials, OAuth apps and lists of texts. The code
+//! is written by hand, since a serializer would leave copies in buffers that nobody wipes.
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,8 +15,12 @@ use crate::{
 
 const ACCESS_TOKEN: u8 = b'a';
 const OAUTH: u8 = b'o';
-/// A credential as it is sealed: a letter for its kind, then the token; of a pair, both moments
-/// and the length of the access token before the two. The second may be empty: there is none.
+/// The encoding of a credential: a letter for its kind, then its content.
+///
+/// * `a`: the access token.
+/// * `o`: the times of issue and expiry (milliseconds, 64 bits each), the length of the access
+///   token (64 bits), the access token and the refresh token. An empty refresh token means that
+///   there is none. Integers are big-endian.
 pub(super) fn encode_credential(credential: &Credential) -> Zeroizing<Vec<u8>> {
     match credential {
         Credential::AccessToken(token) => {
@@ -72,7 +76,7 @@ pub(super) fn decode_credential(text: &[u8]) -> Result<Credential> {
     parse().ok_or_else(|| Error::internal("a stored credential is of no kind that is known"))
 }
 
-/// An app as it is sealed.
+/// The encoding of an OAuth app.
 pub(super) fn encode_app(app: &OAuthApp) -> Zeroizing<Vec<u8>> {
     let proof: &[u8] = match app.proof {
         ClientProof::ClientSecret => b"s",
@@ -104,7 +108,7 @@ pub(super) fn decode_app(text: &[u8]) -> Result<OAuthApp> {
     parse().ok_or_else(|| Error::internal("a stored app is not in the form of one"))
 }
 
-/// Several texts as one, each with its length before it.
+/// Joins several texts. Each is preceded by its length.
 pub(super) fn encode_parts(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let length = parts.iter().map(|part| 8 + part.len()).sum();
     let mut text = Zeroizing::new(Vec::with_capacity(length));
@@ -115,7 +119,7 @@ pub(super) fn encode_parts(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     text
 }
 
-/// The texts that [`encode_parts`] put together, if there are so many and nothing else.
+/// Splits the output of [`encode_parts`]. None unless `text` consists of exactly `N` parts.
 pub(super) fn decode_parts<const N: usize>(mut text: &[u8]) -> Option<[&[u8]; N]> {
     let mut parts = [&[][..]; N];
     for part in &mut parts {

@@ -1,11 +1,11 @@
-//! A SQLite file: made for its owner alone, opened by whoever has its keys, served by one process.
+//! Opening a SQLite file. Only its owner can access the file, and only one process serves it.
 //!
-//! 1. What is there is looked at through a connection that cannot write. If it was sealed by
-//!    keys that the ring does not hold, we stop, and not a byte has changed.
-//! 2. A file that is not there is created, for its owner alone.
-//! 3. In one immediate transaction: the keys are proven again (another process may have been
-//!    first), migrations run, and a new database gets its known answer. So it either has all
-//!    of this or nothing, however many processes open it at once.
+//! 1. An existing file is inspected through a read-only connection. If its keys are not in the
+//!    ring, opening fails without changing a byte.
+//! 2. A missing file is created with mode 0600.
+//! 3. One immediate transaction checks the keys again, since another process may have been first,
+//!    runs the migrations and stores the known answer of a new database. So a database has all of
+//!    this or nothing, however many processes open it at the same time.
 
 use std::{
     fs, io,
@@ -39,7 +39,7 @@ pub(super) struct SqliteFile {
 
 impl SqliteFile {
     pub(super) fn new(path: &str) -> Result<Self, OpenError> {
-        // What SQLite, or a reader of the url, would take for something else than a path.
+        // SQLite or a url parser would not treat these as plain paths.
         let is_special = path.starts_with(':') || path.starts_with("file:");
         if path.is_empty() || is_special || path.contains(['?', '\0']) {
             return Err(OpenError::Url);
@@ -60,8 +60,8 @@ impl SqliteFile {
         clock: &Clock,
         rng: &Rng,
     ) -> Result<(Db, RowFormat), OpenError> {
-        // SQLite waits for locks, except for the one that it takes when a new file gets its
-        // write-ahead log: whoever comes second is told at once.
+        // SQLite waits for locks with one exception: the lock that it takes when a new file gets
+        // its write-ahead log. A second process fails at once there, so retry.
         for _ in 0..ATTEMPTS {
             match self.attempt(ring, clock, rng).await {
                 Err(OpenError::Database { source, .. }) if is_busy(&source) => {
@@ -97,8 +97,8 @@ impl SqliteFile {
         }
     }
 
-    /// Marks the file as served by this process until it ends, or its store is closed or dropped.
-    /// The kernel frees the mark with the process, however that dies.
+    /// Locks the file for this process as its server, until the store is closed or dropped. The
+    /// kernel releases the lock when the process ends.
     pub(super) fn claim(&self) -> Result<(), OpenError> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         if claim.is_some() {
@@ -125,7 +125,7 @@ impl SqliteFile {
         }
     }
 
-    /// Whether another process has marked the file as served.
+    /// True if another process has locked the file as its server.
     pub(super) fn is_served_by_another(&self) -> io::Result<bool> {
         let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
         if claim.is_some() {
@@ -136,8 +136,8 @@ impl SqliteFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        // Shared, so that two who look do not take each other for one who serves. For this moment
-        // nobody can begin to: whoever would tries again.
+        // A shared lock, so that two checks at the same time do not mistake each other for a
+        // server. A server that starts at this moment cannot lock the file, and retries.
         match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(fs::TryLockError::WouldBlock) => Ok(true),
@@ -145,7 +145,7 @@ impl SqliteFile {
         }
     }
 
-    /// Lets another process serve the file: nothing of this one writes to it any more.
+    /// Lets another process serve the file. This process must not write to it any more.
     pub(super) fn release(&self) {
         self.claim
             .lock()
@@ -153,8 +153,8 @@ impl SqliteFile {
             .take();
     }
 
-    /// Whether there is anything to look at. Through metadata alone: opening and closing a
-    /// database file beside SQLite drops the locks that this process holds on it.
+    /// True if the file has content. Reads only metadata: opening and closing a database file
+    /// outside SQLite would drop the locks that this process holds on it.
     fn is_written(&self) -> io::Result<bool> {
         match fs::metadata(&self.path) {
             Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
@@ -167,7 +167,7 @@ impl SqliteFile {
     fn create(&self) -> io::Result<()> {
         match owners_file().create_new(true).open(&self.path) {
             Ok(file) => file.sync_all()?,
-            // Another process was first, or died before it wrote anything.
+            // Another process created it first, or failed before it wrote anything.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -181,8 +181,8 @@ impl SqliteFile {
         }
     }
 
-    /// What [`Opening::inspect`] finds, through a connection that cannot write; 0 where there is no
-    /// file either, and could be one.
+    /// Runs [`Opening::inspect`] through a read-only connection. Returns 0 if there is no file yet,
+    /// and its folder exists.
     pub(super) async fn look(&self, ring: &KeyRing) -> Result<i64, OpenError> {
         if self.is_written().map_err(|source| self.io(source))? {
             return self.inspect(ring).await;
@@ -194,8 +194,8 @@ impl SqliteFile {
         Err(self.io(source))
     }
 
-    /// Whether this process may write what it would have to write, and has room for it. The file
-    /// is opened and not written.
+    /// Checks that this process may write the file and its side files, and that the disk has room.
+    /// Does not change the database file.
     pub(super) fn try_write(&self) -> Result<(), OpenError> {
         let unwritable = |path: &Path, reason: String| OpenError::Unwritable {
             place: path.display().to_string(),
@@ -222,15 +222,15 @@ impl SqliteFile {
 
     async fn inspect(&self, ring: &KeyRing) -> Result<i64, OpenError> {
         loop {
-            // Even a reader makes the log's side files, unless it is told that nobody writes;
-            // and nobody does while there is no log.
+            // Even a reader creates the side files of the log, unless it opens the database as
+            // immutable. That is safe only while nobody writes, and so while there is no log.
             let is_quiet = !self.has_log();
             let answer = self.inspect_as(ring, is_quiet).await;
             if !is_quiet || !self.has_log() {
                 return answer;
             }
-            // Somebody began to write meanwhile, so what was read may be torn: again, the
-            // careful way.
+            // A log has appeared, so the data read may be inconsistent. Read again, not as
+            // immutable.
         }
     }
 
@@ -308,7 +308,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// SQLite gives its side files the mode of the database.
+/// Options that create files with mode 0600. SQLite gives its side files the same mode.
 fn owners_file() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.write(true);

@@ -1,9 +1,9 @@
-//! A credential that leaves for another installation, or comes from one.
+//! Export of a credential to another installation, and import from one.
 //!
-//! Of a refresh token that is good once there may be one holder. So what gives a pair of tokens out
-//! is the very statement that ends its being refreshed here ([`Store::export_credential`]): who has
-//! what that returns has a pair that this installation no longer touches. The pair stays in its row,
-//! so that as long as nobody imported it, it can be taken back ([`Store::reclaim`]).
+//! A refresh token can be redeemed only once, so only one installation may hold it. One statement
+//! both marks a token pair as exported and stops its refresh here ([`Store::export_credential`]):
+//! the caller gets a pair that this installation no longer uses. The pair stays in its row, so the
+//! operator can reclaim it as long as nobody has imported it ([`Store::reclaim`]).
 
 use zeroize::Zeroizing;
 
@@ -23,24 +23,24 @@ use crate::{
     },
 };
 
-/// A credential with what it takes to use it elsewhere.
+/// A credential with everything that another installation needs to use it.
 #[derive(Debug)]
 pub struct CredentialExport {
     pub credential: Credential,
-    /// The app that it was issued to.
+    /// The app that the credential was issued to.
     pub app: Option<OAuthApp>,
-    /// What is no secret.
+    /// Metadata without secrets, encoded by the caller.
     pub meta: Vec<u8>,
 }
 
 impl CredentialExport {
-    /// As one text, to be sealed.
+    /// Encodes the export, to be sealed.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let app = self.app.as_ref().map(encode_app).unwrap_or_default();
         encode_parts(&[&self.meta, &encode_credential(&self.credential), &app])
     }
 
-    /// None if this is no parcel.
+    /// None if `text` is not an export.
     pub fn from_bytes(text: &[u8]) -> Option<Self> {
         let [meta, credential, app] = decode_parts(text)?;
         let app = match app {
@@ -56,12 +56,12 @@ impl CredentialExport {
 }
 
 impl Store {
-    /// Gives an account's credential out, with the app that it was issued to. A pair of tokens is
-    /// `moved` from then on and never refreshed here. On return that survives a power cut.
+    /// Exports an account's credential with the app that it was issued to. A token pair becomes
+    /// `moved` and is no longer refreshed here. On return this is synced to disk.
     ///
     /// # Errors
-    /// `refresh_in_progress` unless nobody redeems it and nothing about it is in doubt;
-    /// `account_inactive` if there is none to give out.
+    /// `refresh_in_progress` if a refresh is in flight or its result is uncertain.
+    /// `account_inactive` if there is no credential to export.
     pub async fn export_credential(
         &self,
         project: &ProjectId,
@@ -84,7 +84,7 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         let is_rotating = stored.credential.refresh_token().is_some();
-        // What was read above is given out if it still stands, and not otherwise.
+        // Takes effect only if the credential read above is still current.
         let given = tx
             .execute(
                 "update credentials
@@ -111,8 +111,8 @@ impl Store {
         Ok((stored, app))
     }
 
-    /// Takes back what was exported and not imported: it is refreshed here again, at once. False if
-    /// it was not exported.
+    /// Reclaims an exported credential that nobody has imported: its next refresh is due at once.
+    /// False if it was not exported.
     pub async fn reclaim(
         &self,
         project: &ProjectId,

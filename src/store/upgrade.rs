@@ -1,15 +1,15 @@
-//! From the form before to the present one: once, by the process that first opens the database with
-//! this version.
+//! The upgrade of a database to the current row format. The process that first opens the database
+//! with this version does it, once.
 //!
-//! Versions before this one sealed secrets without their destination (`destinations`) and stored API
-//! keys without a MAC (`key_macs`). One transaction, under the lock of the ring, opens each such secret
-//! and seals it for the destination that its row names at that moment, signs each key as it stands, and
-//! raises the format of the database. So the upgrade trusts the database once.
+//! Earlier versions sealed secrets without their destination (`destinations`) and stored API keys
+//! without a MAC (`key_macs`). One transaction, under the lock of the ring, decrypts each secret,
+//! seals it for the destination that its row names at that moment, adds a MAC to each key, and
+//! raises the database's format. So the upgrade trusts the rows once.
 //!
-//! The format is part of the known answers, and so it is authenticated: a known answer says under which
-//! form it was sealed (`open`). Afterwards a secret of the form before is locked and a key without a
-//! MAC is refused, whoever put it there. A database whose format says "before" while its rows are of the
-//! present form was tampered with, and is not upgraded again.
+//! The format is part of the known answers and therefore authenticated (`open`). After the upgrade,
+//! a secret in the earlier format is locked and a key without a MAC is refused, regardless of who
+//! wrote it. A database with the earlier format and rows of the current one was tampered with, and
+//! the upgrade fails.
 
 use super::{
     FieldSealer, OpenError, SealedColumn, Store,
@@ -32,22 +32,22 @@ use crate::{
     },
 };
 
-/// How much of one project was brought to the present form.
+/// How much of one project was upgraded.
 #[derive(Debug, Clone, Copy, Default)]
 struct Upgraded {
     profiles: u64,
     credentials: u64,
     keys: u64,
-    /// What did not open and was left as it is.
+    /// Secrets that do not decrypt. They were left as they are.
     locked: u64,
 }
 
 impl Store {
-    /// Brings the database to the present form, unless another process has done so meanwhile.
+    /// Upgrades the database, unless another process has done so meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::InUse`] or [`OpenError::Served`] beside a process that serves: it would be one of
-    /// the version before, and would go on writing its form.
+    /// [`OpenError::InUse`] or [`OpenError::Served`] if another process serves the database. It
+    /// would be a process of an earlier version, which would go on writing the earlier format.
     pub(super) async fn upgrade(&self) -> Result<(), OpenError> {
         if let Some(file) = &self.file
             && file.is_served_by_another().unwrap_or(true)
@@ -88,7 +88,8 @@ impl Store {
                 }
             }
         }
-        // Sign-ins under way begin anew: they live for ten minutes.
+        // Authorizations in progress are not upgraded. They live for ten minutes, and users can
+        // start again.
         tx.execute("delete from authorizations", []).await?;
         for (key_id, _) in &checks {
             let sealed = known_answer_of(&ring, key_id, &self.rng);
@@ -142,7 +143,7 @@ impl Store {
     }
 }
 
-/// A row of the present form in a database of the form before.
+/// The error for a row of the current format in a database of the earlier format.
 fn tampered() -> OpenError {
     OpenError::KeyChecks {
         fault: "are of an earlier format than the rows beside them",
@@ -208,6 +209,7 @@ async fn bind_credential(
     let Some(row) = CredentialRow::read(tx, sealer.project, account).await? else {
         return Ok(());
     };
+    // A row of the current format proves tampering: the format was set back.
     if row.opened(sealer).is_ok() {
         return Err(tampered());
     }
@@ -259,10 +261,10 @@ async fn bind_credential(
 
 type SecretBytes = zeroize::Zeroizing<Vec<u8>>;
 
-/// A credential of the form before, opened.
+/// A decrypted credential of the earlier format.
 struct Before {
     destination: Destination,
-    /// None of one that was destroyed.
+    /// None for a destroyed credential.
     text: Option<SecretBytes>,
     /// The customer's own app.
     app: Option<SecretBytes>,
@@ -328,7 +330,7 @@ async fn sign_keys(
     Ok(())
 }
 
-/// None of what does not open; it was locked before, and stays so.
+/// None if the secret does not decrypt. It was locked before the upgrade and stays so.
 fn unlocked<T>(opened: Result<T>) -> Result<Option<T>> {
     match opened {
         Ok(opened) => Ok(Some(opened)),

@@ -1,4 +1,8 @@
-//! Walks, and the one transaction that ends one.
+//! Storage of walks. One transaction stores everything that a finished walk changes
+//! ([`Store::commit_walk`]). At most one walk of an account runs at a time ([`Store::begin_walk`]).
+//!
+//! Not here: the content of directories, evidence and candidates (`directories`), and the decision
+//! whether a walk is sealed, held or failed ([`crate::gateway`]).
 
 use std::time::Duration;
 
@@ -22,69 +26,70 @@ use crate::{
     },
 };
 
-/// What a finished walk changes. All of it or, on an error, nothing.
+/// All changes of a finished walk. They are stored together or not at all.
 #[derive(Debug, Clone, Copy)]
 pub struct WalkCommit<'a> {
     pub project: &'a ProjectId,
-    /// The lineage of the credential that the walk read with: what that one saw counts only while
-    /// it is the account's. None where what is written does not hang on it.
+    /// The number of the credential that the walk read with. The commit succeeds only while the
+    /// account has that credential. None if the result does not depend on a credential.
     pub lineage: Option<u64>,
-    /// As it ended. Its row may be one that this process has running, one that is held, or not
-    /// there at all.
+    /// The finished walk. Its row may be running in this process, may be held, or may not exist
+    /// yet.
     pub walk: &'a Walk,
-    /// The version in force that the walk was judged against, 0 for none: what was found counts
-    /// only while that is in force. None where nothing was judged.
+    /// The version of the current directory that the walk was judged against; 0 for none. The
+    /// commit succeeds only while that version is current. None if nothing was judged.
     pub judged_against: Option<u64>,
-    /// A new version, if anything changed.
+    /// A new version, if the walk changed anything.
     pub directory: Option<NewDirectory<'a>>,
-    /// Of a sealed walk, changed or not: the directory in force is true as of this moment.
+    /// For a sealed walk, with or without changes: when the walk confirmed the current directory.
     pub verified_at: Option<Timestamp>,
     /// Replaces the account's former evidence.
     pub evidence: Option<&'a [u8]>,
-    /// Of a held walk: what to seal if a person releases it.
+    /// For a held walk: the directory to publish if a person releases it.
     pub candidate: Option<&'a [u8]>,
-    /// Of a held walk: for whose sake it was held.
+    /// For a held walk: its suspects.
     pub suspects: Option<&'a [u8]>,
-    /// Of a held walk: what is told of it with its account.
+    /// For a held walk: the details that are shown with the account.
     pub hold: Option<Hold>,
-    /// Of a sealed walk: the candidates of all earlier walks are dropped.
+    /// For a sealed walk: deletes the candidates of all other walks.
     pub supersedes_held: bool,
     pub account_state: Option<AccountState<'a>>,
-    /// Who decided on a held walk, and how.
+    /// The audit event of the decision about a held walk.
     pub decision: Option<&'a Event>,
 }
 
-/// What is told of a held walk with its account.
+/// Details of a held walk that are shown with its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// How many it was held for.
+    /// How many users and groups are suspects.
     pub suspects: u64,
-    /// Whether an earlier held walk was held for some of the same, so that the hold began with it
-    /// if it was held for the same reason.
+    /// True if the preceding held walk has some of the same suspects. If its reason is the same
+    /// too, the hold began with that walk.
     pub is_repeated: bool,
 }
 
-/// What became of a [`WalkCommit`].
+/// The result of a [`WalkCommit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitWalkResult {
     Whole,
-    /// The credential was replaced since the walk began, and nothing was written.
+    /// The credential was replaced since the walk began. Nothing was written.
     CredentialReplaced,
-    /// Somebody else ended this walk, decided on it, or put another version in force since it was
-    /// judged; nothing was written.
+    /// Another process ended this walk or decided on it, or published another version since the
+    /// walk was judged. Nothing was written.
     Overtaken,
 }
 
-/// What became of a walk that was to begin.
+/// The result of starting a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginWalkResult {
-    /// Here, and since then: whatever was waited for is over.
+    /// The walk runs in this process. `started_at` is read after the account is locked, so any wait
+    /// for the lock is over by then.
     Here { started_at: Timestamp },
-    /// This one of the same account runs already.
+    /// Another process is already running this walk of the same account.
     Elsewhere(WalkId),
 }
 
-/// A directory to be stored: exactly one version after the latest.
+/// A directory to be stored. Its version must follow the latest version directly.
 #[derive(Debug, Clone, Copy)]
 pub struct NewDirectory<'a> {
     pub version: u64,
@@ -99,14 +104,14 @@ pub struct HeldWalk {
     pub suspects: Vec<u8>,
 }
 
-/// How much of what is past is kept for each account.
+/// How much history the store retains for each account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How long a directory stays after a newer one, for cursors that still read it.
+    /// How long a superseded directory is retained for cursors that still read it.
     pub superseded_directories: Duration,
-    /// The last so many walks.
+    /// How many walks are retained.
     pub walks: u32,
-    /// The last so many held walks that can be released.
+    /// How many releasable held walks are retained.
     pub candidates: u32,
 }
 
@@ -137,8 +142,12 @@ type WalkRow = (
 );
 
 impl Store {
-    /// Stores a walk that begins now and in this process, unless another of the same account runs.
-    /// It will use the account's credential, on behalf of `by`.
+    /// Stores a walk that begins now in this process, unless another walk of the same account is
+    /// running. Records in the audit log that the walk uses the account's credential on behalf of
+    /// `by`.
+    ///
+    /// # Errors
+    /// `account_not_found` if the project has no such account.
     pub async fn begin_walk(
         &self,
         project: &ProjectId,
@@ -156,8 +165,8 @@ impl Store {
             )
             .await?;
         match running {
-            // This process walks an account once at a time: what it began before has ended, and
-            // only that could not be stored.
+            // This process runs one walk of an account at a time. So this walk has ended, and only
+            // its end could not be stored.
             Some((id, replica)) if replica == self.replica.to_string() => {
                 interrupt(&mut tx, parse_id(&id)?, self.clock.now()).await?;
             }
@@ -176,8 +185,10 @@ impl Store {
         Ok(BeginWalkResult::Here { started_at })
     }
 
-    /// Ends a walk. `AccountNotFound` if the account was deleted meanwhile, and then nothing
-    /// is written.
+    /// Stores the end of a walk and everything that it changes.
+    ///
+    /// # Errors
+    /// `account_not_found` if the account was deleted meanwhile. Nothing is written then.
     pub async fn commit_walk(&self, commit: WalkCommit<'_>) -> Result<CommitWalkResult> {
         let WalkCommit { project, walk, .. } = commit;
         let account = walk.account;
@@ -188,6 +199,7 @@ impl Store {
         let blob = |field, name, text: Option<&[u8]>| {
             text.map(|text| SealedBlob::new(&sealer, field, name, text))
         };
+        // Encrypt before the transaction begins, since it holds a lock.
         let directory = commit.directory.map(|new| {
             let name = new.version.to_string();
             (
@@ -295,8 +307,8 @@ impl Store {
         rows.into_iter().map(decode_walk).collect()
     }
 
-    /// What a held walk would seal; None if it was not held, or is decided, superseded or
-    /// forgotten.
+    /// The candidate and the suspects of a held walk. None if the walk was not held, is decided or
+    /// superseded, or is no longer retained.
     pub async fn held(
         &self,
         project: &ProjectId,
@@ -317,8 +329,8 @@ impl Store {
         }))
     }
 
-    /// True if this process may say how the walk ended: it runs here, it is held, or nobody has
-    /// stored it yet.
+    /// True if this process may store the end of the walk: it runs here, it is held and undecided,
+    /// or it has no row yet.
     async fn may_end(&self, tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<bool> {
         let row: Option<(String, String)> = tx
             .fetch_one(
@@ -332,13 +344,13 @@ impl Store {
         };
         Ok(match parse_word(state)? {
             WalkState::Running => replica == self.replica.to_string(),
-            // Once a later walk has sealed there is nothing left to decide.
+            // A later sealed walk deletes the candidate. Then there is nothing left to decide.
             WalkState::Held => has_candidate(tx, project, walk).await?,
             WalkState::Sealed | WalkState::Failed => false,
         })
     }
 
-    /// Inserts a walk's row, or brings it up to date.
+    /// Inserts or updates a walk's row.
     async fn write_walk(&self, tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
         let counts = walk.counts;
         let written = tx
@@ -381,6 +393,7 @@ impl Store {
             return Err(Error::internal("a walk's id is that of another account's"));
         }
         tx.execute(
+            // Also corrects a time in the future, stored before the clock was set back.
             "update accounts set walked_at = $3
              where project = $1 and id = $2 and (walked_at < $3 or walked_at > $4)",
             [
@@ -394,7 +407,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops what is past and no longer kept.
+    /// Deletes history that is no longer retained.
     async fn forget(
         &self,
         tx: &mut Tx,
@@ -432,7 +445,8 @@ impl Store {
         }
         let walks: Vec<(String,)> = tx
             .fetch(
-                // This one is the last, whatever the date was when the others were made.
+                // Keep this walk in any case: after the clock was set back, older walks may have
+                // higher ids.
                 "delete from walks
                  where project = $1 and account = $2 and id <> $4 and id not in (
                      select id from walks where project = $1 and account = $2
@@ -474,7 +488,7 @@ impl Store {
     }
 }
 
-/// True if this is the version in force, or if it does not matter.
+/// True if `version` is the current version, or is None.
 async fn is_in_force(
     tx: &mut Tx,
     project: &ProjectId,
@@ -495,8 +509,8 @@ async fn is_in_force(
     Ok(in_force == version)
 }
 
-/// Puts a new version in force. The version must follow the latest: two walks that both grew
-/// out of version 6 must not both become 7, and none may be skipped.
+/// Publishes a new version. It must follow the latest version directly: of two walks that both
+/// started from version 6 only one may create version 7, and no version may be skipped.
 async fn supersede(
     tx: &mut Tx,
     project: &ProjectId,
@@ -558,7 +572,8 @@ async fn verify(
     }
 }
 
-/// Notes that this walk keeps its account's directory as it is, and since when it is kept so.
+/// Records that this walk holds the account's directory, and since when the directory has been
+/// held.
 async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) -> Result<()> {
     let former: Option<(Option<i64>, Option<String>)> = tx
         .fetch_one(
@@ -593,7 +608,7 @@ async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) ->
     .map(drop)
 }
 
-/// Notes that this walk keeps the directory as it is no more; where it was sealed, that none does.
+/// Clears the account's held walk if it is this one. A sealed walk clears it in any case.
 async fn cancel_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: bool) -> Result<()> {
     tx.execute(
         "update accounts set held_walk = null
@@ -610,7 +625,8 @@ async fn cancel_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: b
     .map(drop)
 }
 
-/// Whatever else is held was judged against what is in force no more, or was not confirmed.
+/// Deletes the candidates of all other held walks: they were judged against an earlier version, or
+/// this walk did not confirm them.
 async fn drop_other_candidates(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
     tx.execute(
         "delete from blobs
@@ -632,7 +648,7 @@ async fn has_candidate(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<
     Ok(row.is_some())
 }
 
-/// Ends the row of a walk that nobody runs any more.
+/// Marks a running walk as failed, because no process runs it any more.
 pub(super) async fn interrupt(tx: &mut Tx, walk: WalkId, now: Timestamp) -> Result<()> {
     tx.execute(
         "update walks set state = $2, reason = $3, ended_at = $4
@@ -648,7 +664,7 @@ pub(super) async fn interrupt(tx: &mut Tx, walk: WalkId, now: Timestamp) -> Resu
     .map(drop)
 }
 
-/// Ends the rows of an account's walks, whoever runs them.
+/// Marks all running walks of an account as failed, in whichever process they run.
 pub(super) async fn end_walks_of(
     tx: &mut Tx,
     project: &ProjectId,
@@ -670,7 +686,7 @@ pub(super) async fn end_walks_of(
     .map(drop)
 }
 
-/// A walk that is decided has nothing left to be released.
+/// Deletes the candidate of a decided walk.
 async fn drop_candidate_of(tx: &mut Tx, project: &ProjectId, walk: &Walk) -> Result<()> {
     tx.execute(
         "delete from blobs

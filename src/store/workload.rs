@@ -1,9 +1,9 @@
-//! Which work a statement belongs to, so that no work waits behind another's.
+//! Limits on database use for each kind of work, so that one kind does not wait behind another.
 //!
-//! Looking up API keys and accounts has connections of its own: a revocation must be seen however
-//! busy the store is. Of these, callers who have not proven anything get a part. A project's requests
-//! use a part of the general connections at a time and wait for it in a line of their own, so that one
-//! project's burst delays its own requests and not its neighbors'.
+//! Lookups of API keys and accounts have a connection pool of their own, since a revocation must
+//! take effect even when the store is busy. Unauthenticated callers get a part of that pool. The
+//! requests of one project use a part of the general pool at a time and wait in a queue of their
+//! own, so a burst in one project delays only that project.
 
 use std::{
     collections::HashMap,
@@ -18,14 +18,14 @@ use crate::{
     model::id::ProjectId,
 };
 
-/// Connections for look-ups.
+/// Size of the connection pool for lookups.
 pub(super) const LOOKUP_CONNECTIONS: u32 = 4;
-/// Of these, as many serve callers who have not proven anything.
+/// How many of these connections unauthenticated callers may use at a time.
 const UNPROVEN_LOOKUPS: usize = 2;
-/// How long work waits in its line.
+/// How long a statement waits for its permit.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The work that a statement belongs to.
+/// The kind of work that a statement belongs to.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Workload {
     /// Walks, refreshes, heartbeats, commands.
@@ -33,23 +33,23 @@ pub(super) enum Workload {
     General,
     /// The requests of one project.
     Project(Arc<StatementLimits>),
-    /// Looking up a key or an account that is known.
+    /// Lookups of known API keys and accounts.
     Lookup,
-    /// Callers who have not proven anything, and health checks.
+    /// Unauthenticated callers and health checks.
     Unproven,
 }
 
-/// How many statements that read, and transactions that write, run at a time.
+/// Limits the number of concurrent reads and of concurrent write transactions.
 #[derive(Debug)]
 pub(super) struct StatementLimits {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
 }
 
-/// A place among those who use the connections; free again when it is dropped.
+/// A permit to use a connection. It is released on drop. None if the work has no limit.
 pub(super) type StatementPermit = Option<OwnedSemaphorePermit>;
 
-/// The lines of one store.
+/// The limits of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Workloads {
     projects: Arc<Mutex<HashMap<ProjectId, Arc<StatementLimits>>>>,
@@ -70,7 +70,7 @@ impl Workloads {
 
     pub(super) fn of_project(&self, project: &ProjectId) -> Workload {
         let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        // An operator makes projects, so that they are few.
+        // The map stays small: only the operator creates projects.
         let lines = projects.entry(project.clone()).or_insert_with(|| {
             let (reads, writes) = (self.reads_of_a_project, self.writes_of_a_project);
             Arc::new(StatementLimits::new(reads, writes))
@@ -78,7 +78,7 @@ impl Workloads {
         Workload::Project(Arc::clone(lines))
     }
 
-    /// A place for a statement that reads.
+    /// Waits for a permit to read.
     pub(super) async fn to_read(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
@@ -87,7 +87,7 @@ impl Workloads {
         }
     }
 
-    /// A place for a transaction that writes.
+    /// Waits for a permit to begin a write transaction.
     pub(super) async fn to_write(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
@@ -107,7 +107,7 @@ impl StatementLimits {
 }
 
 impl Workload {
-    /// Whether it uses the connections for look-ups.
+    /// True if the work uses the connection pool for lookups.
     pub(super) const fn is_lookup(&self) -> bool {
         matches!(self, Self::Lookup | Self::Unproven)
     }
@@ -142,11 +142,11 @@ mod tests {
         }
         drop(first);
         workloads.to_read(&noisy).await.unwrap();
-        // Those that read do not keep those from writing that write.
+        // Reads do not use up the permits for writes.
         let _writes = workloads.to_write(&noisy).await.unwrap();
         assert!(workloads.to_write(&noisy).await.is_err());
         workloads.to_write(&quiet).await.unwrap();
-        // The same project by another request.
+        // The same project in another request.
         let again = workloads.of_project(&"noisy".parse().unwrap());
         assert!(workloads.to_write(&again).await.is_err());
     }
