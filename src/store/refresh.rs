@@ -1,28 +1,31 @@
-//! The rows' part in refreshing credentials: who may redeem a refresh token, and what became of it.
+//! The state of each credential's refresh: which process may redeem the refresh token, and the
+//! result.
 //!
-//! A refresh token is good once. So whoever wants to redeem one first takes the row
-//! ([`Store::begin_refresh`]): one statement from one state to the next, on disk before a byte is
-//! sent. What the redeemer then learns is told by one of two methods. A new pair
-//! ([`Store::commit_pair`]) wins as long as the row still has the generation that was redeemed,
-//! whoever has the row by then and however late it comes: it is the only pair that the provider
-//! takes. Anything else ([`Store::end_refresh`]) counts only for whoever still has the row.
+//! A refresh token can be redeemed only once. A process therefore takes the row before it redeems
+//! ([`Store::begin_refresh`]): one statement changes the state, and it is synced to disk before any
+//! request is sent. The process then reports the result in one of two ways. A new pair
+//! ([`Store::commit_pair`]) is stored if the row still has the redeemed generation, however late
+//! the pair arrives and whichever process has the row by then: the provider accepts no other pair.
+//! A failure ([`Store::end_refresh`]) counts only while the process still has the row.
 //!
-//! | state | means | `due_at` |
+//! | state | meaning | `due_at` |
 //! |---|---|---|
-//! | `idle` | nobody redeems | when the next refresh is due |
-//! | `in_flight` | somebody redeems | when others take over |
-//! | `uncertain` | the refresh token may be spent | when it is tried again |
-//! | `reauth` | the provider was asked twice and said no; or it no longer takes a personal token | – |
-//! | `moved` | another installation refreshes it | – |
+//! | `idle` | no refresh is in flight | when the next refresh is due |
+//! | `in_flight` | a process is redeeming the refresh token | when others take over |
+//! | `uncertain` | the refresh token may have been redeemed | when it is tried again |
+//! | `reauth` | the provider refused the refresh token twice, or refuses the access token | – |
+//! | `moved` | another installation refreshes the credential | – |
 //! | `destroyed` | the account was disconnected | – |
 //!
-//! `uncertain` ends. A new pair, or a second no, ends it at once; else it lasts for
-//! [`DOUBT_LASTS`], and the row is `idle` again ([`Store::end_doubts`]), since nothing has said
-//! that it is dead. Such a row keeps the fault `reply_lost` ([`Doubt::Given`]): it goes on being
-//! tried, and another lost reply does not make it `uncertain` again. Only a no does.
+//! The state `uncertain` ends with a new pair or with a second refusal. A second refusal does not
+//! end it while the process that may have redeemed the token is still running, up to
+//! [`LONG_IN_DOUBT`]. Otherwise the row becomes `idle` again after [`DOUBT_LASTS`]
+//! ([`Store::end_doubts`]), since nothing proves that the token is invalid. Such a row keeps the
+//! fault `reply_lost` ([`Doubt::Given`]) and is still retried. Another lost response does not make
+//! it `uncertain` again; only a refusal does.
 //!
-//! Not here: the calls themselves ([`crate::gateway`]), and where a pair waits that the database
-//! does not take (`journal`).
+//! Not here: the requests to the provider ([`crate::gateway`]), and the storage of a pair that the
+//! database does not accept (`journal`).
 
 use std::time::Duration;
 
@@ -51,46 +54,48 @@ use crate::{
     },
 };
 
-/// After this, others take over a refresh whose end nobody has told.
+/// Other processes take over a refresh in flight that has no result after this time.
 pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(75);
 
-/// How long after the provider's first no its second is asked for. Only both together mean that a
-/// refresh token is dead.
+/// How long after a first refusal (`invalid_grant`) the refresh token is tried again. Only two
+/// refusals together prove that it is invalid.
 pub const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(90);
 
-/// How long a credential is in doubt at most, before it is taken for good again.
+/// How long a credential is uncertain at most. Then it counts as usable again.
 pub const DOUBT_LASTS: Duration = Duration::from_secs(12 * 60);
 
-/// After this much doubt, other signs than the provider's answers to a refresh count too: whether
-/// it takes the access token, and not whether a process still lives that may hold a successor.
+/// After a credential has been uncertain for this long, its access token counts too: if the
+/// provider refuses it, the refresh token is invalid. A process that may hold a new pair no longer
+/// counts, even if it is still running.
 const LONG_IN_DOUBT: Duration = Duration::from_secs(10 * 60);
 
-/// What is in doubt is tried again within this, whatever kept the last try from saying more.
+/// The longest wait before the next attempt while a credential is uncertain, unless the last
+/// attempt was a refusal.
 const IN_DOUBT_ASKED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Nobody asks for a longer wait before another try.
+/// The longest wait before a retry that a caller of [`Store::end_refresh`] passes.
 const LONGEST_WAIT: Duration = Duration::from_secs(900);
 
-/// Why a refresh is to begin.
+/// Why a refresh is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// If it is due, or somebody else's is overdue.
+    /// Refresh only if it is due, or if another process's refresh is overdue.
     WhenDue,
-    /// Also before it is due: somebody asks, or the provider no longer takes the access token of
-    /// this generation.
+    /// Refresh even before it is due: on request, or because the provider no longer accepts the
+    /// access token of this generation.
     Now { generation: Option<u64> },
 }
 
-/// What became of a wish to refresh.
+/// The result of a request to begin a refresh.
 #[derive(Debug)]
 pub enum BeginRefreshResult {
-    /// Here: whoever has this, and nobody else, redeems.
+    /// The caller has the lease and redeems the refresh token. No other process does.
     Here(Box<RefreshLease>),
-    /// Somebody else redeems.
+    /// Another process is redeeming the refresh token.
     Elsewhere,
-    /// There is nothing to do: it is not due, or was refreshed meanwhile.
+    /// Nothing to do: the refresh is not due, or another one has finished meanwhile.
     NotNow,
-    /// It has no refresh token, or another installation has it.
+    /// The credential has no refresh token, was destroyed, or moved to another installation.
     Never,
 }
 
@@ -99,16 +104,16 @@ pub enum BeginRefreshResult {
 pub struct RefreshLease {
     pub project: ProjectId,
     pub account: AccountId,
-    /// The generation that is redeemed.
+    /// The generation of the pair that is redeemed.
     pub generation: u64,
     pub pair: TokenPair,
-    /// What is redeemed: the refresh token of the pair.
+    /// The refresh token of `pair`.
     pub refresh_token: SecretString,
-    /// The app that it was issued to.
+    /// The app that the refresh token was issued to.
     pub app: OAuthApp,
-    /// Where both may be sent.
+    /// The destination that the refresh token and the app's secret are bound to.
     pub destination: Destination,
-    /// How often in a row it came to nothing before.
+    /// How many attempts in a row have failed before this one.
     pub attempts: u64,
     doubt: Doubt,
     lineage: u64,
@@ -116,17 +121,17 @@ pub struct RefreshLease {
     key: DataKey,
 }
 
-/// What earlier tries have left open about a refresh token.
+/// What earlier attempts left unknown about a refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     None,
-    /// It may be spent.
+    /// It may have been redeemed.
     Open,
-    /// It may be, and nobody has learnt more for [`LONG_IN_DOUBT`].
+    /// It may have been redeemed, and this has been unknown for [`LONG_IN_DOUBT`].
     Long,
-    /// The doubt was given up after [`DOUBT_LASTS`].
+    /// The credential was uncertain for [`DOUBT_LASTS`] and then became `idle` again.
     Given,
-    /// The provider has refused it twice; somebody asks all the same.
+    /// The credential needs reauthorization. This attempt was requested anyway.
     Dead,
 }
 
@@ -144,7 +149,7 @@ impl Doubt {
             _ if is_doubtful && crate::clock::since(now, state_since) >= LONG_IN_DOUBT => {
                 Self::Long
             }
-            // What is in flight here is somebody else's, and overdue.
+            // A refresh in flight at this point belongs to another process and is overdue.
             "uncertain" | "in_flight" => Self::Open,
             _ if fault == Some(RefreshFailure::Doubtful.as_str()) => Self::Given,
             _ => Self::None,
@@ -152,21 +157,21 @@ impl Doubt {
     }
 }
 
-/// How a refresh ended that brought no new pair.
+/// How a refresh ended without a new pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshFailure {
-    /// Nothing was sent.
+    /// No request was sent.
     Unsent,
-    /// The provider refused for another reason than the refresh token, which is good still.
+    /// The provider refused for a reason other than the refresh token, which stays valid.
     Refused,
-    /// The provider does not take the app's proof of itself.
+    /// The provider rejected the app's client authentication.
     AppRefused,
-    /// Something was sent, and no answer came that says what became of it.
+    /// A request was sent, but no response tells its result.
     Doubtful,
-    /// The provider says that the refresh token is no good.
+    /// The provider says that the refresh token is invalid.
     InvalidGrant,
-    /// Nothing has said for long what became of the refresh token, and the provider no longer
-    /// takes the access token, which ends with it.
+    /// The state of the refresh token has been unknown for long, and the provider refuses the
+    /// access token, which is invalidated together with it.
     TokenRefused,
 }
 
@@ -183,33 +188,33 @@ impl RefreshFailure {
     }
 }
 
-/// What became of a pair that was to be stored.
+/// The result of storing a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitPairResult {
-    /// The account has it.
+    /// The account has this pair.
     Stored,
-    /// The account has gone on from it already, or from another pair that was issued for the same
-    /// refresh token. To revoke this one might end that, too.
+    /// The account already has a later pair, or another pair that was issued for the same refresh
+    /// token. The caller must not revoke this pair, since that might revoke the account's pair too.
     Behind,
     /// The account was disconnected, or has another credential.
     Superseded,
 }
 
-/// What this node's earlier runs left.
+/// The result of recovering the refreshes of this node's earlier runs.
 #[derive(Debug)]
 pub struct Recovered {
-    /// How many pairs waited in the journal.
+    /// How many journaled pairs the database has now, or has a later pair for.
     pub stored: u64,
-    /// How many refreshes were in flight.
+    /// How many refreshes in flight were released for takeover.
     pub taken_over: u64,
-    /// Those pairs in the journal whose accounts were disconnected since, or linked again. The
-    /// provider takes them still, and nobody but the journal has them.
+    /// Journaled pairs of accounts that were disconnected or linked again since. The provider still
+    /// accepts these pairs, and only the journal has them.
     pub superseded: Vec<PendingPair>,
 }
 
 impl Store {
-    /// The accounts, of every project, whose credentials are to be refreshed, taken over or tried
-    /// again by now: at most `limit`, those first that have waited longest.
+    /// Accounts of all projects with a credential that is due to be refreshed, taken over or tried
+    /// again. At most `limit`, those that are overdue longest first.
     pub async fn due_refreshes(&self, limit: u32) -> Result<Vec<(ProjectId, AccountId)>> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
@@ -226,9 +231,9 @@ impl Store {
             .collect()
     }
 
-    /// Brings moments that lie in the future within reach: they were stored before the database's
-    /// date was set back, and a refresh would wait until it is that late again. To be called now
-    /// and then.
+    /// Corrects times in the future, which were stored before the database's clock was set back.
+    /// Without this a refresh would wait until the clock reaches them again. Must run regularly.
+    /// Returns how many values it changed.
     pub async fn rebase_refreshes(&self) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
@@ -241,7 +246,8 @@ impl Store {
                 [now.into(), ahead.into()],
             )
             .await?;
-        // One that is in doubt keeps the moment since when it is.
+        // Retries of an uncertain credential keep `state_since`, so it may be in the past although
+        // `due_at` is far in the future.
         let shortened = tx
             .execute(
                 "update credentials set due_at = $1
@@ -262,7 +268,7 @@ impl Store {
         Ok(moved + shortened + refused)
     }
 
-    /// Has a credential that is due be due after this wait, as where it cannot be read.
+    /// Postpones a due refresh by `wait`, for example because the credential does not decrypt.
     pub async fn postpone_refresh(
         &self,
         project: &ProjectId,
@@ -281,8 +287,11 @@ impl Store {
         tx.commit().await
     }
 
-    /// Takes the row of a credential for redeeming its refresh token. On return that survives a
-    /// power cut.
+    /// Takes a credential's row in order to redeem its refresh token. On return this is synced to
+    /// disk.
+    ///
+    /// # Errors
+    /// `account_not_found` if the project has no such account.
     pub async fn begin_refresh(
         &self,
         project: &ProjectId,
@@ -355,8 +364,10 @@ impl Store {
         let deadline = now
             .saturating_add(TAKEN_OVER_AFTER)
             .map_err(Error::internal)?;
-        // Somebody else's that is overdue: whether they redeemed it nobody can tell.
+        // Another process's refresh is overdue. It may have redeemed the refresh token, so the
+        // credential becomes uncertain.
         let is_taken_over = row.state == "in_flight";
+        // Compare and swap: this takes no row that another process took since it was read.
         let taken = tx
             .execute(
                 "update credentials
@@ -403,8 +414,8 @@ impl Store {
         })))
     }
 
-    /// Stores a pair that a refresh brought, unless the account has another by now: then nobody but
-    /// the caller has this one.
+    /// Stores the new pair of a refresh, unless the account has another pair by now. In that case
+    /// only the caller has this pair.
     pub async fn commit_pair(&self, pair: &PendingPair) -> Result<CommitPairResult> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
@@ -444,7 +455,7 @@ impl Store {
                 Some((_, lineage, _)) if decode_count(lineage)? != pair.lineage => {
                     CommitPairResult::Superseded
                 }
-                // Where the answer to an earlier try was lost, what is there is this very pair.
+                // An earlier attempt stored this same pair, but its response was lost.
                 Some((generation, _, sealed))
                     if decode_count(generation)? == pair.redeemed + 1 && sealed == pair.sealed =>
                 {
@@ -468,9 +479,9 @@ impl Store {
         Ok(committed)
     }
 
-    /// Tells that a refresh brought nothing, and gives the state that the credential is in then.
-    /// `again_after` is when to try again where nothing else says so. None if somebody else has
-    /// the row by now, and what they find counts.
+    /// Records that a refresh brought no new pair, and returns the new state of the credential. A
+    /// retry is due `again_after` from now, unless the state determines its own time. None if
+    /// another process has taken the row; its result counts.
     pub async fn end_refresh(
         &self,
         intent: &RefreshLease,
@@ -501,7 +512,7 @@ impl Store {
             Ok::<_, Error>(Some(due_at))
         };
         let (state, refused_at, due_at) = match (end, intent.doubt) {
-            // It is not asked for again by itself.
+            // No automatic retry.
             (_, Doubt::Dead) => ("reauth", first_no, None),
             (RefreshFailure::TokenRefused, _) => ("reauth", first_no.or(Some(now)), None),
             (RefreshFailure::InvalidGrant, doubt) => match first_no {
@@ -509,7 +520,8 @@ impl Store {
                 Some(first) if crate::clock::since(now, first) < ASKED_AGAIN_AFTER => {
                     ("uncertain", Some(first), after(first, ASKED_AGAIN_AFTER)?)
                 }
-                // Who has lived for so long without a word of a successor has none.
+                // The process that may have redeemed the token has failed, or has had so long to
+                // store a new pair that it has none.
                 Some(first)
                     if doubt == Doubt::Long
                         || !self.is_alive(&mut tx, doubted.as_deref(), now).await? =>
@@ -529,7 +541,7 @@ impl Store {
         };
         let fault = match (end, intent.doubt) {
             (_, Doubt::Dead) => former_fault.as_deref().unwrap_or(end.as_str()),
-            // That a doubt was given up is known by this word.
+            // This fault marks `Doubt::Given`, so keep it.
             (RefreshFailure::Unsent | RefreshFailure::Refused, Doubt::Given) => {
                 RefreshFailure::Doubtful.as_str()
             }
@@ -582,10 +594,11 @@ impl Store {
         shown(state, is_doubtful).map(Some)
     }
 
-    /// Gives up what has been in doubt for [`DOUBT_LASTS`] without a word of the provider that it
-    /// is dead: it is taken for good again, and tried on. How many there were.
+    /// Ends the uncertainty of credentials that have been uncertain for [`DOUBT_LASTS`] without a
+    /// proof that they are invalid: they become `idle` and are refreshed as usual. Returns how
+    /// many.
     pub async fn end_doubts(&self) -> Result<u64> {
-        // A glance first: this is asked often, and seldom is there one.
+        // This runs often and seldom finds anything, so query first, without a write transaction.
         let projects: Vec<(String,)> = self
             .db
             .fetch(
@@ -596,7 +609,7 @@ impl Store {
             .await?;
         let (mut ended, mut failed) = (0, Ok(()));
         for (project,) in &projects {
-            // One whose audit log cannot be written keeps no other from this.
+            // A project whose audit log cannot be written must not stop the others.
             match self.end_doubts_of(&parse_project(project)?).await {
                 Ok(count) => ended += count,
                 Err(error) => failed = Err(error),
@@ -609,8 +622,8 @@ impl Store {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
         let begun_by = now.saturating_sub(DOUBT_LASTS).map_err(Error::internal)?;
-        // One in flight that is not overdue is about to say more. That there is an app to mend is
-        // an answer, and worth more than that others were lost.
+        // Skip a refresh in flight that is not overdue: its result is still to come. Keep the fault
+        // `app_refused`: it is a response, and tells more than `reply_lost`.
         let ended: Vec<(String,)> = tx
             .fetch(
                 "update credentials
@@ -648,12 +661,12 @@ impl Store {
         Ok(ended.len() as u64)
     }
 
-    /// Sees to what this node's earlier runs left: pairs that wait in the journal are stored, and
-    /// refreshes that were in flight are taken over at once. What one pair meets keeps no other
-    /// from being stored. What is superseded stays in the journal until the caller takes it out.
+    /// Recovers the refreshes of this node's earlier runs: stores the pairs from the journal, and
+    /// takes over the refreshes in flight at once. A failure with one pair does not stop the
+    /// others. Superseded pairs stay in the journal until the caller removes them.
     ///
-    /// None while the journal is not to be had, as where an earlier run is not at its end yet:
-    /// nobody replays what a pair that may wait in there was redeemed for.
+    /// None while the journal cannot be used, for example because an earlier run still has it
+    /// locked. No refresh is taken over then, since the journal may contain its new pair.
     pub async fn recover_refreshes(&self) -> Result<Option<Recovered>> {
         if !self.claim_journal().unwrap_or(false) {
             return Ok(None);
@@ -688,9 +701,9 @@ impl Store {
         }))
     }
 
-    /// A pair that waits in the journal as it is sealed now. Versions before this one sealed pairs
-    /// without their destination: such a pair gets the destination that the account's present
-    /// credential proves.
+    /// Returns a journaled pair in the current format. Earlier versions sealed pairs without their
+    /// destination. Such a pair is bound to the authenticated destination of the account's present
+    /// credential.
     async fn bound(&self, pair: PendingPair) -> Result<PendingPair> {
         if pair.destination.is_some() {
             return Ok(pair);
@@ -698,7 +711,7 @@ impl Store {
         let destination = self.destination(&pair.project, pair.account).await?;
         let sealer = FieldSealer::of(self, &pair.project, pair.account).await?;
         let (Some(destination), Some(sealer)) = (destination, sealer) else {
-            // Its account was purged, and nobody commits it.
+            // The account was purged, so nobody commits this pair.
             return Ok(pair);
         };
         let generation = (pair.redeemed + 1).to_string();
@@ -711,8 +724,7 @@ impl Store {
         })
     }
 
-    /// A pair that waits in the journal, opened, with where it may be sent; None if its project is no
-    /// more.
+    /// Decrypts a journaled pair. Returns it with its destination; None if its project was deleted.
     pub async fn open_pair(&self, pair: &PendingPair) -> Result<Option<(TokenPair, Destination)>> {
         let sealer = FieldSealer::of(self, &pair.project, pair.account).await?;
         let (Some(sealer), Some(destination)) = (sealer, &pair.destination) else {
@@ -727,8 +739,8 @@ impl Store {
         }
     }
 
-    /// From now on this process, and no other, sees to what its node's earlier runs left in
-    /// flight: they will not tell any more.
+    /// Makes the refreshes that this node's earlier runs left in flight overdue, since those runs
+    /// will not report a result any more.
     async fn take_over_own(&self) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
@@ -743,7 +755,7 @@ impl Store {
         Ok(freed)
     }
 
-    /// Whether the process that may hold a successor still runs, and so may yet come out with it.
+    /// True if the other process that may hold a new pair is still running.
     async fn is_alive(&self, tx: &mut Tx, replica: Option<&str>, now: Timestamp) -> Result<bool> {
         let Some(replica) = replica else {
             return Ok(false);
@@ -760,13 +772,13 @@ impl Store {
 }
 
 impl RefreshLease {
-    /// Whether nothing has said for long what became of the refresh token, so that it counts
-    /// whether the provider takes the access token.
+    /// True if the state of the refresh token has been unknown for long. The caller then also
+    /// checks whether the provider accepts the access token.
     pub fn is_long_in_doubt(&self) -> bool {
         matches!(self.doubt, Doubt::Long | Doubt::Given)
     }
 
-    /// The new pair as it is stored, wherever it waits for that.
+    /// Seals a new pair, for the database or the journal.
     pub fn seal(&self, store: &Store, pair: &TokenPair, refresh_at: Timestamp) -> PendingPair {
         let sealer = FieldSealer {
             key: self.key.clone(),
