@@ -66,6 +66,7 @@ impl LiveRing {
         let Some(file) = &self.0.file else {
             return Ok(None);
         };
+        // Read without a sync first; only a changed file needs the sync.
         if KeyRing::read_file(file)? == self.current() {
             return Ok(None);
         }

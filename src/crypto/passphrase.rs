@@ -76,6 +76,7 @@ pub fn open_with_passphrase(
         u32::from_be_bytes(bytes)
     });
     let costs = [(); 3].map(|()| cost.next().expect("there are three"));
+    // Before the derivation, which would use that much memory and time.
     if costs.iter().zip(MOST).any(|(cost, most)| *cost > most) {
         return Err(PassphraseFault::Form);
     }

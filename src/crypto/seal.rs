@@ -120,6 +120,7 @@ impl<'a> Sealed<'a> {
         key: &[u8; 32],
         place: SealContext<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
+        // The version byte itself is not authenticated, so it must match the context.
         if self.version != place.version() {
             return Err(OpenFault::Refused(self.key_id.to_owned()));
         }

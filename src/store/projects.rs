@@ -201,6 +201,7 @@ impl Store {
         let accounts = tx
             .execute("delete from accounts where project = $1", [project.into()])
             .await?;
+        // Keep only the key that verifies the audit log.
         let left = key.left_for_its_log(&self.rng);
         let wrapped = left
             .wrap(&active.ring, &active.active, project.as_str(), &self.rng)
@@ -372,6 +373,7 @@ impl Store {
         let Some(data_key) = self.data_key(project).await? else {
             return Ok(Vec::new());
         };
+        // Skipped rows leave a page incomplete, so query until it is full or no rows are left.
         let mut before = before.unwrap_or(KeyId::from_uuid(uuid::Uuid::max()));
         let mut keys = Vec::new();
         loop {

@@ -547,6 +547,7 @@ impl Store {
             }
             _ => end.as_str(),
         };
+        // True if the row returns to the state that it had before this attempt: keep `state_since`.
         let goes_on = match intent.doubt {
             Doubt::Open | Doubt::Long => state == "uncertain",
             Doubt::Dead => true,

@@ -83,6 +83,7 @@ impl Store {
         let app = self.app_of_stored(project, &stored).await?;
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
+        // Only a refresh token must have a single holder. Other credentials keep their state.
         let is_rotating = stored.credential.refresh_token().is_some();
         // Takes effect only if the credential read above is still current.
         let given = tx

@@ -65,6 +65,7 @@ impl Store {
                 [],
             )
             .await?;
+        // Another process has upgraded the database meanwhile.
         if prove_keys(&ring, &checks)? == RowFormat::Bound {
             return Ok(());
         }
