@@ -136,7 +136,7 @@ enum Doubt {
 }
 
 impl Doubt {
-    /// Of a row that is about to be taken.
+    /// The uncertainty of a row that is about to be taken.
     fn of(
         state: &str,
         is_doubtful: bool,
