@@ -1,33 +1,34 @@
-//! The access log: one line per request, with the key and the account that it was about.
+//! The access log: one line per request, with the key and the account of the request.
 //!
-//! Probes and scrapes are told at debug level unless they fail. Of the requests of one key that are
-//! refused with 429, one in ten seconds is told, and how many more there were.
+//! Health probes and metrics scrapes are logged at debug level, unless they fail with a 5xx.
+//! Requests refused with 429 are collapsed: of each key, one line in ten seconds, then a line with
+//! the number of the others.
 
 use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
 
 use super::middleware::LoggedCaller;
 use crate::model::id::KeyId;
 
-/// For how long one line stands for all refusals of a key.
+/// How long the refusals of one key are counted instead of logged, after the one that is logged.
 const COLLAPSED_FOR: Duration = Duration::from_secs(10);
 
 /// A request that was answered.
 pub struct AccessLogLine<'a> {
     pub request_id: &'a str,
     pub method: &'static str,
-    /// The template, as far as a route was found; never the path or the query.
+    /// The route's path template, if a route matched. Never the path or the query of the request.
     pub route: Option<&'a str>,
     pub status: u16,
     pub caller: LoggedCaller,
     pub took: Duration,
 }
 
-/// Where one worker's requests are told.
+/// The access log of one worker thread.
 #[derive(Default)]
 pub struct AccessLog(RefCell<Refusals>);
 
 impl AccessLog {
-    /// Tells of a request that was answered at `now`, of the monotonic clock.
+    /// Logs an answered request. `now` is a time of the monotonic clock.
     pub fn write(&self, line: &AccessLogLine<'_>, now: Duration) {
         let mut refusals = self.0.borrow_mut();
         for (key, more) in refusals.due(now) {
@@ -65,11 +66,11 @@ fn tell(line: &AccessLogLine<'_>) {
     );
 }
 
-/// Refusals with 429, by key.
+/// Requests refused with 429, by key.
 #[derive(Default)]
 struct Refusals {
     keys: HashMap<Option<KeyId>, Collapsed>,
-    /// When those that are due were last looked for.
+    /// When [`Refusals::due`] last went through the keys.
     looked_at: Duration,
 }
 
@@ -79,7 +80,7 @@ struct Collapsed {
 }
 
 impl Refusals {
-    /// Whether a refusal is told by itself; otherwise it is counted.
+    /// Whether this refusal is logged by itself. If not, it is counted.
     fn is_first(&mut self, key: Option<KeyId>, now: Duration) -> bool {
         let mut is_first = false;
         let collapsed = self.keys.entry(key).or_insert_with(|| {
@@ -95,8 +96,8 @@ impl Refusals {
         is_first
     }
 
-    /// The keys whose time is over, with how many refusals were counted. Those without any are
-    /// forgotten.
+    /// The keys whose ten seconds are over, each with the number of refusals counted since. Keys
+    /// without any are forgotten.
     fn due(&mut self, now: Duration) -> Vec<(Option<KeyId>, u64)> {
         if self.keys.is_empty() || now.saturating_sub(self.looked_at) < COLLAPSED_FOR / 10 {
             return Vec::new();
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(refusals.due(soon), []);
         let later = began_at + Duration::from_secs(11);
         assert_eq!(refusals.due(later), [(flooding, 999)]);
-        // It goes on, and is still collapsed; the other one begins anew.
+        // The flooding key goes on and stays collapsed; the other one starts again.
         assert!(!refusals.is_first(flooding, later));
         assert!(refusals.is_first(other, later));
         let end = later + COLLAPSED_FOR;

@@ -1,5 +1,4 @@
-//! `/accounts`: link an account, list them, look at one, change one, refresh its tokens, disconnect
-//! it.
+//! `/accounts`: links, lists, reads, changes and disconnects accounts, and refreshes their tokens.
 
 use std::borrow::Cow;
 
@@ -55,42 +54,41 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(delete_account);
 }
 
-/// An account to link. It has either a `region` or a `base_url`.
+/// An account to link. Exactly one of `region` and `base_url` is required.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewAccount)]
 #[serde(deny_unknown_fields)]
 pub struct AccountIn {
     /// The connector, such as `smartsheet`; `GET /connectors/meta` lists them.
     provider: String,
-    /// Your own id of the customer.
+    /// Your own id for the customer.
     #[schema(value_type = Text)]
     origin_owner_id: String,
-    /// Your own name of the customer.
+    /// Your own name for the customer.
     #[schema(value_type = Text)]
     origin_owner_name: String,
-    /// Your own name of the person who links.
+    /// Your own name for the person that links the account.
     #[schema(value_type = Option<Text>)]
     origin_username: Option<String>,
-    /// What the account is to you, in your words.
+    /// A label for the account, for your own use.
     #[schema(value_type = Option<Text>)]
     label: Option<String>,
-    /// `production` where it is not said.
+    /// `production` by default.
     #[serde(rename = "type")]
     kind: Option<AccountKind>,
     #[serde(deserialize_with = "body::object")]
     credential: CredentialIn,
-    /// Where the customer's data lives.
+    /// The provider's region that holds the customer's data.
     region: Option<Region>,
-    /// An API base such as `https://api.smartsheet.com/2.0`, where the operator allows it.
+    /// An API base such as `https://api.smartsheet.com/2.0`. The operator must allow it.
     base_url: Option<String>,
-    /// The e-mail address of a user whom the provider is to take the token's owner for
-    /// (Smartsheet: `Assume-User`, by a system admin's personal token). Needs the scope
-    /// `accounts:assume`.
+    /// E-mail address of the user to act as (Smartsheet: `Assume-User`, with a system admin's
+    /// personal token). Needs the scope `accounts:assume`.
     #[schema(value_type = Option<String>, format = Email)]
     assume_user: Option<String>,
 }
 
-/// What the account authenticates with.
+/// The credential with which the account calls the provider.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Credential)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -105,30 +103,30 @@ pub enum CredentialIn {
     },
 }
 
-/// What to change of an account. A key that is not there changes nothing. StackOne's SDK sends
-/// more than it is asked to, stripped of its contents; that is ignored.
+/// Changes to an account. An absent key changes nothing. StackOne's SDK sends further keys, with
+/// their contents reduced to `{}`; those are ignored.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = AccountChange)]
 #[serde(deny_unknown_fields)]
 pub struct AccountPatch {
-    /// Your own id of the customer.
+    /// Your own id for the customer.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Text, required = false)]
     origin_owner_id: Option<String>,
-    /// Your own name of the customer.
+    /// Your own name for the customer.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Text, required = false)]
     origin_owner_name: Option<String>,
-    /// Null takes it away.
+    /// Null removes it.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<Text>)]
     origin_username: Option<Option<String>>,
-    /// Null takes it away, `{}` leaves it.
+    /// Null removes it, `{}` leaves it unchanged.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<LabelIn>)]
     label: Option<Option<LabelIn>>,
-    /// Takes the place of the one that the account has. The provider is asked first, and it must
-    /// be of the same organisation.
+    /// Replaces the account's credential. Rolecall first verifies it with the provider. It must
+    /// belong to the same organization.
     #[serde(default, deserialize_with = "body::present_object")]
     #[schema(value_type = CredentialIn, required = false)]
     credential: Option<CredentialIn>,
@@ -156,17 +154,17 @@ pub struct AccountPatch {
     #[serde(default, rename = "metadata")]
     #[schema(value_type = Value, required = false)]
     _metadata: IgnoredAny,
-    /// Ignored: a token is replaced by `credential`.
+    /// Ignored. Use `credential` to replace a token.
     #[serde(default, rename = "credentials")]
     #[schema(value_type = Value, required = false)]
     _credentials: IgnoredAny,
-    /// Ignored: a token is replaced by `credential`.
+    /// Ignored. Use `credential` to replace a token.
     #[serde(default, rename = "secrets")]
     #[schema(value_type = Value, required = false)]
     _secrets: IgnoredAny,
 }
 
-/// A label, or the `{}` that StackOne's SDK makes of one.
+/// A label, or the `{}` that StackOne's SDK makes of a label.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = LabelChange)]
 #[serde(untagged)]
@@ -183,7 +181,7 @@ pub enum LabelIn {
 pub struct Stripped {}
 
 impl AccountPatch {
-    /// Every field checked, in the words of the document.
+    /// Validates every field; error messages use the names of the API document.
     fn into_change(self) -> Result<(AccountChange, Option<SecretString>)> {
         let checked = |name, value: Option<String>| value.map(|it| text(name, it)).transpose();
         let label = match self.label {
@@ -212,7 +210,7 @@ impl CredentialIn {
     }
 }
 
-/// A token that can be sent in a header; `name` is what the refusal calls it.
+/// Checks that a token can be sent in a header. `name` is its name in the error message.
 pub fn access_token(name: &str, token: SecretString) -> Result<SecretString> {
     let text = token.expose_secret();
     if (1..=4096).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -232,8 +230,8 @@ pub struct AccountOut {
     pub provider: String,
     pub provider_name: Option<String>,
     pub status: AccountStatus,
-    /// Why the status is not `active`, and what else is to be known of its credential:
-    /// `refreshing`, `refresh_failed`, `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
+    /// Why the status is not `active`, and notes on the credential: `refreshing`, `refresh_failed`,
+    /// `uncertain`, `degraded`, `reauth_required`, `locked`, `disconnected`, `moved`,
     /// `profile_disabled`, `scope_missing`, `organisation_changed`, `assume_user_refused`,
     /// `base_url_not_allowed`.
     pub status_reasons: Vec<StatusReason>,
@@ -245,15 +243,15 @@ pub struct AccountOut {
     pub kind: AccountKind,
     pub region: Option<Region>,
     pub base_url: Option<String>,
-    /// The organisation that the token belongs to.
+    /// The organization that the token belongs to.
     pub organization: Organization,
-    /// Whether the provider shows the token's person what only an administrator sees.
+    /// Whether the token's user sees at the provider the fields that only an administrator sees.
     pub is_admin: bool,
-    /// The user whom the provider takes the token's owner for.
+    /// E-mail address of the user that the token acts as.
     pub assume_user: Option<String>,
-    /// How its credential is doing; null once it is disconnected.
+    /// The state of its credential; null once the account is disconnected.
     pub credential: Option<CredentialOut>,
-    /// The held walk that keeps its directory as it is; null if none does.
+    /// The held walk that keeps the directory unchanged; null if there is none.
     pub held_walk: Option<HeldWalk>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
@@ -261,20 +259,21 @@ pub struct AccountOut {
     pub updated_at: Timestamp,
 }
 
-/// How a credential is doing. Nothing of the credential itself.
+/// The state of a credential, without the credential.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CredentialStatus)]
 pub struct CredentialOut {
     #[serde(rename = "type")]
     pub kind: CredentialKind,
     pub state: CredentialState,
-    /// Since when it is in that state.
+    /// When it entered that state.
     #[serde(serialize_with = "timestamp::serialize")]
     pub since: Timestamp,
-    /// When its access token ends; the next one is there before. Null where it has no end.
+    /// When its access token expires. Rolecall refreshes it before, if it has a refresh token. Null
+    /// if it does not expire.
     #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Option<Timestamp>,
-    /// The connector profile whose app it was issued to.
+    /// The connector profile whose app the token was issued to.
     #[schema(format = Uuid)]
     pub connector_profile_id: Option<String>,
 }
@@ -291,13 +290,13 @@ impl CredentialOut {
     }
 }
 
-/// An account that was disconnected.
+/// A disconnected account.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DisconnectedAccount)]
 pub struct DisconnectedOut {
     #[serde(flatten)]
     pub account: AccountOut,
-    /// What became of its token at the provider.
+    /// The result of revoking its token at the provider.
     pub revocation: Revocation,
 }
 
@@ -335,7 +334,7 @@ impl AccountOut {
 }
 
 impl AccountIn {
-    /// Every field checked, in the words of the document.
+    /// Validates every field; error messages use the names of the API document.
     fn into_link(self) -> Result<NewLink> {
         let endpoint = endpoint(self.region, self.base_url)?;
         Ok(NewLink {
@@ -360,7 +359,7 @@ impl AccountIn {
     }
 }
 
-/// Where an account or an app is: exactly one of the two.
+/// The endpoint of an account or an app: either the region or the base URL, never both.
 pub fn endpoint(region: Option<Region>, base_url: Option<String>) -> Result<Endpoint> {
     match (region, base_url) {
         (Some(region), None) => Ok(Endpoint::Region(region)),
@@ -374,7 +373,7 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
-/// A text for people, such as a name; `name` is what the refusal calls it.
+/// Checks a text for people, such as a name. `name` is the field's name in the error message.
 pub fn text(name: &'static str, value: String) -> Result<String> {
     let is_fitting = !value.trim().is_empty()
         && value.chars().count() <= 255
@@ -387,8 +386,8 @@ pub fn text(name: &'static str, value: String) -> Result<String> {
     )))
 }
 
-/// An e-mail address; `name` is what the refusal calls it. Only what could not be sent is refused:
-/// the provider knows its people.
+/// Checks an e-mail address. `name` is the field's name in the error message. The check is loose on
+/// purpose: the provider decides whether the address belongs to one of its users.
 pub fn address(name: &'static str, value: String) -> Result<String> {
     let is_fitting = (3..=254).contains(&value.len())
         && value.contains('@')
@@ -403,9 +402,9 @@ pub fn address(name: &'static str, value: String) -> Result<String> {
 
 /// Link an account
 ///
-/// Tries the token with the provider first. If the provider refuses it, or it may not read
-/// users, or the provider does not answer, nothing is stored. The first walk begins at once and
-/// is not waited for.
+/// Verifies the token with the provider first. Nothing is stored if the provider refuses the token
+/// or does not answer, or if the token may not read users. The first walk starts at once, and the
+/// answer does not wait for it.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "link_account",
@@ -430,10 +429,10 @@ pub async fn link_account(
     Ok(HttpResponse::Created().json(AccountOut::of(&account, &gateway)))
 }
 
-/// The parameters of the list that may be given more than once.
+/// The parameters of the list that may be repeated.
 const LISTS: [&str; 4] = ["account_ids", "providers", "status", "origin_owner_ids"];
 
-/// Every status that StackOne's API knows; an account of ours has one of the first three.
+/// The statuses of StackOne's API. An account of Rolecall only ever has one of the first three.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusWord {
@@ -456,40 +455,41 @@ impl StatusWord {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct AccountListParams {
-    /// From 1; past the end is an empty array.
+    /// Counted from 1. A page past the end is an empty array.
     #[param(minimum = 1, maximum = 1_000_000, default = 1, required = false)]
     pub page: Option<u32>,
     /// Accounts per page.
     #[param(minimum = 1, maximum = 100, default = 25, required = false)]
     pub page_size: Option<u32>,
-    /// Only these accounts; repeat the name for each.
+    /// Only these accounts. Repeat the parameter for each.
     #[param(inline, required = false, min_items = 1)]
     pub account_ids: Option<Vec<Filled>>,
     /// Only accounts at this provider.
     #[param(min_length = 1, required = false)]
     pub provider: Option<String>,
-    /// Only accounts at one of these providers; repeat the name for each.
+    /// Only accounts at one of these providers. Repeat the parameter for each.
     #[param(inline, required = false, min_items = 1)]
     pub providers: Option<Vec<Filled>>,
-    /// Only accounts with one of these statuses; repeat the name for each. `suspended`,
-    /// `archived` and `expired` are taken too, and no account is.
+    /// Only accounts with one of these statuses. Repeat the parameter for each. `suspended`,
+    /// `archived` and `expired` are accepted, but no account has them.
     #[param(inline, value_type = Vec<StatusWord>, required = false, min_items = 1)]
     pub status: Option<Vec<String>>,
-    /// Only accounts of this customer of yours.
+    /// Only accounts of this customer.
     #[param(min_length = 1, required = false)]
     pub origin_owner_id: Option<String>,
-    /// Only accounts of one of these customers of yours; repeat the name for each.
+    /// Only accounts of one of these customers. Repeat the parameter for each.
     #[param(inline, required = false, min_items = 1)]
     pub origin_owner_ids: Option<Vec<Filled>>,
 }
 
-/// An account's id as it is stored. What is no id is no account's.
+/// An account id as it is stored: a UUID in lower case. A text that is no UUID stays as it is and
+/// matches no account.
 fn as_stored(id: &str) -> String {
     id.parse::<AccountId>()
         .map_or_else(|_| id.to_owned(), |id| id.to_string())
 }
 
-/// The filters of the list.
+/// Takes the filters of the list from the query string.
 fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
     let mut conditions = Vec::new();
     for (name, field) in [
@@ -524,8 +524,8 @@ fn conditions(query: &mut Query<'_>) -> Result<Vec<OneOf>> {
 
 /// List accounts
 ///
-/// The accounts of this key's project, oldest first, as a bare array. Of several filters all
-/// hold; a list holds where one of its values does, and repeats its name for each of them.
+/// Returns the accounts of this key's project, oldest first, as a bare array. An account must pass
+/// every filter given. It passes a repeated filter if it matches one of the values.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "list_accounts",
@@ -557,7 +557,7 @@ pub async fn list_accounts(
     Ok(HttpResponse::Ok().json(accounts.collect::<Vec<_>>()))
 }
 
-/// What an account's meta information needs: StackOne's three keys.
+/// An account's meta information, with the three keys of StackOne's API.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AccountMeta)]
 pub struct AccountMetaOut {
@@ -569,8 +569,8 @@ pub struct AccountMetaOut {
 
 /// Get an account's meta information
 ///
-/// Which fields are served of this account's provider. Which of them its token may not see is
-/// what `GET /iam/me` tells.
+/// Lists the fields that are served for this account's provider. `GET /iam/me` lists those that the
+/// account's token may not see.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "get_account_meta",
@@ -595,7 +595,8 @@ pub async fn get_account_meta(
 
 /// Get an account
 ///
-/// As it is now: its status says whether the provider still takes its credential.
+/// Returns the account's current state. Its status says whether the provider still accepts its
+/// credential.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "get_account",
@@ -614,12 +615,12 @@ pub async fn get_account(
 
 /// Change an account
 ///
-/// Changes what the body names and leaves the rest. A `credential` takes the place of the one that
-/// the account has: it is tried with the provider as in linking and must be of the same
-/// organisation; then the account is active again and a walk begins, which is not waited for. If
-/// anything is refused, nothing is changed. `type`, `provider`, `authentication_config_key`,
-/// `environment`, `setup_information`, `metadata`, `credentials` and `secrets` are taken and
-/// ignored, for StackOne's clients.
+/// Changes the keys in the body and leaves the rest. A `credential` replaces the account's
+/// credential: Rolecall verifies it with the provider, as in linking, and it must belong to the
+/// same organization. The account then becomes active again and a walk starts; the answer does not
+/// wait for it. If anything is refused, nothing changes. `type`, `provider`,
+/// `authentication_config_key`, `environment`, `setup_information`, `metadata`, `credentials` and
+/// `secrets` are accepted and ignored, because StackOne's clients send them.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "update_account",
@@ -644,9 +645,9 @@ pub async fn update_account(
 
 /// Refresh an account's tokens
 ///
-/// Now, whether or not they are due. Answers with the account as it is then: that the provider did
-/// not renew them is told by `credential.state` and `status_reasons`, and is no error. A refresh
-/// token that was refused for good is tried once more.
+/// Refreshes now, whether or not the tokens are due, and returns the account as it is afterwards. A
+/// refresh that brings no new tokens is not an error; `credential.state` and `status_reasons` show
+/// it. A refresh token that the provider refused for good is tried once more.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "refresh_account",
@@ -666,12 +667,12 @@ pub async fn refresh_account(
 
 /// Disconnect an account
 ///
-/// Destroys its credential; from the next request on nothing of it is served. OAuth tokens are
-/// revoked at the provider, a personal access token only with `revoke=true`, and never while
-/// another account here has the same one; `revocation` tells what came of it. Without
-/// `purge=true` the account stays, `inactive` and `disconnected`, with the walks that it had, and
-/// can be linked again by a connect session with its `account_id`; with it, every stored byte of
-/// the account is destroyed, and the answer is what it was.
+/// Destroys the account's credential; nothing of the account is served from the next request on.
+/// Rolecall revokes OAuth tokens at the provider. It revokes a personal access token only with
+/// `revoke=true`, and never while another account here uses the same token. `revocation` is the
+/// result. Without `purge=true` the account stays, `inactive` and `disconnected`, with its past
+/// walks, and a connect session with its `account_id` can link it again. With `purge=true`, every
+/// stored byte of the account is destroyed, and the answer shows the account as it was.
 #[utoipa::path(
     tag = "accounts",
     operation_id = "delete_account",

@@ -1,4 +1,4 @@
-//! `/api_keys`: make a key, list them, look at one, change one, revoke one.
+//! `/api_keys`: creates, lists, reads, changes and revokes API keys.
 
 use std::borrow::Cow;
 
@@ -39,33 +39,33 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(revoke_api_key);
 }
 
-/// An API key to make.
+/// An API key to create.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewApiKey)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyIn {
-    /// What the key is for, in your words.
+    /// A label for the key, for your own use.
     #[schema(value_type = Option<Text>)]
     label: Option<String>,
-    /// What the key may be used for, each scope once. `admin` is not given here.
+    /// The key's scopes, each once. `admin` cannot be granted here.
     #[schema(value_type = BTreeSet<Scope>, min_items = 1)]
     scopes: Vec<String>,
-    /// From when on the key is refused: `YYYY-MM-DDTHH:MM:SS`, a fraction if need be, and `Z` or an
-    /// offset, in the future. Without it the key holds until it is revoked.
+    /// When the key expires, in the future: `YYYY-MM-DDTHH:MM:SS`, optionally with a fraction, and
+    /// `Z` or an offset. By default, the key is valid until it is revoked.
     #[schema(value_type = Option<Timestamp>)]
     expires_at: Option<String>,
 }
 
-/// What to change of an API key. What is not there stays as it is.
+/// Changes to an API key. An absent key changes nothing.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ApiKeyChange)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyPatch {
-    /// Null takes it away.
+    /// Null removes it.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<Text>)]
     label: Option<Option<String>>,
-    /// From when on the key is refused: in the future, and not after the end that it has.
+    /// When the key expires: in the future, and no later than the expiry that it has.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Timestamp, required = false)]
     expires_at: Option<Option<String>>,
@@ -75,12 +75,13 @@ pub struct ApiKeyPatch {
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub struct ApiKeyOut {
-    /// The key's public part: it is in the key, between `rc_` and the next `_`, without hyphens.
+    /// The public part of the key. The key contains it between `rc_` and the next `_`, without
+    /// hyphens.
     #[schema(format = Uuid)]
     pub id: String,
     pub label: Option<String>,
     pub scopes: Vec<Scope>,
-    /// Only an `active` key is taken.
+    /// Only an `active` key is accepted.
     pub status: KeyStatus,
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
@@ -88,30 +89,30 @@ pub struct ApiKeyOut {
     pub expires_at: Option<Timestamp>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub revoked_at: Option<Timestamp>,
-    /// The id of the key that made this one; null for a key that the operator made.
+    /// The id of the key that created this one; null if the operator did.
     #[schema(format = Uuid)]
     pub created_by: Option<String>,
 }
 
-/// An API key that was revoked.
+/// A revoked API key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RevokedApiKey)]
 pub struct RevokedKeyOut {
     #[serde(flatten)]
     pub api_key: ApiKeyOut,
-    /// With `with_created=true`: the keys that this key made, and those that they made. All of them
-    /// are revoked.
+    /// With `with_created=true`: the keys that this key created, the keys that those created, and
+    /// so on, including those revoked before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<Vec<ApiKeyOut>>,
 }
 
-/// An API key that was just made.
+/// A new API key.
 #[derive(Serialize, ToSchema)]
 #[schema(as = IssuedApiKey)]
 pub struct NewApiKeyOut {
     #[serde(flatten)]
     pub api_key: ApiKeyOut,
-    /// The key itself. It is shown this once, and nobody can find it out later.
+    /// The key itself. It is shown only in this answer: Rolecall stores only its digest.
     pub key: String,
 }
 
@@ -123,7 +124,7 @@ pub struct ApiKeyPage {
 }
 
 impl ApiKeyOut {
-    /// The key as it is at `now`.
+    /// The key with its status at `now`.
     pub fn at(now: Timestamp, key: ApiKey) -> Self {
         Self {
             id: key.id.to_string(),
@@ -139,7 +140,7 @@ impl ApiKeyOut {
 }
 
 impl RevokedKeyOut {
-    /// The key as it is at `now`, with those that it made where they were revoked too.
+    /// The revoked key at `now`; `created` are the keys revoked along with it.
     pub fn at(now: Timestamp, key: ApiKey, created: Option<Vec<ApiKey>>) -> Self {
         let created = created.map(|created| {
             let created = created.into_iter();
@@ -151,7 +152,7 @@ impl RevokedKeyOut {
 }
 
 impl ApiKeyIn {
-    /// Every field checked, in the words of the document.
+    /// Validates every field; error messages use the names of the API document.
     fn into_new_key(self) -> Result<NewKey> {
         Ok(NewKey {
             label: self.label.as_deref().map(label).transpose()?,
@@ -215,10 +216,10 @@ fn end(text: &str) -> Result<Timestamp> {
     })
 }
 
-/// Make an API key
+/// Create an API key
 ///
-/// The key itself is in this answer and in no other. The scope `admin` is not given: the operator
-/// makes such keys.
+/// Only this answer contains the key itself. The scope `admin` cannot be granted: the operator
+/// creates such keys.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "create_api_key",
@@ -247,7 +248,7 @@ pub async fn create_api_key(
 
 /// List API keys
 ///
-/// The keys of this key's project, newest first; expired and revoked ones too.
+/// Returns the keys of this key's project, newest first, including expired and revoked ones.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "list_api_keys",
@@ -284,7 +285,7 @@ pub async fn list_api_keys(
 
 /// Get an API key
 ///
-/// As it is now; the key itself is not shown again.
+/// Returns the key's current state, without the key itself.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "get_api_key",
@@ -303,8 +304,8 @@ pub async fn get_api_key(
 
 /// Change an API key
 ///
-/// Changes its label, or when it ends: an end can be set and brought forward, never put off or
-/// taken away. Scopes are never changed. If anything is refused, nothing is changed.
+/// Changes the label or the expiry. An expiry can be set or brought forward, never postponed or
+/// removed. Scopes never change. If anything is refused, nothing changes.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "update_api_key",
@@ -329,11 +330,12 @@ pub async fn update_api_key(
 
 /// Revoke an API key
 ///
-/// Once this has answered, the key is refused here, and within a second by every other process.
-/// A key may revoke itself. Revoking one again changes nothing.
+/// The process that answers refuses the key from the next request on. Every other process refuses
+/// it within a second plus the store's response time, and within 5 seconds as long as the store
+/// answers. A key may revoke itself. Revoking a key again changes nothing.
 ///
-/// With `with_created=true`, all keys that this key made are revoked with it, and those that they
-/// made, all or none.
+/// With `with_created=true`, the same transaction revokes all keys that this key created, the keys
+/// that those created, and so on.
 #[utoipa::path(
     tag = "api_keys",
     operation_id = "revoke_api_key",

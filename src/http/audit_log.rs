@@ -1,4 +1,4 @@
-//! `/audit`: what was done in a project, and by whom.
+//! `/audit`: lists the audit log of a project.
 
 use std::collections::BTreeMap;
 
@@ -28,32 +28,32 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(list_audit_entries);
 }
 
-/// Something that was done.
+/// An entry of the audit log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct EntryOut {
-    /// Its number in the log of the project: from 1, without gaps.
+    /// The entry's number in the project's log. Counts from 1 without gaps.
     pub sequence: u64,
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Timestamp,
     pub actor: ActorOut,
     pub action: AuditAction,
     pub subject: SubjectOut,
-    /// More of it, in plain words: never a secret, a name or an address.
+    /// Details, as names and plain words. Never a secret, a name or an address.
     pub detail: BTreeMap<String, String>,
 }
 
-/// Who did it.
+/// The actor of an entry.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditActor)]
 pub struct ActorOut {
-    /// `operator` is the command line, `system` Rolecall by itself.
+    /// `operator` is the command line, `system` is Rolecall itself.
     pub kind: ActorKind,
-    /// Null where there is only one of its kind.
+    /// Null for `operator` and `system`.
     pub id: Option<String>,
 }
 
-/// What it was done to.
+/// The subject of an entry, such as an account.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditSubject)]
 pub struct SubjectOut {
@@ -89,7 +89,7 @@ impl From<AuditEntry> for EntryOut {
     }
 }
 
-/// What is asked for of the log.
+/// Takes the filters of the list from the query string.
 fn filter(query: &mut Query<'_>) -> Result<AuditFilter> {
     let unknown = |_| invalid("action is none that there is; the API document lists them");
     let action = query.take("action").map(|word| word.parse::<AuditAction>());
@@ -98,7 +98,7 @@ fn filter(query: &mut Query<'_>) -> Result<AuditFilter> {
             && id
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        // UUIDs are stored in lower case; the ids of other subjects have only the one spelling.
+        // UUIDs are stored in lower case. Ids of other subjects have only one spelling.
         let stored = || {
             id.parse::<AccountId>()
                 .map_or_else(|_| id.to_string(), |id| id.to_string())
@@ -115,9 +115,9 @@ fn filter(query: &mut Query<'_>) -> Result<AuditFilter> {
 
 /// List the audit log
 ///
-/// Every use of a stored credential, and every change of an account, an API key or the project
-/// itself, newest first. Entries are never changed or removed, and the operator can prove that none
-/// was.
+/// Lists every use of a stored credential, and every change of an account, an API key or the
+/// project itself, newest first. Entries are never changed or removed, and the operator can prove
+/// it.
 #[utoipa::path(
     tag = "audit",
     operation_id = "list_audit_entries",

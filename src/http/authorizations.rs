@@ -1,4 +1,5 @@
-//! `/oauth`: sign-ins for integrators with pages of their own.
+//! `/oauth`: OAuth sign-ins for integrators that have their own pages. The hub does the same steps
+//! by itself.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -34,7 +35,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(authorization_url).service(token_exchange);
 }
 
-/// A sign-in to begin, and what it is to become.
+/// A sign-in to start, and the details of the account that it will link.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewAuthorization)]
 #[serde(deny_unknown_fields)]
@@ -42,54 +43,55 @@ pub struct AuthorizationIn {
     /// The id of the connector profile.
     #[schema(value_type = Uuid)]
     profile: String,
-    /// Where the provider sends the browser back to: the profile's `redirect_url`, letter for letter.
+    /// The profile's `redirect_url`, exactly as registered. The provider sends the browser there.
     callback_url: String,
-    /// Your own id of the customer.
+    /// Your own id for the customer.
     #[schema(value_type = Text)]
     origin_owner_id: String,
-    /// Your own name of the customer.
+    /// Your own name for the customer.
     #[schema(value_type = Text)]
     origin_owner_name: String,
-    /// Your own name of the person who links.
+    /// Your own name for the person that links the account.
     #[schema(value_type = Option<Text>)]
     origin_username: Option<String>,
-    /// What the account is to you, in your words.
+    /// A label for the account, for your own use.
     #[schema(value_type = Option<Text>)]
     label: Option<String>,
-    /// `production` where it is not said.
+    /// `production` by default.
     #[serde(rename = "type")]
     kind: Option<AccountKind>,
 }
 
-/// Where to send the customer's browser.
+/// An authorization request for the customer's browser.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Authorization)]
 pub struct AuthorizationOut {
-    /// The provider's page of consent, with everything that it needs.
+    /// The provider's authorization page, with all parameters. Send the browser there.
     pub url: String,
-    /// Comes back with the code. Bind it to the browser that you send out, such as by a cookie,
-    /// and compare.
+    /// The provider returns it with the code. Bind it to the browser that you send out, for example
+    /// in a cookie, and compare the two.
     pub state: String,
-    /// The code must be brought before then.
+    /// When the `state` expires. Exchange the code before then.
     #[serde(serialize_with = "timestamp::serialize")]
     pub expires_at: Timestamp,
 }
 
-/// What came back from the provider.
+/// The parameters of the provider's redirect.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = TokenExchange)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeIn {
-    /// As it came back.
+    /// The `state` from the redirect, unchanged.
     #[schema(min_length = 1, max_length = 256)]
     state: String,
-    /// As it came back.
+    /// The `code` from the redirect, unchanged.
     #[schema(value_type = String, format = Password, write_only, min_length = 1, max_length = 4096)]
     code: SecretString,
 }
 
 impl AuthorizationIn {
-    /// What the sign-in is to become, but for the provider, which the profile names.
+    /// The sign-in and the details of the account. The provider is not in the body: the profile
+    /// names it.
     fn into_description(self) -> Result<AuthorizationInput> {
         if !is_redirect_url(&self.callback_url) {
             return Err(Error::new(
@@ -114,10 +116,10 @@ impl AuthorizationIn {
     }
 }
 
-/// Begin a sign-in
+/// Start a sign-in
 ///
-/// For pages of your own; the hub does this by itself. PKCE (RFC 7636, S256) is always sent, and
-/// its verifier never leaves Rolecall. The `state` is good once and for ten minutes.
+/// For your own pages; the hub does this by itself. Rolecall always sends a PKCE challenge (RFC
+/// 7636, S256) and never reveals its verifier. The `state` is single-use and valid for ten minutes.
 #[utoipa::path(
     tag = "oauth",
     operation_id = "authorization_url",
@@ -148,11 +150,12 @@ pub async fn authorization_url(
         }))
 }
 
-/// End a sign-in
+/// Finish a sign-in
 ///
-/// Redeems the code, asks the provider whose token that is and whether it may read users, and
-/// links the account; the first walk begins at once and is not waited for. State and code are
-/// spent whatever comes of it; if nothing is linked, what the code brought is revoked.
+/// Exchanges the code for tokens, checks with the provider which user they belong to and that they
+/// may read users, and links the account. The first walk starts at once, and the answer does not
+/// wait for it. The state and the code are used up in any case. If no account is linked, Rolecall
+/// revokes the tokens.
 #[utoipa::path(
     tag = "oauth",
     operation_id = "token_exchange",

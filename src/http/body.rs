@@ -1,5 +1,5 @@
-//! Request bodies, read strictly: one JSON object, of bounded size and depth, without unknown or
-//! repeated keys; anything else is told what is wrong with it.
+//! Parses request bodies strictly: one JSON object of bounded size and depth, without unknown or
+//! repeated keys. The error message names the fault.
 
 use std::{fmt, marker::PhantomData, pin::pin, time::Duration};
 
@@ -27,13 +27,13 @@ use crate::{
     gateway::Gateway,
 };
 
-/// The largest body that is read.
+/// The largest request body, in bytes.
 const LARGEST: usize = 1024 * 1024;
 
-/// How long a body may take to be there, from when it is read on.
+/// How long a client may take to send a body, counted from the start of reading.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a body may still take once this process is to stop.
+/// How long a client may still take to send a body once this process is stopping.
 const WITHIN_A_STOP: Duration = Duration::from_secs(2);
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -70,8 +70,8 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
     if depth(&body) > 64 {
         return Err(invalid("the body is nested deeper than 64 levels"));
     }
-    // serde's message names the key or the place, and for a wrong type may repeat the value,
-    // which may be a secret: only its place is passed on then.
+    // Only an error about a key passes on serde's message. For a wrong type that message may quote
+    // the value, which may be a secret, so those errors give only the line and column.
     let mut from = serde_json::Deserializer::from_slice(&body);
     let read = object(&mut from).and_then(|read| from.end().map(|()| read));
     read.map_err(|error| {
@@ -91,18 +91,19 @@ pub async fn read<T: DeserializeOwned>(request: &HttpRequest, payload: Payload) 
     })
 }
 
-/// Why a body could not be read whole.
+/// Why a body could not be read.
 pub enum BodyError {
-    /// The connection, or the coding of the body, ended before the body did.
+    /// The connection, or the chunked coding, ended before the body was complete.
     Incomplete,
     TooLarge,
     TooSlow,
 }
 
-/// Reads the body of `request`, of at most `largest` bytes, within 10 seconds. It may hold secrets.
+/// Reads the body of `request`, of at most `largest` bytes, within 10 seconds. The body may contain
+/// secrets, so its buffer is zeroed on drop.
 ///
 /// # Errors
-/// Why it could not be read.
+/// The reason why it could not be read.
 pub async fn whole(
     request: &HttpRequest,
     payload: Payload,
@@ -118,7 +119,7 @@ pub async fn whole(
     }
 }
 
-/// Ends when a body has had its time.
+/// Completes when the time for a body is over.
 async fn too_late(gateway: &Gateway) {
     let clock = gateway.clock();
     let stopped = pin!(async {
@@ -128,9 +129,9 @@ async fn too_late(gateway: &Gateway) {
     select(pin!(clock.sleep(WITHIN)), stopped).await;
 }
 
-/// A body is as long as its head says (RFC 9112, 6.3), whatever other protocol the head offers:
-/// actix reads the body of a request with `Upgrade: websocket` until the connection ends, and then
-/// both sides would wait for each other.
+/// Reads up to the length that the request head declares (RFC 9112, 6.3), whatever other protocol
+/// the head offers. With `Upgrade: websocket`, actix would read until the connection ends, and both
+/// sides would wait for each other.
 async fn all(
     request: &HttpRequest,
     mut payload: Payload,
@@ -154,7 +155,7 @@ async fn all(
     Ok(body)
 }
 
-/// How long the body is; None where it comes in chunks.
+/// The declared length of the body; None if it is chunked.
 fn length(request: &HttpRequest) -> Option<usize> {
     let headers = request.headers();
     if headers.contains_key(header::TRANSFER_ENCODING) {
@@ -162,12 +163,13 @@ fn length(request: &HttpRequest) -> Option<usize> {
     }
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok());
-    // The parser has refused whatever is no number; one that is larger than memory has no end.
+    // The parser has refused a length that is no number. One that does not fit into memory counts
+    // as the largest.
     Some(length.map_or(0, |length| length.trim().parse().unwrap_or(usize::MAX)))
 }
 
-/// serde's words about a key, with the key itself cut: it is the caller's. What follows it are names
-/// of ours.
+/// Shortens the key that an `unknown field` message of serde quotes, since the caller chose it. The
+/// names that follow it are ours and stay whole.
 fn with_key_cut(text: &str) -> String {
     const UNKNOWN: &str = "unknown field `";
     let parts = text.strip_prefix(UNKNOWN).and_then(|rest| {
@@ -182,15 +184,14 @@ fn with_key_cut(text: &str) -> String {
     }
 }
 
-/// Reads a key that is there, so that null is a value like any other and not an absent key.
+/// Deserializes a key that is present, so that null is a value and not the same as an absent key.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-/// Reads an object, and in its place no array of what its keys would hold, which is as good to
-/// serde.
+/// Deserializes an object only. For a struct, serde would also accept an array of its fields.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     struct FieldsVisitor<T>(PhantomData<T>);
 
@@ -209,14 +210,15 @@ pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result
     from.deserialize_map(FieldsVisitor(PhantomData))
 }
 
-/// Reads an object under a key that is there.
+/// Deserializes an object under a key that is present.
 pub fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     object(from).map(Some)
 }
 
-/// A text for people, as it came, and what the document says of one.
+/// A text for people, such as a name. The schema states its limits; deserializing does not check
+/// them.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub struct Text(pub String);
@@ -239,7 +241,7 @@ impl PartialSchema for Text {
 
 impl ToSchema for Text {}
 
-/// How deep brackets nest, outside of texts.
+/// The nesting depth of brackets, outside of JSON strings.
 fn depth(body: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0usize, 0, false, false);
     for byte in body {

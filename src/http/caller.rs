@@ -1,7 +1,9 @@
-//! Who calls, and on which account: extractors that prove it or refuse.
+//! Extractors that authenticate a request's caller and find the account, key or profile that it
+//! names.
 //!
-//! There is no other way from a request to an account, and a handler cannot be reached without
-//! naming the scope that it needs, so none can forget to ask.
+//! A handler gets an account only from one of these extractors, and each of them requires a scope.
+//! No handler can therefore skip the check. An id of another project gets the same error as an
+//! unknown one.
 
 use std::{future::Future, marker::PhantomData, pin::Pin};
 
@@ -25,7 +27,7 @@ use crate::{
     model::api_keys::Scope,
 };
 
-/// The scope that a route needs, as a type.
+/// A type that stands for the scope that a route requires.
 pub trait Needs: 'static {
     const SCOPE: Scope;
 }
@@ -59,16 +61,16 @@ impl Needs for Admin {
 /// A caller whose key has the scope `S`.
 pub struct Allowed<S>(pub Caller, PhantomData<S>);
 
-/// The caller's own account, named by `x-account-id` or `account_id`.
+/// An account of the caller's project, named by `x-account-id` or `account_id`.
 pub struct NamedAccount<S>(pub OwnAccount, PhantomData<S>);
 
-/// The caller's own account, named by `{id}` in the path.
+/// An account of the caller's project, named by `{id}` in the path.
 pub struct PathAccount<S>(pub OwnAccount, PhantomData<S>);
 
-/// The API key of the caller's own project, named by `{id}` in the path.
+/// An API key of the caller's project, named by `{id}` in the path.
 pub struct PathKey<S>(pub OwnKey, PhantomData<S>);
 
-/// The connector profile of the caller's own project, named by `{id}` in the path.
+/// A connector profile of the caller's project, named by `{id}` in the path.
 pub struct PathProfile<S>(pub OwnProfile, PhantomData<S>);
 
 const ACCOUNT_ID: HeaderName = HeaderName::from_static("x-account-id");
@@ -174,7 +176,7 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     let key = value.to_str().ok().and_then(key_in).ok_or_else(refused)?;
     let caller = gateway(request).auth().authenticate(&key).await?;
     RequestExt::key(request, caller.key.id);
-    // Counted once it is proven, so that nobody spends what is another's.
+    // Counted only after authentication, so that nobody can use up the quota of another's key.
     let quotas = gateway(request).auth().spend(&caller);
     RequestExt::set_quota(request, quotas);
     quotas.check()?;
@@ -182,8 +184,9 @@ async fn caller<S: Needs>(request: &HttpRequest) -> Result<Caller> {
     Ok(caller)
 }
 
-/// The key in `Bearer KEY`, `Basic base64(KEY:)` or `Basic base64(KEY)`. RFC 9110, 11.4: the
-/// scheme is read in any case. A password beside the key is refused: it is no part of the scheme.
+/// The key in `Bearer KEY`, `Basic base64(KEY:)` or `Basic base64(KEY)`. The scheme is
+/// case-insensitive (RFC 9110, 11.1). `KEY:PASSWORD` is taken whole as a key, so it does not
+/// authenticate.
 fn key_in(value: &str) -> Option<String> {
     let (scheme, rest) = value.split_once(' ')?;
     let rest = rest.trim_start_matches(' ');
@@ -216,7 +219,7 @@ fn named_account(request: &HttpRequest) -> Result<String> {
     match (header, query.as_deref()) {
         (None, None) => Err(required("no account is named")),
         (Some(id), None) | (None, Some(id)) => Ok(id.to_owned()),
-        // A UUID is the same in either case.
+        // UUIDs are compared without regard to case.
         (Some(header), Some(query)) if header.eq_ignore_ascii_case(query) => Ok(header.to_owned()),
         (Some(_), Some(_)) => Err(required(
             "x-account-id and account_id name different accounts",

@@ -1,12 +1,12 @@
-//! Bodies that come in chunks, watched while a handler is busy with something else.
+//! Chunked request bodies, watched while a handler waits for something else.
 //!
-//! Where the coding of such a body is broken, actix ends the connection in the very poll in which it
-//! finds out, and drops a handler that waits for something: the client would get no answer. So the
-//! body is read a little ahead, and the fault becomes an answer within that poll.
+//! If the chunked coding is broken, actix ends the connection in the same poll that finds the
+//! fault, and drops a handler that is waiting: the client would get no response. The body is
+//! therefore read a little ahead of the handler, and the fault becomes a response within that poll.
 //!
-//! Where an answer is ready before such a body has ended, actix closes the connection only if somebody
-//! still holds the body; otherwise it reads on for as long as the client sends, or does not. So the
-//! answer [holds](Watched::held_by) it.
+//! If a response is ready before the body has ended, actix closes the connection only if the body
+//! object still exists. Otherwise it keeps reading for as long as the client keeps the connection
+//! open. The response therefore [holds](Watched::held_by) the body. ADR 20 gives the background.
 
 use std::{
     cell::RefCell,
@@ -27,10 +27,10 @@ use actix_web::{
 };
 use futures_util::Stream;
 
-/// How far ahead of its handler a body is read: as far as actix itself does.
+/// How many bytes of a body are read ahead of its handler: the same as in actix itself.
 const AHEAD: usize = 32 * 1024;
 
-/// The body of a request that is under way. Clones are the same one.
+/// The body of a request in flight. Clones share one body.
 #[derive(Clone)]
 pub struct Watched(Rc<RefCell<Ahead>>);
 
@@ -43,7 +43,7 @@ struct Ahead {
     is_broken: bool,
 }
 
-/// The body of an answer, with the body of its request, which is dropped after it.
+/// A response body that keeps the body of its request until it is dropped.
 struct Holding {
     answer: BoxBody,
     _request: Watched,
@@ -64,11 +64,11 @@ impl MessageBody for Holding {
     }
 }
 
-/// What the handler reads in the place of the source.
+/// The handler's end of the body, in place of the source.
 struct Rest(Rc<RefCell<Ahead>>);
 
 impl Watched {
-    /// None for a request whose body does not come in chunks.
+    /// Takes over the body of `request`; None if it is not chunked.
     pub fn of(request: &mut ServiceRequest) -> Option<Self> {
         if !request.headers().contains_key(header::TRANSFER_ENCODING) {
             return None;
@@ -87,7 +87,7 @@ impl Watched {
         Some(Self(ahead))
     }
 
-    /// Ends when the coding of the body is found to be broken, and never otherwise.
+    /// Completes when the chunked coding turns out to be broken, and never otherwise.
     pub async fn breaks(self) {
         poll_fn(|context| {
             let mut ahead = self.0.borrow_mut();
@@ -101,7 +101,7 @@ impl Watched {
         .await;
     }
 
-    /// The body of an answer that ends the connection if this body has not ended.
+    /// A response body after which the connection closes, if this request body has not ended.
     pub fn held_by(self, answer: BoxBody) -> BoxBody {
         if self.0.borrow().has_ended {
             return answer;
