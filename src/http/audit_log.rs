@@ -139,6 +139,7 @@ pub async fn list_audit_entries(
     let page = PageParams::take(&mut query)?;
     let filter = filter(&mut query)?;
     query.finish()?;
+    // The filters are part of the list's name, so a cursor is valid only with the same filters.
     let list = format!("audit/{:?}/{:?}", filter.action, filter.subject_id);
     let cursors = gateway.directory().list_cursors(&caller.0, &list).await?;
     let entries = gateway

@@ -1,7 +1,7 @@
-//! `/connect_sessions`: invitations for customers to link, as StackOne's clients make them.
+//! `/connect_sessions`: creates and authenticates connect sessions, in the shape of StackOne's API.
 //!
-//! StackOne's SDK has `organization_id` as a number up to 4.33.x and as a string from 4.34.0 on,
-//! and reads no body of the other kind. Its user agent is all that tells.
+//! StackOne's SDK expects `organization_id` as a number up to 4.33.x and as a string from 4.34.0
+//! on, and fails to parse the other kind. Only its user agent tells the versions apart.
 
 use std::time::Duration;
 
@@ -45,67 +45,67 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(authenticate_connect_session);
 }
 
-/// The one organisation that an installation is to StackOne's clients.
+/// The organization id in answers. To StackOne's clients, an installation is one organization.
 const ORGANIZATION: u64 = 1;
 
-/// The most that metadata may come to.
+/// The largest `metadata`, in bytes of JSON.
 const LARGEST_METADATA: usize = 16 * 1024;
 
-/// An invitation to make.
+/// A connect session to create.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewConnectSession)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectSessionIn {
-    /// Your own id of the customer.
+    /// Your own id for the customer.
     #[schema(value_type = Text)]
     origin_owner_id: String,
-    /// Your own name of the customer; they see it.
+    /// Your own name for the customer. The hub shows it to them.
     #[schema(value_type = Text)]
     origin_owner_name: String,
-    /// Your own name of the person who links.
+    /// Your own name for the person that links the account.
     #[schema(value_type = Option<Text>)]
     origin_username: Option<String>,
-    /// The connector; without it the customer chooses.
+    /// The connector. Without it the customer chooses.
     provider: Option<String>,
     /// Ignored: a connector has one version.
     #[serde(default, rename = "provider_version")]
     #[schema(value_type = Value, required = false)]
     _provider_version: IgnoredAny,
-    /// The connector profile to sign in under: then the customer is offered no other way.
+    /// The connector profile to sign in under. The customer is then offered no other way to link.
     #[schema(value_type = Option<Uuid>)]
     connector_profile_id: Option<String>,
-    /// The account to link again, in place of a new one.
+    /// The account to link again. Without it a new account is linked.
     #[schema(value_type = Option<Uuid>)]
     account_id: Option<String>,
-    /// Given back as it came.
+    /// Stored and returned unchanged.
     categories: Option<Vec<String>>,
-    /// How long the session may be used, in seconds.
+    /// How long the session is valid, in seconds.
     #[schema(minimum = 60, maximum = 2_592_000, default = 1800)]
     expires_in: Option<f64>,
-    /// Whether it may make more than one link.
+    /// Whether the session may link more than one account.
     multiple: Option<bool>,
-    /// What the account is to you, in your words.
+    /// A label for the account, for your own use.
     #[schema(value_type = Option<Text>)]
     label: Option<String>,
-    /// `production` where it is not said.
+    /// `production` by default.
     #[serde(rename = "type")]
     kind: Option<AccountKind>,
-    /// Kept, and given back as it came.
+    /// Stored and returned unchanged.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// Where the customer goes once linked: one of the URLs that the operator registered for this
-    /// project. The only one that is registered need not be named.
+    /// Where the hub sends the customer after linking: one of the URLs that the operator registered
+    /// for this project. If only one is registered, it is the default.
     return_url: Option<String>,
-    /// The origin of the page that opens the hub and is told of the link by `postMessage`: one of
-    /// those that the operator registered for this project.
+    /// The origin of the page that opens the hub. The hub notifies that page of the link by
+    /// `postMessage`. It must be one of the origins that the operator registered for this project.
     opener_origin: Option<String>,
-    /// Ignored: StackOne's name of a connector profile.
+    /// Ignored: StackOne's name for a connector profile.
     #[serde(default, rename = "integration_id")]
     #[schema(value_type = Value, required = false)]
     _integration_id: IgnoredAny,
 }
 
-/// The token of an invitation.
+/// The token of a connect session.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ConnectSessionToken)]
 #[serde(deny_unknown_fields)]
@@ -114,7 +114,7 @@ pub struct AuthenticateIn {
     token: SecretString,
 }
 
-/// A number, or the same as a text for clients that want one.
+/// A number, or the same number as a string for clients that expect one.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum OrganizationId {
@@ -122,7 +122,7 @@ pub enum OrganizationId {
     Text(String),
 }
 
-/// An invitation.
+/// A connect session.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConnectSession)]
 pub struct ConnectSessionOut {
@@ -154,15 +154,16 @@ pub struct ConnectSessionOut {
     pub expires_at: Timestamp,
 }
 
-/// An invitation that was just made, with what it is handed on by.
+/// A new connect session, with its token.
 #[derive(Serialize, ToSchema)]
 #[schema(as = NewConnectSessionOut)]
 pub struct InvitedOut {
     #[serde(flatten)]
     pub session: ConnectSessionOut,
-    /// Whoever has it may link. It is shown this once.
+    /// The link token. It authorizes its bearer to link an account, and is shown only in this
+    /// answer.
     pub token: String,
-    /// Where to send the customer: the token is in it.
+    /// The URL to send the customer to. It contains the token.
     pub auth_link_url: String,
 }
 
@@ -212,7 +213,7 @@ fn organization(request: &HttpRequest) -> OrganizationId {
     }
 }
 
-/// Whether this is StackOne's SDK of a version that reads `organization_id` as a number.
+/// Whether the user agent is a version of StackOne's SDK that expects a number.
 fn wants_number(agent: &str) -> bool {
     let version = || {
         let version = agent.strip_prefix("speakeasy-sdk/typescript ")?;
@@ -273,11 +274,10 @@ impl ConnectSessionIn {
     }
 }
 
-/// Make a connect session
+/// Create a connect session
 ///
-/// An invitation for a customer to link an account by themselves, on the pages of the hub. Send
-/// them to `auth_link_url`, or mail it. It is used up by the link that it makes, not by being
-/// opened.
+/// A connect session lets a customer link an account by themselves, in the hub. Send the customer
+/// to `auth_link_url`, for example by mail. Linking uses the session up; opening the link does not.
 #[utoipa::path(
     tag = "connect_sessions",
     operation_id = "create_connect_session",
@@ -310,8 +310,8 @@ pub async fn create_connect_session(
 
 /// Authenticate a connect session
 ///
-/// Whether a token is one of this project's that can still be used, and what it is for. It is not
-/// used up by this.
+/// Checks that a token belongs to this project and is still valid, and returns its session. This
+/// does not use the session up.
 #[utoipa::path(
     tag = "connect_sessions",
     operation_id = "authenticate_connect_session",

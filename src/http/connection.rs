@@ -1,8 +1,9 @@
-//! A client's connection, with the limits that actix-http does not set.
+//! A client's connection, with the time limits that actix-http does not set.
 //!
-//! actix-http bounds the time of the first head on a connection and of an idle one. It bounds neither
-//! a later head that stops half way, nor a client that takes no answer. So every connection is read and
-//! written through a [`LimitedStream`], which is told by [`Activity`] whether a request is under way.
+//! actix-http limits the time for the first request head of a connection, and the time that a
+//! connection is idle. It limits neither a later head that stops halfway nor a client that does not
+//! read its response. Every connection is therefore read and written through a [`LimitedStream`].
+//! Its [`Activity`] tells it whether a request is in flight. ADR 20 gives the background.
 
 use std::{
     cell::Cell,
@@ -23,19 +24,19 @@ use tokio::{
 
 use crate::clock::Clock;
 
-/// How long after an answer the next request may take to be there.
+/// How long the next request may take to arrive, counted from the last response.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a client may take nothing of an answer.
+/// How long a client may go without reading any of a response.
 const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
 type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What happens on one connection, as its stream and the middleware tell each other.
+/// The state of one connection, shared by its stream and the middleware.
 pub struct Activity {
     clock: Clock,
     requests: Cell<usize>,
-    /// When the connection was opened, the last request answered, or the last byte taken.
+    /// When the connection was opened, the last request answered, or the last byte written.
     quiet_since: Cell<Duration>,
 }
 
@@ -49,7 +50,7 @@ impl Activity {
         })
     }
 
-    /// A request is under way until the value is dropped.
+    /// Counts a request as in flight until the value is dropped.
     pub fn request(self: &Rc<Self>) -> UnderWay {
         self.requests.set(self.requests.get() + 1);
         UnderWay(Rc::clone(self))
@@ -59,7 +60,7 @@ impl Activity {
         self.quiet_since.set(self.clock.monotonic());
     }
 
-    /// How much longer the next request may take; None while one is under way.
+    /// How much longer the next request may take; None while one is in flight.
     fn patience(&self) -> Option<Duration> {
         let quiet = self
             .clock
@@ -74,7 +75,7 @@ impl Activity {
     }
 }
 
-/// A request that is not answered yet.
+/// A request in flight.
 pub struct UnderWay(Rc<Activity>);
 
 impl Drop for UnderWay {
@@ -84,13 +85,13 @@ impl Drop for UnderWay {
     }
 }
 
-/// A connection that ends by itself: as if the client had closed its side when no request came in
-/// time, with an error when the client takes nothing.
+/// A connection that closes by itself. If no request arrives in time, it reads as if the client had
+/// closed its side. If the client does not read, writing fails.
 pub struct LimitedStream {
     stream: TcpStream,
     activity: Rc<Activity>,
     read_timer: Option<Timer>,
-    /// Runs while the client takes nothing.
+    /// Runs while the client does not read.
     write_timer: Option<Timer>,
     _place: Option<ConnectionPermit>,
 }
@@ -110,7 +111,7 @@ impl LimitedStream {
         Rc::clone(&self.activity)
     }
 
-    /// Ready once no request has come in time.
+    /// Ready once no request has arrived in time.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(timer) = &mut self.read_timer {
@@ -120,7 +121,7 @@ impl LimitedStream {
                     return Poll::Ready(());
                 }
             }
-            // A request that is under way has its own limits; this one is looked at again after it.
+            // A request in flight has its own limits. Check this one again after it.
             let wait = self.activity.patience().unwrap_or(REQUEST_WITHIN);
             self.read_timer = Some(self.activity.timer(wait));
         }
@@ -153,7 +154,7 @@ impl AsyncRead for LimitedStream {
         let this = self.get_mut();
         match Pin::new(&mut this.stream).poll_read(context, into) {
             Poll::Ready(read) => Poll::Ready(read),
-            // Nothing was read: the end of what the client sends.
+            // Ready without any bytes read: the end of the stream.
             Poll::Pending => this.poll_quiet(context).map(Ok),
         }
     }
@@ -179,7 +180,7 @@ impl AsyncWrite for LimitedStream {
     }
 }
 
-/// How many connections each address has open, of a limited number.
+/// The number of open connections of each client address, up to a limit.
 #[derive(Clone)]
 pub struct Addresses {
     limit: usize,
@@ -195,11 +196,16 @@ impl Addresses {
         }
     }
 
-    /// Takes a place for a connection, which keeps it until it ends; `Err` where the address has no more.
+    /// Counts a connection of `peer` until the permit is dropped; None if there is no limit, or no
+    /// known peer.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if the address has no connection left.
     pub fn enter(&self, peer: Option<SocketAddr>) -> Result<Option<ConnectionPermit>, io::Error> {
         let (1.., Some(peer)) = (self.limit, peer) else {
             return Ok(None);
         };
+        // An IPv4-mapped IPv6 address counts as its IPv4 address.
         let address = peer.ip().to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();

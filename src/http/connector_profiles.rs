@@ -1,4 +1,5 @@
-//! `/connector_profiles`: the OAuth apps that a project's customers sign in under.
+//! `/connector_profiles`: creates, lists, reads and changes connector profiles, the OAuth apps that
+//! a project's customers sign in under.
 
 use std::borrow::Cow;
 
@@ -40,50 +41,51 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
         .service(update_connector_profile);
 }
 
-/// An OAuth app that is registered at the provider. It has either a `region` or a `base_url`.
+/// An OAuth app that is registered at the provider. Exactly one of `region` and `base_url` is
+/// required.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewConnectorProfile)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorProfileIn {
     /// The connector, such as `smartsheet`.
     provider: String,
-    /// What the profile is for, in your words.
+    /// A label for the profile, for your own use.
     #[schema(value_type = Option<Text>)]
     label: Option<String>,
     /// The app's client id (RFC 6749, 2.2).
     #[schema(value_type = Text)]
     client_id: String,
-    /// The app's client secret. It is sealed and never shown again.
+    /// The app's client secret. Rolecall seals it and never shows it again.
     #[schema(value_type = String, format = Password, write_only, min_length = 1, max_length = 4096, pattern = "^[!-~]+$")]
     client_secret: SecretString,
-    /// How the app proves itself; `client_secret` where it is not said.
+    /// How the app authenticates to the provider; `client_secret` by default.
     client_auth: Option<ClientProof>,
-    /// Where the app is registered: apps of one region are unknown in the others.
+    /// The region in which the app is registered. An app is unknown in all other regions.
     region: Option<Region>,
-    /// An API base, where the operator allows it.
+    /// An API base. The operator must allow it.
     base_url: Option<String>,
-    /// What customers are asked to consent to; what reading a directory needs where it is not said
-    /// (Smartsheet: READ_USERS).
+    /// The OAuth scopes that customers consent to. The default is the scopes that reading a
+    /// directory needs (Smartsheet: READ_USERS).
     #[schema(min_items = 1)]
     scopes: Option<Vec<String>>,
-    /// As it is registered at the provider; the hub's callback where it is not said.
+    /// The redirect URL as registered at the provider; the hub's callback by default.
     redirect_url: Option<String>,
-    /// What accounts of this profile serve; all where it is not said. What is left out answers 403
+    /// The resources that accounts of this profile serve; all by default. The others answer 403
     /// `action_not_enabled`.
     #[schema(min_items = 1)]
     actions: Option<Vec<ProfileAction>>,
 }
 
-/// What to change of a connector profile. A key that is not there changes nothing.
+/// Changes to a connector profile. An absent key changes nothing.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ConnectorProfileChange)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorProfilePatch {
-    /// Null takes it away.
+    /// Null removes it.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Option<Text>)]
     label: Option<Option<String>>,
-    /// Takes the place of the one that the app had; accounts stay linked.
+    /// Replaces the app's client secret. Accounts stay linked.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = String, required = false, format = Password, write_only, min_length = 1, max_length = 4096, pattern = "^[!-~]+$")]
     client_secret: Option<SecretString>,
@@ -99,7 +101,7 @@ pub struct ConnectorProfilePatch {
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = Vec<ProfileAction>, required = false, min_items = 1)]
     actions: Option<Vec<ProfileAction>>,
-    /// While it is false, its accounts are inactive (412) and nobody links under it.
+    /// While false, the profile's accounts are inactive (412) and none can be linked under it.
     #[serde(default, deserialize_with = "body::present")]
     #[schema(value_type = bool, required = false)]
     enabled: Option<bool>,
@@ -118,7 +120,7 @@ pub struct ConnectorProfileOut {
     pub region: Option<Region>,
     pub base_url: Option<String>,
     pub scopes: Vec<String>,
-    /// To be registered at the provider, letter for letter.
+    /// Register this at the provider, exactly as it is.
     pub redirect_url: String,
     pub actions: Vec<ProfileAction>,
     pub enabled: bool,
@@ -162,7 +164,7 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
-/// A client secret as it can be sent; `name` is what the refusal calls it.
+/// Checks that a client secret can be sent. `name` is its name in the error message.
 pub fn client_secret(name: &str, secret: SecretString) -> Result<SecretString> {
     let text = secret.expose_secret();
     if (1..=4096).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -216,10 +218,10 @@ impl ConnectorProfilePatch {
     }
 }
 
-/// Make a connector profile
+/// Create a connector profile
 ///
-/// An OAuth app that is registered at the provider, for customers to sign in under. Register the
-/// `redirect_url` of the answer with the app.
+/// A connector profile is an OAuth app that is registered at the provider, for customers to sign in
+/// under. Register the `redirect_url` of the answer with the app.
 #[utoipa::path(
     tag = "connector_profiles",
     operation_id = "create_connector_profile",
@@ -246,7 +248,7 @@ pub async fn create_connector_profile(
 
 /// List connector profiles
 ///
-/// Those of this key's project, the oldest first; disabled ones too.
+/// Returns the profiles of this key's project, oldest first, including disabled ones.
 #[utoipa::path(
     tag = "connector_profiles",
     operation_id = "list_connector_profiles",
@@ -270,7 +272,7 @@ pub async fn list_connector_profiles(
 
 /// Get a connector profile
 ///
-/// As it is now, without its client secret.
+/// Returns the profile's current state, without its client secret.
 #[utoipa::path(
     tag = "connector_profiles",
     operation_id = "get_connector_profile",
@@ -288,9 +290,9 @@ pub async fn get_connector_profile(
 
 /// Change a connector profile
 ///
-/// Changes what the body names and leaves the rest; if anything is refused, nothing is changed. A
-/// new client secret is used from the next token request on, and accounts stay linked. A profile
-/// is disabled by `enabled: false`, and is never deleted: its accounts hang on it.
+/// Changes the keys in the body and leaves the rest. If anything is refused, nothing changes. A new
+/// client secret is used from the next token request on, and accounts stay linked. `enabled: false`
+/// disables a profile. A profile is never deleted, because its accounts depend on it.
 #[utoipa::path(
     tag = "connector_profiles",
     operation_id = "update_connector_profile",

@@ -1,4 +1,4 @@
-//! `/connectors/meta`: which providers there are, and what is served of each.
+//! `/connectors/meta`: lists the providers and the fields that are served for each.
 
 use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use serde::Serialize;
@@ -17,10 +17,10 @@ use crate::{
     model::connectors::{ConnectorMeta, Models},
 };
 
-/// The unified API that all of this belongs to, in StackOne's word.
+/// StackOne's name for this unified API.
 pub const CATEGORY: &str = "iam";
 
-/// What `include` takes: StackOne's words. There is nothing of these to include yet.
+/// StackOne's values of `include`. They are accepted and have no effect.
 pub const INCLUDES: [&str; 6] = [
     "field_path",
     "unmapped_fields",
@@ -34,11 +34,11 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(list_connectors).service(get_connector);
 }
 
-/// A provider that accounts can be linked at.
+/// A provider at which accounts can be linked.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Connector)]
 pub struct ConnectorOut {
-    /// As `provider` of an account.
+    /// The provider's key, as in `provider` of an account.
     #[schema(example = "smartsheet")]
     provider: &'static str,
     #[schema(example = "Smartsheet")]
@@ -51,7 +51,7 @@ pub struct ConnectorOut {
     resources: ConnectorResources,
 }
 
-/// What is served of a provider, by kind of record.
+/// The fields that are served for a provider, by kind of record.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Models)]
 pub struct ModelsOut {
@@ -60,22 +60,22 @@ pub struct ModelsOut {
     groups: ModelOut,
 }
 
-/// What is served of one kind of record.
+/// The fields that are served for one kind of record.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Model)]
 pub struct ModelOut {
-    /// The fields that can hold something; every other is always null or empty.
+    /// The fields that can have a value. Every other field is always null or empty.
     fields: &'static [&'static str],
 }
 
-/// What a page about this provider may show.
+/// Resources for pages about this provider.
 #[derive(Serialize, ToSchema)]
 pub struct ConnectorResources {
-    /// Null: Rolecall carries no logos.
+    /// Always null: Rolecall has no logos.
     images: Option<ConnectorImages>,
 }
 
-/// Where pictures of a provider are.
+/// URLs of a provider's logos.
 #[derive(Serialize, ToSchema)]
 pub struct ConnectorImages {
     logo_url: Option<String>,
@@ -113,7 +113,7 @@ impl From<ConnectorMeta> for ConnectorOut {
 
 /// List connectors
 ///
-/// Every provider that accounts can be linked at, and the fields that are served of it.
+/// Lists every provider at which accounts can be linked, with the fields that are served for it.
 #[utoipa::path(
     tag = "connectors",
     operation_id = "list_connectors",
@@ -133,7 +133,7 @@ pub async fn list_connectors(
 
 /// Get a connector
 ///
-/// One provider, and the fields that are served of it.
+/// Returns one provider, with the fields that are served for it.
 #[utoipa::path(
     tag = "connectors",
     operation_id = "get_connector",
@@ -154,7 +154,7 @@ pub async fn get_connector(
     Ok(HttpResponse::Ok().json(ConnectorOut::from(meta)))
 }
 
-/// Refuses a word of `include` that is not one of StackOne's.
+/// Refuses a value of `include` that StackOne does not have, and any other parameter.
 fn check_include(request: &HttpRequest) -> Result<()> {
     let mut query = Query::parse(request.query_string())?;
     let include = query.take("include").unwrap_or_default();

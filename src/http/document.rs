@@ -1,7 +1,8 @@
-//! The OpenAPI document: what the routes say of themselves, and what holds for many of them.
+//! Builds the OpenAPI document.
 //!
-//! Operations, parameters and schemas are collected from the route list; the errors that each
-//! answers with stand in [`super::errors`]. Added here is what no single handler could say.
+//! Operations, parameters and schemas are collected from the route list, and the errors of each
+//! operation from [`super::errors`]. This module adds the parts that many operations share:
+//! security, header fields and examples.
 
 use std::collections::BTreeMap;
 
@@ -59,13 +60,13 @@ use crate::directory::Resource;
 )]
 struct Base;
 
-/// What is asked and answered about the simulator's world: by operation, the body of the request
-/// and those of its answers by status. A test holds them to what is answered.
+/// Examples from the simulator: by operation, the request body and the response bodies by status. A
+/// test compares them with the answers of the server.
 const EXAMPLES: &str = include_str!("examples.json");
 
 type Examples = BTreeMap<String, BTreeMap<String, Value>>;
 
-/// The OpenAPI document of everything that is served.
+/// The OpenAPI document of the whole API.
 pub fn document() -> Document {
     let (_, mut document) = actix_web::App::new()
         .into_utoipa_app()
@@ -132,13 +133,13 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     .flatten()
 }
 
-/// A key and an account; or a key alone, where the account is in the query.
+/// Requires a key and an account header, or a key alone if the account is in the query.
 fn names_an_account(operation: &mut Operation) {
     let key = || SecurityRequirement::new("api_key", [""; 0]);
     operation.security = Some(vec![key().add("linked_account", [""; 0]), key()]);
 }
 
-/// The parameter `name`, if the operation has it, is a list of these.
+/// Limits the list parameter `name`, if the operation has it, to `words`.
 fn takes_words(operation: &mut Operation, name: &str, words: &[&str]) {
     let parameters = operation.parameters.iter_mut().flatten();
     for parameter in parameters {
@@ -154,7 +155,7 @@ fn takes_words(operation: &mut Operation, name: &str, words: &[&str]) {
     }
 }
 
-/// Shows bodies of the operation's request and answers.
+/// Sets the examples of the operation's request and response bodies.
 fn shows(operation: &mut Operation, mut examples: BTreeMap<String, Value>) {
     const JSON: &str = "application/json";
     let mut show = |part: &str, content: Option<&mut RefOr<Content>>| {
@@ -172,7 +173,7 @@ fn shows(operation: &mut Operation, mut examples: BTreeMap<String, Value>) {
     }
 }
 
-/// The header fields of answers, but for what a key has left.
+/// The response header fields, without those of the rate limit.
 fn headers() -> [(&'static str, Header); 9] {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let number = |least: u32| {
@@ -265,7 +266,7 @@ fn headers() -> [(&'static str, Header); 9] {
     ]
 }
 
-/// Adds the header fields to an operation's answers.
+/// Adds the header fields to an operation's responses.
 fn answers_with_headers(operation: &mut Operation) {
     const READ: [&str; 6] = [
         "ETag",
@@ -276,7 +277,7 @@ fn answers_with_headers(operation: &mut Operation) {
         "x-directory-stale",
     ];
     let responses = &mut operation.responses.responses;
-    // Whatever may be 304 is a read of a directory.
+    // Only reads of a directory can be answered with 304.
     let is_read = responses.contains_key("304");
     for (status, response) in responses {
         let own: &[&str] = match status.as_str() {

@@ -1,8 +1,9 @@
-//! Errors as answers: the one table from kinds to status codes, and the one body.
+//! Turns errors into responses: one table maps kinds to status codes, and all errors share one
+//! body.
 //!
-//! StackOne's SDK needs `statusCode` (a number), `message` (a text) and `timestamp` (with an
-//! offset) under `application/json`, or its caller gets a validation error in place of the
-//! error; `code`, `hint`, `request_id`, `progress` and `provider_errors` are ours.
+//! StackOne's SDK requires `statusCode` (a number), `message` (a string) and `timestamp` (with an
+//! offset) under `application/json`. Without them, its caller gets a validation error in place of
+//! this one. `code`, `hint`, `request_id`, `progress` and `provider_errors` are Rolecall's own.
 
 use std::{fmt, time::Duration};
 
@@ -19,8 +20,8 @@ use crate::{
     model::timestamp,
 };
 
-/// The status that each kind of error answers with. Codes that StackOne's SDK has a class for
-/// come first; 405 and 503 have none there and mean what HTTP says (RFC 9110).
+/// The status code of each kind of error. StackOne's SDK has an error class for each of these
+/// codes, except for 405 and 503, which are used as HTTP defines them (RFC 9110).
 pub const fn status(kind: Kind) -> u16 {
     match kind {
         Kind::InvalidParameter
@@ -59,8 +60,8 @@ pub const fn status(kind: Kind) -> u16 {
     }
 }
 
-/// A wait as a header says it: never 0, since StackOne's SDK falls back to its own backoff on 0 or a
-/// fraction.
+/// A wait in whole seconds for a header, rounded up and never 0: on 0 or a fraction, StackOne's SDK
+/// falls back to its own backoff.
 pub const fn whole_seconds(wait: Duration) -> u128 {
     let seconds = wait.as_millis().div_ceil(1000);
     if seconds == 0 { 1 } else { seconds }
@@ -72,34 +73,34 @@ pub const fn whole_seconds(wait: Duration) -> u128 {
 pub struct ErrorBody {
     #[serde(rename = "statusCode")]
     pub status_code: u16,
-    /// What is wrong, in a sentence.
+    /// Describes the fault in a sentence.
     pub message: String,
     #[serde(serialize_with = "timestamp::serialize")]
     pub timestamp: Timestamp,
-    /// A stable word for programs.
+    /// A stable code for programs.
     #[schema(example = "account_not_found")]
     pub code: &'static str,
-    /// What to do about it.
+    /// Suggests a remedy.
     pub hint: String,
-    /// As in the header x-request-id.
+    /// The same as in the header x-request-id.
     #[schema(format = Uuid)]
     pub request_id: String,
-    /// What the provider answered, where it spoke.
+    /// The provider's error answer, if there was one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_errors: Vec<ProviderErrorBody>,
-    /// How far the first walk is, where that is what the caller waits for.
+    /// How far the first walk is, if the request waited for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressBody>,
 }
 
-/// A provider's refusal, without its body.
+/// A provider's refusal, without its text.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProviderError)]
 pub struct ProviderErrorBody {
     pub status: Option<u16>,
     /// The provider's own error code.
     pub code: Option<i64>,
-    /// The provider's reference for its support.
+    /// The provider's reference, for its support.
     pub reference: Option<String>,
 }
 
@@ -113,7 +114,8 @@ pub struct ProgressBody {
     pub eta_seconds: Option<u64>,
 }
 
-/// An [`Error`] on its way out. `middleware` gives it the request's id and the body.
+/// An [`Error`] as a handler returns it. `middleware` turns it into a response, once the request id
+/// is known.
 #[derive(Debug)]
 pub struct ApiError(pub Error);
 
@@ -134,14 +136,15 @@ impl ResponseError for ApiError {
         StatusCode::from_u16(status(self.0.kind())).expect("the table holds valid status codes")
     }
 
-    /// The bare status; [`ApiError::answer`] makes the whole of it once the request is known.
+    /// The status alone. [`ApiError::answer`] builds the whole response once the request id is
+    /// known.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())
     }
 }
 
 impl ApiError {
-    /// The whole answer.
+    /// Builds the response, with its headers and body.
     pub fn answer(&self, request_id: &str, now: Timestamp) -> HttpResponse {
         let error = &self.0;
         let body = ErrorBody {

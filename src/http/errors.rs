@@ -1,5 +1,8 @@
-//! Which errors a route can answer with, for the API document: read off the one table, so the
-//! document names every code and no other.
+//! The errors that each route can answer with, for the API document.
+//!
+//! Each type stands for a route or a group of routes and lists the error kinds of its own; the
+//! kinds that all routes share are added. Status and hint of a kind come from the tables in
+//! [`super::error`] and [`crate::error`].
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ use utoipa::{
 use super::error::{ErrorBody, ProgressBody, ProviderErrorBody, status};
 use crate::error::Kind;
 
-/// Refusals that any route with a key can answer.
+/// Kinds that any route with a key can answer.
 const ANY: [Kind; 7] = [
     Kind::InvalidParameter,
     Kind::Unauthorized,
@@ -25,17 +28,17 @@ const ANY: [Kind; 7] = [
     Kind::StoreUnavailable,
 ];
 
-/// Refusals that any route about one account can answer: what is stored of it is sealed.
+/// Kinds that any route about one account can answer. Sealed fields of it may fail to decrypt.
 const ACCOUNT: [Kind; 2] = [Kind::AccountNotFound, Kind::CredentialLocked];
 
-/// Refusals that any route under `/iam` can answer.
+/// Kinds that any route under `/iam` can answer.
 const NAMED: [Kind; 3] = [
     Kind::AccountRequired,
     Kind::AccountNotFound,
     Kind::CredentialLocked,
 ];
 
-/// Refusals that any read of a directory can answer.
+/// Kinds that any read of a directory can answer.
 const READ: [Kind; 8] = [
     Kind::AccountRequired,
     Kind::AccountNotFound,
@@ -47,78 +50,78 @@ const READ: [Kind; 8] = [
     Kind::ProviderUnavailable,
 ];
 
-/// Refusals that any route about a held walk can answer.
+/// Kinds that any route about a held walk can answer.
 const HELD: [Kind; 3] = [Kind::WalkNotFound, Kind::WalkSuperseded, Kind::WalkNotHeld];
 
-/// Errors of the directory as a whole.
+/// `GET /iam`.
 pub struct SummaryErrors;
-/// Errors of the list of users, whose filters ask about fields that may be hidden.
+/// `GET /iam/users`, whose filters may be on hidden fields.
 pub struct UserListErrors;
-/// Errors of the list of roles.
+/// `GET /iam/roles`.
 pub struct RoleListErrors;
-/// Errors of the list of groups.
+/// `GET /iam/groups`.
 pub struct GroupListErrors;
-/// Errors of one user's and one role's routes.
+/// One user or one role.
 pub struct RecordErrors;
-/// Errors of one group's route.
+/// One group.
 pub struct GroupErrors;
-/// Errors of `/iam/me`, which waits for no walk.
+/// `GET /iam/me`, which waits for no walk.
 pub struct MeErrors;
-/// Errors of `/iam/policies`, which answers with nothing else.
+/// `/iam/policies`, which always answers with an error.
 pub struct PolicyErrors;
-/// Errors of changing a user, which answers with nothing else.
+/// Changing or deleting a user, which always answers with an error.
 pub struct WriteErrors;
-/// Errors of the list of connectors.
+/// `GET /connectors/meta`.
 pub struct ConnectorsErrors;
-/// Errors of one connector's route.
+/// `GET /connectors/meta/{provider}`.
 pub struct ConnectorErrors;
-/// Errors of the list of accounts.
+/// `GET /accounts`.
 pub struct AccountsErrors;
-/// Errors of linking an account.
+/// `POST /accounts`.
 pub struct LinkErrors;
-/// Errors of one account's routes.
+/// One account: reading it or its meta information, and disconnecting it.
 pub struct AccountErrors;
-/// Errors of changing an account.
+/// `PATCH /accounts/{id}`.
 pub struct UpdateErrors;
-/// Errors of refreshing an account's tokens.
+/// `POST /accounts/{id}/refresh`.
 pub struct RefreshErrors;
-/// Errors of asking for a walk: a credential that was refused before is tried first.
+/// `POST /accounts/{id}/walks`. A credential that the provider refused before is verified first.
 pub struct WalkNowErrors;
-/// Errors of the list of walks.
+/// `GET /accounts/{id}/walks`.
 pub struct WalksErrors;
-/// Errors of one walk's route.
+/// `GET /accounts/{id}/walks/{walk}`.
 pub struct WalkErrors;
-/// Errors of the list of a walk's suspects.
+/// The suspects of a held walk.
 pub struct SuspectsErrors;
-/// Errors of deciding on a held walk.
+/// Releasing or discarding a held walk.
 pub struct DecisionErrors;
-/// Errors of making an API key.
+/// `POST /api_keys`.
 pub struct IssueKeyErrors;
-/// Errors of the list of API keys.
+/// `GET /api_keys`.
 pub struct KeysErrors;
-/// Errors of one API key's routes.
+/// One API key: reading and revoking it.
 pub struct KeyErrors;
-/// Errors of changing an API key.
+/// `PATCH /api_keys/{id}`.
 pub struct UpdateKeyErrors;
-/// Errors of making a connector profile.
+/// `POST /connector_profiles`.
 pub struct NewProfileErrors;
-/// Errors of the list of connector profiles.
+/// `GET /connector_profiles`.
 pub struct ProfilesErrors;
-/// Errors of one connector profile's route.
+/// `GET /connector_profiles/{id}`.
 pub struct ProfileErrors;
-/// Errors of changing a connector profile.
+/// `PATCH /connector_profiles/{id}`.
 pub struct UpdateProfileErrors;
-/// Errors of beginning a sign-in.
+/// `POST /oauth/authorization_url`.
 pub struct AuthorizationUrlErrors;
-/// Errors of ending a sign-in.
+/// `POST /oauth/token_exchange`.
 pub struct TokenExchangeErrors;
-/// Errors of making a connect session.
+/// `POST /connect_sessions`.
 pub struct NewSessionErrors;
-/// Errors of authenticating a connect session.
+/// `POST /connect_sessions/authenticate`.
 pub struct AuthenticateSessionErrors;
-/// Errors of the audit log.
+/// `GET /audit`.
 pub struct AuditErrors;
-/// Errors of a route without a key.
+/// `GET /health/ready`, which needs no key.
 pub struct HealthErrors;
 
 impl IntoResponses for SummaryErrors {
@@ -416,7 +419,7 @@ impl IntoResponses for HealthErrors {
 }
 
 fn of(own: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
-    // Where a body is read, it may also not come.
+    // A route that reads a body can also time out while it waits for the body.
     let late: &[Kind] = match own.contains(&Kind::InvalidBody) {
         true => &[Kind::BodyTimeout],
         false => &[],
@@ -451,7 +454,7 @@ fn described(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
         .collect()
 }
 
-/// How an error of this kind may look.
+/// An example of an error of this kind.
 fn example(kind: Kind) -> ErrorBody {
     let provider = match kind {
         Kind::CredentialRefused => Some((401, 1002)),
@@ -483,9 +486,9 @@ fn example(kind: Kind) -> ErrorBody {
     }
 }
 
-/// The schemas that every error refers to, by name. The body's `code` is described by the whole
-/// table, so that each has its place in the document, also those that no single route answers
-/// with. The list is no `enum`: a client must live with a code that is newer than itself.
+/// The schemas of the error body, by name. The description of `code` is the whole table of kinds,
+/// so that it covers those that no single route answers with. `code` is not an `enum`, because a
+/// client must accept codes that are newer than itself.
 pub fn error_schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schema = ErrorBody::schema();
     if let RefOr::T(Schema::Object(body)) = &mut schema

@@ -1,5 +1,5 @@
-//! What a process says of itself, to whoever asks: `/health`, is it alive, and may it be sent
-//! requests; `/metrics`, its work in numbers.
+//! `/health` and `/metrics`, which need no key: whether this process is alive, whether it is ready
+//! for requests, and its metrics.
 
 use actix_web::{HttpResponse, get, http::header, web::Data};
 use serde::Serialize;
@@ -13,14 +13,14 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     config.service(live).service(ready).service(metrics);
 }
 
-/// A process's word about itself.
+/// The health of a process.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
-    /// `ok`; or `degraded` while reads are served and the store is not fully available.
+    /// `ok`, or `degraded` while reads are served but the store is not fully available.
     #[schema(example = "ok")]
     pub status: &'static str,
-    /// Why it is degraded: `read_only` if the store answers and nothing can be written,
-    /// `unreachable` if it does not answer and reads are served from memory.
+    /// Why it is degraded: `read_only` if the store answers but accepts no writes, `unreachable` if
+    /// the store does not answer and reads are served from memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "read_only")]
     pub store: Option<&'static str>,
@@ -33,7 +33,7 @@ const OK: Health = Health {
 
 /// Alive
 ///
-/// Answers as long as the process can answer at all.
+/// Answers 200 as long as the process can answer at all.
 #[utoipa::path(
     tag = "health",
     operation_id = "health_live",
@@ -47,9 +47,10 @@ pub async fn live() -> HttpResponse {
 
 /// Ready
 ///
-/// Answers 200 while requests should be sent here, also where the store takes no writes or does not
-/// answer, as long as reads are served: `status` is `degraded` then. Answers 503 before the first
-/// successful start, once a stop has begun, and when neither the store nor memory can serve.
+/// Answers 200 while the process is ready for requests. It is ready even if the store accepts no
+/// writes or does not answer, as long as it can serve reads: `status` is then `degraded`. Answers
+/// 503 before the first successful start, once shutdown has begun, and when neither the store nor
+/// memory can serve reads.
 #[utoipa::path(
     tag = "health",
     operation_id = "health_ready",
@@ -70,8 +71,9 @@ pub async fn ready(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
 
 /// Metrics
 ///
-/// The work of this process in numbers, in the text format of Prometheus. They hold nobody's name
-/// and need no key; an operator may switch them off, and then this is 404 `route_not_found`.
+/// Returns the metrics of this process in the text format of Prometheus. They contain no personal
+/// data and need no key. The operator can switch this route off; it then answers 404
+/// `route_not_found`.
 #[utoipa::path(
     tag = "health",
     operation_id = "metrics",
@@ -90,7 +92,7 @@ pub async fn metrics(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
     Ok(metrics_page(&gateway).await)
 }
 
-/// The same, on a listener of its own.
+/// The same metrics, for the separate metrics listener.
 #[get("/metrics")]
 pub async fn metrics_apart(gateway: Data<Gateway>) -> HttpResponse {
     metrics_page(&gateway).await

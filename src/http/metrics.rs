@@ -1,7 +1,7 @@
-//! Requests, counted and timed by route.
+//! Counts and times requests by route.
 //!
-//! The routes are those of the API document and the hub's pages, so a caller can make no new one up; whatever else was
-//! asked for is told apart by its status alone.
+//! Route labels are the path templates of the API document and of the hub's pages, so that a caller
+//! cannot create new ones. All other requests share one label.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::telemetry::{
     metrics::{LabelValue, NO_ROUTE},
 };
 
-/// A meter for each route.
+/// One meter for each route.
 pub struct Meters {
     routes: HashMap<String, RouteMeter>,
     others: RouteMeter,
@@ -41,7 +41,7 @@ impl Meters {
         }
     }
 
-    /// A request to the route of this template, as far as one was found, was answered.
+    /// Records an answered request. `route` is the template of its route, if one matched.
     pub fn note(&self, route: Option<&str>, method: &Method, status: StatusCode, took: Duration) {
         route
             .and_then(|route| self.routes.get(route))
@@ -65,7 +65,8 @@ fn methods_of(item: &PathItem) -> Vec<HttpMethod> {
     served.map(|(_, method)| method).collect()
 }
 
-/// A method that HTTP knows; any other word is the caller's, and no word of the caller's is noted.
+/// Maps a method to one that HTTP defines. All others become `Other`, so that no text of a caller
+/// gets into a label or a log line.
 pub fn known(method: &Method) -> HttpMethod {
     match *method {
         Method::GET => HttpMethod::Get,

@@ -1,6 +1,6 @@
-//! What every answer has in common, whatever the route: a request id, what the key has left, a body
-//! in the contract's shape when it is an error (also where actix itself refused), an answer even
-//! after a panic, one line in the access log, and its place in the metrics.
+//! The middleware around all routes. It adds a request id and the common headers to every response,
+//! turns every error (also those of actix, and panics) into the API's error body, and records the
+//! request in the access log and the metrics.
 
 use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
@@ -39,23 +39,23 @@ const NO_STORE: header::HeaderValue = header::HeaderValue::from_static("no-store
 const NOSNIFF: header::HeaderValue = header::HeaderValue::from_static("nosniff");
 const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("x-request-id");
 
-/// What a request id is the id of.
+/// Marker type of request ids.
 enum RequestMarker {}
 
-/// Who a request was from, and about, as far as that was proven.
+/// The authenticated key of a request and the account that it names, as far as both are known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoggedCaller {
     pub key: Option<KeyId>,
     pub account: Option<AccountId>,
 }
 
-/// What is noted beside a request, since of one that ends in a panic nothing else is left.
+/// Facts about a request that outlive it. After a panic in a handler, the request itself is gone.
 #[derive(Clone)]
 pub struct RequestExt(Rc<RequestNotes>);
 
 struct RequestNotes {
     request_id: String,
-    /// What its caller has left, once its key is proven.
+    /// The quotas that are left; set once the key is authenticated.
     quotas: Cell<RemainingQuotas>,
     caller: Cell<LoggedCaller>,
 }
@@ -75,14 +75,14 @@ impl RequestExt {
         &self.0.request_id
     }
 
-    /// Notes what the caller of this request has left.
+    /// Records the quotas that the caller has left.
     pub fn set_quota(request: &HttpRequest, quotas: RemainingQuotas) {
         if let Some(noted) = request.extensions().get::<Self>() {
             noted.0.quotas.set(quotas);
         }
     }
 
-    /// Notes whose key this request has.
+    /// Records the authenticated key.
     pub fn key(request: &HttpRequest, key: KeyId) {
         if let Some(noted) = request.extensions().get::<Self>() {
             let caller = noted.0.caller.get();
@@ -91,7 +91,7 @@ impl RequestExt {
         }
     }
 
-    /// Notes which account this request is about: one of the caller's own.
+    /// Records the account, which belongs to the caller's project.
     pub fn account(request: &HttpRequest, account: AccountId) {
         if let Some(noted) = request.extensions().get::<Self>() {
             let caller = noted.0.caller.get();
@@ -100,7 +100,8 @@ impl RequestExt {
         }
     }
 
-    /// Adds what every answer carries. One that says nothing of caches is kept by none.
+    /// Adds the headers of every response. Without a `Cache-Control` of its own, it gets
+    /// `no-store`.
     fn tell(&self, headers: &mut header::HeaderMap) {
         headers.insert(REQUEST_ID, header_value(self.request_id()));
         if !headers.contains_key(header::CACHE_CONTROL) {
@@ -111,14 +112,14 @@ impl RequestExt {
     }
 }
 
-/// Whether the connection ends with the answer: where nothing can follow a broken body, once this
-/// process is to stop, and where the request offers another protocol, as Java's HTTP client does with
-/// every request (`Upgrade: h2c`).
+/// Whether the connection closes after the response: after a malformed body, while this process is
+/// stopping, and if the request offers another protocol, as Java's HTTP client does with every
+/// request (`Upgrade: h2c`).
 ///
-/// The offer is ignored (RFC 9110, 7.8). But actix has noted it for the connection by the time that
-/// anybody sees the request: left alone, it answers `connection: upgrade` and then ends the
-/// connection without having said so, and a client that sends its next request on it loses that
-/// one. No answer can make it keep the connection. So the answer says that it ends.
+/// Rolecall ignores the offer (RFC 9110, 7.8). But actix marks the connection as `upgrade` before
+/// any of our code runs. It would send `connection: upgrade` and then close the connection without
+/// notice, and the client's next request would be lost. No response can make actix keep the
+/// connection, so the response announces the close (ADR 17).
 #[derive(Clone, Copy)]
 struct EndsConnection(bool);
 
@@ -134,14 +135,15 @@ impl EndsConnection {
     }
 }
 
-/// Beside an answer that is whole as it is, though its status says that it is an error: a page for
-/// people.
+/// Marks a response that is complete although its status is an error, such as a page of the hub.
+/// The middleware does not replace its body.
 pub struct Rendered;
 
 /// Wraps the whole app.
 ///
 /// # Errors
-/// None: an error inside becomes an answer here.
+/// Only where no request is left: an error of an inner service, a malformed body, or a panic. The
+/// error carries its finished response.
 pub async fn finish(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -162,11 +164,12 @@ pub async fn finish(
     let began_at = clock.monotonic();
     let method = request.method().clone();
     if method == Method::HEAD {
-        // Answered as a GET; the encoder of the connection leaves the body out.
+        // Handled as a GET; the encoder of the connection leaves the body out.
         request.head_mut().method = Method::GET;
     }
     let mut ends = EndsConnection::after(&request);
     let activity = request.request().conn_data::<Rc<Activity>>();
+    // The request is in flight until this function returns.
     let _under_way = activity.map(Activity::request);
     let body = Watched::of(&mut request);
     let noted = RequestExt::beside(&request, gateway.new_id::<RequestMarker>().to_string());
@@ -188,6 +191,7 @@ pub async fn finish(
     let call = AssertUnwindSafe(next.call(request)).catch_unwind();
     let outcome = match body.clone() {
         None => call.await,
+        // A malformed body must end the call here: actix would drop it without a response.
         Some(body) => match select(pin!(call), pin!(body.breaks())).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right(_) => {
@@ -201,7 +205,7 @@ pub async fn finish(
     ends.0 |= gateway.is_stopping();
     let mut response = match outcome {
         Ok(Ok(response)) => response,
-        // Nothing of the request is left here: the error carries its answer out.
+        // The request is gone here, so the error itself carries the response.
         Ok(Err(error)) => {
             let mut answer = refusal(&error, id, clock);
             noted.tell(answer.headers_mut());
@@ -211,7 +215,7 @@ pub async fn finish(
             return Err(InternalError::from_response(error, answer).into());
         }
         Err(_panic) => {
-            // The panic hook has logged it; the caller gets an answer and the worker lives on.
+            // The panic hook has logged it. The caller gets a response, and the worker goes on.
             let error = ApiError(Error::internal("a handler panicked"));
             let mut answer = error.answer(id, clock.now());
             noted.tell(answer.headers_mut());
@@ -249,7 +253,7 @@ pub async fn finish(
     })
 }
 
-/// An answer that holds the body of its request.
+/// Attaches the request body, if it is chunked, to the response.
 fn holding(body: Option<Watched>, answer: HttpResponse) -> HttpResponse {
     match body {
         Some(request) => answer.map_body(|_, answer| request.held_by(answer)),
@@ -257,7 +261,7 @@ fn holding(body: Option<Watched>, answer: HttpResponse) -> HttpResponse {
     }
 }
 
-/// The methods of the request's path (RFC 9110, 10.2.1).
+/// The methods of the request's path, for `Allow` (RFC 9110, 10.2.1).
 fn allowed(request: &HttpRequest) -> header::HeaderValue {
     let routes = request
         .app_data::<Data<RouteTable>>()
@@ -275,7 +279,7 @@ fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpRes
             log_cause(&known.0, id);
             known.answer(id, clock.now())
         }
-        // actix's own errors say in their text what part of the request they stumbled over.
+        // An error that actix itself raised.
         None => {
             let status = error.as_response_error().status_code();
             bare(status, Some(error.to_string())).answer(id, clock.now())
@@ -283,7 +287,7 @@ fn refusal(error: &ActixError, id: &str, clock: &crate::clock::Clock) -> HttpRes
     }
 }
 
-/// What happened inside. Debug level for what the caller did wrong, error level for what we did.
+/// Logs the cause of an error: at error level if it is ours, else at debug level.
 pub fn log_cause(error: &Error, id: &str) {
     let Some(source) = std::error::Error::source(error) else {
         return;
@@ -296,7 +300,7 @@ pub fn log_cause(error: &Error, id: &str) {
     }
 }
 
-/// An error that actix made, in our words.
+/// Turns an error of actix into one of ours. The caller does not see its text.
 fn bare(status: StatusCode, detail: Option<String>) -> ApiError {
     let kind = match status {
         StatusCode::NOT_FOUND => Kind::RouteNotFound,

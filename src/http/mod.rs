@@ -1,19 +1,18 @@
-//! The only place that knows actix-web: every route once, who may call it, and how answers and
-//! errors travel.
+//! The HTTP layer: routes, extractors, responses and the server. Besides `app`, only this module
+//! uses actix-web.
 //!
-//! The lists in [`configure`] are the table of contents. The OpenAPI document is collected from
-//! the same lists, so nothing is served undocumented but the hub's pages, which are for people
-//! ([`hub::routes`] lists them).
+//! [`configure`] lists every route of the API once. The OpenAPI document is collected from the same
+//! lists, so every route of the API is documented. The hub's pages are for people and not in the
+//! document ([`hub::routes`] lists them).
 //!
-//! * [`caller`]: who calls and on which account; [`query`], [`body`], [`timestamp`]: what they ask, read
-//!   strictly.
-//! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`authorizations`], [`connectors`],
-//!   [`walks`], [`api_keys`], [`audit_log`], [`health`]: the routes.
-//! * [`hub`]: the pages that a customer links an account on.
-//! * [`error`], [`errors`], [`middleware`], [`rate_limit`], `metrics`: the error table, its place in the
-//!   document, and what every answer has in common.
+//! * [`caller`], [`query`], [`body`], [`timestamp`]: extractors and strict parsers of requests.
+//! * [`iam`], [`accounts`], [`connect_sessions`], [`connector_profiles`], [`authorizations`],
+//!   [`connectors`], [`walks`], [`api_keys`], [`audit_log`], [`health`]: the routes.
+//! * [`hub`]: the pages on which a customer links an account.
+//! * [`error`], [`errors`]: the table of errors, and their place in the document.
+//! * [`middleware`], [`rate_limit`], `access_log`, `metrics`: the parts that all responses share.
 //! * [`server`], `connection`: listeners, workers and the limits of connections.
-//! * [`document()`]: the OpenAPI document.
+//! * [`document()`], [`routes`]: the OpenAPI document, and the methods of each path.
 
 use actix_web::{
     HttpResponse, get,
@@ -64,7 +63,7 @@ use error::ApiError;
 use hub::theme::Theme;
 use routes::RouteTable;
 
-/// Everything that is served, but for the document itself and its pages.
+/// Every route of the API.
 pub fn configure(config: &mut ServiceConfig<'_>) {
     config
         .configure(iam::routes)
@@ -79,13 +78,13 @@ pub fn configure(config: &mut ServiceConfig<'_>) {
         .configure(health::routes);
 }
 
-/// The same `/iam` routes once more, where StackOne's clients look for them.
+/// The `/iam` routes once more, under `/unified`, where StackOne's clients look for them.
 fn unified(config: &mut ServiceConfig<'_>) {
     config.service(scope::scope("/unified").configure(iam::routes));
 }
 
-/// What is not under a scope of its own: the document, and the answer to any other path.
-/// Requests are counted in `metrics`; the hub's pages look as `theme` says.
+/// Mounts the whole server except for Swagger UI: the API, the hub's pages in the given `theme`,
+/// the OpenAPI document, and the answer to any other path. Requests are counted in `metrics`.
 pub fn mount(
     config: &mut web::ServiceConfig,
     document: &Document,
@@ -105,10 +104,10 @@ pub fn mount(
     config.default_service(web::to(nothing_here));
 }
 
-/// The document as pages in which it can be tried out.
+/// Mounts Swagger UI, in which the API can be tried out.
 pub fn mount_swagger_ui(config: &mut web::ServiceConfig) {
     let pages = Config::from("/openapi.json")
-        // A key that is tried here is gone with the page.
+        // Swagger UI forgets a key when its page is closed.
         .persist_authorization(false)
         .try_it_out_enabled(true)
         .default_models_expand_depth(0);
@@ -116,10 +115,10 @@ pub fn mount_swagger_ui(config: &mut web::ServiceConfig) {
     config.service(web::redirect("/swagger-ui", "/swagger-ui/"));
 }
 
-/// Adds to an answer from the document's pages what the hub's pages carry too: nobody frames them, and
+/// Adds the hub's security headers to the pages of Swagger UI: no other site may frame them, and
 /// they load nothing from elsewhere.
 fn guard_swagger_ui(path: &str, headers: &mut HeaderMap) {
-    // Swagger UI writes styles into its elements.
+    // Swagger UI sets inline styles, so they must be allowed.
     const POLICY: HeaderValue = HeaderValue::from_static(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
          img-src 'self' data:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; \
@@ -135,8 +134,7 @@ fn guard_swagger_ui(path: &str, headers: &mut HeaderMap) {
     }
 }
 
-/// What is served to those who collect metrics where that is a listener of its own: the metrics, and
-/// the answer to any other path.
+/// Mounts the separate metrics listener: the metrics, and the answer to any other path.
 pub fn mount_metrics(config: &mut web::ServiceConfig, document: &Document, metrics: &Metrics) {
     config
         .app_data(Data::new(RouteTable::of(document)))
@@ -151,7 +149,7 @@ async fn not_served_apart() -> Result<HttpResponse, ApiError> {
     Err(Error::new(Kind::RouteNotFound, message).into())
 }
 
-/// The document as it is sent.
+/// The OpenAPI document, serialized once.
 struct DocumentText(web::Bytes);
 
 impl DocumentText {

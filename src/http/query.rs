@@ -1,8 +1,8 @@
-//! Query strings, read strictly: a misspelt filter must not answer everybody.
+//! Parses query strings strictly, so that a misspelled filter never matches everyone.
 //!
-//! Names and values are percent-decoded first (clients send `filter%5Bupdated_after%5D`), a name
-//! that the route does not know, or a single-valued one given twice, is refused by name. A list
-//! repeats its name (`status=active&status=error`), as StackOne's clients send it.
+//! Names and values are percent-decoded first (clients send `filter%5Bupdated_after%5D`). A name
+//! that the route does not know, or a single-valued one given twice, is refused, and the error
+//! names it. A list repeats its name (`status=active&status=error`), as StackOne's clients send it.
 
 use std::{borrow::Cow, str::FromStr};
 
@@ -16,21 +16,21 @@ use crate::{
     gateway::directory::cursor::ListCursors,
 };
 
-/// The longest query string that is read; longer ones are refused.
+/// The longest query string that is accepted, in bytes.
 const LONGEST: usize = 8 * 1024;
 
-/// A query string's parameters, of which every one must be taken.
+/// The parameters of a query string. [`Query::finish`] refuses those that the route did not take.
 pub struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Query<'a> {
-    /// Of a route whose parameters all have one value.
+    /// Parses the query string of a route whose parameters have one value each.
     pub fn parse(text: &'a str) -> Result<Self> {
         Self::with_lists(text, &[])
     }
 
-    /// Of a route where the names in `lists` may be given any number of times.
+    /// Parses the query string of a route on which the names in `lists` may be repeated.
     pub fn with_lists(text: &'a str, lists: &[&str]) -> Result<Self> {
         if text.len() > LONGEST {
             return Err(invalid(format!(
@@ -59,14 +59,14 @@ impl<'a> Query<'a> {
         Ok(Self { pairs })
     }
 
-    /// Takes the value of `name`, if it is there.
+    /// Takes the value of `name`, if present.
     pub fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let at = self.pairs.iter().position(|(known, _)| known == name)?;
         Some(self.pairs.swap_remove(at).1)
     }
 
-    /// Takes every value of `name`; none if it is not there. An empty value is refused: it is
-    /// most likely a caller's variable that was never set, and must not choose anything.
+    /// Takes every value of `name`. An empty value is refused: it is most likely a variable that
+    /// the caller never set, and must not select anything.
     pub fn take_list(&mut self, name: &str) -> Result<Vec<Cow<'a, str>>> {
         let mut values = Vec::new();
         while let Some(value) = self.take(name) {
@@ -87,7 +87,7 @@ impl<'a> Query<'a> {
         let Some(text) = self.take(name) else {
             return Ok(None);
         };
-        // Digits alone: `u64::from_str` would also take a leading plus sign.
+        // Only digits: `u64::from_str` would also accept a leading plus sign.
         let number = text
             .bytes()
             .all(|byte| byte.is_ascii_digit())
@@ -113,7 +113,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Refuses whatever was not taken.
+    /// Refuses any parameter that was not taken.
     pub fn finish(self) -> Result<()> {
         match self.pairs.first() {
             None => Ok(()),
@@ -125,7 +125,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// A value that is not empty, as the document shows it.
+/// The schema of a value that is not empty.
 pub struct Filled;
 
 impl PartialSchema for Filled {
@@ -139,14 +139,14 @@ impl PartialSchema for Filled {
 
 impl ToSchema for Filled {}
 
-/// Which page of a list is asked for.
+/// The parameters `page_size` and `next` of a list.
 pub struct PageParams {
     size: u32,
     next: Option<String>,
 }
 
 impl PageParams {
-    /// Of a list whose only parameters are `page_size` and `next`.
+    /// Parses the query string of a list without other parameters.
     pub fn parse(text: &str) -> Result<Self> {
         let mut query = Query::parse(text)?;
         let page = Self::take(&mut query)?;
@@ -165,7 +165,7 @@ impl PageParams {
         })
     }
 
-    /// The place that `next` names; None is the beginning.
+    /// The position after which the page starts; None for the first page.
     ///
     /// # Errors
     /// `invalid_cursor`.
@@ -181,12 +181,12 @@ impl PageParams {
         self.size as usize
     }
 
-    /// How many records to look for: one more than asked tells whether there is a next page.
+    /// How many records to fetch: one more than the page holds shows whether there is a next page.
     pub fn reach(&self) -> u32 {
         self.size + 1
     }
 
-    /// The page's records of those that were found, and `next` if there are more.
+    /// Cuts `found` to the page, and returns `next` if there are more records.
     pub fn cut<T>(
         &self,
         mut found: Vec<T>,

@@ -1,5 +1,6 @@
-//! What a key and its project have left, on every answer to a request whose key was proven, whatever
-//! the status: the header fields of draft-ietf-httpapi-ratelimit-headers-10.
+//! The rate limit header fields of draft-ietf-httpapi-ratelimit-headers-10: the requests that a key
+//! and its project have left. Every response to an authenticated request carries them, whatever its
+//! status. The fields leave out a quota that the operator has not set.
 
 use std::fmt::Write;
 
@@ -14,7 +15,7 @@ use crate::gateway::auth::rate_limit::{RemainingQuotas, WINDOW};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Adds the header fields to an answer: an item for each quota that there is (RFC 9651, 3.1).
+/// Adds the header fields to a response, with one list item for each quota (RFC 9651, 3.1).
 pub fn tell(quotas: RemainingQuotas, headers: &mut HeaderMap) {
     let RemainingQuotas { key, project } = quotas;
     let (mut policy, mut limit) = (String::new(), String::new());
@@ -23,7 +24,7 @@ pub fn tell(quotas: RemainingQuotas, headers: &mut HeaderMap) {
         let separator = if policy.is_empty() { "" } else { ", " };
         let (quota, window) = (standing.quota, WINDOW.as_secs());
         let (remaining, more_in) = (standing.remaining, whole_seconds(standing.more_in));
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(policy, r#"{separator}"{name}";q={quota};w={window}"#);
         let _ = write!(limit, r#"{separator}"{name}";r={remaining};t={more_in}"#);
     }
@@ -36,7 +37,7 @@ pub fn tell(quotas: RemainingQuotas, headers: &mut HeaderMap) {
     }
 }
 
-/// The header fields, with their words and an example for the document.
+/// Name, description and example of each header field, for the document.
 const FIELDS: [(&str, &str, &str); 2] = [
     (
         "RateLimit-Policy",
@@ -52,7 +53,7 @@ const FIELDS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Adds the header fields to the document: to whatever answers a request with a proven key.
+/// Adds the header fields to every response in the document that an authenticated request can get.
 pub fn document(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     for (name, description, example) in FIELDS {
@@ -72,7 +73,8 @@ pub fn document(document: &mut OpenApi) {
         ]
     });
     for operation in operations.flatten() {
-        // Who needs no key says so; all others have the document's own requirement, or a longer one.
+        // A route without a key has one empty requirement. All others have the document's, or a
+        // longer one.
         let is_open = operation.security == Some(vec![SecurityRequirement::default()]);
         let responses = operation.responses.responses.iter_mut();
         for (_, response) in responses.filter(|(status, _)| !is_open && *status != "401") {

@@ -1,9 +1,11 @@
-//! The table of what is served, read off the API document (which leaves out only itself): it
-//! answers which methods a path has.
+//! The route table: tells which methods a path has, for 405 and `Allow`.
+//!
+//! It is collected from the API document, plus `/openapi.json`, which the document leaves out. The
+//! hub's pages are not in it.
 
 use utoipa::openapi::{OpenApi, path::PathItem};
 
-/// Path templates and their methods.
+/// Path templates with their methods.
 pub struct RouteTable(Vec<(Vec<Segment>, Vec<&'static str>)>);
 
 enum Segment {
@@ -36,8 +38,9 @@ impl RouteTable {
         Self(routes.chain([own]).collect())
     }
 
-    /// The methods of the routes that match `path`; empty if there is none.
+    /// The methods of all routes that match `path`; empty if none does.
     pub fn methods(&self, path: &str) -> Vec<&'static str> {
+        // `/unified/iam` has the same routes as `/iam`.
         let path = path
             .strip_prefix("/unified")
             .filter(|rest| rest.starts_with("/iam"))
@@ -64,7 +67,7 @@ fn methods(item: &PathItem) -> Vec<&'static str> {
     [
         ("DELETE", &item.delete),
         ("GET", &item.get),
-        // Whatever can be got can be asked for its head (RFC 9110, 9.3.2).
+        // Every resource that answers GET answers HEAD too (RFC 9110, 9.3.2).
         ("HEAD", &item.get),
         ("PATCH", &item.patch),
         ("POST", &item.post),

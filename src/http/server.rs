@@ -1,7 +1,7 @@
-//! The server below the routes: listeners, worker threads, and the limits of connections.
+//! The server below the routes: listeners, worker threads and the limits of connections.
 //!
-//! It is put together from actix's parts as `HttpServer` does it. The difference is the stream that every
-//! connection is read and written through: `LimitedStream` (ADR 20).
+//! It is built from actix's parts in the same way as `HttpServer`, except that every connection is
+//! read and written through a `LimitedStream` (ADR 20).
 
 use std::{fmt, io, net::TcpListener, time::Duration};
 
@@ -16,27 +16,28 @@ use tokio::net::TcpStream;
 use super::connection::{Addresses, LimitedStream};
 use crate::clock::Clock;
 
-/// How long a connection is read on after an answer that ends it, so that the client sees the answer
-/// and no reset.
+/// How long the server keeps reading after a response that ends the connection, so that the client
+/// gets the response and no reset.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How many connections a worker takes where no limit is set: actix's own default.
+/// Connections for each worker if no limit is set: actix's own default.
 const PER_WORKER: usize = 25_600;
 
 /// The limits of a server.
 pub struct Limits {
-    /// Threads that answer requests; 0 is one per core.
+    /// Worker threads; 0 is one for each core.
     pub workers: usize,
-    /// Open connections in all; 0 is no limit of ours.
+    /// Open connections in total; 0 leaves actix's own limit for each worker.
     pub max_connections: usize,
     /// Open connections of one address; 0 is no limit.
     pub max_connections_per_address: usize,
-    /// How long requests in flight may finish once the server stops.
+    /// How long requests in flight may take to finish once the server stops.
     pub drain: Duration,
 }
 
 impl Limits {
-    /// Worker threads, and how many connections each takes: together never more than are allowed.
+    /// Worker threads, and the connections of each. Their product never exceeds the limit; there
+    /// may be fewer workers than set.
     fn shares(&self) -> (usize, usize) {
         let workers = match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -50,8 +51,7 @@ impl Limits {
     }
 }
 
-/// A server that is being put together: [`Builder::listen`] for each listener, then
-/// [`Builder::run`].
+/// Builds a server: call [`Builder::listen`] for each listener, then [`Builder::run`].
 pub struct Builder {
     server: ServerBuilder,
     addresses: Addresses,
@@ -73,7 +73,7 @@ impl Builder {
         }
     }
 
-    /// Serves what `app` makes, in each worker once, to the clients of `listener`.
+    /// Serves the app to the clients of `listener`. Each worker calls `app` once.
     pub fn listen<F, I, S, B>(
         mut self,
         name: &str,
@@ -105,14 +105,14 @@ impl Builder {
                 .on_connect_ext(|stream: &LimitedStream, extensions| {
                     extensions.insert(stream.activity());
                 })
-                // Nothing that is served asks the app for its own address.
+                // No handler asks the app for its own address.
                 .h1(map_config(app, |()| AppConfig::default()));
             fn_service(move |stream: TcpStream| {
                 let peer = stream.peer_addr().ok();
                 let place = addresses.enter(peer).map_err(DispatchError::Io);
                 let clock = clock.clone();
                 async move {
-                    // Answers are written whole, so nothing is gained by waiting for more.
+                    // Responses are written whole, so Nagle's algorithm would only delay them.
                     let _ = stream.set_nodelay(true);
                     Ok((LimitedStream::new(stream, place?, clock), peer))
                 }

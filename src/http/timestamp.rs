@@ -1,11 +1,11 @@
-//! Moments as the contract spells them, in parameters and in bodies.
+//! Parses timestamps of parameters and bodies.
 
 use jiff::Timestamp;
 
 use crate::model::timestamp::cut;
 
-/// `YYYY-MM-DDTHH:MM:SS[.frac](Z|+hh:mm)`, in no other spelling: RFC 3339 less its options, as
-/// the contract has it everywhere. A fraction is cut to the milliseconds that are stored and served.
+/// Parses `YYYY-MM-DDTHH:MM:SS[.frac](Z|±hh:mm)`: RFC 3339 without its optional spellings. A
+/// fraction is truncated to milliseconds, as they are stored and served.
 pub fn moment(text: &str) -> Option<Timestamp> {
     let (date_and_time, rest) = text.split_at_checked("YYYY-MM-DDTHH:MM:SS".len())?;
     let offset = match rest.strip_prefix('.') {
@@ -19,7 +19,7 @@ pub fn moment(text: &str) -> Option<Timestamp> {
         .flatten()
 }
 
-/// Whether `text` is `form` with other digits where `form` has a zero.
+/// Whether `text` equals `form`, where a zero in `form` stands for any digit.
 fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text.bytes().zip(form.bytes()).all(|(byte, form)| {

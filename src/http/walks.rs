@@ -1,4 +1,4 @@
-//! `/accounts/{id}/walks`: walk now, look at walks, and decide on a held one.
+//! `/accounts/{id}/walks`: starts and lists walks, and releases or discards held ones.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct WalkPage {
     pub next: Option<String>,
 }
 
-/// For whose sake a walk was held.
+/// The users and groups for which a walk was held.
 #[derive(Serialize, ToSchema)]
 pub struct SuspectPage {
     pub data: Vec<Suspect>,
@@ -44,8 +44,8 @@ pub struct SuspectPage {
 
 /// Walk now
 ///
-/// Joins a walk that has not yet called the provider, else asks for the next one, so that the
-/// answer never predates the question. Any body is ignored.
+/// Joins a waiting walk that has not called the provider yet, or requests another one, so the
+/// result is never older than the request. A body is ignored.
 #[utoipa::path(
     tag = "walks",
     operation_id = "walk_now",
@@ -83,7 +83,7 @@ pub async fn walk_now(
 
 /// List walks
 ///
-/// What became of the last walks of an account, newest first.
+/// Lists the recent walks of an account, newest first, with their results.
 #[utoipa::path(
     tag = "walks",
     operation_id = "list_walks",
@@ -112,7 +112,7 @@ pub async fn list_walks(
 
 /// Get a walk
 ///
-/// Also while it waits for its turn or runs.
+/// Returns a walk in any state, also one that is waiting or running.
 #[utoipa::path(
     tag = "walks",
     operation_id = "get_walk",
@@ -134,7 +134,7 @@ pub async fn get_walk(
 
 /// List suspects
 ///
-/// Everybody, and every group, for whose sake a held walk was held, and why.
+/// Lists the users and groups for which a held walk was held, each with the reason.
 #[utoipa::path(
     tag = "walks",
     operation_id = "list_suspects",
@@ -153,6 +153,7 @@ pub async fn list_suspects(
     gateway: Data<Gateway>,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageParams::parse(request.query_string())?;
+    // The same UUID in upper case names the same list.
     let list = format!("walks/{}/suspects", walk_id(&request).to_ascii_lowercase());
     let cursors = account.0.list_cursors(&list);
     let from: usize = page.after(&cursors)?.unwrap_or(0);
@@ -168,7 +169,7 @@ pub async fn list_suspects(
 
 /// Release a held walk
 ///
-/// Accepts what the walk saw: it becomes the directory in force.
+/// Accepts the result of the walk: it becomes the account's current directory.
 #[utoipa::path(
     tag = "walks",
     operation_id = "release_walk",
@@ -195,7 +196,7 @@ pub async fn release_walk(
 
 /// Discard a held walk
 ///
-/// Rejects what the walk saw: the directory in force stays.
+/// Rejects the result of the walk: the current directory stays.
 #[utoipa::path(
     tag = "walks",
     operation_id = "discard_walk",

@@ -1,5 +1,5 @@
-//! The filters of the lists, read strictly: a value that cannot be meant is refused, and never
-//! taken to mean everybody, or nobody.
+//! The filters of the lists, parsed strictly: a value that makes no sense is refused, so that it
+//! never selects everyone or nobody.
 
 use jiff::Timestamp;
 use utoipa::IntoParams;
@@ -14,25 +14,26 @@ use crate::{
     model::schema::{SeatType, UserStatus},
 };
 
-/// The filters of every list.
+/// Filters of all lists.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListFilters {
-    /// Only records whose `updated_at` is after this moment: `YYYY-MM-DDTHH:MM:SS`, a fraction if need be, and `Z` or an offset.
+    /// Only records whose `updated_at` is later than this time: `YYYY-MM-DDTHH:MM:SS`, optionally
+    /// with a fraction, and `Z` or an offset.
     #[param(rename = "filter[updated_after]", required = false)]
     pub updated_after: Option<Timestamp>,
-    /// Use `filter[updated_after]`; both at once are refused.
+    /// The former name of `filter[updated_after]`. Both at once are refused.
     #[deprecated]
     #[param(rename = "updated_after", required = false)]
     pub plain_updated_after: Option<Timestamp>,
 }
 
-/// The filters of users beside those of every list. A user must pass all of them; one in whom
-/// the field is null does not.
+/// Filters of the list of users, in addition to those of all lists. A user must pass every filter
+/// given. A user whose field is null does not pass a filter on that field.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct UserFilters {
-    /// Only users with this whole address; A to Z count as a to z.
+    /// Only users with exactly this e-mail address. Only A to Z are case-insensitive.
     #[param(
         rename = "filter[email]",
         required = false,
@@ -43,7 +44,7 @@ pub struct UserFilters {
     /// Only users with this status.
     #[param(rename = "filter[status]", required = false, inline)]
     pub status: Option<UserStatus>,
-    /// Only users who hold the role with this id, unified or remote; nobody if there is no such role.
+    /// Only users with the role of this id, unified or remote. Nobody if there is no such role.
     #[param(
         rename = "filter[role]",
         required = false,
@@ -51,7 +52,7 @@ pub struct UserFilters {
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
     )]
     pub role: Option<String>,
-    /// Only users in the group with this id, unified or remote; nobody if there is no such group.
+    /// Only members of the group with this id, unified or remote. Nobody if there is no such group.
     #[param(
         rename = "filter[group]",
         required = false,
@@ -59,10 +60,10 @@ pub struct UserFilters {
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
     )]
     pub group: Option<String>,
-    /// Only guests and outsiders, or only others.
+    /// `true`: only guests and external members of groups. `false`: only the other users.
     #[param(rename = "filter[is_external]", required = false)]
     pub is_external: Option<bool>,
-    /// Only users in a seat of this kind.
+    /// Only users with a seat of this type.
     #[param(rename = "filter[seat]", required = false, inline)]
     pub seat: Option<SeatType>,
 }
@@ -82,7 +83,8 @@ const SEATS: [(&str, SeatType); 5] = [
     ("unmapped_value", SeatType::UnmappedValue),
 ];
 
-/// Takes the filters of this list; whatever else is called one stays, and is refused by name.
+/// Takes the filters of this list. Any other filter stays in the query, and [`Query::finish`]
+/// refuses it.
 pub fn take(resource: Resource, query: &mut Query<'_>) -> Result<Filter> {
     let mut filter = Filter {
         updated_after: take_moment(query, "filter[updated_after]")?,
@@ -106,8 +108,8 @@ pub fn take(resource: Resource, query: &mut Query<'_>) -> Result<Filter> {
     Ok(filter)
 }
 
-/// An address or an id. Neither has a space in it: there was a plus sign, most likely, which a
-/// query means a space by, and the answer would be that there is nobody.
+/// Takes an e-mail address or an id. Neither contains a space: a space was most likely a plus sign
+/// that the client did not encode, and the filter would match nobody.
 fn take_text(query: &mut Query<'_>, name: &'static str) -> Result<Option<Box<str>>> {
     let Some(text) = query.take(name) else {
         return Ok(None);

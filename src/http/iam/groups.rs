@@ -19,12 +19,12 @@ use crate::{
 /// A page of groups.
 #[derive(Serialize, ToSchema)]
 pub struct GroupPage {
-    /// Pass this on as `next` for the page after; null on the last page.
+    /// Pass this on as `next` to get the next page; null on the last page.
     pub next: Option<String>,
     pub data: Vec<Group>,
-    /// The number of groups that the filters leave, on all pages together.
+    /// The number of groups that pass the filters, over all pages.
     pub total: u64,
-    /// Where the records came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the records came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
@@ -33,14 +33,14 @@ pub struct GroupPage {
 #[derive(Serialize, ToSchema)]
 pub struct GroupRecord {
     pub data: Group,
-    /// Where the record came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the record came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List groups
 ///
-/// Every group of the organisation. Add expand=members for their members.
+/// Lists every group of the organization. `expand=members` includes their members.
 #[utoipa::path(
     tag = "groups",
     operation_id = "list_groups",
@@ -62,7 +62,7 @@ pub async fn list_groups(
 
 /// Get a group
 ///
-/// By its unified id or by the provider's own.
+/// Finds the group by its unified or its remote id.
 #[utoipa::path(
     tag = "groups",
     operation_id = "get_group",

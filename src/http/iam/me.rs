@@ -1,4 +1,4 @@
-//! `/iam/me`: whose token the account works with, and what that costs.
+//! `/iam/me`: the user behind the account's token, and the fields that the token may not see.
 
 use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use jiff::Timestamp;
@@ -19,45 +19,45 @@ use crate::{
     },
 };
 
-/// Who the account's token is.
+/// The answer of `GET /iam/me`.
 #[derive(Serialize, ToSchema)]
 pub struct MeRecord {
     pub data: Me,
 }
 
-/// The person behind the account's token, and what the token may see.
+/// The user behind the account's token, and the fields that the token may not see.
 #[derive(Serialize, ToSchema)]
 pub struct Me {
     pub name: Option<String>,
     pub primary_email_address: Option<String>,
-    /// The unified id of this person in `/iam/users`.
+    /// The unified id of this user in `/iam/users`.
     pub user_id: String,
     pub remote_user_id: String,
-    /// `api_key`: a personal access token.
+    /// Always `api_key`.
     pub auth_type: EnumValue<String>,
-    /// The scopes of an OAuth token; null for a personal token, which has all rights of its user.
+    /// Always null.
     pub scopes: Option<Vec<String>>,
-    /// Whether the provider shows this person what only an administrator sees.
+    /// Whether this user sees at the provider the fields that only an administrator sees.
     pub is_admin: bool,
     pub organization: Organization,
-    /// The fields that are null for everybody because of this token, and why.
+    /// The fields that are null for every user because of this token, with the reasons.
     pub unavailable_fields: Vec<Warning>,
-    /// When the provider last said so.
+    /// The account's `updated_at`.
     #[serde(serialize_with = "timestamp::serialize")]
     pub last_accessed_at: Timestamp,
 }
 
-/// The organisation that the account belongs to.
+/// The organization that the account belongs to.
 #[derive(Serialize, ToSchema)]
 pub struct Organization {
     pub remote_id: String,
     pub name: Option<String>,
 }
 
-/// Get the token's person
+/// Get the token's user
 ///
-/// Tells whose token the account works with, whether it is an administrator's, and which fields
-/// are null for everybody if it is not.
+/// Returns the user behind the account's token, whether this user is an administrator, and the
+/// fields that are null for every user because of the token.
 #[utoipa::path(
     tag = "me",
     operation_id = "get_me",

@@ -1,4 +1,7 @@
-//! `/iam`: the directory of one account, as a whole, as pages and as single records.
+//! `/iam`: the directory of one account, as a summary, as pages and as single records.
+//!
+//! This module parses what all reads share and builds their responses; [`filter`] parses the
+//! filters.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -40,7 +43,7 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const DIRECTORY_VERSION: HeaderName = HeaderName::from_static("x-directory-version");
 
-/// The same list is mounted at the root and under `/unified`.
+/// The routes are mounted at the root and under `/unified`.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     config
         .service(summary::get_summary)
@@ -61,25 +64,25 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
-    /// The linked account; the header x-account-id does the same.
+    /// The id of the linked account. The header x-account-id does the same.
     #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
     /// Records per page.
     #[param(minimum = 1, maximum = 100, default = 25, required = false)]
     pub page_size: Option<u32>,
-    /// `next` of the page before, unchanged.
+    /// `next` of the previous page, unchanged.
     #[param(required = false, max_length = 1024)]
     pub next: Option<String>,
-    /// Accepted and ignored: pages are walked by `next`.
+    /// Accepted and ignored. Use `next`.
     #[param(required = false)]
     pub page: Option<String>,
-    /// Only these top-level fields, separated by commas; all if empty.
+    /// Only these top-level fields, separated by commas. All if empty.
     #[param(required = false, style = Form, explode = false)]
     pub fields: Option<Vec<String>>,
-    /// Nested records to give whole, separated by commas.
+    /// Nested records to return whole, separated by commas.
     #[param(required = false, style = Form, explode = false)]
     pub expand: Option<Vec<String>>,
-    /// Tell the reads of the provider that the records came from.
+    /// Adds the requests to the provider that the records came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,
 }
@@ -88,29 +91,29 @@ pub struct ListParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct RecordParams {
-    /// The linked account; the header x-account-id does the same.
+    /// The id of the linked account. The header x-account-id does the same.
     #[param(required = false, format = Uuid)]
     pub account_id: Option<String>,
-    /// Only these top-level fields, separated by commas; all if empty.
+    /// Only these top-level fields, separated by commas. All if empty.
     #[param(required = false, style = Form, explode = false)]
     pub fields: Option<Vec<String>>,
-    /// Nested records to give whole, separated by commas.
+    /// Nested records to return whole, separated by commas.
     #[param(required = false, style = Form, explode = false)]
     pub expand: Option<Vec<String>>,
-    /// Tell the reads of the provider that the record came from.
+    /// Adds the requests to the provider that the record came from.
     #[param(required = false, default = false)]
     pub raw: Option<bool>,
 }
 
-/// Headers of every read. The one that names the account is in the document as `account`,
-/// beside the key, so that whoever tries things out in a browser gives it once.
+/// Header fields of every read. The one that names the account is missing here: the document has it
+/// as the security scheme `linked_account`, so that users of Swagger UI enter it only once.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ReadHeaders {
-    /// An ETag that the caller has: 304 if it still holds.
+    /// An ETag of an earlier answer. The answer is 304 if it still matches.
     #[param(rename = "If-None-Match", value_type = String, required = false)]
     pub if_none_match: Option<String>,
-    /// `no-cache`, or `max-age=SECONDS`: wait for a directory at most this old.
+    /// `no-cache`, or `max-age=SECONDS`: wait for a directory that is at most this old.
     #[param(rename = "Cache-Control", value_type = String, required = false)]
     pub cache_control: Option<String>,
 }
@@ -122,6 +125,7 @@ async fn list(
     gateway: &Gateway,
 ) -> Result<HttpResponse, ApiError> {
     let mut query = Query::parse(request.query_string())?;
+    // The extractor has read the account; `page` is accepted and ignored.
     query.take("account_id");
     query.take("page");
     let page_size = query
@@ -148,6 +152,7 @@ async fn record(
     gateway: &Gateway,
 ) -> Result<HttpResponse, ApiError> {
     let mut query = Query::parse(request.query_string())?;
+    // The extractor has read it.
     query.take("account_id");
     let selection = selection(resource, Filter::default(), &mut query)?;
     query.finish()?;
@@ -198,10 +203,10 @@ async fn read(
     Ok(respond(request, &known, answer))
 }
 
-/// Sends an answer to a caller who has the answers of the `known` ETags.
+/// Builds the response. `known` are the ETags that the caller sent.
 fn respond(request: &HttpRequest, known: &[&str], mut answer: ReadResponse) -> HttpResponse {
     if known.contains(&"*") {
-        // Whatever is there is known; only now is it sure that something is.
+        // `*` matches any page that exists, and only now is it certain that one does.
         answer.page = None;
     }
     let mut response = match &answer.page {
@@ -236,7 +241,7 @@ fn respond(request: &HttpRequest, known: &[&str], mut answer: ReadResponse) -> H
         .body(body)
 }
 
-/// RFC 9110, 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// An IMF-fixdate (RFC 9110, 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(moment: jiff::Timestamp) -> String {
     jiff::fmt::rfc2822::DateTimePrinter::new()
         .timestamp_to_rfc9110_string(&moment)
@@ -259,7 +264,7 @@ fn is_known(known: &[&str], etag: &str) -> bool {
     known.iter().any(|known| weakly(known) == weakly(etag))
 }
 
-/// Weak comparison (RFC 9110, 8.8.3.2) leaves the weakness mark out.
+/// The part of an ETag for weak comparison (RFC 9110, 8.8.3.2): without `W/`.
 fn weakly(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
 }

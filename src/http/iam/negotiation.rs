@@ -1,5 +1,5 @@
-//! What a read asks for in its header fields: how old a directory may be, and in which coding its
-//! page is to come.
+//! Parses the header fields of a read: the oldest acceptable directory (`Cache-Control`) and the
+//! content coding of the page (`Accept-Encoding`).
 
 use actix_web::{
     HttpRequest,
@@ -12,11 +12,14 @@ use crate::{
     http::query::invalid,
 };
 
-/// More seconds than anybody means (RFC 9111, 1.2.2).
+/// The cap on a number of seconds: any larger one counts as this (RFC 9111, 1.2.2).
 const MOST_SECONDS: u64 = 1 << 31;
 
-/// The request's `Cache-Control` (RFC 9111, 5.2.1); other directives ask nothing of us. Of several
-/// ages the smallest counts.
+/// The request's `Cache-Control` (RFC 9111, 5.2.1). Directives other than `no-cache` and `max-age`
+/// are ignored. If there are several ages, the smallest counts.
+///
+/// # Errors
+/// `invalid_parameter` if an age is not a whole number.
 pub fn max_age(request: &HttpRequest) -> Result<MaxAge> {
     let mut wanted: Option<u64> = None;
     for directive in fields(request, header::CACHE_CONTROL).flat_map(directives) {
@@ -37,13 +40,13 @@ pub fn max_age(request: &HttpRequest) -> Result<MaxAge> {
     Ok(wanted.map_or(MaxAge::Any, MaxAge::Seconds))
 }
 
-/// Each value of a field that is text.
+/// The values of a field that are plain text.
 fn fields(request: &HttpRequest, name: HeaderName) -> impl Iterator<Item = &str> {
     let values = request.headers().get_all(name);
     values.filter_map(|value| value.to_str().ok())
 }
 
-/// What commas part, except within quotation marks.
+/// Splits at commas, except within quotation marks.
 fn directives(text: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(move |c| {
@@ -63,7 +66,7 @@ fn delta_seconds(text: &str) -> Option<u64> {
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
         .unwrap_or(text);
-    // Digits alone: `u64::from_str` would also take a leading plus sign.
+    // Only digits: `u64::from_str` would also accept a leading plus sign.
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| {
         text.parse()
@@ -71,11 +74,12 @@ fn delta_seconds(text: &str) -> Option<u64> {
     })
 }
 
-/// The best coding that we have and the caller takes, by the caller's weights; of equal ones zstd.
+/// The coding with the highest weight among those that we have and the caller accepts. At equal
+/// weight, zstd wins.
 ///
-/// `*` stands for what is not named (RFC 9110, 12.5.3). It is no reason to compress, as whoever
-/// sends it may not be able to read all that it allows; but where the plain form is refused, it is
-/// what is left. If everything is refused, the plain form is sent (12.5.3).
+/// `*` stands for the codings that are not named (RFC 9110, 12.5.3). It alone does not cause
+/// compression, because such a client may be unable to decode every coding. If `identity` is
+/// refused, `*` does count. If everything is refused, the uncompressed form is sent (12.5.3).
 pub fn accepted_coding(request: &HttpRequest) -> Coding {
     let mut offers = Offers::default();
     for offer in fields(request, header::ACCEPT_ENCODING).flat_map(|value| value.split(',')) {
@@ -84,7 +88,7 @@ pub fn accepted_coding(request: &HttpRequest) -> Coding {
     offers.best()
 }
 
-/// The weight of each coding that is named, in thousandths.
+/// The weight of each named coding, in thousandths.
 #[derive(Default)]
 struct Offers {
     zstd: Option<u16>,
@@ -94,7 +98,8 @@ struct Offers {
 }
 
 impl Offers {
-    /// One that cannot be read offers nothing. Of two for the same coding, the lesser counts.
+    /// Adds one offer. A malformed offer is ignored. For the same coding, the smaller weight
+    /// counts.
     fn note(&mut self, offer: &str) {
         let mut parts = offer.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -127,7 +132,7 @@ impl Offers {
         let named = named
             .into_iter()
             .filter_map(|(coding, weight)| Some((coding, weight.filter(|it| *it > 0)?)));
-        // The last of equals: zstd.
+        // `max_by_key` returns the last of equals, which is zstd.
         if let Some((coding, weight)) = named.max_by_key(|(_, weight)| *weight) {
             let is_plain_better = self.identity.is_some_and(|identity| identity > weight);
             return if is_plain_better {
@@ -138,6 +143,7 @@ impl Offers {
         }
         let is_plain_refused = self.identity == Some(0);
         let takes_others = self.others.is_some_and(|weight| weight > 0);
+        // `*` means only the codings that are not named.
         match (self.gzip, self.zstd) {
             (None, _) if is_plain_refused && takes_others => Coding::Gzip,
             (_, None) if is_plain_refused && takes_others => Coding::Zstd,
@@ -146,7 +152,7 @@ impl Offers {
     }
 }
 
-/// A `qvalue` (RFC 9110, 12.4.2) in thousandths: 0 to 1, with up to three digits of a fraction.
+/// Parses a `qvalue` (RFC 9110, 12.4.2), in thousandths: 0 to 1, with at most three decimals.
 fn weight_in(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -278,7 +284,7 @@ mod tests {
             ("identity;q=0, *", Gzip),
             ("identity;q=0, gzip;q=0, *;q=0.1", Zstd),
             ("identity;q=0, gzip;q=0, zstd;q=0, *", Identity),
-            // What cannot be read offers nothing.
+            // A malformed offer is ignored.
             ("gzip;q=2", Identity),
             ("gzip;q=-1", Identity),
             ("gzip;q=x", Identity),

@@ -1,4 +1,4 @@
-//! `/iam/policies`: what StackOne's clients may ask for, and no provider here has.
+//! `/iam/policies`: part of StackOne's API. No provider here has policies, so it answers 501.
 
 use actix_web::{get, web::Data};
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// List policies
 ///
-/// Not offered: the linked provider has no policies. `GET /iam/roles` tells what people may do.
+/// Not offered: the linked provider has no policies. `GET /iam/roles` lists its roles.
 #[utoipa::path(
     tag = "policies",
     operation_id = "list_policies",
@@ -32,7 +32,7 @@ pub async fn list_policies(
 
 /// Get a policy
 ///
-/// Not offered: the linked provider has no policies. `GET /iam/roles` tells what people may do.
+/// Not offered: the linked provider has no policies. `GET /iam/roles` lists its roles.
 #[utoipa::path(
     tag = "policies",
     operation_id = "get_policy",

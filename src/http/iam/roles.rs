@@ -19,12 +19,12 @@ use crate::{
 /// A page of roles.
 #[derive(Serialize, ToSchema)]
 pub struct RolePage {
-    /// Pass this on as `next` for the page after; null on the last page.
+    /// Pass this on as `next` to get the next page; null on the last page.
     pub next: Option<String>,
     pub data: Vec<Role>,
-    /// The number of roles that the filters leave, on all pages together.
+    /// The number of roles that pass the filters, over all pages.
     pub total: u64,
-    /// Where the records came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the records came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
@@ -33,14 +33,14 @@ pub struct RolePage {
 #[derive(Serialize, ToSchema)]
 pub struct RoleRecord {
     pub data: Role,
-    /// Where the record came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the record came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List roles
 ///
-/// Every role that this provider has, whether or not somebody holds it.
+/// Lists every role that the provider has, whether or not any user has it.
 #[utoipa::path(
     tag = "roles",
     operation_id = "list_roles",
@@ -62,7 +62,7 @@ pub async fn list_roles(
 
 /// Get a role
 ///
-/// By its unified id or by the provider's own.
+/// Finds the role by its unified or its remote id.
 #[utoipa::path(
     tag = "roles",
     operation_id = "get_role",

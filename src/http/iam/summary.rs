@@ -1,4 +1,4 @@
-//! `/iam`: the directory as a whole.
+//! `GET /iam`: the summary of a directory.
 
 use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::{
     model::schema::Summary,
 };
 
-/// A directory as a whole.
+/// The answer of `GET /iam`.
 #[derive(Serialize, ToSchema)]
 pub struct SummaryRecord {
     pub data: Summary,
@@ -24,8 +24,8 @@ pub struct SummaryRecord {
 
 /// Get a summary
 ///
-/// How many records the account's directory has, how old and how good it is, and which fields
-/// are null for everybody.
+/// Returns the number of records in the account's directory, its age and state, and the fields that
+/// are null for every user.
 #[utoipa::path(
     tag = "summary",
     operation_id = "get_summary",

@@ -23,12 +23,12 @@ use crate::{
 /// A page of users.
 #[derive(Serialize, ToSchema)]
 pub struct UserPage {
-    /// Pass this on as `next` for the page after; null on the last page.
+    /// Pass this on as `next` to get the next page; null on the last page.
     pub next: Option<String>,
     pub data: Vec<User>,
-    /// The number of users that the filters leave, on all pages together.
+    /// The number of users that pass the filters, over all pages.
     pub total: u64,
-    /// Where the records came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the records came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
@@ -37,14 +37,15 @@ pub struct UserPage {
 #[derive(Serialize, ToSchema)]
 pub struct UserRecord {
     pub data: User,
-    /// Where the record came from, with `raw=true`.
+    /// With `raw=true`: the requests to the provider that the record came from.
     #[schema(required = false)]
     pub raw: Option<Vec<ProviderRead>>,
 }
 
 /// List users
 ///
-/// Everybody whom the account shows: the organisation's users and guests, and outsiders whom its groups name.
+/// Lists every user that the account can see: the organization's users and guests, and the external
+/// members of its groups.
 #[utoipa::path(
     tag = "users",
     operation_id = "list_users",
@@ -66,7 +67,7 @@ pub async fn list_users(
 
 /// Get a user
 ///
-/// By its unified id or by the provider's own.
+/// Finds the user by its unified or its remote id.
 #[utoipa::path(
     tag = "users",
     operation_id = "get_user",
@@ -88,7 +89,7 @@ pub async fn get_user(
 
 /// Update a user
 ///
-/// Not offered: Rolecall only reads. The body is not looked at.
+/// Not offered: Rolecall only reads. The body is ignored.
 #[utoipa::path(
     tag = "users",
     operation_id = "update_user",
