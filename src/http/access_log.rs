@@ -1,8 +1,8 @@
 //! The access log: one line per request, with the key and the account of the request.
 //!
 //! Health probes and metrics scrapes are logged at debug level, unless they fail with a 5xx.
-//! Requests refused with 429 are collapsed: of each key, one line in ten seconds, then a line with
-//! the number of the others.
+//! Requests refused with 429 are collapsed by key: one line in ten seconds, then a line with the
+//! number of the other refusals.
 
 use std::{cell::RefCell, collections::HashMap, mem, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `/iam/groups`.
+//! `/iam/groups`: lists groups and reads single ones.
 
 use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use serde::Serialize;

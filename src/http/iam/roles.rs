@@ -1,4 +1,4 @@
-//! `/iam/roles`.
+//! `/iam/roles`: lists roles and reads single ones.
 
 use actix_web::{HttpRequest, HttpResponse, get, web::Data};
 use serde::Serialize;

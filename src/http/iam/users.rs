@@ -1,4 +1,4 @@
-//! `/iam/users`.
+//! `/iam/users`: lists users and reads single ones. Updating or deleting a user answers 501.
 
 use actix_web::{HttpRequest, HttpResponse, delete, get, patch, web::Data};
 use serde::Serialize;
