@@ -1,4 +1,4 @@
-//! Where the provider sends people back to. Whatever it says is looked up, and none of it shown.
+//! The OAuth redirect endpoint. It checks the provider's parameters and shows none of them.
 
 use actix_web::{HttpResponse, get};
 use url::form_urlencoded;
@@ -10,18 +10,18 @@ use super::{
 };
 use crate::gateway::linking::authorizations::AuthorizationCallback;
 
-/// What the provider sent people back with (RFC 6749, 4.1.2).
+/// The parameters of an authorization response (RFC 6749, 4.1.2).
 #[derive(Default)]
 struct CallbackParams {
     state: String,
     code: Option<String>,
     error: Option<String>,
-    /// RFC 9207.
+    /// The issuer identifier (RFC 9207).
     iss: Option<String>,
 }
 
 impl CallbackParams {
-    /// What is given twice may be read in two ways (RFC 6749, 3.1): then there is no answer.
+    /// Parses a query. If a parameter is repeated, which RFC 6749, 3.1 forbids, all are empty.
     fn read(query: &str) -> Self {
         let mut answer = Self::default();
         let mut state = None;
@@ -45,7 +45,7 @@ impl CallbackParams {
 }
 
 /// `GET /connect/oauth2/{callback}/callback`: `smartsheet` for apps of integrators,
-/// `smartsheet_iam` for customers' own.
+/// `smartsheet_iam` for customers' own apps.
 #[get("/oauth2/{callback}/callback")]
 pub async fn came_back(context: HubContext) -> Result<HttpResponse, Refusal> {
     let callback = context
@@ -57,6 +57,7 @@ pub async fn came_back(context: HubContext) -> Result<HttpResponse, Refusal> {
     if context.gateway.provider_name(provider).is_none() {
         return Err(Problem::InvitationUnknown.into());
     }
+    // Without the hub's cookie, this cannot be the browser that began the sign-in.
     if context.kept().is_none() {
         return Err(Problem::OtherBrowser.into());
     }
@@ -109,8 +110,8 @@ async fn redeem(
     }
 }
 
-/// The sign-in is over. It must be one of this browser's: without a state that is known, nobody has said
-/// anything. By the state it is known whose app it was.
+/// Ends a sign-in that the provider answered with an error. The `state` must belong to this
+/// browser; it also tells whether the app is the customer's own.
 async fn give_up(
     context: &HubContext,
     session: &HubSession,

@@ -1,5 +1,5 @@
-//! What every page of the hub needs: the gateway, the look, and whose browser this is. And what all
-//! answers have in common, whatever became of the request.
+//! The context of a hub request: the gateway, the theme, and the connect session of the browser.
+//! Also the processing that all responses of the hub share ([`finish`]).
 
 use std::convert::Infallible;
 
@@ -35,26 +35,26 @@ use crate::{
 
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
-/// Where a request of the hub's is served.
+/// The context of one hub request.
 pub struct HubContext {
     pub gateway: Data<Gateway>,
     pub theme: Data<Theme>,
     pub request: HttpRequest,
 }
 
-/// Whoever opened an invitation.
+/// The connect session that the browser's cookie names.
 pub struct HubSession {
     pub session: ConnectSession,
     pub kept: SessionCookie,
     pub form_token: String,
 }
 
-/// What a guest may choose from.
+/// The link options of a connect session, as the pages show them.
 pub struct Choice {
     pub offer: LinkOptions,
-    /// The id of each profile of the offer, in its order.
+    /// The id of each profile in `offer.profiles`, in the same order.
     pub profile_ids: Vec<String>,
-    /// Of each endpoint of the offer, in its order.
+    /// The region choice of each endpoint in `offer.endpoints`, in the same order.
     pub places: Vec<RegionChoice>,
 }
 
@@ -86,7 +86,7 @@ impl HubContext {
         SessionCookie::of(&self.request, self.is_secure())
     }
 
-    /// Whoever has an invitation that has not ended, though it may be used.
+    /// This browser's connect session, even a used one, as long as it has not expired.
     pub async fn holder(&self) -> Result<HubSession, Refusal> {
         let kept = self.kept().ok_or(Problem::InvitationUnknown)?;
         let session = self
@@ -101,7 +101,7 @@ impl HubContext {
         })
     }
 
-    /// Whoever has an invitation that can be used.
+    /// This browser's connect session, if it can still be used.
     pub async fn session(&self) -> Result<HubSession, Refusal> {
         let session = self.holder().await?;
         self.check_open(&session.session)?;
@@ -115,7 +115,7 @@ impl HubContext {
         Err(Problem::InvitationUsed.into())
     }
 
-    /// What a form of this guest's sent.
+    /// The form that the browser posted, if it passes the checks of [`Form::read`].
     pub async fn form(&self, session: &HubSession, payload: Payload) -> Result<Form, Refusal> {
         let origin = Url::parse(self.gateway.public_url()).map(|url| url.origin());
         let origin = origin.map_or_else(|_| String::new(), |it| it.ascii_serialization());
@@ -145,7 +145,7 @@ impl HubContext {
         })
     }
 
-    /// As a customer calls it.
+    /// The region choice of an endpoint, with the name that a customer knows.
     pub fn place(&self, provider: &str, endpoint: &Endpoint) -> Result<RegionChoice, Refusal> {
         let api = self.gateway.connect_sessions().api_url(provider, endpoint);
         let api = api.ok_or_else(|| Error::internal("an endpoint that cannot be called"))?;
@@ -162,7 +162,8 @@ impl HubContext {
     }
 }
 
-/// What the integrator calls a base URL, which has no name of its own.
+/// The integrator's label for a base URL: that of the first profile with this base URL. A region
+/// has a name of its own, so this is None for it.
 fn label_of<'a>(offer: &'a LinkOptions, endpoint: &Endpoint) -> Option<&'a str> {
     let mut profiles = offer.profiles.iter();
     let profile = profiles.find(|profile| profile.endpoint == *endpoint)?;
@@ -180,7 +181,8 @@ const fn region_name(region: Region) -> &'static str {
 }
 
 impl HubSession {
-    /// A page of this guest's. What opened it may talk to it only where an opener is registered.
+    /// Renders a page for this session. Its opener keeps access to the window only if the session
+    /// has a registered opener origin.
     pub fn show(&self, page: &impl HubPage) -> Result<HttpResponse, Refusal> {
         let mut answer = page::answer(page)?;
         if self.session.details.opener_origin.is_none() {
@@ -192,7 +194,7 @@ impl HubSession {
 }
 
 impl Choice {
-    /// The place that a form names.
+    /// The option with this form value.
     pub fn named(&self, value: &str) -> Option<(&Endpoint, &RegionChoice)> {
         let mut all = self.offer.endpoints.iter().zip(&self.places);
         all.find(|(_, place)| place.value == value)
@@ -204,7 +206,7 @@ impl Choice {
     }
 }
 
-/// On to another page, with a GET (RFC 9110, 15.4.4). Nobody is told where from.
+/// Redirects to another page with GET (RFC 9110, 15.4.4) and without a referrer.
 pub fn see_other(url: &str) -> HttpResponse {
     HttpResponse::SeeOther()
         .insert_header((header::LOCATION, url))
@@ -214,10 +216,10 @@ pub fn see_other(url: &str) -> HttpResponse {
         .finish()
 }
 
-/// Wraps every route of the hub: whatever is refused has a page.
+/// Wraps every route of the hub and turns each error into a page.
 ///
 /// # Errors
-/// None: a refusal becomes an answer here.
+/// None: an error becomes a response here.
 pub async fn finish(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -229,11 +231,13 @@ pub async fn finish(
     } else {
         response
     };
+    // Keeps the app's middleware from replacing an error page with an API error.
     response.response_mut().extensions_mut().insert(Rendered);
     Ok(response)
 }
 
-/// The page of a problem, unless the answer is a page already: a form that comes back.
+/// The problem page for an error response. A response without an error is a page already, such as a
+/// form that is shown again, and passes unchanged.
 fn refused(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let Some(error) = response.response().error() else {
         return response;

@@ -1,5 +1,5 @@
-//! What the hub keeps in a browser: the link token, which leaves the address with the first request,
-//! and a secret that tells this browser from others.
+//! The hub's cookie. It holds the link token, which leaves the URL with the first request, and a
+//! secret that identifies the browser.
 
 use actix_web::{
     HttpRequest,
@@ -13,14 +13,14 @@ use subtle::ConstantTimeEq;
 /// The length of 256 bits in base64url.
 const LENGTH: usize = 43;
 
-/// What a browser keeps.
+/// The content of the hub's cookie.
 pub struct SessionCookie {
     pub token: SecretString,
     pub browser: SecretString,
 }
 
-/// Over TLS, the prefix `__Host-` has browsers take the cookie from this very host alone (RFC 6265bis,
-/// 4.1.3.2), so that no neighboring host puts a browser under a secret of its own.
+/// Over TLS, the prefix `__Host-` limits the cookie to this host (RFC 6265bis, 4.1.3.2), so that a
+/// neighboring host cannot set the browser's secret.
 fn name(is_secure: bool) -> &'static str {
     if is_secure {
         "__Host-rolecall-connect"
@@ -29,7 +29,7 @@ fn name(is_secure: bool) -> &'static str {
     }
 }
 
-/// A token or secret of ours, in its form.
+/// Whether a text has the form of our link tokens and browser secrets.
 pub fn is_secret(text: &str) -> bool {
     text.len() == LENGTH
         && text
@@ -38,7 +38,7 @@ pub fn is_secret(text: &str) -> bool {
 }
 
 impl SessionCookie {
-    /// What this browser keeps; None if it keeps nothing that we could have set.
+    /// The cookie of a request. None if it is missing or not in our form.
     pub fn of(request: &HttpRequest, is_secure: bool) -> Option<Self> {
         let cookie = request.cookie(name(is_secure))?;
         let (token, browser) = cookie.value().split_once('.')?;
@@ -48,7 +48,7 @@ impl SessionCookie {
         })
     }
 
-    /// As it is set, for so many seconds at the most.
+    /// The cookie to set, with `seconds` as its maximum age.
     pub fn cookie(&self, is_secure: bool, seconds: i64) -> Cookie<'static> {
         let value = format!(
             "{}.{}",
@@ -64,7 +64,7 @@ impl SessionCookie {
             .finish()
     }
 
-    /// What forms for this browser and this invitation carry, and no others.
+    /// The CSRF token for forms of this browser and this connect session.
     pub fn form_token(&self) -> String {
         let digest = Sha256::new()
             .chain_update("rolecall form\0")
@@ -75,7 +75,7 @@ impl SessionCookie {
         BASE64_URL_SAFE_NO_PAD.encode(digest)
     }
 
-    /// Whether a form was made for this browser and this invitation.
+    /// Whether a CSRF token belongs to this browser and this connect session.
     pub fn made(&self, form_token: &str) -> bool {
         let own = self.form_token();
         own.as_bytes().ct_eq(form_token.as_bytes()).into()

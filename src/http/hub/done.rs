@@ -1,4 +1,4 @@
-//! The last page: what was linked, what is served, and the way back to where the customer came from.
+//! The last page: the linked organization, the fields that are read, and the return link.
 
 use askama::Template;
 use url::Url;
@@ -9,22 +9,22 @@ use super::{field_access::FieldAccess, page::HubPage, region::RegionChoice, them
 #[template(path = "done.html")]
 pub struct Done<'a> {
     pub theme: &'a Theme,
-    /// What was linked: an organisation's name, or what there is in place of one.
+    /// The organization's name, or else a text with its id.
     pub organisation: &'a str,
-    /// Whose credential reads it.
+    /// The owner of the credential that reads the directory.
     pub person: &'a str,
     pub place: &'a RegionChoice,
     pub directory: Option<DirectoryCounts>,
     pub sight: &'a FieldAccess,
     pub account: &'a str,
     pub provider: &'a str,
-    /// The origin of the page that opened this one, as it was registered.
+    /// The registered origin of the page that opened the hub.
     pub opener_origin: Option<&'a str>,
-    /// Where the customer goes next, as it was registered.
+    /// The registered URL that the customer returns to.
     pub return_url: Option<&'a Url>,
 }
 
-/// What the first directory holds; without one, it is still to come.
+/// The size of the directory. A page has none until a walk is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryCounts {
     pub users: u64,

@@ -1,58 +1,59 @@
-//! All that can go wrong while an account is linked, each in a customer's words and with a next step.
+//! Every failure while an account is linked, in a customer's words and with a next step.
 
 use actix_web::http::StatusCode;
 use askama::Template;
 
 use super::{page::HubPage, theme::Theme, words};
 
-/// What went wrong.
+/// A failure, as a customer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem<'a> {
-    /// No such invitation, or no longer; or the browser did not keep it.
+    /// The link token is unknown or expired, the browser sent no cookie, or the page does not
+    /// exist.
     InvitationUnknown,
     InvitationUsed,
-    /// The customer said no at Smartsheet.
+    /// The customer refused consent at Smartsheet.
     ConsentDenied,
-    /// The code or the state is too old.
+    /// The `state` was used or has expired, or the provider refused the code.
     AuthorisationExpired,
-    /// The state is none of this browser's.
+    /// The callback does not belong to a sign-in of this browser.
     OtherBrowser,
     AppSecretWrong(AppOwner),
     RedirectUrlWrong(AppOwner, &'a str),
     ClientIdUnknown(AppOwner),
     TokenRefused,
-    /// The credential is good, and may not read users.
+    /// The credential is valid but may not list users.
     RightsMissing,
-    /// The account stands for another user, for which this credential is of no use.
+    /// The account reads as another user (Assume-User), and this credential cannot do that.
     StandsForAnother,
     ProviderSilent,
-    /// Nothing can be stored or read just now.
+    /// The store is unavailable.
     Unavailable,
     ProviderThrottled {
         seconds: u64,
     },
-    /// With this invitation, within a minute.
+    /// Too many attempts with this connect session in one minute.
     TooManyTries,
-    /// An account is linked again, with a credential of another organisation.
+    /// An account is linked again with a credential of another organization or region.
     OrganisationMismatch {
         linked: Option<&'a str>,
     },
-    /// The form was sent from a page that is not ours, or from one that was open for too long.
+    /// The form failed a check: where it was sent from, media type, size, or CSRF token.
     ForeignForm,
     ProfileDisabled,
     Internal,
 }
 
-/// Whose app at Smartsheet is in the way.
+/// The owner of the Smartsheet app that has the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppOwner {
-    /// The customer's own, which they can mend.
+    /// The customer owns the app and can fix it.
     Own,
-    /// A connector profile of the integrator's, which only they can.
+    /// The integrator owns the app, in a connector profile. The customer cannot fix it.
     Profile,
 }
 
-/// A way on, as a link.
+/// A link to the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextStep {
     pub path: &'static str,
@@ -76,18 +77,18 @@ const OWN_APP: NextStep = NextStep {
     words: "Back to your app’s details",
 };
 
-/// What a customer reads of a problem.
+/// The text of a problem page.
 struct ErrorPage {
     title: &'static str,
     what: String,
     advice: Vec<String>,
-    /// What is to be typed elsewhere, exactly so.
+    /// A value that the customer must enter elsewhere, exactly as it is shown.
     value: Option<String>,
     way: Option<NextStep>,
 }
 
 impl Problem<'_> {
-    /// `name` is who invites.
+    /// `name` is the brand's name.
     fn telling(&self, name: &str) -> ErrorPage {
         let tell = |title, what: &str, advice: &[&str], way| ErrorPage {
             title,
@@ -346,12 +347,11 @@ impl Problem<'_> {
     }
 }
 
-/// The page of a problem.
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub struct ProblemPage<'a> {
     theme: &'a Theme,
-    /// The id of the request, for whoever is asked for help.
+    /// The request id. The customer gives it when asking for help.
     reference: &'a str,
     telling: ErrorPage,
     status: StatusCode,

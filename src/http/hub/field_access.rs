@@ -1,22 +1,23 @@
-//! What a credential lets be served, and what will be missing and why, in a customer's words.
+//! The fields that a credential can read, and the reason for each one that it cannot, in a
+//! customer's words.
 
 use crate::model::schema::{Reason, UserField, Warning};
 
-/// What is seen with a credential.
+/// The fields that a credential can and cannot read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldAccess {
     pub served: Vec<&'static str>,
     pub missing: Vec<MissingField>,
 }
 
-/// Something that stays empty, and why.
+/// A field that stays empty, and the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingField {
     pub what: &'static str,
     pub why: &'static str,
 }
 
-/// The fields that depend on the credential, in the order in which people ask for them.
+/// The fields that depend on the credential, in the order in which a page lists them.
 const FIELDS: [(UserField, &str); 6] = [
     (UserField::Status, "Who is active, invited or deactivated"),
     (
@@ -33,8 +34,8 @@ const FIELDS: [(UserField, &str); 6] = [
 ];
 
 impl FieldAccess {
-    /// `hidden` are the fields that would be empty for everybody; `is_admin` is whether the
-    /// credential is a System Admin's.
+    /// `hidden`: the fields that are null for every user. `is_admin`: whether the credential
+    /// belongs to a System Admin.
     pub fn of(is_admin: bool, hidden: &[Warning]) -> Self {
         let mut sight = Self {
             served: vec!["Names and e-mail addresses"],

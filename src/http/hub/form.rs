@@ -1,5 +1,5 @@
-//! What a form of the hub's sends, if it is one: posted from a page of ours, of bounded size, and with
-//! the token that this browser's forms carry. Fields that nobody asks for are ignored.
+//! Reads a form of the hub. It must come from a page of the hub, have at most 16 KiB, and carry the
+//! CSRF token of this browser. Unknown fields are ignored.
 
 use actix_web::{
     HttpRequest,
@@ -16,11 +16,12 @@ const LARGEST: usize = 16 * 1024;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The fields of a form. Any of them may be a secret.
+/// The fields of a form. Any value may be secret.
 pub struct Form(Vec<(String, SecretString)>);
 
 impl Form {
-    /// None for what no form of ours sends from a page of `origin` to a browser that keeps this.
+    /// None unless a page of `origin` posted the form and its CSRF token belongs to the cookie
+    /// `kept`.
     pub async fn read(
         request: &HttpRequest,
         payload: Payload,
@@ -37,8 +38,8 @@ impl Form {
         kept.made(form.text("form_token")).then_some(form)
     }
 
-    /// The field of this name without the space around it, which comes with pasting; empty if it
-    /// was not sent.
+    /// The field's value without surrounding white space, which pasting adds. Empty if the field is
+    /// missing.
     pub fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(each, _)| each == name);
         found.map_or("", |(_, value)| value.expose_secret().trim())
@@ -49,8 +50,9 @@ impl Form {
     }
 }
 
-/// Whether a page of ours sent it. Browsers say so where a page cannot: in `Sec-Fetch-Site`; and in
-/// `Origin`, which is `null` from a page that sends no referrer.
+/// Whether a page of the hub sent the request. Browsers set `Sec-Fetch-Site` and `Origin`, and a
+/// page cannot change them. `Origin` is `null` from a page that sends no referrer. A request with
+/// neither header passes, since the CSRF token is checked too.
 fn is_from(request: &HttpRequest, origin: &str) -> bool {
     let said = |name| {
         let value = request.headers().get(name)?;

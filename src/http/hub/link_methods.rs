@@ -1,4 +1,4 @@
-//! The first pages: how to link, and what each way needs.
+//! The first pages: the choice of a link method, and a form for each method.
 
 use actix_web::{HttpResponse, get, post, web::Payload};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{error::Kind, model::accounts::Endpoint};
 
-/// The way back to the first page from a form that somebody did not want.
+/// The first page, with the notice that the customer canceled.
 pub const CANCELLED: &str = "/connect?cancelled";
 
-/// The longest of what a provider gives out, as elsewhere in the API.
+/// The longest token, app secret and client id in bytes. The API has the same limits.
 const LONGEST_SECRET: usize = 4096;
 const LONGEST_CLIENT_ID: usize = 255;
 
@@ -26,6 +26,7 @@ const LONGEST_CLIENT_ID: usize = 255;
 pub async fn start_page(context: HubContext) -> Result<HttpResponse, Refusal> {
     let session = context.holder().await?;
     if session.session.linked_account.is_some() && context.check_open(&session.session).is_err() {
+        // The session is used up: show the progress of the account that it linked.
         return Ok(see_other("/connect/progress"));
     }
     let choice = context.choice(&session).await?;
@@ -53,7 +54,7 @@ impl Choice {
         })
     }
 
-    /// What a page says beside what goes wrong.
+    /// The context for an error page.
     pub fn around(&self) -> ErrorContext {
         let again = self.again().and_then(|again| again.organisation);
         ErrorContext {
@@ -79,7 +80,7 @@ impl Choice {
     }
 }
 
-/// `POST /connect/sign-in`: on to the provider's page of consent.
+/// `POST /connect/sign-in`: redirects to the provider's consent page.
 #[post("/sign-in")]
 pub async fn begin_sign_in(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let session = context.session().await?;
@@ -104,7 +105,7 @@ pub async fn token_page(context: HubContext) -> Result<HttpResponse, Refusal> {
     ask_token(&context, &session, &choice, None, None)
 }
 
-/// The form for a token. What was typed into it never comes back.
+/// The form for a token. It never contains the token that was submitted.
 fn ask_token(
     context: &HubContext,
     session: &HubSession,
@@ -122,7 +123,7 @@ fn ask_token(
     })
 }
 
-/// `POST /connect/token`: tries it in the region that was chosen, and nowhere else.
+/// `POST /connect/token`: checks the token in the chosen region, and in no other.
 #[post("/token")]
 pub async fn bring_token(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let session = context.session().await?;
@@ -143,10 +144,10 @@ pub async fn bring_token(context: HubContext, payload: Payload) -> Result<HttpRe
     }
 }
 
-/// What a region says of a token.
+/// The result of checking a token in one region.
 enum Tried {
     Good,
-    /// It may be good in another.
+    /// The region does not know the token; another one may.
     Unknown,
 }
 
@@ -185,7 +186,7 @@ pub async fn own_app_page(context: HubContext) -> Result<HttpResponse, Refusal> 
     ask_app(&context, &session, &choice, (None, ""), None)
 }
 
-/// The form for an app of the customer's own. The secret never comes back.
+/// The form for the customer's own app. It never contains the secret that was submitted.
 fn ask_app(
     context: &HubContext,
     session: &HubSession,
@@ -206,7 +207,7 @@ fn ask_app(
     })
 }
 
-/// `POST /connect/app`: on to the provider's page of consent, under the customer's own app.
+/// `POST /connect/app`: redirects to the provider's consent page, with the customer's own app.
 #[post("/app")]
 pub async fn begin_own_app(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let session = context.session().await?;
@@ -242,13 +243,14 @@ pub async fn begin_own_app(context: HubContext, payload: Payload) -> Result<Http
     Ok(see_other(url.as_str()))
 }
 
-/// What is wrong with what was pasted.
+/// Why an input was rejected before it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unfit {
     Missing,
     Malformed,
 }
 
+/// Accepts 1 to `longest` visible ASCII characters.
 fn fault(text: &str, longest: usize) -> Option<Unfit> {
     if text.is_empty() {
         return Some(Unfit::Missing);

@@ -1,17 +1,18 @@
-//! The hub: the pages that a customer's admin sees while they link an account.
+//! The hub: the pages on which a customer's admin links an account.
 //!
-//! A page is a struct of what is to be said, and a template in `templates/` that says it; it does
-//! not know how any of it came about. Pages work without JavaScript, but for progress that moves
-//! by itself, and fetch nothing from anywhere else. What a customer, a provider or an operator
-//! called something is only ever text: no template marks anything as safe.
+//! Each page is a struct with its data and a template in `templates/` that renders it; a page does
+//! not know how its data was obtained. Pages work without JavaScript (the progress page then
+//! reloads itself every 5 seconds) and load nothing from another origin. Names from a customer, a
+//! provider or an operator are rendered as text only: no template marks a value as safe.
 //!
-//! * In the order of a customer's way: [`start`], then [`token`], [`own_app`] or the provider's own
-//!   sign-in, [`review`], [`progress`], [`done`]; and [`error_page`] for all that can go wrong.
-//! * [`theme`]: name, logo, colours, and the files that pages need.
-//! * [`page`]: how a page is sent, and what it may do in a browser.
-//! * [`routes`]: where they are, and who serves each; `context`: what all of them need; `cookie`,
-//!   `form`: what a browser keeps and sends; `refusal`: which problem an error is.
-//! * [`region`], [`field_access`], [`words`]: regions, what will be served, and numbers, in a customer's words.
+//! * The pages, in a customer's order: [`start`]; [`token`], [`own_app`] or the provider's own
+//!   sign-in; [`review`]; [`progress`]; [`done`]. [`error_page`] covers every failure.
+//! * [`theme`]: the brand and the static files. [`page`]: the response headers of a page.
+//! * [`routes`]: the paths and their handlers, which are in `link_methods`, `callback` and
+//!   `result_pages`. `context`: the context of a request. `cookie` and `form`: the session cookie
+//!   and posted forms. `refusal`: the problem that belongs to each error.
+//! * [`region`], [`field_access`], [`words`]: regions, readable fields and numbers in a customer's
+//!   words.
 
 mod callback;
 mod context;

@@ -1,40 +1,41 @@
-//! A customer's own app: how it is registered at Smartsheet, and its client id and secret.
+//! The page for a customer's own app: how to register it at Smartsheet, and a form for its client
+//! id and secret.
 
 use actix_web::http::StatusCode;
 use askama::Template;
 
 use super::{page::HubPage, region::RegionChoice, theme::Theme};
 
-/// The form for an app of the customer's. The client secret never comes back.
+/// The form for the customer's own app. The client secret is never filled in again.
 #[derive(Template)]
 #[template(path = "own_app.html")]
 pub struct OwnApp<'a> {
     pub theme: &'a Theme,
     pub form_token: &'a str,
-    /// At least one, each with a sign-in.
+    /// At least one.
     pub places: &'a [RegionChoice],
-    /// The value of the place that was chosen, once one was.
+    /// The `value` of the chosen region, once one is chosen.
     pub chosen: Option<&'a str>,
-    /// What was typed before.
+    /// The client id from the previous attempt.
     pub client_id: &'a str,
-    /// Where this hub is, for the app's URL.
+    /// The hub's public URL, which is registered as the app's URL.
     pub hub_url: &'a str,
-    /// Where Smartsheet is to send the customer back to.
+    /// The redirect URL to register for the app.
     pub redirect_url: &'a str,
     pub fault: Option<OwnAppFault>,
-    /// Whether the invitation offers another way.
+    /// Whether the connect session offers another method.
     pub has_other_ways: bool,
 }
 
-/// Why the form comes back.
+/// Why the form is shown again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnAppFault {
     NoRegion,
     NoClientId,
     NoClientSecret,
-    /// What was typed cannot be a client id, and so was sent to nobody.
+    /// The input cannot be a client id, so it was not sent to anyone.
     NotAClientId,
-    /// What was typed cannot be an app secret, and so was sent to nobody.
+    /// The input cannot be an app secret, so it was not sent to anyone.
     NotAClientSecret,
 }
 
@@ -43,12 +44,13 @@ impl OwnApp<'_> {
         self.chosen == Some(place.value.as_str())
     }
 
-    /// Here no region has been tried: Smartsheet is asked only after the customer's consent.
+    /// Always false, for the template `regions.html`: Smartsheet is asked only after the customer's
+    /// consent.
     fn is_tried(&self, _place: &RegionChoice) -> bool {
         false
     }
 
-    /// What is wrong with the region.
+    /// The fault of the field `region`.
     fn region_fault(&self) -> Option<&'static str> {
         let is_missing = self.fault == Some(OwnAppFault::NoRegion);
         is_missing.then_some("Choose the region of your account.")

@@ -1,4 +1,5 @@
-//! How a page is sent: what it may do in a browser, and that nobody keeps it.
+//! Renders a page as a response. The headers forbid caching and limit the page's rights in a
+//! browser.
 
 use actix_web::{
     HttpResponse,
@@ -8,28 +9,28 @@ use askama::Template;
 
 use crate::error::Error;
 
-/// A page of the hub.
+/// A page of the hub, with the properties that its response headers depend on.
 pub trait HubPage: Template {
     fn status(&self) -> StatusCode {
         StatusCode::OK
     }
 
-    /// Origins beside our own that a form of this page may lead to: a sign-in at the provider begins
-    /// with one of ours, and browsers hold the redirect to what the page says, too.
+    /// Other origins that a form of this page may lead to. A sign-in form is posted to the hub,
+    /// which redirects to the provider, and browsers apply `form-action` to that redirect too.
     fn form_origins(&self) -> Vec<&str> {
         Vec::new()
     }
 
-    /// Whether its script asks us how things stand.
+    /// Whether the page's script polls the hub.
     fn polls(&self) -> bool {
         false
     }
 }
 
-/// The page as an answer.
+/// Renders the page.
 ///
 /// # Errors
-/// `internal`, if it could not be written out.
+/// `internal`, if the template fails.
 pub fn answer(page: &impl HubPage) -> Result<HttpResponse, Error> {
     let html = page.render().map_err(Error::internal)?;
     Ok(HttpResponse::build(page.status())
@@ -42,7 +43,7 @@ pub fn answer(page: &impl HubPage) -> Result<HttpResponse, Error> {
         .body(html))
 }
 
-/// What the page may do: nothing but what is named.
+/// The content security policy, which forbids everything that it does not list.
 fn policy(page: &impl HubPage) -> String {
     let mut forms = vec!["'self'"];
     for origin in page.form_origins() {

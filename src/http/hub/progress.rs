@@ -1,5 +1,5 @@
-//! The first walk while it runs: as a page that loads itself anew, and as the JSON that its script
-//! asks for, in the same words.
+//! The progress of the first walk: as a page, and as the JSON that the page's script polls. Both
+//! use the same texts.
 
 use askama::Template;
 use serde::Serialize;
@@ -11,20 +11,20 @@ use crate::error::WalkProgress;
 #[template(path = "progress.html")]
 pub struct ProgressPage<'a> {
     pub theme: &'a Theme,
-    /// What was linked, as [`Done`](super::done::Done) says it.
+    /// The organization's name, as in [`Done`](super::done::Done).
     pub organisation: &'a str,
     pub walk: FirstWalk,
 }
 
-/// How far the first walk of an account is.
+/// The state of an account's first walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstWalk {
-    /// It has not asked the provider for anything yet.
+    /// No walk runs in this process, and none has ended.
     Waiting,
     Running(WalkProgress),
-    /// There is a directory.
+    /// The account has a sealed directory.
     Sealed,
-    /// It came to nothing; the account is linked all the same, and will be walked again.
+    /// The last walk ended without a directory. The account stays linked and is walked again.
     Failed,
 }
 
@@ -46,7 +46,7 @@ impl FirstWalk {
     }
 }
 
-/// `GET /connect/progress.json`.
+/// The body of `GET /connect/progress.json`.
 #[derive(Debug, Serialize)]
 pub struct ProgressOut {
     /// `waiting`, `running`, `sealed` or `failed`.
@@ -58,13 +58,13 @@ pub struct ProgressOut {
     pub words: Words,
 }
 
-/// The same in words.
+/// The same numbers as text.
 #[derive(Debug, Serialize)]
 pub struct Words {
     pub pages: String,
     pub records: String,
     pub left: String,
-    /// All of it in a sentence, for whoever listens.
+    /// One sentence for screen readers.
     pub summary: String,
 }
 

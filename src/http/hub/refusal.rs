@@ -1,4 +1,5 @@
-//! Which problem an error is to a customer: the one table, and the page that it becomes.
+//! Maps each error to the problem that a customer sees: `problem` maps errors of the gateway,
+//! `turned_back` maps error codes of authorization responses.
 
 use std::{fmt, time::Duration};
 
@@ -10,24 +11,24 @@ use crate::{
     gateway::linking::authorizations::is_late,
 };
 
-/// Why there is another page than the one that was asked for.
+/// Why a problem page replaces the requested page.
 #[derive(Debug)]
 pub enum Refusal {
     Problem(Problem<'static>),
-    /// The gateway's, in linking.
+    /// An error of the gateway while it links an account.
     Error(Error, ErrorContext),
-    /// The provider's, by its word for it, which is the provider's and never shown.
+    /// The provider's error code in an authorization response. It is never shown.
     TurnedBack(String, ErrorContext),
 }
 
-/// What a page says beside what went wrong.
+/// Details that an error page needs besides the error itself.
 #[derive(Debug)]
 pub struct ErrorContext {
-    /// Whose app was in the way, if one was.
+    /// The owner of the app that the error is about, if it is about one.
     pub app: AppOwner,
-    /// Where that app is to send people back to.
+    /// The redirect URL that the customer's own app must have.
     pub redirect_url: String,
-    /// The organisation of the account that is linked again, as far as it has a name.
+    /// Name of the organization of the account that is linked again, if it has one.
     pub linked: Option<String>,
 }
 
@@ -62,7 +63,7 @@ impl Refusal {
         }
     }
 
-    /// What happened, for the log.
+    /// The gateway error to log, if there is one.
     pub const fn error(&self) -> Option<&Error> {
         match self {
             Self::Problem(_) | Self::TurnedBack(..) => None,
@@ -71,7 +72,7 @@ impl Refusal {
     }
 }
 
-/// The one table.
+/// Maps an error of the gateway.
 fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
     match error.kind() {
         Kind::ConnectSessionInvalid => Problem::InvitationUnknown,
@@ -85,7 +86,7 @@ fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
         },
         Kind::CredentialRefused => Problem::TokenRefused,
         Kind::ScopeMissing => Problem::RightsMissing,
-        // A token that its maker bound to assume somebody says nothing of the account.
+        // 1044: the token requires Assume-User. This is a fault of the token, not of the account.
         Kind::AssumeUserRefused
             if error
                 .provider()
@@ -111,16 +112,15 @@ fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
     }
 }
 
-/// What the provider sends people back with in place of a code (RFC 6749, 4.1.2.1). An app that is
-/// registered with another redirect URL than it names is an `invalid_request`, and nothing else that
-/// we ask with can be.
+/// Maps an error code of an authorization response (RFC 6749, 4.1.2.1). `invalid_request` means
+/// that the app has another redirect URL: no other part of our request can be invalid.
 fn turned_back<'a>(word: &str, around: &'a ErrorContext) -> Problem<'a> {
     match word {
         "access_denied" => Problem::ConsentDenied,
         "invalid_scope" => Problem::RightsMissing,
         "invalid_client" | "unauthorized_client" => Problem::ClientIdUnknown(around.app),
         "invalid_request" => Problem::RedirectUrlWrong(around.app, &around.redirect_url),
-        // `server_error`, `temporarily_unavailable`, and words that are no standard's.
+        // `server_error`, `temporarily_unavailable`, and codes that the RFC does not define.
         _ => Problem::ProviderSilent,
     }
 }
@@ -136,7 +136,7 @@ impl ResponseError for Refusal {
         self.problem().status()
     }
 
-    /// The bare status; [`super::context::finish`] makes the page of it.
+    /// A response with only the status. [`super::context::finish`] replaces it with a page.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())
     }
@@ -204,7 +204,7 @@ mod tests {
             let error = Error::new(kind, "");
             assert_eq!(problem(&error, &ErrorContext::default()), Problem::Internal);
         }
-        // That the store is away passes by itself.
+        // An unavailable store is a temporary fault and has a page of its own.
         let away = Error::new(Kind::StoreUnavailable, "");
         assert_eq!(
             problem(&away, &ErrorContext::default()),

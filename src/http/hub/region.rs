@@ -1,23 +1,23 @@
-//! Where a customer's Smartsheet is, as they choose it on a page.
+//! The region of a customer's Smartsheet account, as a page offers it.
 
 use url::Url;
 
-/// A region of the provider's, or another API base that the operator allows.
+/// A region of the provider, or another API base URL that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegionChoice {
-    /// What a form sends in `region`.
+    /// The value of the form field `region`.
     pub value: String,
-    /// What people call it, such as `Europe`.
+    /// The name that people read, such as `Europe`.
     pub name: String,
-    /// The one host that a credential of this place is sent to.
+    /// The only host that receives a credential of this region.
     pub api_host: String,
-    /// The origin of the pages where people sign in and give consent, such as
-    /// `https://app.smartsheet.eu`; None where nobody can.
+    /// Origin of the pages for sign-in and consent, such as `https://app.smartsheet.eu`. None if
+    /// the region has no sign-in.
     pub sign_in_origin: Option<String>,
 }
 
 impl RegionChoice {
-    /// `api` and `sign_in` are http or https urls.
+    /// `api` and `sign_in` must be http or https URLs.
     pub fn new(value: &str, name: &str, api: &Url, sign_in: Option<&Url>) -> Self {
         Self {
             value: value.to_owned(),
@@ -27,20 +27,20 @@ impl RegionChoice {
         }
     }
 
-    /// The same place by another name.
+    /// The same region with another name.
     #[must_use]
     pub fn called(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// The host that people see in their browser when they use the provider.
+    /// The host in the browser's address bar while people use the provider.
     pub fn sign_in_host(&self) -> Option<String> {
         self.sign_in_origin.as_deref().map(host)
     }
 }
 
-/// In ASCII, whatever was typed: it goes into a header.
+/// Serialized in ASCII, since the origin goes into a header.
 fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }

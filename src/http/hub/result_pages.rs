@@ -1,4 +1,4 @@
-//! The last pages: what was found, the first reading, and the end.
+//! The last pages: review, progress of the first walk, and done.
 
 use actix_web::{HttpResponse, get, http::header, post, web::Payload};
 use url::Url;
@@ -55,7 +55,7 @@ impl Method {
     }
 }
 
-/// `POST /connect/review`: saved, or not.
+/// `POST /connect/review`: saves the draft, or cancels it.
 #[post("/review")]
 pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpResponse, Refusal> {
     let session = context.session().await?;
@@ -77,7 +77,7 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
         .await
     {
         Ok(_) => Ok(see_other("/connect/progress")),
-        // Something else waits by now, or nothing: look at that.
+        // The draft was replaced or is gone: show the current one.
         Err(error) if error.kind() == Kind::InvalidBody => Ok(see_other("/connect/review")),
         Err(error) if error.kind() == Kind::ConnectSessionInvalid => {
             Err(Problem::InvitationUsed.into())
@@ -86,7 +86,7 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
     }
 }
 
-/// The browser that has linked, and its account.
+/// This browser's connect session and the account that the browser linked with it.
 async fn linked(context: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
     let session = context.holder().await?;
     let (connect_session, browser) = (&session.session, &session.kept.browser);
@@ -161,7 +161,7 @@ pub async fn done_page(context: HubContext) -> Result<HttpResponse, Refusal> {
     })
 }
 
-/// What the last walk sealed.
+/// The counts of the last ended walk, if the account has a sealed directory.
 fn counted(linked: &LinkStatus) -> Option<DirectoryCounts> {
     let counts = linked.last_walk.as_ref()?.counts?;
     linked.is_sealed.then_some(DirectoryCounts {

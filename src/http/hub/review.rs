@@ -1,4 +1,4 @@
-//! What was found with a credential, before anything is saved, and the question whether to save it.
+//! The review page: shows the result of a credential check and asks whether to save the draft.
 
 use askama::Template;
 
@@ -10,19 +10,19 @@ use crate::model::observed::{Identity, Seats};
 pub struct ReviewPage<'a> {
     pub theme: &'a Theme,
     pub form_token: &'a str,
-    /// Which draft this is about: saving names the one that was looked at.
+    /// The number of the draft on the page. Saving names it, so that no other draft is saved.
     pub draft: u64,
     pub customer: &'a str,
     pub method: Method,
     pub place: &'a RegionChoice,
-    /// Whose the credential is.
+    /// The owner of the credential.
     pub identity: &'a Identity,
-    /// How many people it can list; None where the provider does not say.
+    /// Number of users that the credential can list. None if the provider does not give it.
     pub users: Option<u64>,
     pub sight: &'a FieldAccess,
 }
 
-/// How a customer lets us in.
+/// The link method behind the draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     SignIn,
@@ -68,7 +68,7 @@ impl ReviewPage<'_> {
     }
 }
 
-/// Somebody's name and address, as far as they are known, and else their id.
+/// Name and e-mail address, as far as they are known, or else the user's id.
 pub(super) fn person(identity: &Identity) -> String {
     match (&identity.name, &identity.email) {
         (Some(name), Some(email)) => format!("{name} ({email})"),
@@ -77,7 +77,7 @@ pub(super) fn person(identity: &Identity) -> String {
     }
 }
 
-/// An organisation's name, or else its id.
+/// The organization's name, or else its id.
 pub(super) fn organisation(identity: &Identity) -> String {
     match &identity.organisation_name {
         Some(name) => name.clone(),

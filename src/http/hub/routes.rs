@@ -1,5 +1,5 @@
-//! Where the hub's pages are. They are for people and no part of the API, so its document does not
-//! have them.
+//! The paths of the hub's pages. The pages are for people and not part of the API, so the OpenAPI
+//! document leaves them out.
 
 use actix_web::{
     HttpResponse, get,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// Every path, for the metrics.
+/// Every path, for the label `route` of the metrics.
 pub const PAGES: [&str; 11] = [
     "/connect",
     "/connect/{token}",
@@ -56,8 +56,8 @@ pub fn pages(config: &mut ServiceConfig) {
     config.service(scope);
 }
 
-/// `GET /connect/{token}`: an invitation is opened, which changes nothing of it. The token goes into
-/// a cookie, and out of the address.
+/// `GET /connect/{token}`: opens a connect session without changing it. Moves the link token from
+/// the URL into the cookie and redirects to `/connect`.
 #[get("/{token}")]
 async fn open(context: HubContext) -> Result<HttpResponse, Refusal> {
     let token = context
@@ -75,6 +75,7 @@ async fn open(context: HubContext) -> Result<HttpResponse, Refusal> {
         .connect_session(&token)
         .await?;
     context.check_open(&session)?;
+    // A browser that has a secret keeps it: its draft is bound to that secret.
     let browser = context.kept().map(|kept| kept.browser);
     let browser = browser.unwrap_or_else(|| context.gateway.connect_sessions().new_browser());
     let left = session
@@ -86,8 +87,9 @@ async fn open(context: HubContext) -> Result<HttpResponse, Refusal> {
     Ok(answer)
 }
 
-/// `GET /connect/assets/{name}`: named by its content, and so good for ever. A picture that is
-/// opened by itself may do nothing.
+/// `GET /connect/assets/{name}`: a static file. Its name contains a hash of its content, so
+/// browsers may cache it for a year. The policy `sandbox` stops scripts in an SVG logo that is
+/// opened on its own.
 #[get("/assets/{name}")]
 async fn asset(context: HubContext, theme: Data<Theme>) -> Result<HttpResponse, Refusal> {
     let name = context.request.match_info().get("name").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The first page: who invites whom to what, and the ways to do it.
+//! The first page: the organization that asks for the connection, the customer, and the link
+//! methods.
 
 use askama::Template;
 
@@ -9,51 +10,51 @@ use super::{page::HubPage, region::RegionChoice, theme::Theme, words};
 pub struct Start<'a> {
     pub theme: &'a Theme,
     pub form_token: &'a str,
-    /// For whom an account is linked: the `origin_owner_name` of the invitation.
+    /// The customer whose account is linked: the session's `origin_owner_name`.
     pub customer: &'a str,
-    /// What is linked again, where it is not for the first time.
+    /// Set if an account is linked again.
     pub again: Option<Again<'a>>,
     pub notice: Option<Notice>,
     pub methods: Methods<'a>,
-    /// For how long the invitation can still be used.
+    /// Seconds until the connect session expires.
     pub seconds_left: u64,
 }
 
-/// An account that was linked before, and wants a new credential.
+/// The account that is linked again with a new credential.
 pub struct Again<'a> {
-    /// Its organisation at the provider, as far as that has a name.
+    /// Name of its organization at the provider, if it has one.
     pub organisation: Option<&'a str>,
 }
 
-/// What came just before.
+/// The result of the previous step, shown above the link methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// The customer looked at what was found, and did not want to save it.
+    /// The customer did not save the draft on the review page.
     Cancelled,
 }
 
-/// What this invitation lets a customer choose from.
+/// The link methods that the connect session offers.
 pub struct Methods<'a> {
     pub sign_in: Vec<ProfileMethod<'a>>,
     pub own_app: bool,
     pub access_token: bool,
 }
 
-/// A connector profile: an app of the integrator's, in one region.
+/// Sign-in with a connector profile: an OAuth app of the integrator, in one region.
 pub struct ProfileMethod<'a> {
     pub profile: &'a str,
-    /// What the integrator calls it; shown only where a region has more than one.
+    /// The profile's label, or else its client id. Shown only if the region has several profiles.
     pub label: &'a str,
     pub place: &'a RegionChoice,
 }
 
 impl Methods<'_> {
-    /// Whether there is anything to choose.
+    /// Whether there are at least two methods to choose from.
     pub fn is_choice(&self) -> bool {
         self.sign_in.len() + usize::from(self.own_app) + usize::from(self.access_token) > 1
     }
 
-    /// Whether another profile is for the same region, so that the region does not tell them apart.
+    /// Whether another profile has the same region, so that the region alone does not identify it.
     fn is_ambiguous(&self, one: &ProfileMethod<'_>) -> bool {
         let same = |other: &&ProfileMethod<'_>| other.place.value == one.place.value;
         self.sign_in.iter().filter(same).count() > 1

@@ -1,5 +1,5 @@
-//! What all pages have in common: whose they are, and the files that they need. These are compiled
-//! in or made from the brand, and named by their content: a browser may keep them for ever.
+//! The brand and the static files, which all pages share. The files are compiled in or made from
+//! the brand. Their names contain a hash of their content, so browsers may cache them forever.
 
 use actix_web::web::Bytes;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use crate::model::brand::{Accent, Brand, Colour, Scheme};
 const SHEET: &str = include_str!("assets/hub.css");
 const SCRIPT: &str = include_str!("assets/hub.js");
 
-/// A file that pages need.
+/// A static file of the pages.
 #[derive(Debug, Clone)]
 pub struct Asset {
     path: String,
@@ -18,7 +18,7 @@ pub struct Asset {
 }
 
 impl Asset {
-    /// Below this, an asset is found by [`Theme::asset`].
+    /// The path prefix of all assets; [`Theme::asset`] finds an asset by the rest of its path.
     pub const FOLDER: &str = "/connect/assets/";
 
     fn new(stem: &str, extension: &str, media_type: &'static str, bytes: Bytes) -> Self {
@@ -34,13 +34,13 @@ impl Asset {
         }
     }
 
-    /// Where a page finds it.
+    /// The asset's path in URLs.
     pub fn path(&self) -> &str {
         &self.path
     }
 }
 
-/// The look of the hub: made once, and the same on every page.
+/// The brand and the static files, built once and the same on every page.
 #[derive(Debug, Clone)]
 pub struct Theme {
     name: String,
@@ -67,7 +67,7 @@ impl Theme {
         }
     }
 
-    /// Who invites.
+    /// The brand's name: the organization that asks for the connection.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -88,21 +88,20 @@ impl Theme {
         self.logo.as_ref().map(Asset::path)
     }
 
-    /// Every file that a page may ask for.
     pub fn assets(&self) -> impl Iterator<Item = &Asset> {
         [&self.sheet, &self.colours, &self.script]
             .into_iter()
             .chain(&self.logo)
     }
 
-    /// The file of this name, as it stands after [`Asset::FOLDER`].
+    /// The asset with this name, which is the part of its path after [`Asset::FOLDER`].
     pub fn asset(&self, name: &str) -> Option<&Asset> {
         self.assets()
             .find(|asset| asset.path.strip_prefix(Asset::FOLDER) == Some(name))
     }
 }
 
-/// The colours that the style sheet is written in, for both schemes.
+/// The CSS variables that `hub.css` uses for its colors, for the light and the dark scheme.
 fn colours(brand: &Brand) -> String {
     let light = scheme(Scheme::Light, brand.accent);
     let dark = scheme(Scheme::Dark, brand.accent_dark);
@@ -162,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What the policy of the pages forbids would silently be missing.
+    /// The pages' content security policy blocks such code without a visible error.
     #[test]
     fn the_style_sheet_and_the_script_fetch_nothing_from_elsewhere() {
         for text in [SHEET, SCRIPT] {

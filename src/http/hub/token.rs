@@ -1,11 +1,11 @@
-//! An access token: where it is good, how it is made, and where it goes.
+//! The page for an access token: its region, how to make one, and a form for it.
 
 use actix_web::http::StatusCode;
 use askama::Template;
 
 use super::{page::HubPage, region::RegionChoice, theme::Theme};
 
-/// The form for an access token. What was typed into it never comes back.
+/// The form for an access token. The token is never filled in again.
 #[derive(Template)]
 #[template(path = "token.html")]
 pub struct Token<'a> {
@@ -13,21 +13,21 @@ pub struct Token<'a> {
     pub form_token: &'a str,
     /// At least one.
     pub places: &'a [RegionChoice],
-    /// The value of the place that was chosen, once one was.
+    /// The `value` of the chosen region, once one is chosen.
     pub chosen: Option<&'a str>,
     pub fault: Option<TokenFault<'a>>,
-    /// Whether the invitation offers another way.
+    /// Whether the connect session offers another method.
     pub has_other_ways: bool,
 }
 
-/// Why the form comes back.
+/// Why the form is shown again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFault<'a> {
     NoRegion,
     NoToken,
-    /// What was pasted cannot be a token, and so was sent to nobody.
+    /// The input cannot be a token, so it was not sent to anyone.
     NotAToken,
-    /// Smartsheet does not know it there.
+    /// Smartsheet does not know the token in this region.
     UnknownAt(&'a RegionChoice),
 }
 
@@ -36,12 +36,12 @@ impl Token<'_> {
         self.chosen == Some(place.value.as_str())
     }
 
-    /// Where Smartsheet has just said that it does not know the token.
+    /// Whether this is the region in which the token was just found to be unknown.
     fn is_tried(&self, place: &RegionChoice) -> bool {
         matches!(self.fault, Some(TokenFault::UnknownAt(tried)) if tried == place)
     }
 
-    /// What is wrong with the region.
+    /// The fault of the field `region`.
     fn region_fault(&self) -> Option<&'static str> {
         match self.fault? {
             TokenFault::NoRegion => Some("Choose the region of your account."),

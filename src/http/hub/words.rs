@@ -1,4 +1,4 @@
-//! Numbers as people say them.
+//! Numbers and durations as people write them.
 
 /// `1,150` for 1150.
 pub fn count(number: u64) -> String {
@@ -18,7 +18,7 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// A length of time in its largest unit, rounded up: nobody is told of less time than there is.
+/// A duration in one unit, rounded up: minutes up to 90, hours up to 36, then days.
 pub fn duration(seconds: u64) -> String {
     let (length, one, many) = match seconds {
         0..60 => return "under a minute".to_owned(),

@@ -1,4 +1,4 @@
-//! Every page of the hub in every state that is worth a look.
+//! Renders every page of the hub in each of its states.
 
 use actix_web::body::MessageBody;
 use url::Url;
@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// A page as it was sent.
+/// A rendered page.
 pub struct ShownPage {
-    /// What it shows, as a file may be named.
+    /// The page and its state. Valid as a file name.
     pub name: String,
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -42,7 +42,7 @@ impl ShownPage {
     }
 }
 
-/// What others called things.
+/// Names that the operator, the customer and the provider choose.
 pub struct Names {
     pub brand: &'static str,
     pub customer: &'static str,
@@ -67,7 +67,7 @@ const LOGO: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 220 
     height=\"48\"><circle cx=\"24\" cy=\"24\" r=\"18\" fill=\"#7a1f5c\"/><path d=\"M60 14h140v6H60zm0 \
     14h100v6H60z\" fill=\"#222222\"/></svg>";
 
-/// The looks that a hub may have: by its name, and by a logo and colours of its own.
+/// Two themes: one with a name only, and one with its own logo and colors.
 pub fn looks(names: &Names) -> [Theme; 2] {
     let name = format!("{:?}", names.brand);
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -108,7 +108,7 @@ fn places() -> Vec<RegionChoice> {
     ]
 }
 
-/// All that pages are made from.
+/// The data that the pages are rendered from, and the rendered pages.
 struct GalleryData<'a> {
     theme: &'a Theme,
     names: &'a Names,
@@ -116,7 +116,7 @@ struct GalleryData<'a> {
     shown: Vec<ShownPage>,
 }
 
-/// Every page, in the order of a customer's way.
+/// Every page, in a customer's order.
 pub fn gallery(theme: &Theme, names: &Names) -> Vec<ShownPage> {
     let mut world = GalleryData {
         theme,
@@ -134,7 +134,6 @@ pub fn gallery(theme: &Theme, names: &Names) -> Vec<ShownPage> {
     world.shown
 }
 
-/// Something that nobody else's page may send.
 const FORM_TOKEN: &str = "7f0c9f1e-form-token";
 
 impl GalleryData<'_> {
@@ -431,7 +430,8 @@ impl GalleryData<'_> {
     }
 }
 
-/// Each problem, by a name that no other has: one that is new does not compile before it has one.
+/// Each problem with a unique name. The `match` has no wildcard, so a new variant does not compile
+/// until it has a name.
 fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
     let redirect_url = "https://link.example.com/connect/oauth2/smartsheet/callback";
     let all = [

@@ -1,12 +1,12 @@
-//! Reads a page as a tree is written: every element is closed where it was opened. That is more
-//! than browsers ask for, and so nothing here needs to guess.
+//! Parses a page as strict markup: every element is closed where it was opened. Browsers accept
+//! more, but the strict form needs no guessing.
 
-/// An element, in the order in which they begin.
+/// An element. Elements are listed in the order of their start tags.
 #[derive(Debug)]
 pub struct Element {
     pub name: String,
     pub attributes: Vec<(String, String)>,
-    /// All text within, as it is read: without tags, white space as one space.
+    /// All text inside, without tags; each run of white space is one space.
     pub text: String,
 }
 
@@ -21,11 +21,13 @@ impl Element {
     }
 }
 
-/// Elements that hold nothing and are not closed (HTML, 13.1.2).
+/// Void elements, which have no content and no end tag (HTML, 13.1.2).
 const VOID: [&str; 6] = ["meta", "link", "img", "input", "br", "hr"];
 
+/// Parses a page into its elements.
+///
 /// # Panics
-/// With what is wrong and where, if this is not well-formed.
+/// If the page is not well-formed; the message names the fault and its place.
 pub fn read(html: &str) -> Vec<Element> {
     let mut rest = html
         .strip_prefix("<!doctype html>")
@@ -63,7 +65,7 @@ pub fn read(html: &str) -> Vec<Element> {
     elements
 }
 
-/// What stands in a tag, up to the `>` that is in no value, and what follows.
+/// Splits at the first `>` outside a quoted value: the content of the tag, and the rest.
 fn split_tag(text: &str) -> (&str, &str) {
     let mut is_quoted = false;
     for (at, character) in text.char_indices() {

@@ -1,5 +1,5 @@
-//! Holds every page to what all pages promise: well-formed, labelled, in order, and with nothing of
-//! anybody else's in it but text.
+//! Checks the rules that hold for every page: it is well-formed, labeled and in order, and names
+//! from outside appear as text only.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -11,7 +11,7 @@ mod markup;
 use gallery::{Names, ORDINARY, ShownPage, gallery, looks};
 use markup::Element;
 
-/// Names of whoever wishes a page ill.
+/// Names that try to inject markup.
 const HOSTILE: Names = Names {
     brand: "<script>brand()</script>",
     customer: "\"><img src=x onerror=customer()>",
@@ -22,7 +22,7 @@ const HOSTILE: Names = Names {
     client_id: "\"><script>id()</script>",
 };
 
-/// Each page in each look, read.
+/// Every page in each theme, with its elements.
 fn pages(names: &Names) -> Vec<(ShownPage, Vec<Element>)> {
     let looks = looks(names);
     let pages = looks.iter().flat_map(|theme| gallery(theme, names));
@@ -52,7 +52,7 @@ fn every_page_has_a_title_a_language_and_one_first_heading() {
         for landmark in ["h1", "main", "header", "footer"] {
             assert_eq!(all(&elements, landmark).len(), 1, "{name}: {landmark}");
         }
-        // Headings go down by one level at a time.
+        // A heading is at most one level below the heading before it.
         let levels: Vec<u8> = elements
             .iter()
             .filter_map(|each| each.name.strip_prefix('h')?.parse().ok())
@@ -210,14 +210,14 @@ fn a_name_is_only_ever_text() {
     assert_eq!(plain.len(), hostile.len());
     let mut said = String::new();
     for ((shown, elements), (_, plain)) in hostile.iter().zip(&plain) {
-        // The same elements with the same attributes, whatever anybody is called.
+        // Hostile names add no element and no attribute.
         assert_eq!(shape(elements), shape(plain), "{}", shown.name);
         for element in elements.iter().filter(|it| it.is("body") || it.is("input")) {
             said.push_str(&element.text);
             said.push_str(element.get("value").unwrap_or_default());
         }
     }
-    // And each of them is said, letter by letter.
+    // Each hostile name appears as text, character by character.
     for name in [
         HOSTILE.brand,
         HOSTILE.customer,
@@ -372,8 +372,8 @@ fn every_problem_has_a_next_step() {
     assert_eq!(seen, 2 * 22);
 }
 
-/// Writes all pages, their headers and their files where `ROLECALL_HUB_PAGES` says, for
-/// `tests/hub/run` to look at in a browser.
+/// Writes all pages with their headers and assets to the file that `ROLECALL_HUB_PAGES` names.
+/// `tests/hub/run` opens them in a browser.
 #[test]
 #[expect(
     clippy::disallowed_methods,
