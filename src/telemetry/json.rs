@@ -1,6 +1,6 @@
-//! A line of JSON: one flat object of the time, the level, the event's own fields and its target.
+//! Formats a log line as one flat JSON object: time, level, the event's fields, target.
 //!
-//! The access log is on the way of every request, so this writes straight into the line.
+//! Every request has a line in the access log, so fields are written straight into the line.
 
 use std::fmt::{self, Write};
 
@@ -17,10 +17,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Room for a line of the access log.
+/// Initial capacity of a line: enough for one of the access log.
 const ROOM: usize = 320;
 
-/// What the bridge from the crate `log` calls the fields that an event has of its own.
+/// The prefix of the fields in which the bridge from the crate `log` passes a record's metadata.
 const BRIDGED: &str = "log.";
 
 pub(super) struct Json;
@@ -62,7 +62,7 @@ where
     }
 }
 
-/// Adds fields to a line that is an open object with something in it.
+/// Appends fields to an open JSON object that already has one.
 struct JsonFields {
     line: String,
     bridged_target: Option<String>,
@@ -75,7 +75,7 @@ impl JsonFields {
         self.line.push(':');
     }
 
-    /// A value that JSON writes as Rust does.
+    /// A value that Rust and JSON write in the same way.
     fn plain(&mut self, field: &Field, value: impl fmt::Display) {
         self.name(field);
         write!(self.line, "{value}").expect("writing to a String does not fail");
@@ -108,13 +108,13 @@ impl Visit for JsonFields {
         self.plain(field, value);
     }
 
-    /// Messages, and what is logged by its `Display` or `Debug`.
+    /// Messages, and values that are logged by their `Display` or `Debug`.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
     }
 }
 
-/// Adds a text in quotation marks.
+/// Appends a text as a JSON string.
 fn quote(line: &mut String, text: &str) {
     let is_plain = |byte| byte >= b' ' && byte != b'"' && byte != b'\\';
     if text.bytes().all(is_plain) {
@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines that are logged while `work` runs.
+    /// The lines that `work` logs.
     fn logged(work: impl FnOnce()) -> Vec<Value> {
         let paper = Arc::new(Mutex::new(Vec::new()));
         let pen = Arc::clone(&paper);
@@ -145,8 +145,8 @@ mod tests {
             .event_format(Json)
             .with_writer(move || Pen(Arc::clone(&pen)))
             .finish();
-        // With a single subscriber, tracing asks of whichever thread comes by first whether a line
-        // is wanted at all; tests that run beside this one would answer no.
+        // With a single subscriber, tracing lets the first thread that reaches a log statement
+        // decide whether it is enabled. A test in another thread would disable it for this one.
         let _second = tracing::Dispatch::new(tracing_subscriber::registry());
         tracing::subscriber::with_default(subscriber, work);
         let text = String::from_utf8(paper.lock().unwrap().clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Lines on their way to standard error: gathered in memory, written by a thread of their own.
+//! Collects log lines in memory and writes them to standard error from its own thread.
 
 use std::{
     io::{self, Write},
@@ -9,13 +9,13 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// For how long lines are gathered behind the first one.
+/// How long lines are collected after the first one.
 const GATHERED_FOR: Duration = Duration::from_millis(10);
 
-/// How many bytes of lines may wait, some ten thousand lines.
+/// Maximum bytes that wait in the queue: about ten thousand lines.
 const MOST_WAITING: usize = 4 << 20;
 
-/// Lines on their way to `output`, and who sees to it that they arrive.
+/// Starts a thread that writes lines to `output`. Returns the queue and the guard that flushes it.
 pub(super) fn gather(output: impl Write + Send + 'static) -> (LogLines, LogGuard) {
     let lines = LogLines(Arc::default());
     let written = lines.clone();
@@ -30,7 +30,7 @@ pub(super) fn gather(output: impl Write + Send + 'static) -> (LogLines, LogGuard
     (lines, guard)
 }
 
-/// Writes what is left when dropped.
+/// Writes the remaining lines when it is dropped.
 pub struct LogGuard {
     lines: LogLines,
     writing: Option<JoinHandle<()>>,
@@ -41,13 +41,13 @@ impl Drop for LogGuard {
         self.lines.waiting().is_last = true;
         self.lines.0.changed.notify_one();
         if let Some(writing) = self.writing.take() {
-            // A log that broke off has nobody left to tell.
+            // If the writer thread panicked, there is nowhere to report it.
             let _ = writing.join();
         }
     }
 }
 
-/// Where lines wait until they are written.
+/// The queue of lines that wait to be written. Clones share it.
 #[derive(Clone)]
 pub(super) struct LogLines(Arc<LogQueue>);
 
@@ -66,7 +66,7 @@ struct Waiting {
 impl LogLines {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         let waiting = &self.0.waiting;
-        // Whole lines are added at once: what a panic left behind is whole, too.
+        // A line is added in one step, so the buffer holds whole lines even after a panic.
         waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,13 +78,14 @@ impl LogLines {
             let waiting = changed
                 .wait_while(self.waiting(), is_idle)
                 .unwrap_or_else(PoisonError::into_inner);
+            // Wait for more lines, so that one write takes them all.
             let (mut waiting, _) = changed
                 .wait_timeout_while(waiting, GATHERED_FOR, |waiting| !waiting.is_last)
                 .unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut waiting.bytes, &mut writing);
             let is_last = waiting.is_last;
             drop(waiting);
-            // Standard error that cannot be written to is no reason to stop serving.
+            // A failed write to standard error must not stop the service.
             let _ = output.write_all(&writing).and_then(|()| output.flush());
             writing.clear();
             if is_last {
@@ -95,7 +96,7 @@ impl LogLines {
 }
 
 impl Write for &LogLines {
-    /// Takes a whole line, or drops it.
+    /// Takes the whole line, or drops it if the queue is full.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.waiting();
         let is_first = waiting.bytes.is_empty();
@@ -103,6 +104,7 @@ impl Write for &LogLines {
             waiting.bytes.extend_from_slice(line);
         }
         drop(waiting);
+        // The writer sleeps only while the queue is empty, so only the first line wakes it.
         if is_first {
             self.0.changed.notify_one();
         }
@@ -128,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is written.
+    /// Stores the bytes that are written to it.
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -171,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Writes nothing until it may.
+    /// Blocks every write until the sender is dropped.
     struct Stuck(mpsc::Receiver<()>, Paper);
 
     impl Write for Stuck {
@@ -197,7 +199,7 @@ mod tests {
         drop(may_go_on);
         drop(guard);
         let written = paper.0.lock().unwrap();
-        // What was being written, and what was waiting behind it.
+        // At most one buffer in the writer and one in the queue.
         assert!(written.len() <= 2 * MOST_WAITING);
         assert!(written.chunks(line.len()).all(|each| each == line));
     }

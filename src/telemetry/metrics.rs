@@ -1,13 +1,12 @@
-//! What is counted, and under which names: every metric is in [`ALL`], once, with the values that
-//! its labels can have.
+//! Every metric of this process. [`ALL`] lists each one once, with the values that its labels may
+//! have.
 //!
-//! A label says what kind of thing happened and never to whom: its values are words of an enum of
-//! ours, route templates, or keys of connectors. So there is nobody's name in here, and the number
-//! of series has a bound.
+//! A label names a kind of event, never a person or an account: its values come from our enums,
+//! route templates, connector keys or the version. Labels therefore contain no personal data, and
+//! the number of series is bounded.
 //!
-//! A [`Metrics`] is a value that is handed on: two gateways in one process count apart, and nothing
-//! is installed anywhere. What happens with every request is counted through a [`RouteMeter`], which
-//! looks nothing up.
+//! [`Metrics`] is a value that is passed on, not a global recorder: two gateways in one process
+//! count separately. Each request is counted through a [`RouteMeter`], which caches its series.
 
 use std::{
     fmt,
@@ -23,19 +22,19 @@ use crate::model::{
     walks::{ListName, WalkReason, WalkState},
 };
 
-/// Where a request went that no route is for.
+/// The label `route` of a request that matched no route.
 pub const NO_ROUTE: &str = "-";
 
-/// Where a walk ended for no reason but that it was done.
+/// The label `reason` of a walk that ended without a special reason.
 pub const NO_REASON: &str = "none";
 
-/// A metric: what it is called, and what it says.
+/// The definition of a metric.
 #[derive(Debug)]
 pub struct Metric {
     pub name: &'static str,
     pub kind: MetricKind,
     pub labels: &'static [MetricLabel],
-    /// What it says, in a sentence without its full stop.
+    /// One sentence, without its full stop.
     pub help: &'static str,
 }
 
@@ -43,12 +42,12 @@ pub struct Metric {
 pub enum MetricKind {
     Counter,
     Gauge,
-    /// With the upper ends of its buckets, in seconds.
+    /// With the upper bounds of its buckets, in seconds.
     Histogram(&'static [f64]),
 }
 
 impl MetricKind {
-    /// As Prometheus calls it.
+    /// The name of this type in the Prometheus text format.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -58,7 +57,7 @@ impl MetricKind {
     }
 }
 
-/// A label, and what its value is one of.
+/// A label, and the set of its values.
 #[derive(Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
@@ -67,11 +66,11 @@ pub struct MetricLabel {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Values {
-    /// A template of the API document, such as `/iam/users/{record}`, or [`NO_ROUTE`].
+    /// A route template, such as `/iam/users/{record}`, or [`NO_ROUTE`].
     Routes,
     /// The key of a connector.
     Connectors,
-    /// This version of Rolecall, and no other.
+    /// The running version of Rolecall.
     Version,
     Words(fn() -> Vec<&'static str>),
 }
@@ -192,7 +191,7 @@ const BUILD_INFO: Metric = Metric {
     help: "1, with the version of Rolecall",
 };
 
-/// What `metrics-process` measures, under the names that all Prometheus clients use.
+/// Metrics of the crate `metrics-process`, under the names that all Prometheus clients use.
 const PROCESS: [Metric; 8] = [
     Metric {
         name: "process_cpu_seconds_total",
@@ -233,7 +232,6 @@ const fn gauge(name: &'static str, help: &'static str) -> Metric {
     }
 }
 
-/// Every metric that there is.
 pub const ALL: [&Metric; 24] = [
     &REQUESTS,
     &REQUEST_SECONDS,
@@ -265,7 +263,7 @@ const fn label(name: &'static str, values: Values) -> MetricLabel {
     MetricLabel { name, values }
 }
 
-/// One of a closed set of words, which is all that a label's value may be.
+/// A closed set of label values, each with its text.
 pub trait LabelValue: Copy + 'static {
     const ALL: &'static [Self];
 
@@ -280,7 +278,8 @@ fn reasons() -> Vec<&'static str> {
     [words::<WalkReason>(), vec![NO_REASON]].concat()
 }
 
-/// A method that HTTP knows; any other word is the caller's, and none of ours.
+/// An HTTP method. A method without its own variant is `Other`, so that clients cannot create label
+/// values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpMethod {
     Get,
@@ -319,7 +318,7 @@ impl LabelValue for HttpMethod {
     }
 }
 
-/// The first digit of a status.
+/// The class of an HTTP status: its first digit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusClass {
     Informational,
@@ -330,7 +329,7 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
-    /// Of a status from 100 to 599; what is none counts as an error of ours.
+    /// The class of a status from 100 to 599. Any other number counts as a server error.
     pub const fn of(status: u16) -> Self {
         match status {
             100..=199 => Self::Informational,
@@ -362,7 +361,7 @@ impl LabelValue for StatusClass {
     }
 }
 
-/// What a request to a provider came to.
+/// The result of one request to a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     Answered,
@@ -401,18 +400,19 @@ impl LabelValue for CallOutcome {
     }
 }
 
-/// What a refresh of a rotating credential came to.
+/// The result of refreshing a rotating credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshOutcome {
-    /// A new pair came, and is stored.
+    /// The new token pair is stored.
     Refreshed,
-    /// A new pair came, which the store could not take: it is in the journal.
+    /// The new token pair is stored, but went to the journal first because the store was too slow.
     Journalled,
-    /// The provider does not take the refresh token (`invalid_grant`).
+    /// The provider refused the refresh token (`invalid_grant`), or refused the access token after
+    /// the refresh token was in an uncertain state for long.
     Refused,
-    /// The provider answered something else than a pair.
+    /// The request was not sent, or the provider answered with another error.
     Failed,
-    /// No answer came: whether the token was spent is not known.
+    /// No usable answer came, so it is unknown whether the refresh token was used.
     Unanswered,
 }
 
@@ -436,7 +436,7 @@ impl LabelValue for RefreshOutcome {
     }
 }
 
-/// The state of a credential, as a person reads it.
+/// The state of a credential, as the metric `rolecall_credentials` counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialStateLabel {
     Healthy,
@@ -507,7 +507,7 @@ impl LabelValue for AccountStatus {
     }
 }
 
-/// The numbers of one gateway. Clones are the same one.
+/// The metrics of one gateway. Clones share them.
 #[derive(Clone)]
 pub struct Metrics(Arc<PrometheusRecorder>);
 
@@ -524,8 +524,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet: every series of which all labels are known is there, at 0. One that began
-    /// at 1 would hide its first event from `increase()`.
+    /// Creates each series whose labels are known in advance, at 0. A series that first appears at
+    /// 1 would hide its first event from `increase()`.
     pub fn new() -> Self {
         let buckets = |builder: PrometheusBuilder, metric: &Metric| match metric.kind {
             MetricKind::Histogram(buckets) => builder
@@ -566,6 +566,7 @@ impl Metrics {
         for outcome in words::<RefreshOutcome>() {
             metrics.counter(&key(&REFRESHES, [outcome])).increment(0);
         }
+        // Looking up a histogram creates it with a count of 0.
         drop(metrics.histogram(&key(&WALK_SECONDS, [])));
         metrics.key_ring_trouble(false);
         metrics.journal_trouble(false);
@@ -574,7 +575,7 @@ impl Metrics {
         metrics
     }
 
-    /// There is such a provider to be called.
+    /// Creates the series of a provider, at 0.
     pub fn provider(&self, provider: &'static str) {
         for outcome in words::<CallOutcome>() {
             self.counter(&key(&PROVIDER_CALLS, [provider, outcome]))
@@ -582,7 +583,7 @@ impl Metrics {
         }
     }
 
-    /// What counts and times the requests to one route, which these methods are for.
+    /// The meter of one route that serves these methods.
     pub fn route(&self, template: &str, methods: &[HttpMethod]) -> RouteMeter {
         let meter = RouteMeter {
             metrics: self.clone(),
@@ -599,13 +600,13 @@ impl Metrics {
         meter
     }
 
-    /// A request was sent to a provider, and came to this.
+    /// Counts one request to a provider. Each retry counts by itself.
     pub fn provider_call(&self, provider: &'static str, outcome: CallOutcome) {
         let key = key(&PROVIDER_CALLS, [provider, outcome.word()]);
         self.counter(&key).increment(1);
     }
 
-    /// A walk ended in this process.
+    /// Counts and times a walk that ended in this process.
     pub fn walk_ended(&self, state: WalkState, reason: Option<WalkReason>, took: Duration) {
         let reason = reason.map_or(NO_REASON, LabelValue::word);
         self.counter(&key(&WALKS, [state.word(), reason]))
@@ -614,31 +615,31 @@ impl Metrics {
             .record(took.as_secs_f64());
     }
 
-    /// So many walks were ended for a process that was gone.
+    /// Counts walks that were marked as failed because their process was gone.
     pub fn walks_interrupted(&self, walks: u64) {
         let values = [WalkState::Failed.word(), WalkReason::Interrupted.word()];
         self.counter(&key(&WALKS, values)).increment(walks);
     }
 
-    /// A walk left out so many rows of a list.
+    /// Counts the rows of a list that a walk left out.
     pub fn rows_quarantined(&self, list: ListName, rows: u64) {
         self.counter(&key(&QUARANTINED_ROWS, [list.word()]))
             .increment(rows);
     }
 
-    /// A refresh token was sent to a provider, and that came to this.
+    /// Counts a refresh of a rotating credential.
     pub fn refresh(&self, outcome: RefreshOutcome) {
         self.counter(&key(&REFRESHES, [outcome.word()]))
             .increment(1);
     }
 
-    /// How many accounts there are of each status, of which those that are not named have none;
-    /// None if that could not be learnt.
+    /// Sets the number of accounts by status. A status that `counts` leaves out is 0; without
+    /// `counts`, all are NaN.
     pub fn accounts(&self, counts: Option<&[(AccountStatus, u64)]>) {
         self.count(&ACCOUNTS, counts);
     }
 
-    /// How many credentials there are in each state, likewise.
+    /// Sets the number of credentials by state, as [`Metrics::accounts`] does.
     pub fn credentials(&self, counts: Option<&[(CredentialStateLabel, u64)]>) {
         self.count(&CREDENTIALS, counts);
     }
@@ -653,8 +654,8 @@ impl Metrics {
         self.says(&STORE_UP, is_up);
     }
 
-    /// How many accounts have a held walk, and how old the oldest directory is; None if that could not
-    /// be learnt.
+    /// Sets the number of accounts with a held walk, and the age of the oldest directory. An
+    /// unknown value is NaN.
     pub fn directories(&self, held: Option<u64>, oldest: Option<Duration>) {
         let held = held.map_or(f64::NAN, |held| held as f64);
         self.gauge(&key(&WALKS_HELD, [])).set(held);
@@ -662,12 +663,12 @@ impl Metrics {
         self.gauge(&key(&OLDEST_DIRECTORY, [])).set(oldest);
     }
 
-    /// Whether something is wrong with the key ring.
+    /// Whether the key ring has a fault.
     pub fn key_ring_trouble(&self, is_wrong: bool) {
         self.says(&KEY_RING_TROUBLE, is_wrong);
     }
 
-    /// Whether something is wrong with the journal of token pairs.
+    /// Whether the journal of token pairs has a fault.
     pub fn journal_trouble(&self, is_wrong: bool) {
         self.says(&JOURNAL_TROUBLE, is_wrong);
     }
@@ -691,15 +692,15 @@ impl Metrics {
         }
     }
 
-    /// All of it in the text format of Prometheus.
+    /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         let process = metrics_process::Collector::default();
         metrics::with_local_recorder(&*self.0, || process.collect());
         self.0.handle().render()
     }
 
-    /// Adds up what was timed. What nobody reads would grow with every request: to be called every
-    /// few seconds.
+    /// Moves recorded times into the histograms. Call it every few seconds: between two reads of
+    /// the metrics, the times would otherwise pile up in memory.
     pub fn add_up(&self) {
         self.0.handle().run_upkeep();
     }
@@ -719,7 +720,7 @@ impl Metrics {
 
 static OF_OURS: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
-/// A series of a metric: a value for each of its labels, in their order.
+/// The key of a series: one value for each label of the metric, in their order.
 fn key<const LABELS: usize>(metric: &'static Metric, values: [&str; LABELS]) -> Key {
     assert_eq!(
         metric.labels.len(),
@@ -736,8 +737,7 @@ fn key<const LABELS: usize>(metric: &'static Metric, values: [&str; LABELS]) -> 
     Key::from_parts(metric.name, labels)
 }
 
-/// Counts and times the requests to one route. Its series are looked up when they are needed first,
-/// and then never again.
+/// Counts and times the requests to one route. Each series is looked up once, on first use.
 pub struct RouteMeter {
     metrics: Metrics,
     template: Box<str>,
@@ -746,7 +746,7 @@ pub struct RouteMeter {
 }
 
 impl RouteMeter {
-    /// A request was answered with this status.
+    /// Counts and times one request that was answered with this status.
     pub fn answered(&self, method: HttpMethod, status: u16, took: Duration) {
         self.requests(method, StatusClass::of(status)).increment(1);
         self.seconds().record(took.as_secs_f64());
@@ -776,7 +776,7 @@ mod tests {
     const ROUTE: &str = "/iam/users/{record}";
     const CONNECTOR: &str = "smartsheet";
 
-    /// Whatever can happen, once.
+    /// Metrics on which each kind of event happened.
     fn everything() -> Metrics {
         let metrics = Metrics::new();
         let took = Duration::from_millis(20);
@@ -812,7 +812,7 @@ mod tests {
         metrics
     }
 
-    /// The samples of a page: name, labels in their order, value.
+    /// The samples of a rendered page: name, labels and value.
     fn samples(page: &str) -> Vec<(String, BTreeMap<String, String>, f64)> {
         let lines = page.lines();
         lines
@@ -840,7 +840,7 @@ mod tests {
         line.map(|value| value.parse().unwrap())
     }
 
-    /// `increase()` sees the first event of a series only if it saw the series before.
+    /// `increase()` counts the first event of a series only if the series existed before.
     #[test]
     fn every_counter_is_there_before_anything_happens() {
         let metrics = Metrics::new();
@@ -902,8 +902,7 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
     }
 
-    /// No value of a label comes from anywhere but the sets that the table names, so none is
-    /// anybody's name, address or id.
+    /// Every label value comes from a set in the table, so none is a name, an address or an id.
     #[test]
     fn every_value_of_a_label_is_one_of_those_that_the_table_names() {
         let page = everything().render();

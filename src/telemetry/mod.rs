@@ -1,11 +1,11 @@
-//! What this process tells of its work: lines in a log, and [`metrics`].
+//! The log and the [`metrics`] of this process.
 //!
-//! What is logged, and how: one line per request and one per provider call, on standard error.
+//! The log has one line per request and one per provider call, on standard error. No line contains
+//! a token, a body, an e-mail address, a query, or a path with ids in it.
 //!
-//! `lines`: lines are gathered in memory, and a thread of its own writes many at once: no request
-//! waits for a write, and few wake that thread. When it falls behind by a whole buffer, lines are
-//! dropped rather than requests delayed. `json`: how a line looks where machines read it. No line
-//! holds a token, a body, an e-mail address, a query or a path with ids in it.
+//! `lines` collects lines in memory, and its own thread writes many at once: no request waits for a
+//! write, and few lines wake that thread. If the buffer is full, lines are dropped so that requests
+//! are not delayed. `json` formats a line as JSON.
 
 mod json;
 mod lines;
@@ -19,10 +19,8 @@ pub use metrics::{
     CallOutcome, CredentialStateLabel, HttpMethod, Metrics, RefreshOutcome, RouteMeter,
 };
 
-/// Starts logging for the life of the process; the guard writes what is left when dropped.
-///
-/// # Panics
-/// If called twice.
+/// Starts logging for the life of the process. The guard writes the remaining lines when it is
+/// dropped.
 pub fn start(log: &LogConfig) -> LogGuard {
     let (lines, guard) = lines::gather(std::io::stderr());
     let builder = tracing_subscriber::fmt()
