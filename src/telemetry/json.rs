@@ -65,6 +65,7 @@ where
 /// Appends fields to an open JSON object that already has one.
 struct JsonFields {
     line: String,
+    /// The target of a record from the crate `log`, in place of the bridge's own target.
     bridged_target: Option<String>,
 }
 

@@ -104,7 +104,7 @@ impl Write for &LogLines {
             waiting.bytes.extend_from_slice(line);
         }
         drop(waiting);
-        // The writer sleeps only while the queue is empty, so only the first line wakes it.
+        // Only the first line wakes the writer, which then collects more lines until a timeout.
         if is_first {
             self.0.changed.notify_one();
         }

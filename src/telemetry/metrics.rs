@@ -34,7 +34,7 @@ pub struct Metric {
     pub name: &'static str,
     pub kind: MetricKind,
     pub labels: &'static [MetricLabel],
-    /// One sentence, without its full stop.
+    /// One sentence, without its period.
     pub help: &'static str,
 }
 
@@ -405,10 +405,11 @@ impl LabelValue for CallOutcome {
 pub enum RefreshOutcome {
     /// The new token pair is stored.
     Refreshed,
-    /// The new token pair is stored, but went to the journal first because the store was too slow.
+    /// The new token pair is stored. It went to the journal first, because the store did not take
+    /// it at once.
     Journalled,
-    /// The provider refused the refresh token (`invalid_grant`), or refused the access token after
-    /// the refresh token was in an uncertain state for long.
+    /// The provider refused the refresh token (`invalid_grant`), or it refused the access token of
+    /// a credential that was long in an uncertain state.
     Refused,
     /// The request was not sent, or the provider answered with another error.
     Failed,
@@ -633,8 +634,8 @@ impl Metrics {
             .increment(1);
     }
 
-    /// Sets the number of accounts by status. A status that `counts` leaves out is 0; without
-    /// `counts`, all are NaN.
+    /// Sets the number of accounts by status. A status that is missing in `counts` is 0. If
+    /// `counts` is None, every status is NaN.
     pub fn accounts(&self, counts: Option<&[(AccountStatus, u64)]>) {
         self.count(&ACCOUNTS, counts);
     }

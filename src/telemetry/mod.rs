@@ -21,6 +21,9 @@ pub use metrics::{
 
 /// Starts logging for the life of the process. The guard writes the remaining lines when it is
 /// dropped.
+///
+/// # Panics
+/// If called twice.
 pub fn start(log: &LogConfig) -> LogGuard {
     let (lines, guard) = lines::gather(std::io::stderr());
     let builder = tracing_subscriber::fmt()

@@ -45,7 +45,9 @@ pub struct HubContext {
 /// The connect session that the browser's cookie names.
 pub struct HubSession {
     pub session: ConnectSession,
+    /// The content of the cookie.
     pub kept: SessionCookie,
+    /// The CSRF token for forms of this session.
     pub form_token: String,
 }
 
@@ -82,6 +84,7 @@ impl HubContext {
         self.gateway.public_url().starts_with("https://")
     }
 
+    /// The cookie that the browser sent, if it is well-formed.
     pub fn kept(&self) -> Option<SessionCookie> {
         SessionCookie::of(&self.request, self.is_secure())
     }
@@ -194,7 +197,7 @@ impl HubSession {
 }
 
 impl Choice {
-    /// The option with this form value.
+    /// The endpoint and region choice that have this form value.
     pub fn named(&self, value: &str) -> Option<(&Endpoint, &RegionChoice)> {
         let mut all = self.offer.endpoints.iter().zip(&self.places);
         all.find(|(_, place)| place.value == value)

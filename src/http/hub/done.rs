@@ -24,7 +24,7 @@ pub struct Done<'a> {
     pub return_url: Option<&'a Url>,
 }
 
-/// The size of the directory. A page has none until a walk is sealed.
+/// The size of the directory, once a walk is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryCounts {
     pub users: u64,

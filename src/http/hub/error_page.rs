@@ -26,6 +26,7 @@ pub enum Problem<'a> {
     RightsMissing,
     /// The account reads as another user (Assume-User), and this credential cannot do that.
     StandsForAnother,
+    /// The provider cannot be reached, or its answer is unusable.
     ProviderSilent,
     /// The store is unavailable.
     Unavailable,
@@ -40,6 +41,7 @@ pub enum Problem<'a> {
     },
     /// The form failed a check: where it was sent from, media type, size, or CSRF token.
     ForeignForm,
+    /// The connector profile is disabled or missing, or the session does not offer this method.
     ProfileDisabled,
     Internal,
 }

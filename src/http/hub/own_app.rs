@@ -44,8 +44,8 @@ impl OwnApp<'_> {
         self.chosen == Some(place.value.as_str())
     }
 
-    /// Always false, for the template `regions.html`: Smartsheet is asked only after the customer's
-    /// consent.
+    /// Always false: Smartsheet is asked only after the customer's consent, so no region was tried
+    /// yet. The template `regions.html` calls this.
     fn is_tried(&self, _place: &RegionChoice) -> bool {
         false
     }
