@@ -1,6 +1,8 @@
-//! A directory, and what is remembered beside it, as bytes: postcard in zstd, behind one byte
-//! that names the format. What is read back may be cut short, altered or of another time; it
-//! is an error then, never a panic, and it never costs more memory than its length warrants.
+//! The stored form of a directory and its evidence: postcard, compressed with zstd, after one byte
+//! for the format.
+//!
+//! Stored bytes may be truncated, altered or of another format. Decoding them is then an error and
+//! never a panic, and never takes more memory than a bound that follows from their length.
 
 use std::io::Read;
 
@@ -8,22 +10,22 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Directory, columns::Columns};
 
-/// Changes whenever the meaning of the bytes does. An older format is not read: the next walk
-/// writes the new one.
+/// The format byte. It changes whenever the meaning of the bytes does. An older format is not read:
+/// the next walk writes the new one.
 const FORMAT: u8 = 1;
 
-/// Directories compress to a fifth or so; nothing of ours comes near this.
+/// The largest ratio of decompressed to compressed bytes. Directories compress to about a fifth.
 const LARGEST_RATIO: u64 = 200;
 
-/// What even short bytes may unfold to.
+/// The decompressed size that is always allowed, however short the input is.
 const SMALLEST_BOUND: u64 = 1 << 20;
 
-/// No zstd frame may ask for a window above 2^this bytes. Ours ask for less.
+/// The largest zstd window: 2^this bytes. Frames that Rolecall writes need less.
 const LARGEST_WINDOW_LOG: u32 = 23;
 
 const LEVEL: i32 = 3;
 
-/// Stored bytes that are no directory, or none of this format.
+/// The bytes are not a stored value of this format.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("written in another format")]
@@ -60,7 +62,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError
     whole(&unfold(bytes)?)
 }
 
-/// A value, and the two that later formats wrote behind it: older bytes lack the last, or both.
+/// Decodes a value and the two that later versions append. Older bytes lack the last one, or both.
 pub(super) fn decode_grown<T, U, V>(bytes: &[u8]) -> Result<(T, (U, V)), DecodeError>
 where
     T: DeserializeOwned,
@@ -81,7 +83,7 @@ where
     Ok((value, (second, third)))
 }
 
-/// A value that takes all of these bytes.
+/// Decodes a value that must use all bytes.
 fn whole<T: DeserializeOwned>(plain: &[u8]) -> Result<T, DecodeError> {
     let (value, rest) = postcard::take_from_bytes(plain)?;
     if rest.is_empty() {
@@ -103,8 +105,8 @@ fn unfold(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     reader
         .window_log_max(LARGEST_WINDOW_LOG)
         .map_err(DecodeError::Compression)?;
-    // What the frame says of itself, as far as that is believed: a vector that grows by doubling
-    // would hold twice as much.
+    // Reserve the size that the frame states, up to the bound: a vector that grows by doubling
+    // would allocate twice as much.
     let told = zstd::zstd_safe::get_frame_content_size(packed);
     let told = told.ok().flatten().unwrap_or_default().min(bound);
     let mut plain = Vec::with_capacity(usize::try_from(told).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What goes into sealing: everything that one walk read, and the answers to its look-ups.
+//! The input of sealing: the data that one walk fetched, and the answers to its look-ups by id.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use crate::model::{
 
 use super::{Directory, Evidence, MergedList, Resource, Visibility, assess::limit, record::Millis};
 
-/// Everything that one walk read, not yet judged.
+/// All data that one walk fetched, before it is judged.
 #[derive(Debug)]
 pub struct FetchedDirectory {
     pub identity: Identity,
-    /// Every role that the connector may give a user.
+    /// Every role that the connector can assign to a user.
     pub roles: Vec<ObservedRole>,
     pub users: MergedList<ObservedUser>,
-    /// None where the credential may not read groups.
+    /// None if the credential may not read groups.
     pub groups: Option<MergedList<ObservedGroup>>,
-    /// The groups of [`plan_group_reads`], by id.
+    /// The groups that [`plan_group_reads`] selected, by id.
     pub group_reads: BTreeMap<RemoteId, GroupRead>,
     pub started_at: Timestamp,
 }
 
 impl FetchedDirectory {
-    /// What the credential of this walk may see.
+    /// The fields that the credential of this walk may see.
     pub(super) fn visibility(&self) -> Visibility {
         Visibility::of(
             self.identity.is_admin,
@@ -37,31 +37,31 @@ impl FetchedDirectory {
     }
 }
 
-/// What came of reading one group by its id.
+/// The result of reading one group by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupRead {
     Members(MemberList),
-    /// The provider says with its own code that there is no such group: a proof.
+    /// The provider's own code says that no such group exists: a proof of departure.
     Departed,
     /// The members could not be read, for this reason.
     Unread(Reason),
 }
 
-/// All members of a group, as one reply told them.
+/// All members of a group, from one response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberList {
     pub members: Vec<ObservedMember>,
     pub read_at: Timestamp,
 }
 
-/// Whom to ask the provider for by id.
+/// The users and groups to look up by id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lookups {
     pub users: Vec<RemoteId>,
     pub groups: Vec<RemoteId>,
 }
 
-/// What the provider said. Who is not in here was not asked, or gave no answer.
+/// The answers to the look-ups. An id without an entry was not looked up, or got no answer.
 #[derive(Debug, Default)]
 pub struct Answers {
     pub users: BTreeMap<RemoteId, UserAnswer>,
@@ -70,26 +70,30 @@ pub struct Answers {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupAnswer {
-    /// It is there. Its members, should the reply name them, are not taken from it: the walk
-    /// has been judged by then, and they might be gone. The next walk reads them.
+    /// The group exists. Members in the response are ignored: the walk has been judged already, and
+    /// a group that was emptied could no longer hold it. The next walk reads the members.
     Found,
-    /// The provider says with its own code that there is no such group: a proof.
+    /// The provider's own code says that no such group exists: a proof of departure.
     Departed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAnswer {
     Found(Box<ObservedUser>),
-    /// The provider says with its own code that there is no such user: a proof.
+    /// The provider's own code says that no such user exists: a proof of departure.
     Departed,
 }
 
-/// The groups whose members this walk must read, most urgent first (rule 8): those that are new
-/// or whose `modified_at` moved, those whose last reading failed, those that a held walk turned on,
-/// those that are missing from the list, and then the longest unread, as many as `cap`; all of them
-/// where there is no cap or the walk is to be `full`. A missing group is read before the walk is
-/// judged, since whoever has no other group would seem to have lost all of theirs with it; but not
-/// where so many are missing that the walk will be held.
+/// The groups whose members this walk must read, most urgent first:
+/// * new groups, groups with another `modified_at`, groups whose last read failed, and groups of
+///   users that a held walk would have affected;
+/// * groups that are missing from the list, if they are at most as many as may disappear at once,
+///   or if an earlier walk missed them too;
+/// * all others, the longest unread first: at most `cap` of them, or all if there is no cap or the
+///   walk is `full`.
+///
+/// A missing group is read before the walk is judged. Otherwise its members without another group
+/// would seem to lose all of their groups.
 pub fn plan_group_reads(
     prev: Option<&Directory>,
     listed: &MergedList<ObservedGroup>,

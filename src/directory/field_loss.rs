@@ -1,9 +1,9 @@
-//! The guard against a provider that suddenly leaves out a field: a comparison with the last seal.
+//! The check for a field that a provider suddenly leaves out, by comparison with the previous
+//! directory.
 //!
-//! A field that is null for a few is their own affair. A field that was there and is gone for many
-//! at once is the provider's, or the credential's, and the walk is held: the directory that is
-//! served would otherwise lose it for everybody. A first walk has nothing to compare with, and so
-//! never fails for a field.
+//! A few records may lose a field. If many lose the same field at once, the provider or the
+//! credential has changed, and the walk is held: publishing it would remove the field for all of
+//! them. A first walk has nothing to compare with, so it never fails because of a field.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use super::{
     snapshot_builder::SnapshotBuilder,
 };
 
-/// As many may lose a field at once, however few had it.
+/// This many records may always lose a field at once.
 const ALWAYS_ALLOWED: usize = 3;
 
-/// Of those who had a field, one in so many may lose it at once.
+/// One in this many of the records that had a field may lose it at once.
 const ONE_IN: usize = 20;
 
 type UserHas = for<'a> fn(&UserView<'a>) -> bool;
@@ -42,7 +42,7 @@ const USER_FIELDS: [UserHas; 11] = [
     },
 ];
 
-/// A description is left out, since a group need not have one.
+/// Without the description, which is optional.
 const GROUP_FIELDS: [GroupHas; 4] = [
     |group| group.name.is_some(),
     |group| group.owner.is_some(),
@@ -50,12 +50,12 @@ const GROUP_FIELDS: [GroupHas; 4] = [
     |group| group.members_unread().is_none(),
 ];
 
-/// Whether `some` of `all` are more than three and more than one in twenty.
+/// Whether `some` is more than three and more than one in twenty of `all`.
 pub const fn too_many(some: usize, all: usize) -> bool {
     some > ALWAYS_ALLOWED && some * ONE_IN > all
 }
 
-/// Those in `prev` for whom `after` lacks a field that too many have lost at once.
+/// The records of `prev` that lack a field in `after`, for each field that too many records lost.
 pub(super) fn field_losses(
     prev: &Directory,
     after: &SnapshotBuilder<'_>,
@@ -66,7 +66,7 @@ pub(super) fn field_losses(
             continue;
         };
         let (before, now) = (prev.user(place), &after.users[now].view);
-        // A group tells other fields than a list does.
+        // A member list has other fields than the list of users, so the two cannot be compared.
         if before.profile.is_outsider != now.profile.is_outsider {
             continue;
         }
@@ -96,7 +96,7 @@ pub(super) fn field_losses(
     losses
 }
 
-/// How many had one field, and the places of those who lost it.
+/// The number of records that had one field, and the rows of those that lost it.
 struct LossTally {
     had: usize,
     lost: Vec<usize>,

@@ -1,9 +1,9 @@
-//! Which records of a list are asked for, and which those are.
+//! Filters of lists, and the rows that match them.
 //!
-//! A filter costs one pass over the rows, which are some hundred bytes each: what many users share
-//! (status, roles, seat) is decided once per profile, an address is compared as it lies, and of a
-//! group only the members are looked at. [`Matches`] keeps the outcome, four bytes a record, so
-//! that the pages of one list need the pass once.
+//! A filter makes one pass over the rows, of some hundred bytes each. Status, roles and seat are
+//! checked once per shared profile, an address is compared without building it, and a filter by
+//! group checks only its members. [`Matches`] keeps the result at four bytes a record, so all pages
+//! of a list need one pass together.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,33 +16,34 @@ use super::{
     text::size,
 };
 
-/// What a record must be to be in a list: all of what is named here. The default is any record.
+/// The conditions that a record must meet to be in a list, all of them. The default matches every
+/// record.
 ///
-/// A record in which the field is null is not it, whatever was asked for. All but
-/// `updated_after` is about users; lists of roles and groups are not asked for it.
+/// A null field matches no condition. Only `updated_after` applies to roles and groups; the other
+/// conditions are for users.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Filter {
-    /// Changed later than this, and not at it.
+    /// Strictly later than this.
     pub updated_after: Option<Timestamp>,
-    /// With this whole address; A to Z count as a to z.
+    /// The whole address, compared without case for A to Z only.
     pub email: Option<Box<str>>,
     pub status: Option<UserStatus>,
-    /// Holding the role with this id, unified or remote.
+    /// A role that the user holds, by unified or remote id.
     pub role: Option<Box<str>>,
-    /// In the group with this id, unified or remote.
+    /// A group that the user is in, by unified or remote id.
     pub group: Option<Box<str>>,
     pub is_external: Option<bool>,
     pub seat: Option<SeatType>,
 }
 
 impl Filter {
-    /// Whether every record is left.
+    /// Whether the filter has no condition.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// A field that is asked about and that nobody can see here, with the reason. To such a
-    /// question "nobody" would be a false answer.
+    /// The first filtered field that the credential cannot see, with the reason. An empty list
+    /// would be a wrong response to such a filter.
     pub fn hidden_from(&self, sees: Visibility) -> Option<Warning> {
         let is_asked_for = |field| match field {
             UserField::Status => self.status.is_some(),
@@ -63,7 +64,7 @@ impl Filter {
             .find(|hidden| is_asked_for(hidden.field))
     }
 
-    /// Bytes that the texts of this filter occupy.
+    /// The bytes of this filter's strings.
     pub fn text_size(&self) -> usize {
         [&self.email, &self.role, &self.group]
             .into_iter()
@@ -77,8 +78,8 @@ impl Filter {
             .is_none_or(|moment| updated_at.timestamp() > Some(moment))
     }
 
-    /// Only the letters of ASCII are alike in both cases. Beyond them two letters that look the
-    /// same may be those of two people.
+    /// Compares without case for ASCII only. Other letters that look alike may belong to two
+    /// different users.
     fn takes_email(&self, email: Option<Email<'_>>) -> bool {
         let Some(wanted) = &self.email else {
             return true;
@@ -94,7 +95,7 @@ impl Filter {
         })
     }
 
-    /// `role` is the word of the role that is asked for.
+    /// Checks status, seat, `is_external` and role; `role` is a remote id.
     fn takes_profile(&self, profile: &SharedFields, role: Option<&str>) -> bool {
         let status = profile.status.as_ref().map(|status| status.value);
         let seat = profile.seat.as_ref().map(|seat| seat.value);
@@ -106,19 +107,18 @@ impl Filter {
     }
 }
 
-/// The records of one list in one directory that a filter leaves, as places in order.
+/// The records of one list that match a filter, as rows in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Matches(MatchedRows);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum MatchedRows {
-    /// All of so many.
+    /// All records, this many.
     All(usize),
     Some(Box<[u32]>),
 }
 
 impl Matches {
-    /// How many there are.
     pub fn len(&self) -> usize {
         match &self.0 {
             MatchedRows::All(len) => *len,
@@ -130,7 +130,7 @@ impl Matches {
         self.len() == 0
     }
 
-    /// The place in the directory of the match number `at`.
+    /// The row of match number `at`.
     pub(super) fn place(&self, at: usize) -> usize {
         match &self.0 {
             MatchedRows::All(_) => at,
@@ -138,7 +138,7 @@ impl Matches {
         }
     }
 
-    /// The number of the first match at `place` or behind it.
+    /// The number of the first match at row `place` or after it.
     pub(super) fn first_from(&self, place: usize) -> usize {
         match &self.0 {
             MatchedRows::All(_) => place,
@@ -146,7 +146,7 @@ impl Matches {
         }
     }
 
-    /// The bytes that this occupies, for a cache that holds by weight.
+    /// The bytes that this occupies, for a cache that is bounded by size.
     pub fn approximate_size(&self) -> usize {
         match &self.0 {
             MatchedRows::All(_) => 0,
@@ -156,8 +156,8 @@ impl Matches {
 }
 
 impl Directory {
-    /// The records that `filter` leaves. A role or group that this directory does not know has
-    /// nobody.
+    /// The records that match `filter`. A role or group that this directory does not know matches
+    /// no user.
     pub fn matches(&self, resource: Resource, filter: &Filter) -> Matches {
         if filter.is_all() {
             return Matches(MatchedRows::All(self.len(resource)));
@@ -168,13 +168,13 @@ impl Directory {
             Resource::Groups => places
                 .filter(|place| filter.takes_time(self.group_updated_at(*place as usize)))
                 .collect(),
-            // Roles carry no times.
+            // Roles have no times, so `updated_after` matches none of them.
             Resource::Roles => places.filter(|_| filter.takes_time(Millis::NONE)).collect(),
         };
         Matches(MatchedRows::Some(kept.into_boxed_slice()))
     }
 
-    /// None if the filter names a role or a group that is not there.
+    /// None if the filter names a role or group that does not exist.
     fn users_left_by(&self, filter: &Filter) -> Option<Vec<u32>> {
         let columns = &self.columns;
         let place_of = |resource, id: &Option<Box<str>>| match id {

@@ -1,11 +1,11 @@
-//! Reading a list page by page, and judging what was read (a walk's rules 1 to 3).
+//! Scans of a provider's list, page by page, and the checks of their result.
 //!
-//! Pages by offset are no snapshot. Somebody removed from the front while a [`ListScan`] is under
-//! way pulls everybody behind by one, and one who was there throughout falls between two pages.
-//! So a pass that shows signs of that (totals that moved, somebody met twice, fewer people than
-//! the provider's own total) is followed by a second one, and a [`MergedList`] is the union of the
-//! two. Whether the union is whole can only be said once the missing were looked up, so that
-//! verdict is not here but in [`super::assess`].
+//! Pages by offset are not a snapshot. If a record is removed from the front during a [`ListScan`],
+//! all others move up by one, and a record that was there throughout can slip between two pages. A
+//! scan with signs of that is followed by a second one: a total that changed, a record seen twice,
+//! or fewer records than the provider's total. A [`MergedList`] is the union of both. Whether it is
+//! complete is known only after the look-ups of missing records, so that check is in
+//! [`super::assess`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +16,18 @@ use crate::model::{
     walks::{ListName, WalkReason},
 };
 
-/// Pages that a list may have beyond what its total needs.
+/// The pages that a list may have beyond those that its total needs.
 const SPARE_PAGES: u64 = 10;
 
-/// How many pages a list of unknown length may have.
+/// The most pages of a list without a total.
 const PAGES_WITHOUT_TOTAL: u64 = 10_000;
 
-/// How many pages a list may have at all, whatever total it states.
+/// The most pages of any list, whatever total it states.
 const MOST_PAGES: u64 = 100_000;
 
-/// What lists are made of.
+/// A record type that the provider lists.
 pub trait ListItem {
-    /// Whether a list without a single record can be believed, if a second pass confirms it.
+    /// Whether an empty list is accepted, once a second scan confirms it.
     const MAY_BE_EMPTY: bool;
 
     const LIST: ListName;
@@ -36,7 +36,7 @@ pub trait ListItem {
 }
 
 impl ListItem for ObservedUser {
-    /// The credential itself belongs to a user.
+    /// The credential belongs to a user, so the list of users cannot be empty.
     const MAY_BE_EMPTY: bool = false;
     const LIST: ListName = ListName::Users;
 
@@ -54,18 +54,18 @@ impl ListItem for ObservedGroup {
     }
 }
 
-/// One reply to the question for a page of a list.
+/// One response to a request for a page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedPage<T> {
     pub records: Vec<T>,
-    /// Rows that could not be read, by their id as far as that could.
+    /// Rows that could not be parsed, each with its id if that could.
     pub quarantined: Vec<Option<RemoteId>>,
-    /// The page number that the provider says this is.
+    /// The page number that the provider states.
     pub number: Option<u64>,
-    /// How many records there are in all, where the provider says.
+    /// The number of records on all pages, if the provider states it.
     pub total: Option<u64>,
     pub total_pages: Option<u64>,
-    /// How many rows a full page has, where the provider says: it need not be what was asked for.
+    /// The size of a full page, if the provider states it. It can differ from the requested size.
     pub page_size: Option<u64>,
 }
 
@@ -79,26 +79,26 @@ impl<T> ListedPage<T> {
     }
 }
 
-/// One reading of a list from its first page to its last.
+/// One scan of a list, from its first page to its last.
 #[derive(Debug)]
 pub struct ListScan<T> {
-    /// How many rows a page was asked to have.
+    /// The requested page size.
     asked_size: u64,
-    /// How many rows a page has by the replies: the fewest, where they differ.
+    /// The page size that the responses state; the smallest, if they differ.
     told_size: Option<u64>,
-    /// Whether replies state different sizes, so that pages overlap or leave rows out.
+    /// Whether responses state different page sizes. Pages may then overlap or leave rows out.
     has_mixed_sizes: bool,
-    /// How many rows the first page had.
+    /// The number of rows on the first page.
     first_rows: u64,
     taken: BTreeMap<u64, TakenPage>,
-    /// Each with the page that it was on.
+    /// Each with its page.
     records: Vec<(T, u32)>,
     quarantined: Vec<Option<RemoteId>>,
-    /// The last page by the newest reply; None until a reply says, or where none will.
+    /// The last page according to the newest response; None while no response has told it.
     last_page: Option<u64>,
     has_moved: bool,
     doubted_below: u64,
-    /// Whether records were found past the end that the totals told of.
+    /// Whether records were found after the end that the totals state.
     has_read_on: bool,
 }
 
@@ -106,12 +106,12 @@ pub struct ListScan<T> {
 struct TakenPage {
     ids: Vec<RemoteId>,
     total: Option<u64>,
-    /// Whether it has as many rows as a page can have, as far as that is known.
+    /// Whether the page has as many rows as a page can have, as far as that is known.
     is_full: bool,
 }
 
 impl TakenPage {
-    /// A page that says nothing.
+    /// A page without records, or whose records are ignored.
     const fn nothing(total: Option<u64>) -> Self {
         Self {
             ids: Vec::new(),
@@ -122,7 +122,7 @@ impl TakenPage {
 }
 
 impl<T: ListItem> ListScan<T> {
-    /// A pass over pages of `page_size`, which is above zero.
+    /// A scan with pages of `page_size`, which must be above zero.
     pub fn new(page_size: u64) -> Self {
         Self {
             asked_size: page_size.max(1),
@@ -139,16 +139,15 @@ impl<T: ListItem> ListScan<T> {
         }
     }
 
-    /// The same, which does not take the totals' word for the end of the list while it has fewer
-    /// rows than this: if the last page is full, one more is asked for, since a total may be that of
-    /// its page alone.
+    /// Does not trust the total while the scan has fewer than `rows` rows: if the last page is
+    /// full, one more page is requested. Some providers state the rows of the page as the total.
     #[must_use]
     pub fn doubting_totals_below(mut self, rows: u64) -> Self {
         self.doubted_below = rows;
         self
     }
 
-    /// The pages to ask for next, which may be asked for at the same time. None: the pass is over.
+    /// The pages to request next, which may be requested in parallel. Empty: the scan is complete.
     pub fn wanted(&self) -> Vec<u64> {
         let Some(last) = self.last_page else {
             return vec![self.taken.keys().last().map_or(1, |page| page + 1)];
@@ -162,7 +161,7 @@ impl<T: ListItem> ListScan<T> {
         wanted
     }
 
-    /// The page after `last`, if it is to be asked for, too.
+    /// The page after `last`, if it must be requested too.
     fn past_end(&self, last: u64) -> Option<u64> {
         let last = last.max(1);
         let is_doubted = self.has_read_on || self.rows() < self.doubted_below;
@@ -170,17 +169,18 @@ impl<T: ListItem> ListScan<T> {
         (is_doubted && is_full && !self.taken.contains_key(&(last + 1))).then_some(last + 1)
     }
 
-    /// Whether page `asked` is past the end that the totals told of: the provider need not have it.
+    /// Whether page `asked` is after the end that the totals state, so that the provider may not
+    /// have it.
     pub fn is_past_end(&self, asked: u64) -> bool {
         self.last_page.is_some_and(|last| asked > last.max(1)) && self.wanted() == [asked]
     }
 
-    /// Takes it that the provider has no page `asked`, which [is past the end](Self::is_past_end).
+    /// Records that the provider has no page `asked`, which [is past the end](Self::is_past_end).
     pub fn take_nothing(&mut self, asked: u64) {
         self.taken.insert(asked, TakenPage::nothing(None));
     }
 
-    /// Takes the reply to the question for page `asked`. An error ends the walk.
+    /// Adds the response for page `asked`. An error ends the walk.
     pub fn take(&mut self, asked: u64, page: ListedPage<T>) -> Result<(), WalkReason> {
         if self.is_past_end(asked) {
             return self.take_past_end(asked, page);
@@ -197,8 +197,9 @@ impl<T: ListItem> ListScan<T> {
         }
         let last_page = self.last_page_by(asked, &page)?;
         self.last_page = last_page;
-        // Past the end a provider may repeat its last page. A page that is past the end now was
-        // not when we learned how long the list is: it shrank, and this reply says nothing else.
+        // After the end, a provider may repeat its last page. This page was not after the end when
+        // the length became known, so the list has shrunk, and the records of this response are
+        // ignored.
         if last_page.is_some_and(|last| last.max(1) < asked) {
             self.has_moved = true;
             self.taken.insert(asked, TakenPage::nothing(page.total));
@@ -225,8 +226,8 @@ impl<T: ListItem> ListScan<T> {
         Ok(())
     }
 
-    /// Takes a page that the list should not have. It says nothing unless it has records that were
-    /// not seen before: then the totals were wrong, and the list is read on to a page that is not
+    /// Adds a page after the stated end. It is ignored unless it has records that were not seen
+    /// before. In that case the totals were wrong, and the scan continues to a page that is not
     /// full.
     fn take_past_end(&mut self, asked: u64, mut page: ListedPage<T>) -> Result<(), WalkReason> {
         let is_another = page.number.is_some_and(|number| number != asked);
@@ -241,6 +242,7 @@ impl<T: ListItem> ListScan<T> {
             self.take_nothing(asked);
             return Ok(());
         }
+        // Without this bound, a list without an end would never stop the scan.
         if asked >= PAGES_WITHOUT_TOTAL {
             return Err(WalkReason::RepeatedPage);
         }
@@ -267,9 +269,9 @@ impl<T: ListItem> ListScan<T> {
         self.quarantined.extend(page.quarantined);
     }
 
-    /// Whether this page has as many rows as a page can have. Where no reply says how many that
-    /// is, and the provider need not give as many as it is asked for, it may be as many as the first
-    /// page has.
+    /// Whether this page has as many rows as a page can have. A provider may return fewer rows than
+    /// requested; if no response states the page size, a page is full that has as many rows as the
+    /// first.
     fn is_full(&self, asked: u64, page: &ListedPage<T>) -> bool {
         let size = match page.told_size() {
             Some(size) => size.min(self.asked_size),
@@ -279,7 +281,7 @@ impl<T: ListItem> ListScan<T> {
         page.rows() >= size
     }
 
-    /// The last page, now that this reply came; None where nobody can tell yet.
+    /// The last page according to this response; None if it is not known yet.
     fn last_page_by(
         &mut self,
         asked: u64,
@@ -289,7 +291,7 @@ impl<T: ListItem> ListScan<T> {
         let Some(total) = page.total else {
             let size = page.told_size().unwrap_or(self.asked_size);
             return match self.last_page {
-                // Others said how long the list is.
+                // Another response stated the total.
                 Some(last) => Ok(Some(last)),
                 None if rows < size.min(self.asked_size) => Ok(Some(asked)),
                 None if asked >= PAGES_WITHOUT_TOTAL => Err(WalkReason::RepeatedPage),
@@ -297,7 +299,7 @@ impl<T: ListItem> ListScan<T> {
             };
         };
         let told_pages = page.total_pages.filter(|pages| *pages > 0 || total == 0);
-        // A last page may state no more than its own rows.
+        // A last page may state its own number of rows as the page size.
         let is_end = asked > 1 && self.last_page.is_some_and(|last| asked >= last);
         if let Some(size) = page.told_size()
             && !is_end
@@ -316,7 +318,7 @@ impl<T: ListItem> ListScan<T> {
         };
         let needed = total.div_ceil(size);
         let last = match told_pages {
-            // Told for pages of another size.
+            // The stated number of pages may belong to another page size.
             Some(pages) if self.has_mixed_sizes => pages.max(needed),
             Some(pages) => pages,
             None => needed,
@@ -331,17 +333,17 @@ impl<T: ListItem> ListScan<T> {
         Ok(Some(last))
     }
 
-    /// How many rows there were so far.
+    /// The number of rows so far.
     fn rows(&self) -> u64 {
         (self.records.len() + self.quarantined.len()) as u64
     }
 
-    /// The largest total that a page of this pass stated.
+    /// The largest total that a page of this scan stated.
     fn largest_total(&self) -> Option<u64> {
         self.taken.values().filter_map(|page| page.total).max()
     }
 
-    /// Fails where more is unreadable than can be left out.
+    /// Fails if the scan is incomplete or if too many rows could not be parsed.
     fn judge(&self) -> Result<(), WalkReason> {
         if !self.wanted().is_empty() {
             return Err(WalkReason::Incomplete);
@@ -362,13 +364,13 @@ fn ids<T: ListItem>(records: &[T]) -> Vec<RemoteId> {
         .collect()
 }
 
-/// What one or two passes over a list saw.
+/// The union of one or two scans of a list.
 #[derive(Debug)]
 pub struct MergedList<T> {
     seen: BTreeMap<RemoteId, Observation<T>>,
-    /// Who is in the list with a row that could not be read, and was never read otherwise.
+    /// Listed records whose row could not be parsed in any scan.
     unreadable: BTreeSet<RemoteId>,
-    /// Unreadable rows that did not even tell whose they are.
+    /// The rows without a readable id.
     nameless: u64,
     largest_total: Option<u64>,
     is_settled: bool,
@@ -383,7 +385,7 @@ struct Observation<T> {
 }
 
 impl<T: ListItem> MergedList<T> {
-    /// What a first pass saw.
+    /// The result of a first scan.
     pub fn of(pass: ListScan<T>) -> Result<Self, WalkReason> {
         pass.judge()?;
         let largest_total = pass.largest_total();
@@ -413,12 +415,12 @@ impl<T: ListItem> MergedList<T> {
         })
     }
 
-    /// Whether the list must be read once more before anything is concluded from it.
+    /// Whether the list must be scanned again before it can be used.
     pub fn needs_second_pass(&self) -> bool {
         self.passes == 1 && (!self.is_settled || self.falls_short_by(0) || self.count() == 0)
     }
 
-    /// The union with what a second pass saw.
+    /// Adds a second scan.
     pub fn join(self, second: ListScan<T>) -> Result<Self, WalkReason> {
         let mut union = Self::of(second)?;
         for (id, mut first) in self.seen {
@@ -436,43 +438,44 @@ impl<T: ListItem> MergedList<T> {
         Ok(union)
     }
 
-    /// Whether fewer were seen than the provider's total less `departed`.
+    /// Whether there are fewer records than the provider's total minus `departed`.
     pub(super) fn falls_short_by(&self, departed: u64) -> bool {
         self.largest_total
             .is_some_and(|total| self.count() + departed < total)
     }
 
-    /// How many records the list is known to hold.
+    /// The number of records that the list is known to contain.
     pub fn count(&self) -> u64 {
         (self.seen.len() + self.unreadable.len()) as u64 + self.nameless
     }
 
-    /// The records in order of id, each with whether the last pass saw it.
+    /// The records in order of id, each with whether the last scan saw it.
     pub(super) fn records(&self) -> impl Iterator<Item = (&T, bool)> {
         self.seen
             .values()
             .map(|sighting| (&sighting.record, sighting.in_last_pass))
     }
 
-    /// The page that each record was on, in order of id.
+    /// The page of each record, in order of id.
     pub(super) fn pages(&self) -> impl Iterator<Item = (&str, u32)> {
         self.seen
             .iter()
             .map(|(id, sighting)| (id.as_str(), sighting.page))
     }
 
-    /// How many rows it holds that could not be read.
+    /// The number of rows that could not be parsed.
     pub fn quarantined(&self) -> u64 {
         self.unreadable.len() as u64 + self.nameless
     }
 
-    /// How many of those whom it does not seem to hold may be in it, with a row that does not tell
-    /// whose it is.
+    /// The number of rows without a readable id. That many missing records may be in the list after
+    /// all.
     pub(super) fn nameless(&self) -> u64 {
         self.nameless
     }
 
-    /// Whether somebody was in the list at the end, be it with a row that could not be read.
+    /// Whether the record was in the list at the end of the walk, even as a row that could not be
+    /// parsed.
     pub(super) fn shows(&self, id: &str) -> bool {
         self.seen.get(id).is_some_and(|seen| seen.in_last_pass) || self.unreadable.contains(id)
     }
@@ -501,7 +504,7 @@ mod tests {
         listed_page(all, SIZE, number)
     }
 
-    /// Reads `worlds[n]` at the nth request, and the last of them from then on.
+    /// Reads `worlds[n]` at request n, and the last of them from then on.
     fn pass_over(worlds: &[&[ObservedUser]]) -> Result<ListScan<ObservedUser>, WalkReason> {
         let mut pass = ListScan::new(SIZE as u64);
         let mut requests = 0;
@@ -653,7 +656,7 @@ mod tests {
             MergedList::of(pass)
         };
         let too_many = WalkReason::TooManyInvalidRecords;
-        // Three, or one in twenty, whichever is more; but never everybody.
+        // Three, or one row in twenty if that is more; but never all rows.
         for (all, most) in [(4, 3), (30, 3), (79, 3), (80, 4), (200, 10), (210, 10)] {
             let listing = with_bad_rows(all, most).unwrap();
             assert!(!listing.needs_second_pass() && !listing.falls_short_by(0));
@@ -670,7 +673,7 @@ mod tests {
         for (size, pages) in [
             (Some(25), Some(48)),
             (Some(25), None),
-            // What was asked for is repeated, whatever comes.
+            // The provider repeats the requested size.
             (Some(100), Some(48)),
             (None, Some(48)),
             (None, None),
@@ -684,7 +687,7 @@ mod tests {
             pass.take(1, page(1)).unwrap();
             let wanted = pass.wanted();
             assert_eq!(wanted, (2..=48).collect::<Vec<_>>(), "{size:?} {pages:?}");
-            // Side by side they come in any order.
+            // Parallel responses arrive in any order.
             for asked in wanted.into_iter().rev() {
                 pass.take(asked, page(asked)).unwrap();
             }
@@ -721,7 +724,7 @@ mod tests {
         assert!(!listing.needs_second_pass() && !listing.falls_short_by(0));
     }
 
-    /// A record that was added while the second pass was under way, and that no page showed.
+    /// A record was added during the second scan, and no page showed it.
     #[test]
     fn the_largest_total_of_a_pass_counts_wherever_it_was_told() {
         let all = people(20);
@@ -740,7 +743,7 @@ mod tests {
         }
     }
 
-    /// Reads a list whose pages each state a total of their own making, as on a first walk.
+    /// Scans a list in which each page states its own total, as on a first walk.
     fn doubted(
         all: &[ObservedUser],
         total: impl Fn(&ListedPage<ObservedUser>) -> Option<u64>,
@@ -774,11 +777,11 @@ mod tests {
         let rows = |page: &ListedPage<_>| Some(page.rows());
         let (listing, asked) = doubted(&all, rows, |_| None);
         assert_eq!((listing.count(), asked), (25, vec![1, 2, 3]));
-        // The size of a page, on every one of them.
+        // Every page states the page size as the total.
         let (listing, asked) = doubted(&all, |_| Some(10), |_| None);
         assert_eq!((listing.count(), asked), (25, vec![1, 2, 3]));
         assert!(!listing.needs_second_pass() && !listing.falls_short_by(0));
-        // Also where the last page is full.
+        // The same if the last page is full.
         let (listing, asked) = doubted(&people(30), |_| Some(10), |_| None);
         assert_eq!((listing.count(), asked), (30, vec![1, 2, 3, 4]));
     }

@@ -1,24 +1,24 @@
-//! The directory: what a walk read, sealed. This is the heart of Rolecall, and pure: no I/O, no
-//! clock, no chance, so that every rule in it can be tried thousands of times in a second.
+//! The directory: the sealed result of a walk. This module is pure: no I/O, no clock and no random
+//! numbers, so tests can run its rules thousands of times a second.
 //!
-//! Other systems delete people's access on its word, and that shapes both halves of it.
+//! Other systems delete accounts by this feed, so its two halves have these rules.
 //!
-//! **Sealing** decides what may be said. Lists are read in [`ListScan`]es and united in a
-//! [`MergedList`]; with the groups that [`plan_group_reads`] asks for, and who the credential
-//! belongs to, that is a [`FetchedDirectory`]. [`assess`] judges it against the [`Directory`] in force
-//! and the [`Evidence`] that earlier walks left. Absence is suspicion, never fact: an
-//! [`Assessment`] names whom to look up by id, and only with those answers does
-//! [`Assessment::seal`] come to a [`SealResult`].
+//! **Sealing** decides which changes are published. Lists are read in [`ListScan`]s and merged into
+//! a [`MergedList`]. Together with the groups that [`plan_group_reads`] selects and the identity of
+//! the credential, that is a [`FetchedDirectory`]. [`assess`] compares it with the current
+//! [`Directory`] and the [`Evidence`] of earlier walks. Absence from a list alone removes nobody:
+//! an [`Assessment`] names the users and groups to look up by id, and [`Assessment::seal`] needs
+//! those answers to produce a [`SealResult`].
 //!
-//! **Serving** must cost nothing to speak of. A [`Directory`] is immutable and compact: rows in
-//! order of remote id, text in one arena, memberships as numbers. So a page is a slice, a
-//! cursor is a key, "go on after this one" holds across versions, and a look-up is a binary
-//! search: ids need no index. [`Directory::page`] and [`Directory::record`] speak JSON, as who
-//! asks for a part wants it; [`Directory::users`] is for who writes out all of it.
+//! **Serving** must be cheap. A [`Directory`] is immutable and compact: rows in order of remote id,
+//! text in one arena, memberships as row numbers. A page is a slice, a cursor is a key that stays
+//! valid across versions, and a look-up is a binary search, so ids need no index.
+//! [`Directory::page`] and [`Directory::record`] return JSON; [`Directory::users`] iterates over
+//! all users, for an export.
 //!
-//! Read next: `list_scan` for reading lists, `assess`, `field_loss` and `seal` for the rules, `snapshot_builder` for how a
-//! directory is put together, `columns` for how it lies in memory, `filter` for who is asked for,
-//! `serve` for how it is shown, `origin` for where it came from.
+//! Read next: `list_scan` for reading lists; `assess`, `field_loss` and `seal` for the rules;
+//! `snapshot_builder` for building a directory; `columns` for its memory layout; `filter` for list
+//! filters; `serve` for the JSON; `origin` for the provider's pages that records came from.
 
 mod assess;
 mod codec;

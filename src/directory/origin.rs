@@ -1,7 +1,7 @@
-//! Where records came from: the provider's pages of the walk that last saw a change.
+//! The provider's pages that records came from.
 //!
-//! A page that a record has moved to makes no new version, since nothing about the record is
-//! different; so a version's pages are those of the walk that sealed it.
+//! A version keeps the pages of the walk that sealed it. A record that moves to another page does
+//! not make a new version, since the record itself did not change.
 
 use std::{collections::BTreeSet, mem::size_of};
 
@@ -11,8 +11,8 @@ use crate::model::{id::RemoteId, observed::Origin};
 
 use super::{Directory, Matches, PageQuery, Resource};
 
-/// The page of the provider's list that each record was on, in the order of the records; 0, or
-/// nothing at all, for one that was on none.
+/// The page of the provider's list that each record was on, in the order of the records. 0 or no
+/// entry: none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Pages {
     pub(super) users: Vec<u32>,
@@ -34,13 +34,13 @@ impl Pages {
 }
 
 impl Directory {
-    /// The reads of the provider that a page's records came from, in order and each once.
+    /// The provider reads that a page's records came from, in order, each once.
     pub fn origins_of_page(&self, query: &PageQuery, matches: &Matches) -> Vec<Origin> {
         let places = self.span(query, matches).map(|at| matches.place(at));
         self.origins(query.resource, places)
     }
 
-    /// The reads of the provider that a record came from; None if there is no such record.
+    /// The provider reads that a record came from; None if there is no such record.
     pub fn origins_of_record(&self, resource: Resource, id: &str) -> Option<Vec<Origin>> {
         let place = self.place(resource, id)?;
         Some(self.origins(resource, std::iter::once(place)))
@@ -59,7 +59,8 @@ impl Directory {
                     origins.insert(self.group_origin(place));
                 }
             }
-            // Roles are read off the users that hold them.
+            // The holders of a role are counted over all users, so it comes from every page of
+            // users.
             Resource::Roles => {
                 let pages = self.pages.users.iter().filter(|page| **page > 0);
                 origins.extend(pages.map(|page| Origin::Users { page: *page }));
@@ -68,7 +69,7 @@ impl Directory {
         origins.into_iter().collect()
     }
 
-    /// The page of users, or for somebody whom only groups name the first of these.
+    /// The page in the list of users; for an external member, the first of their groups.
     fn user_origin(&self, place: usize) -> Option<Origin> {
         match self.pages.of_user(place) {
             0 => {
@@ -98,7 +99,7 @@ mod tests {
         range.map(|n| format!("u{n:03}")).collect()
     }
 
-    /// A hundred to a page, in this order.
+    /// Lists these users in this order, a hundred to a page.
     fn listed(ids: &[String], seconds: i64) -> FetchedDirectory {
         let ids: Vec<_> = ids.iter().map(String::as_str).collect();
         reading(&ids, &[("g1", &["u000", "x9"])], seconds)

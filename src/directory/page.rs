@@ -1,7 +1,7 @@
-//! What is asked of a directory: which records, from where, with which fields, how whole.
+//! The parameters of a read: resource, position, fields and expansions.
 //!
-//! Everything here is small, `Copy` and canonical (`fields=name,id` and `fields=id,name` are
-//! equal), so that it can be part of a cache key as it is.
+//! The sets of fields and expansions are small, `Copy` and canonical: `fields=name,id` and
+//! `fields=id,name` are equal, so they can be part of a cache key.
 
 use crate::model::id::RemoteId;
 
@@ -13,7 +13,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The word of the list, as in its path.
+    /// The plural name, as in the route.
     pub const fn as_str(self) -> &'static str {
         match self {
             Resource::Users => "users",
@@ -22,7 +22,7 @@ impl Resource {
         }
     }
 
-    /// The word of one record.
+    /// The name of one record.
     pub const fn singular(self) -> &'static str {
         match self {
             Resource::Users => "user",
@@ -31,7 +31,7 @@ impl Resource {
         }
     }
 
-    /// What stands before the remote id in the unified id.
+    /// The prefix that makes a remote id a unified id.
     pub const fn prefix(self) -> &'static str {
         match self {
             Resource::Users => "usr_",
@@ -40,8 +40,8 @@ impl Resource {
         }
     }
 
-    /// The names that `fields` takes. The contract's list may be longer than what we serve:
-    /// a name without effect is still no misspelling.
+    /// The names that `fields` accepts. Some are names of the unified API that Rolecall does not
+    /// serve; a request with one of them is not an error.
     pub const fn fields(self) -> &'static [&'static str] {
         match self {
             Resource::Users => &[
@@ -106,7 +106,7 @@ impl Resource {
         }
     }
 
-    /// The names that `expand` takes.
+    /// The names that `expand` accepts.
     pub const fn expansions(self) -> &'static [&'static str] {
         match self {
             Resource::Users => &["roles", "groups"],
@@ -116,12 +116,13 @@ impl Resource {
     }
 }
 
-/// The top-level fields that a record is cut down to. The default keeps all.
+/// The top-level fields that a record is reduced to. The default keeps all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FieldSet(u32);
 
 impl FieldSet {
-    /// Reads a comma list. An empty text is all fields; an unknown name is the error.
+    /// Parses a comma-separated list. An empty string selects all fields; an unknown name is the
+    /// error.
     pub fn parse(resource: Resource, text: &str) -> Result<Self, String> {
         parse(resource.fields(), text).map(Self)
     }
@@ -140,17 +141,18 @@ impl FieldSet {
     }
 }
 
-/// What is shown whole rather than by reference. The default is nothing.
+/// The references that are replaced by whole records. The default is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExpandSet(u32);
 
 impl ExpandSet {
-    /// Reads a comma list. An empty text is nothing; an unknown name is the error.
+    /// Parses a comma-separated list. An empty string selects nothing; an unknown name is the
+    /// error.
     pub fn parse(resource: Resource, text: &str) -> Result<Self, String> {
         parse(resource.expansions(), text).map(Self)
     }
 
-    /// The lists whose records it shows whole within those of another.
+    /// The lists whose records are embedded whole in records of `resource`.
     pub fn shown_within(self, resource: Resource) -> impl Iterator<Item = Resource> {
         let lists = [("roles", Resource::Roles), ("groups", Resource::Groups)].into_iter();
         lists
@@ -180,25 +182,25 @@ fn parse(names: &[&str], text: &str) -> Result<u32, String> {
     })
 }
 
-/// One page of a list; which records the list has, a [`super::Filter`] says.
+/// One page of a list. A [`super::Filter`] selects the records of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageQuery {
     pub resource: Resource,
     pub page_size: u32,
-    /// Go on behind this remote id, whether or not somebody still has it.
+    /// Start after this remote id, which need not exist any more.
     pub after: Option<RemoteId>,
     pub fields: FieldSet,
     pub expand: ExpandSet,
 }
 
-/// The answer to a [`PageQuery`].
+/// The response to a [`PageQuery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The records as a JSON array.
     pub data: Vec<u8>,
-    /// The key of the last record, if more follow.
+    /// The remote id of the last record, if more follow.
     pub last: Option<RemoteId>,
-    /// How many records the filter leaves in all.
+    /// The number of records that match the filter, on all pages.
     pub total: u64,
 }
 

@@ -1,6 +1,6 @@
-//! One user or group, as sealing compares it and serving shows it: a view that borrows, be it
-//! from a directory's columns or from what a walk observed. That the two kinds of origin give
-//! equal views for equal people is what lets "nothing changed" be one comparison.
+//! One user or group as a borrowed view, for sealing and serving. A view borrows from a directory's
+//! columns or from the fetched data. Equal records give equal views from both sources, so one
+//! comparison detects a change.
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ use crate::model::{
     timestamp::cut,
 };
 
-/// A moment in whole milliseconds, or none. Providers' finer fractions are cut off, once, here.
+/// A time in whole milliseconds, or none. Finer fractions from the provider are truncated here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Millis(i64);
 
 impl Millis {
-    /// No moment. Below every other, so that the later of a moment and none is the moment.
+    /// No time. It is below every time, so `max` of a time and none is the time.
     pub(super) const NONE: Millis = Millis(i64::MIN);
 
     pub(super) fn at(moment: Timestamp) -> Self {
@@ -33,23 +33,24 @@ impl Millis {
         Timestamp::from_millisecond(self.0).ok()
     }
 
-    /// Whether this is none or a moment that can be shown.
+    /// Whether this is none or can be converted to a timestamp.
     pub(super) fn is_sound(self) -> bool {
         self == Millis::NONE || self.timestamp().is_some()
     }
 
-    /// Milliseconds from `earlier` to here.
+    /// Milliseconds from `earlier` to `self`.
     pub(super) fn since(self, earlier: Millis) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// What a credential may see, and so what a directory can say.
+/// The fields that a credential may see, and that a directory can therefore contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Visibility {
-    /// Status, roles and last sign-in: what only an administrator is shown.
+    /// Whether status, roles, `is_external` and the last sign-in are visible. Only an
+    /// administrator's token sees them.
     pub roles: bool,
-    /// Why seats are not seen; None where they are.
+    /// The reason why seats are not visible; None if they are.
     pub seats_hidden: Option<Reason>,
     pub groups: bool,
 }
@@ -66,7 +67,7 @@ impl Visibility {
         }
     }
 
-    /// The fields that are null for everybody, and why, in the order of fields.
+    /// The fields that are null for every user, with the reason, in the order of fields.
     pub fn hidden_fields(self) -> Vec<Warning> {
         let mut hidden = Vec::new();
         if !self.roles {
@@ -89,7 +90,7 @@ impl Visibility {
         hidden
     }
 
-    /// Whether `self` sees less than `former` did, in any respect.
+    /// Whether `self` lacks any permission that `former` had.
     pub(super) fn is_less_than(self, former: Visibility) -> bool {
         (former.roles && !self.roles)
             || (former.seats_hidden.is_none() && self.seats_hidden.is_some())
@@ -97,7 +98,7 @@ impl Visibility {
     }
 }
 
-/// The part of a user that many share, held once for all of them.
+/// The fields of a user that many users have in common. Each combination is stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct SharedFields {
     pub(super) status: Option<Sourced<UserStatus>>,
@@ -105,17 +106,18 @@ pub(super) struct SharedFields {
     pub(super) seat: Option<Sourced<SeatType>>,
     pub(super) is_external: Option<bool>,
     pub(super) warnings: Vec<Warning>,
-    /// Known from a group's member list alone: in no user list, so never missing from one.
+    /// Known only from member lists of groups. Such a user is in no list of users, and so never
+    /// missing from it.
     pub(super) is_outsider: bool,
     pub(super) listed: bool,
     pub(super) suspected: bool,
 }
 
-/// An address in the two halves that a directory holds; the domain is shared.
+/// An e-mail address in two parts. The directory shares the domain between users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Email<'a> {
     pub(super) local: &'a str,
-    /// With its `@`; None where the text has none.
+    /// Includes the `@`; None if the address has none.
     pub(super) domain: Option<&'a str>,
 }
 
@@ -138,7 +140,7 @@ impl<'a> Email<'a> {
     }
 }
 
-/// One user, less the times that sealing itself keeps.
+/// One user, without the times that sealing maintains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserView<'a> {
     pub(super) id: &'a str,
@@ -154,7 +156,7 @@ pub(super) struct UserView<'a> {
 }
 
 impl<'a> UserView<'a> {
-    /// A user whom the list showed.
+    /// A user from the provider's list.
     pub(super) fn listed(user: &'a ObservedUser) -> Self {
         let seat = user.seat.as_ref();
         Self {
@@ -180,7 +182,7 @@ impl<'a> UserView<'a> {
         }
     }
 
-    /// Somebody whom only a group names.
+    /// A member of a group that is in no list of users.
     pub(super) fn external_member(member: &'a ObservedMember, sees: Visibility) -> Self {
         Self {
             id: member.remote_id.as_str(),
@@ -196,7 +198,7 @@ impl<'a> UserView<'a> {
         }
     }
 
-    /// A user from a former directory, cut down to what may be seen now.
+    /// Removes the fields of a previous record that the credential cannot see now.
     pub(super) fn within(mut self, sees: Visibility) -> Self {
         let profile = &self.profile;
         let shows_too_much = (!sees.roles
@@ -240,7 +242,7 @@ impl<'a> UserView<'a> {
         self
     }
 
-    /// The same user with a warning on `field`, or, without a reason, with none.
+    /// Sets the warning on `field`, or removes it if there is no reason.
     pub(super) fn with_warning(mut self, field: UserField, reason: Option<Reason>) -> Self {
         let has = |known: &&Warning| known.field == field;
         let known = self.profile.warnings.iter().find(has);
@@ -250,7 +252,7 @@ impl<'a> UserView<'a> {
         self
     }
 
-    /// The same user with what a walk concluded about their standing.
+    /// Sets `listed` and `suspected`.
     pub(super) fn with_standing(mut self, standing: Certainty) -> Self {
         let profile = &self.profile;
         if (profile.listed, profile.suspected) != (standing.listed, standing.suspected) {
@@ -275,7 +277,7 @@ impl<'a> UserView<'a> {
             .is_some_and(|roles| !roles.is_empty())
     }
 
-    /// Whether the user is known to hold no role, which is more than not to know of one.
+    /// Whether the user is known to hold no role. False if the roles are not visible.
     pub(super) fn is_without_roles(&self) -> bool {
         self.profile.roles.as_ref().is_some_and(Vec::is_empty)
     }
@@ -291,7 +293,7 @@ fn set_warning(warnings: &mut Vec<Warning>, field: UserField, reason: Option<Rea
     warnings.sort_unstable();
 }
 
-/// The fields that a member list tells of somebody.
+/// The fields that a member list contains.
 const TOLD_BY_GROUPS: [UserField; 4] = [
     UserField::PrimaryEmailAddress,
     UserField::Name,
@@ -299,9 +301,9 @@ const TOLD_BY_GROUPS: [UserField; 4] = [
     UserField::LastName,
 ];
 
-/// The profile of somebody whom only a group names. The group says who they are, as far as
-/// `told` does not warn of it, and no more, so the rest is null with a reason; but roles they
-/// have none, where roles can be seen at all.
+/// The shared fields of an external member. Name and address come from the member list, with its
+/// warnings in `told`. All other fields are null with a reason, except the roles: where roles are
+/// visible, an external member has none.
 pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFields {
     let unseen = if sees.roles {
         Reason::Unknown
@@ -334,7 +336,7 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFiel
     }
 }
 
-/// How sure we are of somebody, or of a group, that is kept.
+/// How certain a walk is of a user or group that it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Certainty {
     pub(super) listed: bool,
@@ -347,20 +349,20 @@ impl Certainty {
         suspected: false,
     };
 
-    /// Seen, but so changed that it is not believed yet.
+    /// In the list, but with a loss that is not confirmed yet.
     pub(super) const DISPUTED: Certainty = Certainty {
         listed: true,
         suspected: true,
     };
 
-    /// Not seen, because the credential cannot list them.
+    /// Not in the list, because the credential cannot list them.
     pub(super) const UNLISTABLE: Certainty = Certainty {
         listed: false,
         suspected: false,
     };
 }
 
-/// One group, less its members and the times that sealing itself keeps.
+/// One group, without its members and the times that sealing maintains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupView<'a> {
     pub(super) id: &'a str,
@@ -399,7 +401,7 @@ impl<'a> GroupView<'a> {
         }
     }
 
-    /// Why the latest reading of its members failed; None if it did not.
+    /// The reason why the last read of the members failed; None if it succeeded.
     pub(super) fn members_unread(&self) -> Option<Reason> {
         let is_of_members = |known: &&GroupWarning| known.field == GroupField::Members;
         self.warnings

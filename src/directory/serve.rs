@@ -1,4 +1,4 @@
-//! From rows to the unified schema, and to its JSON.
+//! Conversion of rows to the unified schema and to JSON.
 
 use std::ops::Range;
 
@@ -24,7 +24,8 @@ use super::{
 };
 
 impl Directory {
-    /// One page of a list, in order of remote id. `matches` are of this list in this directory.
+    /// One page of a list, in order of remote id. `matches` must belong to this list and this
+    /// directory.
     pub fn page(&self, query: &PageQuery, matches: &Matches) -> Page {
         let resource = query.resource;
         let Range { start, end } = self.span(query, matches);
@@ -46,7 +47,7 @@ impl Directory {
         }
     }
 
-    /// Which of the matches are on a page.
+    /// The range of matches that are on a page.
     pub(super) fn span(&self, query: &PageQuery, matches: &Matches) -> Range<usize> {
         let start = query.after.as_ref().map_or(0, |id| {
             matches.first_from(self.after(query.resource, id.as_str()))
@@ -57,7 +58,7 @@ impl Directory {
         start..end
     }
 
-    /// One record as a JSON object, by its remote or its unified id.
+    /// One record as a JSON object, by remote or unified id.
     pub fn record(
         &self,
         resource: Resource,
@@ -71,7 +72,7 @@ impl Directory {
         Some(data)
     }
 
-    /// Every user, in order of remote id, made when asked for.
+    /// All users in order of remote id, built one at a time.
     pub fn users(&self, expand: ExpandSet) -> impl Iterator<Item = User> {
         (0..self.columns.users.len()).map(move |place| self.user_out(place, expand))
     }
@@ -230,7 +231,7 @@ impl Directory {
     }
 }
 
-/// The id that we give a record: the same on every replica and after linking again.
+/// The unified id of a record: the same on every replica, and after the account is linked again.
 pub(super) fn unified(resource: Resource, remote_id: &str) -> String {
     [resource.prefix(), remote_id].concat()
 }
@@ -252,15 +253,16 @@ fn write_json<T: Serialize>(into: &mut Vec<u8>, record: &T, resource: Resource, 
         serde_json::to_writer(into, record).expect(PLAIN);
         return;
     }
-    // The schema types do not know that they may be cut down, and so stay the document that
-    // OpenAPI is made from; a page is built once and then cached, so a second pass is cheap.
+    // The schema types have all fields, because the OpenAPI document is generated from them, so
+    // fields are removed after serialization. A page is built once and then cached, so the second
+    // pass is cheap.
     let whole = serde_json::to_vec(record).expect(PLAIN);
     let mut object: Object<'_> = serde_json::from_slice(&whole).expect(PLAIN);
     object.0.retain(|(field, _)| fields.keeps(resource, field));
     serde_json::to_writer(into, &object).expect(PLAIN);
 }
 
-/// A JSON object whose members keep their order and are not looked into.
+/// A JSON object that keeps the order of its members and does not parse their values.
 struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Object<'de> {

@@ -1,6 +1,9 @@
-//! A world: who would be in the directory if a given set of decisions about absent people were
-//! taken. Sealing makes two of them, one in which everybody who was not seen is gone (to know
-//! what the reading would cost, and to hold until a person releases it) and the one it seals.
+//! A snapshot builder: the users and groups that a directory has under given decisions about absent
+//! records.
+//!
+//! Judging a walk builds one in which every record that was not seen is gone. It shows which losses
+//! the walk would cause, and becomes the release candidate if the walk is held. Sealing builds the
+//! one that is published.
 
 use std::{
     borrow::Cow,
@@ -21,15 +24,15 @@ use super::{
     text::size,
 };
 
-/// What was decided about those whom the reading does not show, or shows unbelievably changed.
-/// Who is absent and not in here is gone.
+/// Decisions about records that the fetched data does not show, or shows with a loss that is not
+/// confirmed. An absent record without a decision is gone.
 #[derive(Default)]
 pub(super) struct Decisions {
     pub(super) users: BTreeMap<RemoteId, Certainty>,
     pub(super) groups: BTreeMap<RemoteId, Certainty>,
-    /// Whose losses are not believed yet: kept with the former record, in the former groups.
+    /// Users with an unconfirmed loss: they keep their previous record and their previous groups.
     pub(super) disputed: HashSet<RemoteId>,
-    /// Those of `users` whom the credential cannot list.
+    /// The users in `users` that the credential cannot list.
     pub(super) unlistable: HashSet<RemoteId>,
 }
 
@@ -40,15 +43,16 @@ pub(super) struct SnapshotBuilder<'a> {
     pub(super) roles: Vec<ObservedRole>,
     pub(super) users: Vec<UserDraft<'a>>,
     pub(super) groups: Vec<GroupDraft<'a>>,
-    /// Whether anything that is served differs from the former directory.
+    /// Whether users, groups, memberships, roles or visibility differ from the previous directory.
+    /// A later `members_read_at` or another page of the provider's list does not count.
     pub(super) is_changed: bool,
-    /// Where each user of the former directory is in this one.
+    /// For each user of the previous directory, the row in this one, or `NOWHERE`.
     place_now: Vec<u32>,
 }
 
 pub(super) struct UserDraft<'a> {
     pub(super) view: UserView<'a>,
-    /// The page of the provider's list that this is from; 0 for none.
+    /// The page of the provider's list that the record was on; 0 if none.
     pub(super) page: u32,
     pub(super) first_seen_at: Millis,
     pub(super) updated_at: Millis,
@@ -56,26 +60,26 @@ pub(super) struct UserDraft<'a> {
 
 pub(super) struct GroupDraft<'a> {
     pub(super) view: GroupView<'a>,
-    /// The page of the provider's list that this is from; 0 for none.
+    /// The page of the provider's list that the record was on; 0 if none.
     pub(super) page: u32,
-    /// Places in the world's users, ascending.
+    /// Rows of the builder's users, ascending.
     pub(super) members: Vec<u32>,
     pub(super) members_read_at: Millis,
     pub(super) first_seen_at: Millis,
     pub(super) updated_at: Millis,
 }
 
-/// Where a group's members come from.
+/// The source of a group's members.
 #[derive(Clone, Copy)]
 enum MemberSource<'a> {
     Read(&'a MemberList),
-    /// From the former directory, where the group is at this place.
+    /// From the previous directory, where the group has this row.
     Carried(usize),
-    /// They were never read.
+    /// The members were never read.
     Unknown,
 }
 
-/// What a world is made from.
+/// The input of a [`SnapshotBuilder`].
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub(super) prev: Option<&'a Directory>,
@@ -84,11 +88,11 @@ pub(super) struct Sources<'a> {
     pub(super) now: Millis,
 }
 
-/// No place.
+/// Marks a missing row.
 const NOWHERE: u32 = u32::MAX;
 
 impl<'a> SnapshotBuilder<'a> {
-    /// None if a group is listed whose members this walk should have read and did not.
+    /// Builds a snapshot; None if a new group is listed and its members were not requested.
     pub(super) fn build(from: Sources<'a>, decisions: &Decisions) -> Option<Self> {
         let Sources { prev, reading, .. } = from;
         let visibility = reading.visibility();
@@ -137,12 +141,12 @@ impl<'a> SnapshotBuilder<'a> {
         Some(world)
     }
 
-    /// Gives whoever was there before their times back: when they were first seen, and when
-    /// they last changed unless they did so now. A user's groups are a part of the user; a
-    /// group's new name is not.
+    /// Takes `first_seen_at` from the previous directory, and `updated_at` for records that did not
+    /// change. A user who joins or leaves a group has changed; a member of a renamed group has not.
     fn date_from(&mut self, prev: &Directory) {
         let mut place_now = vec![NOWHERE; prev.len(Resource::Users)];
         let mut former_place = vec![None; self.users.len()];
+        // Both lists are sorted by id, so one pass finds the users that are in both.
         let mut former = 0;
         for (place, user) in self.users.iter().enumerate() {
             while former < place_now.len() && prev.user(former).id < user.view.id {
@@ -216,7 +220,8 @@ impl<'a> SnapshotBuilder<'a> {
         self.place_now = place_now;
     }
 
-    /// Where the user at `former` in the directory before is now; None if they are gone.
+    /// The row of the user that has row `former` in the previous directory; None if the user is
+    /// gone.
     pub(super) fn place_now(&self, former: usize) -> Option<usize> {
         let place = self.place_now.get(former).copied();
         place
@@ -233,14 +238,14 @@ impl<'a> SnapshotBuilder<'a> {
         place.ok().map(|place| &self.groups[place].view)
     }
 
-    /// When each group's members were read.
+    /// The time at which each group's members were read.
     pub(super) fn read_times(&self) -> impl Iterator<Item = (&str, Millis)> {
         self.groups
             .iter()
             .map(|group| (group.view.id, group.members_read_at))
     }
 
-    /// How many groups each user is in.
+    /// The number of groups of each user.
     pub(super) fn group_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.users.len()];
         for member in self.groups.iter().flat_map(|group| &group.members) {
@@ -251,7 +256,7 @@ impl<'a> SnapshotBuilder<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// Whether the members of the group at `place` in the former directory are known.
+    /// Whether the members of the group at row `place` of the previous directory were ever read.
     fn was_ever_read(&self, place: usize) -> bool {
         self.prev.is_some_and(|prev| {
             let id = prev.id_at(Resource::Groups, place);
@@ -274,7 +279,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The pages that a list's records were on, asked for in order of id.
+/// Finds the page of a list that each record was on. Ids must be requested in ascending order.
 struct PagesOf<'a>(Peekable<Box<dyn Iterator<Item = (&'a str, u32)> + 'a>>);
 
 impl<'a> PagesOf<'a> {
@@ -283,7 +288,7 @@ impl<'a> PagesOf<'a> {
         Self((Box::new(pages) as Box<dyn Iterator<Item = _>>).peekable())
     }
 
-    /// The page that `id` was on, 0 if on none. Each id is above the one before.
+    /// The page that `id` was on; 0 if none. Each id must be above the one before.
     fn of(&mut self, id: &str) -> u32 {
         while self.0.next_if(|(listed, _)| *listed < id).is_some() {}
         let found = self.0.next_if(|(listed, _)| *listed == id);
@@ -291,8 +296,9 @@ impl<'a> PagesOf<'a> {
     }
 }
 
-/// The groups of the world in order of id, each with where its members come from. One that was
-/// gone when its members were to be read is proven gone, whatever the list says.
+/// The groups of the snapshot in order of id, each with the source of its members. A group that no
+/// longer exists when its members are requested is proven gone, even if the list still shows it.
+/// None if a new group was not read.
 fn group_views<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
@@ -348,7 +354,8 @@ fn group_views<'a>(
     Some(views)
 }
 
-/// Everybody but outsiders, in order of id: the listed, and those whom a decision keeps.
+/// All users but external members, in order of id: the listed users and those that a decision
+/// keeps.
 fn present_users<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
@@ -365,6 +372,7 @@ fn present_users<'a>(
             Some(standing) => *standing,
             None => continue,
         };
+        // While a loss is not confirmed, the previous record is served, with `suspected: true`.
         let disputed = decisions
             .disputed
             .contains(id)
@@ -400,11 +408,11 @@ fn present_users<'a>(
     users
 }
 
-/// Everybody, in order of id, and the members of each group as places among them.
+/// All users in order of id, and the members of each group as rows of that list.
 ///
-/// To those present come the outsiders: whom groups name and no list shows. Somebody who is gone
-/// is not among them, nor in a group that was read before they were proven gone: a list from
-/// before cannot bring them back.
+/// External members are added to the users in `present`: members of a group that are in no list
+/// of users. A departed user is not added: one who leaves in this walk, or one whose proof of
+/// departure is not older than the member list. So an old member list cannot bring them back.
 fn all_users<'a>(
     from: Sources<'a>,
     decisions: &Decisions,
@@ -436,7 +444,7 @@ fn all_users<'a>(
         .collect();
     let mut lists = vec![Vec::new(); groups.len()];
 
-    // What a group tells now goes before what one told then.
+    // Lists read in this walk come first: they have newer names and addresses than carried ones.
     for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
         let MemberSource::Read(list) = members else {
             continue;
@@ -457,7 +465,7 @@ fn all_users<'a>(
         }
     }
     if let Some(prev) = prev {
-        // Most people are in many groups, and found once.
+        // Most users are in many groups, so each is looked up once.
         let mut found = vec![NOWHERE; prev.len(Resource::Users)];
         for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
             let MemberSource::Carried(group) = members else {
@@ -484,7 +492,8 @@ fn all_users<'a>(
                 places_of.push(found[user]);
             }
         }
-        // Without groups no outsider is named. That says nothing of those who were.
+        // Without permission to read groups, no group names an external member. That does not prove
+        // that they left, so the previous ones are kept.
         if !visibility.groups {
             for former in (0..prev.len(Resource::Users)).map(|place| prev.user(place)) {
                 if former.profile.is_outsider && !places.contains_key(former.id) {
@@ -501,6 +510,7 @@ fn all_users<'a>(
                 }
             }
         }
+        // A user with an unconfirmed loss stays in the groups of the previous directory.
         for id in &decisions.disputed {
             let former = prev.find(Resource::Users, id.as_str());
             let (Some(former), Some(place)) = (former, places.get(id.as_str())) else {
@@ -520,7 +530,7 @@ fn all_users<'a>(
         .any(|(_, members)| matches!(members, MemberSource::Unknown));
     let groups_unseen = match (visibility.groups, has_unknown_groups) {
         (false, _) => Some(Reason::NotPermitted),
-        // Anybody may be in them.
+        // A group with unknown members may contain any user.
         (true, true) => Some(Reason::Unknown),
         (true, false) => None,
     };
@@ -529,6 +539,7 @@ fn all_users<'a>(
         .map(|user| user.with_warning(UserField::Groups, groups_unseen))
         .collect();
 
+    // Member lists refer to rows before the sort by id, so they are renumbered afterwards.
     let mut order: Vec<u32> = (0..size(users.len())).collect();
     order.sort_by(|a, b| users[*a as usize].id.cmp(users[*b as usize].id));
     let mut rank = vec![0; users.len()];

@@ -1,4 +1,4 @@
-//! People, groups and readings for the tests of this folder.
+//! Users, groups and fetched data for the tests of this folder.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub(super) fn identity() -> Identity {
     }
 }
 
-/// The identity of a token that is shown no more than its own name.
+/// The identity of a token without administrator permissions, whose seats are hidden.
 pub(super) fn plain_identity() -> Identity {
     Identity {
         is_admin: false,
@@ -133,7 +133,7 @@ pub(super) fn members(ids: &[&str], read_at: Timestamp) -> GroupRead {
     })
 }
 
-/// A page as an exact provider gives it.
+/// A page of a provider whose totals are correct.
 pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) -> ListedPage<T> {
     let start = (number as usize - 1) * page_size;
     let end = (start + page_size).min(all.len());
@@ -147,7 +147,7 @@ pub(super) fn listed_page<T: Clone>(all: &[T], page_size: usize, number: u64) ->
     }
 }
 
-/// What a pass over a list that stands still sees, confirmed by a second one where that is due.
+/// The result of scanning a list that does not change, with a second scan if one is needed.
 pub(super) fn listing<T: super::ListItem + Clone>(all: &[T]) -> MergedList<T> {
     let pass = || {
         let mut pass = ListScan::new(100);
@@ -164,7 +164,7 @@ pub(super) fn listing<T: super::ListItem + Clone>(all: &[T]) -> MergedList<T> {
     }
 }
 
-/// A reading of an organisation that stands still, with every group read at `seconds`.
+/// The fetched data of an organization that does not change, with every group read at `seconds`.
 pub(super) fn reading(
     users: &[&str],
     groups: &[(&str, &[&str])],
@@ -193,7 +193,7 @@ pub(super) fn reading_of(
     }
 }
 
-/// The directory that a first walk makes of a reading.
+/// The directory that a first walk seals from the fetched data.
 pub(super) fn first(reading: FetchedDirectory) -> (Directory, Evidence) {
     let now = reading.started_at;
     let verdict = assess(None, reading, Evidence::default(), Policy::default(), now).seal(

@@ -1,14 +1,14 @@
-//! Where a directory keeps its text: one string, and spans into it.
+//! The text of a directory: one string, and spans into it.
 //!
-//! A hundred thousand people have six hundred thousand small strings. Held apart, each costs an
-//! allocation and three words beside its bytes; held here, eight bytes, and a text that comes
-//! back (a domain, a first name) is held once.
+//! A hundred thousand users have six hundred thousand small strings. Stored separately, each costs
+//! an allocation and three words besides its bytes. Here each costs eight bytes, and a repeated
+//! string (a domain, a first name) is stored once.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A text in the arena, or none. `start` is `u32::MAX` for none.
+/// A string in the arena, or none: then `start` is `u32::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TextSpan {
     start: u32,
@@ -21,21 +21,21 @@ impl TextSpan {
         len: 0,
     };
 
-    /// The text of this span; None for no text, and for a span that does not lie in `arena`,
-    /// which decoding rules out.
+    /// The string of this span; None for no string, or for a span outside of `arena`. Decoding
+    /// rejects the latter.
     pub(super) fn text(self, arena: &str) -> Option<&str> {
         let start = usize::try_from(self.start).ok()?;
         let end = start.checked_add(usize::try_from(self.len).ok()?)?;
         arena.get(start..end)
     }
 
-    /// Whether this is a span that [`Arena`] could have made for `arena`.
+    /// Whether the span is none, or lies within `arena` on character boundaries.
     pub(super) fn is_sound(self, arena: &str) -> bool {
         self == TextSpan::NONE || self.text(arena).is_some()
     }
 }
 
-/// Lays texts down, each once.
+/// Collects strings, each once.
 #[derive(Default)]
 pub(super) struct Arena<'a> {
     text: String,
@@ -56,7 +56,7 @@ impl<'a> Arena<'a> {
         text.map_or(TextSpan::NONE, |text| self.keep(text))
     }
 
-    /// Keeps a text that is met once, such as an id: it need not be remembered.
+    /// Adds a string that occurs once, such as an id, without a look-up.
     pub(super) fn append(&mut self, text: &str) -> TextSpan {
         let start = size(self.text.len());
         self.text.push_str(text);
@@ -66,8 +66,8 @@ impl<'a> Arena<'a> {
         }
     }
 
-    /// Keeps `part` as a piece of `whole`, which lies at `span`, where it begins or ends it:
-    /// most first and last names are written out in the name already.
+    /// Adds `part` as a slice of `whole`, which is stored at `span`, if `whole` starts or ends with
+    /// it. Most first and last names are part of the full name.
     pub(super) fn keep_within(
         &mut self,
         part: Option<&'a str>,
@@ -93,7 +93,7 @@ impl<'a> Arena<'a> {
     }
 }
 
-/// A count as a directory holds it.
+/// A length as a directory stores it.
 pub(super) fn size(n: usize) -> u32 {
     u32::try_from(n)
         .ok()
