@@ -1,10 +1,10 @@
-//! Judging a reading before anything is asked about it (a walk's rules 3 to 5): is it whole, who
-//! is missing from it, what would it take from whom, and is that likely enough to go on?
+//! Judges fetched data before any look-up by id: is it complete, which records are missing, and
+//! which losses would it cause?
 //!
-//! Three ways lead on from here. The reading has *failed*; or it is *held*, because it would
-//! take too much from too many at once, or sees less than the last one did; or it is *open*: the
-//! absent are few, or missed for the third time, and are now asked for by id. Only then, in
-//! [`super::seal`], does anybody leave.
+//! There are three results. *Failed*: the data is incomplete or belongs to another organization.
+//! *Held*: it would cause too many losses at once, or the credential sees less than before. *Open*:
+//! the absent records are few, or were missing in enough walks before, and are now looked up by id.
+//! [`super::seal`] then decides about each of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,22 +30,22 @@ use super::{
     snapshot_builder::{Decisions, SnapshotBuilder, Sources},
 };
 
-/// In how many walks in a row the same people must be missed before a held walk may go on. They
-/// must also be [`Policy::held_confirmed_after`] apart.
+/// The number of consecutive walks that must report a loss before it is confirmed. The walks must
+/// also span [`Policy::held_confirmed_after`].
 const WALKS_UNTIL_BELIEVED: u32 = 3;
 
-/// What an operator may set about sealing.
+/// The settings for sealing that an operator can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// After how many complete walks somebody who is found by id, but in no list, departs all
-    /// the same. None: never.
+    /// The number of complete walks that find a user or group by id but in no list, after which it
+    /// departs. None: never.
     pub unlisted_departs_after: Option<u32>,
-    /// A walk that misses the same people as held walks before it goes on only if it began so long
-    /// after the first of them was judged. However many are asked for sooner settle nothing.
+    /// The minimum time from the judgment of the first held walk to the start of the walk that
+    /// confirms its losses. Walks that start sooner confirm nothing, however many there are.
     pub held_confirmed_after: Duration,
 }
 
-/// A reading, judged as far as it can be without asking the provider more.
+/// Fetched data, judged as far as possible without further requests.
 #[derive(Debug)]
 pub struct Assessment<'a> {
     pub(super) prev: Option<&'a Directory>,
@@ -63,35 +63,36 @@ pub(super) enum ChangeKind {
         reason: WalkReason,
         suspects: Vec<Suspect>,
         candidate: Box<ReleaseCandidate>,
-        /// Whether an earlier held walk would have taken some of the same.
+        /// Whether an earlier held walk would have caused some of the same losses. Always true for
+        /// a degraded walk.
         is_repeated: bool,
     },
     Open(Open),
 }
 
-/// Who must be accounted for before the reading can be sealed.
+/// The records to decide about before the data can be sealed.
 #[derive(Debug, Default)]
 pub(super) struct Open {
-    /// Known or met in this walk, but not in the list at its end.
+    /// Records of the previous directory or of a first scan that are not in the list at its end.
     pub(super) users: Vec<RemoteId>,
     pub(super) groups: Vec<RemoteId>,
-    /// What the reading would take, and in how many walks in a row it would have.
+    /// The losses that the data would cause, each with the series of walks that reported it.
     pub(super) losses: BTreeMap<LostField, Missed>,
-    /// Of `losses`, those that enough walks in a row would have taken, over a long enough time.
+    /// The confirmed part of `losses`: reported by enough consecutive walks, over a long enough
+    /// time.
     ripe: BTreeSet<LostField>,
-    /// Whether that is so much that the walk would be held but for its being the third. Each
-    /// loss then needs a proof of its own.
+    /// Whether the losses exceed the limit, so that the walk goes on only because enough of them
+    /// are confirmed. Each loss then needs its own proof.
     pub(super) is_disputed: bool,
 }
 
 impl Open {
-    /// Whether nothing is to be concluded about this one in this walk: it is among too many,
-    /// and has not been missed for long enough.
+    /// Whether this walk must not apply the loss: it is one of too many, and it is not confirmed.
     pub(super) fn is_unripe(&self, loss: &LostField) -> bool {
         self.is_disputed && self.losses.contains_key(loss) && !self.ripe.contains(loss)
     }
 
-    /// The losses that need a proof of their own.
+    /// The losses that need their own proof.
     pub(super) fn disputes(&self) -> impl Iterator<Item = (&LostField, Missed)> {
         self.losses
             .iter()
@@ -100,7 +101,7 @@ impl Open {
     }
 }
 
-/// Judges what a walk read against the directory in force and what earlier walks remember.
+/// Judges fetched data against the current directory and the evidence of earlier walks.
 pub fn assess(
     prev: Option<&Directory>,
     reading: FetchedDirectory,
@@ -169,7 +170,7 @@ impl Assessment<'_> {
             field_loss_suspects(prev, &world, &losses)
         };
         if !degraded.is_empty() {
-            // For as long as the token sees too little, it is one hold.
+            // All consecutive degraded walks belong to one hold.
             let finding = hold(WalkReason::Degraded, degraded, true)?;
             self.evidence.held.clear();
             return Ok(finding);
@@ -196,8 +197,8 @@ impl Assessment<'_> {
                     .filter(|loss| resource_of(loss.kind) == of && is_counted(loss));
                 let (missing, others): (Vec<_>, Vec<_>) =
                     lost.partition(|loss| loss.why == SuspectReason::Missing);
-                // As many of the missing may be in the list, with rows that do not tell whose
-                // they are.
+                // A row without a readable id may belong to a missing record, so that many missing
+                // records do not count.
                 let missing = missing.len().saturating_sub(self.nameless(of));
                 missing + others.len() > limit(prev.len(of))
             })
@@ -214,8 +215,9 @@ impl Assessment<'_> {
         Ok(ChangeKind::Open(open))
     }
 
-    /// Whether enough walks in a row say so, over a long enough time. This one's word is as old as
-    /// its first call; the first one's may be as young as its judgement.
+    /// Whether the loss was reported by enough consecutive walks, over a long enough time. The time
+    /// is measured from the judgment of the first walk to the start of this one: the two
+    /// observations are at least that far apart.
     fn is_ripe(&self, missed: &Missed) -> bool {
         let apart = Millis::at(self.reading.started_at).since(missed.since);
         let needed = self.policy.held_confirmed_after.as_millis();
@@ -223,9 +225,10 @@ impl Assessment<'_> {
         missed.walks >= WALKS_UNTIL_BELIEVED && (needed == 0 || apart >= needed)
     }
 
-    /// The reading taken at its word: whom it does not show is gone. Only who was missing before
-    /// this walk, and was kept then, is not gone "at once" now. A group that was read by its id is
-    /// there, and those whom the credential cannot list are kept: their absence says nothing.
+    /// The decisions if every missing record is gone, to find the losses that this would cause.
+    /// Exceptions: a record that was missing before and was kept is not a new loss, a group that
+    /// was read by its id exists, and the absence of a user that the credential cannot list proves
+    /// nothing.
     fn as_seen(&self, prev: &Directory, open: &Open) -> Decisions {
         let mut decisions = Decisions::default();
         for id in &open.users {
@@ -272,7 +275,7 @@ impl Assessment<'_> {
         }
     }
 
-    /// How many rows of a list do not tell whose they are.
+    /// The number of rows without a readable id in a list.
     fn nameless(&self, of: Resource) -> usize {
         let rows = match of {
             Resource::Users => self.reading.users.nameless(),
@@ -282,15 +285,15 @@ impl Assessment<'_> {
         usize::try_from(rows).unwrap_or(usize::MAX)
     }
 
-    /// Whether fewer were seen than the provider's own totals say.
+    /// Whether a list has fewer records than the provider's total.
     fn falls_short(&self) -> bool {
         let groups = self.reading.groups.as_ref();
         self.reading.users.falls_short_by(0) || groups.is_some_and(|list| list.falls_short_by(0))
     }
 
-    /// Whom to ask the provider for by id before sealing: at most `cap`, the longest missing
-    /// first; and with what is then left of it those who were found of late, since they may have
-    /// left too, the longest unasked first. Nobody where the walk failed or is held.
+    /// The users and groups to look up by id before sealing, at most `cap`: first the longest
+    /// missing, then records that an earlier look-up found recently, the oldest answer first. Empty
+    /// if the walk failed or is held.
     pub fn lookups(&self, cap: usize) -> Lookups {
         let now = self.now;
         let ChangeKind::Open(open) = &self.finding else {
@@ -298,7 +301,7 @@ impl Assessment<'_> {
         };
         let mut asked = BTreeSet::new();
         let users = open.users.iter().map(|id| (SuspectKind::User, id));
-        // A group that was read by id in this walk has answered already.
+        // A group that was read by its id in this walk needs no look-up.
         let groups = open
             .groups
             .iter()
@@ -310,8 +313,8 @@ impl Assessment<'_> {
                 SuspectKind::Group => &self.evidence.groups,
             };
             let found_at = absences.found_of_late_at(id.as_str(), now);
-            // Those whom earlier walks kept are read with the other groups, and so before a walk
-            // is judged: a look-up must not find one emptied when it is too late to hold.
+            // A group that was missing before is read with the other groups, before the walk is
+            // judged. A look-up could find it empty when it is too late to hold the walk.
             let is_planned = kind == SuspectKind::Group && absences.is_known(id.as_str());
             if !is_planned && !open.is_unripe(&missing(kind, id)) {
                 let waits_since = found_at.unwrap_or_else(|| absences.since(id.as_str(), now));
@@ -335,8 +338,8 @@ impl Assessment<'_> {
     }
 }
 
-/// A list that by its totals has fewer rows than this is not believed to end there: it is the
-/// first that is read, or so many are missing that its walk would be held.
+/// The smallest number of rows at which a list's total is trusted. Below it, so many records are
+/// missing that the walk would be held. On a first read of a list, no total is trusted.
 pub fn plausible_rows(prev: Option<&Directory>, of: Resource) -> u64 {
     let Some(prev) = prev.filter(|prev| of != Resource::Groups || prev.visibility().groups) else {
         return u64::MAX;
@@ -347,7 +350,8 @@ pub fn plausible_rows(prev: Option<&Directory>, of: Resource) -> u64 {
     listed.saturating_sub(limit(prev.len(of))) as u64
 }
 
-/// How many may lose something at once, of `former`.
+/// The number of records, of `former`, that may have a loss at once: a tenth, but at least 5 and at
+/// most 50.
 pub(super) const fn limit(former: usize) -> usize {
     let tenth = former / 10;
     if tenth < 5 {
@@ -374,9 +378,9 @@ pub(super) fn missing(kind: SuspectKind, id: &RemoteId) -> LostField {
     }
 }
 
-/// Whether the credential of a walk can no longer list the user at `place`, be they there or not:
-/// without seats, a list shows nobody who may be a guest. That they are kept for this reason is
-/// told by a warning, and holds for as long as seats are hidden.
+/// Whether the credential can no longer list the user at row `place`. While seats are hidden, a
+/// list does not show users that may be guests, whether they exist or not. A user that was kept for
+/// this reason has a warning on `listed`, and is kept for as long as seats are hidden.
 pub(super) fn is_unlistable(prev: &Directory, place: usize, sees: Visibility) -> bool {
     let UserView { profile, .. } = prev.user(place);
     let is_warned = profile.warnings.iter().any(|warning| {
@@ -388,7 +392,7 @@ pub(super) fn is_unlistable(prev: &Directory, place: usize, sees: Visibility) ->
         && (is_warned || (prev.visibility().seats_hidden.is_none() && may_be_guest))
 }
 
-/// Who was in a list before, or in its first pass, and was not in it at the end.
+/// Records of the previous directory or of a first scan that the list does not show at its end.
 fn absent<T: ListItem>(
     prev: Option<&Directory>,
     resource: Resource,
@@ -409,7 +413,7 @@ fn absent<T: ListItem>(
     absent.into_iter().collect()
 }
 
-/// Fails where the total could not be reached even if every absent one proved gone.
+/// Fails if the list is incomplete even if every absent record is proven gone.
 fn can_be_whole<T: ListItem>(
     listing: &MergedList<T>,
     absent: &[RemoteId],
@@ -421,7 +425,7 @@ fn can_be_whole<T: ListItem>(
     Ok(())
 }
 
-/// What `after` takes from those who are in `prev`: one loss a person.
+/// The losses in `after` for records of `prev`, at most one each.
 fn losses(prev: &Directory, after: &SnapshotBuilder<'_>) -> BTreeSet<LostField> {
     let loss = |kind, id: &str, why| LostField {
         kind,
@@ -474,7 +478,8 @@ fn suspect(prev: &Directory, loss: &LostField) -> Suspect {
     }
 }
 
-/// Everybody who would go, and everybody else of whom something would no longer be said.
+/// Suspects of a walk whose credential sees less: missing records as such, and all other users as
+/// degraded.
 fn degraded_suspects(prev: &Directory, losses: &BTreeSet<LostField>) -> Vec<Suspect> {
     let gone: BTreeSet<LostField> = losses
         .iter()
@@ -495,8 +500,8 @@ fn degraded_suspects(prev: &Directory, losses: &BTreeSet<LostField>) -> Vec<Susp
         .collect()
 }
 
-/// Everybody who would lose a field that too many lose at once, and with them whoever would lose
-/// anything else, since a release accepts all of it. Empty if no field is lost by too many.
+/// Suspects of a walk in which too many records lose the same field: these records, and all other
+/// losses, since a release accepts them too. Empty if no field is lost by too many.
 fn field_loss_suspects(
     prev: &Directory,
     after: &SnapshotBuilder<'_>,

@@ -1,6 +1,6 @@
-//! The directory itself: rows in order of remote id, text in one arena, memberships as two
-//! adjacency lists. Everything that can be derived is derived here, when it is built and when
-//! it is decoded, so that it cannot disagree with what it was derived from.
+//! The memory layout of a directory: rows in order of remote id, text in one arena, memberships as
+//! two adjacency lists. Data that can be derived is not stored: it is computed when a directory is
+//! built or decoded, so it cannot disagree with its source.
 
 use std::{borrow::Cow, collections::HashMap, mem::size_of};
 
@@ -17,19 +17,20 @@ use super::{
     text::{Arena, TextSpan, size},
 };
 
-/// The sealed result of a walk: who is in an organisation, at one version. Immutable.
+/// The sealed result of a walk: the users, groups and roles of an organization, at one version.
+/// Immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     pub(super) columns: Columns,
     pub(super) pages: Pages,
     pub(super) group_warnings: GroupWarnings,
-    /// The other way round of `columns.members`: the groups of each user.
+    /// The groups of each user: `columns.members` reversed.
     groups_of: Adjacency,
-    /// How many users hold each role of the catalogue.
+    /// The number of users that hold each role of the catalog.
     holders: Vec<u32>,
 }
 
-/// What a directory is made of, and all that is stored of it.
+/// The stored data of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Columns {
     pub(super) version: u64,
@@ -41,7 +42,7 @@ pub(super) struct Columns {
     pub(super) users: Vec<UserRow>,
     pub(super) groups: Vec<GroupRow>,
     pub(super) roles: Vec<ObservedRole>,
-    /// The members of each group, as places in `users`, ascending.
+    /// The members of each group, as rows of `users`, ascending.
     members: Adjacency,
 }
 
@@ -79,8 +80,9 @@ pub(super) struct GroupRow {
     pub(super) updated_at: Millis,
 }
 
-/// Why fields of groups are null: the groups with a warning, by their places, ascending. It is
-/// stored behind the columns, since directories that were stored earlier lack it.
+/// The reasons why fields of groups are null: pairs of a group's row and its warnings, ascending by
+/// row. They are stored after the columns, because directories that were stored earlier do not have
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct GroupWarnings(Vec<(u32, Vec<GroupWarning>)>);
 
@@ -106,7 +108,7 @@ impl GroupWarnings {
     }
 }
 
-/// For each of n sources its targets: `targets[starts[i]..starts[i + 1]]`.
+/// The targets of each of n sources: `targets[starts[i]..starts[i + 1]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Adjacency {
     starts: Vec<u32>,
@@ -131,8 +133,10 @@ impl Adjacency {
         &self.targets[self.starts[source] as usize..self.starts[source + 1] as usize]
     }
 
-    /// The sources of each of `n` targets. Needs a sound adjacency.
+    /// The sources of each of `n` targets. Requires that [`Self::is_sound`] holds.
     fn reversed(&self, n: usize) -> Self {
+        // Counting sort: `starts` first counts the sources of each target, then becomes the running
+        // sum.
         let mut starts = vec![0_u32; n + 1];
         for target in &self.targets {
             starts[*target as usize + 1] += 1;
@@ -171,7 +175,7 @@ impl Adjacency {
 }
 
 impl Directory {
-    /// Lays a judged world down. Its users, groups and roles are in order already.
+    /// Builds a directory. The users, groups and roles of the snapshot must be in order of id.
     pub(super) fn build(world: &SnapshotBuilder<'_>, version: u64, sealed_at: Millis) -> Self {
         let mut arena = Arena::default();
         let mut profiles = Vec::new();
@@ -282,8 +286,8 @@ impl Directory {
         }
     }
 
-    /// The same directory as `version`, sealed now: what changed with it changed now, since
-    /// nobody could see the change before.
+    /// Returns the directory as `version`, sealed at `now`. Records that changed with it get `now`
+    /// as `updated_at`, because no reader could see the change earlier.
     pub(super) fn with_version(mut self, version: u64, now: Millis) -> Self {
         let columns = &mut self.columns;
         let laid_down_at = std::mem::replace(&mut columns.sealed_at, now);
@@ -296,7 +300,7 @@ impl Directory {
         self
     }
 
-    /// A directory from columns that come from outside; None if they contradict themselves.
+    /// Builds a directory from stored columns; None if they are inconsistent.
     pub(super) fn from_columns(
         columns: Columns,
         pages: Pages,
@@ -310,12 +314,12 @@ impl Directory {
         self.columns.version
     }
 
-    /// When the walk that made this version was sealed.
+    /// The time at which this version was sealed.
     pub fn sealed_at(&self) -> Timestamp {
         self.columns.sealed_at.timestamp().unwrap_or_default()
     }
 
-    /// The organisation at the provider whose directory this is.
+    /// The provider's organization.
     pub const fn organisation(&self) -> &RemoteId {
         &self.columns.organisation
     }
@@ -336,7 +340,7 @@ impl Directory {
         }
     }
 
-    /// The bytes that this directory occupies, for a cache that holds by weight.
+    /// The approximate size in bytes, for a cache that is bounded by size.
     pub fn approximate_size(&self) -> usize {
         let columns = &self.columns;
         let profiles: usize = columns
@@ -380,18 +384,18 @@ impl Directory {
         }
     }
 
-    /// The place of the first record whose id is above `id`.
+    /// The row of the first record whose id is above `id`.
     pub(super) fn after(&self, resource: Resource, id: &str) -> usize {
         self.first_place(resource, |at| at > id)
     }
 
-    /// The place of the record with this remote id.
+    /// The row of the record with this remote id.
     pub(super) fn find(&self, resource: Resource, id: &str) -> Option<usize> {
         let place = self.first_place(resource, |at| at >= id);
         (place < self.len(resource) && self.id_at(resource, place) == id).then_some(place)
     }
 
-    /// The place of the record with this id, be it the remote or the unified one.
+    /// The row of the record with this remote or unified id.
     pub(super) fn place(&self, resource: Resource, id: &str) -> Option<usize> {
         self.find(resource, id).or_else(|| {
             let remote = id.strip_prefix(resource.prefix())?;
@@ -452,24 +456,25 @@ impl Directory {
         (0..self.columns.groups.len()).map(|place| self.group(place))
     }
 
-    /// When a group last changed: the later of what the provider says and what was seen.
+    /// The later of the provider's modification time and the last change that a walk saw.
     pub(super) fn group_updated_at(&self, place: usize) -> Millis {
         let row = &self.columns.groups[place];
         row.updated_at.max(row.modified_at)
     }
 
-    /// The role with this word, and how many users hold it, where that can be seen.
+    /// The role at row `place`, and the number of users that hold it; None if roles are not
+    /// visible.
     pub(super) fn role(&self, place: usize) -> (&ObservedRole, Option<u32>) {
         let holders = self.columns.visibility.roles.then(|| self.holders[place]);
         (&self.columns.roles[place], holders)
     }
 
-    /// The members of a group, as places of users.
+    /// The members of a group, as rows of users.
     pub(super) fn members(&self, group: usize) -> &[u32] {
         self.columns.members.at(size(group))
     }
 
-    /// The groups of a user, as places of groups.
+    /// The groups of a user, as rows of groups.
     pub(super) fn groups_of(&self, user: usize) -> &[u32] {
         self.groups_of.at(size(user))
     }
@@ -502,7 +507,7 @@ impl Columns {
         })
     }
 
-    /// Whether every place, span and moment lies where it should, and rows are in strict order.
+    /// Whether every row number, span and time is in range, and all rows are in strict order of id.
     fn is_sound(&self) -> bool {
         let text = &self.text;
         let spans = |spans: &[TextSpan]| spans.iter().all(|span| span.is_sound(text));

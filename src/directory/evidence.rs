@@ -1,8 +1,9 @@
-//! What walks remember from one to the next beside the directory: when each group was last
-//! read, who is missing since when, whom the provider declared gone, and whom held walks missed.
+//! The data that one walk leaves for the next, besides the directory: when each group was last
+//! read, which records are missing since when, which are proven gone, and which losses held walks
+//! would have caused.
 //!
-//! It is kept apart from the [`Directory`] because it changes with every walk, and a walk that
-//! finds nothing changed must leave the directory, its version and its ETags alone.
+//! Evidence is stored apart from the [`Directory`] because it changes in every walk. A walk that
+//! finds no change must not change the directory, its version or its ETags.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,38 +16,39 @@ use crate::model::{
 
 use super::{DecodeError, Directory, Resource, codec, record::Millis};
 
-/// How long a proof keeps.
+/// The lifetime of a look-up's answer.
 const PROOF_KEEPS_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
-/// After how many complete walks without them somebody who is found by id is no longer `listed`.
+/// The number of complete walks that must find a missing record by id before it counts as unlisted.
 pub(super) const WALKS_UNTIL_UNLISTED: u32 = 3;
 
-/// The memory that walks of one account hand on. Empty before the first.
+/// The evidence of one account. Empty before the first walk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     groups_read: BTreeMap<RemoteId, Millis>,
     pub(super) users: Absences,
     pub(super) groups: Absences,
-    /// What the walks in a row that were held would have taken. In the stored form this place has
-    /// only counts, without their time; they are written behind it, and what has no time is dropped.
+    /// The losses that consecutive held walks would have caused. An older stored form has counts
+    /// without times here. So this field is stored as an empty map, the real map follows after the
+    /// struct, and decoding drops old counts.
     #[serde(serialize_with = "nothing", deserialize_with = "dropped")]
     pub(super) held: BTreeMap<LostField, Missed>,
 }
 
-/// In how many walks in a row something would have been taken, and since when.
+/// The number of consecutive walks that would have caused a loss, and the start of that series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Missed {
     pub(super) walks: u32,
-    /// When the first of them was judged.
+    /// The time at which the first of these walks was judged.
     pub(super) since: Millis,
 }
 
 impl Missed {
-    /// One walk more, judged at `now`, after those that are remembered.
+    /// Adds one walk, judged at `now`, to the series.
     pub(super) fn again(before: Option<&Self>, now: Millis) -> Self {
         Self {
             walks: before.map_or(0, |before| before.walks).saturating_add(1),
-            // A clock that was set back makes nothing older than it is.
+            // If the clock was set back, `since` would be in the future.
             since: before.map_or(now, |before| before.since.min(now)),
         }
     }
@@ -65,7 +67,7 @@ fn dropped<'de, D: Deserializer<'de>>(
     BTreeMap::<LostField, u32>::deserialize(deserializer).map(|_| BTreeMap::new())
 }
 
-/// Something that a walk would take from somebody, or from everybody in a group.
+/// A loss that a walk would cause for one user or group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct LostField {
     pub(super) kind: SuspectKind,
@@ -73,24 +75,24 @@ pub(super) struct LostField {
     pub(super) why: SuspectReason,
 }
 
-/// Who is missing from a list, and who is proven gone.
+/// The missing and the departed records of one list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Absences {
     missing: BTreeMap<RemoteId, AbsentRecord>,
     departed: BTreeMap<RemoteId, Millis>,
 }
 
-/// Somebody who is kept although the list does not show them.
+/// A record that is kept although it is missing from the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct AbsentRecord {
     since: Millis,
-    /// In how many complete walks they were found by id all the same.
+    /// The number of complete walks that found the record by id.
     found_in_walks: u32,
     last_found_at: Millis,
 }
 
 impl Absences {
-    /// Since when they have been missing; `now` for somebody new among the missing.
+    /// The start of the absence; `now` if the record was not missing before.
     pub(super) fn since(&self, id: &str, now: Millis) -> Millis {
         self.missing.get(id).map_or(now, |missing| missing.since)
     }
@@ -99,9 +101,9 @@ impl Absences {
         self.missing.contains_key(id)
     }
 
-    /// When they were last found by id, if we know well enough that they are still there: then
-    /// nobody has to be asked in this walk, and no answer is none to worry about.
-    /// Until three walks have found them we ask every time.
+    /// The time of the last look-up that found the record, if at least three walks found it and the
+    /// last one less than 24 hours ago. Then the record is not `suspected` if this walk cannot look
+    /// it up again.
     pub(super) fn found_of_late_at(&self, id: &str, now: Millis) -> Option<Millis> {
         self.missing
             .get(id)
@@ -111,8 +113,9 @@ impl Absences {
             .map(|missing| missing.last_found_at)
     }
 
-    /// When they were proven gone, if that was less than a day ago. It strikes them from member
-    /// lists of before; it never makes anybody leave a second time, since they may have returned.
+    /// The time of the proof of departure, if it is less than 24 hours old. It removes the record
+    /// from older member lists. It is no proof for a second departure, since the user may have
+    /// returned.
     pub(super) fn departed_at(&self, id: &str, now: Millis) -> Option<Millis> {
         self.departed.get(id).copied().filter(|at| keeps(*at, now))
     }
@@ -123,7 +126,7 @@ impl Absences {
             .map_or(0, |missing| missing.found_in_walks)
     }
 
-    /// They are missing, and the provider did (or did not) show them by id at `found_at`.
+    /// Records that the list does not show the record, and whether a look-up in this walk found it.
     pub(super) fn note_missing(&mut self, id: &str, now: Millis, is_found: bool) {
         let missing = self
             .missing
@@ -144,7 +147,8 @@ impl Absences {
         self.departed.insert(RemoteId::from(id), at);
     }
 
-    /// Forgets whom the list shows again, whoever is no longer kept, and proofs that are old.
+    /// Deletes the entries of records that are not missing any more, and proofs that expired or
+    /// that the list contradicts.
     pub(super) fn tidy(
         &mut self,
         now: Millis,
@@ -157,6 +161,7 @@ impl Absences {
     }
 }
 
+/// Whether an answer from `at` is still valid.
 fn keeps(at: Millis, now: Millis) -> bool {
     at != Millis::NONE && now.since(at) < PROOF_KEEPS_MILLIS
 }
@@ -174,18 +179,18 @@ impl Evidence {
         Ok(evidence)
     }
 
-    /// When a group's members were last read; [`Millis::NONE`] if never.
+    /// The time at which a group's members were last read; [`Millis::NONE`] if never.
     pub(super) fn members_read_at(&self, group: &str) -> Millis {
         self.groups_read.get(group).copied().unwrap_or(Millis::NONE)
     }
 
-    /// Takes the read times of the groups that there are; others are forgotten.
+    /// Replaces the read times with those of the groups that exist now.
     pub(super) fn note_reads<'a>(&mut self, groups: impl Iterator<Item = (&'a str, Millis)>) {
         self.groups_read = groups.map(|(id, at)| (RemoteId::from(id), at)).collect();
     }
 
-    /// The groups that somebody whom held walks miss belongs to. They are read in every walk,
-    /// since only a third reading that says the same can settle it.
+    /// The groups of the users that held walks would have affected. Every walk reads them, since
+    /// only a third read with the same result confirms a loss.
     pub(super) fn implicated_groups<'a>(&self, prev: &'a Directory) -> BTreeSet<&'a str> {
         self.held
             .keys()
@@ -209,7 +214,7 @@ mod tests {
         }
     }
 
-    /// The stored form of before the time of a hold was remembered.
+    /// The stored form before holds had a time.
     #[derive(Serialize)]
     struct Former {
         groups_read: BTreeMap<RemoteId, Millis>,

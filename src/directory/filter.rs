@@ -2,8 +2,8 @@
 //!
 //! A filter makes one pass over the rows, of some hundred bytes each. Status, roles and seat are
 //! checked once per shared profile, an address is compared without building it, and a filter by
-//! group checks only its members. [`Matches`] keeps the result at four bytes a record, so all pages
-//! of a list need one pass together.
+//! group checks only its members. [`Matches`] keeps the result at four bytes a record, so that all
+//! pages of a list share one pass.
 
 use jiff::Timestamp;
 use serde::Serialize;

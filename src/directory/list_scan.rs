@@ -94,7 +94,7 @@ pub struct ListScan<T> {
     /// Each with its page.
     records: Vec<(T, u32)>,
     quarantined: Vec<Option<RemoteId>>,
-    /// The last page according to the newest response; None while no response has told it.
+    /// The last page according to the newest response; None while it is unknown.
     last_page: Option<u64>,
     has_moved: bool,
     doubted_below: u64,
@@ -291,7 +291,7 @@ impl<T: ListItem> ListScan<T> {
         let Some(total) = page.total else {
             let size = page.told_size().unwrap_or(self.asked_size);
             return match self.last_page {
-                // Another response stated the total.
+                // An earlier response gave the last page.
                 Some(last) => Ok(Some(last)),
                 None if rows < size.min(self.asked_size) => Ok(Some(asked)),
                 None if asked >= PAGES_WITHOUT_TOTAL => Err(WalkReason::RepeatedPage),

@@ -1,24 +1,7 @@
 //! The directory: the sealed result of a walk. This module is pure: no I/O, no clock and no random
 //! numbers, so tests can run its rules thousands of times a second.
 //!
-//! Other systems delete accounts by this feed, so its two halves have these rules.
-//!
-//! **Sealing** decides which changes are published. Lists are read in [`ListScan`]s and merged into
-//! a [`MergedList`]. Together with the groups that [`plan_group_reads`] selects and the identity of
-//! the credential, that is a [`FetchedDirectory`]. [`assess`] compares it with the current
-//! [`Directory`] and the [`Evidence`] of earlier walks. Absence from a list alone removes nobody:
-//! an [`Assessment`] names the users and groups to look up by id, and [`Assessment::seal`] needs
-//! those answers to produce a [`SealResult`].
-//!
-//! **Serving** must be cheap. A [`Directory`] is immutable and compact: rows in order of remote id,
-//! text in one arena, memberships as row numbers. A page is a slice, a cursor is a key that stays
-//! valid across versions, and a look-up is a binary search, so ids need no index.
-//! [`Directory::page`] and [`Directory::record`] return JSON; [`Directory::users`] iterates over
-//! all users, for an export.
-//!
-//! Read next: `list_scan` for reading lists; `assess`, `field_loss` and `seal` for the rules;
-//! `snapshot_builder` for building a directory; `columns` for its memory layout; `filter` for list
-//! filters; `serve` for the JSON; `origin` for the provider's pages that records came from.
+//! Other systems delete accounts by this feed, so sealing must not remove a user by mistake.
 
 mod assess;
 mod codec;

@@ -1,8 +1,10 @@
-//! The last word on a reading (a walk's rules 3 to 7): with the answers to the look-ups in hand,
-//! decide about each absent one, and make the next directory, or find that nothing changed.
+//! Seals fetched data with the answers to the look-ups: decides about each absent record, and
+//! builds the next directory or reports that nothing changed.
 //!
-//! Nobody leaves but by a proof: the provider's own "no such user". Somebody who is found is
-//! kept as they were; somebody of whom nothing was heard is kept too, and `suspected`.
+//! A missing user or group is removed only if the provider's own code says that it does not exist,
+//! or after the number of walks that the operator set as [`Policy::unlisted_departs_after`]. A
+//! record that is found stays unchanged. A record without an answer stays too, with `suspected:
+//! true`. An external member is removed when groups are visible and none names them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,20 +30,22 @@ use super::{
     snapshot_builder::{Decisions, SnapshotBuilder},
 };
 
-/// What became of a reading. Evidence, where there is some, is to be stored in place of the old.
+/// The result of a walk. The evidence replaces the account's stored evidence.
 #[derive(Debug)]
 pub enum SealResult {
     Failed(WalkReason),
-    /// Whole, but so unlikely that a person must look; the directory in force stays.
+    /// Complete, but with too many losses or less visibility than before, so a person must review
+    /// it. The current directory stays.
     Held {
         reason: WalkReason,
         suspects: Vec<Suspect>,
         candidate: Box<ReleaseCandidate>,
-        /// Whether an earlier held walk was held for some of the same.
+        /// Whether an earlier walk was held for some of the same losses. Always true for a degraded
+        /// walk.
         is_repeated: bool,
         evidence: Evidence,
     },
-    /// Nothing that is served changed: version and ETags stay.
+    /// No record changed: the version and the ETags stay.
     Unchanged {
         evidence: Evidence,
     },
@@ -52,7 +56,7 @@ pub enum SealResult {
 }
 
 impl Assessment<'_> {
-    /// Seals the reading as `version`, if it can be.
+    /// Seals the data as `version`, if possible.
     pub fn seal(mut self, answers: Answers, version: u64, now: Timestamp) -> SealResult {
         let open = match self.finding {
             ChangeKind::Failed(reason) => return SealResult::Failed(reason),
@@ -93,8 +97,8 @@ impl Assessment<'_> {
         }
     }
 
-    /// Decides about everybody who is to be accounted for, and remembers what led to it. None
-    /// if, after that, the list does not add up to the provider's own total.
+    /// Decides about every absent record, and updates the evidence. None if a list does not add up
+    /// to the provider's total after that.
     fn decide(&mut self, open: &Open, answers: &Answers, now: Millis) -> Option<Decisions> {
         let Self {
             reading,
@@ -160,7 +164,7 @@ impl Assessment<'_> {
             trial.close()?;
         }
 
-        // What was not proven in this walk counts on: the next may be the one that proves it.
+        // A loss without proof in this walk keeps its series, so the next walk can confirm it.
         evidence.held = open
             .disputes()
             .map(|(loss, missed)| (loss.clone(), missed))
@@ -178,7 +182,7 @@ impl Assessment<'_> {
     }
 }
 
-/// What the provider said of an absent one in this walk.
+/// The provider's answer about one absent record in this walk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LookupResult {
     Found,
@@ -186,19 +190,19 @@ enum LookupResult {
     None,
 }
 
-/// The absent of one list, heard one by one.
+/// Decides about the absent records of one list, one at a time.
 struct AbsenceCheck<'a, T> {
     absences: &'a mut Absences,
     listing: &'a MergedList<T>,
     policy: Policy,
     now: Millis,
     kept_missing: BTreeSet<RemoteId>,
-    /// Who is proven gone and was not seen by any pass, so that the total may count them.
+    /// The number of departed records that no scan saw. The provider's total may still count them.
     departed_unseen: u64,
 }
 
 impl<T: ListItem> AbsenceCheck<'_, T> {
-    /// How somebody is kept; None if they are gone.
+    /// Records the answer and returns how certain the record is; None if it is gone.
     fn hear(&mut self, id: &RemoteId, word: LookupResult) -> Option<Certainty> {
         let text = id.as_str();
         let was_seen = self.listing.has_record(text);
@@ -207,14 +211,15 @@ impl<T: ListItem> AbsenceCheck<'_, T> {
             self.departed_unseen += u64::from(!was_seen);
             return None;
         }
-        // A first pass saw them and the second did not, but they are there: pages had shifted.
+        // The first scan saw the record and the second did not, but it exists: the pages had
+        // shifted.
         if was_seen && word == LookupResult::Found {
             return Some(Certainty::SEEN);
         }
         let is_found =
             word == LookupResult::Found || self.absences.found_of_late_at(text, self.now).is_some();
-        // Theirs may be a row of the list that does not tell whose it is: then it says nothing of
-        // whether they are listed.
+        // A row without a readable id may belong to this record, so its absence from the list is
+        // not certain.
         let is_absent = self.listing.nameless() == 0;
         self.absences
             .note_missing(text, self.now, word == LookupResult::Found && is_absent);
@@ -236,14 +241,14 @@ impl<T: ListItem> AbsenceCheck<'_, T> {
         })
     }
 
-    /// Somebody whom the credential cannot list is kept, whatever a look-up came to but a proof.
+    /// Keeps a user that the credential cannot list. The caller has excluded a proof of departure.
     fn keep_unlistable(&mut self, id: &RemoteId, word: LookupResult) {
         let is_found = word == LookupResult::Found;
         self.absences.note_missing(id.as_str(), self.now, is_found);
         self.kept_missing.insert(id.clone());
     }
 
-    /// Tidies the memory; None if the list is not whole.
+    /// Removes outdated evidence; None if the list is not complete.
     fn close(self) -> Option<()> {
         let Self {
             absences,
@@ -258,8 +263,8 @@ impl<T: ListItem> AbsenceCheck<'_, T> {
     }
 }
 
-/// Whether a loss that too many had at once has been shown by a reading of its own: a single
-/// read that says the same, or, of groups, the third full reading in a row, which this is.
+/// Whether a disputed loss is proven: a disabled user or a lost role by a look-up that shows the
+/// same, lost groups by the third read in a row, which is this one.
 fn is_confirmed(loss: &LostField, answer: Option<&UserAnswer>) -> bool {
     let shows = |holds: fn(&ObservedUser) -> bool| match answer {
         Some(UserAnswer::Found(user)) => holds(user),
@@ -278,8 +283,8 @@ fn is_confirmed(loss: &LostField, answer: Option<&UserAnswer>) -> bool {
     }
 }
 
-/// The directory that a held walk would have made, if a person takes the reading at its word:
-/// the missing gone, the changed changed, what is no longer seen null.
+/// The directory that a held walk publishes if a person releases it: missing records are gone,
+/// changes apply, and fields that are not visible any more are null.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseCandidate {
     directory: Directory,
@@ -311,8 +316,8 @@ impl ReleaseCandidate {
         }
     }
 
-    /// The directory that takes the held walk at its word, and the memory to go with it. It
-    /// replaces the directory that the walk was held against, and no other.
+    /// Returns the directory of the held walk and its evidence. It may replace only the directory
+    /// that the walk was judged against.
     pub fn release(self, version: u64, now: Timestamp) -> (Directory, Evidence) {
         let directory = self.directory.with_version(version, Millis::at(now));
         (directory, self.evidence)

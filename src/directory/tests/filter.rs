@@ -1,4 +1,4 @@
-//! A filtered list is the whole list less those who are not meant.
+//! A filtered list is the whole list without the records that do not match.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ const STATUSES: [(&str, UserStatus); 3] = [
 ];
 const SEATS: [(&str, SeatType); 2] = [("member", SeatType::Member), ("guest", SeatType::Guest)];
 
-/// When the second walk of a world was sealed, which changed some.
+/// The time at which the second walk was sealed, which changed some users.
 const LATER: i64 = 1000;
 
 fn sourced<T>(value: T) -> Sourced<T> {
@@ -97,7 +97,7 @@ fn observed(number: usize, person: &FilteredPerson, is_later: bool) -> ObservedU
     user
 }
 
-/// A world of these people, walked twice.
+/// A directory of these users after two walks.
 fn directory_of(people: &[FilteredPerson]) -> Directory {
     let reading = |is_later: bool| {
         let users: Vec<_> = (0..)
@@ -166,7 +166,7 @@ fn filter() -> impl Strategy<Value = Filter> {
         )
 }
 
-/// The same decision, made on the served record in the plainest way.
+/// Applies the filter to the served record, in the simplest way.
 fn is_meant(user: &Value, filter: &Filter) -> bool {
     let has_id = |list: &str, id: &str| {
         let records = user[list].as_array();

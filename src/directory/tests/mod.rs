@@ -1,4 +1,4 @@
-//! Properties of the whole, over worlds made by chance.
+//! Property tests of the directory as a whole, over random providers.
 
 mod filter;
 mod paging;

@@ -1,4 +1,4 @@
-//! Pages over directories made by chance.
+//! Paging over random directories.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(super) const ALL: Filter = Filter {
     seat: None,
 };
 
-/// Walks all pages, switching to the next directory before each request while there is one.
+/// Reads all pages, and switches to the next directory before each request while there is one.
 pub(super) fn walk(
     directories: &[&Directory],
     resource: Resource,
@@ -129,7 +129,7 @@ proptest! {
             let len = within.len();
             within[(place * 31) % len] ^= byte;
         }
-        // Altered bytes may by chance say something; what they say then holds together.
+        // Altered bytes may happen to decode. The directory must then be consistent.
         if let Ok(directory) = Directory::decode(&within) {
             walk(&[&directory], Resource::Users, &ALL, 10);
         }

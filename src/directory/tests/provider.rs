@@ -1,5 +1,5 @@
-//! A provider small enough to be obviously right: people, groups, lists by offset. It changes
-//! between any two requests, and lies when told to.
+//! A model of a provider that is simple enough to be correct: users, groups and lists by offset.
+//! Its data changes between any two requests, and it returns wrong data on demand.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const PAGE: usize = 4;
 
-/// Chance as a value (SplitMix64).
+/// A seeded random generator (SplitMix64).
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -29,31 +29,31 @@ impl Dice {
         ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
     }
 
-    /// True in `per_mille` of a thousand cases.
+    /// True with a probability of `per_mille` in a thousand.
     pub(super) fn comes(&mut self, per_mille: usize) -> bool {
         self.roll(1000) < per_mille
     }
 }
 
-/// How a walk goes wrong.
+/// A fault of the provider during a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WalkFault {
     None,
-    /// Every list leaves these out, totals and all: one id in so many.
+    /// All lists and totals leave out one id in this many.
     Withhold(u8),
-    /// The totals count one more than there are.
+    /// The totals are too high by one.
     Overstate,
-    /// Rows of a page vanish, the totals stay.
+    /// The page with this number has no rows; the totals stay.
     EmptyPage(u8),
-    /// The list says it ends after its first page.
+    /// The list states that it ends after its first page.
     CutShort,
-    /// The user list shows these as disabled who are not: one id in so many.
+    /// The user list shows one id in this many as disabled, which is wrong.
     Disable(u8),
-    /// Groups show no members.
+    /// Groups have no members.
     Forget,
     /// No look-up gets an answer.
     Mute,
-    /// Half of the look-ups get one.
+    /// Half of the look-ups get an answer.
     Stammer,
 }
 
@@ -71,12 +71,12 @@ pub(super) struct Team {
     pub(super) members: BTreeSet<String>,
 }
 
-/// Who was there at every moment, and who at some moment, of a walk.
+/// The records that existed throughout a walk, and those that existed at some time in it.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     pub(super) users_throughout: BTreeSet<String>,
     pub(super) groups_throughout: BTreeSet<String>,
-    /// (group, member) of outsiders and users alike.
+    /// Pairs of group and member, external or not.
     pub(super) memberships_throughout: BTreeSet<(String, String)>,
     pub(super) ever_named: BTreeSet<String>,
     pub(super) ever_disabled: BTreeSet<String>,
@@ -86,7 +86,7 @@ pub(super) struct Presence {
 pub(super) struct Provider {
     pub(super) people: BTreeMap<String, Person>,
     pub(super) teams: BTreeMap<String, Team>,
-    /// The order in which lists show people and groups.
+    /// The order in which lists show users; `teams_order` is that of groups.
     people_order: Vec<String>,
     teams_order: Vec<String>,
     pub(super) dice: Dice,
@@ -132,7 +132,7 @@ impl Provider {
 
     fn name(&mut self, prefix: &str) -> String {
         self.next_name += 1;
-        // Scattered, so that the order of ids is not the order of the list.
+        // Scattered, so that the order of ids differs from the order of the list.
         format!("{prefix}{:03}", self.next_name * 37 % 1000)
     }
 
@@ -196,7 +196,7 @@ impl Provider {
         }
     }
 
-    /// One change, by chance.
+    /// Makes one random change.
     pub(super) fn change(&mut self) {
         let people = self.people_order.clone();
         let teams = self.teams_order.clone();
@@ -230,7 +230,7 @@ impl Provider {
         }
     }
 
-    /// What the world looks like now is what a walk that begins now may report.
+    /// Starts a walk: records the current state as the first that the walk may report.
     pub(super) fn begin(&mut self) {
         self.span = Presence {
             users_throughout: self.people.keys().cloned().collect(),
@@ -271,7 +271,7 @@ impl Provider {
             .collect()
     }
 
-    /// The moment before a request is served.
+    /// Advances the clock before a request, and makes random changes.
     fn tick(&mut self) {
         self.clock += 1;
         while self.dice.comes(self.churn_per_mille) {
@@ -387,7 +387,7 @@ impl Provider {
         }
     }
 
-    /// Everything that a walk reads, in the order in which it reads it.
+    /// Fetches all data of a walk, in the order of a real walk.
     pub(super) fn read(
         &mut self,
         prev: Option<&Directory>,
@@ -454,7 +454,7 @@ impl Provider {
     }
 }
 
-/// Picks one id in so many, always the same ones.
+/// Selects one id in this many, always the same ones.
 fn is_one_in(who: &str, one_in: u8) -> bool {
     let sum: usize = who.bytes().map(usize::from).sum();
     sum.is_multiple_of(usize::from(one_in.max(2)))

@@ -1,4 +1,4 @@
-//! The rules of sealing, one by one, on organisations small enough to see through.
+//! The rules of sealing, each on a small organization.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A linked account between walks, on a clock that a test moves.
+/// A linked account. Each walk runs at the start time of its fetched data.
 struct WalkedAccount {
     directory: Directory,
     evidence: Evidence,
@@ -49,7 +49,7 @@ impl WalkedAccount {
         }
     }
 
-    /// Whom a walk with this reading would look up.
+    /// The look-ups of a walk with this data.
     fn lookups(&self, reading: FetchedDirectory, cap: usize) -> Lookups {
         let now = reading.started_at;
         assess(
@@ -188,7 +188,7 @@ fn the_longest_missing_are_asked_for_first_and_no_more_than_the_budget_allows() 
 fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_before() {
     let both: &[&str] = &["u0", "u1"];
     let mut account = WalkedAccount::new(reading(both, &[("g1", both), ("g2", both)], 0));
-    // g1 was read in this walk and still names u1; g2 was not read again.
+    // This walk reads g1, which still contains u1; it does not read g2 again.
     let mut without = reading(&["u0"], &[("g1", both), ("g2", both)], 60);
     without.group_reads.remove(&id("g2"));
     assert_eq!(
@@ -206,7 +206,7 @@ fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_bef
         RuleOutcome::Unchanged
     );
 
-    // A list from before the proof that is only handed in now does not bring them back.
+    // A member list that was read before the proof of departure does not bring them back.
     let mut stale = reading(&["u0"], &[("g1", both), ("g2", both)], 180);
     stale.group_reads.remove(&id("g2"));
     stale.group_reads.insert(id("g1"), members(both, at(59)));
@@ -215,7 +215,7 @@ fn a_departed_user_leaves_every_group_and_returns_through_none_that_was_read_bef
         RuleOutcome::Unchanged
     );
 
-    // One that was read after it does, as an outsider.
+    // A list that was read after it does, as an external member.
     let mut fresh = reading(&["u0"], &[("g1", both), ("g2", both)], 240);
     fresh.group_reads.remove(&id("g2"));
     assert_eq!(account.walk(fresh, Answers::default()), RuleOutcome::Sealed);
@@ -294,7 +294,7 @@ fn whoever_only_the_first_of_two_passes_saw_is_looked_up() {
     );
 }
 
-/// A list of `ids` that says it holds `total`, read twice since it does not add up.
+/// A list of `ids` with a wrong `total`, scanned twice because it does not add up.
 fn misstated(ids: &[&str], total: u64) -> MergedList<ObservedUser> {
     let all: Vec<_> = ids.iter().map(|id| user(id)).collect();
     let pass = || {
@@ -355,14 +355,14 @@ fn the_third_walk_that_misses_the_same_people_seals_with_a_proof_for_each() {
     }
     let lookups = account.lookups(cut(180), 99);
     assert_eq!(lookups.users.len(), 10);
-    // Eight are gone, one is there, of one nothing is heard.
+    // Eight are gone, one is found, one gets no answer.
     let mut answers = departed(&strs(&names[10..18]));
     answers.users.extend(found(&[user("u18")]).users);
     assert_eq!(account.walk(cut(180), answers), RuleOutcome::Sealed);
     assert_eq!(account.directory.counts().users, 12);
     assert_eq!(account.user("u18").unwrap()["suspected"], false);
     assert_eq!(account.user("u19").unwrap()["suspected"], true);
-    // Who is left is known to be missing, and holds nothing up.
+    // The last one is known to be missing, so it does not hold the walk.
     assert_eq!(
         account.walk(cut(240), departed(&["u19"])),
         RuleOutcome::Sealed
@@ -446,7 +446,7 @@ fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_s
             }
         })
         .collect();
-    // Somebody loses their last group in the third walk only: that is not believed yet.
+    // A user who loses the last group only in the third walk has no confirmed loss.
     let rest = &all[..19];
     for seconds in [60, 120] {
         let outcome = account.walk(
@@ -478,7 +478,7 @@ fn many_disabled_at_once_are_believed_in_the_third_walk_as_far_as_single_reads_s
         1
     );
     assert_eq!(account.user("u19").unwrap()["suspected"], true);
-    // What is left is few enough to be believed as it is listed.
+    // The remaining losses are below the limit, so they apply without look-ups.
     assert_eq!(
         account.walk(
             reading_of(&people, &[("g1", rest)], 240),
@@ -508,7 +508,7 @@ fn a_group_that_takes_the_last_group_of_many_with_it_holds_the_walk() {
             matches!(outcome, RuleOutcome::Held(_, ref who) if who.len() == 12 && who[0].1 == SuspectReason::GroupsLost),
             "{outcome:?}"
         );
-        // The group is read again each time, though nothing says that it changed.
+        // Every walk reads the group again, though nothing in the list changed.
         let listed = listing(&[group("g1")]);
         let plan = plan_group_reads(
             Some(&account.directory),
@@ -733,7 +733,7 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
     let all = people.clone();
     let mut account = WalkedAccount::new(reading_of(&all, &[], 0));
     account.policy.unlisted_departs_after = Some(2);
-    // One insider left at the same time: the walk says so, and the release lets them go.
+    // One insider left at the same time. The walk reports it, and the release removes them.
     let seen: Vec<_> = people[1..14].to_vec();
     let demoted = |seconds| {
         let mut seen = seen.clone();
@@ -769,7 +769,7 @@ fn releasing_a_walk_without_seats_keeps_the_guests_whom_nobody_listed() {
         (&guest["listed"], &guest["suspected"], &guest["is_external"]),
         (&json!(false), &json!(false), &Value::Null)
     );
-    // The provider's own word that a guest is gone is a proof for them, too.
+    // The provider's "no such user" proves that a guest is gone, too.
     let gone = departed(&["u15"]);
     assert_eq!(account.walk(demoted(90_000), gone), RuleOutcome::Sealed);
     assert_eq!(account.user("u15"), None);
@@ -855,7 +855,7 @@ fn a_group_that_cannot_be_read_is_served_as_it_was_with_a_warning() {
     assert_eq!(account.user("u0").unwrap()["groups"][0]["remote_id"], "g1");
     assert_eq!(account.user("u0").unwrap()["warnings"], json!([]));
 
-    // It is read again by every walk, however small the budget.
+    // Every walk reads it again, however small the cap.
     let next = unread(Reason::NotFetched, 120);
     let listed = next.groups.as_ref().unwrap();
     let due = plan_group_reads(
@@ -901,7 +901,7 @@ fn members_that_were_never_read_are_unknown_and_so_are_everybodys_groups() {
         assert_eq!(user["groups"].as_array().unwrap().len(), groups);
     }
 
-    // A walk whose plan leaves it out changes nothing; one that reads it fills it in.
+    // A walk that does not read the group changes nothing; one that reads it fills in the members.
     let mut without = reading(&["u0", "u1"], &[("g1", &[]), ("g2", &["u1"])], 60);
     without.group_reads.clear();
     assert_eq!(
@@ -1002,7 +1002,8 @@ fn an_operator_may_let_the_unlisted_depart() {
     assert_eq!(account.walk(without(2), there()), RuleOutcome::Unchanged);
     assert_eq!(account.walk(without(3), there()), RuleOutcome::Sealed);
     assert_eq!(account.user("u1").unwrap()["listed"], false);
-    // They were found a moment ago: no answer is no news, and no walk to count.
+    // They were found less than 24 hours ago, so a missing answer changes nothing, and the walk
+    // does not count.
     assert_eq!(
         account.walk(without(4), Answers::default()),
         RuleOutcome::Unchanged
@@ -1051,7 +1052,7 @@ fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
     page.quarantined = vec![Some(bad.clone()), None];
     page.total = Some(100);
     page.records.push(user("new"));
-    // 2 of 101 rows are too many; so there are more good ones.
+    // More valid rows, so that the two bad rows are a small share.
     let mut pass = ListScan::new(300);
     page.records
         .extend((0..100).map(|i| user(&format!("more{i}"))));
@@ -1069,7 +1070,7 @@ fn a_row_that_cannot_be_read_leaves_its_user_as_they_were() {
     assert_eq!(moment(&kept["updated_at"]), at(0));
 }
 
-/// A list of these in which `rows` rows do not tell whose they are.
+/// A list of `all`, and `rows` rows without a readable id.
 fn with_nameless_rows(all: &[ObservedUser], rows: usize) -> MergedList<ObservedUser> {
     let size = all.len() + rows;
     let mut page = listed_page(all, size, 1);
@@ -1093,7 +1094,7 @@ fn a_row_that_does_not_tell_whose_it_is_unlists_nobody() {
         };
         assert_eq!(account.walk(read, found(&all[..1])), RuleOutcome::Unchanged);
     }
-    // That the provider has no such user is proof all the same.
+    // The provider's "no such user" is still a proof.
     let read = FetchedDirectory {
         users: with_nameless_rows(&all[2..], 1),
         ..reading(&["u00"], &[], 400)
@@ -1114,10 +1115,10 @@ fn rows_that_do_not_tell_whose_they_are_hold_no_walk_by_themselves() {
         users: with_nameless_rows(seen, rows),
         ..reading(&["u00"], &[], 60)
     };
-    // More than may be gone at once, but each of them may be there.
+    // More than the limit, but each of them may be one of the rows without an id.
     let outcome = account.walk(read(&all[55..], 55), found(&all[..55]));
     assert_eq!(outcome, RuleOutcome::Unchanged);
-    // Those beyond them cannot.
+    // The others cannot be.
     let outcome = account.walk(read(&all[160..], 45), Answers::default());
     assert!(matches!(outcome, RuleOutcome::Held(..)), "{outcome:?}");
 }
@@ -1142,7 +1143,7 @@ fn times_tell_when_somebody_was_first_seen_and_last_changed() {
     assert_eq!(times(&account, "u0"), (at(0), at(0)));
     assert_eq!(times(&account, "u1"), (at(0), at(60)));
     assert_eq!(times(&account, "u2"), (at(60), at(60)));
-    // To join a group is a change of the user as well as of the group.
+    // Joining a group changes both the user and the group.
     account.walk(
         reading_of(&people, &[("g1", &["u0", "u2"])], 120),
         Answers::default(),

@@ -1,6 +1,7 @@
-//! Sealing against the truth: worlds that change between any two requests, providers that lie,
-//! look-ups that go unanswered. Whatever happens, nobody who was there throughout is reported
-//! gone, nobody comes back who did not, and once the world stands still the directory is right.
+//! Sealing compared with the truth, with data that changes between any two requests, wrong
+//! responses and look-ups without an answer. In every case, no record that existed throughout is
+//! reported gone, and no record comes back that did not. Once the data stops changing, the
+//! directory is correct.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +44,7 @@ fn step() -> impl Strategy<Value = HistoryStep> {
     prop_oneof![any_step(), one_change()]
 }
 
-/// Everything is as in [`CLEAN`] but for one part, so that a fault is seen without another beside it.
+/// A step that differs from [`CLEAN`] in one part, so that each fault also occurs alone.
 fn one_change() -> impl Strategy<Value = HistoryStep> {
     prop_oneof![
         fault().prop_map(|fault| HistoryStep { fault, ..CLEAN }),
@@ -109,10 +110,10 @@ const CLEAN: HistoryStep = HistoryStep {
     pause: 0,
 };
 
-/// What a directory says, as plainly as can be.
+/// The content of a directory, in a simple form.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Said {
-    /// By id: whether an outsider, and whether disabled, and the name.
+    /// By id: whether external, whether disabled, and the name.
     users: BTreeMap<String, (bool, bool, String)>,
     groups: BTreeSet<String>,
     memberships: BTreeSet<(String, String)>,
@@ -157,13 +158,13 @@ impl Said {
     }
 }
 
-/// A linked account, and what a reader of its directory could check.
+/// A linked account, with the checks that a reader of its directory could make.
 struct SealedAccount {
     provider: Provider,
     directory: Option<Directory>,
     evidence: Evidence,
-    /// Held walks in a row, up to the last walk or the one before it: what the walk after them
-    /// could not prove counts on.
+    /// The number of consecutive held walks. It is reset by the second sealed walk after them,
+    /// because a loss without proof keeps its series.
     holds_in_a_row: u32,
     has_sealed_since: bool,
     last_listed: BTreeSet<String>,
@@ -248,7 +249,7 @@ impl SealedAccount {
         }
     }
 
-    /// What must hold of any directory that is sealed, whatever went on meanwhile.
+    /// Checks the properties of every sealed directory, under any fault.
     fn check(&self, directory: &Directory, listed: &BTreeSet<String>, fault: WalkFault) {
         let span = &self.provider.span;
         let after = Said::by(directory);
@@ -351,7 +352,7 @@ impl SealedAccount {
         );
     }
 
-    /// Whether the directory says what is so.
+    /// Checks that the directory equals the provider's data.
     fn check_is_true(&self) {
         let said = Said::by(self.directory.as_ref().unwrap());
         let provider = &self.provider;
@@ -421,7 +422,7 @@ proptest! {
                 "{} left, and is still reported after three clean walks", who
             );
         }
-        // Somebody who left the organisation and not their groups is an outsider from the next
+        // A user who left the organization but not their groups is an external member from the next
         // walk on.
         account.walk(&CLEAN);
         account.check_is_true();
@@ -450,7 +451,7 @@ proptest! {
         let said = Said::by(account.directory.as_ref().unwrap());
         prop_assert_eq!(said.unlisted, who.iter().cloned().collect());
         prop_assert_eq!(said.suspected, BTreeSet::new());
-        // Gone for good, they are out with the next walk.
+        // Once they are really gone, the next walk removes them.
         for who in &who {
             account.provider.remove_person(who, true);
         }

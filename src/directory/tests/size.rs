@@ -1,4 +1,4 @@
-//! How much a large directory weighs, counted and not measured.
+//! The size of a large directory, computed and not measured.
 
 use crate::directory::{
     Directory, GroupRead, MemberList,
@@ -8,8 +8,7 @@ use crate::directory::{
 const USERS: usize = 100_000;
 const GROUPS: usize = 5_000;
 
-/// People as a real provider has them: long ids, an address each, names, some pictures; each in
-/// five groups.
+/// Realistic users: long ids, an address each, names, some pictures; each in five groups.
 fn large() -> Directory {
     let number = |i: usize| format!("{}", 1_000_000_000_000_000 + i * 7_654_321);
     let people: Vec<_> = (0..USERS)
