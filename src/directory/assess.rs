@@ -154,6 +154,7 @@ impl Assessment<'_> {
             SnapshotBuilder::build(self.sources(now), &as_seen).ok_or(WalkReason::Incomplete)?;
         let losses = losses(prev, &world);
         let hold = |reason, suspects, is_repeated| {
+            // An incomplete list fails the walk, since a release would publish it.
             if self.falls_short() {
                 return Err(WalkReason::Incomplete);
             }

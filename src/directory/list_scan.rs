@@ -58,7 +58,7 @@ impl ListItem for ObservedGroup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedPage<T> {
     pub records: Vec<T>,
-    /// Rows that could not be parsed, each with its id if that could.
+    /// Rows that could not be parsed, each with its id if the id could be parsed.
     pub quarantined: Vec<Option<RemoteId>>,
     /// The page number that the provider states.
     pub number: Option<u64>,
@@ -327,6 +327,7 @@ impl<T: ListItem> ListScan<T> {
             0 => size,
             first_rows => size.min(first_rows),
         };
+        // Far more pages than the total can fill: the list might never end.
         if last > total.div_ceil(smallest).saturating_add(SPARE_PAGES) || last > MOST_PAGES {
             return Err(WalkReason::RepeatedPage);
         }

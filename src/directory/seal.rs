@@ -149,6 +149,7 @@ impl Assessment<'_> {
             };
             for id in &open.groups {
                 let word = match (reading.group_reads.get(id), answers.groups.get(id)) {
+                    // The snapshot drops such a group, so the evidence must record that, too.
                     (Some(GroupRead::Departed), _) => LookupResult::Departed,
                     _ if open.is_unripe(&missing(SuspectKind::Group, id)) => LookupResult::None,
                     (Some(GroupRead::Members(_)), _) => LookupResult::Found,

@@ -163,8 +163,8 @@ struct SealedAccount {
     provider: Provider,
     directory: Option<Directory>,
     evidence: Evidence,
-    /// The number of consecutive held walks. It is reset by the second sealed walk after them,
-    /// because a loss without proof keeps its series.
+    /// The number of consecutive held walks. An unchanged walk resets it; of sealed walks, only the
+    /// second one does, because a loss without proof keeps its series.
     holds_in_a_row: u32,
     has_sealed_since: bool,
     last_listed: BTreeSet<String>,
