@@ -1,7 +1,7 @@
-//! One running gateway: everything wired together, and nothing else.
+//! Wires one running gateway together.
 //!
-//! [`App::build`] opens the store and binds the port, so that port 0 works and a fault shows
-//! before anything runs; the command line and the tests call the very same function.
+//! [`App::build`] opens the store and binds the port before anything runs, so that port 0 works and
+//! faults show at once. The command line and the tests call the same function.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -30,13 +30,13 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// When a store that was in use is tried once more.
+/// Pause before the second and last try to claim a store or journal that is in use.
 const ANOTHER_LOOK: Duration = Duration::from_millis(100);
 
 /// A gateway that is ready to run.
 pub struct App {
     listener: TcpListener,
-    /// Of `GET /metrics`, where that is served apart.
+    /// For `GET /metrics`, if that has a port of its own.
     metrics: Option<TcpListener>,
     gateway: Gateway,
     limits: Limits,
@@ -68,11 +68,11 @@ pub enum BuildError {
     Unready(Error),
 }
 
-/// The use-cases on the store that the configuration names. It is opened beside whoever serves it:
-/// [`Gateway::claim`] takes it for this process.
+/// The use cases over the configured store. The store is only opened: a process that serves it must
+/// claim it with [`Gateway::claim`].
 ///
 /// # Errors
-/// A store that does not open, or not with these keys.
+/// If the store does not open, or not with these keys.
 pub async fn gateway(
     config: &Config,
     ring: impl Into<LiveRing>,
@@ -102,11 +102,11 @@ pub async fn gateway(
     ))
 }
 
-/// What the provider says of a token, which is stored nowhere and needs no store; so nobody's
-/// budget counts its few calls.
+/// Checks a token with the provider without a store. The few calls count against no quota that
+/// replicas share.
 ///
 /// # Errors
-/// As [`verify::examine`]; `internal` where no call can be set up.
+/// As [`verify::examine`]; `internal` if calls cannot be set up.
 pub async fn examine(
     config: &Config,
     clock: Clock,
@@ -129,7 +129,7 @@ fn outbound(
         .map_err(|error| BuildError::Outbound(error.to_string()))
 }
 
-/// The settings of provider calls; what the configuration does not name keeps its default.
+/// The settings of provider calls; a setting that the configuration lacks keeps its default.
 fn outbound_settings(config: &Config) -> outbound::OutboundSettings {
     let provider = &config.provider;
     outbound::OutboundSettings {
@@ -147,10 +147,12 @@ fn outbound_settings(config: &Config) -> outbound::OutboundSettings {
 }
 
 impl App {
-    /// Opens the store, begins to serve it, and binds the port. A SQLite file is this process's alone.
+    /// Opens and claims the store, binds the port, and joins the replicas that serve the store.
+    /// Only one process can claim a SQLite file.
     ///
     /// # Errors
-    /// A store that does not open (or not with these keys), a port that is taken, a logo that is gone.
+    /// If the store does not open (or not with these keys), if the store or a required journal is
+    /// in use, if a port is taken, or if the logo cannot be read.
     pub async fn build(
         config: &Config,
         ring: impl Into<LiveRing>,
@@ -160,7 +162,7 @@ impl App {
         let theme = Theme::new(&config.hub.brand()?);
         let gateway = gateway(config, ring, clock.clone(), rng).await?;
         if let Err(OpenError::InUse { .. }) = gateway.claim() {
-            // Who only looks whether a process serves is in the way for a moment.
+            // A command that only tests whether the store is in use claims it for a moment.
             clock.sleep(ANOTHER_LOOK).await;
             gateway.claim()?;
         }
@@ -193,10 +195,7 @@ impl App {
         })
     }
 
-    /// The port that is bound.
-    ///
-    /// # Panics
-    /// Never: a bound listener has an address.
+    /// The bound port.
     pub fn port(&self) -> u16 {
         self.listener
             .local_addr()
@@ -204,7 +203,7 @@ impl App {
             .port()
     }
 
-    /// The port that is bound for `GET /metrics` alone.
+    /// The bound port of `GET /metrics`, if that has a port of its own.
     pub fn metrics_port(&self) -> Option<u16> {
         let address = self.metrics.as_ref()?.local_addr().ok()?;
         Some(address.port())
@@ -214,11 +213,11 @@ impl App {
         &self.gateway
     }
 
-    /// Serves until `shutdown` ends; then says for a while that it is not ready, so that balancers
-    /// send nobody here any more; then accepts no connection, and drains.
+    /// Serves until `shutdown` ends. It then reports "not ready" for a while so that load balancers
+    /// stop sending requests, closes its listeners, and waits for requests in flight.
     ///
     /// # Errors
-    /// When the server cannot start its threads.
+    /// If the server cannot start its threads.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
         let lame_duck = self.lame_duck;
@@ -277,7 +276,7 @@ impl App {
     }
 }
 
-/// The process that had it may be about to end.
+/// Tries twice: the process that has the journal may be about to end.
 async fn take_journal(gateway: &Gateway, clock: &Clock) -> Result<(), JournalFault> {
     match gateway.require_journal() {
         Err(JournalFault::InUse { .. }) => {

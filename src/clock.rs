@@ -1,10 +1,10 @@
-//! Time as a value. Everything that asks what time it is, or waits, does so through a [`Clock`],
-//! so that a test can stop time, move it, let it run faster, or let waits pass at once.
+//! The clock. Code that needs the time or waits uses a [`Clock`], so that a test can stop time,
+//! move it, speed it up, or skip waits.
 //!
-//! [`Clock::now`] never goes back while the process lives: when the machine's date is set back, it
-//! goes on by the monotonic clock. So ages, deadlines and schedules that are computed from stored
-//! moments stay right, and walk ids stay in order. [`Clock::date`] is the date as the machine has
-//! it, for comparison with moments that came from outside.
+//! [`Clock::now`] never goes back while the process runs: if the machine's date is set back, it
+//! continues by the monotonic clock. Ages, deadlines and schedules that are computed from stored
+//! times therefore stay right, and walk ids stay in order. [`Clock::date`] is the machine's date,
+//! for comparison with times that came from outside.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use std::{
 
 use jiff::Timestamp;
 
-/// Tells the time and waits.
+/// A source of time and of waits.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(ClockSource);
 
@@ -24,22 +24,23 @@ pub struct Clock(ClockSource);
 enum ClockSource {
     #[default]
     System,
-    /// Milliseconds since the epoch. A wait moves it on at once.
+    /// Milliseconds since the epoch. A wait advances it at once.
     Skipping(Arc<AtomicI64>),
-    /// From `start` on so many times as fast as the machine's clock, and so many milliseconds
-    /// ahead of that.
+    /// Runs from `start`, `times` as fast as the machine's clock, plus `ahead` milliseconds.
     Driven {
         start: Timestamp,
         began_at: Instant,
         times: u32,
         ahead: Arc<AtomicI64>,
-        /// How far the date is ahead of all that, in milliseconds; negative: it was set back.
+        /// Milliseconds that the date is ahead of the monotonic time; negative after it was set
+        /// back.
         date_ahead: Arc<AtomicI64>,
         steady: Arc<Steady>,
     },
 }
 
-/// A date that never goes back: the furthest that the date was ever ahead of the monotonic clock.
+/// A date that never goes back: it keeps the largest lead that the date ever had over the monotonic
+/// clock.
 #[derive(Debug)]
 struct Steady {
     furthest: AtomicI64,
@@ -52,8 +53,7 @@ impl Steady {
         }
     }
 
-    /// The date in milliseconds, given what the machine has for it at this reading of the
-    /// monotonic clock.
+    /// The steady date in milliseconds, from a date and a monotonic time that were read together.
     fn millis(&self, date: i64, monotonic: i64) -> i64 {
         let ahead = date.saturating_sub(monotonic);
         let furthest = self.furthest.fetch_max(ahead, Ordering::Relaxed).max(ahead);
@@ -61,7 +61,7 @@ impl Steady {
     }
 }
 
-/// Of the machine's clock.
+/// For the machine's clock.
 static STEADY: Steady = Steady::new();
 
 impl Clock {
@@ -70,22 +70,22 @@ impl Clock {
         Self(ClockSource::System)
     }
 
-    /// A clock that stands still at `start` until it is moved, and that skips every wait by
-    /// moving itself to the wait's end. Clones share the time.
+    /// A clock that stands still at `start` until it is advanced. It skips each wait by advancing
+    /// itself to the wait's end. Clones share the time.
     pub fn skipping(start: Timestamp) -> Self {
         Self(ClockSource::Skipping(Arc::new(AtomicI64::new(
             start.as_millisecond(),
         ))))
     }
 
-    /// The machine's clock until it is moved, from then on ahead of it. Waits are true waits, so
-    /// that what works in the background does not spin. Clones share the time.
+    /// The machine's clock, ahead of it after [`Clock::advance`]. Waits take real time, so that
+    /// background loops do not spin. Clones share the time.
     pub fn movable() -> Self {
         Self::racing(Self::system().now(), 1)
     }
 
-    /// A clock that begins at `start` and runs so many times as fast as the machine's. It can be
-    /// moved too. Clones share the time.
+    /// A clock that begins at `start` and runs `times` as fast as the machine's. It can be
+    /// advanced. Clones share the time.
     ///
     /// # Panics
     /// If `times` is 0.
@@ -101,8 +101,8 @@ impl Clock {
         })
     }
 
-    /// Now, in whole milliseconds: as it is stored. It never goes back while the process lives,
-    /// whatever is done to the machine's date.
+    /// The time in whole milliseconds, as it is stored. It never goes back while the process runs,
+    /// even if the machine's date is set back.
     pub fn now(&self) -> Timestamp {
         let date = self.date_millis();
         let millis = match &self.0 {
@@ -117,7 +117,7 @@ impl Clock {
         timestamp(millis)
     }
 
-    /// The date as the machine has it, in whole milliseconds. It may be set back at any time.
+    /// The machine's date, in whole milliseconds. It may go back at any time.
     pub fn date(&self) -> Timestamp {
         timestamp(self.date_millis())
     }
@@ -139,19 +139,20 @@ impl Clock {
         }
     }
 
-    /// Sets the date of a driven clock back; the monotonic clock goes on. With any other it does
+    /// Sets the date of a driven clock back; its monotonic time goes on. On other clocks this does
     /// nothing.
     pub fn set_date_back(&self, by: Duration) {
         if let ClockSource::Driven { date_ahead, .. } = &self.0 {
-            // What the date was before is what it may not fall behind.
+            // Reading the time records the date from before the change; `now` must not fall behind
+            // it.
             self.now();
             date_ahead.fetch_sub(duration_millis(by), Ordering::SeqCst);
         }
     }
 
-    /// A reading that never steps back, whatever is done to the machine's date. Only the
-    /// difference of two readings means anything: it is what limits and pauses are measured by.
-    /// It is the runtime's time, which waits are made by too.
+    /// A monotonic time, unaffected by changes of the machine's date. Only the difference of two
+    /// values has a meaning. Rate limits and pauses are measured with it. It uses the runtime's
+    /// time, as waits do.
     pub fn monotonic(&self) -> Duration {
         let millis = |millis: &AtomicI64| {
             Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
@@ -168,8 +169,8 @@ impl Clock {
         }
     }
 
-    /// Waits for `wait` as this clock has it; a skipping one only moves the time on and lets
-    /// others run.
+    /// Waits for `wait` in this clock's time. A skipping clock only advances and yields to other
+    /// tasks.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place where waits are made"
@@ -188,7 +189,7 @@ impl Clock {
         }
     }
 
-    /// Moves a clock that can be moved on. With the machine's own it does nothing.
+    /// Advances the clock. On the machine's clock this does nothing.
     pub fn advance(&self, by: Duration) {
         if let ClockSource::Skipping(millis) | ClockSource::Driven { ahead: millis, .. } = &self.0 {
             millis.fetch_add(duration_millis(by), Ordering::SeqCst);
@@ -196,10 +197,11 @@ impl Clock {
     }
 }
 
-/// How long `now` is after a moment that stays the same while the process lives.
+/// The time from a fixed origin to `now`. The origin stays the same while the process runs.
 fn since_origin(now: Instant) -> Duration {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    // Well before now: a runtime whose time stands still may have begun to before anybody asked.
+    // An hour back: a runtime with paused time may have stopped before the first call of this
+    // function.
     let origin = *ORIGIN.get_or_init(|| {
         let now = Instant::now();
         now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
@@ -215,7 +217,7 @@ fn duration_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
-/// How long ago `then` was at `now`; zero if it lies ahead.
+/// The time from `then` to `now`; zero if `then` is later.
 pub fn since(now: Timestamp, then: Timestamp) -> Duration {
     let millis = now.as_millisecond().saturating_sub(then.as_millisecond());
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_date_that_is_set_back_is_not_followed_and_one_that_is_set_ahead_is() {
         let steady = Steady::new();
-        // The date, the monotonic clock, and what comes of both.
+        // (date, monotonic time, expected date)
         for (date, monotonic, expected) in [
             (1_000_000, 0, 1_000_000),
             (1_000_500, 500, 1_000_500),

@@ -1,7 +1,7 @@
-//! Settings: `config/default.toml`, then a file, then the environment; checked as a whole.
+//! The settings: `config/default.toml`, then a file, then the environment, checked as a whole.
 //!
-//! The default file is the reference: it names every key, so a key that is not in it is unknown,
-//! and a value must be of the kind that the default has. All faults are told in one answer.
+//! The default file is the reference. It names every key, so any other key is unknown, and each
+//! value must have the type of its default. One error lists all faults.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use crate::model::brand::{Accent, Brand, Logo, Scheme};
 
 const DEFAULT: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "ROLECALL_";
-/// The settings file where neither `--config` nor `ROLECALL_CONFIG` names one.
+/// The settings file if neither `--config` nor `ROLECALL_CONFIG` names one.
 pub const DEFAULT_FILE: &str = "/etc/rolecall/rolecall.toml";
 
 #[derive(Debug, Clone, Deserialize)]
@@ -123,7 +123,7 @@ impl ServerConfig {
             .expect("checked when the configuration was loaded")
     }
 
-    /// Where `GET /metrics` is served apart from everything else; None where it is not.
+    /// The address on which `GET /metrics` alone is served; None if it has no address of its own.
     ///
     /// # Panics
     /// Never for a loaded configuration: the address was checked.
@@ -142,7 +142,7 @@ impl ServerConfig {
 }
 
 impl StoreConfig {
-    /// The folder of the journal.
+    /// The folder of the journal: the configured one, else one that follows from `store.url`.
     pub fn journal(&self) -> PathBuf {
         match self.url.strip_prefix("sqlite://") {
             _ if !self.journal.as_os_str().is_empty() => self.journal.clone(),
@@ -158,7 +158,7 @@ impl StoreConfig {
         )
     }
 
-    /// The url without the password, which may be in either of two places.
+    /// The URL without its password, which can be in the authority or in the query.
     pub fn shown_url(&self) -> String {
         if !self.is_postgres() {
             return self.url.clone();
@@ -167,18 +167,18 @@ impl StoreConfig {
             return "the PostgreSQL database".to_owned();
         };
         url.set_query(None);
-        // Refused only where there is no host, and so no password either.
+        // This fails only for a URL without a host, and such a URL has no password.
         let _ = url.set_password(None);
         url.to_string()
     }
 }
 
 impl HubConfig {
-    /// What the hub's pages carry; the logo is read from its file.
+    /// Name, logo and colors of the hub's pages. Reads the logo's file.
     ///
     /// # Errors
-    /// Everything that cannot be shown. Of a loaded configuration, only that the file of the logo
-    /// has changed since.
+    /// Every value that cannot be shown. For a loaded configuration, only a logo file that has
+    /// changed since.
     pub fn brand(&self) -> Result<Brand, ConfigErrors> {
         let mut faults = Vec::new();
         let mut note = |key: &str, fault: &dyn fmt::Display| {
@@ -217,7 +217,7 @@ fn read_logo(path: &Path) -> Result<Logo, String> {
     Logo::new(bytes).map_err(|fault| format!("{fault}: {}", path.display()))
 }
 
-/// Everything that is wrong with the settings.
+/// All faults of the settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<String>);
 
@@ -236,14 +236,14 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl Config {
-    /// Loads the defaults, then `file` (or [`DEFAULT_FILE`], where there is one), then the
-    /// environment of this process.
+    /// Loads the defaults, then `file` (or [`DEFAULT_FILE`], if it exists), then the environment of
+    /// this process.
     ///
     /// # Errors
-    /// Every unknown key, wrong type and impossible value, in one answer.
+    /// Every unknown key, wrong type and value out of range, in one error.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigErrors> {
         let env = Env::prefixed(ENV_PREFIX)
-            // `--config` reads the first; the test suite's own variables share our prefix.
+            // `--config` reads the first; the others belong to the test suite and share our prefix.
             .ignore(&[
                 "config",
                 "test_postgres_url",
@@ -256,12 +256,12 @@ impl Config {
         Self::layered(Self::file(file).as_deref(), env)
     }
 
-    /// The file that is read where this one was given, or none.
+    /// The settings file to read, given the value of `--config`.
     pub fn file(given: Option<&Path>) -> Option<PathBuf> {
         chosen_file(given, Path::new(DEFAULT_FILE))
     }
 
-    /// The defaults with `overrides` (key path, value in TOML) on top and no environment.
+    /// The defaults with `overrides` (key path, TOML value) on top, without the environment.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -277,7 +277,7 @@ impl Config {
             .expect("the default configuration is a table");
         let mut faults = Vec::new();
         let mut given = reference.clone();
-        // A layer that cannot be read at all is left out, so that the others are checked.
+        // A layer that cannot be parsed is skipped, so that the other layers are still checked.
         let layers = [file.map(read_file), Some(read(&last))];
         for layer in layers.into_iter().flatten() {
             match layer {
@@ -299,7 +299,7 @@ impl Config {
         Err(ConfigErrors(faults))
     }
 
-    /// Settings that work and are probably a mistake, each in a sentence.
+    /// Settings that are valid but probably a mistake, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let address = self.server.address();
         let mut warnings = Vec::new();
@@ -449,8 +449,8 @@ impl Config {
     }
 }
 
-/// Whether browsers may be sent there: over TLS, or to this very machine. It is an origin and no
-/// more: the hub's pages and its cookie are of paths from the root on.
+/// Whether this is an origin that browsers may be sent to: https, or http on loopback. The hub's
+/// pages and cookie use paths from the root, so the URL must have no path.
 fn is_public_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
@@ -461,7 +461,8 @@ fn is_public_url(text: &str) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => return false,
     };
-    // As it was written: what a parser leaves out or puts right would be sent to browsers.
+    // Checks the text as written: the parser drops or corrects parts that browsers would still be
+    // sent.
     let is_bare = text.bytes().all(|byte| byte.is_ascii_graphic())
         && text
             .split_once("://")
@@ -469,12 +470,12 @@ fn is_public_url(text: &str) -> bool {
     is_bare && (url.scheme() == "https" || url.scheme() == "http" && is_loopback)
 }
 
-/// Whether Kubernetes sets a variable of this name, without our prefix, in every pod beside a Service
-/// that is called `rolecall`, or `rolecall-` and something else.
+/// Whether Kubernetes sets a variable of this name (without our prefix) in pods beside a Service
+/// named `rolecall` or `rolecall-…`.
 fn is_of_kubernetes(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let parts: Vec<_> = name.split('_').collect();
-    // Between the parts of a setting there are two underscores.
+    // Names of nested settings contain two underscores in a row, and those variables never do.
     if parts.iter().any(|part| part.is_empty()) {
         return false;
     }
@@ -490,13 +491,13 @@ fn is_of_kubernetes(name: &str) -> bool {
     })
 }
 
-/// The file that was given, else the default one if something is there.
+/// The given file, else the default file if it exists.
 fn chosen_file(given: Option<&Path>, default: &Path) -> Option<PathBuf> {
     match given {
         Some(given) => Some(given.to_owned()),
         None => match fs::metadata(default) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // One that cannot be read is told as a fault.
+            // A file that exists but cannot be read is reported as a fault later.
             _ => Some(default.to_owned()),
         },
     }
@@ -519,7 +520,7 @@ fn read(layer: impl Provider) -> Result<Dict, Vec<String>> {
         .map_err(|error| lines(&error))
 }
 
-/// The settings, once every value that cannot be one is noted and its default is in its place.
+/// Deserializes the settings. Records each value that does not fit and replaces it by its default.
 fn extract(reference: &Dict, mut given: Dict, faults: &mut Vec<String>) -> Option<Config> {
     loop {
         let error = match Value::from(given.clone()).deserialize() {
@@ -534,7 +535,7 @@ fn extract(reference: &Dict, mut given: Dict, faults: &mut Vec<String>) -> Optio
     }
 }
 
-/// Puts the default in the place of the value at `path`; false if there is nothing to put right.
+/// Replaces the value at `path` by its default; false if there is nothing to replace.
 fn restore(path: &[String], reference: &Dict, given: &mut Dict) -> bool {
     let Some((key, rest)) = path.split_first() else {
         return false;
@@ -551,8 +552,8 @@ fn restore(path: &[String], reference: &Dict, given: &mut Dict) -> bool {
     }
 }
 
-/// Compares what was given with the reference: notes unknown keys, and values of another kind, and
-/// puts the reference in their place.
+/// Compares the given settings with the reference. Records unknown keys and removes them; records
+/// values of another type and replaces them by their defaults.
 fn check_keys(path: &str, reference: &Dict, given: &mut Dict, faults: &mut Vec<String>) {
     let path_of = |key: &str| match path {
         "" => key.to_owned(),
@@ -583,7 +584,7 @@ fn check_keys(path: &str, reference: &Dict, given: &mut Dict, faults: &mut Vec<S
     }
 }
 
-/// Whether a store may be there; what else is wrong with it shows when it is opened.
+/// Whether the URL has a valid form. Other faults show when the store is opened.
 fn is_store_url(text: &str) -> bool {
     match text.split_once("://") {
         Some(("sqlite", path)) => !path.is_empty(),
@@ -592,8 +593,8 @@ fn is_store_url(text: &str) -> bool {
     }
 }
 
-/// Whether this is a level, or a filter that silences no more than it says: with a level for everything
-/// that it does not name, or for this crate. `EnvFilter` takes any word for the name of a target.
+/// Whether this is a level, or a filter that sets a level for all other targets or for this crate.
+/// `EnvFilter` takes any word for a target's name, so a misspelled level would silence the log.
 fn is_log_filter(text: &str) -> bool {
     let is_level = |word: &str| {
         let levels = ["trace", "debug", "info", "warn", "error", "off"];
@@ -639,7 +640,7 @@ fn lines(error: &figment2::Error) -> Vec<String> {
         .collect()
 }
 
-/// Settings given one by one, as the environment gives them.
+/// Settings as single key paths with TOML values, like those of the environment.
 struct Pairs<'a>(BTreeMap<&'a str, &'a str>);
 
 impl Provider for Pairs<'_> {
@@ -735,7 +736,7 @@ mod tests {
             "SERVICE_PORT",
             "SERVICE_PORT_HTTP",
             "SERVICE_PORT_HTTP_METRICS",
-            // Of a Service `rolecall-postgres`.
+            // Set for a Service named `rolecall-postgres`.
             "POSTGRES_SERVICE_HOST",
             "POSTGRES_SERVICE_PORT_5432",
             "POSTGRES_PORT",

@@ -1,16 +1,15 @@
-//! The one error. A [`Kind`] says what went wrong in a stable word, the message says it to the
-//! caller, and the source, for the log alone, says what happened inside. Nothing here knows
-//! HTTP: `http/error.rs` has the one table from kinds to status codes.
+//! The application's error type. A [`Kind`] is the stable code, the message is for the caller, and
+//! the source is for the log only. This module knows no HTTP: `http/error.rs` has the table from
+//! kinds to status codes.
 //!
-//! A message is for the outside: it never holds a secret, an e-mail address, an upstream body
-//! or a path of the machine.
+//! A message leaves the system: it never contains a secret, an e-mail address, an upstream body or
+//! a path of the machine.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for whoever must act on it. One pointer wide, so that the good case of a
-/// [`Result`] stays small.
+/// The application's error. One pointer wide, so that a [`Result`] stays small.
 #[derive(Debug, Clone)]
 pub struct Error(Box<ErrorContent>);
 
@@ -25,18 +24,18 @@ struct ErrorContent {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What the provider answered, as far as it is safe to repeat: never its body.
+/// The provider's error response without its body, which is never safe to repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderReply {
-    /// The HTTP status; none where no answer came.
+    /// The HTTP status; None if no response came.
     pub status: Option<u16>,
     /// The provider's own error code, such as Smartsheet's `1002`.
     pub code: Option<i64>,
-    /// The provider's reference for its support.
+    /// The reference that the provider's support asks for.
     pub reference: Option<String>,
 }
 
-/// How far a first walk is, for whoever waits for it.
+/// Progress of a first walk, for the clients that wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WalkProgress {
     pub pages: u64,
@@ -45,7 +44,7 @@ pub struct WalkProgress {
     pub eta_seconds: Option<u64>,
 }
 
-/// Each kind is declared once, with its stable code and the hint that says what to do about it.
+/// The kinds of error. Each has one stable code and one hint that says how to correct the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     InvalidParameter,
@@ -138,7 +137,7 @@ impl Kind {
         Kind::StoreUnavailable,
     ];
 
-    /// The stable word in the `code` of an error body, and what to do about it.
+    /// The `code` of an error body, and the default hint.
     const fn entry(self) -> (&'static str, &'static str) {
         match self {
             Kind::InvalidParameter => (
@@ -334,7 +333,7 @@ impl Error {
         }))
     }
 
-    /// A fault of ours: the caller learns no more than that, the log gets the source.
+    /// An internal fault. The caller gets no details; the log gets the source.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(Kind::Internal, "something went wrong inside Rolecall").with_source(source)
     }
@@ -409,8 +408,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// A word of the caller's as a message may repeat it: in backticks, cut at 64 characters, and
-/// without what could end a line, steer a terminal or turn the direction of the text.
+/// Quotes a caller's text for a message: in backticks, cut at 64 characters, without characters
+/// that end a line, control a terminal or change the text's direction.
 pub fn quoted(word: &str) -> String {
     const LONGEST: usize = 64;
     let is_hidden = |c: char| {

@@ -1,47 +1,51 @@
-//! Rolecall, a self-hosted identity gateway: it reads who is in a linked account of a SaaS
-//! product and what they may do, and serves that as one sealed directory of users, roles and
-//! groups. Others delete people's access on its word, so nothing it says is guessed, half read,
-//! or stale without saying so.
+//! Rolecall, a self-hosted identity gateway. It reads the users, roles and groups of a linked
+//! account of a SaaS product and serves them as one sealed directory. Clients delete people's
+//! access because of this directory. It therefore never contains guessed or partly read data, and
+//! stale data is always marked as stale.
 //!
 //! # The map
 //!
-//! From the outside in; each module uses only what stands below it, and `tests/architecture`
-//! holds the sources to the table in `docs/ARCHITECTURE.md`.
+//! From the outside in. Each module uses only modules that are listed below it;
+//! `tests/architecture` compares the sources with the table in `docs/ARCHITECTURE.md`.
 //!
-//! * [`cli`]: the commands. [`app`]: wires everything together, for `serve`, `demo` and the tests.
-//! * [`http`]: every route once, who may call it, how answers and errors travel.
-//! * [`gateway`]: the use-cases. What must outlive a caller is a task that the gateway owns.
-//! * [`connectors`]: one folder per provider, over [`outbound`], the one way out: budget, breaker,
-//!   retries, time-outs, size limits.
-//! * [`directory`]: what may be said (sealing) and how it is said (serving). Pure.
-//! * [`store`]: what outlives the process, over [`crypto`], which seals it.
-//! * [`config`], [`telemetry`], [`clock`]: settings, log and metrics, time.
-//! * [`model`] and [`error`]: the words that all of these share.
+//! * [`cli`]: the commands. [`app`]: wires everything together for `serve`, `demo` and the tests.
+//! * [`http`]: every route once, authentication, and the form of responses and errors.
+//! * [`gateway`]: the use cases. Work that must survive a client's disconnect runs as a task that
+//!   the gateway owns.
+//! * [`connectors`]: one folder per provider, over [`outbound`], which sends every call: rate
+//!   limit, circuit breaker, retries, timeouts, size limits.
+//! * [`directory`]: which data may be sealed and how it is served. Pure functions, no I/O.
+//! * [`store`]: persistent data, over [`crypto`], which encrypts it.
+//! * [`config`], [`telemetry`], [`clock`]: settings, logs and metrics, time.
+//! * [`model`] and [`error`]: types that all modules share.
 //!
 //! # A read
 //!
-//! [`http::caller`] proves the key, counts the request against its [quota](gateway::auth::rate_limit) and finds
-//! the caller's own account, [`http::query`] reads the parameters strictly, and [`gateway::directory`] answers: which version is in force
-//! ([`Gateway::read`](gateway::Gateway::read)), is it new enough for this caller, does the caller
-//! have it already, and else the page, which is built once per version and query. An account
-//! without a directory makes the read wait for its first walk.
+//! [`http::caller`] authenticates the API key, counts the request against its
+//! [quota](gateway::auth::rate_limit) and finds the caller's own account. [`http::query`] parses
+//! the parameters strictly. [`gateway::directory`] answers
+//! ([`Gateway::read`](gateway::Gateway::read)): it finds the current version, checks that this
+//! version is new enough for the caller and that the caller does not have it already, and sends the
+//! page. A page is built once per version and query. A read of an account without a directory waits
+//! for the account's first walk.
 //!
 //! # A walk
 //!
-//! [`gateway::walks`] sees to it that one walk per account runs at a time and that whoever asks
-//! gets an answer that does not predate the question. The walk opens the credential, reads
-//! through the [`Connector`](connectors::Connector) (who am I, users, groups, members), has
-//! [`directory::assess`] judge what was read against the directory in force and the
-//! [`Evidence`](directory::Evidence) of earlier walks, looks the missing up by id, and
-//! [seals](directory::Assessment::seal), holds or fails. Walk, directory and evidence are stored
-//! in one transaction ([`Store::commit_walk`](store::Store::commit_walk)); then memory is
-//! swapped.
+//! [`gateway::walks`] runs one walk per account at a time. A request for a walk joins one that has
+//! not called the provider yet, else the next one, and so its result is never older than the
+//! request. The walk decrypts the credential and reads through the
+//! [`Connector`](connectors::Connector): identity, users, groups, members. [`directory::assess`]
+//! compares the fetched data with the current directory and the [`Evidence`](directory::Evidence)
+//! of earlier walks, and looks up missing records by id. The walk then
+//! [seals](directory::Assessment::seal) the directory, is held, or fails. One transaction stores
+//! walk, directory and evidence ([`Store::commit_walk`](store::Store::commit_walk)); after it, the
+//! copy in memory is replaced.
 //!
 //! # A link
 //!
-//! [`Gateway::link`](gateway::Gateway::link) tries the token before it stores anything: whose is
-//! it, and may it read users? Then the credential is sealed under its project's data key, bound
-//! to its row, and the first walk begins without being waited for.
+//! [`Gateway::link`](gateway::Gateway::link) verifies the token before it stores anything: it reads
+//! the token's owner and checks that the token may read users. It then encrypts the credential with
+//! the project's data key, bound to its row, and starts the first walk without waiting for it.
 
 pub mod app;
 pub mod cli;

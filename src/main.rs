@@ -1,4 +1,4 @@
-//! Arguments to command to exit code. Everything else is in the library.
+//! The binary: parses the arguments and runs the command. Everything else is in the library.
 
 use std::process::ExitCode;
 
