@@ -142,7 +142,8 @@ impl ServerConfig {
 }
 
 impl StoreConfig {
-    /// The folder of the journal: the configured one, else one that follows from `store.url`.
+    /// The folder of the journal: the configured one, else the SQLite file's path with `.journal`
+    /// appended, else `rolecall.journal`.
     pub fn journal(&self) -> PathBuf {
         match self.url.strip_prefix("sqlite://") {
             _ if !self.journal.as_os_str().is_empty() => self.journal.clone(),

@@ -1,5 +1,5 @@
-//! What every connector must do, whatever its provider: plain functions that take any
-//! connector and what the truth is, and panic where the two disagree.
+//! The contract that every connector keeps. Each function takes any connector and the provider's
+//! true data, and panics where the two differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use crate::{
     outbound::{CallError, CallErrorKind},
 };
 
-/// What is true at a provider, for one token of it.
+/// The provider's true data, as one of its tokens may see it.
 pub(crate) struct Truth {
-    /// Everybody in the list of users.
+    /// The ids in the list of users.
     pub(crate) users: BTreeSet<RemoteId>,
-    /// Every group, and who is in it.
+    /// The ids of all groups, each with the ids of its members.
     pub(crate) groups: BTreeMap<RemoteId, BTreeSet<RemoteId>>,
-    /// Ids that belong to nobody and to no group.
+    /// Ids of no user and of no group.
     pub(crate) absent_user: RemoteId,
     pub(crate) absent_group: RemoteId,
 }
 
-/// The whole contract, for one token.
+/// Checks the whole contract with one token.
 pub(crate) async fn keeps_the_contract(
     connector: &dyn Connector,
     session: &Session,
@@ -120,7 +120,7 @@ async fn groups_hold_their_members(connector: &dyn Connector, session: &Session,
     }
 }
 
-/// Who is there is found; who is not has departed. Neither is ever an error.
+/// A lookup finds an existing record and reports a missing one as departed. Neither is an error.
 async fn presence_is_proven(connector: &dyn Connector, session: &Session, truth: &Truth) {
     for id in truth.users.iter().take(5) {
         let Presence::Found(user) = connector.user(session, id).await.unwrap() else {
@@ -135,9 +135,9 @@ async fn presence_is_proven(connector: &dyn Connector, session: &Session, truth:
     assert_eq!(gone, Presence::Departed);
 }
 
-/// Each field that may be null for a reason has that reason exactly where it is null. Some may be
-/// null without one: there may have been no login or no picture, a text may have been sent empty,
-/// and an unknown word is kept. A seat may lack one of its moments, with a warning.
+/// A field that can be null for a reason has a warning exactly when it is null. Some fields may be
+/// null without a warning: no last login, no picture, an empty text. An unknown status keeps its
+/// value. A seat may lack one of its times, with a warning.
 pub(crate) fn nulls_are_explained(user: &ObservedUser) {
     let fields: Vec<_> = user.warnings.iter().map(|warning| warning.field).collect();
     assert!(fields.is_sorted() && fields.windows(2).all(|pair| pair[0] != pair[1]));
@@ -174,7 +174,7 @@ fn roles_are_of_the_catalogue(connector: &dyn Connector, user: &ObservedUser) {
     }
 }
 
-/// A credential that the provider does not take is told from everything else.
+/// A refused credential has an error kind of its own.
 pub(crate) async fn refuses_a_dead_credential(connector: &dyn Connector, session: &Session) {
     let error: CallError = connector.identify(session).await.unwrap_err();
     assert_eq!(error.kind, CallErrorKind::Unauthorized);

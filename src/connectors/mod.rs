@@ -1,9 +1,9 @@
-//! Connectors: the code that speaks to providers. One folder per provider behind one trait.
+//! Connectors: one folder per provider behind one trait.
 //!
-//! A connector knows a provider's paths, JSON, words and quirks, and nothing else: it holds no
-//! state between calls, decides nothing about completeness or absence, retries nothing (that is
-//! [`crate::outbound`]'s), and knows neither store nor gateway. What it returns is already in
-//! the unified words of [`crate::model::observed`].
+//! A connector knows its provider's paths, JSON, terms and quirks. It keeps no state between calls,
+//! does not retry ([`crate::outbound`] does), does not decide whether a list is complete or a
+//! record absent, and uses neither store nor gateway. It returns the unified types of
+//! [`crate::model::observed`].
 
 use std::sync::Arc;
 
@@ -32,68 +32,71 @@ pub use session::{Renewal, Session};
 /// One page of a provider's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPage<T> {
-    /// The records that could be read, in the provider's order.
+    /// The readable records, in the provider's order.
     pub records: Vec<T>,
-    /// Rows without a readable id, which are left out of `records`: each with its index among the
-    /// rows of the page.
+    /// Rows without a readable id, each with its index among the rows of the page. They are not in
+    /// `records`.
     pub quarantined: Vec<(usize, QuarantinedRow)>,
-    /// The page number that the provider says this is.
+    /// The page number in the reply.
     pub number: Option<u64>,
-    /// How many records there are in all; None where the provider does not say (Smartsheet: -1).
+    /// The number of records on all pages; None if the provider does not say (Smartsheet: -1).
     pub total: Option<u64>,
     pub total_pages: Option<u64>,
-    /// How many rows a full page has by the reply's own word, whatever was asked for.
+    /// The number of rows of a full page, as stated in the reply; it may differ from the requested
+    /// size.
     pub page_size: Option<u64>,
 }
 
-/// A row that could not be read: its id, as far as that could.
+/// A row that cannot be mapped to a record, with its id if that is readable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedRow {
     pub remote_id: Option<RemoteId>,
-    /// What was wrong, without any value of the record.
+    /// The reason, without any value of the record.
     pub fault: String,
 }
 
-/// The answer to "is this one still there?".
+/// The result of a lookup by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence<T> {
     Found(T),
-    /// The provider says 404 with its own code for "no such user", or group: a proof.
+    /// Proven absent: the provider answered 404 with its own code for "no such user" or "no such
+    /// group".
     Departed,
 }
 
 /// A provider that Rolecall can read a directory from.
 ///
-/// Errors are [`CallError`]s whose kind says what the provider's answer means: a 403 with the
-/// provider's own code is `Forbidden`, a reply off its shape is `InvalidReply`, and so on.
+/// The kind of a [`CallError`] is the meaning of the provider's reply: a refusal of the token is
+/// `Unauthorized`, a missing permission is `Forbidden`, a reply of an unexpected shape is
+/// `InvalidReply`.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// The word in `provider`, such as `smartsheet`.
+    /// The value of `provider` in the API, such as `smartsheet`.
     fn key(&self) -> &'static str;
 
-    /// The name for people.
+    /// The display name.
     fn name(&self) -> &'static str;
 
-    /// How many records a list page holds.
+    /// The most records on a list page.
     fn page_size(&self) -> u64;
 
-    /// What it serves, field by field.
+    /// The fields that the connector serves, per resource.
     fn models(&self) -> Models;
 
-    /// Every role that this connector may give a user.
+    /// Every role that this connector can give a user.
     fn roles(&self) -> Vec<ObservedRole>;
 
-    /// Where the API of this endpoint begins; None where it cannot be called.
+    /// The base URL of the API; None if the endpoint cannot be called.
     fn api_url(&self, endpoint: &Endpoint) -> Option<Url>;
 
-    /// The url of a read that records came from, without anything secret; None where the endpoint
-    /// cannot be called.
+    /// The URL from which records were read, without secrets; None if the endpoint cannot be
+    /// called.
     fn url_of(&self, endpoint: &Endpoint, identity: &Identity, origin: &Origin) -> Option<Url>;
 
-    /// Who the credential belongs to, and what it may see. The cheapest proof that it works.
+    /// Reads the credential's owner and its permissions. This is the cheapest check that it works.
     async fn identify(&self, session: &Session) -> Result<Identity, CallError>;
 
-    /// Page `number`, from 1, of the users.
+    /// Reads a page of users. The first page is 1.
     async fn users(
         &self,
         session: &Session,
@@ -101,54 +104,54 @@ pub trait Connector: Send + Sync {
         number: u64,
     ) -> Result<ListPage<ObservedUser>, CallError>;
 
-    /// Page `number`, from 1, of the groups, without members.
+    /// Reads a page of groups, without members. The first page is 1.
     async fn groups(
         &self,
         session: &Session,
         number: u64,
     ) -> Result<ListPage<ObservedGroup>, CallError>;
 
-    /// One group with all its members, or the proof that it is gone.
+    /// Looks up one group by id, with all its members.
     async fn group(
         &self,
         session: &Session,
         id: &RemoteId,
     ) -> Result<Presence<(ObservedGroup, Vec<ObservedMember>)>, CallError>;
 
-    /// One user by id, or the proof that they are gone. What a single read does not show
-    /// (Smartsheet: the seat, and so the role that it gives) is left out.
+    /// Looks up one user by id. Fields that only the list shows are left out (Smartsheet: the seat,
+    /// and so the role that it gives).
     async fn user(
         &self,
         session: &Session,
         id: &RemoteId,
     ) -> Result<Presence<ObservedUser>, CallError>;
 
-    /// The scopes that reading a directory needs, and no others.
+    /// The scopes that are needed to read a directory, and no others.
     fn read_scopes(&self) -> &'static [&'static str];
 
     /// Whether the provider knows a scope of this name.
     fn knows_scope(&self, scope: &str) -> bool;
 
-    /// Where the customer consents (RFC 6749, 4.1.1); None where the endpoint has no such page.
+    /// The authorization URL (RFC 6749, 4.1.1); None if the endpoint has none.
     fn authorize_url(&self, request: &AuthorizeRequest<'_>) -> Option<Url>;
 
-    /// Redeems a code or a refresh token (RFC 6749, 4.1.3 and 6): sent once, whatever comes.
+    /// Redeems a code or a refresh token (RFC 6749, 4.1.3 and 6). The request is sent at most once.
     async fn issue_tokens(
         &self,
         outbound: &Outbound,
         request: TokenRequest<'_>,
     ) -> Result<IssuedTokens, TokenError>;
 
-    /// Whether a refusal of an access token (`Unauthorized`) says no more than that its time is over.
+    /// Whether a refused access token (`Unauthorized`) has merely expired.
     fn is_expired(&self, refusal: &CallError) -> bool;
 
-    /// Revokes the session's token at the provider, and with it the pair that it is of. That one is
-    /// not taken any more (`Unauthorized`) says nothing of the others of its grant: whoever spent
-    /// its refresh token has a pair that is good.
+    /// Revokes the session's token pair at the provider. The error `Unauthorized` is no proof that
+    /// the grant has ended: another client may have spent the pair's refresh token and hold a valid
+    /// pair.
     async fn revoke(&self, session: &Session) -> Result<(), CallError>;
 }
 
-/// Every connector there is, by key.
+/// All connectors.
 pub fn registry() -> Vec<Arc<dyn Connector>> {
     vec![Arc::new(smartsheet::Smartsheet)]
 }

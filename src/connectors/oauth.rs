@@ -1,6 +1,6 @@
-//! OAuth 2.0 in its standard words (RFC 6749, and RFC 7636 for PKCE), as connectors speak it to
-//! their providers. What is asked, what is answered, and what an error means; who may ask, and
-//! when, is the gateway's.
+//! OAuth 2.0 (RFC 6749) with PKCE (RFC 7636), as connectors speak it to their providers: requests,
+//! responses, and the meaning of errors. The gateway decides which caller may start a flow, and
+//! when.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{accounts::Endpoint, connector_profiles::OAuthApp};
 
-/// What the customer is sent to the provider with (RFC 6749, 4.1.1).
+/// The authorization request (RFC 6749, 4.1.1).
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizeRequest<'a> {
     pub endpoint: &'a Endpoint,
@@ -22,13 +22,13 @@ pub struct AuthorizeRequest<'a> {
 }
 
 impl AuthorizeRequest<'_> {
-    /// The challenge of its verifier, by S256 (RFC 7636, 4.2).
+    /// The S256 code challenge of the verifier (RFC 7636, 4.2).
     pub fn challenge(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.verifier.expose_secret()))
     }
 }
 
-/// What the token endpoint is asked for.
+/// A request to the token endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenRequest<'a> {
     pub endpoint: &'a Endpoint,
@@ -36,7 +36,7 @@ pub struct TokenRequest<'a> {
     pub grant: TokenGrant<'a>,
 }
 
-/// What is redeemed: good once, whatever becomes of the reply.
+/// The grant to redeem. It may be spent even if no reply arrives.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenGrant<'a> {
     /// RFC 6749, 4.1.3.
@@ -48,51 +48,51 @@ pub enum TokenGrant<'a> {
     RefreshToken(&'a SecretString),
 }
 
-/// What a token reply brought (RFC 6749, 5.1): an access token, a refresh token, or both. A field
-/// that is absent or cannot be read is None, and costs the others nothing.
+/// A token response (RFC 6749, 5.1): an access token, a refresh token, or both. A field that is
+/// absent or unreadable is None and does not affect the others.
 #[derive(Debug, Clone)]
 pub struct IssuedTokens {
     pub access_token: Option<SecretString>,
-    /// None: a refresh token that was redeemed for this stays good (RFC 6749, 6).
+    /// None: the redeemed refresh token stays valid (RFC 6749, 6).
     pub refresh_token: Option<SecretString>,
-    /// How long the access token lives; None if that is not said.
+    /// The lifetime of the access token; None if the response does not state it.
     pub expires_in: Option<Duration>,
 }
 
-/// Why there are no new tokens.
+/// A token request that gave no usable tokens.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind:?}: {detail}")]
 pub struct TokenError {
     pub kind: TokenErrorKind,
-    /// For the log: never a body or a token.
+    /// For the log. Never contains a body or a token.
     pub detail: String,
     pub status: Option<u16>,
     /// The provider's own code.
     pub code: Option<i64>,
-    /// An access token that was issued all the same, and cannot be used: to be revoked.
+    /// An access token that was issued but cannot be used. The caller must revoke it.
     pub unusable: Option<SecretString>,
 }
 
-/// What an error means for what was to be redeemed.
+/// The meaning of an error for the grant that was to be redeemed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenErrorKind {
-    /// Nothing was sent: it is good still.
+    /// Nothing was sent: the grant is still valid.
     Unsent,
-    /// Whether it was spent nobody knows: a lost reply, one that says nothing, a 5xx.
+    /// The grant may have been spent: a lost reply, a reply without tokens or error, or a 5xx.
     Doubtful,
-    /// It is no good: spent, revoked, or never issued to this app.
+    /// The grant is invalid: spent, revoked, or never issued to this client.
     InvalidGrant,
-    /// It was good once, and too old now.
+    /// The grant has expired.
     GrantExpired,
-    /// The provider knows no such app.
+    /// The client id is unknown to the provider.
     UnknownApp,
-    /// The app is known, and its proof of itself is wrong.
+    /// The client is known, but its secret or hash is wrong.
     AppRefused,
-    /// The redirect URL is not the registered one.
+    /// The redirect URL differs from the registered one.
     RedirectMismatch,
-    /// The provider's limit is spent.
+    /// The provider's rate limit is exceeded.
     Throttled,
-    /// Another refusal: it is good still.
+    /// Another refusal: the grant is still valid.
     Refused,
 }
 

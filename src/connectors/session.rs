@@ -1,8 +1,8 @@
-//! What a connector calls with: one account's access token at one endpoint, behind the budget,
-//! breaker and retries of [`crate::outbound`].
+//! A session: one account's access token at one endpoint, behind the rate limit, circuit breaker
+//! and retries of [`crate::outbound`].
 //!
-//! An access token may end in the middle of a walk. A session that can be renewed then takes the
-//! next one, once for each call, and makes the call again; whoever holds the session goes on.
+//! An access token may expire in the middle of a walk. A renewable session then gets the next
+//! token, once per call, and repeats the call.
 
 use std::{fmt, sync::Arc};
 
@@ -20,32 +20,30 @@ use crate::{
     },
 };
 
-/// One account's way to its provider. Clones share the token that it calls with.
+/// An account's session with its provider. Clones share the current access token.
 #[derive(Clone)]
 pub struct Session {
     pub endpoint: Endpoint,
     access: Arc<ArcSwap<Access>>,
     renewal: Option<Arc<dyn Renewal>>,
-    /// As it is sent.
+    /// Percent-encoded, as it is sent.
     assume_user: Option<Arc<str>>,
 }
 
-/// An access token with its budget.
+/// An access token, and the client that applies its rate limit.
 struct Access {
     token: SecretString,
     caller: AccountClient,
 }
 
-/// Whoever knows the next access token.
+/// A source of new access tokens.
 #[async_trait]
 pub trait Renewal: Send + Sync {
-    /// Another access token than `refused`, which the provider does not take; None if there is
-    /// none to be had.
+    /// Returns an access token other than `refused`; None if there is none.
     async fn renew(&self, refused: &SecretString) -> Option<SecretString>;
 }
 
-/// What stays as it is in an e-mail address that is sent as JavaScript's `encodeURIComponent`
-/// would.
+/// Characters that stay unencoded in `Assume-User`, as in JavaScript's `encodeURIComponent`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -67,14 +65,14 @@ impl Session {
         }
     }
 
-    /// The same session, which asks `renewal` for another token when its own is refused.
+    /// Makes the session renewable: it asks `renewal` for a new token when its own is refused.
     #[must_use]
     pub fn renewed_by(mut self, renewal: Arc<dyn Renewal>) -> Self {
         self.renewal = Some(renewal);
         self
     }
 
-    /// The same session, which asks the provider to take it for the user with this address.
+    /// Makes the session act as the user with this e-mail address (Smartsheet's Assume-User).
     #[must_use]
     pub fn assuming(mut self, user: Option<&str>) -> Self {
         self.assume_user =
@@ -82,7 +80,7 @@ impl Session {
         self
     }
 
-    /// The way out of the token that it calls with now.
+    /// The client for the current access token.
     pub fn caller(&self) -> AccountClient {
         self.access.load().caller.clone()
     }
@@ -107,7 +105,7 @@ impl Session {
         access.caller.get(request(&access), &complaint).await
     }
 
-    /// Without another try: a token that is refused here has nothing left to delete.
+    /// Never repeated with a new token: a token that is refused here has nothing left to delete.
     pub(super) async fn delete(
         &self,
         url: Url,
@@ -127,7 +125,7 @@ impl Session {
         own.iter().copied().chain(assumed).collect()
     }
 
-    /// Takes the next token, unless another call of this session has taken it already.
+    /// Gets the next token, unless another call of this session already has.
     async fn renew(&self, refused: &Access) -> Option<Arc<Access>> {
         let renewal = self.renewal.as_ref()?;
         let now = self.access.load_full();

@@ -1,4 +1,4 @@
-//! Smartsheet's paths, paging and error codes.
+//! Smartsheet's base URLs, headers and error codes.
 
 use serde_json::value::RawValue;
 use url::Url;
@@ -10,26 +10,26 @@ use crate::{
     outbound::{CallError, CallErrorKind, Classification, ErrorReply, ProviderResponse},
 };
 
-/// "No such user": the user's own code and the general one, which of them comes is not known.
+/// "No such user": the specific code and the general one. It is not known which of them Smartsheet
+/// sends.
 pub(super) const NO_SUCH_USER: [i64; 2] = [1020, 1006];
 pub(super) const NO_SUCH_GROUP: [i64; 1] = [1106];
 
 pub(super) const TOKEN_EXPIRED: i64 = 1003;
 
-/// That user cannot be assumed.
+/// The user cannot be impersonated.
 const ASSUME_USER_REFUSED: [i64; 7] = [1030, 1270, 1271, 1272, 1273, 1274, 1275];
 
-/// This token must assume one.
+/// This token must name a user in Assume-User.
 const ASSUME_USER_MISSING: i64 = 1044;
 
-/// Tells Smartsheet that this is an integration and not a person.
+/// Identifies this client to Smartsheet as an integration, not a person.
 const HEADERS: [(&str, &str); 1] = [(
     "smartsheet-integration-source",
     "APPLICATION,Rolecall,Rolecall",
 )];
 
-/// Where a path leads: the segments after the base, and the same with names for values, which
-/// is what is logged.
+/// A path: its segments after the base URL, and for the log a template with placeholders.
 pub(super) struct Path<'a> {
     pub(super) template: &'static str,
     pub(super) segments: &'a [&'a str],
@@ -45,7 +45,8 @@ pub(super) async fn get(
         .get(url, path.template, &HEADERS, complaint)
         .await
         .map_err(|error| match error.code {
-            // Said with 401, 400 or 403, and none of them is about the token as such.
+            // Sent with 401, 400 or 403. None of these codes means that the token itself is
+            // refused.
             Some(code) if ASSUME_USER_REFUSED.contains(&code) => CallError {
                 kind: CallErrorKind::AssumeUserRefused,
                 ..error
@@ -75,7 +76,7 @@ pub(super) fn uncallable() -> CallError {
     )
 }
 
-/// Data, tokens and apps of the regions are apart.
+/// Each region has its own data, tokens and OAuth apps.
 fn base(endpoint: &Endpoint) -> &str {
     match endpoint {
         Endpoint::Region(Region::Us) => "https://api.smartsheet.com/2.0",
@@ -98,7 +99,7 @@ pub(super) fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]
     Some(url)
 }
 
-/// What Smartsheet's error codes say about trying again; the rest is as the status has it.
+/// Classifies a reply by Smartsheet's error code; the status decides about all other codes.
 fn complaint(answer: &ProviderResponse) -> ErrorReply {
     let body = wire::WireError::read(answer.body());
     ErrorReply {
@@ -116,13 +117,13 @@ fn complaint(answer: &ProviderResponse) -> ErrorReply {
     }
 }
 
-/// Whether this is a 404 that Smartsheet itself gives for what is not there, and not one of
-/// a proxy, or of a path that has moved.
+/// Whether this is Smartsheet's own 404 for a missing record, not that of a proxy or of a moved
+/// path.
 pub(super) fn is_proof_of_absence(error: &CallError, codes: &[i64]) -> bool {
     error.kind == CallErrorKind::NotFound && error.code.is_some_and(|code| codes.contains(&code))
 }
 
-/// The envelope of a list: an object, which a derived reader does not insist on.
+/// Parses an envelope. It must be an object; a derived deserializer would also accept an array.
 pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(
     answer: &'a ProviderResponse,
 ) -> Result<T, CallError> {
@@ -133,7 +134,7 @@ pub(super) fn envelope<'a, T: serde::Deserialize<'a>>(
     answer.json()
 }
 
-/// A record that was asked for by id.
+/// Parses a single record.
 pub(super) fn record<T: serde::de::DeserializeOwned>(
     answer: &ProviderResponse,
 ) -> Result<T, CallError> {

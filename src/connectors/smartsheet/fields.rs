@@ -1,5 +1,5 @@
-//! Single fields out of a reply that may be anything: an error's body, a token reply. Whatever else
-//! is in it, and however odd, costs nothing: a reply that says one thing clearly has said it.
+//! Reads single fields of a reply that may be anything: an error's body, a token reply. Other
+//! fields cannot make the read fail, whatever they contain.
 
 use serde::{
     Deserialize, Deserializer,
@@ -7,8 +7,8 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-/// The fields of these names, unread; None if the body is no JSON object. Of a field that is there
-/// twice the last counts, unless it is null.
+/// The raw values of the named fields; None if the body is not a JSON object. If a name occurs
+/// twice, the last value that is not null counts.
 pub(super) fn pick<'a, const N: usize>(
     body: &'a [u8],
     names: [&str; N],
@@ -38,7 +38,7 @@ impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut picked = [None; N];
-        // A name is read by itself too: one that is no text must not hide the others.
+        // Names are parsed one by one, so that an invalid name does not hide the other fields.
         while let Some(name) = map.next_key::<&RawValue>()? {
             let name: Option<String> = serde_json::from_str(name.get()).ok();
             let index = self
@@ -58,14 +58,14 @@ impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
     }
 }
 
-/// A field as JSON; None where it holds what no JSON value can (a lone surrogate, a number of a
-/// thousand digits).
+/// The field as JSON; None if it holds a text or number that JSON values cannot represent (a lone
+/// surrogate, a number of a thousand digits).
 pub(super) fn value(raw: &RawValue) -> Option<Value> {
     Value::deserialize(raw).ok()
 }
 
-/// One of Smartsheet's error codes: a number, or the text of one. They begin at 1001; a smaller
-/// number is the status again, or none of Smartsheet's, and says nothing.
+/// A Smartsheet error code, as a number or as text. Smartsheet's codes begin at 1001; a smaller
+/// number is ignored, since it only repeats the HTTP status or is not Smartsheet's.
 pub(super) fn error_code(raw: &RawValue) -> Option<i64> {
     let code: i64 = match value(raw)? {
         Value::Number(number) => match number.as_i64() {

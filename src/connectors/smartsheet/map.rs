@@ -1,14 +1,13 @@
-//! From Smartsheet's words to ours. Pure: a row and what the token may see go in, a record or
-//! what was wrong with it comes out.
+//! Maps Smartsheet's records to unified records. Pure functions: the input is a row and the token's
+//! permissions, the output a record or the reason why there is none.
 //!
-//! One rule is above all others: **a missing field is never read as false, empty or active.**
-//! A missing field becomes null with a reason, and so does one that cannot be read. For a token
-//! that is no system admin's the reason is known (Smartsheet leaves those fields out), and nothing
-//! it might show is pieced together. Only a row without a readable id is no record.
+//! The main rule: **a missing field is never read as false, empty or active.** A field that is
+//! missing or unreadable becomes null with a reason. For a token that is not a system admin's the
+//! reason is known (Smartsheet omits those fields), and the mapping never infers such a field from
+//! others. Only a row without a readable id gives no record.
 //!
-//! Roles are the sum of four flags and the seat. If one of them is missing where it should have
-//! been, the sum is unknown, so `roles` is null: a list that lacks a role says that it is not
-//! held.
+//! Roles are the sum of four flags and the seat. If one of them is missing where it should be
+//! present, `roles` is null: a list without a role would mean that the user does not have it.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +31,7 @@ use crate::{
 };
 
 impl<T> Slot<T> {
-    /// The value, if there is one that can be read.
+    /// The value, if it is readable.
     fn given(self) -> Option<T> {
         match self {
             Slot::Given(value) => Some(value),
@@ -44,7 +43,7 @@ impl<T> Slot<T> {
         matches!(self, Slot::Absent)
     }
 
-    /// Why there is no value in a field that every record should have; None if there is one.
+    /// The reason why a field that every record should have is empty; None if it has a value.
     const fn missing(&self) -> Option<Reason> {
         match self {
             Slot::Given(_) => None,
@@ -54,7 +53,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// Collects why fields are null: one reason a field, in order of the fields.
+/// The reasons why fields are null: one per field, in the order of the fields.
 struct Warnings<F>(BTreeMap<F, Reason>);
 
 impl<F: Ord + Copy> Warnings<F> {
@@ -66,7 +65,7 @@ impl<F: Ord + Copy> Warnings<F> {
         self.0.entry(field).or_insert(reason);
     }
 
-    /// A field that a record may lack.
+    /// Takes a field that a record may lack.
     fn optional<T>(&mut self, slot: Slot<T>, field: F) -> Option<T> {
         if matches!(slot, Slot::Unreadable) {
             self.add(field, Reason::Unreadable);
@@ -74,7 +73,7 @@ impl<F: Ord + Copy> Warnings<F> {
         slot.given()
     }
 
-    /// A field that every record has, be it as an empty text.
+    /// Takes a field that every record has, possibly as an empty text.
     fn expected<T>(&mut self, slot: Slot<T>, field: F) -> Option<T> {
         if slot.is_absent() {
             self.add(field, Reason::Unknown);
@@ -100,7 +99,7 @@ fn remote_id(id: WireId) -> RemoteId {
     RemoteId::from(id.0.to_string())
 }
 
-/// Reads a row and maps it; a row without a readable id is quarantined.
+/// Parses a row and maps it. A row without a readable id is quarantined.
 fn row<W: DeserializeOwned, T>(
     row: &WireRow<'_, W>,
     id: impl FnOnce(&W) -> Slot<WireId>,
@@ -120,7 +119,7 @@ fn row<W: DeserializeOwned, T>(
     }
 }
 
-/// A row of the user list.
+/// Maps a row of the user list.
 pub(super) fn listed_user(
     user: &WireRow<'_, wire::WireUser>,
     identity: &Identity,
@@ -140,12 +139,12 @@ pub(super) fn listed_user(
     )
 }
 
-/// The answer of `GET /users/{id}`, which shows flags and status to an admin but never the
-/// seat: roles are those of the flags alone, enough to confirm that somebody has lost them.
+/// Maps the reply of `GET /users/{id}`. It shows flags and status to an admin but never the seat:
+/// the roles are those of the flags, which is enough to confirm that a user has lost them.
 pub(super) fn single_user(wire: wire::WireUser) -> Result<ObservedUser, String> {
     let id = wire.id.given().ok_or("the user has no readable id")?;
     let sight = RowVisibility {
-        // Here it is not known whose token asked; but only an admin's is shown any of these.
+        // The token's owner is not known here, but only an admin's token sees any of these fields.
         is_admin: !(wire.admin.is_absent()
             && wire.group_admin.is_absent()
             && wire.licensed_sheet_creator.is_absent()
@@ -157,7 +156,7 @@ pub(super) fn single_user(wire: wire::WireUser) -> Result<ObservedUser, String> 
     Ok(user_record(remote_id(id), wire, sight))
 }
 
-/// What can be seen of a user where this row was read, or why it cannot.
+/// The fields that the token and the endpoint show, or the reason why they do not.
 #[derive(Clone, Copy)]
 struct RowVisibility {
     is_admin: bool,
@@ -239,7 +238,7 @@ fn user_record(id: RemoteId, wire: wire::WireUser, sight: RowVisibility) -> Obse
     }
     let is_internal = warnings.expected(wire.is_internal, UserField::IsExternal);
     user.is_external = is_internal.map(|is_internal| !is_internal);
-    // To an admin, no date says that there was no login.
+    // For an admin's token, a missing date means that there was no login.
     user.last_login_at = warnings.optional(wire.last_login, UserField::LastLoginAt);
     user.warnings = warnings.of_user();
     user
@@ -278,7 +277,8 @@ impl SeatFields {
             "MEMBER" => SeatType::Member,
             "PROVISIONAL_MEMBER" => SeatType::ProvisionalMember,
             "GUEST" => SeatType::Guest,
-            // One seat under its old name and its new one; which is sent is in transition.
+            // The old and the new name of one seat type; Smartsheet sends either during its
+            // transition.
             "CONTRIBUTOR" | "VIEWER" => SeatType::Contributor,
             _ => SeatType::UnmappedValue,
         };
@@ -296,8 +296,8 @@ impl SeatFields {
     }
 }
 
-/// The roles of a user, if every part that they are made of is known, else why not. The seat may
-/// be known to give no role.
+/// The roles of a user, or the reason why one of their parts is unknown. A known seat may give no
+/// role.
 fn sum_of_roles(
     flags: [(CatalogRole, Slot<bool>); 4],
     seat: Result<Option<CatalogRole>, Reason>,
@@ -314,14 +314,14 @@ fn sum_of_roles(
     Ok(roles)
 }
 
-/// A row of the group list.
+/// Maps a row of the group list.
 pub(super) fn listed_group(
     group: &WireRow<'_, wire::WireGroup>,
 ) -> Result<ObservedGroup, QuarantinedRow> {
     row(group, |group| group.id, group_record)
 }
 
-/// The answer of `GET /groups/{id}` without its members.
+/// Maps the reply of `GET /groups/{id}`, without its members.
 pub(super) fn single_group(wire: wire::WireGroup) -> Result<ObservedGroup, String> {
     let id = wire.id.given().ok_or("the group has no readable id")?;
     Ok(group_record(remote_id(id), wire))
@@ -346,8 +346,8 @@ fn group_record(id: RemoteId, wire: wire::WireGroup) -> ObservedGroup {
     }
 }
 
-/// Every member of a group, or none: a list that lacks one says that they have left. A member
-/// without a readable id could be anybody.
+/// Maps all members of a group, or fails: a list that lacks a member would mean that they have
+/// left. A member without a readable id could be any user.
 pub(super) fn members(members: &wire::Members<'_>) -> Result<Vec<ObservedMember>, String> {
     let members = members
         .members
@@ -370,9 +370,9 @@ fn member_record(id: RemoteId, wire: wire::WireMember) -> ObservedMember {
     }
 }
 
-/// The answer of `GET /users/me`, as far as it says who the token is. Only a system admin is
-/// shown `admin`, so its absence says no here; should it be lost, the walk is held as degraded.
-/// A value that is neither yes nor no says neither.
+/// Maps the reply of `GET /users/me` to the token's identity. Only a system admin sees `admin`, so
+/// its absence means "no" here; if an admin's token stops seeing it, the walk is held as degraded.
+/// A value other than true or false is an error.
 pub(super) fn identity(me: wire::WireUser, seats: Seats) -> Result<Identity, String> {
     let is_admin = is_admin(&me);
     if matches!(me.admin, Slot::Unreadable) {
@@ -399,14 +399,14 @@ pub(super) fn is_admin(me: &wire::WireUser) -> bool {
     matches!(me.admin, Slot::Given(true))
 }
 
-/// One of a user's plans.
+/// A plan of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserPlan {
     pub(super) id: RemoteId,
     pub(super) is_internal: bool,
 }
 
-/// None for a plan that cannot be named.
+/// Maps a row of a user's plans; None if it has no readable id.
 pub(super) fn plan(plan: &WireRow<'_, wire::WirePlan>) -> Option<UserPlan> {
     let plan = row(
         plan,

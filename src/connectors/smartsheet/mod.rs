@@ -1,22 +1,22 @@
-//! Smartsheet, API 2.0.
+//! The Smartsheet API 2.0.
 //!
-//! * `api`: paths, paging, error codes.
-//! * `wire`: its JSON as it comes; `fields`: single fields out of a reply that may be anything.
-//! * `map`: from its words to ours; `roles`: what it has for roles.
-//! * `oauth`: consent and tokens; `token_reply`: what the token endpoint answers.
+//! * `api`: base URLs, headers, error codes.
+//! * `wire`: its JSON, unmapped; `fields`: single fields of a reply that may be anything.
+//! * `map`: from wire records to unified records; `roles`: the role catalog.
+//! * `oauth`: authorization and tokens; `token_reply`: replies of the token endpoint.
 //!
-//! Its quirks, and what is made of them:
+//! Smartsheet's quirks, and how the connector handles them:
 //!
-//! * There is no list of roles: they are four flags and a seat type on each user.
-//! * Only a system admin's token is shown flags, status, seat and last login. To any other the
-//!   same call answers without them, and without an error. So whether the token is an admin's
-//!   is asked first, and it decides what a missing field means.
-//! * The seat comes only if a plan is named, so a system admin's plans are read first. A plan's
-//!   guests are in the list only then, too.
-//! * `lastLogin` comes only on pages of at most 100 users. That is the page size.
-//! * A list of groups never carries members: each group costs one call.
-//! * Members may come from outside the organisation and are then in no list of users.
-//! * `includeAll` is never asked for: one reply of unbounded size.
+//! * There is no list of roles. Roles are four flags and a seat type on each user.
+//! * Only a system admin's token sees flags, status, seat and last login. For other tokens the same
+//!   call omits these fields without an error. The connector first reads whether the token is an
+//!   admin's; that decides the meaning of a missing field.
+//! * The list shows seats only if the request names a plan, so the connector first reads a system
+//!   admin's plans. Guests of the plan, too, are listed only then.
+//! * `lastLogin` is sent only on pages of at most 100 users, so that is the page size.
+//! * The list of groups has no members: each group costs one call.
+//! * Members may be external to the organization and are then in no list of users.
+//! * `includeAll` is never used: its reply has no size limit.
 
 use std::collections::HashSet;
 
@@ -54,8 +54,8 @@ use api::Path;
 
 const PAGE_SIZE: u64 = 100;
 
-/// What is served of Smartsheet. It has no user names, second factors, policies or nested groups,
-/// and says of nobody when they were created or last active.
+/// The fields that are served. Smartsheet has no user names, second factors, policies or nested
+/// groups, and no creation or activity times of users.
 const MODELS: Models = Models {
     users: &[
         "id",
@@ -104,7 +104,7 @@ const MODELS: Models = Models {
     ],
 };
 
-/// More pages of one user's plans than anybody has: past this, a list does not end.
+/// The most pages of a user's plans that are read; a longer list is taken for endless.
 const MOST_PLAN_PAGES: usize = 100;
 
 /// The connector for the Smartsheet API 2.0.
@@ -283,7 +283,7 @@ fn page_query(number: u64) -> QueryPairs {
     ]
 }
 
-/// What a token may ask for besides the page itself.
+/// The query of a user page, with the parameters that the token permits.
 fn users_query(identity: &Identity, number: u64) -> QueryPairs {
     let mut query = page_query(number);
     if identity.is_admin {
@@ -300,7 +300,7 @@ fn borrowed(query: &QueryPairs) -> Vec<(&str, &str)> {
     pairs.collect()
 }
 
-/// A record of somebody else is no answer about this one.
+/// Checks that the reply is about the requested record.
 fn is_asked_for(
     answer: &ProviderResponse,
     asked: &RemoteId,
@@ -313,8 +313,8 @@ fn is_asked_for(
     }
 }
 
-/// Where a system admin's token reads seats from. That there is no plan to read is an answer,
-/// if Smartsheet itself gives it; that the list broke off is not.
+/// Finds the plan from which a system admin's token reads seats. If Smartsheet itself refuses the
+/// list of plans, seats are not supported; a failed read is an error.
 async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
     match plan(session, user).await {
         Ok(Some(plan)) => Ok(Seats::Readable { plan }),
@@ -331,9 +331,9 @@ async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
     }
 }
 
-/// The plan that seats are read from: the first that the token's owner belongs to, since that
-/// is whose directory this is; else the first of all. A page may be short, or empty, and the
-/// list still go on: it ends where no further key is given.
+/// The plan to read seats from: the first plan to which the token's owner is internal, since this
+/// directory is that organization's; else the first plan. A page may be short or empty although
+/// more follow: the list ends where `lastKey` is absent.
 async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, CallError> {
     let mut first = None;
     let mut is_whole = true;
@@ -370,13 +370,14 @@ async fn plan(session: &Session, user: &RemoteId) -> Result<Option<RemoteId>, Ca
     }
 }
 
-/// A page of a list: its rows mapped one by one, its totals as far as they are known.
+/// Maps a list page row by row and reads its totals.
 fn list<'a, W, T>(
     answer: &'a ProviderResponse,
     map: impl Fn(&wire::WireRow<'a, W>) -> Result<T, QuarantinedRow>,
 ) -> Result<ListPage<T>, CallError> {
     let page: wire::WireListPage<'a, W> = api::envelope(answer)?;
-    // Without totals nobody can tell a list from the beginning of one.
+    // Without totals a complete list looks like the beginning of one, so a missing total is an
+    // error.
     let total = |total: Option<i64>| match total {
         Some(-1) => Ok(None),
         Some(total @ 0..) => Ok(Some(total.unsigned_abs())),

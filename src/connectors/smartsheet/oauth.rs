@@ -1,10 +1,10 @@
-//! Smartsheet's OAuth 2.0: where people consent, and the token endpoint with its own error codes.
+//! Smartsheet's OAuth 2.0: the authorization page and the token endpoint.
 //!
-//! * An app proves itself by its secret, or by the lowercase hex SHA-256 of secret, `|` and what
-//!   is redeemed.
-//! * A refresh gives a new pair and ends the old one at once, both tokens of it.
+//! * A client authenticates with its secret, or with the lowercase hex SHA-256 of the secret, `|`
+//!   and the code or refresh token.
+//! * A refresh issues a new pair and ends both tokens of the old pair at once.
 //!
-//! How a reply is read is in [`super::token_reply`].
+//! [`super::token_reply`] reads the replies.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ use crate::{
     outbound::{NonIdempotent, OnceError, Outbound},
 };
 
-/// What reading users and groups needs, and no more.
+/// The scopes that are needed to read users and groups.
 pub(super) const READ_SCOPES: &[&str] = &["READ_USERS"];
 
 const SCOPES: [&str; 17] = [
@@ -52,8 +52,8 @@ pub(super) fn knows_scope(scope: &str) -> bool {
     SCOPES.contains(&scope)
 }
 
-/// The page of consent, which is not where the API is. Beside a base URL that the operator allows
-/// it is at the same origin.
+/// The authorization page, which has another host than the API. For a base URL that the operator
+/// allows, it is at the same origin.
 fn authorize_page(endpoint: &Endpoint) -> Option<Url> {
     let page = match endpoint {
         Endpoint::Region(Region::Us) => "https://app.smartsheet.com/b/authorize",
@@ -76,7 +76,7 @@ pub(super) fn authorize_url(request: &AuthorizeRequest<'_>) -> Option<Url> {
         .append_pair("code_challenge", &request.challenge())
         .append_pair("code_challenge_method", "S256")
         .finish();
-    // Smartsheet's documents have %20 between scopes.
+    // Smartsheet's documentation separates scopes by %20.
     url.set_query(Some(&query.replace('+', "%20")));
     Some(url)
 }

@@ -1,11 +1,12 @@
-//! Smartsheet has no list of roles. This is ours: four flags of a user, and four seats.
+//! The role catalog. Smartsheet has no list of roles, so this one is ours: four flags of a user,
+//! and four seat types.
 
 use crate::model::{
     observed::{ObservedRole, Sourced},
     schema::{RoleType, SeatType},
 };
 
-/// A role of the catalogue, and Smartsheet's word for what gives it.
+/// A role of the catalog. `source` is Smartsheet's name of the flag or seat that gives it.
 pub(super) struct CatalogRole {
     pub(super) key: &'static str,
     name: &'static str,
@@ -71,7 +72,7 @@ pub(super) const SEAT_CONTRIBUTOR: CatalogRole = CatalogRole {
     source: "CONTRIBUTOR",
 };
 
-/// Every role that Smartsheet knows, in our words.
+/// All roles, as unified records.
 pub(super) fn catalogue() -> Vec<ObservedRole> {
     [
         SYSTEM_ADMIN,
@@ -96,7 +97,7 @@ pub(super) fn catalogue() -> Vec<ObservedRole> {
     .collect()
 }
 
-/// The role that a seat gives; none for a seat that we do not know.
+/// The role that a seat gives; None for an unknown seat type.
 pub(super) fn of_seat(seat: SeatType) -> Option<CatalogRole> {
     match seat {
         SeatType::Member => Some(SEAT_MEMBER),

@@ -1,14 +1,15 @@
-//! What the token endpoint answers, read leniently: a refresh token is good once, so a reply that
-//! is thrown away for one odd field is an account lost.
+//! Parses replies of the token endpoint, leniently: a refresh token works once, so rejecting a
+//! reply for one odd field would lose the account's credential.
 //!
-//! * A reply that holds tokens and is not called an error has issued them, whatever its status. Of
-//!   an old sample of Smartsheet's they are wrapped in `token`.
-//! * A lifetime may be a number, a fraction, or the text of either. Anything else is not said.
-//! * An error has the words of RFC 6749, 5.2 (`error`) or Smartsheet's `errorCode`, in JSON,
-//!   whatever the status, 200 included. Where both are there the code decides: of a wrong hash
-//!   Smartsheet says `invalid_grant`, which the grant is not. A code that is not known leaves the
-//!   word.
-//! * A page of a proxy is no word about the grant.
+//! * A reply with tokens and without an error has issued them, whatever its status. A reply with an
+//!   access token and a 2xx status has issued it even beside an error. An old Smartsheet sample
+//!   wraps the tokens in `token`.
+//! * A lifetime may be an integer, a fraction, or the text of either. Any other value counts as
+//!   absent.
+//! * An error is in JSON with `error` (RFC 6749, 5.2) or Smartsheet's `errorCode`, at any status,
+//!   200 included. If both are present, the code decides: for a wrong hash Smartsheet sends
+//!   `invalid_grant`, although the grant is valid. For an unknown code, `error` decides.
+//! * A proxy's error page says nothing about the grant.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::fields;
 use crate::connectors::oauth::{IssuedTokens, TokenError, TokenErrorKind};
 
-/// Longer than any access token lives: what says so is read wrong.
+/// An upper limit: no access token lives as long.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 pub(super) fn read(status: u16, body: &[u8]) -> Result<IssuedTokens, TokenError> {
@@ -34,7 +35,7 @@ pub(super) fn read(status: u16, body: &[u8]) -> Result<IssuedTokens, TokenError>
     if !has_issued {
         return Err(refusal(status, &reply));
     }
-    // One of another type is not to be used by a client that does not know it (RFC 6749, 7.1).
+    // A client must not use a token of a type that it does not know (RFC 6749, 7.1).
     if reply.token_type.is_some_and(|word| word != "bearer") {
         return Err(TokenError {
             status: Some(status),
@@ -66,7 +67,7 @@ fn refusal(status: u16, reply: &Reply) -> TokenError {
     }
 }
 
-/// The fields that count, as far as they are there and can be read.
+/// The readable fields of a reply.
 #[derive(Default)]
 struct Reply {
     access_token: Option<SecretString>,
@@ -117,7 +118,7 @@ impl Reply {
     }
 }
 
-/// A token that can be sent, without the space around it.
+/// A token that fits into a header, without surrounding space.
 fn token(raw: &RawValue) -> Option<SecretString> {
     let Some(Value::String(text)) = fields::value(raw) else {
         return None;
@@ -137,14 +138,14 @@ fn word(raw: &RawValue) -> Option<String> {
     }
 }
 
-/// Seconds, at least one.
+/// A lifetime of at least one second.
 fn lifetime(raw: &RawValue) -> Option<Duration> {
     let seconds: f64 = match fields::value(raw)? {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,
         _ => return None,
     };
-    // Not so for what is no number either.
+    // NaN, too, fails this comparison.
     if seconds >= 1.0 {
         let seconds = seconds.min(LONGEST_LIFE.as_secs_f64());
         Duration::try_from_secs_f64(seconds.floor()).ok()
@@ -157,7 +158,7 @@ fn kind(status: u16, code: Option<i64>, error: Option<&str>) -> TokenErrorKind {
     match code {
         _ if status == 429 => TokenErrorKind::Throttled,
         Some(4003) => TokenErrorKind::Throttled,
-        // Trouble of the provider's own: how far it came is not known.
+        // The provider failed at an unknown step and may have spent the grant.
         Some(4000..=4999) => TokenErrorKind::Doubtful,
         Some(1067) => TokenErrorKind::UnknownApp,
         Some(1072 | 1238) => TokenErrorKind::AppRefused,
@@ -174,7 +175,8 @@ fn kind(status: u16, code: Option<i64>, error: Option<&str>) -> TokenErrorKind {
                 | "unauthorized_client"
                 | "unsupported_grant_type",
             ) => TokenErrorKind::Refused,
-            // A word that is not of RFC 6749, 5.2, a code that says nothing here, or neither.
+            // An `error` that RFC 6749, 5.2 does not define, a code without a meaning here, or
+            // neither.
             _ => match status {
                 400..=499 => TokenErrorKind::Refused,
                 200..=299 if code.is_some() || error.is_some() => TokenErrorKind::Refused,
@@ -345,7 +347,7 @@ mod tests {
                     r#"{"errorCode":1069,"error":"invalid_grant"}"#,
                     GrantExpired,
                 ),
-                // Of a wrong hash too: the secret is wrong, and not the grant.
+                // For a wrong hash, too, the secret is wrong and not the grant.
                 (r#"{"errorCode":1072,"error":"invalid_grant"}"#, AppRefused),
                 (r#"{"errorCode":1238}"#, AppRefused),
                 (r#"{"error":"invalid_client"}"#, AppRefused),
@@ -362,7 +364,7 @@ mod tests {
         }
         assert_eq!(kind_of(200, r#"{"error":"no_such_word"}"#), Refused);
         assert_eq!(kind_of(500, r#"{"error":"no_such_word"}"#), Doubtful);
-        // An access token beside an error that is no success is none of this grant's.
+        // An access token in an error reply with a failure status was not issued for this grant.
         let both = with("error", "\"invalid_grant\"");
         assert_eq!(kind_of(400, &both), InvalidGrant);
     }

@@ -1,10 +1,10 @@
-//! Smartsheet's JSON as it comes, and no more: nothing here knows what a field means.
+//! Smartsheet's JSON, unmapped: this module does not know the meaning of a field.
 //!
-//! Lenient, since new fields and words may appear at any time, and any field may hold anything. A
-//! field is a [`Slot`]: absent (null counts as absent), blank (an empty text), unreadable (of a
-//! type that it should never have), or given. So one odd field never hides the rest of its
-//! record, and [`super::map`] decides what it costs. A list keeps its rows unread for the same
-//! reason: one bad row must not take its page along.
+//! Parsing is lenient, since Smartsheet may add fields and values at any time, and any field may
+//! hold anything. A field is a [`Slot`]: absent (or null), blank (an empty text), unreadable (a
+//! type that it should never have), or given. One odd field therefore never hides the rest of its
+//! record; [`super::map`] decides its effect. A list keeps its rows unparsed, so that one bad row
+//! does not lose the page.
 
 use std::{fmt, marker::PhantomData};
 
@@ -22,7 +22,7 @@ use super::fields;
 pub(super) enum Slot<T> {
     #[default]
     Absent,
-    /// An empty text, which is how a profile spells a field that is not set.
+    /// An empty text, which is how a profile writes an unset field.
     Blank,
     Unreadable,
     Given(T),
@@ -30,7 +30,7 @@ pub(super) enum Slot<T> {
 
 impl<'de, T: FromJson> Deserialize<'de> for Slot<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Kept as text, because a number that no type holds would fail the whole record.
+        // Parsed from its text: a number that fits no type would fail the whole record.
         let value = <&RawValue>::deserialize(deserializer)?.get();
         Ok(match value {
             "null" => Self::Absent,
@@ -40,9 +40,9 @@ impl<'de, T: FromJson> Deserialize<'de> for Slot<T> {
     }
 }
 
-/// How a field of this type may look.
+/// A type that a field can be parsed to.
 pub(super) trait FromJson: Sized {
-    /// None for a value that this type cannot be read from.
+    /// None if the value does not fit this type.
     fn from_json(value: &str) -> Option<Self>;
 
     fn from_empty_text() -> Slot<Self> {
@@ -57,7 +57,8 @@ fn text(value: &str) -> Option<String> {
         .flatten()
 }
 
-/// A number or its digits: ids reach 17 digits and are read as integers, never as floats.
+/// An id: a number or its digits as text. Ids have up to 17 digits, so they are parsed as integers,
+/// never as floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WireId(pub(super) u64);
 
@@ -65,7 +66,7 @@ impl FromJson for WireId {
     fn from_json(value: &str) -> Option<Self> {
         let quoted = text(value);
         let digits = quoted.as_deref().unwrap_or(value);
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a plus sign.
         digits
             .bytes()
             .all(|byte| byte.is_ascii_digit())
@@ -90,8 +91,8 @@ impl FromJson for Box<str> {
     }
 }
 
-/// A moment: ISO 8601 in UTC or with an offset, with up to nine digits of a second, or
-/// milliseconds since the epoch.
+/// A time: ISO 8601 in UTC or with an offset, with up to nine digits of a second, or milliseconds
+/// since the epoch.
 impl FromJson for Timestamp {
     fn from_json(value: &str) -> Option<Self> {
         match text(value) {
@@ -117,10 +118,10 @@ impl FromJson for WireOrganization {
     }
 }
 
-/// An object; None for any other value. (Derived readers take an array for an object, field by
-/// field; Smartsheet never means that.)
+/// Parses an object; None for any other value. (A derived deserializer would also accept an array
+/// of the fields; Smartsheet never means that.)
 ///
-/// A name that occurs twice with two values is a field that cannot be read.
+/// A name that occurs twice with two values makes the field unreadable.
 pub(super) fn object<T: DeserializeOwned>(value: &str) -> Option<T> {
     if !value.starts_with('{') {
         return None;
@@ -130,8 +131,8 @@ pub(super) fn object<T: DeserializeOwned>(value: &str) -> Option<T> {
         .ok()
 }
 
-/// The same object with each name once; `[]`, which no field can be read from, stands for the
-/// values of a name that had several.
+/// The same object with each name once. A name with several values gets `[]`, which every field
+/// type refuses.
 fn with_unique_names(object: &str) -> serde_json::Result<String> {
     struct Members<'a>(Vec<(String, &'a str)>);
 
@@ -171,12 +172,12 @@ fn with_unique_names(object: &str) -> serde_json::Result<String> {
     Ok(format!("{{{}}}", members.join(",")))
 }
 
-/// One row of a list, unread; `T` is what it should hold.
+/// An unparsed row of a list; `T` is its record type.
 #[derive(Debug)]
 pub(super) struct WireRow<'a, T>(&'a RawValue, PhantomData<T>);
 
 impl<T: DeserializeOwned> WireRow<'_, T> {
-    /// None if the row is no object.
+    /// None if the row is not an object.
     pub(super) fn read(&self) -> Option<T> {
         object(self.0.get())
     }
@@ -188,7 +189,7 @@ impl<'de: 'a, 'a, T> Deserialize<'de> for WireRow<'a, T> {
     }
 }
 
-/// A page of `GET /users` or `GET /groups`. Totals of -1 say that none are known.
+/// A page of `GET /users` or `GET /groups`. A total of -1 means that it is unknown.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WireListPage<'a, T> {
@@ -204,20 +205,20 @@ pub(super) struct WireListPage<'a, T> {
     pub(super) data: Vec<WireRow<'a, T>>,
 }
 
-/// A whole number, or the same as a text; None for anything else.
+/// A whole number, or its text; None for anything else.
 fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let value = <&RawValue>::deserialize(deserializer)?.get();
     let digits = match serde_json::from_str::<String>(value) {
         Ok(text) => text.trim().to_owned(),
         Err(_) => value.to_owned(),
     };
-    // Some write whole numbers as floats.
+    // Some senders write whole numbers as floats.
     let whole = digits.strip_suffix(".0").unwrap_or(&digits);
     Ok(whole.parse().ok())
 }
 
-/// A row of `GET /users`, or the answer of `GET /users/{id}`: the one lacks `account`, the
-/// other `isInternal` and the seat.
+/// A row of `GET /users`, or the reply of `GET /users/{id}`. The row lacks `account`; the reply
+/// lacks `isInternal` and the seat.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
@@ -268,7 +269,7 @@ pub(super) struct WireGroup {
     pub(super) modified_at: Slot<Timestamp>,
 }
 
-/// The members in the answer of `GET /groups/{id}`; the rest of it is a [`WireGroup`].
+/// The members in the reply of `GET /groups/{id}`; its other fields are a [`WireGroup`].
 #[derive(Debug, Deserialize)]
 pub(super) struct Members<'a> {
     #[serde(borrow)]
@@ -285,7 +286,7 @@ pub(super) struct WireMember {
     pub(super) last_name: Slot<Box<str>>,
 }
 
-/// A page of `GET /users/{id}/plans`. It ends where `lastKey` does, not where rows do.
+/// A page of `GET /users/{id}/plans`. The list ends where `lastKey` is absent, not where rows end.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PlanPage<'a> {
@@ -301,7 +302,7 @@ pub(super) struct WirePlan {
     pub(super) is_internal: Slot<bool>,
 }
 
-/// An error's body, as far as it is safe to repeat: its `message` may name people.
+/// The fields of an error's body that are safe to repeat. Its `message` may name people.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct WireError {
     pub(super) error_code: Option<i64>,
@@ -309,7 +310,7 @@ pub(super) struct WireError {
 }
 
 impl WireError {
-    /// Empty for what is no error of Smartsheet's.
+    /// Empty if the body is not an error of Smartsheet's.
     pub(super) fn read(body: &[u8]) -> Self {
         let [code, reference] = fields::pick(body, ["errorCode", "refId"]).unwrap_or_default();
         Self {

@@ -1,4 +1,4 @@
-//! From rows to records, without a socket.
+//! Tests of the mapping from rows to records, without a socket.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn without_plan() -> Identity {
     identity(true, Seats::Hidden(Reason::NotSupported))
 }
 
-/// A row with everything that a system admin is shown.
+/// A row with every field that a system admin sees.
 fn whole() -> Value {
     json!({
         "id": 9_007_199_254_740_993_u64, "email": "ana.ruiz@example.org",
@@ -265,7 +265,7 @@ fn what_a_plain_member_is_not_shown_is_null_with_the_reason() {
         "seatType",
         "lastLogin",
     ]);
-    // Nor is it pieced together from what might be shown after all.
+    // The same if the row has the fields after all: they are not used.
     for row in [shown, whole()] {
         let user = user(&row, &member());
         assert_eq!(user.name.as_deref(), Some("Ana Ruiz"));
@@ -320,7 +320,7 @@ fn names_are_what_is_given_and_never_composed() {
     assert_eq!(user.first_name.as_deref(), Some("Xi"));
 }
 
-/// A row whose name is not what it should be, as text, since no value of ours can say so.
+/// A user whose `name` is this raw JSON, which `serde_json` cannot represent as a value.
 fn with_raw_name(name: &str) -> ObservedUser {
     let row = with("name", json!("NAME"))
         .to_string()
@@ -566,7 +566,7 @@ fn the_catalogue_is_that_of_the_contract() {
     assert_eq!(catalogue, expected);
 }
 
-/// Any JSON, with the fields that mean something more often than not.
+/// Arbitrary JSON in which known fields are likely.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,4 +1,4 @@
-//! What Smartsheet's words become, one by one; and the whole connector against its double.
+//! Tests of the mapping, and of the whole connector against the simulator.
 
 mod mapping;
 mod simulated;

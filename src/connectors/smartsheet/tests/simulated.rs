@@ -1,4 +1,4 @@
-//! The connector over real HTTP against the simulator, which shares no code with it.
+//! Tests of the connector over real HTTP against the simulator, which shares no code with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,7 @@ impl SimulatedProvider {
         Session::new(endpoint, token, caller)
     }
 
-    /// One call of the control plane.
+    /// Sends one request to the control plane.
     async fn control(&self, method: &str, path: &str, body: Value) -> Value {
         let url: url::Url = self.simulator.announcement().control_url.parse().unwrap();
         let address = url.socket_addrs(|| None).unwrap()[0];
@@ -98,7 +98,7 @@ impl SimulatedProvider {
         self.control("POST", "/faults", faults).await;
     }
 
-    /// One fault for the paths that begin so, for ever.
+    /// Sets a permanent fault for the paths with this prefix.
     async fn fault(&self, path_prefix: &str, fault: Value) {
         self.faults(json!([{"match": {"path_prefix": path_prefix}, "fault": fault}]))
             .await;
@@ -232,7 +232,7 @@ async fn a_plan_that_cannot_be_read_hides_the_seats_and_a_failure_does_not() {
     world.fault(&plans, empty).await;
     assert_eq!(Smartsheet.identify(&session).await.unwrap().seats, hidden);
 
-    // The plan that one belongs to goes before one that one is a guest of; a guest's is better
+    // A plan to which the user is internal comes before a guest's plan; a guest's plan is better
     // than none.
     for (body, chosen) in [
         (
@@ -256,7 +256,7 @@ async fn a_plan_that_cannot_be_read_hides_the_seats_and_a_failure_does_not() {
         json!({"kind": "body", "status": 403, "content_type": "text/html", "body": "<html>"}),
         json!({"kind": "status", "status": 500, "error_code": 4000}),
         json!({"kind": "body", "status": 200, "content_type": "text/html", "body": "<html>"}),
-        // A list whose key repeats itself never ends.
+        // A list whose key repeats never ends.
         json!({"kind": "body", "status": 200, "content_type": "application/json",
             "body": r#"{"lastKey":"again","data":[]}"#}),
     ] {
@@ -300,7 +300,7 @@ async fn a_404_is_a_proof_only_with_the_providers_own_code() {
     }
 }
 
-/// What the first page of users comes to under a fault.
+/// The error for the first page of users under a fault.
 async fn users_under(fault: Value) -> CallError {
     let world = SimulatedProvider::start().await;
     let session = world.session(ADMIN);
@@ -481,7 +481,7 @@ async fn trouble_that_passes_is_not_seen() {
             .faults(json!([{"match": {}, "times": 2, "fault": fault}]))
             .await;
         Smartsheet.identify(&session).await.unwrap();
-        // Two that failed, who am I, and the plans: an empty page and one with the answer.
+        // Two failed calls, the identity, and two pages of plans (the first is empty).
         assert_eq!(session.caller().calls(), 2 + 1 + 2, "{fault}");
     }
 }
@@ -499,8 +499,8 @@ async fn a_walk_asks_for_no_more_than_it_must() {
     for group in truth.groups.keys() {
         Smartsheet.group(&session, group).await.unwrap();
     }
-    // Who am I, my plans (whose first page is empty), three pages of users, one of groups, and
-    // each group.
+    // The identity, two pages of plans (the first is empty), three pages of users, one of groups,
+    // and each group.
     assert_eq!(session.caller().calls(), 1 + 2 + 3 + 1 + 20);
     let log = world.control("GET", "/log?since=0", Value::Null).await;
     for call in log.as_array().unwrap() {
