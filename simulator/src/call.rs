@@ -1,4 +1,4 @@
-//! A request to the API and a reply to it, apart from any web framework.
+//! Requests and replies, independent of the web framework.
 
 use std::borrow::Cow;
 
@@ -10,14 +10,13 @@ use crate::refusal::{self, Refusal};
 use crate::wire::Dates;
 use crate::world::Id;
 
-/// The version that all paths begin with.
+/// The version prefix of all paths.
 pub const BASE: &str = "/2.0";
 
-/// A request.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     pub method: String,
-    /// As it came, with the version.
+    /// The path as received, with the version.
     pub path: String,
     pub raw_query: String,
     pub query: Query,
@@ -29,14 +28,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// The value of the Bearer token, if there is one.
+    /// The bearer token, if there is one.
     pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.authorization.as_deref()?.split_once(' ')?;
         let token = token.trim();
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
     }
 
-    /// The path behind the version.
+    /// The path after the version.
     pub fn resource(&self) -> Option<&str> {
         self.path
             .strip_prefix(BASE)
@@ -51,7 +50,7 @@ impl Call {
             .collect()
     }
 
-    /// A call that answers page by page.
+    /// Whether the reply is paged.
     pub fn is_list(&self) -> bool {
         self.method == "GET"
             && matches!(
@@ -60,7 +59,7 @@ impl Call {
             )
     }
 
-    /// The page that a list call asks for: the first, if it does not say.
+    /// The requested page of a list call; the first, if the request names none.
     pub fn page(&self) -> Option<u64> {
         if !self.is_list() {
             return None;
@@ -74,7 +73,7 @@ impl Call {
         self.resource() == Some("/token")
     }
 
-    /// The body as JSON of a given shape.
+    /// Parses the JSON body.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Refusal> {
         let content_type = self.content_type.as_deref().unwrap_or_default();
         if !content_type
@@ -102,23 +101,23 @@ impl Call {
     }
 }
 
-/// Parameters, decoded, in the order in which they came. Names are case-sensitive.
+/// Decoded parameters, in the order of the request. Names are case-sensitive.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Of a URL, or of a form.
+    /// Parses the query of a URL, or a form.
     pub fn parse(encoded: &[u8]) -> Self {
         Self(form_urlencoded::parse(encoded).into_owned().collect())
     }
 
-    /// With those of another one behind its own.
+    /// Appends the parameters of another query.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// The first value of a name; an empty one counts as absent.
+    /// The first value of a name; an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -127,7 +126,7 @@ impl Query {
             .filter(|value| !value.is_empty())
     }
 
-    /// A boolean, in any case of letters since clients send `True`.
+    /// A boolean in any letter case, since clients send `True`.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
         match self.get(name) {
             None => Ok(None),
@@ -137,7 +136,7 @@ impl Query {
         }
     }
 
-    /// A number from 1 up.
+    /// A number of at least 1.
     pub fn count(&self, name: &str) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -152,7 +151,7 @@ impl Query {
         self.count(name)
     }
 
-    /// A moment, as text or in milliseconds.
+    /// A time, as text or in milliseconds since the epoch.
     pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -164,7 +163,7 @@ impl Query {
         moment.map(Some).ok_or_else(|| bad_parameter(name, value))
     }
 
-    /// A comma-separated list, of which only these values are known.
+    /// The values of `include`, a comma-separated list; any value that is not known is refused.
     pub fn include(&self, known: &[&str]) -> Result<Vec<&str>, Refusal> {
         let asked: Vec<&str> = self
             .get("include")
@@ -189,7 +188,7 @@ pub fn bad_parameter(name: &str, value: &str) -> Refusal {
     ))
 }
 
-/// A reply, before any fault has had its way with it.
+/// A reply, before a fault changes it.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,

@@ -1,15 +1,17 @@
-//! Chance that repeats: SplitMix64, seeded.
+//! A seeded random number generator: SplitMix64.
 //!
-//! The world, the tokens and the churn are pure functions of their seeds, so that a failing test
-//! fails again. Nothing here is fit for secrets that matter, and nothing here guards any.
+//! World, tokens and churn depend only on their seeds, so that a failing test can be repeated. The
+//! numbers are not cryptographically secure.
 
-/// A seeded stream of numbers.
+/// A seeded stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// A stream of its own for each purpose, so that one more draw here moves nothing there.
+    /// A separate stream per purpose: an additional draw for one purpose does not change another
+    /// stream.
     pub fn new(seed: u64, purpose: &str) -> Self {
+        // FNV-1a of the purpose.
         let label = purpose
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -28,17 +30,17 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`; 0 when the bound is 0.
+    /// A number in `0..bound`; 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
-    /// An index into something of this length.
+    /// An index into a slice of this length; 0 if it is empty.
     pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).expect("an index below a usize is a usize")
     }
 
-    /// True in `share` percent of the cases.
+    /// True with a probability of `share` percent.
     pub fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
@@ -54,7 +56,7 @@ impl Chance {
         &of[self.index(of.len())]
     }
 
-    /// A text of letters and digits, as tokens and ids of references look.
+    /// A text of letters and digits, like tokens and reference ids.
     pub fn text(&mut self, len: usize) -> String {
         const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         (0..len).map(|_| char::from(*self.pick(LETTERS))).collect()

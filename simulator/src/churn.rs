@@ -1,7 +1,7 @@
-//! A world that changes while it is read: now and then a random change before a request.
+//! Churn: random changes of the world between requests.
 //!
-//! People behind tokens and owners of groups are left alone, so that whoever reads the world can
-//! go on doing so. The same seed and the same requests give the same changes.
+//! Churn never changes owners of groups or users with a token, so that clients can go on reading.
+//! The same seed and the same requests give the same changes.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::world::people::{Roll, Slot};
 use crate::world::{DOMAIN, Id};
 
-/// The operations that churn can make up.
+/// The operations that churn can generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
@@ -28,7 +28,7 @@ enum Kind {
     RemoveMember,
 }
 
-/// As `POST /__control/churn` takes it.
+/// The body of `POST /__control/churn`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -53,7 +53,7 @@ fn all_kinds() -> Vec<Kind> {
     ]
 }
 
-/// Churn in force.
+/// Active churn.
 #[derive(Clone, Debug)]
 pub struct Churn {
     order: Order,
@@ -62,7 +62,7 @@ pub struct Churn {
 }
 
 impl Churn {
-    /// Churn as ordered; none at a probability of 0.
+    /// Validates the settings; None for a probability of 0.
     pub fn new(order: Order) -> Result<Option<Self>, String> {
         if !(0.0..=1.0).contains(&order.per_request) {
             return Err("per_request is a probability, from 0 to 1".to_owned());
@@ -78,7 +78,8 @@ impl Churn {
         }))
     }
 
-    /// The next change, if there is to be one and the world has anything to make it with.
+    /// Draws the next change; None if there is none this time, or if the world has nothing to
+    /// change.
     fn next(&mut self, state: &State) -> Option<Op> {
         if !self.chance.hits(self.order.per_request) {
             return None;
@@ -129,7 +130,7 @@ impl Churn {
         self.user_where(state, |_| true)
     }
 
-    /// Some user that may be touched: drawn, and then the next one that fits.
+    /// Draws a user that churn may change: a random position, then the next user that fits.
     fn user_where(&mut self, state: &State, fits: impl Fn(Id) -> bool) -> Option<Id> {
         let people = &state.world.people;
         let roll: &[Slot] = people.roll(Roll::Users);
@@ -161,19 +162,19 @@ fn owners(state: &State) -> BTreeSet<Id> {
         .collect()
 }
 
-/// Neither behind a token nor an owner of a group.
+/// Whether churn may change a user: no token was ever issued for them, and they own no group.
 fn is_loose(state: &State, owners: &BTreeSet<Id>, id: Id) -> bool {
     !owners.contains(&id) && !state.tokens.is_behind_one(id)
 }
 
 impl State {
-    /// Lets churn have its turn, before a request is served.
+    /// Applies churn before a request is served.
     pub fn churn(&mut self) {
         let Some(mut churn) = self.churn.take() else {
             return;
         };
         if let Some(op) = churn.next(self) {
-            // What is made up fits the world it is made up for; were it not to, nothing changes.
+            // The change was generated for this world. If it did not fit, nothing would change.
             let _ = op.apply(self);
         }
         self.churn = Some(churn);

@@ -1,25 +1,24 @@
-//! The OAuth apps that are registered: who may ask people for consent, and where their answer is
-//! sent.
+//! The registered OAuth apps: client id, secret, and redirect URL.
 //!
-//! An app has exactly one redirect URL, as with Smartsheet. The first app is there from the start;
-//! more are registered by whoever tests. What each of them was issued is kept in `tokens`.
+//! As with Smartsheet, an app has exactly one redirect URL. The first app exists from the start;
+//! tests register more. `tokens` keeps the tokens that were issued to them.
 
 use serde::Serialize;
 
 use crate::chance::Chance;
 
-/// An OAuth app that is registered.
+/// A registered OAuth app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OauthClient {
     pub client_id: String,
     pub client_secret: String,
     pub redirect_url: String,
-    /// What the page of consent calls it; absent, by its `client_id`.
+    /// The name on the consent page; if absent, the page shows the `client_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// Every app that is registered, the first one first; there is always that one.
+/// All registered apps. There is always a first one.
 #[derive(Clone, Debug)]
 pub struct Clients {
     all: Vec<OauthClient>,
@@ -27,7 +26,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// The first app alone: of the same seed, the same id and secret.
+    /// Only the first app. The same seed gives the same id and secret.
     pub fn new(seed: u64, redirect_url: String) -> Self {
         let mut clients = Self {
             all: Vec::new(),
@@ -41,7 +40,7 @@ impl Clients {
         self.all.first().expect("the first app is never taken away")
     }
 
-    /// One more app. Refused, and nothing changes, if people could not be sent to that URL.
+    /// Registers an app. Fails, and changes nothing, if the redirect URL is invalid.
     pub fn register(
         &mut self,
         redirect_url: &str,
@@ -71,7 +70,7 @@ impl Clients {
     }
 }
 
-/// A redirect URL is absolute, without a fragment, and fit for a header as it stands.
+/// A redirect URL is absolute, has no fragment, and fits into a header unchanged.
 fn check_redirect_url(url: &str) -> Result<(), String> {
     let is_plain = url.bytes().all(|byte| (0x21..0x7f).contains(&byte));
     let host = ["https://", "http://"]

@@ -1,13 +1,12 @@
-//! The time in the world: the machine's clock, moved on by `POST /__control/clock`.
+//! The world's clock: the machine's clock plus the seconds from `POST /__control/clock`.
 //!
-//! It keeps to real time because clients compare what we say (`modifiedAt`) with their own clocks.
-//! It is the only place of this package that asks the machine what time it is.
+//! It runs in real time because clients compare the times in replies (`modifiedAt`) with their own
+//! clocks. No other module of this package reads the machine's clock.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// The world's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     advanced: Duration,
@@ -23,12 +22,12 @@ impl Clock {
             .expect("advance() refuses to leave the calendar")
     }
 
-    /// Moves the world on. False, and nothing moves, if that would leave the calendar.
+    /// Advances the clock. Returns false, and changes nothing, if the result is out of range.
     pub fn advance(&mut self, by: Duration) -> bool {
         let Some(advanced) = self.advanced.checked_add(by) else {
             return false;
         };
-        // A hundred years are enough for every expiry and far from the calendar's end.
+        // A hundred years exceed every expiry and stay within the calendar's range.
         if advanced > Duration::from_secs(100 * 366 * 86_400) {
             return false;
         }

@@ -1,7 +1,7 @@
-//! The control plane: what tests say to the simulator, and what they ask it about itself.
+//! The control plane: the API with which tests change and inspect the simulator.
 //!
-//! Whatever is not understood is refused with 400 and a reason, and changes nothing: a test that
-//! asks for a fault and does not get it would prove nothing.
+//! An invalid request gets 400 with a reason and changes nothing: a test whose fault was silently
+//! ignored would prove nothing.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::faults::{Faults, Rule};
 use crate::mutate::Op;
 use crate::state::State;
 
-/// Where the control plane lies.
+/// The path prefix of the control plane.
 pub const BASE: &str = "/__control";
 
-/// Answers a call to the control plane.
+/// Answers a control request.
 pub fn serve(state: &mut State, control: &str, call: &Call) -> Reply {
     let body = &call.body;
     let answer = match (call.method.as_str(), control) {
@@ -108,7 +108,7 @@ fn register(state: &mut State, client: &NewClient) -> Result<Reply, String> {
     Ok(Reply::json(200, client))
 }
 
-/// 200 if all was done; 422, with the same results, if something could not be.
+/// 200 if all operations succeed; 422, with a result for each, if one fails.
 fn mutate(state: &mut State, ops: Vec<Op>) -> Result<Reply, String> {
     for (index, op) in ops.iter().enumerate() {
         op.check()

@@ -1,8 +1,8 @@
-//! Faults on order: which request is hit, and by what.
+//! Fault injection: rules that select requests and the fault for each.
 //!
-//! A rule has a match and a fault. Every rule counts the requests that it matches; the first rule
-//! that matches and is due is the one that strikes. Faults that change what is said are applied
-//! here; those that break the connection are carried out by the server.
+//! A rule has a match and a fault. Every rule counts its matching requests; the first rule that
+//! matches and is due applies. Faults that change a reply are applied here or by the lists; the
+//! server executes those that break the connection.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,16 +10,16 @@ use serde_json::Value;
 
 use crate::call::{BASE, Call, Reply};
 
-/// A rule, as `POST /__control/faults` takes it.
+/// A rule in the body of `POST /__control/faults`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     #[serde(default, rename = "match")]
     matches: Match,
-    /// How many matching requests pass first.
+    /// The number of matching requests that pass first.
     #[serde(default)]
     after: u64,
-    /// How often it strikes; for ever, if absent.
+    /// The number of times that the rule applies; no limit if absent.
     times: Option<u64>,
     fault: Fault,
     #[serde(skip)]
@@ -28,12 +28,12 @@ pub struct Rule {
     struck: u64,
 }
 
-/// What a request must be like. What is absent matches all.
+/// The conditions on a request. An absent condition matches every request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Match {
     method: Option<String>,
-    /// With the version or without: `/2.0/users` and `/users` are the same.
+    /// With or without the version: `/2.0/users` and `/users` are equal.
     path_prefix: Option<String>,
     token: Option<String>,
     page: Option<u64>,
@@ -63,8 +63,8 @@ pub enum Fault {
         content_type: String,
         body: String,
     },
-    /// The reply as it was served, in another form and with another status: `{{name}}` stands for the
-    /// field of that name. What was refused is left as it is.
+    /// Sends a successful reply in another form and with another status: `{{name}}` stands for the
+    /// reply's field of that name. A refusal is not changed.
     Reshape {
         status: u16,
         body: String,
@@ -121,7 +121,7 @@ impl Fault {
         }
     }
 
-    /// Edits a reply that was served, where this fault is one that does.
+    /// Changes the reply, if this fault is of that kind.
     pub fn edit(&self, reply: &mut Reply) {
         let edit = |edit: &dyn Fn(&mut Value)| -> Option<Bytes> {
             let mut body: Value = serde_json::from_slice(&reply.body).ok()?;
@@ -153,7 +153,7 @@ impl Fault {
     }
 }
 
-/// A form with the fields of a served body in it: texts as they are, anything else as JSON.
+/// Fills the fields of a reply into a form: texts unquoted, other values as JSON.
 fn filled(form: &str, served: &[u8]) -> String {
     let served: Value = serde_json::from_slice(served).unwrap_or_default();
     let fields = served.as_object().into_iter().flatten();
@@ -167,7 +167,8 @@ fn filled(form: &str, served: &[u8]) -> String {
 
 type Object = serde_json::Map<String, Value>;
 
-/// The object itself if it has the field; else its rows: `data`, or the members of a group.
+/// The object itself if it has the field, else its rows that have it: `data` or a group's
+/// `members`.
 fn objects_with<'a>(body: &'a mut Value, field: &str) -> Vec<&'a mut Object> {
     let Some(object) = body.as_object_mut() else {
         return Vec::new();
@@ -203,12 +204,12 @@ impl Match {
     }
 }
 
-/// The rules in force.
+/// The active rules.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Vec<Rule>);
 
 impl Faults {
-    /// Takes a list of rules in place of the one before; all or none.
+    /// Validates a list of rules; one invalid rule refuses them all.
     pub fn new(rules: Vec<Rule>) -> Result<Self, String> {
         for (index, rule) in rules.iter().enumerate() {
             rule.fault
@@ -222,7 +223,7 @@ impl Faults {
         self.0.len()
     }
 
-    /// What strikes this request, if anything does.
+    /// The fault for this request, if there is one.
     pub fn strike(&mut self, call: &Call, token: Option<&str>) -> Option<Fault> {
         let is_list = call.is_list();
         let mut struck = None;

@@ -1,12 +1,13 @@
-//! A double of the Smartsheet API 2.0 that speaks real HTTP on loopback.
+//! A simulator of the Smartsheet API 2.0 that speaks real HTTP on loopback.
 //!
-//! It plays one organisation with users and groups, serves reads, writes and OAuth as Smartsheet
-//! documents them, limits rates, and breaks on order. Where the documents leave a doubt it is
-//! strict, and has a switch. It is a judge: it shares no code with any client.
+//! It simulates one organization with users and groups, serves reads, writes and OAuth as
+//! Smartsheet documents them, limits request rates, and injects faults. Where the documentation is
+//! unclear it is strict, and a switch changes the behavior. It shares no code with any client, so
+//! that no mistake is made on both sides.
 //!
-//! The way of a request: `server` takes it off the wire, `state` notes it and decides whether
-//! one of the `faults` strikes it, `api` answers from the `world`, and `server` sends, or
-//! fails to. `control` is how tests reach in. `README.md` is for those who use it.
+//! The steps of a request: `server` receives it, `state` logs it and selects a matching fault from
+//! `faults`, `api` answers it from the `world`, and `server` sends the reply, or breaks the
+//! connection. `control` is the API for tests. `README.md` is the guide for users.
 
 mod api;
 mod call;
@@ -39,20 +40,20 @@ use crate::state::{Persona, State};
 
 pub use crate::clients::OauthClient;
 
-/// What a simulator starts with. The world is a pure function of `users`, `groups` and `seed`.
+/// The start options. The world depends only on `users`, `groups` and `seed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
-    /// Users of the plan, guests included; five at the least.
+    /// Users of the plan, including guests; at least five.
     pub users: usize,
     pub groups: usize,
     pub seed: u64,
-    /// Requests a minute for each access token; 0 is no limit.
+    /// Requests per minute for each access token; 0 is no limit.
     pub rate_limit: u32,
-    /// How long every request of the API takes at the least.
+    /// The minimum duration of an API request.
     pub latency_ms: u64,
-    /// Where the page of consent sends people; absent, a page of the simulator's own.
+    /// The redirect URL of the first app; None for a page of the simulator.
     pub redirect_url: Option<String>,
 }
 
@@ -70,18 +71,18 @@ impl Default for Options {
     }
 }
 
-/// Where a running simulator is reached, and with what: the line that `--json` prints.
+/// The URLs and credentials of a running simulator. `--json` prints them as one line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Announcement {
     pub api_base: String,
     pub authorize_url: String,
     pub control_url: String,
     pub tokens: Tokens,
-    /// The first of the OAuth apps that are registered.
+    /// The first registered OAuth app.
     pub oauth_client: OauthClient,
 }
 
-/// The access tokens of the people that the simulator starts with.
+/// The access tokens that exist at the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tokens {
     pub system_admin: String,
@@ -89,11 +90,11 @@ pub struct Tokens {
     pub member: String,
     /// A token without the scope READ_USERS.
     pub no_read_users: String,
-    /// A token that was good once.
+    /// A revoked token.
     pub revoked: String,
 }
 
-/// A running simulator. It ends with [`stop`](Self::stop), or when it is dropped.
+/// A running simulator. It stops at [`stop`](Self::stop) or when it is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     announcement: Announcement,
@@ -103,10 +104,10 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Binds 127.0.0.1 and serves, on threads of its own, until it is stopped.
+    /// Binds 127.0.0.1 and serves on its own threads until it is stopped.
     ///
     /// # Errors
-    /// If the port cannot be had.
+    /// If the port cannot be bound.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -131,26 +132,26 @@ impl Simulator {
         })
     }
 
-    /// Where it is reached, and with what.
+    /// The URLs and credentials.
     pub fn announcement(&self) -> &Announcement {
         &self.announcement
     }
 
-    /// Registers one more OAuth app, with its one redirect URL. A reset forgets it.
+    /// Registers an OAuth app with one redirect URL. A reset removes it.
     ///
     /// # Panics
-    /// If the URL is not an absolute one of http or https, in printable ASCII, without a fragment.
+    /// If the URL is not an absolute http or https URL in printable ASCII without a fragment.
     pub fn register_client(&self, redirect_url: &str) -> OauthClient {
         let mut state = self.shared.lock();
         let registered = state.clients.register(redirect_url, None);
         registered.unwrap_or_else(|why| panic!("{why}")).clone()
     }
 
-    /// Stops serving, at once, and frees the port.
+    /// Stops serving at once and frees the port.
     pub async fn stop(mut self) {
         self.handle.stop(false).await;
         if let Some(server) = self.server.take() {
-            // How the server ended does not matter any more.
+            // The server is stopped; how it ended does not matter.
             let _ = server.await;
         }
     }
@@ -158,7 +159,7 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        // The order is given by the call; the future would only wait for it to be carried out.
+        // The call itself sends the stop command; the future would only wait for it.
         drop(self.handle.stop(false));
     }
 }

@@ -1,4 +1,4 @@
-//! How much a token may ask in a minute.
+//! The rate limit of each token.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,15 +8,15 @@ use crate::switches::Window;
 
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What a token has spent, in the window it is in.
+/// The requests that a token made in its current window.
 #[derive(Clone, Debug, Default)]
 struct Spent {
-    /// When, and how much; in a fixed window all at its beginning.
+    /// Time and cost of each request; a fixed window has one entry, at its start.
     requests: VecDeque<(Timestamp, u32)>,
     total: u32,
 }
 
-/// What a request costs, and what there is to spend.
+/// The cost of a request, and the limit that applies.
 #[derive(Clone, Copy, Debug)]
 pub struct Price {
     pub cost: u32,
@@ -24,16 +24,16 @@ pub struct Price {
     pub window: Window,
 }
 
-/// Where a token stands after a request.
+/// A token's quota after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub is_over: bool,
     pub left: u32,
-    /// Seconds until something is free again.
+    /// Seconds until quota becomes free again.
     pub resets_in_s: i64,
 }
 
-/// The budgets of all tokens. What is refused costs nothing.
+/// The used quota of all tokens. A refused request costs nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Limits(HashMap<String, Spent>);
 

@@ -1,13 +1,13 @@
-//! What was asked of the API, in the order in which it came in.
+//! The request log, in order of arrival.
 //!
-//! A request is noted as it arrives, so that one whose client gave up is there too; its status is
-//! filled in when it is answered. Values of tokens are never here, only their names.
+//! A request is logged when it arrives, so that the log contains requests whose client gave up; the
+//! status is added when it is answered. The log has names of tokens, never their values.
 
 use std::collections::VecDeque;
 
 use serde::Serialize;
 
-/// The oldest entries give way beyond this.
+/// The most entries; beyond this, the oldest are dropped.
 const MOST: usize = 1_000_000;
 
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +32,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Notes a request under the next number, which it gives back.
+    /// Adds an entry under the next number and returns that number.
     pub fn note(&mut self, mut entry: Entry) -> u64 {
         self.last += 1;
         entry.seq = self.last;
@@ -53,7 +53,7 @@ impl Log {
         }
     }
 
-    /// The entries after this number.
+    /// The entries with a higher number.
     pub fn since(&self, seq: u64) -> impl Iterator<Item = &Entry> {
         let first = self
             .place(seq.saturating_add(1))

@@ -1,4 +1,4 @@
-//! `smartsheet-simulator`: arguments in, a running simulator, and its end on a signal.
+//! The `smartsheet-simulator` binary: starts a simulator and stops it on SIGINT or SIGTERM.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,32 +7,32 @@ use clap::Parser;
 use smartsheet_simulator::{Announcement, Options, Simulator};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A double of the Smartsheet API 2.0 on 127.0.0.1
+/// A simulator of the Smartsheet API 2.0 on 127.0.0.1
 #[derive(Parser)]
 #[command(name = "smartsheet-simulator", version)]
 struct Arguments {
-    /// The port; 0 takes a free one
+    /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = 7070)]
     port: u16,
-    /// Users of the plan, guests included
+    /// Users of the plan, including guests; at least 5
     #[arg(long, default_value_t = 250)]
     users: usize,
     /// Groups
     #[arg(long, default_value_t = 20)]
     groups: usize,
-    /// The seed of the world: same users, groups and seed, same world
+    /// Seed of the world: the same users, groups and seed give the same world
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Requests a minute for each access token; 0 is no limit
+    /// Requests per minute for each access token; 0 is no limit
     #[arg(long, default_value_t = 300)]
     rate_limit: u32,
-    /// How long every request takes at the least, in milliseconds
+    /// Minimum duration of an API request, in milliseconds
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
-    /// Where the page of consent sends people [default: a page of its own]
+    /// Redirect URL of the first OAuth app [default: a page of the simulator]
     #[arg(long, value_name = "URL")]
     redirect_url: Option<String>,
-    /// Print one line of JSON once it listens
+    /// Print one line of JSON when the simulator listens
     #[arg(long)]
     json: bool,
 }
@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads us has gone: a quiet end.
+        // The reader of stdout is gone: exit without an error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("smartsheet-simulator: {error}");

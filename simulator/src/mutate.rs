@@ -1,4 +1,4 @@
-//! Changes of the world from outside the API: the operations of `POST /__control/mutate`.
+//! Changes of the world outside the API: the operations of `POST /__control/mutate`.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -11,10 +11,10 @@ use crate::tokens::{ACCESS_LIFE_S, Consented};
 use crate::world::people::{Person, Profile, Seat, Standing, Status, Text};
 use crate::world::{Id, Refused, World};
 
-/// The longest that a minted access token may live: far from the calendar's end.
+/// The longest lifetime of a minted access token, well within the calendar's range.
 const MOST_LIFE_S: i64 = 100 * 366 * 86_400;
 
-/// One change.
+/// An operation.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
@@ -53,17 +53,17 @@ pub struct Login {
     login: String,
 }
 
-/// An OAuth grant without the way there: no page of consent, no code.
+/// A new OAuth grant without the authorization flow.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewGrant {
     /// The person's address.
     login: String,
-    /// The app; the first one, if absent.
+    /// The app's client id; the first app if absent.
     client_id: Option<String>,
     #[serde(default = "reading")]
     scopes: Vec<String>,
-    /// How long its first access token lives; the next ones live as long as any.
+    /// The lifetime of its first access token; later ones have the usual lifetime.
     #[serde(default = "access_life_s")]
     expires_in_s: i64,
 }
@@ -138,8 +138,8 @@ pub struct UserChange {
     fields: Value,
 }
 
-/// What may be said of a user, in the names of the wire or in snake case. A text that is null or
-/// empty is taken away.
+/// The fields of a user that can be set, in camel case as in the API or in snake case. A text that
+/// is null or empty is removed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
@@ -182,7 +182,7 @@ struct Fields {
     mobile_phone: Option<Option<String>>,
 }
 
-/// Tells a null from an absence.
+/// Distinguishes null from an absent field.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -253,7 +253,7 @@ impl Fields {
 }
 
 impl Op {
-    /// Refuses what cannot be meant, before anything of a list of operations is done.
+    /// Validates the operation. All operations of a list are checked before the first is applied.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Op::AddUser(user) => {
@@ -272,7 +272,7 @@ impl Op {
         }
     }
 
-    /// Does it, and says what came of it.
+    /// Applies the operation and returns its result.
     pub fn apply(&self, state: &mut State) -> Result<Value, String> {
         let now = state.now();
         let moves = state.switches.membership_moves_modified_at;
@@ -395,7 +395,7 @@ fn add_user(world: &mut World, user: &NewUser, now: Timestamp) -> Result<Id, Str
         None => World::standing_of(&user.email),
     };
     let dress = |person: &mut Person| {
-        // A user as most are: active, with the seat that people of this standing have.
+        // Like most users: active, with the usual seat for an internal user or a guest.
         person.take_seat(
             if standing == Standing::Insider {
                 Seat::Member
@@ -427,7 +427,8 @@ fn update_user(world: &mut World, change: &UserChange, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Groups of whoever goes are given to a system admin who stays.
+/// Removes a user. Another active system admin becomes the owner of the user's groups, if there is
+/// one.
 fn remove_user(world: &mut World, id: Id, now: Timestamp, moves: bool) -> Result<(), Refused> {
     let heir = world
         .people

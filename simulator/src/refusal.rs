@@ -1,4 +1,4 @@
-//! What the API answers when it does not do as asked: every error code once, with its status.
+//! Refusals: every error code once, with its HTTP status.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ pub struct Code {
 }
 
 impl Code {
-    /// The refusal with the code's own words.
+    /// A refusal with the code's standard message.
     pub fn refuse(self) -> Refusal {
         Refusal {
             code: self,
@@ -22,7 +22,7 @@ impl Code {
         }
     }
 
-    /// The refusal in words that say what in this request is wrong.
+    /// A refusal with a message about this request.
     pub fn because(self, message: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal {
             code: self,
@@ -32,7 +32,7 @@ impl Code {
     }
 }
 
-/// A request that is not served.
+/// A refused request.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -58,7 +58,7 @@ pub const TOKEN_REQUIRED: Code = code(401, 1001, "An Access Token is required.")
 pub const TOKEN_INVALID: Code = code(401, 1002, "Your Access Token is invalid.");
 pub const TOKEN_EXPIRED: Code = code(401, 1003, "Your Access Token has expired.");
 pub const NOT_AUTHORIZED: Code = code(403, 1004, "You are not authorized to perform this action.");
-/// The same to a client, but for a switch of its status.
+/// Code 1004 for a missing scope, whose status a switch changes.
 pub const SCOPE_MISSING: Code = code(
     403,
     1004,
@@ -252,7 +252,7 @@ pub const UNEXPECTED_RETRY: Code = code(
 );
 pub const VERSION_RETIRED: Code = code(410, 4005, "Version retired.");
 
-/// The codes that faults are given by number, and so need their words looked up.
+/// Codes that a fault may name by number; their messages are found here.
 const INJECTED: &[Code] = &[
     TOKEN_REQUIRED,
     TOKEN_INVALID,
@@ -274,7 +274,7 @@ const INJECTED: &[Code] = &[
     VERSION_RETIRED,
 ];
 
-/// The words that go with a number.
+/// The message of a code.
 pub fn message_of(number: u32) -> &'static str {
     INJECTED
         .iter()
@@ -282,7 +282,7 @@ pub fn message_of(number: u32) -> &'static str {
         .map_or("An injected fault.", |code| code.message)
 }
 
-/// The OAuth type of error that goes with a code of the token endpoint.
+/// The OAuth `error` for a code of the token endpoint.
 pub fn oauth_type(number: u32) -> &'static str {
     match number {
         1067 | 1238 => "invalid_client",

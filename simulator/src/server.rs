@@ -1,7 +1,7 @@
-//! HTTP on loopback: requests in, replies out, and the breaking of connections on order.
+//! The HTTP server on loopback. It also breaks connections when a fault demands it.
 //!
-//! This is the only module that knows the web framework and sockets. The lock on the state is
-//! never held over a wait.
+//! Only this module uses the web framework and sockets. It never holds the state's lock while it
+//! waits.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::call::{Call, Query, Reply};
 use crate::control;
 use crate::state::{Delivery, Outcome, State};
 
-/// The state, shared by the threads that serve.
+/// The state, shared by the server's threads.
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<State>>);
 
@@ -37,18 +37,18 @@ impl Shared {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// A panic in one request must not take the others with it.
+    /// Ignores poisoning: a panic in one request must not break the others.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The largest body that is taken: a long list of changes fits.
+/// The largest request body; a long list of mutations fits.
 const MOST_BODY: usize = 64 << 20;
 const PAGE_OF_CONSENT: &str = "/b/authorize";
 const LANDING: &str = "/b/callback";
 
-/// Serves on a bound socket. The server is to be awaited, by a task of its own.
+/// Serves on a bound socket. The caller must await the server in a task.
 pub fn serve(listener: TcpListener, shared: Shared) -> io::Result<(Server, ServerHandle)> {
     let server = HttpServer::new(move || {
         App::new()
@@ -78,7 +78,7 @@ pub fn serve(listener: TcpListener, shared: Shared) -> io::Result<(Server, Serve
     Ok((server, handle))
 }
 
-/// A second handle to a connection's socket, by which it can be told to end in a reset.
+/// A second handle to a connection's socket, with which the connection can be reset.
 struct Connection(socket2::Socket);
 
 async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) -> HttpResponse {
@@ -87,8 +87,8 @@ async fn api_call(request: HttpRequest, body: Bytes, shared: web::Data<Shared>) 
     let outcome = if arrival.wait.is_zero() {
         shared.lock().answer(arrival, &call)
     } else {
-        // A task of its own: who breaks off the connection meanwhile has asked all the same, and
-        // the framework drops a handler whose connection is gone.
+        // In a task, since the framework drops a handler whose connection is closed, and a request
+        // must be served even if its client disconnects.
         let late = async move {
             tokio::time::sleep(arrival.wait).await;
             shared.lock().answer(arrival, &call)
@@ -148,14 +148,14 @@ fn call_of(request: &HttpRequest, body: Bytes) -> Call {
     }
 }
 
-/// The text of a header. What is not text is there too: a header that cannot be read is not one
-/// that was not sent.
+/// The text of a header. Invalid UTF-8 is replaced, so that an unreadable header does not count as
+/// absent.
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Sends a reply, or does to the connection what was ordered instead.
+/// Sends a reply, or breaks the connection.
 fn deliver(request: &HttpRequest, Outcome { reply, delivery }: Outcome) -> HttpResponse {
     let status = StatusCode::from_u16(reply.status)
         .expect("codes are constants, and faults are checked when ordered");
@@ -176,8 +176,8 @@ fn deliver(request: &HttpRequest, Outcome { reply, delivery }: Outcome) -> HttpR
         Delivery::Dropped => response.streaming(broken()),
         Delivery::Reset => {
             if let Some(Connection(socket)) = request.conn_data::<Connection>() {
-                // Without lingering, the end of the connection is a reset. Were the option refused,
-                // the client would still see it end without a reply.
+                // With a linger time of zero, closing the connection sends a reset. If the option
+                // fails, the client still sees the connection end without a reply.
                 let _ = socket.set_linger(Some(Duration::ZERO));
             }
             response.streaming(broken())
@@ -185,24 +185,25 @@ fn deliver(request: &HttpRequest, Outcome { reply, delivery }: Outcome) -> HttpR
     }
 }
 
-/// A body that fails before its first byte: the framework then closes the connection, and the
-/// head of the reply, which it had not sent yet, is lost with it.
+/// A body that fails before its first byte. The framework then closes the connection without
+/// sending the reply's head.
 fn broken() -> impl Stream<Item = Result<Bytes, io::Error>> {
     stream::once(async { Err(io::Error::from(io::ErrorKind::ConnectionAborted)) })
 }
 
-/// The first bytes of a body, and then the end of the connection.
+/// The first bytes of a body, then the end of the connection.
 fn truncated(body: Bytes, bytes: usize) -> impl Stream<Item = Result<Bytes, io::Error>> {
     let sent = body.slice(..bytes.min(body.len()));
     let cut = async {
-        // The framework drops what is still in its buffer when a body fails: let it leave first.
+        // The framework drops its write buffer when a body fails; the pause lets the bytes leave
+        // first.
         tokio::time::sleep(Duration::from_millis(50)).await;
         Err(io::Error::from(io::ErrorKind::ConnectionAborted))
     };
     stream::iter([Ok(sent)]).chain(stream::once(cut))
 }
 
-/// A body in drops, twenty a second or fewer.
+/// A body in small chunks at the given rate, fewer than forty chunks per second.
 fn trickle(body: Bytes, bytes_per_s: u64) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let drop_size = usize::try_from((bytes_per_s / 20).max(1)).unwrap_or(usize::MAX);
     let pause = Duration::from_secs_f64(drop_size as f64 / bytes_per_s as f64);

@@ -1,8 +1,8 @@
-//! All that the simulator knows, behind one lock, and the life of a request in it.
+//! The simulator's state, behind one lock, and the steps of a request.
 //!
-//! A request comes in twice: [`State::arrive`] notes it and looks whether a fault strikes it, and
-//! [`State::answer`] serves it. Between the two the server waits, without the lock, if the request
-//! is to be slow.
+//! A request has two steps: [`State::arrive`] logs it and selects a fault, and [`State::answer`]
+//! serves it. If the request must be delayed, the server waits between the two without holding the
+//! lock.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub struct State {
     references: Chance,
 }
 
-/// The values of the tokens that the simulator starts with.
+/// The values of the tokens that exist at the start.
 pub struct Persona {
     pub system_admin: String,
     pub group_admin: String,
@@ -48,14 +48,14 @@ pub struct Persona {
     pub revoked: String,
 }
 
-/// A request that came in and is not yet answered.
+/// A request that was logged and is not yet answered.
 pub struct Arrival {
     seq: u64,
     pub wait: Duration,
     fault: Option<Fault>,
 }
 
-/// A reply, and what becomes of it on its way.
+/// A reply, and the way it is delivered.
 pub struct Outcome {
     pub reply: Reply,
     pub delivery: Delivery,
@@ -76,18 +76,18 @@ pub enum Delivery {
     Trickle {
         bytes_per_s: u64,
     },
-    /// The full length is declared; this much is sent.
+    /// The header declares the full length; only this many bytes are sent.
     Truncated {
         bytes: usize,
     },
-    /// Nothing is sent, and the connection closed.
+    /// Nothing is sent, and the connection is closed.
     Dropped,
-    /// Nothing is sent, and the connection reset.
+    /// Nothing is sent, and the connection is reset.
     Reset,
 }
 
 impl State {
-    /// The state at the start, with the tokens that go with it.
+    /// The state at the start, with its tokens.
     pub fn new(options: Options, redirect_url: String) -> (Self, Persona) {
         let clock = Clock::default();
         let clients = Clients::new(options.seed, redirect_url);
@@ -108,7 +108,8 @@ impl State {
         (state, persona)
     }
 
-    /// All as at the start, but for the log, whose numbers go on.
+    /// Restores the start state, except for the log, whose numbers go on, and the sequence of
+    /// `refId`s.
     pub fn reset(&mut self) {
         self.clock = Clock::default();
         let redirect_url = self.clients.first().redirect_url.clone();
@@ -126,7 +127,7 @@ impl State {
         self.clock.now()
     }
 
-    /// Notes a request, and decides what fault strikes it.
+    /// Logs a request and selects the fault for it.
     pub fn arrive(&mut self, call: &Call) -> Arrival {
         let token = self.token_name(call);
         let seq = self.log.note(Entry {
@@ -152,7 +153,8 @@ impl State {
         }
     }
 
-    /// The name of the token that a request comes with; of a token call, the grant's.
+    /// The name of the request's bearer token; for a token request, the name of the grant that is
+    /// refreshed.
     fn token_name(&self, call: &Call) -> Option<String> {
         let refresh = call
             .is_token_call()
@@ -169,7 +171,7 @@ impl State {
         )
     }
 
-    /// Answers a request that has arrived.
+    /// Answers a logged request.
     pub fn answer(&mut self, arrival: Arrival, call: &Call) -> Outcome {
         let outcome = self.outcome(arrival.fault, call);
         let is_sent = !matches!(outcome.delivery, Delivery::Dropped | Delivery::Reset);
@@ -236,7 +238,7 @@ impl State {
         reply
     }
 
-    /// The reply that says a refusal.
+    /// The reply for a refusal.
     pub fn refused(&mut self, refusal: Refusal) -> Reply {
         let Refusal {
             code,
@@ -277,7 +279,8 @@ impl State {
         }
     }
 
-    /// The reply that says a refusal of the token endpoint: all five keys, for want of certainty.
+    /// The reply for a refusal by the token endpoint. By default it has the keys of both documented
+    /// forms, since Smartsheet's true form is not certain.
     pub fn token_refused(&mut self, refusal: Refusal) -> Reply {
         let kind = self.switches.token_error_body;
         let oauth = [
@@ -305,7 +308,7 @@ impl State {
     }
 }
 
-/// World and tokens as they are at the start, and after a reset.
+/// World and tokens as they are at the start and after a reset.
 fn beginning(
     options: &Options,
     first_client: &OauthClient,

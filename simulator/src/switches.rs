@@ -1,5 +1,5 @@
-//! Where the facts about Smartsheet are in doubt, a switch; the default is the answer that is
-//! harder on the client. `README.md` has them in a table.
+//! Switches for behavior of Smartsheet that is not certain. The default is the behavior that is
+//! harder for clients. `README.md` has a table of them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,7 +65,7 @@ pub enum AuthorizeErrors {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pkce {
-    /// Where a challenge was sent, the code takes its verifier.
+    /// A code that was requested with a challenge needs its verifier.
     Enforced,
     Ignored,
 }
@@ -80,7 +80,7 @@ pub enum PutUserReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OmittedFlag {
-    /// VIEWER and CONTRIBUTOR side by side.
+    /// VIEWER and CONTRIBUTOR, as each user has it.
     AsStored,
     Viewer,
 }
@@ -88,78 +88,77 @@ pub enum OmittedFlag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanPages {
-    /// An empty page first, then one plan a page.
+    /// First an empty page, then one plan per page.
     Sparse,
     Dense,
 }
 
-/// All the switches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Switches {
-    /// The most rows of a page, if there is a most.
+    /// The maximum `pageSize`; None for no maximum.
     pub page_size_cap: Option<u64>,
-    /// What a larger `pageSize` gets.
+    /// The reply to a larger `pageSize`.
     pub page_size_over_cap: OverCap,
-    /// What a page beyond the last is.
+    /// The reply for a page after the last.
     pub page_past_end: PastEnd,
-    /// Whether lists say how long they are.
+    /// Whether lists state their totals.
     pub totals: Totals,
-    /// Whether a change of members moves the group's `modifiedAt`.
+    /// Whether a change of members updates the group's `modifiedAt`.
     pub membership_moves_modified_at: bool,
     /// Whether `modifiedSince` filters users.
     pub users_modified_since: ModifiedSince,
-    /// Requests a minute for each access token; 0 is no limit.
+    /// Requests per minute for each access token; 0 is no limit.
     pub rate_limit: u32,
-    /// What a minute is.
+    /// The kind of rate limit window.
     pub rate_window: Window,
-    /// How many requests a list call counts for.
+    /// The cost of a list call, in requests.
     pub list_cost: u32,
-    /// The `Retry-After` of a 429, as it is to be sent.
+    /// The `Retry-After` value of a 429; None omits the header.
     pub retry_after: Option<String>,
     /// Whether replies carry `X-RateLimit-*`.
     pub rate_limit_headers: bool,
     /// Whether error bodies carry a `refId`.
     pub ref_id: bool,
-    /// How long a refresh token lives, if it ends.
+    /// The lifetime of a refresh token in seconds; None if it never expires.
     pub refresh_life_s: Option<i64>,
-    /// How long a spent refresh token is given the same pair again.
+    /// Seconds during which a spent refresh token gets the same new pair again.
     pub refresh_grace_s: i64,
-    /// Which keys the errors of the token endpoint have.
+    /// The keys in errors of the token endpoint.
     pub token_error_body: TokenErrorBody,
-    /// How errors of the page of consent are told.
+    /// Where errors of the consent page are reported.
     pub authorize_errors: AuthorizeErrors,
-    /// What becomes of a challenge and its verifier.
+    /// Whether PKCE is enforced.
     pub pkce: Pkce,
-    /// Under which key `PUT /users/{id}` replies.
+    /// The key under which `PUT /users/{id}` returns the user.
     pub put_user_reply: PutUserReply,
     /// Whether Assume-User works with an OAuth token.
     pub oauth_may_assume_user: bool,
-    /// Whether Assume-User may have an address that is not URL-encoded.
+    /// Whether the address in Assume-User may be sent without URL encoding.
     pub assume_user_unencoded: bool,
-    /// Whether the list of users has those who are deactivated.
+    /// Whether the list of users contains deactivated users.
     pub list_deactivated: bool,
-    /// Whether the list of users has those who declined.
+    /// Whether the list of users contains users who declined the invitation.
     pub list_declined: bool,
-    /// Whether the list of users has guests though no seats are asked for.
+    /// Whether the list of users contains guests if the request asks for no seats.
     pub list_guests_without_plan_id: bool,
-    /// The error code for a user that is not there: 1020 or 1006.
+    /// The error code for an unknown user: 1020 or 1006.
     pub unknown_user_code: u32,
-    /// The error code for a group that is not there: 1106 or 1006.
+    /// The error code for an unknown group: 1106 or 1006.
     pub unknown_group_code: u32,
-    /// The status of 1004 where a scope is missing: 403 or 401.
+    /// The status of error 1004 for a missing scope: 403 or 401.
     pub missing_scope_status: u16,
-    /// Whether everybody may read groups.
+    /// Whether users who are not admins may read groups.
     pub non_admin_reads_groups: bool,
-    /// Whether seats come though no plan is asked for.
+    /// Whether the list of users shows seats without a `planId`.
     pub seats_without_plan_id: bool,
-    /// How contributors are named if the request does not say.
+    /// The name of contributor seats if the request does not choose it.
     pub contributor_flag_omitted: OmittedFlag,
-    /// How the plans of a user are paged.
+    /// The paging of a user's plans.
     pub plan_pages: PlanPages,
-    /// Where the members of a group are cut off, if they are.
+    /// The most members in a group's reply; None for all.
     pub group_members_cap: Option<usize>,
-    /// Whether `GET /users/{id}` answers for the removed.
+    /// Whether `GET /users/{id}` still returns removed users.
     pub removed_user_answers: bool,
 }
 
@@ -201,8 +200,8 @@ impl Switches {
         }
     }
 
-    /// Turns those that are named, and leaves the others. All or none: an unknown name or value
-    /// is said and changes nothing.
+    /// Sets the named switches and leaves the others. An unknown name or an invalid value is an
+    /// error and changes nothing.
     pub fn turn(&mut self, named: &Value) -> Result<(), String> {
         let named = named
             .as_object()

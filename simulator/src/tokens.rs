@@ -1,11 +1,11 @@
-//! Tokens and codes: who holds them, what they allow, and what became of them.
+//! Access tokens, refresh tokens and authorization codes, with their owners, scopes and states.
 //!
-//! A personal token is one row. An OAuth grant is a row for each generation of its pair, all under
-//! the grant's name: a refresh ends a generation, its access token and its refresh token at once,
-//! and begins the next. Rows are kept for good, so that a test can ask what happened to each.
+//! A personal token is one row. An OAuth grant has a row for each generation of its pair, all under
+//! the grant's name: a refresh ends both tokens of a generation at once and starts the next. Rows
+//! are never deleted, so that a test can inspect each of them.
 //!
-//! Codes and grants belong to the app that they were issued to. What another app brings is to it
-//! as though it had never been, and stays as it is.
+//! Codes and grants belong to the app to which they were issued. From another app they are refused
+//! like unknown ones, and their state does not change.
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ use serde::Serialize;
 use crate::chance::Chance;
 use crate::world::Id;
 
-/// Seconds that an OAuth access token lives.
+/// Lifetime of an OAuth access token, in seconds.
 pub const ACCESS_LIFE_S: i64 = 604_799;
-/// Milliseconds that an authorisation code lives: the odd number is the documented one.
+/// Lifetime of an authorization code, in milliseconds. Smartsheet documents this odd number.
 pub const CODE_LIFE_MS: i64 = 599_135;
 
-/// What a token allows, out of all that its person may do.
+/// The scopes of a token, which limit its owner's permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scopes {
     All,
@@ -46,7 +46,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Live,
-    /// Refreshed, into the row of this index.
+    /// Refreshed; `by` is the index of the new generation.
     Succeeded {
         by: usize,
         at: Timestamp,
@@ -54,11 +54,11 @@ enum Fate {
     Revoked,
 }
 
-/// Whose a token is, under which name, and what it allows. It stays through all generations.
+/// The name, owner and scopes of a token. They stay the same through all generations.
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub name: String,
-    /// The app that it was issued to; none for a personal token.
+    /// The app to which it was issued; None for a personal token.
     pub client_id: Option<String>,
     pub person: Id,
     pub scopes: Scopes,
@@ -73,7 +73,7 @@ impl Grant {
     }
 }
 
-/// One token, or one generation of a pair.
+/// A personal token, or one generation of an OAuth pair.
 #[derive(Clone, Debug)]
 pub struct Token {
     pub grant: Grant,
@@ -87,7 +87,7 @@ pub struct Token {
     replays_refused: u32,
 }
 
-/// What is said of a token in `GET /__control/tokens`.
+/// A token in the reply of `GET /__control/tokens`.
 #[derive(Debug, Serialize)]
 pub struct TokenRow<'a> {
     pub token: &'a str,
@@ -95,14 +95,14 @@ pub struct TokenRow<'a> {
     pub client_id: Option<&'a str>,
     pub login: String,
     pub generation: u32,
-    /// In the world's time.
+    /// By the world's clock.
     pub issued_at_ms: i64,
     pub live: bool,
     pub redeemed: u32,
     pub replays_refused: u32,
 }
 
-/// What a client is given for a code or for a refresh token.
+/// The token response for a code or a refresh token.
 #[derive(Debug, Serialize)]
 pub struct Pair {
     pub access_token: String,
@@ -111,7 +111,7 @@ pub struct Pair {
     pub refresh_token: String,
 }
 
-/// Why an access token is not taken.
+/// The reason why an access token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     Unknown,
@@ -119,7 +119,7 @@ pub enum Unusable {
     Expired,
 }
 
-/// Why a code or a refresh token is not taken.
+/// The reason why a code or a refresh token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRedeemable {
     Invalid,
@@ -127,20 +127,20 @@ pub enum NotRedeemable {
     Revoked,
 }
 
-/// How refresh tokens are treated where the facts are in doubt.
+/// The switches for refresh tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct RefreshRules {
     pub life_s: Option<i64>,
     pub grace_s: i64,
 }
 
-/// What a person has allowed an app.
+/// A user's consent for an app.
 #[derive(Clone, Debug)]
 pub struct Consented {
     pub client_id: String,
     pub person: Id,
     pub scopes: Vec<String>,
-    /// The challenge of PKCE, if the app sent one.
+    /// The PKCE challenge, if the app sent one.
     pub challenge: Option<String>,
 }
 
@@ -151,7 +151,7 @@ struct Code {
     is_used: bool,
 }
 
-/// Every token and code ever issued in this world.
+/// Every token and code that was ever issued.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     all: Vec<Token>,
@@ -176,7 +176,7 @@ impl Tokens {
         }
     }
 
-    /// A personal token under a name of the caller's choice.
+    /// Issues a personal token under the given name and returns its value.
     pub fn issue_personal(&mut self, name: &str, person: Id, now: Timestamp) -> String {
         self.issue_lasting(
             Grant {
@@ -189,7 +189,7 @@ impl Tokens {
         )
     }
 
-    /// A new personal token; gives its name and its value.
+    /// Issues a personal token under a generated name; returns its name and value.
     pub fn mint(&mut self, person: Id, now: Timestamp) -> (String, String) {
         self.minted += 1;
         let name = format!("minted-{}", self.minted);
@@ -197,7 +197,7 @@ impl Tokens {
         (name, value)
     }
 
-    /// A token without a refresh token and without an end.
+    /// Issues a token that never expires and has no refresh token; returns its value.
     pub fn issue_lasting(&mut self, grant: Grant, now: Timestamp) -> String {
         let access = self.chance.text(37);
         self.insert(Token {
@@ -224,17 +224,17 @@ impl Tokens {
         index
     }
 
-    /// The token of this value, whatever its state.
+    /// The token with this value, in any state.
     pub fn find(&self, access: &str) -> Option<&Token> {
         self.by_access.get(access).map(|index| &self.all[*index])
     }
 
-    /// The token whose refresh token this is, whatever its state.
+    /// The token with this refresh token, in any state.
     pub fn find_by_refresh(&self, refresh: &str) -> Option<&Token> {
         self.by_refresh.get(refresh).map(|index| &self.all[*index])
     }
 
-    /// The token of this value, if it is honoured now.
+    /// The token with this value, if it is valid now.
     pub fn usable(&self, access: &str, now: Timestamp) -> Result<&Token, Unusable> {
         let token = self.find(access).ok_or(Unusable::Unknown)?;
         match token.fate {
@@ -257,8 +257,8 @@ impl Tokens {
         code
     }
 
-    /// Spends a code of this app for the first pair of a new grant. If it came with a challenge to
-    /// which the app has no answer, it is spent for nothing.
+    /// Redeems a code of this app for the first pair of a new grant. A code with a challenge is
+    /// spent even if the verifier does not match.
     pub fn redeem_code(
         &mut self,
         code: &str,
@@ -286,8 +286,8 @@ impl Tokens {
         Ok(self.begin_grant(consented, ACCESS_LIFE_S, now).1)
     }
 
-    /// A new grant, as if a code had been redeemed for it, whose first access token lives so long;
-    /// gives its name and its first pair.
+    /// Starts a grant as if a code had been redeemed; returns its name and its first pair, whose
+    /// access token lives `life_s` seconds.
     pub fn begin_grant(
         &mut self,
         consented: Consented,
@@ -334,9 +334,9 @@ impl Tokens {
         }
     }
 
-    /// Spends a refresh token of this app: a new pair, and the end of the old one at once. A second
-    /// try is refused and counted, but within a grace (which the default does not have) it is given
-    /// the same pair again.
+    /// Redeems a refresh token of this app: issues a new pair and ends the old one at once. A
+    /// second try is refused and counted; within the grace period (0 by default) it gets the same
+    /// new pair again.
     pub fn refresh(
         &mut self,
         refresh: &str,
@@ -375,8 +375,8 @@ impl Tokens {
         }
     }
 
-    /// Revokes the token of this value, and with `all_of_client` every token that its person has
-    /// allowed its app. A personal token has no app: it goes alone.
+    /// Revokes the token with this value. With `all_of_client` it also revokes all tokens of the
+    /// same user and app. A personal token has no app and is revoked alone.
     pub fn revoke(&mut self, access: &str, all_of_client: bool) {
         let Some(&index) = self.by_access.get(access) else {
             return;
@@ -390,7 +390,7 @@ impl Tokens {
         }
     }
 
-    /// Revokes whatever is live under a name. False if nothing was ever issued under it.
+    /// Revokes all live tokens of a name. Returns false if none was ever issued under that name.
     pub fn revoke_named(&mut self, name: &str) -> bool {
         let exists = self.all.iter().any(|token| token.grant.name == name);
         self.revoke_where(|token| token.grant.name == name);
@@ -407,7 +407,7 @@ impl Tokens {
         }
     }
 
-    /// Lets the access token that is live under a name expire now; its refresh token stays good.
+    /// Makes the live access token of a name expire now. Its refresh token stays valid.
     pub fn expire_named(&mut self, name: &str, now: Timestamp) -> bool {
         let live = self
             .all
@@ -419,7 +419,7 @@ impl Tokens {
         })
     }
 
-    /// The person behind a name.
+    /// The owner of the token with this name.
     pub fn person_of(&self, name: &str) -> Option<Id> {
         self.all
             .iter()
@@ -427,7 +427,7 @@ impl Tokens {
             .map(|token| token.grant.person)
     }
 
-    /// Whether anybody holds, or ever held, a token of this person.
+    /// Whether a token was ever issued for this person.
     pub fn is_behind_one(&self, person: Id) -> bool {
         self.all.iter().any(|token| token.grant.person == person)
     }
@@ -456,7 +456,7 @@ impl Token {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// Still good for something: as an access token, or for a refresh.
+    /// Whether it still works as an access token or for a refresh.
     fn is_live(&self, now: Timestamp) -> bool {
         self.fate == Fate::Live && (self.refresh.is_some() || !self.is_expired(now))
     }

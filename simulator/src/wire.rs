@@ -1,7 +1,7 @@
-//! How the world's people and groups are written on the wire, for whom and on what request.
+//! The JSON of people and groups, which depends on the caller and the request.
 //!
-//! A field that the caller may not see, or that is not set, is left out of a row; a profile writes
-//! an unset text as `""`. `null` is sent for `provisionalExpirationDate` and for nothing else.
+//! A row omits a field that the caller may not see or that is not set; a profile writes an unset
+//! text as `""`. Only `provisionalExpirationDate` is ever sent as `null`.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::world::groups::Group;
 use crate::world::people::{AlternateEmail, Person, ProfileImage, Seat, Status};
 use crate::world::{Id, Named, World};
 
-/// A date: text in UTC, or milliseconds since 1970 when the request says `numericDates=true`.
+/// A date: text in UTC, or milliseconds since 1970 if the request has `numericDates=true`.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum Date {
@@ -20,19 +20,19 @@ pub enum Date {
     Millis(i64),
 }
 
-/// How a request wants its dates.
+/// The date format of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dates {
     pub is_numeric: bool,
 }
 
 impl Dates {
-    /// Whole seconds, as most dates are.
+    /// With whole seconds, like most dates.
     pub fn whole(self, at: Timestamp) -> Date {
         self.write(at, |at| format!("{at:.0}"))
     }
 
-    /// With six digits of a second, as the dates of seats are.
+    /// With six digits of a second, like the dates of seats.
     pub fn fine(self, at: Timestamp) -> Date {
         self.write(at, |at| format!("{at:.6}"))
     }
@@ -46,7 +46,7 @@ impl Dates {
     }
 }
 
-/// Under which of its two names the contributors' kind of seat is shown.
+/// The name under which a contributor seat is shown; it has an old and a new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContributorName {
     AsStored,
@@ -64,7 +64,7 @@ impl ContributorName {
     }
 }
 
-/// What a caller sees of people.
+/// The fields of people that the caller sees.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     pub dates: Dates,
@@ -76,7 +76,7 @@ pub struct View {
     pub contributor_name: ContributorName,
 }
 
-/// A user, as a list has it.
+/// A user in a list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserRow<'a> {
@@ -126,12 +126,12 @@ struct Flags {
 struct SeatPart {
     seat_type: Seat,
     seat_type_last_changed_at: Date,
-    /// Left out for seats that never end; `null` for a provisional one without an end.
+    /// Omitted for seats that never end; `null` for a provisional seat without an end.
     #[serde(skip_serializing_if = "Option::is_none")]
     provisional_expiration_date: Option<Option<Date>>,
 }
 
-/// A user, as `GET /users/{id}` and `/users/me` have it.
+/// A user in the replies of `GET /users/{id}` and `GET /users/me`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserProfile<'a> {
@@ -159,7 +159,7 @@ pub struct UserProfile<'a> {
     for_admins: Option<AdminPart>,
     #[serde(flatten)]
     own_flags: Option<Flags>,
-    /// The groups, where `/users/me?include=groups` asks for them.
+    /// The caller's groups, for `/users/me?include=groups`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Vec<GroupRow<'a>>>,
 }
@@ -251,7 +251,7 @@ impl View {
         }
     }
 
-    /// The caller's own profile: the flags for everybody, the status for nobody.
+    /// The caller's own profile: it always has the flags and never the status.
     pub fn own_profile<'a>(&self, person: &'a Person, account: &'a Named) -> UserProfile<'a> {
         let mut profile = self.profile(person, account);
         profile.for_admins = None;
@@ -297,7 +297,7 @@ impl View {
         }
     }
 
-    /// A plan of somebody else's organisation, in which the person is a guest.
+    /// A plan of another organization in which the person is a guest.
     pub fn guest_plan<'a>(&self, person: &Person, plan: &'a Named, has_name: bool) -> PlanRow<'a> {
         PlanRow {
             seat_type: Seat::Guest,
@@ -317,7 +317,7 @@ fn flags(person: &Person) -> Flags {
     }
 }
 
-/// A group, as a list has it: never with members, nor with their number.
+/// A group in a list, without its members or their number.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupRow<'a> {
@@ -358,7 +358,7 @@ pub struct GroupWithMembers<'a> {
 }
 
 impl<'a> GroupWithMembers<'a> {
-    /// `most` is where a list of members is cut, by the switch that does so.
+    /// `most` is the largest number of members to send; a switch sets it.
     pub fn new(group: &'a Group, world: &'a World, dates: Dates, most: Option<usize>) -> Self {
         let members = group
             .members

@@ -1,4 +1,4 @@
-//! The other addresses of a user: reading, adding, removing, and making one the primary address.
+//! The alternate addresses of a user: reading, adding, removing, and making one primary.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub struct EmailIn {
     pub email: String,
 }
 
-/// One thing, or a list of them.
+/// One value or a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
@@ -45,7 +45,7 @@ pub enum OneOrMany<T> {
     One(T),
 }
 
-/// `POST /users/{id}/alternateemails`: unconfirmed until their holder says otherwise.
+/// `POST /users/{id}/alternateemails`: new addresses are unconfirmed
 pub fn add(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     ask.caller.need_write()?;
     user(state, id)?;
@@ -95,7 +95,7 @@ pub fn remove(state: &mut State, ask: &Ask<'_>, id: Id, email: Id) -> Answer {
     Ok(done(Value::Null))
 }
 
-/// `POST /users/{id}/alternateemails/{id}/makeprimary`: the two addresses change places.
+/// `POST /users/{id}/alternateemails/{id}/makeprimary`: swaps the two addresses
 pub fn make_primary(state: &mut State, ask: &Ask<'_>, id: Id, email: Id) -> Answer {
     ask.caller.need_write()?;
     let alternate = find_alternate(state, id, email)?;

@@ -1,8 +1,8 @@
-//! The page on which people give their consent, or do not.
+//! The authorization page, on which a user consents or denies.
 //!
-//! One page with one form: the person is chosen by address, from a list or typed, and allows or
-//! denies. Whatever happens is told on the redirect URL of the app that asks, but for an app that
-//! nobody knows.
+//! The page has one form: the user selects or types an address, and allows or denies. The result
+//! goes to the redirect URL of the requesting app. An unknown app gets an error page, and so does
+//! every invalid request if the switch for that is set; an unknown address shows the form again.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::switches::{AuthorizeErrors, Pkce};
 use crate::tokens::{CODE_LIFE_MS, Consented};
 
-/// Every scope there is.
+/// All scopes.
 pub const SCOPES: &[&str] = &[
     "ADMIN_SHEETS",
     "ADMIN_SIGHTS",
@@ -34,10 +34,10 @@ pub const SCOPES: &[&str] = &[
     "WRITE_SHEETS",
 ];
 
-/// How many people the page lists; anybody else is typed.
+/// The most people that the page lists; other addresses are typed.
 const LISTED: usize = 200;
 
-/// What the page of consent is asked with.
+/// A valid authorization request.
 #[derive(Clone, Debug)]
 struct Consent {
     client: OauthClient,
@@ -46,7 +46,7 @@ struct Consent {
     challenge: Option<String>,
 }
 
-/// `GET` and `POST /b/authorize`: shows the page, or takes the decision that its form sends.
+/// `GET` and `POST /b/authorize`: shows the page, or handles its form
 pub fn authorize(state: &mut State, call: &Call) -> Reply {
     let parameters = parameters(call);
     let client = parameters
@@ -120,8 +120,8 @@ fn consent_of(
     })
 }
 
-/// The challenge of PKCE, by S256 or not at all: RFC 7636 has a server refuse a method that it does
-/// not know, and a challenge without a method is of the method `plain`.
+/// The PKCE challenge, with S256 or none. RFC 7636 has a server refuse an unsupported method, and a
+/// challenge without a method has the method `plain`.
 fn challenge(parameters: &Query) -> Result<Option<&str>, &'static str> {
     let is_sha256 = |text: &str| {
         text.len() == 43
@@ -182,7 +182,7 @@ fn authorize_error(
     }
 }
 
-/// Sends the browser back to the app.
+/// Redirects the browser to the app.
 fn redirect(
     client: &OauthClient,
     parameters: &[(&str, &str)],
@@ -221,7 +221,7 @@ fn percent_encoded(text: &str) -> String {
         })
 }
 
-/// The page: who are you, and do you allow it.
+/// The consent form.
 fn page(state: &State, consent: &Consent, complaint: Option<&str>) -> Reply {
     let people = &state.world.people;
     let client = &consent.client;
@@ -281,7 +281,7 @@ fn error_page(status: u16, error: &str, text: &str) -> Reply {
     html(status, &format!("<h1>{}</h1><p>{text}</p>", escaped(error)))
 }
 
-/// `GET /b/callback`: where the browser lands if nobody gave a redirect URL.
+/// `GET /b/callback`: the redirect target if the options name no redirect URL
 pub fn landing(call: &Call) -> Reply {
     #[derive(Serialize)]
     struct Landed<'a> {

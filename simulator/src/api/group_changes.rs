@@ -1,6 +1,6 @@
 //! Writes of groups and their members.
 //!
-//! Group admins make groups and change those they own; a system admin changes any.
+//! Group admins create groups and change those they own; a system admin changes any group.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
 }
 
-/// `POST /groups`: the caller owns it.
+/// `POST /groups`: the caller becomes the owner
 pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
     need_group_admin(ask)?;
     let dates = ask.call.query.dates()?;
@@ -141,7 +141,8 @@ pub fn remove(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     Ok(done(Value::Null))
 }
 
-/// `POST /groups/{id}/members`: one, who must be new, or a list, of which those are added that are.
+/// `POST /groups/{id}/members`: one new member, or a list, of which those in the group already are
+/// skipped
 pub fn add_members(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     own_group(state, ask, id)?;
     let (members, is_single) = match ask.call.json()? {
@@ -165,7 +166,7 @@ pub fn add_members(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     }
 }
 
-/// All or none: a member is named by primary address.
+/// Checks all new members before one is added. A member is named by primary address.
 fn check_new_members(state: &State, members: &[EmailIn]) -> Result<(), Refusal> {
     for EmailIn { email } in members {
         check_email(email).map_err(|why| refusal::ATTRIBUTE_VALUE.because(why))?;
@@ -177,8 +178,8 @@ fn check_new_members(state: &State, members: &[EmailIn]) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Adds those who are not in it yet, and gives their ids. An address that nobody has makes an
-/// external member.
+/// Adds those who are not members yet and returns their ids. An unknown address becomes an external
+/// member.
 fn enter(state: &mut State, group: Id, members: Vec<EmailIn>) -> Result<Vec<Id>, Refusal> {
     let now = state.now();
     let moves = state.switches.membership_moves_modified_at;

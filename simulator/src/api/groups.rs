@@ -1,4 +1,4 @@
-//! Reads of groups: the list without members, and one group with all of them.
+//! Reads of groups: the list without members, and one group with all members.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,7 @@ pub fn get(state: &State, ask: &Ask<'_>, id: Id) -> Answer {
     ))
 }
 
-/// The truth about groups: every group with its members.
+/// All groups with all members.
 pub fn truth(state: &State) -> Vec<impl Serialize> {
     let world = &state.world;
     let rows: Vec<_> = world

@@ -1,7 +1,7 @@
-//! The API: who calls, what is asked, and the answer.
+//! The API: authentication, rate limits and routes.
 //!
-//! [`serve`] is the way of every request: version, token, budget, assumed user, then the one table
-//! of routes. [`oauth`] is the token endpoint, and [`consent`] the page that people see first.
+//! [`serve`] handles every request in this order: version, token, rate limit, impersonated user,
+//! route. [`oauth`] is the token endpoint and [`consent`] the authorization page.
 
 mod alternate_emails;
 pub mod consent;
@@ -25,10 +25,10 @@ use crate::tokens::{Kind, Scopes, Unusable};
 use crate::world::Id;
 use crate::world::people::{Person, Status};
 
-/// What a handler gives.
+/// A handler's result.
 pub type Answer = Result<Reply, Refusal>;
 
-/// Who calls, and what this token allows of what they may.
+/// The calling user, with the scopes of the token.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub id: Id,
@@ -49,7 +49,7 @@ impl Caller {
         }
     }
 
-    /// May read the organisation: it takes the scope, and belonging to it.
+    /// Requires the scope READ_USERS and an internal user.
     fn need_read(&self) -> Result<(), Refusal> {
         self.need_scope("READ_USERS")?;
         if self.is_insider {
@@ -71,7 +71,7 @@ impl Caller {
         self.need_scope("ADMIN_USERS")
     }
 
-    /// May change users.
+    /// Requires the scope ADMIN_USERS and a system admin.
     fn need_write(&self) -> Result<(), Refusal> {
         self.need_write_scope()?;
         self.need_system_admin()
@@ -86,15 +86,14 @@ impl Caller {
     }
 }
 
-/// A request that was let in, and what its handler needs of it.
+/// An authenticated request.
 pub struct Ask<'a> {
     pub call: &'a Call,
     pub caller: Caller,
-    /// The fault that strikes it, for the lists, which carry out theirs themselves.
+    /// The fault for this request, which the lists apply themselves.
     pub fault: Option<&'a Fault>,
 }
 
-/// Serves a request.
 pub fn serve(state: &mut State, call: &Call, fault: Option<&Fault>) -> Reply {
     if call.is_token_call() {
         return oauth::token(state, call);
@@ -120,7 +119,7 @@ pub fn serve(state: &mut State, call: &Call, fault: Option<&Fault>) -> Reply {
     reply
 }
 
-/// Lets a request in that comes with a good token, within its budget.
+/// Authenticates a request and applies the rate limit.
 fn admit(
     state: &mut State,
     call: &Call,
@@ -161,7 +160,7 @@ fn admit(
     }
 }
 
-/// Takes the price of a request from the token's budget.
+/// Takes the cost of a request from the token's quota.
 fn spend(
     state: &mut State,
     call: &Call,
@@ -204,8 +203,9 @@ fn spend(
     Ok(())
 }
 
-/// A system admin may act as somebody else of the organisation who is not one, with a personal
-/// token. What they then may do is what that somebody may.
+/// Impersonates a user (Assume-User). A system admin may act as any active internal user except
+/// another system admin, with the permissions of that user. This needs a personal token, unless a
+/// switch permits OAuth tokens.
 fn assume(state: &State, caller: &Caller, kind: Kind, header: &str) -> Result<Caller, Refusal> {
     let email = Some(header)
         .filter(|header| state.switches.assume_user_unencoded || is_url_encoded(header))
@@ -225,8 +225,8 @@ fn assume(state: &State, caller: &Caller, kind: Kind, header: &str) -> Result<Ca
     }
 }
 
-/// Whether nothing is left in it that `encodeURIComponent` of JavaScript or `quote` of Python, which
-/// Smartsheet's SDKs use, would have encoded.
+/// Whether the text contains no character that JavaScript's `encodeURIComponent` or Python's
+/// `quote`, which Smartsheet's SDKs use, would have encoded.
 fn is_url_encoded(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"%-_.~!*'()/".contains(&byte))
@@ -248,7 +248,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Every route, once.
+/// The route table.
 fn route(state: &mut State, ask: &Ask<'_>) -> Answer {
     let segments = ask.call.segments();
     match (ask.call.method.as_str(), &segments[..]) {
@@ -303,7 +303,7 @@ fn route(state: &mut State, ask: &Ask<'_>) -> Answer {
     }
 }
 
-/// Whether the path exists, under whatever method.
+/// Whether the path exists, with any method.
 fn is_path(segments: &[&str]) -> bool {
     matches!(
         segments,
@@ -324,7 +324,7 @@ fn is_path(segments: &[&str]) -> bool {
     )
 }
 
-/// The reply to a write that was done, with what came of it.
+/// The reply to a successful write, with its result.
 fn done(result: impl Serialize) -> Reply {
     let result = serde_json::to_value(result).expect("what we write is always JSON");
     let mut body = json!({"message": "SUCCESS", "resultCode": 0});
@@ -334,12 +334,12 @@ fn done(result: impl Serialize) -> Reply {
     Reply::json(200, &body)
 }
 
-/// An id in a path. Anything else leads nowhere.
+/// Parses an id in a path; other text is "not found".
 fn id(text: &str) -> Result<Id, Refusal> {
     text.parse().map_err(|_| refusal::NOT_FOUND.into())
 }
 
-/// A user of the plan, or the error that the switch says.
+/// A user of the plan, or the error that a switch selects.
 fn user(state: &State, id: Id) -> Result<&Person, Refusal> {
     state
         .world

@@ -1,9 +1,8 @@
-//! The token endpoint of OAuth 2.0 as Smartsheet speaks it; the page of consent is `consent`.
+//! Smartsheet's OAuth 2.0 token endpoint; `consent` is the authorization page.
 //!
-//! A code and a refresh token are good once, and for the app alone that they were issued to. Whoever
-//! asks for a token proves to be the app either by its secret or by a hash of it, and if it sent a
-//! challenge (PKCE) with its request for consent, to be the same as then. The error bodies carry
-//! both families of keys.
+//! A code or a refresh token works once, and only for the app to which it was issued. A client
+//! authenticates with its secret or with a hash of it. If its authorization request had a PKCE
+//! challenge, it also needs the verifier. Error bodies have both families of keys by default.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,7 +27,7 @@ pub fn token(state: &mut State, call: &Call) -> Reply {
     }
 }
 
-/// The parameters of a token call: a form, the query, or both.
+/// The parameters of a request, from its form, its query, or both.
 pub fn parameters(call: &Call) -> Query {
     let content_type = call.content_type.as_deref().unwrap_or_default();
     if content_type.starts_with("application/x-www-form-urlencoded") {
@@ -38,7 +37,7 @@ pub fn parameters(call: &Call) -> Query {
     }
 }
 
-/// The refresh token that a call to the token endpoint brings.
+/// The refresh token in a token request.
 pub fn refresh_token_of(call: &Call) -> Option<String> {
     parameters(call).get("refresh_token").map(str::to_owned)
 }
@@ -112,7 +111,7 @@ fn code_of(why: NotRedeemable) -> Code {
     }
 }
 
-/// How the app proves to be itself: in exactly one way.
+/// The client authentication, of which exactly one kind is allowed.
 #[derive(Clone, Copy)]
 enum Proof<'a> {
     Secret(&'a str),
@@ -130,7 +129,7 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// Lowercase hex of SHA-256 over secret, pipe, and the code or the refresh token.
+/// Lowercase hex SHA-256 of the secret, `|` and the code or refresh token.
 fn hash_of(secret: &str, grant: &str) -> String {
     use std::fmt::Write;
     let digest = Sha256::digest(format!("{secret}|{grant}").as_bytes());
@@ -142,7 +141,7 @@ fn hash_of(secret: &str, grant: &str) -> String {
         })
 }
 
-/// The S256 challenge that a verifier answers; none for what RFC 7636 does not take for a verifier.
+/// The S256 challenge of a verifier; None if RFC 7636 does not allow the verifier.
 fn challenge_of(verifier: &str) -> Option<String> {
     let is_verifier = (43..=128).contains(&verifier.len())
         && verifier
@@ -153,7 +152,7 @@ fn challenge_of(verifier: &str) -> Option<String> {
 
 fn revoke(state: &mut State, call: &Call) -> Result<Reply, Refusal> {
     let bearer = call.bearer().ok_or(refusal::TOKEN_REQUIRED)?;
-    // An expired token may still be revoked, a dead one not again.
+    // An expired token may be revoked; a revoked one is refused.
     match state.tokens.usable(bearer, state.now()) {
         Ok(_) | Err(crate::tokens::Unusable::Expired) => {}
         Err(_) => return Err(refusal::TOKEN_INVALID.into()),
@@ -178,7 +177,7 @@ mod tests {
         );
     }
 
-    /// The pair of RFC 7636, appendix B.
+    /// The example of RFC 7636, appendix B.
     #[test]
     fn the_challenge_is_sha256_of_the_verifier_in_base64url_without_padding() {
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";

@@ -1,4 +1,4 @@
-//! Paging by number, as lists of users and of groups do it.
+//! Paging by page number, as the lists of users and groups use it.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::switches::{OverCap, PastEnd, Switches, Totals};
 
 const DEFAULT_SIZE: u64 = 100;
 
-/// Which page a request asks for.
+/// The requested page.
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     All,
@@ -42,11 +42,11 @@ impl Asked {
     }
 }
 
-/// One page of a list: its rows, and what is said around them.
+/// A page of a list: its rows and totals.
 pub struct Page<T> {
     pub rows: Vec<T>,
     number: u64,
-    /// None where all is sent at once.
+    /// None for a reply with all rows.
     size: Option<u64>,
     pages: u64,
     total: u64,
@@ -64,7 +64,7 @@ struct Envelope<R> {
 }
 
 impl<T: Copy> Page<T> {
-    /// Cuts the page that is asked for out of a list, with the faults that are for lists.
+    /// Cuts the requested page out of a list and applies the faults for lists.
     pub fn cut(
         all: &[T],
         call: &Call,
@@ -92,6 +92,7 @@ impl<T: Copy> Page<T> {
                     PastEnd::RepeatLast => number.min(pages.max(1)),
                     PastEnd::Empty => number,
                 };
+                // The repeated page keeps its own number and has the rows of the page before.
                 let of_rows = if fault == Some(&Fault::RepeatPage) {
                     number.saturating_sub(1).max(1)
                 } else {
@@ -110,14 +111,14 @@ impl<T: Copy> Page<T> {
             }
         };
         if let Some(Fault::DuplicateRows { ratio }) = fault {
-            // A ratio is from 0 to 1, so that this is a number of rows there are.
+            // The ratio is at most 1, so this is at most the number of rows.
             let again = (page.rows.len() as f64 * ratio).ceil() as usize;
             page.rows.extend_from_within(..again);
         }
         Ok(page)
     }
 
-    /// Writes the page, each row by the given function.
+    /// The reply for the page; `row` maps each row.
     pub fn reply<R: Serialize>(self, switches: &Switches, row: impl FnMut(T) -> R) -> Reply {
         let told = |count: u64| match switches.totals {
             Totals::Counted => i64::try_from(count).unwrap_or(i64::MAX),

@@ -1,4 +1,4 @@
-//! Plans and the seats that users have in them: reading, and going up and down.
+//! The plans of a user, and upgrades and downgrades of seats.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,10 +13,10 @@ use crate::switches::PlanPages;
 use crate::wire::{PlanRow, View};
 use crate::world::Id;
 use crate::world::people::{Person, Seat};
-/// The fewest plans that a page may be asked to hold, and the default.
+/// The smallest `maxItems` that is accepted.
 const FEWEST_PLANS: u64 = 100;
 
-/// Only a system admin sees into a plan, and only into the own one.
+/// Only a system admin may read or change seats, and only those of the organization's own plan.
 pub fn check_plan(state: &State, ask: &Ask<'_>, plan: Id) -> Result<(), Refusal> {
     ask.caller.need_system_admin()?;
     if plan == state.world.plan.id {
@@ -28,7 +28,7 @@ pub fn check_plan(state: &State, ask: &Ask<'_>, plan: Id) -> Result<(), Refusal>
     }
 }
 
-/// A page of plans, followed by `lastKey` while it is there.
+/// A page of plans. More pages follow while `lastKey` is present.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PlansPage<'a> {
@@ -99,7 +99,7 @@ struct SeatIn {
     seat_type: Option<Seat>,
 }
 
-/// `POST /users/{id}/plans/{plan}/upgrade`: to a member, unless it is said otherwise.
+/// `POST /users/{id}/plans/{plan}/upgrade`: to a member, unless the body names another seat
 pub fn upgrade(state: &mut State, ask: &Ask<'_>, id: Id, plan: Id) -> Answer {
     let person = seated(state, ask, id, plan)?;
     let asked = if ask.call.body.is_empty() {
@@ -116,7 +116,7 @@ pub fn upgrade(state: &mut State, ask: &Ask<'_>, id: Id, plan: Id) -> Answer {
     take_seat(state, id, seat, fits)
 }
 
-/// `POST /users/{id}/plans/{plan}/downgrade`: insiders to contributors, outsiders to guests.
+/// `POST /users/{id}/plans/{plan}/downgrade`: internal users to contributors, others to guests
 pub fn downgrade(state: &mut State, ask: &Ask<'_>, id: Id, plan: Id) -> Answer {
     let person = seated(state, ask, id, plan)?;
     let seat = need(ask.call.json::<SeatIn>()?.seat_type, "seatType")?;
@@ -128,7 +128,7 @@ pub fn downgrade(state: &mut State, ask: &Ask<'_>, id: Id, plan: Id) -> Answer {
     take_seat(state, id, seat, fits)
 }
 
-/// The user whose seat the caller may change.
+/// The user, if the caller may change their seat.
 fn seated<'s>(state: &'s State, ask: &Ask<'_>, id: Id, plan: Id) -> Result<&'s Person, Refusal> {
     ask.caller.need_write()?;
     check_plan(state, ask, plan)?;

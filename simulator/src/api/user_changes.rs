@@ -1,6 +1,6 @@
-//! Writes of users: adding, changing, removing, deactivation and pictures.
+//! Writes of users: adding, changing, removal, deactivation and profile images.
 //!
-//! All but the own picture take a system admin and the scope ADMIN_USERS.
+//! All but the caller's own image need a system admin and the scope ADMIN_USERS.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::switches::PutUserReply;
 use crate::world::people::{Person, ProfileImage, Seat, Standing, Status, Text};
 use crate::world::{Id, Refused, World};
 
-/// Mail providers of the many: who has an address there cannot be deactivated.
+/// Consumer mail domains: users with such an address cannot be deactivated.
 const CONSUMER_DOMAINS: &[&str] = &[
     "aol.com",
     "gmail.com",
@@ -40,7 +40,7 @@ struct UserIn {
 }
 
 impl UserIn {
-    /// The two flags that every write must say.
+    /// The two flags that every write must set.
     fn flags(&self) -> Result<(bool, bool), Refusal> {
         Ok((
             need(self.admin, "admin")?,
@@ -59,7 +59,7 @@ fn text(value: Option<String>) -> Option<Text> {
     value.filter(|text| !text.is_empty()).map(Text::from)
 }
 
-/// `POST /users`: whoever is added is invited.
+/// `POST /users`: the new user is invited (status `PENDING`)
 pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
     ask.caller.need_write()?;
     ask.call.query.flag("sendEmail")?;
@@ -73,7 +73,7 @@ pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
         person.first_name = text(user.first_name);
         person.last_name = text(user.last_name);
         person.status = Status::Pending;
-        // On plans with seats the licence comes with the seat, whatever was sent.
+        // On plans with seats, the seat decides about the license, not `licensedSheetCreator`.
         person.take_seat(
             if standing == Standing::Insider {
                 Seat::Member
@@ -93,7 +93,8 @@ pub fn add(state: &mut State, ask: &Ask<'_>) -> Answer {
     Ok(done(written(super::user(state, id)?)))
 }
 
-/// An address that is taken; of an alternate one it is said whose.
+/// The refusal for an address in use. For an alternate address it names the owner's primary
+/// address.
 fn email_refusal(world: &World, refused: Refused, email: &str, taken: Refusal) -> Refusal {
     let holder = world
         .people
@@ -166,7 +167,7 @@ pub fn update(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     })
 }
 
-/// `DELETE /users/{id}`: out of the organisation, and of its groups.
+/// `DELETE /users/{id}`: removes the user from the organization and its groups
 pub fn remove(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     ask.caller.need_write()?;
     if id == ask.caller.id {
@@ -250,7 +251,7 @@ pub fn deactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     Ok(done(Value::Null))
 }
 
-/// `POST /users/{id}/reactivate`: with the roles of before.
+/// `POST /users/{id}/reactivate`: restores the status and keeps the roles
 pub fn reactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     ask.caller.need_write()?;
     if id == ask.caller.id {
@@ -274,7 +275,7 @@ pub fn reactivate(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     Ok(done(Value::Null))
 }
 
-/// `POST /users/{id}/profileimage`: one's own, or as a system admin anybody's.
+/// `POST /users/{id}/profileimage`: the caller's own; a system admin may set any
 pub fn set_image(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     if id != ask.caller.id {
         ask.caller.need_write()?;

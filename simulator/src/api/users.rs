@@ -1,4 +1,4 @@
-//! Reads of users: the list, the profile, and the caller.
+//! Reads of users: the list, a profile, and the caller's profile.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use crate::wire::{ContributorName, Dates, GroupRow, View};
 use crate::world::Id;
 use crate::world::people::{Person, Roll, Seat, Slot, Status};
 
-/// `lastLogin` is only sent with pages of so many rows.
+/// `lastLogin` is sent only on pages of at most this many rows.
 const LAST_LOGIN_ROWS: usize = 100;
 
 /// `GET /users`
@@ -37,10 +37,10 @@ pub fn list(state: &State, ask: &Ask<'_>) -> Answer {
     Ok(page.reply(&state.switches, |slot| view.row(people.at(slot))))
 }
 
-/// Which users a list call is about.
+/// The users that a list call selects.
 struct Wanted {
     roll: Roll,
-    /// The request asked for seats, and so gets them, and the guests.
+    /// The request asks for seats; the reply then has seats and guests.
     has_seats: bool,
     emails: Option<BTreeSet<Slot>>,
 }
@@ -84,7 +84,7 @@ impl Wanted {
         })
     }
 
-    /// The places of those users in their order: the whole roll as it is, where nothing filters.
+    /// The slots of the selected users, in order. Without a filter this borrows the whole list.
     fn slots<'s>(&self, state: &'s State, ask: &Ask<'_>) -> Result<Cow<'s, [Slot]>, Refusal> {
         let since = match state.switches.users_modified_since {
             ModifiedSince::Ignored => None,
@@ -128,7 +128,7 @@ pub fn contributor_name(state: &State, ask: &Ask<'_>) -> Result<ContributorName,
     })
 }
 
-/// How a single profile is shown to a ask.caller.
+/// The fields of a single profile that the caller sees.
 fn profile_view(ask: &Ask<'_>) -> Result<View, Refusal> {
     Ok(View {
         dates: ask.call.query.dates()?,
@@ -162,7 +162,7 @@ pub fn get(state: &State, ask: &Ask<'_>, id: Id) -> Answer {
     ))
 }
 
-/// `GET /users/me`, whatever the token's scopes
+/// `GET /users/me`, with any scopes
 pub fn me(state: &State, ask: &Ask<'_>) -> Answer {
     let include = ask.call.query.include(&["groups"])?;
     let world = &state.world;
@@ -191,7 +191,7 @@ pub fn me(state: &State, ask: &Ask<'_>) -> Answer {
     Ok(Reply::json(200, &profile))
 }
 
-/// `GET /users/sheets`: the organisation has none.
+/// `GET /users/sheets`: the organization has none
 pub fn sheets(state: &State, ask: &Ask<'_>) -> Answer {
     ask.caller.need_system_admin()?;
     ask.caller.need_read()?;
@@ -199,7 +199,7 @@ pub fn sheets(state: &State, ask: &Ask<'_>) -> Answer {
     Ok(Page::cut(&none, ask.call, &state.switches, ask.fault)?.reply(&state.switches, |slot| slot))
 }
 
-/// The truth about users: every user as a system admin sees them with a plan id.
+/// All users with all fields, as a system admin sees them with a plan id.
 pub fn truth(state: &State) -> Vec<impl Serialize> {
     let view = View {
         dates: Dates::default(),
@@ -217,7 +217,7 @@ pub fn truth(state: &State) -> Vec<impl Serialize> {
     rows
 }
 
-/// What a write says about a user.
+/// A user in the reply to a write.
 pub fn written(person: &Person) -> serde_json::Value {
     let mut user = json!({
         "id": person.id,

@@ -1,8 +1,8 @@
-//! How the world is made: a pure function of the number of users, the number of groups and a seed.
+//! Generates the initial world from the number of users, the number of groups and a seed.
 //!
-//! The first twenty people are a cast ([`parts`](super::parts)), and the first six groups have names
-//! and members with a purpose; everybody else is drawn. Dates are fixed ones, so that the same
-//! arguments give the same world on any day.
+//! The first twenty people are fixed ([`parts`](super::parts)), and the first six groups have fixed
+//! names; everything else is drawn. All dates are fixed, so that the same arguments give the same
+//! world on any day.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,18 +17,19 @@ use super::people::{AlternateEmail, People, Person, ProfileImage, Seat, Standing
 use super::{Cast, DOMAIN, Id, Named, World};
 use crate::chance::Chance;
 
-/// The people behind the tokens are always there.
+/// The owners of the tokens always exist.
 pub const FEWEST_USERS: usize = 5;
 
-/// 2026-06-01: nothing in a new world is younger.
+/// 2026-06-01: no past date of a new world is later.
 const TODAY_S: i64 = 1_780_272_000;
-/// 2035-01-01: provisional seats of a new world end after this, and no sooner by the calendar.
+/// 2035-01-01: provisional seats of a new world end later than this, so none expires by the
+/// machine's date alone.
 const PROVISIONAL_END_S: i64 = 2_051_222_400;
 const DAY_S: u64 = 86_400;
 const TWO_POW_53: u64 = 1 << 53;
 
-/// Half of the ids fit a float. Of the rest, which lie below 2^54, those that are even still come
-/// through one unharmed, and those that are odd do not.
+/// Draws an id. Half of the ids are below 2^53. The others are below 2^54; of these, a float holds
+/// the even ones exactly and rounds the odd ones.
 pub fn draw_id(chance: &mut Chance) -> Id {
     if chance.percent(50) {
         1_000_000_000_000_000 + chance.below(TWO_POW_53 - 1_000_000_000_000_000)
@@ -37,7 +38,6 @@ pub fn draw_id(chance: &mut Chance) -> Id {
     }
 }
 
-/// Makes the world.
 pub fn world(users: usize, groups: usize, seed: u64) -> World {
     let users = users.max(FEWEST_USERS);
     let mut maker = Maker {
@@ -95,12 +95,12 @@ pub fn world(users: usize, groups: usize, seed: u64) -> World {
     }
 }
 
-/// What sort of id somebody must have.
+/// The kind of id to draw.
 enum Kind {
     Any,
-    /// One that a float holds.
+    /// One that a float holds exactly.
     Exact,
-    /// One that a float does not hold.
+    /// One that a float rounds.
     Odd,
 }
 
@@ -125,14 +125,14 @@ impl Maker {
         }
     }
 
-    /// Some moment in the days before today, to the second.
+    /// A random time in the days before [`TODAY_S`], in whole seconds.
     fn past(&mut self, days: u64) -> Timestamp {
         let seconds_ago =
             i64::try_from(self.chance.below(days * DAY_S)).expect("a few years in seconds");
         Timestamp::from_second(TODAY_S - seconds_ago).expect("a date of this century")
     }
 
-    /// As [`past`](Self::past), with the fraction that seat changes carry.
+    /// As [`past`](Self::past), with the microseconds that seat changes have.
     fn past_fine(&mut self, days: u64) -> Timestamp {
         let micros = i64::try_from(self.chance.below(1_000_000)).expect("less than a million");
         self.past(days) + SignedDuration::from_micros(micros)
@@ -154,7 +154,7 @@ impl Maker {
         person
     }
 
-    /// A user as they mostly are.
+    /// An ordinary user.
     fn anybody(&mut self, index: usize) -> Person {
         let is_cast = index < PARTS.len();
         let kind = match index {
@@ -185,7 +185,7 @@ impl Maker {
         self.dress_seat(&mut person);
         self.dress_status(&mut person, is_cast);
         self.dress_profile(&mut person);
-        // Somebody invited has often no name yet; now and then somebody else has none either.
+        // Invited users often have no name yet; a few other users have none either.
         let nameless = if person.status == Status::Pending {
             60
         } else {
@@ -277,7 +277,7 @@ impl Maker {
         profile.salesforce_user = self.chance.percent(5);
     }
 
-    /// Puts somebody into a part.
+    /// Gives a person the fields of a fixed person.
     fn cast(&mut self, person: &mut Person, part: &Part) {
         person.first_name = (!part.first.is_empty()).then(|| part.first.into());
         person.last_name = (!part.last.is_empty()).then(|| part.last.into());
@@ -384,7 +384,7 @@ impl Maker {
     ) -> BTreeSet<Id> {
         let mut members = BTreeSet::new();
         match index {
-            // One of a tenth of all users: the twentieth of every ten, so that guests fall in too.
+            // A tenth of all users: every tenth.
             0 => members.extend(users.iter().skip(users.len().min(10) - 1).step_by(10)),
             1 => {}
             _ => {
@@ -394,7 +394,7 @@ impl Maker {
                 }
             }
         }
-        // Every external member is in some group; the empty one stays empty.
+        // Every external member is in some group; the empty group stays empty.
         let homes = count.saturating_sub(2).max(1);
         let home = if count > 2 {
             index.checked_sub(2)

@@ -1,4 +1,4 @@
-//! Groups and their members. There are no groups in groups, and a member has no role.
+//! Groups and their members. Groups cannot contain groups, and members have no roles.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,12 +18,12 @@ pub struct Group {
     pub members: BTreeSet<Id>,
 }
 
-/// Every group, found by id, by name and by place in the list.
+/// All groups, indexed by id, by name and by list position.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     slots: Vec<Option<Group>>,
     by_id: HashMap<Id, Slot>,
-    /// Names are told apart by case: "Finance" and "finance" are two groups.
+    /// Names are case-sensitive: "Finance" and "finance" are two groups.
     by_name: HashMap<String, Slot>,
     order: Vec<Slot>,
 }
@@ -42,7 +42,7 @@ impl Groups {
     }
 
     /// # Panics
-    /// If the slot is not one that [`order`](Self::order) just gave.
+    /// If the slot did not come from the current [`order`](Self::order).
     pub fn at(&self, slot: Slot) -> &Group {
         self.slots[slot as usize]
             .as_ref()
@@ -62,7 +62,7 @@ impl Groups {
     }
 
     /// # Panics
-    /// If the id or the name is taken: the caller has asked before.
+    /// If the id or the name is taken; the caller checks that first.
     pub fn add(&mut self, group: Group) {
         let slot = Slot::try_from(self.slots.len()).expect("fewer than 2^32 groups");
         assert!(
@@ -85,7 +85,10 @@ impl Groups {
         Some(group)
     }
 
-    /// Changes a group. The id stays; a new name is free.
+    /// Changes a group.
+    ///
+    /// # Panics
+    /// If the change alters the id, or takes the name of another group.
     pub fn change<T>(&mut self, id: Id, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
         let slot = *self.by_id.get(&id)?;
         let group = self.slots[slot as usize]
@@ -105,7 +108,7 @@ impl Groups {
         Some(answer)
     }
 
-    /// Ids of the groups that somebody is in.
+    /// The ids of the groups that contain this person.
     pub fn of_member(&self, person: Id) -> Vec<Id> {
         self.iter()
             .filter(|group| group.members.contains(&person))

@@ -1,8 +1,8 @@
-//! The organisation that the simulator plays: its people, its groups and its plan.
+//! The simulated organization: its people, groups and plan.
 //!
-//! This module keeps the rules that hold whoever asks (an address belongs to one person, who is
-//! removed leaves all groups); who may ask for what, and with which error, is the API's affair.
-//! [`genesis`] makes the world at the start, [`people`] and [`groups`] hold it.
+//! This module keeps the rules that hold for every caller: an address belongs to one person, and a
+//! removed user leaves all groups. The API checks permissions and selects the error. [`genesis`]
+//! generates the initial world; [`people`] and [`groups`] store it.
 
 pub mod genesis;
 pub mod groups;
@@ -18,20 +18,20 @@ use crate::chance::Chance;
 use groups::{Group, Groups};
 use people::{People, Person, Seat, Standing, Status};
 
-/// Ids have up to 17 digits and pass 2^53: a float does not hold them.
+/// An id. Ids have up to 17 digits and exceed 2^53, so a float cannot hold every id.
 pub type Id = u64;
 
-/// Whoever has such an address is an insider, unless said otherwise.
+/// The organization's domain. Users with an address in it are internal by default.
 pub const DOMAIN: &str = "example.org";
 
-/// A plan, or the organisation behind one.
+/// A plan or an organization.
 #[derive(Clone, Debug)]
 pub struct Named {
     pub id: Id,
     pub name: String,
 }
 
-/// Why the world cannot be changed as asked.
+/// The reason why a change of the world is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     NoSuchPerson,
@@ -59,7 +59,7 @@ impl Refused {
     }
 }
 
-/// The people behind the tokens that the simulator starts with.
+/// The owners of the tokens that exist at the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     pub system_admin: Id,
@@ -73,19 +73,19 @@ pub struct Cast {
 pub struct World {
     pub people: People,
     pub groups: Groups,
-    /// Those who are gone; some say that `GET /users/{id}` still answers for them.
+    /// Removed users. By a switch, `GET /users/{id}` still returns them.
     pub removed: HashMap<Id, Person>,
     pub account: Named,
     pub plan: Named,
-    /// A plan of another organisation, in which the system admin is a guest.
+    /// A plan of another organization in which the system admin is a guest.
     pub foreign_plan: Named,
     pub cast: Cast,
     ids: Chance,
 }
 
 impl World {
-    /// An id that nobody has: below 2^53 in half of the cases, else above, and then odd in half of
-    /// them, where a float rounds it to a neighbour.
+    /// An unused id. Half of the ids are below 2^53; of the others, half are odd, and a float
+    /// rounds those to a neighbor.
     pub fn fresh_id(&mut self) -> Id {
         loop {
             let id = genesis::draw_id(&mut self.ids);
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// Whose address this is.
+    /// The person with this primary address.
     pub fn person_of(&self, email: &str) -> Result<Id, Refused> {
         let person = self.people.by_email(email);
         person.map(|person| person.id).ok_or(Refused::NoSuchPerson)
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// Whether an address may become somebody's: nobody else's, primary or alternate.
+    /// Checks that nobody else has this address, as primary or alternate address.
     pub fn check_email(&self, email: &str, whose: Option<Id>) -> Result<(), Refused> {
         let other = |person: Option<&Person>| person.is_some_and(|person| Some(person.id) != whose);
         if other(self.people.by_email(email)) {
@@ -127,7 +127,8 @@ impl World {
         Ok(())
     }
 
-    /// Adds a user of the plan. An external member of that address becomes the user, with its id.
+    /// Adds a user of the plan. An external member with that address becomes the user and keeps the
+    /// id.
     pub fn add_user(
         &mut self,
         email: &str,
@@ -155,7 +156,7 @@ impl World {
         Ok(id)
     }
 
-    /// The id of somebody who was removed and comes back: an account keeps its id.
+    /// Takes back the id of a removed user with this address: a returning user keeps the old id.
     fn former_id(&mut self, email: &str) -> Option<Id> {
         let former = self
             .removed
@@ -166,12 +167,12 @@ impl World {
         Some(former)
     }
 
-    /// Adds somebody who is in groups only.
+    /// Adds an external member, for groups only.
     pub fn add_external(&mut self, email: &str, now: Timestamp) -> Result<Id, Refused> {
         self.add_user(email, Standing::External, now, |_| ())
     }
 
-    /// Takes a user out of the organisation and of all groups.
+    /// Removes a user from the organization and from all groups.
     pub fn remove_user(
         &mut self,
         id: Id,
@@ -192,7 +193,7 @@ impl World {
         Ok(())
     }
 
-    /// Gives all groups of one owner to another.
+    /// Transfers all groups of one owner to another.
     pub fn transfer_groups(&mut self, from: Id, to: Id, now: Timestamp) {
         let owned: Vec<Id> = self
             .groups
@@ -286,7 +287,8 @@ impl World {
         }
     }
 
-    /// Provisional seats whose time is over become contributors', or guests' for outsiders.
+    /// Turns expired provisional seats into contributor seats, or guest seats for users who are not
+    /// internal.
     pub fn end_provisional_seats(&mut self, now: Timestamp) {
         let over: Vec<Id> = self
             .people
@@ -309,7 +311,7 @@ impl World {
         }
     }
 
-    /// Whether a token of this person is still honoured.
+    /// Whether tokens of this person are valid: the person exists and is not deactivated.
     pub fn may_call(&self, id: Id) -> bool {
         self.people
             .get(id)

@@ -1,7 +1,7 @@
-//! What people and groups are called, and what else is drawn from lists.
+//! Names, and other values from which the world is drawn.
 
-/// The first groups: one of a tenth of all users, an empty one, two that differ in case, one that
-/// is not Latin.
+/// The names of the first groups: one with a tenth of all users, an empty one, two that differ only
+/// in case, one that is not Latin.
 pub const FIRST_GROUPS: &[&str] = &[
     "All Hands",
     "Nobody Yet",
@@ -11,7 +11,7 @@ pub const FIRST_GROUPS: &[&str] = &[
     "With Outsiders",
 ];
 
-/// A name as it is written, and as it is in an address.
+/// A name as written, and its form in an address.
 pub type Name = (&'static str, &'static str);
 
 pub const FIRST_NAMES: &[Name] = &[

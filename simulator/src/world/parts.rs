@@ -1,9 +1,9 @@
-//! The cast of every world: the people behind the tokens, and one for each peculiarity that clients
-//! have been seen to trip over.
+//! Fixed people of every world: the owners of the tokens, and one person for each special case that
+//! has caused errors in clients.
 
 use super::people::{Seat, Status};
 
-/// What somebody has besides what a [`Part`] says in its fields.
+/// A variation that the fields of a [`Part`] do not express.
 #[derive(Clone, Copy, Debug)]
 pub enum Twist {
     None,
@@ -13,7 +13,7 @@ pub enum Twist {
     EmptyProfile,
 }
 
-/// A part in the cast. Empty names are none.
+/// A fixed person. An empty name means none.
 pub struct Part {
     pub first: &'static str,
     pub last: &'static str,
@@ -65,7 +65,7 @@ impl Part {
 }
 
 pub const PARTS: &[Part] = &[
-    // The five behind the tokens: see `Cast`.
+    // The owners of the tokens: see `Cast`.
     part(
         "Ana",
         "Ruiz",
@@ -104,7 +104,7 @@ pub const PARTS: &[Part] = &[
         Status::Active,
         Seat::Member,
     ),
-    // Another system admin, whom nobody may be assumed to be.
+    // Another system admin, whom no caller may impersonate.
     part(
         "Farah",
         "Haddad",

@@ -1,8 +1,8 @@
-//! People, and the orders in which the API lists them.
+//! People, and the lists in which the API returns them.
 //!
-//! Everybody lies in a slot that never moves; a list is a vector of slots in the order of arrival.
-//! A page is therefore a slice, whatever the size of the world, and a removal shifts the rows
-//! behind it by one, as it does to a client that pages while the world changes.
+//! Each person has a slot that never changes; a list is a vector of slots in order of creation. A
+//! page is therefore a slice at any size of the world. A removal shifts the following rows by one,
+//! also for a client in the middle of paging.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,17 +11,18 @@ use jiff::Timestamp;
 
 use super::Id;
 
-/// Generated texts are mostly constants; those that come by API are owned.
+/// A text: mostly a constant for generated people, owned if it came by the API.
 pub type Text = Cow<'static, str>;
 
-/// How somebody stands to the organisation.
+/// The relation of a person to the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// A user of the plan whose address belongs to the plan's domain.
+    /// A user of the plan with an address in the organization's domain, unless a mutation says
+    /// otherwise.
     Insider,
-    /// A user of the plan from outside; listed only where seats are asked for.
+    /// A user of the plan from outside the organization, listed only if the request asks for seats.
     Guest,
-    /// A member of groups, and no user of the plan at all.
+    /// Not a user of the plan; only a member of groups.
     External,
 }
 
@@ -41,7 +42,7 @@ pub enum Seat {
     ProvisionalMember,
     Guest,
     Contributor,
-    /// The older name of CONTRIBUTOR: one kind of seat under two names.
+    /// The older name of CONTRIBUTOR, for the same kind of seat.
     Viewer,
 }
 
@@ -73,7 +74,7 @@ pub struct ProfileImage {
     pub width: u32,
 }
 
-/// The free texts of a profile, and the flags of the connectors to other products.
+/// The texts of a profile, and the flags of connectors to other products.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     pub title: Option<Text>,
@@ -115,7 +116,7 @@ pub struct Person {
     pub last_name: Option<Text>,
     pub standing: Standing,
     pub status: Status,
-    /// What a reactivation brings back.
+    /// The status that a reactivation restores.
     pub status_before_deactivation: Option<Status>,
     pub admin: bool,
     pub group_admin: bool,
@@ -133,7 +134,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// Somebody of whom nothing but the address is known yet.
+    /// A person with an address and no other data.
     pub fn new(id: Id, email: String, standing: Standing, now: Timestamp) -> Self {
         Self {
             id,
@@ -163,7 +164,7 @@ impl Person {
         }
     }
 
-    /// The name as shown: first and last, where there are any.
+    /// The display name: first and last name, as far as they are set.
     pub fn name(&self) -> Option<Text> {
         match (&self.first_name, &self.last_name) {
             (Some(first), Some(last)) => Some(format!("{first} {last}").into()),
@@ -172,7 +173,7 @@ impl Person {
         }
     }
 
-    /// A user of the plan, insider or guest.
+    /// Whether this is a user of the plan, internal or guest.
     pub fn is_user(&self) -> bool {
         self.standing != Standing::External
     }
@@ -189,7 +190,7 @@ impl Person {
         self.is_insider() && self.group_admin && self.status == Status::Active
     }
 
-    /// Gives another status; a deactivation remembers the one before.
+    /// Sets the status; a deactivation remembers the previous one.
     pub fn set_status(&mut self, status: Status) {
         if self.status == status {
             return;
@@ -199,7 +200,7 @@ impl Person {
         self.status = status;
     }
 
-    /// Gives another kind of seat, and notes when. The same kind again changes nothing.
+    /// Sets the seat and the time of the change. The same seat again changes nothing.
     pub fn take_seat(&mut self, seat: Seat, now: Timestamp) {
         if self.seat == seat {
             return;
@@ -214,7 +215,7 @@ impl Person {
     }
 }
 
-/// Which people a list is made of.
+/// The people that a list contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Roll {
     Insiders,
@@ -222,10 +223,10 @@ pub enum Roll {
     Seat(Seat),
 }
 
-/// A place that its holder keeps for good.
+/// The position of a person or group, which never changes.
 pub type Slot = u32;
 
-/// Everybody, found by id, by address and by place in a list.
+/// All people, indexed by id, by address and by list position.
 #[derive(Clone, Debug, Default)]
 pub struct People {
     slots: Vec<Option<Person>>,
@@ -248,7 +249,7 @@ impl People {
         self.by_id.get(&id).map(|slot| self.at(*slot))
     }
 
-    /// By primary address, in any case of letters.
+    /// Finds a person by primary address, ignoring case.
     pub fn by_email(&self, email: &str) -> Option<&Person> {
         self.by_email
             .get(&email.to_lowercase())
@@ -270,19 +271,19 @@ impl People {
     }
 
     /// # Panics
-    /// If the slot is not one that a [`roll`](Self::roll) just gave.
+    /// If the slot did not come from the current [`roll`](Self::roll).
     pub fn at(&self, slot: Slot) -> &Person {
         self.slots[slot as usize]
             .as_ref()
             .expect("an index never points at an empty slot")
     }
 
-    /// The slot of a user, for keeping lists in their order.
+    /// The slot of a person, with which lists are kept in order.
     pub fn slot(&self, id: Id) -> Option<Slot> {
         self.by_id.get(&id).copied()
     }
 
-    /// Everybody, external members too, in order of arrival.
+    /// All people, including external members, in order of creation.
     pub fn iter(&self) -> impl Iterator<Item = &Person> {
         self.slots.iter().flatten()
     }
@@ -292,7 +293,7 @@ impl People {
     }
 
     /// # Panics
-    /// If the id or the address is taken: the caller has asked before.
+    /// If the id or the address is taken; the caller checks that first.
     pub fn add(&mut self, person: Person) {
         let slot = Slot::try_from(self.slots.len()).expect("fewer than 2^32 people");
         assert!(
@@ -309,7 +310,10 @@ impl People {
         self.slots[slot as usize].take()
     }
 
-    /// Changes somebody and keeps every list right. The id stays.
+    /// Changes a person and updates all lists.
+    ///
+    /// # Panics
+    /// If the change alters the id, or takes the address of another person.
     pub fn change<T>(&mut self, id: Id, change: impl FnOnce(&mut Person) -> T) -> Option<T> {
         let slot = *self.by_id.get(&id)?;
         self.unindex(slot);
@@ -363,7 +367,7 @@ impl People {
     }
 }
 
-/// Slots only grow, so that a list in order of arrival is a sorted one.
+/// Inserts a slot. Slots are numbered in order of creation, so the list stays sorted.
 pub(super) fn enter(list: &mut Vec<Slot>, slot: Slot) {
     if list.last().is_none_or(|last| *last < slot) {
         list.push(slot);

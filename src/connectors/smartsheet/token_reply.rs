@@ -81,7 +81,7 @@ struct Reply {
 }
 
 impl Reply {
-    /// None if the body is no JSON object.
+    /// None if the body is not a JSON object.
     fn read(body: &[u8]) -> Option<Self> {
         let [wrapped] = fields::pick(body, ["token"])?;
         let outer = Self::read_flat(body)?;
