@@ -234,6 +234,7 @@ impl App {
         shutdown.await;
         gateway.stop();
         loops.iter().for_each(JoinHandle::abort);
+        // Readiness is false now, but the listeners stay open until load balancers have noticed.
         gateway.clock().sleep(lame_duck).await;
         handle.stop(true).await;
         served.await.map_err(std::io::Error::other)??;

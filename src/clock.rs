@@ -26,7 +26,8 @@ enum ClockSource {
     System,
     /// Milliseconds since the epoch. A wait advances it at once.
     Skipping(Arc<AtomicI64>),
-    /// Runs from `start`, `times` as fast as the machine's clock, plus `ahead` milliseconds.
+    /// Runs from `start` at `times` times the speed of the machine's clock, plus `ahead`
+    /// milliseconds.
     Driven {
         start: Timestamp,
         began_at: Instant,
@@ -84,8 +85,8 @@ impl Clock {
         Self::racing(Self::system().now(), 1)
     }
 
-    /// A clock that begins at `start` and runs `times` as fast as the machine's. It can be
-    /// advanced. Clones share the time.
+    /// A clock that begins at `start` and runs at `times` times the speed of the machine's. It can
+    /// be advanced. Clones share the time.
     ///
     /// # Panics
     /// If `times` is 0.
@@ -151,8 +152,8 @@ impl Clock {
     }
 
     /// A monotonic time, unaffected by changes of the machine's date. Only the difference of two
-    /// values has a meaning. Rate limits and pauses are measured with it. It uses the runtime's
-    /// time, as waits do.
+    /// values has a meaning. Rate limits and pauses are measured with it. The system clock takes it
+    /// from the runtime, as waits do.
     pub fn monotonic(&self) -> Duration {
         let millis = |millis: &AtomicI64| {
             Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0))
@@ -181,6 +182,7 @@ impl Clock {
             ClockSource::Driven { times, .. } => tokio::time::sleep(wait / *times).await,
             ClockSource::Skipping(_) => {
                 let target = self.now().as_millisecond() + duration_millis(wait);
+                // Other tasks may run before the time advances.
                 tokio::task::yield_now().await;
                 if let ClockSource::Skipping(millis) = &self.0 {
                     millis.fetch_max(target, Ordering::SeqCst);

@@ -29,7 +29,7 @@ struct ErrorContent {
 pub struct ProviderReply {
     /// The HTTP status; None if no response came.
     pub status: Option<u16>,
-    /// The provider's own error code, such as Smartsheet's `1002`.
+    /// The provider's own error code, such as `1002`.
     pub code: Option<i64>,
     /// The reference that the provider's support asks for.
     pub reference: Option<String>,

@@ -14,7 +14,7 @@
 //!   the gateway owns.
 //! * [`connectors`]: one folder per provider, over [`outbound`], which sends every call: rate
 //!   limit, circuit breaker, retries, timeouts, size limits.
-//! * [`directory`]: which data may be sealed and how it is served. Pure functions, no I/O.
+//! * [`directory`]: which data may be sealed and how it is served. No I/O.
 //! * [`store`]: persistent data, over [`crypto`], which encrypts it.
 //! * [`config`], [`telemetry`], [`clock`]: settings, logs and metrics, time.
 //! * [`model`] and [`error`]: types that all modules share.
@@ -36,7 +36,7 @@
 //! request. The walk decrypts the credential and reads through the
 //! [`Connector`](connectors::Connector): identity, users, groups, members. [`directory::assess`]
 //! compares the fetched data with the current directory and the [`Evidence`](directory::Evidence)
-//! of earlier walks, and looks up missing records by id. The walk then
+//! of earlier walks; the walk looks up missing records by id. It then
 //! [seals](directory::Assessment::seal) the directory, is held, or fails. One transaction stores
 //! walk, directory and evidence ([`Store::commit_walk`](store::Store::commit_walk)); after it, the
 //! copy in memory is replaced.

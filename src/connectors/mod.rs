@@ -39,7 +39,7 @@ pub struct ListPage<T> {
     pub quarantined: Vec<(usize, QuarantinedRow)>,
     /// The page number in the reply.
     pub number: Option<u64>,
-    /// The number of records on all pages; None if the provider does not say (Smartsheet: -1).
+    /// The number of records on all pages; None if the provider does not state it.
     pub total: Option<u64>,
     pub total_pages: Option<u64>,
     /// The number of rows of a full page, as stated in the reply; it may differ from the requested
@@ -71,7 +71,7 @@ pub enum Presence<T> {
 /// `InvalidReply`.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// The value of `provider` in the API, such as `smartsheet`.
+    /// The value of `provider` in the API.
     fn key(&self) -> &'static str;
 
     /// The display name.
@@ -118,8 +118,8 @@ pub trait Connector: Send + Sync {
         id: &RemoteId,
     ) -> Result<Presence<(ObservedGroup, Vec<ObservedMember>)>, CallError>;
 
-    /// Looks up one user by id. Fields that only the list shows are left out (Smartsheet: the seat,
-    /// and so the role that it gives).
+    /// Looks up one user by id. Fields that only the list shows, such as a seat and the role that
+    /// it gives, are left out.
     async fn user(
         &self,
         session: &Session,

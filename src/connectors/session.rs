@@ -72,7 +72,7 @@ impl Session {
         self
     }
 
-    /// Makes the session act as the user with this e-mail address (Smartsheet's Assume-User).
+    /// Makes the session act as the user with this e-mail address (the header Assume-User).
     #[must_use]
     pub fn assuming(mut self, user: Option<&str>) -> Self {
         self.assume_user =
@@ -99,6 +99,7 @@ impl Session {
             Err(error) if error.kind == CallErrorKind::Unauthorized => error,
             answer => return answer,
         };
+        // The token may have expired: one renewal and one repetition per call.
         let Some(access) = self.renew(&access).await else {
             return Err(refused);
         };

@@ -217,9 +217,11 @@ fn user_record(id: RemoteId, wire: wire::WireUser, sight: RowVisibility) -> Obse
             user.seat = seat.observed(&mut warnings);
             match (&user.seat, missing) {
                 (Some(seat), _) => Ok(roles::of_seat(seat.kind.value)),
+                // The seat should be here, so one part of the roles is unknown.
                 (None, missing) => Err(missing.unwrap_or(Reason::Unknown)),
             }
         }
+        // The seat is never shown here; the roles are those of the flags.
         Err(reason) => {
             warnings.add(UserField::Seat, reason);
             Ok(None)

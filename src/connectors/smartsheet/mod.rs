@@ -313,8 +313,9 @@ fn is_asked_for(
     }
 }
 
-/// Finds the plan from which a system admin's token reads seats. If Smartsheet itself refuses the
-/// list of plans, seats are not supported; a failed read is an error.
+/// Finds the plan from which a system admin's token reads seats. If there is no plan, or if
+/// Smartsheet itself refuses the list of plans (403 or 404 with its own code), seats are not
+/// supported. Any other failure is an error.
 async fn seats(session: &Session, user: &RemoteId) -> Result<Seats, CallError> {
     match plan(session, user).await {
         Ok(Some(plan)) => Ok(Seats::Readable { plan }),
