@@ -3,10 +3,10 @@
 //! It simulates one organization with users and groups, serves reads, writes and OAuth as
 //! Smartsheet documents them, limits request rates, and injects faults. Where the documentation is
 //! unclear it is strict, and a switch changes the behavior. It shares no code with any client, so
-//! that no mistake is made on both sides.
+//! that it does not share a client's mistakes.
 //!
 //! The steps of a request: `server` receives it, `state` logs it and selects a matching fault from
-//! `faults`, `api` answers it from the `world`, and `server` sends the reply, or breaks the
+//! `faults`, `api` answers it from the `world`, and `server` sends the reply or breaks the
 //! connection. `control` is the API for tests. `README.md` is the guide for users.
 
 mod api;
