@@ -1,5 +1,5 @@
-//! `rolecall audit`: what was done in a project and by whom, and the proof that the entries that are
-//! there are as they were written. Both read, and work beside a running server.
+//! `rolecall audit`: lists the audit log's entries, and verifies that none was changed. Both
+//! commands only read, and work beside a running server.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -26,11 +26,11 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Verify that the entries are as they were written, up to the head that is printed
+    /// Verify that the entries are as they were written, and print the head of each log
     ///
-    /// Note the head (SEQ:TAG) where the database's administrator cannot write. That the newest entries
-    /// were cut off, or that an earlier database was restored, shows only with --since and a head that
-    /// was noted before.
+    /// Keep the head (SEQ:TAG) where the database's administrator cannot write. Without --since and
+    /// an earlier head, verification cannot detect that the newest entries were cut off or that an
+    /// earlier database was restored.
     Verify {
         /// Only the log of this project
         #[arg(long)]
@@ -49,7 +49,7 @@ pub enum Command {
         /// Only the log of this project
         #[arg(long)]
         project: Option<String>,
-        /// How many entries of each project
+        /// The number of entries of each project
         #[arg(long, default_value_t = 100)]
         limit: u32,
         #[command(flatten)]
@@ -60,23 +60,24 @@ pub enum Command {
     },
 }
 
-/// What the log of a project was found to be.
+/// The result of verifying one project's log.
 #[derive(Serialize)]
 struct AuditFinding {
     project: ProjectId,
     is_whole: bool,
-    /// How many there are; null where that cannot be told.
+    /// The number of entries; null if it is unknown.
     entries: Option<u64>,
-    /// Sequence and tag of the last, as `--since` takes them; null where that cannot be told.
+    /// Sequence number and tag of the last entry, in the form that `--since` takes; null if
+    /// unknown.
     head: Option<String>,
-    /// The first at fault.
+    /// Sequence number of the first faulty entry.
     entry: Option<u64>,
     fault: Option<&'static str>,
     #[serde(skip)]
     in_words: String,
 }
 
-/// An entry, and whose log it is in.
+/// An entry with its project.
 #[derive(Serialize)]
 struct ListedEntry {
     project: ProjectId,
@@ -167,7 +168,7 @@ impl AuditFinding {
                     ..finding
                 },
             }),
-            // The others are verified all the same.
+            // A locked project does not stop the verification of the others.
             Err(error) if error.kind() == Kind::CredentialLocked => Ok(Self {
                 fault: Some(Kind::CredentialLocked.code()),
                 in_words: "LOCKED: the project's data key does not open".to_owned(),
@@ -245,7 +246,7 @@ async fn list(
     )
 }
 
-/// The store of an installation that there is, and whose logs are asked for.
+/// Opens the store of an existing installation; returns it with the projects to read.
 async fn open(
     project: Option<&str>,
     file: &ConfigFile,

@@ -1,5 +1,5 @@
-//! `rolecall backup`: a copy of the database while the server runs. The key ring is not in it, and
-//! must not be kept with it.
+//! `rolecall backup`: copies the database while the server runs. The key ring is not in the copy;
+//! keep it in another place.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The file to make; one that is there is never touched
+    /// The file to create; an existing file is never changed
     file: PathBuf,
     #[command(flatten)]
     config: ConfigFile,

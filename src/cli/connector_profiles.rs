@@ -1,5 +1,5 @@
-//! `rolecall profiles`: the OAuth apps that a project's customers sign in under. All of it works
-//! beside a running server, which learns of it within a second.
+//! `rolecall profiles`: manages the OAuth apps that a project's customers sign in with. All
+//! commands work beside a running server, which applies a change within a second.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser};
 use serde::Serialize;
@@ -25,9 +25,9 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a profile of an app that is registered at the provider
+    /// Create a profile for an app that is registered at the provider
     Create(CreateArguments),
-    /// List a project's profiles, oldest first; disabled ones too
+    /// List a project's profiles, oldest first, including disabled ones
     List {
         /// The project
         #[arg(long)]
@@ -44,7 +44,7 @@ pub enum Command {
     Update(UpdateProfileArguments),
     /// Enable a profile: its accounts are served again
     Enable(OneProfile),
-    /// Disable a profile: its accounts are inactive and nobody links under it
+    /// Disable a profile: its accounts become inactive, and no account can be linked with it
     Disable(OneProfile),
 }
 
@@ -52,7 +52,7 @@ pub enum Command {
 pub struct OneProfile {
     /// The profile's id
     profile: String,
-    /// The project that it is of
+    /// The project that the profile belongs to
     #[arg(long)]
     project: String,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct CreateArguments {
     #[arg(long)]
     client_id: String,
     /// Read the app's client secret from standard input
-    // Of the id that a place requires.
+    // `EndpointArg` requires an argument with this id.
     #[arg(
         id = "token_stdin",
         long = "secret-stdin",
@@ -97,10 +97,10 @@ pub struct CreateArguments {
 pub struct UpdateProfileArguments {
     /// The profile's id
     profile: String,
-    /// The project that it is of
+    /// The project that the profile belongs to
     #[arg(long)]
     project: String,
-    /// Read another client secret of the app from standard input
+    /// Read a new client secret of the app from standard input
     #[arg(long)]
     secret_stdin: bool,
     #[command(flatten)]
@@ -112,23 +112,23 @@ pub struct UpdateProfileArguments {
     json: bool,
 }
 
-/// What both commands take.
+/// Options that `create` and `update` share.
 #[derive(Args)]
 struct ProfileFields {
-    /// What the profile is for, in your words
+    /// A label of your choice
     #[arg(long)]
     label: Option<String>,
-    /// How the app proves itself to the provider: client_secret (the default) or hash
+    /// How the app authenticates to the provider: client_secret (the default) or hash
     #[arg(long, value_parser = proof())]
     client_auth: Option<ClientProof>,
-    /// What customers are asked to consent to; what reading a directory needs if absent
+    /// Scopes that customers consent to; the scopes needed to read a directory if absent
     #[arg(long, value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// As it is registered at the provider; the hub's callback if absent. `rolecall link` listens
-    /// where it leads, such as http://localhost:7433/callback
+    /// Redirect URL as registered at the provider; the hub's callback if absent. `rolecall link`
+    /// listens at this URL, such as http://localhost:7433/callback
     #[arg(long, value_name = "URL")]
     redirect_url: Option<String>,
-    /// What the profile's accounts serve: users, roles, groups; all if absent
+    /// Data that the profile's accounts serve: users, roles, groups; all if absent
     #[arg(long, value_delimiter = ',', value_parser = action())]
     actions: Option<Vec<ProfileAction>>,
 }
@@ -160,7 +160,7 @@ impl ProfileFields {
     }
 }
 
-/// A profile as the API gives it, and whose it is.
+/// A profile as the API returns it, with its project.
 #[derive(Serialize)]
 struct ListedProfile {
     project: String,

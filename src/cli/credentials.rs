@@ -1,11 +1,12 @@
-//! `rolecall credentials`: a credential moved to another installation, in a file that a passphrase
-//! seals.
+//! `rolecall credentials`: moves a credential to another installation, in a file sealed with a
+//! passphrase.
 //!
-//! A refresh token is good once, so of two that hold it, one loses the account. That is why an
-//! export gives a pair up in the database *before* a byte of it is in a file: from no point on are
-//! there two holders, not even of a draft that a power cut left behind. Nor is there ever none: what
-//! was given up stays where it was, and whatever keeps the file from coming into being, `take-back`
-//! undoes it. What fails here before the file is in its place is taken back by itself.
+//! A refresh token works once, so if two installations hold it, one of them loses the account. An
+//! export therefore marks an OAuth token pair as moved in the database *before* it writes a byte of
+//! it to a file, so that even a draft left by a power cut is no second copy in use. The token pair
+//! stays in the database, and `take-back` undoes the export. If the draft cannot be written, the
+//! export takes the credential back itself; if the draft cannot be moved to its path, the message
+//! names `take-back`.
 
 use std::{
     fs::File,
@@ -29,22 +30,23 @@ use super::{
 };
 use crate::gateway::{admin::Operator, credentials::transfer::ImportTarget};
 
-/// Few letters are found by trying.
+/// Minimum length of a passphrase in characters; shorter ones can be guessed.
 const SHORTEST: usize = 12;
 
-/// More than any export has.
+/// Read limit for an exported file, in bytes; larger than any export.
 const LONGEST: u64 = 1024 * 1024;
 
 #[derive(Subcommand)]
 pub enum Command {
     /// Write an account's credential to a file, for `credentials import` on another installation
     ///
-    /// Whoever has the file and its passphrase has the account, and of an OAuth credential the app's
-    /// client secret, too. An OAuth credential is refreshed here no more.
+    /// The file and its passphrase give access to the account and, with an OAuth credential,
+    /// contain the app's client secret. This installation stops refreshing an exported OAuth
+    /// credential.
     Export {
         /// The account's id
         account: String,
-        /// The file to make
+        /// The file to create
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         #[command(flatten)]
@@ -52,21 +54,21 @@ pub enum Command {
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Refresh an exported credential here again; only if nobody has imported it
+    /// Refresh an exported credential here again; use this only if it was not imported elsewhere
     TakeBack {
         /// The account's id
         account: String,
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Link an account by a credential that another installation exported
+    /// Link an account with a credential that another installation exported
     Import {
-        /// The file that was exported
+        /// The exported file
         path: PathBuf,
         /// The project that the account is for
         #[arg(long, required_unless_present = "account")]
         project: Option<String>,
-        /// The account, of the same organisation, that is to have the credential
+        /// The existing account, of the same organization, that receives the credential
         #[arg(long, conflicts_with = "project")]
         account: Option<String>,
         #[command(flatten)]
@@ -78,7 +80,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Passphrase {
-    /// Read the passphrase from standard input; asked on the terminal if absent
+    /// Read the passphrase from standard input; without this, the terminal prompts for it
     #[arg(long)]
     passphrase_stdin: bool,
 }
@@ -129,7 +131,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             passphrase,
             shared,
         } => {
-            // Whatever can be refused is refused before anything is given up.
+            // All checks come first: the export marks the credential as moved.
             let draft = AtomicFile::new(&to)?;
             let passphrase = passphrase.chosen()?;
             let operator = open(&shared.file).await?;

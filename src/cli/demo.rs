@@ -1,10 +1,10 @@
-//! `rolecall demo`: the whole of it on one machine. The Smartsheet simulator and a gateway in one
-//! process on loopback, a project, a key, two linked accounts (a system admin's token and a plain
-//! member's), a connector profile, and a link to link more by.
+//! `rolecall demo`: a complete installation on one machine. One process runs the Smartsheet
+//! simulator and a gateway on loopback, with a project, an API key, two linked accounts (the tokens
+//! of a system admin and of a member), a connector profile, and a hub link for more accounts.
 //!
-//! With `--data-dir` everything outlives the process: started again there, the demo serves the
-//! same accounts from their last sealed directories. A file `curlrc` in it holds key and account,
-//! for `curl -K`.
+//! With `--data-dir` the data stays: a demo that is started there again serves the same accounts
+//! from their last sealed directories. The file `curlrc` in it holds the key and an account for
+//! `curl -K`.
 
 use std::{
     fmt,
@@ -49,10 +49,10 @@ use crate::{
     telemetry,
 };
 
-/// What the simulator plays.
+/// The provider that the simulator imitates.
 const PROVIDER: &str = "smartsheet";
 
-/// The simulator's own default, kept by the demo unless it is asked for free ports.
+/// The simulator's default port, used unless free ports are requested or it is taken.
 const SIMULATOR_PORT: u16 = 7070;
 
 #[derive(Args)]
@@ -60,22 +60,22 @@ pub struct Arguments {
     /// The gateway's port on loopback; 0 takes free ports for gateway and simulator
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Users in the simulated organisation
+    /// Users in the simulated organization
     #[arg(long, default_value_t = 250)]
     users: usize,
-    /// Groups in it
+    /// Groups in the simulated organization
     #[arg(long, default_value_t = 20)]
     groups: usize,
-    /// The seed that the organisation is made from
+    /// Seed from which the organization is generated
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Requests a minute and token: the simulator's limit and the gateway's budget; 0 is none
+    /// Requests per minute and token: the simulator's limit and the gateway's budget; 0 is no limit
     #[arg(long, default_value_t = 300)]
     rate_limit: u32,
-    /// Where to keep everything; a temporary directory if absent
+    /// Directory for all data; a temporary directory if absent
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Print one line of JSON when all is ready, and nothing else
+    /// Print one line of JSON when everything is ready, and nothing else
     #[arg(long)]
     json: bool,
 }
@@ -90,18 +90,18 @@ impl Arguments {
     }
 }
 
-/// What a demo remembers of itself in its data directory.
+/// The state of a demo, kept as `demo.json` in its data directory.
 #[derive(Serialize, Deserialize)]
 struct DemoState {
     api_key: String,
     simulator_port: u16,
     world: DemoOrganization,
     accounts: Vec<DemoAccount>,
-    /// The simulator's OAuth app leads back to this port of the gateway's.
+    /// The gateway's port, which the redirect URL of the simulator's OAuth app contains.
     gateway_port: Option<u16>,
 }
 
-/// What the simulated organisation is made from.
+/// The parameters that determine the simulated organization.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct DemoOrganization {
     users: usize,
@@ -127,14 +127,14 @@ struct DemoAccount {
     persona: String,
 }
 
-/// The one line of `--json`.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Ready<'a> {
     base_url: String,
     api_key: &'a str,
     project: &'a str,
     profile: String,
-    /// Where an account may be linked, as a customer does it.
+    /// A hub link through which customers link accounts.
     auth_link_url: String,
     accounts: &'a [DemoAccount],
     simulator: &'a Announcement,
@@ -172,7 +172,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let callback_url = gateway.connector_profiles().callback_url(PROVIDER);
     let simulator = start_simulator(&arguments, known.as_ref(), callback_url).await?;
 
-    // From here on the gateway answers, and ends with the first of a signal and our own fault.
+    // The gateway serves from here on, until a signal or a failure of the setup stops it.
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(app.run(async move {
         tokio::select! {
@@ -208,7 +208,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let outcome = set_up.await;
     if outcome.is_err() {
-        // The server may have ended on its own already; then nobody listens.
+        // If the server has already ended, the receiver is gone.
         let _ = stop.send(());
     }
     serving.await.map_err(Failure::other)??;
@@ -245,7 +245,8 @@ fn config(
     ])?)
 }
 
-/// The demo's own key ring: made with the first start, never when there is a database already.
+/// Loads the demo's key ring. Generates one on the first start only, never beside an existing
+/// database.
 fn ring(directory: &Path) -> Result<KeyRing, Failure> {
     let path = directory.join("rolecall.keys");
     if path.exists() {
@@ -270,7 +271,8 @@ async fn start_simulator(
     known: Option<&DemoState>,
     callback_url: String,
 ) -> Result<Simulator, Failure> {
-    // Linked accounts name the simulator's port, so a demo that is started again needs the same.
+    // The linked accounts' base URL contains the simulator's port, so a restarted demo needs the
+    // same one.
     let port = match known {
         Some(known) => known.simulator_port,
         None if arguments.port == 0 => 0,
@@ -304,7 +306,7 @@ async fn link_accounts(
 ) -> Result<DemoState, Failure> {
     let project: ProjectId = "demo".parse().expect("a well-formed project id");
     match gateway.create_project(&project).await {
-        // Left by a start that did not get this far.
+        // An earlier start created the project, then failed.
         Err(error) if error.kind() == Kind::InvalidParameter => {}
         outcome => outcome?,
     }
@@ -359,7 +361,8 @@ async fn link_accounts(
     })
 }
 
-/// The profile of the simulator's first OAuth app, which leads back to the hub where that is now.
+/// Creates the connector profile of the simulator's OAuth app, or updates its redirect URL to the
+/// hub's current address. Returns the profile's id.
 async fn profile(
     gateway: &Gateway,
     caller: &Caller,
@@ -409,7 +412,7 @@ async fn profile(
     Ok(profile.id.to_string())
 }
 
-/// A link for a customer that may be used again and again, for as long as a link may live.
+/// Creates a reusable hub link with the longest lifetime that a connect session can have.
 async fn invite(gateway: &Gateway, caller: &Caller) -> Result<String, Failure> {
     let new = NewConnectSession {
         provider: None,
@@ -509,7 +512,7 @@ impl DemoState {
         write_whole(&Self::path(directory), &text)
     }
 
-    /// What `curl -K` takes: the key, and the account that sees everything.
+    /// Writes `curlrc` for `curl -K`: the API key, and the system admin's account.
     fn write_curlrc(&self, directory: &Path) -> Result<(), Failure> {
         let text = format!(
             "header = \"Authorization: Bearer {}\"\nheader = \"x-account-id: {}\"\n",
@@ -519,7 +522,7 @@ impl DemoState {
     }
 }
 
-/// For the owner's eyes: the demo's API key is in it.
+/// Writes a file atomically, readable by its owner only, because it contains the demo's API key.
 fn write_whole(path: &Path, text: &[u8]) -> Result<(), Failure> {
     let mut draft = AtomicFile::replacing(path)?;
     draft.write_all(text)?;

@@ -1,8 +1,8 @@
-//! `rolecall accounts export`: everybody in the directory in force, to a file or a pipe.
+//! `rolecall accounts export`: writes all users of the current directory to a file or a pipe.
 //!
-//! A user is made, written and forgotten, so that beside the directory itself the largest export
-//! takes no more memory than the smallest. Which version it is, how old, and why it may be stale
-//! is said on standard error and never in the data. `docs/OPERATIONS.md` has the columns.
+//! Users are written one at a time, so memory use does not grow with the export beyond the
+//! directory itself. The version, its age and the reason why it may be stale go to standard error,
+//! never into the data. `docs/OPERATIONS.md` lists the columns.
 
 use std::{
     borrow::Cow,
@@ -33,10 +33,10 @@ use crate::{
 pub struct Arguments {
     /// The account's id
     account: String,
-    /// How a user is written
+    /// The output format
     #[arg(long, value_enum)]
     format: ExportFormat,
-    /// The file to write, whole or not at all; standard output if absent
+    /// The file to write atomically; standard output if absent
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -45,14 +45,14 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ExportFormat {
-    /// A row a user, for spreadsheets
+    /// One row per user, for spreadsheets
     Csv,
-    /// A line a user: the record of GET /iam/users?expand=roles,groups
+    /// One line per user: the record of GET /iam/users?expand=roles,groups
     Ndjson,
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    // Before the directory is read, which takes longer than to see that there is no such folder.
+    // Opened first, so that a missing folder is reported before the directory is loaded.
     let draft = arguments.output.as_deref().map(AtomicFile::replacing);
     let draft = draft.transpose()?;
     let operator = open(&arguments.file).await?;
@@ -75,7 +75,7 @@ async fn export(
     tell(&directory);
     match draft {
         Some(draft) => write(arguments.format, &directory, draft)?.finish(),
-        // On a terminal, names are shown and not obeyed.
+        // On a terminal, control characters in names are replaced.
         None if io::stdout().is_terminal() => {
             let display = write(arguments.format, &directory, Vec::new())?;
             let display = String::from_utf8_lossy(&display).replace("\r\n", "\n");
@@ -138,7 +138,7 @@ const COLUMNS: [&str; 17] = [
 ];
 
 fn write_csv(users: impl Iterator<Item = User>, out: impl Write) -> csv::Result<()> {
-    // RFC 4180 ends lines with both.
+    // RFC 4180 requires CRLF.
     let mut out = WriterBuilder::new()
         .terminator(Terminator::CRLF)
         .from_writer(out);
@@ -152,7 +152,7 @@ fn write_csv(users: impl Iterator<Item = User>, out: impl Write) -> csv::Result<
     Ok(out.flush()?)
 }
 
-/// What went wrong with the writing, since a closed pipe must be told from a fault.
+/// Keeps an I/O error's kind, because a closed pipe is not a failure.
 fn io_fault(error: csv::Error) -> Failure {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
@@ -160,9 +160,9 @@ fn io_fault(error: csv::Error) -> Failure {
     }
 }
 
-/// A user as cells: null is an empty one, lists are JSON, as no separator is safe from the names
-/// that it would part. A remote id stands only behind the prefix of ours, since a spreadsheet
-/// takes it for a number and rounds it.
+/// A user as cells. Null becomes an empty cell. Lists become JSON, because a name may contain any
+/// separator. Provider ids of users and groups appear only inside our prefixed ids: a spreadsheet
+/// would read a bare id as a number and round it.
 fn row(user: &User) -> [Cow<'_, str>; COLUMNS.len()] {
     let roles = user.roles.as_deref();
     let groups = user.groups.as_deref();
@@ -199,7 +199,7 @@ fn text(text: &Option<String>) -> Cow<'_, str> {
     text.as_deref().unwrap_or_default().into()
 }
 
-/// A word or a truth value as in JSON, without quotes.
+/// A word or a boolean as in JSON, without quotes.
 fn word<T: Serialize>(word: Option<&T>) -> Cow<'static, str> {
     match word.map(serde_json::to_value) {
         Some(Ok(serde_json::Value::String(word))) => word.into(),
@@ -221,9 +221,9 @@ fn list<T: Serialize>(items: Option<impl Iterator<Item = T>>) -> Cow<'static, st
     text.unwrap_or_default().into()
 }
 
-/// What a spreadsheet would take for a formula, with an apostrophe before it, as it is then shown
-/// and not run. So is a text that begins with an apostrophe itself: then taking off the first one
-/// is always right.
+/// Puts an apostrophe before text that a spreadsheet would run as a formula, so that it is shown.
+/// Text that begins with an apostrophe gets one too, so removing the first one always restores the
+/// text.
 fn guarded(cell: &str) -> Cow<'_, str> {
     const BEGINS: [char; 12] = [
         '=', '+', '-', '@', '\t', '\r', '\n', '\'', '＝', '＋', '－', '＠',

@@ -1,5 +1,5 @@
-//! A file that is whole or not there: written beside its place, for its owner's eyes, and renamed
-//! into it.
+//! Atomic files: written beside the target path, readable by the owner only, then renamed. A reader
+//! finds the complete file or none.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::Failure;
 
-/// A file on its way to its place. Dropped before that, it is gone.
+/// A file that is not yet at its target path. Dropping it deletes it.
 pub struct AtomicFile {
     file: NamedTempFile,
     place: PathBuf,
@@ -19,12 +19,12 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// One that takes the place of what is there.
+    /// Starts a file that replaces an existing one.
     pub fn replacing(place: &Path) -> Result<Self, Failure> {
         Self::beside(place, true)
     }
 
-    /// One that never takes the place of anything.
+    /// Starts a file that never replaces an existing one.
     pub fn new(place: &Path) -> Result<Self, Failure> {
         if place.symlink_metadata().is_ok() {
             return Err(taken(place));
@@ -51,17 +51,17 @@ impl AtomicFile {
         })
     }
 
-    /// Where it is until it is finished.
+    /// The temporary path, until the file is finished.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Has everything written so far survive a power cut, while it is not in its place.
+    /// Syncs everything written so far to disk. The file stays at its temporary path.
     pub fn settle(&self) -> io::Result<()> {
         self.file.as_file().sync_all()
     }
 
-    /// Puts it in its place. On return it survives a power cut.
+    /// Moves the file to its target path. When this returns, the file survives a power cut.
     pub fn finish(self) -> Result<(), Failure> {
         let Self {
             file,

@@ -1,5 +1,5 @@
-//! `rolecall health`: is the server on this machine ready? For where there is no other client to
-//! ask with, such as inside a container.
+//! `rolecall health`: asks the server on this machine whether it is ready. It is for places without
+//! another HTTP client, such as a container.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -15,10 +15,10 @@ use crate::config::Config;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Where the server is, as in http://127.0.0.1:8080; what the settings bind if absent
+    /// The server's URL, such as http://127.0.0.1:8080; the configured address if absent
     #[arg(long)]
     url: Option<Url>,
-    /// Ask only whether the process answers at all, and not whether requests should be sent to it
+    /// Ask only whether the process answers, not whether it is ready for requests
     #[arg(long)]
     live: bool,
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub struct Arguments {
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than a status line has.
+/// Read limit for the status line, in bytes; longer than any status line.
 const LONGEST_LINE: u64 = 1024;
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-/// A server that listens on every address is asked on loopback.
+/// The configured address. A server that listens on every address is asked on loopback.
 fn bound(config: &Config) -> Result<SocketAddr, Failure> {
     let mut address = config.server.address();
     if address.port() == 0 {
@@ -86,7 +86,7 @@ fn named(url: &Url) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| refused("must name a host that can be found"))
 }
 
-/// The status of `GET /health/ready`, or of `/health/live`; None if the answer has none.
+/// Returns the status of `GET /health/ready`, or of `/health/live`; None if the reply is not HTTP.
 fn ask(address: SocketAddr, is_live: bool) -> std::io::Result<Option<String>> {
     let path = if is_live { "live" } else { "ready" };
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;

@@ -1,9 +1,9 @@
-//! What comes back from a provider's page of consent, to a port of this machine; [`super::pasted`] is
-//! for what comes by a person's hand.
+//! The loopback redirect listener of `rolecall link` (RFC 8252, 7.3). [`super::pasted`] handles the
+//! response that a person pastes instead.
 //!
-//! [`Listener`] takes the browser that comes back, and nobody else: a request of another path or
-//! with another `state` is refused and changes nothing, so neither a favicon nor a page that guesses
-//! at the port ends a sign-in. A connection that says nothing keeps no other one waiting.
+//! [`Listener`] accepts only the redirect of its own sign-in. A request with another path or
+//! another `state` is refused and changes nothing, so neither a favicon nor a page that guesses the
+//! port ends a sign-in. An idle connection does not delay the others.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -22,35 +22,35 @@ use url::{Host, Url, form_urlencoded};
 
 use super::Failure;
 
-/// A request's head is shorter than this, with all the cookies of a browser on localhost.
+/// Limit of a request's head in bytes; larger than all cookies that a browser has for localhost.
 const LONGEST_HEAD: usize = 64 * 1024;
 
-/// How long a browser may take for its request, and for reading our answer.
+/// Timeout for receiving the request, and for sending the page.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many connections are waited on at once.
+/// The number of connections that are read at once; further ones are dropped.
 const MAX_CONCURRENT: usize = 64;
 
-/// What the provider decided.
+/// The authorization response.
 pub enum Decision {
     Code(SecretString),
-    /// The words of RFC 6749, 4.1.2.1, or `other`.
+    /// An error code of RFC 6749, 4.1.2.1, or `other`.
     Refused(&'static str),
 }
 
-/// Why something is not what a sign-in comes back with.
+/// The reason why a query is not the authorization response of this sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotARedirect {
-    /// Of another sign-in.
+    /// `state` is absent, repeated, or of another sign-in.
     State,
-    /// Neither a code nor a refusal is in it.
+    /// It has neither a valid code nor an error.
     Nothing,
 }
 
 impl Decision {
-    /// From the query that a redirect URL came back with.
+    /// Parses the query of a redirect.
     pub fn in_query(query: &str, state: &SecretString) -> Result<Self, NotARedirect> {
-        // Twice is not once: then it is none.
+        // RFC 6749, 3.1: a parameter must not be repeated. A repeated one counts as absent.
         let only = |name: &str| {
             let pairs = form_urlencoded::parse(query.as_bytes());
             let mut values = pairs.filter(|(key, _)| key == name);
@@ -78,7 +78,7 @@ fn is_same(given: &str, state: &SecretString) -> bool {
         .into()
 }
 
-/// RFC 6749, A.11, without the space.
+/// The syntax of RFC 6749, A.11, without the space, in at most 4096 bytes.
 pub fn is_code(text: &str) -> bool {
     (1..=4096).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -99,13 +99,13 @@ fn known(error: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-/// Listens where an app's redirect URL leads to on this machine.
+/// Listens on the loopback port of an app's redirect URL.
 pub struct Listener {
     sockets: Vec<TcpListener>,
     redirect_url: Url,
 }
 
-/// A browser that came back, and waits to be told how it ended.
+/// A browser that delivered the response and waits for a page.
 pub struct Connection {
     stream: TcpStream,
     pub decision: Decision,
@@ -127,7 +127,7 @@ impl Listener {
         let (address, other) = match url.host() {
             Some(Host::Ipv4(address)) if address.is_loopback() => ((address, port).into(), None),
             Some(Host::Ipv6(address)) if address.is_loopback() => ((address, port).into(), None),
-            // A browser tries both, in the order that it likes.
+            // A browser may try IPv4 or IPv6 first.
             Some(Host::Domain("localhost")) => (
                 loopback,
                 Some(SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
@@ -142,7 +142,7 @@ impl Listener {
         })?;
         let mut sockets = vec![bound];
         if let Some(other) = other {
-            // Not every machine has one of the sixth version.
+            // Not every machine has IPv6.
             sockets.extend(TcpListener::bind(other).await.ok());
         }
         Ok(Self {
@@ -151,7 +151,7 @@ impl Listener {
         })
     }
 
-    /// Waits for the browser that comes back with this state.
+    /// Waits for the redirect with this `state`. Other requests get an error, and the wait goes on.
     pub async fn visitor(&self, state: &SecretString) -> Result<Connection, Failure> {
         let mut greeted = JoinSet::new();
         loop {
@@ -187,7 +187,7 @@ impl Listener {
     }
 }
 
-/// Reads a request; gives back who sent it if it is the one that is waited for, and answers any
+/// Reads a request. Returns the connection if the request is the expected redirect; answers any
 /// other.
 async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> Option<Connection> {
     let target = timeout(READ_TIMEOUT, target(&mut stream)).await.ok()??;
@@ -217,7 +217,7 @@ async fn greet(mut stream: TcpStream, registered: Url, state: SecretString) -> O
     }
 }
 
-/// What a GET request asks for; None for anything else.
+/// Reads a request's head and returns the target of a GET request; None for anything else.
 async fn target(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -233,7 +233,7 @@ async fn target(stream: &mut TcpStream) -> Option<String> {
 }
 
 impl Connection {
-    /// Tells the browser how it ended. Whether it still listens is no concern of the command's.
+    /// Sends the final page. Ignores a browser that has disconnected.
     pub async fn tell(mut self, is_good: bool, heading: &str, text: &str) {
         let status = if is_good { "200 OK" } else { "400 Bad Request" };
         answer(&mut self.stream, status, heading, text).await;
@@ -261,7 +261,7 @@ async fn answer(stream: &mut TcpStream, status: &str, heading: &str, text: &str)
         stream.write_all(page.as_bytes()).await?;
         stream.shutdown().await
     };
-    // A browser that has gone needs no answer.
+    // A browser that has disconnected needs no answer.
     let _ = timeout(READ_TIMEOUT, sending).await;
 }
 

@@ -1,13 +1,14 @@
-//! The command line: for the operator and for whoever tries Rolecall out.
+//! The command line of Rolecall.
 //!
-//! Exit codes: 0 done; 1 it could not be done, or (`check`, `health`, `accounts walk`, `audit
-//! verify`) it is not as it should be; 2 the command line was wrong (clap); 78 the configuration or the key ring is wrong
-//! (`EX_CONFIG` of sysexits.h), and nothing was written. A closed pipe on standard output is a
-//! quiet end.
+//! Exit codes: 0, done; 1, the work could not be done, or (`check`, `health`, `accounts walk`,
+//! `audit verify`) the result is not as it should be; 2, the command line is wrong (clap); 78, the
+//! configuration or the key ring is wrong (`EX_CONFIG` of sysexits.h), and nothing was written. A
+//! closed pipe on standard output ends a command quietly, with 0.
 //!
-//! What reads works beside a running server: `accounts` has what does not. A token comes on
-//! standard input (`token`), a file is whole or not there (`file`), and an installation that a
-//! command is to work on is looked at before it is opened, as opening makes or changes one.
+//! Commands that only read work beside a running server; `accounts` describes those that do not.
+//! Most commands check first that the database exists and has the current schema, because opening
+//! it would create or migrate it. Secrets come on standard input (`token`); output files are
+//! written atomically (`file`).
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -58,62 +59,62 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start the Smartsheet simulator and a gateway, link two accounts, and say what to try
+    /// Start the Smartsheet simulator and a gateway, link two accounts, and print requests to try
     Demo(demo::Arguments),
-    /// Serve
+    /// Run the gateway server
     Serve(serve::Arguments),
-    /// Make, list, change and delete projects, the boundary that keys and accounts belong to
+    /// Create, list, change and delete projects; each API key and account belongs to one
     #[command(subcommand)]
     Projects(projects::Command),
-    /// Make, list and change connector profiles, the OAuth apps that customers sign in under
+    /// Create, list and change connector profiles, the OAuth apps that customers sign in with
     #[command(subcommand)]
     Profiles(connector_profiles::Command),
-    /// Make, list and end API keys
+    /// Create, list, expire and revoke API keys
     #[command(subcommand)]
     Keys(api_keys::Command),
     /// List, show, link, walk, remove and export linked accounts
     #[command(subcommand)]
     Accounts(accounts::Command),
-    /// Link an account by signing in at the provider, from this machine's browser or any other
+    /// Link an account by signing in at the provider, in a browser on this machine or another
     Link(link::Arguments),
     /// Move an account's credential to another installation
     #[command(subcommand)]
     Credentials(credentials::Command),
     /// After a breach: revoke every credential at its provider, and every API key
     RevokeAll(revoke_all::Arguments),
-    /// List what was done and by whom, and verify that the entries are as they were written
+    /// List the entries of the audit log, and verify that none was changed
     #[command(subcommand)]
     Audit(audit_log::Command),
-    /// Say whether this installation is in order, and what a token would be worth
+    /// Check this installation and, if asked, an access token
     Check(check::Arguments),
     /// Ask the server on this machine whether it is ready
     Health(health::Arguments),
     /// Copy the database while the server runs; the key ring is not in the copy
     Backup(backup::Arguments),
-    /// Make, change and look at the key ring that everything stored is sealed with
+    /// Create, rotate and inspect the key ring that seals everything stored
     #[command(subcommand)]
     Keyring(key_ring::Command),
-    /// Move everything stored to another database
+    /// Copy everything stored to another database
     #[command(subcommand)]
     Store(store::Command),
-    /// Print the API document
+    /// Print the OpenAPI document
     Openapi,
 }
 
-/// Where the settings are.
+/// The settings file.
 #[derive(Args, Clone)]
 struct ConfigFile {
-    /// A TOML file over the defaults; `config/default.toml` names every key. Without it,
-    /// /etc/rolecall/rolecall.toml is read if it is there
+    /// A TOML file that overrides the defaults; `config/default.toml` lists every key. Without this
+    /// option, /etc/rolecall/rolecall.toml is read if it exists
     #[arg(long, value_name = "FILE", env = "ROLECALL_CONFIG")]
     config: Option<PathBuf>,
 }
 
-/// Runs a command to its exit code.
+/// Runs a command and returns its exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
-    // The one TLS implementation of this process; a second call would find it there already.
+    // The TLS implementation of this process. An error means that one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Before anything secret is read.
+    // This comes before any secret is read.
     disable_core_dumps();
     let outcome = match arguments.command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
@@ -147,8 +148,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Keys and tokens are in the memory of most commands: no core file of any of them, and no debugger of
-/// another user's.
+/// Disables core dumps, and debuggers without `CAP_SYS_PTRACE`: most commands have keys and tokens
+/// in memory.
 fn disable_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -164,9 +165,9 @@ fn disable_core_dumps() {
     }
 }
 
-/// Why a command ended without having done its work.
+/// The reason why a command did not finish.
 enum Failure {
-    /// Whoever reads our output has gone.
+    /// The reader of standard output has closed the pipe. Exit code 0.
     ClosedPipe,
     /// Exit code 78.
     Config(String),
@@ -228,7 +229,7 @@ impl From<Error> for Failure {
         let wait = error.retry_after().map_or_else(String::new, |wait| {
             format!(" (Retry-After: {} s)", wait.as_secs())
         });
-        // What the hint of a bad body says is for those who sent one.
+        // The hint of `invalid_body` addresses HTTP clients.
         let hint = match error.hint() {
             hint if hint == Kind::InvalidBody.hint() => String::new(),
             hint => format!(". {hint}"),
@@ -254,7 +255,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         .block_on(work)
 }
 
-/// Writes a line to standard output, without anything that steers a terminal.
+/// Writes a line to standard output. Characters that control a terminal are replaced.
 fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
     let line = line.to_string();
     let mut out = std::io::stdout().lock();
@@ -262,7 +263,7 @@ fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Why a field is null for everybody.
+/// Explains why a field is null for every user.
 const fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::NotPermitted => "the token may not see it",
@@ -273,14 +274,15 @@ const fn why(reason: Reason) -> &'static str {
     }
 }
 
-/// Writes a line to standard error, where there need be nobody to read it.
+/// Writes a line to standard error, and ignores a closed one.
 fn note(line: impl std::fmt::Display) {
     let line = line.to_string();
     let line = output::printable_lines(&line);
     let _ = writeln!(std::io::stderr(), "rolecall: {line}");
 }
 
-/// The key ring that the settings name, and where to look for what it will be.
+/// Loads the configured key ring: the setting `keys` if it is not empty, otherwise the file
+/// `keys_file`.
 fn key_ring(config: &Config) -> Result<LiveRing, Failure> {
     let given = config.keys.expose_secret();
     let ring = if given.is_empty() {
@@ -301,7 +303,7 @@ fn key_ring(config: &Config) -> Result<LiveRing, Failure> {
     })
 }
 
-/// Refuses a key file that others can read or write, or the group can write.
+/// Refuses a key file that others can read or write, or that the group can write.
 fn must_be_unexposed(config: &Config, ring: &LiveRing) -> Result<(), Failure> {
     match ring.exposure() {
         None => Ok(()),
@@ -312,18 +314,18 @@ fn must_be_unexposed(config: &Config, ring: &LiveRing) -> Result<(), Failure> {
     }
 }
 
-/// Has a write beyond a limit of the process on the size of files fail, as it does on a full disk.
-/// It would end the process otherwise.
+/// Makes a write beyond the process's limit on file sizes fail, as it does on a full disk. Without
+/// a handler, SIGXFSZ would end the process.
 fn survive_file_limits() {
     let exceeded = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    // Once there is a handler it stays, whoever listens.
+    // Tokio keeps its handler installed after the `Signal` is dropped.
     if let Err(error) = signal(exceeded) {
         tracing::warn!(%error, "a limit on the size of files would end this process");
     }
 }
 
-/// Refuses a database that is not there yet or of an older version, and a ring that is not its own:
-/// opening would make it, or change it under the server that runs.
+/// Refuses a database that does not exist, has an older schema, or belongs to another key ring.
+/// Opening it would create it, or migrate it while a server runs.
 async fn must_be_current(config: &Config, ring: &LiveRing) -> Result<(), Failure> {
     let url = config.store.shown_url();
     match Store::inspect(&config.store.url, ring.clone()).await? {
@@ -338,7 +340,7 @@ async fn must_be_current(config: &Config, ring: &LiveRing) -> Result<(), Failure
     }
 }
 
-/// Where the settings say that the key ring is.
+/// Names the configured source of the key ring, for messages.
 fn ring_origin(config: &Config) -> String {
     if config.keys.expose_secret().is_empty() {
         format!("the key ring {}", config.keys_file.display())
@@ -347,7 +349,7 @@ fn ring_origin(config: &Config) -> String {
     }
 }
 
-/// Ends when the process is asked to: SIGTERM or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 async fn shutdown_signal() {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(signal) => signal,

@@ -1,4 +1,4 @@
-//! `rolecall openapi`: the API document, as committed in `openapi/openapi.json`.
+//! `rolecall openapi`: prints the OpenAPI document, as committed in `openapi/openapi.json`.
 
 use super::{Failure, say};
 use crate::http;

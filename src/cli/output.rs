@@ -1,5 +1,5 @@
-//! What commands print: a table for people, one line of JSON for machines. Names come from providers
-//! and customers, and none of them can steer the terminal that they are printed to.
+//! The output of commands: a table for people, one line of JSON for machines. Text from providers
+//! and customers can contain control characters; none of them reaches the terminal.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::{Failure, say};
 
-/// Whether a terminal acts on this character instead of showing it: the controls of ISO 6429, C0 and
-/// C1, and those that turn the direction of the text around them (Unicode, UAX 9).
+/// Whether a terminal interprets this character instead of showing it: the controls C0 and C1 of
+/// ISO 6429, and the characters that change the direction of text (Unicode, UAX 9).
 fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text from outside as one line of a message.
+/// Replaces control characters in external text, line ends included.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     match text.contains(steers) {
         true => text.replace(steers, "\u{fffd}").into(),
@@ -22,7 +22,7 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A whole message, whose own line ends stay.
+/// Replaces control characters in a message, but keeps its line ends.
 pub(super) fn printable_lines(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c != '\n' && steers(c);
     match text.contains(steers) {
@@ -31,8 +31,8 @@ pub(super) fn printable_lines(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Prints a row to a line under its headers, in columns two spaces apart. A row is never wrapped,
-/// so that it can be searched for, and nothing in a cell can steer the terminal.
+/// Prints one line for each row, under the headers, in columns two spaces apart. Rows are never
+/// wrapped, so that `grep` finds them, and control characters in cells are replaced.
 pub(super) fn table<const COLUMNS: usize>(
     headers: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
@@ -48,14 +48,14 @@ pub(super) fn table<const COLUMNS: usize>(
     say(table.trim_fmt())
 }
 
-/// Prints one line of JSON. Of the characters that steer a terminal, JSON asks to escape C0 alone; here
-/// all of them are.
+/// Prints one line of JSON. JSON itself requires escapes for C0 only; this escapes every character
+/// that controls a terminal.
 pub(super) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string(value).map_err(Failure::other)?;
     say(escaped(&json))
 }
 
-/// JSON in which only strings have characters that steer.
+/// Escapes control characters in JSON, where they occur in strings only.
 fn escaped(json: &str) -> Cow<'_, str> {
     if !json.contains(steers) {
         return json.into();
@@ -63,7 +63,7 @@ fn escaped(json: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         match steers(c) {
-            // A string takes all.
+            // A JSON string allows a `\u` escape of any character.
             true => drop(write!(escaped, "\\u{:04x}", u32::from(c))),
             false => escaped.push(c),
         }

@@ -1,9 +1,9 @@
-//! The text that a person pastes after a sign-in in a browser elsewhere: a code, or the URL that the
-//! browser was sent to, as it comes out of a terminal, a mail or a chat: in quotation marks, in angle
-//! brackets, as a bare query, or broken over lines.
+//! Parses the text that a person pastes after a sign-in in another browser: a code, or the URL of
+//! the redirect. A terminal, mail or chat may have put the URL in quotation marks or angle
+//! brackets, reduced it to its query, or broken it over lines.
 //!
-//! Only what can be nothing but a code is taken for one. A piece of a URL is joined with what
-//! follows it, or asked for again; it is never sent to the provider as a code.
+//! A text counts as a code only if it cannot be anything else. A piece of a URL is joined with the
+//! lines after it, or asked for again; it is never sent to the provider as a code.
 
 use std::collections::VecDeque;
 
@@ -12,38 +12,38 @@ use url::form_urlencoded;
 
 use super::loopback::{Decision, is_code};
 
-/// The characters that surround a URL, or begin each quoted line of a mail.
+/// Characters that surround a URL, or that begin each quoted line of a mail.
 const AROUND: [char; 14] = [
     '"', '\'', '`', '<', '>', '(', ')', '“', '”', '‘', '’', '„', '«', '»',
 ];
 
-/// A URL that is broken over more lines, or is longer, is none of ours.
+/// A URL with more lines, or with more bytes, is not the expected redirect.
 const MOST_LINES: usize = 64;
 const LONGEST: usize = 16 * 1024;
 
-/// Reads lines until one of them, or some of them together, are what a sign-in came back with.
+/// Collects lines until they contain the authorization response.
 pub struct Pasted {
     state: SecretString,
-    /// The beginning of a URL whose rest has not come yet; empty if there is none.
+    /// The beginning of an incomplete URL; empty if there is none.
     begun: String,
-    /// The `state` of the URL of another sign-in that was just refused, as far as it was on its line.
+    /// The `state` of the foreign URL that was just refused, as far as its line contained it.
     foreign: String,
 }
 
-/// What came of the lines so far.
+/// The result of the lines so far.
 pub enum PastedStep {
     Decided(Decision),
-    /// To be asked for again.
+    /// The person must paste again.
     Refused(Refused),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// A URL of another sign-in.
+    /// The URL belongs to another sign-in.
     Foreign,
-    /// The beginning of a URL, perhaps.
+    /// The text may be the beginning of a URL.
     Unfinished,
-    /// Nothing that could be meant.
+    /// The text contains no code.
     Nothing,
 }
 
@@ -56,14 +56,15 @@ impl Pasted {
         }
     }
 
-    /// Takes what can be told from the first of `lines`; None if there is nothing in them. Lines
-    /// that come together are to be given together, since one alone may look whole.
+    /// Interprets the first of `lines`, with as many of the following lines as belong to it. None
+    /// if no text is left. Pass all lines that arrived together, since the first alone may look
+    /// complete.
     pub fn step(&mut self, lines: &mut VecDeque<String>) -> Option<PastedStep> {
         loop {
             let line = lines.pop_front()?;
             let line = bare(&line);
             if line.is_empty() {
-                // An empty line begins anew.
+                // An empty line discards the incomplete URL.
                 self.begun.clear();
                 self.foreign.clear();
                 continue;
@@ -81,8 +82,8 @@ impl Pasted {
         }
     }
 
-    /// What the line says together with what was begun, or with as many as possible of the lines
-    /// behind it, which are then taken too.
+    /// The response in the line, joined with the incomplete URL before it or with following lines.
+    /// Tries the longest combination first, and removes the lines that it used from `lines`.
     fn joined(&self, line: &str, lines: &mut VecDeque<String>) -> Option<Decision> {
         let following: Vec<_> = lines
             .iter()
@@ -103,7 +104,7 @@ impl Pasted {
         None
     }
 
-    /// What a line is that decides nothing together with others.
+    /// Classifies a line that contains no complete response.
     fn alone(&mut self, line: &str) -> PastedStep {
         let whole = format!("{}{line}", self.begun);
         if whole.len() > LONGEST {
@@ -130,7 +131,8 @@ impl Pasted {
         PastedStep::Refused(Refused::Nothing)
     }
 
-    /// The `state` in a query, if ours does not begin with it.
+    /// The `state` in a query of another sign-in: ours does not begin with it, or it is repeated.
+    /// The beginning of ours is allowed because the line may break inside it.
     fn foreign_state(&self, query: &str) -> Option<String> {
         let mut states = form_urlencoded::parse(query.as_bytes())
             .filter(|(name, _)| name == "state")
@@ -140,14 +142,14 @@ impl Pasted {
         (!is_ours || states.next().is_some()).then_some(state)
     }
 
-    /// Whether a line completes the `state` of the URL before it, which was of another sign-in: all
-    /// are of the same length.
+    /// Whether a line completes the `state` of the foreign URL before it. Every `state` has the
+    /// same length.
     fn is_rest_of(&self, foreign: &str, line: &str) -> bool {
         foreign.len() + line.len() == self.state.expose_secret().len()
     }
 }
 
-/// A line without what was put around it.
+/// Removes quotation marks, brackets and white space around a line.
 fn bare(line: &str) -> &str {
     line.trim_matches(|c: char| c.is_whitespace() || c.is_control() || AROUND.contains(&c))
 }
@@ -166,8 +168,8 @@ fn query_of(text: &str) -> Option<&str> {
     .map(|query| query.trim_start_matches('&'))
 }
 
-/// Whether a text is a code and no part of a URL: the unreserved characters of one and those of
-/// base64 but the slash. A code with others comes in its URL.
+/// Whether a text is a code and not part of a URL: it has only the unreserved characters of a URL
+/// and those of base64, except the slash. Other codes are accepted only in their URL.
 fn is_only_a_code(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+".contains(&byte);
     is_code(text) && text.trim_end_matches('=').bytes().all(is_plain)
@@ -179,7 +181,7 @@ mod tests {
 
     const STATE: &str = "Yk1mT2x4c0ZzZ0hGd0tqU3pBcVJ2VnBYd0l6bWJnaE4";
 
-    /// What comes of these lines, pasted together: each refusal, and the code.
+    /// Reads these lines, pasted together: returns each refusal, and the code.
     fn read(pasted: &mut Pasted, text: &str) -> (Vec<Refused>, Option<String>) {
         let mut lines: VecDeque<_> = text.lines().map(str::to_owned).collect();
         let mut refused = Vec::new();
@@ -239,7 +241,7 @@ mod tests {
         assert_eq!(code_in(&denied).as_deref(), Some("refused: access_denied"));
     }
 
-    /// At every place, with what mails and terminals put at the break.
+    /// Breaks the URL at every position, with the characters that mails and terminals add there.
     #[test]
     fn a_url_that_is_broken_over_lines_is_put_together_or_asked_for_again() {
         for order in [
@@ -256,7 +258,7 @@ mod tests {
                 ] {
                     assert_eq!(code_in(&text).as_deref(), Some("the-code"), "{text}");
                 }
-                // The rest comes later: what looks whole without it cannot be told.
+                // Paste the rest later, unless the first part alone already looks complete.
                 let is_whole = Decision::in_query(query_of(head).unwrap_or(""), &STATE.into());
                 if is_whole.is_err() {
                     let mut pasted = Pasted::new(STATE.into());
@@ -301,7 +303,7 @@ mod tests {
             let code = code_in(text);
             assert!(code.is_none(), "{text}: {code:?}");
         }
-        // Not even the last lines of a URL whose first was refused.
+        // The last lines of a URL are refused too, after its first line was refused.
         let mut pasted = Pasted::new(STATE.into());
         for piece in [
             "http://localhost/?code=the",
@@ -311,7 +313,7 @@ mod tests {
         ] {
             assert_eq!(read(&mut pasted, piece).1, None, "{piece}");
         }
-        // After an empty line, or the whole URL, that is over.
+        // An empty line, or the complete URL, discards the incomplete one.
         assert_eq!(read(&mut pasted, "\nxyz").1.as_deref(), Some("xyz"));
         let mut pasted = Pasted::new(STATE.into());
         read(&mut pasted, "http://localhost/?code=the");
@@ -338,7 +340,7 @@ mod tests {
             let text = format!("http://localhost:7433/callback?{query}");
             assert_eq!(at_once(&text), (vec![why], None), "{query}");
         }
-        // The rest of another sign-in's URL is no code either.
+        // The rest of a foreign URL is not taken for a code.
         let (head, tail) = ("x".repeat(20), "y".repeat(STATE.len() - 20));
         let text = format!("http://localhost/?code=c&state={head}\n{tail}");
         assert_eq!(at_once(&text), (vec![Refused::Foreign], None));

@@ -1,4 +1,4 @@
-//! A first walk, as people like to watch it: pages, people, and how long it still takes.
+//! Progress of a walk on the terminal: pages, records and remaining time.
 
 use std::{pin::Pin, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits for an account's first walk to end, in the sight of whoever watches.
+/// Waits for an account's first walk to end, and shows its progress.
 pub async fn await_first_walk(
     gateway: &Gateway,
     own: &OwnAccount,
@@ -31,7 +31,7 @@ pub async fn await_first_walk(
     }
 }
 
-/// Waits for what walks this account, in the sight of whoever watches.
+/// Awaits a future that walks this account, and shows its progress.
 pub async fn watched<T>(
     gateway: &Gateway,
     own: &OwnAccount,
@@ -52,7 +52,7 @@ fn show(gateway: &Gateway, own: &OwnAccount, bar: Option<&Bar>) {
     }
 }
 
-/// A bar on standard error; nothing where that is no terminal.
+/// A progress bar on standard error; invisible if that is not a terminal.
 pub struct Bar(ProgressBar);
 
 impl Bar {

@@ -1,5 +1,5 @@
-//! `rolecall projects`: made by the operator alone, each with where the hub may send its customers
-//! and which pages it may tell of a link. All of it works beside a running server.
+//! `rolecall projects`: manages projects, their return URLs and their opener origins. Only the
+//! operator can create a project. All commands work beside a running server.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -22,9 +22,9 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a project
+    /// Create a project
     Create {
-        /// Its id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
+        /// The project's id: 1 to 63 of a-z, 0-9 and -, beginning with a letter
         project: String,
         #[command(flatten)]
         file: ConfigFile,
@@ -34,11 +34,11 @@ pub enum Command {
     },
     /// Delete a project with its data key, API keys, accounts and directories
     ///
-    /// Running servers stop serving it within a second. Its name is never given again.
+    /// Running servers stop serving it within a second. Its id can never be used again.
     Delete {
-        /// Its id
+        /// The project's id
         project: String,
-        /// Delete it; without this it is only said what would be
+        /// Delete it; without this, only print the consequences
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -57,7 +57,7 @@ pub enum Command {
     },
     /// Show a project's registered return URLs and opener origins
     Show {
-        /// Its id
+        /// The project's id
         project: String,
         #[command(flatten)]
         file: ConfigFile,
@@ -65,28 +65,28 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Register where the hub may send a project's customers back to, and which pages it may tell
+    /// Register the URLs that the hub may send customers back to, and the pages that it may notify
     Update(UpdateProjectArguments),
 }
 
 #[derive(Args)]
 pub struct UpdateProjectArguments {
-    /// Its id
+    /// The project's id
     project: String,
-    /// A URL that a connect session may name as its `return_url`, letter for letter; may be
-    /// repeated. Takes the place of those that were registered
+    /// A URL that a connect session may use as its `return_url`, letter for letter; may be
+    /// repeated. Replaces the registered ones
     #[arg(long, value_name = "URL", required_unless_present_any = [
         "no_return_url", "opener_origin", "no_opener_origin"
     ])]
     return_url: Vec<String>,
-    /// Register no return URL any more
+    /// Remove all registered return URLs
     #[arg(long, conflicts_with = "return_url")]
     no_return_url: bool,
-    /// The origin of a page that opens the hub and is to be told of a link, such as
-    /// https://app.example.org; may be repeated. Takes the place of those that were registered
+    /// The origin of a page that opens the hub and is notified of a link, such as
+    /// https://app.example.org; may be repeated. Replaces the registered ones
     #[arg(long, value_name = "ORIGIN")]
     opener_origin: Vec<String>,
-    /// Register no opener any more
+    /// Remove all registered opener origins
     #[arg(long, conflicts_with = "opener_origin")]
     no_opener_origin: bool,
     #[command(flatten)]

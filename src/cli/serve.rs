@@ -1,4 +1,4 @@
-//! `rolecall serve`: the gateway, until it is told to stop.
+//! `rolecall serve`: runs the gateway until a signal stops it.
 
 use clap::Args;
 
@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-/// Looks at the key file whenever SIGHUP asks for it.
+/// Reloads the key file on each SIGHUP.
 async fn handle_signals(mut hangup: Signal, gateway: Gateway, has_key_file: bool) {
     while hangup.recv().await.is_some() {
         if has_key_file {
@@ -61,13 +61,13 @@ async fn handle_signals(mut hangup: Signal, gateway: Gateway, has_key_file: bool
     }
 }
 
-/// Open files that are no connections of clients: the database, calls to providers, the log.
+/// Open files reserved for the database, calls to providers and the log.
 const OTHER_FILES: usize = 512;
 
-/// With fewer open files, a few slow clients are enough to make everybody wait.
+/// With fewer open files, a few slow clients are enough to exhaust them.
 const FEW_FILES: usize = 8192;
 
-/// Raises the soft limit of open files to the hard one, and gives what then holds.
+/// Raises the soft limit of open files to the hard limit, and returns the current one.
 fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -92,7 +92,7 @@ fn raise_file_limit() -> usize {
     files
 }
 
-/// How many connections may be open where so many files may; never all of them.
+/// The connection limit for a limit of open files; always below that limit.
 const fn connections_beside(files: usize) -> usize {
     if files < 2 * OTHER_FILES {
         files / 2

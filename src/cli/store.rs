@@ -1,4 +1,4 @@
-//! `rolecall store`: moving an installation from one database to another.
+//! `rolecall store`: copies an installation from one database to another.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -12,14 +12,14 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Copy everything stored into another database, and compare what arrived
+    /// Copy everything stored into another database, and compare the copy with the source
     ///
-    /// Stop the server first. The target must be empty; the source stays as it is.
+    /// Stop the server first. The target must be empty; the source stays unchanged.
     Copy {
-        /// Where from: sqlite://PATH or postgres://USER@HOST:PORT/DATABASE
+        /// The source: sqlite://PATH or postgres://USER@HOST:PORT/DATABASE
         #[arg(long, value_name = "URL")]
         from: String,
-        /// Where to, of the same kinds
+        /// The target, in one of the same forms
         #[arg(long, value_name = "URL")]
         to: String,
         #[command(flatten)]
@@ -38,7 +38,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         json,
     } = command;
     let ring = key_ring(&Config::load(file.config.as_deref())?)?;
-    // Looked at first: opening a file that is not there would make it.
+    // Inspected first: opening a missing file would create it.
     if let Inspection::Absent = Store::inspect(&from, ring.clone()).await? {
         return Err(Failure::other(
             "there is nothing stored at the url after --from; check it",

@@ -1,8 +1,9 @@
-//! `rolecall keyring`: the keys that everything stored is sealed with, made, changed and retired
-//! while servers run.
+//! `rolecall keyring`: creates, rotates and retires the keys that seal everything stored, while
+//! servers run.
 //!
-//! Each command may be killed at any moment and be run again: the file is replaced whole, has a key
-//! before the database hears of it, and loses one only after the database no longer asks for it.
+//! Every command may be killed at any time and run again. It replaces the file atomically, adds a
+//! key to the file before the database uses it, and removes a key from the file only after the
+//! database no longer needs it.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,37 +26,37 @@ use crate::{
 mod rotate;
 mod status;
 
-/// For how long it is waited until servers have read a changed file, before it is said that they
-/// have not.
+/// How long a command waits for servers to read a changed file before it reports that they have
+/// not.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a new key ring file with one key; an existing file is never touched
+    /// Create a key ring file with one key; an existing file is never changed
     Init {
-        /// Where to make it
+        /// The path of the new file
         #[arg(default_value = "rolecall.keys")]
         file: PathBuf,
-        /// The id of its key
+        /// The id of the key
         #[arg(long, default_value = "k1")]
         id: String,
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Change to a new key: add it to the file, put it first, wrap the data keys anew
+    /// Rotate to a new key: add it to the file, put it first, rewrap the data keys
     ///
-    /// Servers take it up by themselves, and it is not used before all of them have it. Where each
-    /// host has a key file of its own: `--add-only`, copy the file to the others, and then
-    /// `--activate` on each.
+    /// Servers reload the file by themselves, and the new key is used once all of them have it. If
+    /// each host has its own key file, run `--add-only`, copy the file to the other hosts, and then
+    /// run `--activate` on each.
     Rotate(rotate::Arguments),
-    /// Show which key encrypts, and what each of them still wraps
+    /// Show which key encrypts, and how many data keys each key wraps
     Status(InstallationArguments),
-    /// Wrap every data key anew with the key that encrypts; servers do so by themselves
+    /// Rewrap every data key with the key that encrypts; servers also do this by themselves
     Rewrap(InstallationArguments),
-    /// Take a key that wraps nothing any more out of use and out of the file
+    /// Retire a key that no longer wraps data keys, and remove it from the file
     Retire {
         /// The key's id
         id: String,
@@ -64,7 +65,7 @@ pub enum Command {
     },
 }
 
-/// What every command on an installation takes.
+/// Options of every command on an installation.
 #[derive(Args)]
 pub struct InstallationArguments {
     #[command(flatten)]
@@ -136,7 +137,7 @@ async fn retire(id: &str, shared: &InstallationArguments) -> Result<(), Failure>
     if ring.encrypting_id() == id && !is_retired {
         return Err(is_used("is the first of the ring"));
     }
-    // The database first: while it asks for a key, no ring may be without it.
+    // The database comes first: a ring must contain every key that the database needs.
     let retirement = installation.store.retire_key(id, Clock::system().now());
     match retirement.await? {
         Retirement::Done | Retirement::Before => {}
@@ -171,7 +172,7 @@ async fn retire(id: &str, shared: &InstallationArguments) -> Result<(), Failure>
     ))
 }
 
-/// An installation whose ring was proven on its database.
+/// An installation whose key ring opens its database.
 struct Installation {
     config: Config,
     ring: LiveRing,
@@ -191,14 +192,14 @@ impl Installation {
         })
     }
 
-    /// Where the ring is kept; None if it came with the settings.
+    /// The file of the ring; None if the ring is in the settings.
     fn file(&self) -> Option<&Path> {
         let is_given = !self.config.keys.expose_secret().is_empty();
         (!is_given).then_some(&self.config.keys_file)
     }
 
-    /// Replaces the ring, in its file and here, by what `change` makes of it; leaves it if that is
-    /// None. Nobody else changes the file meanwhile.
+    /// Replaces the ring, in its file and in memory, with the result of `change`; None leaves it as
+    /// it is. The file is locked meanwhile.
     fn change_file(
         &self,
         change: impl FnOnce(&KeyRing) -> Result<Option<KeyRing>, Failure>,
@@ -225,8 +226,8 @@ impl Installation {
         Ok(())
     }
 
-    /// Asks until it is as servers will have it once they have read the file, or do not have it in
-    /// the time that this takes.
+    /// Repeats `ask` until `is_settled` accepts its result or `RELOAD_TIMEOUT` has passed, and
+    /// returns the last result. Servers reload the file in this time.
     async fn settled<T>(
         &self,
         mut ask: impl AsyncFnMut() -> Result<T, Failure>,
@@ -243,7 +244,7 @@ impl Installation {
         }
     }
 
-    /// Wraps anew whatever a former key wraps.
+    /// Rewraps all data keys that a former key wraps.
     async fn move_over(&self) -> Result<Moved, Failure> {
         let mut moved = Moved::default();
         let mut after = None;
@@ -265,15 +266,16 @@ impl Installation {
     }
 }
 
-/// What came of wrapping data keys anew.
+/// The result of rewrapping data keys.
 #[derive(Default)]
 struct Moved {
     active: String,
-    /// How many processes serve without the ring's first key, which is not used before they have it.
+    /// The number of serving processes without the ring's first key. It is not used before they
+    /// have it.
     awaited: usize,
     count: u64,
     left: u64,
-    /// Projects whose data key does not open.
+    /// Projects whose data key cannot be decrypted.
     locked: Vec<String>,
 }
 
@@ -300,13 +302,13 @@ impl Moved {
     }
 }
 
-/// Whether the database has never heard of a key.
+/// Whether the database has never used or retired this key.
 fn is_new(id: &str, standing: &RingStanding) -> bool {
     let used = standing.usage.iter().map(|(key, _)| key);
     !used.chain(&standing.retired).any(|key| key == id)
 }
 
-/// How many of the processes that serve do not have a key.
+/// The number of serving processes that lack a key.
 fn without(id: &str, standing: &RingStanding) -> usize {
     let lacks = |keys: &&Vec<String>| !keys.iter().any(|key| key == id);
     standing.processes.iter().filter(lacks).count()

@@ -1,4 +1,4 @@
-//! `rolecall keyring rotate`: from one key to the next, in one step or in two.
+//! `rolecall keyring rotate`: changes to a new key, in one step or in two.
 
 use clap::Args;
 use serde_json::json;
@@ -15,10 +15,10 @@ pub struct Arguments {
     /// The new key's id; `k` and the next number if absent
     #[arg(long, conflicts_with = "activate")]
     id: Option<String>,
-    /// Only add a new key, which decrypts and does not encrypt yet
+    /// Only add a new key, which does not encrypt yet
     #[arg(long, conflicts_with = "activate")]
     add_only: bool,
-    /// Put this key first, which was added before
+    /// Put this key, which was added before, first
     #[arg(long, value_name = "ID")]
     activate: Option<String>,
     #[command(flatten)]
@@ -80,7 +80,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Which key it is about, and the ring as it is to be; None if it is so already.
+    /// The id of the affected key, and the changed ring; None if the ring needs no change.
     fn change(
         &self,
         ring: &KeyRing,
@@ -93,7 +93,8 @@ impl Arguments {
         let first = ring.encrypting_id();
         let is_wanted = self.id.as_deref().is_none_or(|id| id == first);
         if !self.add_only && is_wanted && is_new(first, standing) {
-            // Run again after a kill, or while the last new key still waits for a process.
+            // The new key is already first: an earlier run was killed, or a process still lacks the
+            // key.
             return Ok((first.to_owned(), None));
         }
         let id = match &self.id {
@@ -115,7 +116,7 @@ impl Arguments {
     }
 }
 
-/// `k` and a number that no key has or had.
+/// Returns `k` and the lowest number above those of all present and former keys.
 fn next_id(ring: &KeyRing, standing: &RingStanding) -> String {
     let used = standing.usage.iter().map(|(id, _)| id.as_str());
     let retired = standing.retired.iter().map(String::as_str);

@@ -1,4 +1,4 @@
-//! `rolecall keyring status`: how each key stands, in the ring and in the database.
+//! `rolecall keyring status`: shows the state of each key in the ring and in the database.
 
 use serde::Serialize;
 use serde_json::json;
@@ -14,19 +14,18 @@ use crate::{
     store::RingStanding,
 };
 
-/// One key.
 #[derive(Serialize)]
 struct RingKeyLine<'a> {
     id: &'a str,
-    /// An `added` one is not used yet, one is `active`, `former` ones were, and `retired` ones never
-    /// will be again.
+    /// `added`: not used yet; `active`: wraps data keys; `former`: was active before; `retired`:
+    /// never used again.
     state: &'static str,
     in_ring: bool,
     is_first: bool,
     encrypts: bool,
     known_answer: bool,
     data_keys: u64,
-    /// How many of the processes that serve have it.
+    /// The number of serving processes that have the key.
     processes: usize,
 }
 
@@ -58,7 +57,7 @@ pub(super) async fn run(shared: &InstallationArguments) -> Result<(), Failure> {
     let standing = installation.store.ring_standing().await?;
     installation.store.close().await;
     let ring = installation.ring.current();
-    // Whatever else the database knows is in the ring, which was proven on it.
+    // Only retired keys can be absent: opening the store checked that the ring has all the others.
     let gone = standing.retired.iter().map(String::as_str);
     let gone = gone.filter(|id| !ring.has(id));
     let keys: Vec<_> = ring
