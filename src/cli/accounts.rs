@@ -1,8 +1,8 @@
-//! `rolecall accounts`: the operator's hand on linked accounts, of whichever project.
+//! `rolecall accounts`: the operator's commands on the linked accounts of all projects.
 //!
-//! What reads works beside a running server. What links, walks or removes changes what a server
-//! holds in memory, so these commands serve for a moment: they take the claim on the store, as
-//! `serve` does, and where they cannot have it they name the call of the API to make.
+//! Commands that only read work beside a running server. Commands that link, walk, refresh or
+//! remove change state that a server holds in memory, so they take the claim on the store, as
+//! `serve` does. If a server has the claim, they fail and name the API call to make instead.
 
 use std::{pin::pin, time::Duration};
 
@@ -45,31 +45,31 @@ use crate::{
     telemetry,
 };
 
-/// How long an end may take before whoever waits for it is told why.
+/// How long closing may take before the command explains the delay.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub enum Command {
     /// List the accounts
     List {
-        /// Only those of this project
+        /// Only the accounts of this project
         #[arg(long)]
         project: Option<String>,
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Show one account: how it is doing, what is served of it, and what is missing
+    /// Show one account: its status, its directory and the fields that are unavailable
     Show {
-        /// Its id
+        /// The account's id
         account: String,
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Link an account by a token on standard input, and make its first walk
+    /// Link an account with a token on standard input, and make its first walk
     Link(LinkArguments),
     /// Walk an account now
     Walk {
-        /// Its id
+        /// The account's id
         account: String,
         /// Read the members of every group again
         #[arg(long)]
@@ -79,14 +79,14 @@ pub enum Command {
     },
     /// Refresh an account's OAuth tokens now, whether or not they are due
     Refresh {
-        /// Its id
+        /// The account's id
         account: String,
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Replace an account's token in place by one on standard input, of the same organisation
+    /// Replace an account's token with one on standard input, of the same organization
     Token {
-        /// Its id
+        /// The account's id
         account: String,
         /// Read the access token from standard input
         #[arg(long, required = true)]
@@ -96,22 +96,22 @@ pub enum Command {
     },
     /// Remove an account with its credential, directories and walks
     Remove {
-        /// Its id
+        /// The account's id
         account: String,
-        /// Remove it; without this it is only said what would be
+        /// Remove it; without this, only print the consequences
         #[arg(long)]
         yes: bool,
-        /// Revoke a personal access token at the provider, too; OAuth tokens always are
+        /// Also revoke a personal access token at the provider; OAuth tokens always are
         #[arg(long)]
         revoke: bool,
         #[command(flatten)]
         shared: AccountArguments,
     },
-    /// Write out everybody in an account's directory, with their roles and groups
+    /// Export all users of an account's directory, with their roles and groups
     Export(export::Arguments),
 }
 
-/// What every command on accounts takes.
+/// Options of every command on accounts.
 #[derive(Args)]
 pub struct AccountArguments {
     #[command(flatten)]
@@ -123,7 +123,7 @@ pub struct AccountArguments {
 
 #[derive(Args)]
 pub struct LinkArguments {
-    /// The project that the account is for
+    /// The project that the account belongs to
     #[arg(long)]
     project: String,
     #[command(flatten)]
@@ -131,16 +131,16 @@ pub struct LinkArguments {
     /// Read the access token from standard input
     #[arg(long, required = true, requires = "EndpointArg")]
     token_stdin: bool,
-    /// Your own id of the customer
+    /// Your id of the customer
     #[arg(long)]
     owner_id: String,
-    /// Your own name of the customer
+    /// Your name of the customer
     #[arg(long)]
     owner_name: String,
-    /// What the account is for, in your words
+    /// A label of your choice
     #[arg(long)]
     label: Option<String>,
-    /// The e-mail address of a user whom the provider is to take the token's owner for
+    /// E-mail address of the user to impersonate (Smartsheet's Assume-User)
     #[arg(long, value_name = "EMAIL")]
     assume_user: Option<String>,
     #[command(flatten)]
@@ -214,7 +214,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// The operator's gateway on an installation that there is.
+/// Opens the operator's gateway on an existing installation.
 pub(super) async fn open(file: &ConfigFile) -> Result<Operator, Failure> {
     let config = Config::load(file.config.as_deref())?;
     open_as(&config).await
@@ -224,13 +224,13 @@ async fn open_as(config: &Config) -> Result<Operator, Failure> {
     let ring = key_ring(config)?;
     must_be_current(config, &ring).await?;
     let gateway = app::gateway(config, ring, Clock::system(), Rng::system()).await?;
-    // Where the server is reached, for the addresses that are shown.
+    // Addresses that commands print contain the server's address.
     gateway.listens_at(config.server.address());
     Ok(Operator::new(gateway))
 }
 
-/// As [`open`], for what a server must not be surprised by: `instead` is the call to make while
-/// one runs.
+/// As [`open`], with the claim on the store, for commands that change state of a running server.
+/// `instead` names the API call to make while a server runs.
 pub(super) async fn open_alone(
     file: &ConfigFile,
     instead: &str,
@@ -255,16 +255,16 @@ pub(super) async fn open_alone(
     Err(refused)
 }
 
-/// The store is left closed, whatever the work comes to. What serves is not killed by Ctrl-C or
-/// SIGTERM: a refresh that ended with its process may have spent the account's refresh token. The
-/// work ends then, and so does the walk that it waited for; a refresh is waited for.
+/// Runs `work`, then closes the store whether or not it succeeded. A process with the claim handles
+/// Ctrl-C and SIGTERM: they cancel the work and the walk that it waits for, but not a token
+/// refresh, since the account's refresh token may already be spent.
 pub(super) async fn closing<T>(
     operator: &Operator,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let done = if operator.has_joined() {
         tokio::select! {
-            // Listened for before the work begins.
+            // `biased` installs the signal handlers before the work begins.
             biased;
             () = shutdown_signal() => Err(Failure::other("stopped before it was done")),
             done = work => done,
@@ -333,7 +333,7 @@ async fn show(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failur
     table(["FIELD", "VALUE"], standing.rows(&own.account))
 }
 
-/// Everything that can be checked of a link before anybody is asked.
+/// Checks the arguments of a link, and reads the token, before the store is opened.
 fn checked(arguments: LinkArguments) -> Result<(ProjectId, NewLink), Failure> {
     let project = project_id(&arguments.project)?;
     let checked = |name, value| text(name, value).map_err(Failure::other);
@@ -364,7 +364,7 @@ async fn link(
     tell_of_link(operator, &own, is_json).await
 }
 
-/// Says what was linked, and shows its first walk.
+/// Prints the linked account, and shows the progress of its first walk.
 pub(super) async fn tell_of_link(
     operator: &Operator,
     own: &OwnAccount,
@@ -380,7 +380,7 @@ pub(super) async fn tell_of_link(
             account.id
         ))?;
     }
-    // The account is linked, whatever becomes of this: its next walk is the server's.
+    // The link stands even if this walk fails: the server makes the next one.
     let bar = Bar::new("first walk");
     match await_first_walk(operator.gateway(), own, Some(&bar)).await {
         Ok(counts) => bar.finish(&counted(counts)),
@@ -399,7 +399,7 @@ async fn walk(operator: &Operator, id: &str, is_full: bool, is_json: bool) -> Re
     let own = operator.account(id).await?;
     let bar = Bar::new("walk");
     let gateway = operator.gateway();
-    // However long it takes: the budget of a large directory may be that of hours.
+    // No timeout: the rate limit can stretch the walk of a large directory over hours.
     let walking = pin!(gateway.walks().walk_now(&own, is_full, Duration::MAX));
     let walk = watched(gateway, &own, walking, Some(&bar)).await?;
     bar.finish("ended");
@@ -484,7 +484,7 @@ async fn remove(operator: &Operator, id: &str, revoke: bool, is_json: bool) -> R
     ))
 }
 
-/// What became of a token at its provider, in words.
+/// Describes the revocation of a token at its provider.
 pub(super) const fn revoked(revocation: Revocation) -> &'static str {
     match revocation {
         Revocation::Revoked => "Its token was revoked at the provider.",
@@ -503,7 +503,7 @@ pub(super) const fn revoked(revocation: Revocation) -> &'static str {
     }
 }
 
-/// An e-mail address to assume.
+/// Validates the e-mail address of `--assume-user`.
 fn assumed(address: String) -> Result<String, Failure> {
     crate::http::accounts::address("--assume-user", address).map_err(Failure::other)
 }
@@ -519,7 +519,7 @@ async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(),
     )))
 }
 
-/// An account as the API gives it, with what only the operator asks.
+/// An account as the API returns it, with the fields that only the operator sees.
 #[derive(Serialize)]
 struct ListedAccount<'a> {
     project: &'a str,
@@ -551,10 +551,10 @@ impl<'a> ListedAccount<'a> {
     }
 }
 
-/// How an account is doing.
+/// The current state of an account.
 struct AccountState {
     directory: Option<InForce>,
-    /// The fields that are null for everybody, and why.
+    /// The fields that are null for every user, with the reasons.
     hidden: Vec<Warning>,
     last_walk: Option<Walk>,
 }
@@ -704,7 +704,7 @@ fn counted(counts: WalkCounts) -> String {
     format!("{users} users, {groups} groups, {roles} roles")
 }
 
-/// A walk as people read it.
+/// Describes a walk in one line.
 fn in_words(walk: &Walk) -> String {
     let state = match walk.state {
         WalkState::Running => "running",
@@ -722,7 +722,7 @@ fn in_words(walk: &Walk) -> String {
     format!("{state}{reason}{version}{left_out}, after {calls} calls to the provider")
 }
 
-/// The rows without a usable id, if there were any.
+/// Describes the rows without a usable id; None if there are none.
 fn left_out(rows: Quarantined) -> Option<String> {
     let Quarantined { users, groups } = rows;
     (users + groups > 0)

@@ -1,5 +1,5 @@
-//! `rolecall keys`: what the API cannot make for itself, the first key and every `admin` key, and
-//! what must be possible without it: to end a key.
+//! `rolecall keys`: manages API keys. Only this command can create a project's first key and keys
+//! with the scope `admin`, and it can expire and revoke keys without the API.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -29,9 +29,9 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make an API key, shown this once
+    /// Create an API key, and print it this once
     Create {
-        /// The project that the key is for
+        /// The project that the key belongs to
         #[arg(long)]
         project: String,
         #[arg(
@@ -41,10 +41,10 @@ pub enum Command {
             help = format!("What the key may be used for, of: {}", Scope::ALL.map(Scope::as_str).join(", "))
         )]
         scopes: Vec<Scope>,
-        /// What the key is for, in your words
+        /// A label of your choice
         #[arg(long)]
         label: Option<KeyLabel>,
-        /// How long the key holds, such as 12h, 90d or 52w; until it is revoked if absent
+        /// Lifetime of the key, such as 12h, 90d or 52w; until it is revoked if absent
         #[arg(long, value_name = "TIME")]
         expires_in: Option<Lifetime>,
         #[command(flatten)]
@@ -53,7 +53,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List a project's API keys, newest first; expired and revoked ones too
+    /// List a project's API keys, newest first, including expired and revoked ones
     List {
         /// The project
         #[arg(long)]
@@ -64,11 +64,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Let an API key end after a while; an end that it has is only ever brought forward
+    /// Let an API key expire after a time; an existing expiry can only be brought forward
     Expire {
-        /// The key's id, or its beginning up to the second underscore
+        /// The key's id, or the beginning of the key up to its second underscore
         key: KeyName,
-        /// How long the key still holds, such as 24h or 7d
+        /// Remaining lifetime, such as 24h or 7d
         #[arg(long = "in", value_name = "TIME")]
         expires_in: Lifetime,
         #[command(flatten)]
@@ -79,9 +79,9 @@ pub enum Command {
     },
     /// Revoke an API key: running servers refuse it within a second
     Revoke {
-        /// The key's id, or its beginning up to the second underscore
+        /// The key's id, or the beginning of the key up to its second underscore
         key: KeyName,
-        /// Revoke the keys that it made, too, and those that they made
+        /// Also revoke the keys that this key created, and those that they created
         #[arg(long)]
         with_created: bool,
         #[command(flatten)]
@@ -92,7 +92,7 @@ pub enum Command {
     },
 }
 
-/// How long a key holds.
+/// The lifetime of a key.
 #[derive(Clone, Copy)]
 pub struct Lifetime(SignedDuration);
 
@@ -104,7 +104,7 @@ impl FromStr for Lifetime {
     type Err = InvalidLifetime;
 
     fn from_str(text: &str) -> Result<Self, InvalidLifetime> {
-        // Months and years are no certain time.
+        // Months and years have no fixed length, so they are refused.
         text.parse::<Span>()
             .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
             .ok()
@@ -115,7 +115,7 @@ impl FromStr for Lifetime {
 }
 
 impl Lifetime {
-    /// The end of what begins at `now`, in the milliseconds that are stored.
+    /// Adds this lifetime to `now`, cut to the milliseconds that are stored.
     fn end(self, now: Timestamp) -> Result<Timestamp, Failure> {
         now.checked_add(self.0)
             .map(cut)
@@ -123,7 +123,7 @@ impl Lifetime {
     }
 }
 
-/// A key as people have it before them: in a list, or in a log that it should not be in.
+/// A key named by its id, or by the beginning of its text, such as from a log.
 #[derive(Clone, Copy)]
 pub struct KeyName(KeyId);
 
@@ -143,13 +143,13 @@ impl FromStr for KeyName {
     }
 }
 
-/// An API key as machines get it.
+/// An API key in JSON output.
 #[derive(Serialize)]
 struct ApiKeyLine<'a, K> {
     project: &'a ProjectId,
     #[serde(flatten)]
     key: K,
-    /// The key itself, where it was just made.
+    /// The key itself, if it was just created.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key: Option<&'a str>,
 }
@@ -165,7 +165,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             json,
         } => {
             let now = Clock::system().now();
-            // Said twice is said.
+            // Repeated scopes count once.
             let scopes = BTreeSet::from_iter(scopes).into_iter().collect();
             let expires_at = expires_in.map(|time| time.end(now)).transpose()?;
             let new = NewKey {
@@ -333,7 +333,7 @@ pub(super) fn project_id(text: &str) -> Result<ProjectId, Failure> {
     })
 }
 
-/// The store, if it has this project.
+/// Opens the store, and checks that it has this project.
 pub async fn open_with(file: &ConfigFile, project: &ProjectId) -> Result<Store, Failure> {
     let store = open(file).await?;
     if store.project_exists(project).await? {

@@ -1,5 +1,5 @@
-//! `rolecall check`: is this installation in order, and what would a token be worth? Nothing is
-//! changed, and all that is wrong is said at once, each with what to do about it.
+//! `rolecall check`: checks this installation and, if asked, an access token. It changes nothing,
+//! and reports all faults at once, each with a remedy.
 
 use clap::Args;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Arguments {
     file: ConfigFile,
     #[command(flatten)]
     at: AtProvider,
-    /// Read an access token from standard input and try it with the provider
+    /// Read an access token from standard input and check it with the provider
     #[arg(long, requires = "EndpointArg")]
     token_stdin: bool,
     /// Print one line of JSON
@@ -36,7 +36,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What was found of one part.
+/// The result for one part.
 #[derive(Serialize)]
 struct CheckPart {
     name: &'static str,
@@ -48,10 +48,10 @@ struct CheckPart {
 #[serde(rename_all = "snake_case")]
 enum CheckState {
     Ok,
-    /// It works, and is hardly meant.
+    /// It works, but is probably not intended.
     Warning,
     Fault,
-    /// A part that it rests on has a fault.
+    /// A part that it depends on has a fault.
     NotChecked,
 }
 
@@ -66,14 +66,15 @@ impl CheckState {
     }
 }
 
-/// All parts, and the gravest failure among them.
+/// The results for all parts, and whether a fault is one of the configuration (exit code 78).
 struct CheckReport {
     parts: Vec<CheckPart>,
     is_config_wrong: bool,
 }
 
 impl CheckReport {
-    /// Notes what a part came to, and hands on what the next ones rest on.
+    /// Records the result for a part; None means that it was not checked. Returns the value that
+    /// later parts need.
     fn note<T>(
         &mut self,
         name: &'static str,
@@ -206,7 +207,7 @@ fn inspect_journal(config: &Config) -> Result<((), String), Failure> {
             (),
             format!("nothing is at {place} yet; `rolecall serve` makes it"),
         )),
-        // The rest is for `serve` alone, which may be told to do without.
+        // An unusable journal is a fault only if the configuration requires one.
         Err(error) if !config.store.journal_required => Ok((
             (),
             format!("{error}; `store.journal_required` is false, so it is served without one"),
@@ -222,7 +223,7 @@ fn inspect_journal(config: &Config) -> Result<((), String), Failure> {
     }
 }
 
-/// Those of the system, by which providers are known.
+/// Finds the system's certificate authorities, which authenticate providers.
 fn find_certificates() -> Result<((), String), Failure> {
     let found = rustls_native_certs::load_native_certs();
     match found.certs.len() {
@@ -259,7 +260,7 @@ fn in_words(findings: &CheckResult, at: &AtProvider) -> String {
         (Some(one), None) | (None, Some(one)) => one.clone(),
         (None, None) => identity.user.to_string(),
     };
-    // The provider's own line ends would look like lines of this report.
+    // A line end in the provider's text would look like another line of this report.
     let person = printable(&person);
     let standing = if identity.is_admin {
         "an administrator"
@@ -286,7 +287,7 @@ fn in_words(findings: &CheckResult, at: &AtProvider) -> String {
     )
 }
 
-/// The fields of users that would hold something.
+/// The fields of users that this token can read.
 fn served(findings: &CheckResult) -> Vec<&'static str> {
     let fields = findings.connector.models.users.iter().copied();
     fields

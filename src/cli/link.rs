@@ -1,9 +1,9 @@
-//! `rolecall link`: an account linked by signing in at the provider, from this machine's browser or
-//! from any other.
+//! `rolecall link`: links an account by a sign-in at the provider, in a browser on this machine or
+//! another.
 //!
-//! It is the engine of the hub and of the API that begins and ends the sign-in; what is of the
-//! command line is how the answer comes back: to a port here, where the profile's redirect URL
-//! leads (*desktop*), or by a person's hand (*headless*).
+//! The sign-in itself is the one that the hub and the API use. This command adds two ways to
+//! receive the authorization response: on a loopback port of the profile's redirect URL
+//! (*desktop*), or pasted by a person (*headless*).
 
 use std::{
     collections::VecDeque,
@@ -36,32 +36,32 @@ use crate::{
     model::{accounts::AccountKind, id::ProjectId},
 };
 
-/// What does this beside a running server.
+/// The alternative while a server runs.
 const INSTEAD: &str = "send the customer a connect session's auth_link_url (POST /connect_sessions), \
                        or have the sign-in begun with POST /oauth/authorization_url";
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The project that the account is for
+    /// The project that the account belongs to
     #[arg(long)]
     project: String,
-    /// The connector profile to sign in under; `rolecall profiles list` lists them
+    /// The connector profile to sign in with; `rolecall profiles list` lists them
     #[arg(long)]
     profile: String,
-    /// Your own id of the customer
+    /// Your id of the customer
     #[arg(long)]
     owner_id: String,
-    /// Your own name of the customer
+    /// Your name of the customer
     #[arg(long)]
     owner_name: String,
-    /// What the account is for, in your words
+    /// A label of your choice
     #[arg(long)]
     label: Option<String>,
-    /// Print the address to sign in at, and read what came back from standard input: the code, or
-    /// the whole URL that the browser was sent to
+    /// Print the sign-in address, and read the response from standard input: the code, or the whole
+    /// URL that the browser was redirected to
     #[arg(long)]
     headless: bool,
-    /// Print the address only; listen for whoever comes back from it
+    /// Print the sign-in address without opening a browser; listen for the redirect
     #[arg(long, conflicts_with = "headless")]
     no_browser: bool,
     #[command(flatten)]
@@ -101,7 +101,7 @@ async fn sign_in(
         let decision = in_time(pasted(&sign_in.state)).await?;
         return end(operator, project, &sign_in, decision).await;
     }
-    // Before the sign-in begins: what cannot come back need not set out.
+    // The listener starts first: without it, the sign-in could not be completed.
     let listener = Listener::at(&profile.redirect_url).await?;
     let sign_in = operator.begin_sign_in(&profile, description).await?;
     show_address(&sign_in);
@@ -130,16 +130,18 @@ async fn sign_in(
     ended
 }
 
-/// On standard error, since standard output is for what was linked. The address is no secret: it
-/// is of use only to whoever also sees what comes back, and once.
+/// Prints the sign-in address on standard error, since standard output is for the linked account.
+/// The address is no secret: it works once, and only together with the authorization response.
 fn show_address(sign_in: &AuthorizationUrl) {
     note("sign in at this address, within ten minutes:");
-    // As in `note`: there need be nobody to read it.
+    // As in `note`, a closed standard error is ignored.
     let _ = writeln!(io::stderr(), "\n{}\n", sign_in.url);
 }
 
+/// Limits the wait for the authorization response.
+///
 /// # Errors
-/// When a sign-in takes longer than it may.
+/// If the sign-in takes longer than [`GOOD_FOR`].
 async fn in_time<T>(back: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     timeout(GOOD_FOR, back).await.unwrap_or_else(|_| {
         Err(Failure::other(
@@ -171,10 +173,10 @@ async fn end(
     }
 }
 
-/// Lines that arrive within this time are read together: a URL may be broken over lines.
+/// Lines that arrive within this time are read together, since a URL may be broken over lines.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Reads lines until some of them are what this sign-in came back with.
+/// Reads lines until they contain the response of this sign-in.
 async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
     let mut input = lines();
     let mut pasted = Pasted::new(state.clone());
@@ -208,8 +210,8 @@ async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
     }
 }
 
-/// The lines of standard input, without keeping the process from ending while nobody writes one: a
-/// thread of the runtime would be waited for.
+/// Reads the lines of standard input in a thread of its own. The runtime would wait for a blocked
+/// thread of its own when the process ends.
 fn lines() -> mpsc::UnboundedReceiver<io::Result<String>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

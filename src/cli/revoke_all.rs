@@ -1,5 +1,6 @@
-//! `rolecall revoke-all`: the day after a breach. Every API key ends, every credential is revoked at
-//! its provider and destroyed, and what a provider refused is reported: that is what is left to do.
+//! `rolecall revoke-all`: after a breach, revokes every API key, and revokes every credential at
+//! its provider and destroys it here. The report lists the credentials that a provider did not
+//! revoke.
 
 use clap::Args;
 use serde::Serialize;
@@ -19,10 +20,10 @@ use crate::{
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Only what is of this project
+    /// Only the API keys and accounts of this project
     #[arg(long)]
     project: Option<String>,
-    /// Revoke; without this it is only said what would be
+    /// Revoke; without this, only print the consequences
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -36,7 +37,7 @@ pub struct Arguments {
 struct RevocationReport {
     keys_revoked: u64,
     accounts: Vec<RevokedLine>,
-    /// What could not be read, by project.
+    /// Lists that could not be read, with their project and the error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unread: Vec<String>,
 }
@@ -51,9 +52,9 @@ impl RevocationReport {
 struct RevokedLine {
     account: String,
     project: String,
-    /// Empty where it could not be opened.
+    /// Empty if the account could not be read.
     owner: String,
-    /// Null where the credential could not even be opened.
+    /// Null if the revocation was not tried.
     revocation: Option<Revocation>,
     is_revoked: bool,
     note: String,
@@ -124,7 +125,8 @@ async fn revoke_all(
         accounts: Vec::new(),
         unread: Vec::new(),
     };
-    // What one project meets keeps no other from this, and none of it waits for a provider.
+    // API keys come first, since this calls no provider. A failure in one project does not stop the
+    // others.
     for project in &projects {
         match operator.revoke_keys(project).await {
             Ok(revoked) => report.keys_revoked += revoked,
@@ -141,7 +143,8 @@ async fn revoke_all(
         };
         for id in accounts {
             match operator.account(&id.to_string()).await {
-                // Another project's customers are not asked where this project alone is meant.
+                // With `--project`, a token that another account also has is not revoked, since
+                // that account may belong to another project.
                 Ok(own) => {
                     let withdrawn = operator.withdraw(&own, project.is_some()).await;
                     report.accounts.push(withdrawn.into());

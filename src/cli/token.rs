@@ -1,5 +1,5 @@
-//! A secret as the operator gives it: on standard input, and where it is good as arguments. An
-//! argument is seen by everybody on the machine and kept by the shell; a secret never is one.
+//! Reads secrets from standard input, and defines the arguments for a token's endpoint. A secret is
+//! never an argument: every user of the machine can see arguments, and the shell stores them.
 
 use std::io::{self, IsTerminal, Read};
 
@@ -16,10 +16,10 @@ use crate::{
     model::accounts::{Endpoint, Region},
 };
 
-/// More than any secret has, and so little that a file given by mistake is not read to its end.
+/// Read limit in bytes: larger than any secret, small enough for a file given by mistake.
 const LONGEST: u64 = 8 * 1024;
 
-/// Where a token is good.
+/// The provider and the endpoint of a token.
 #[derive(Args)]
 pub struct AtProvider {
     /// The connector
@@ -29,14 +29,14 @@ pub struct AtProvider {
     place: EndpointArg,
 }
 
-/// One of the two, beside the secret that is read from standard input.
+/// The region or the base URL, given together with a secret on standard input.
 #[derive(Args)]
 #[group(multiple = false)]
 pub struct EndpointArg {
-    /// Where the customer's data lives
+    /// The provider's region that stores the customer's data
     #[arg(long, value_parser = region(), requires = "token_stdin")]
     region: Option<Region>,
-    /// The provider's API base, where `provider.base_urls` allows it
+    /// The provider's API base URL; `provider.base_urls` must allow it
     #[arg(long, value_name = "URL", requires = "token_stdin")]
     base_url: Option<String>,
 }
@@ -64,20 +64,20 @@ fn region() -> impl TypedValueParser<Value = Region> {
     })
 }
 
-/// The token on standard input, less the end of its line.
+/// Reads an access token from standard input, without its line end.
 pub fn read_token() -> Result<SecretString, Failure> {
     let token = read("token", "--token-stdin < token.txt")?;
     http::accounts::access_token("the token on standard input", token).map_err(Failure::other)
 }
 
-/// The client secret on standard input, less the end of its line.
+/// Reads a client secret from standard input, without its line end.
 pub fn read_client_secret() -> Result<SecretString, Failure> {
     let secret = read("client secret", "--secret-stdin < secret.txt")?;
     http::connector_profiles::client_secret("the client secret on standard input", secret)
         .map_err(Failure::other)
 }
 
-/// The passphrase on standard input, less the end of its line.
+/// Reads a passphrase from standard input, without its line end.
 pub fn read_passphrase() -> Result<SecretString, Failure> {
     read("passphrase", "--passphrase-stdin < passphrase.txt")
 }
@@ -99,7 +99,7 @@ fn read(what: &str, how: &str) -> Result<SecretString, Failure> {
             "there is no {what} on standard input; send it from a file, as in `… {how}`"
         )));
     }
-    // What is no UTF-8 is no visible ASCII either, and gets the same answer.
+    // Invalid UTF-8 becomes an empty text, which every caller refuses.
     Ok(SecretString::from(
         std::str::from_utf8(text).unwrap_or_default(),
     ))
