@@ -1,5 +1,5 @@
-//! The other side of a read's ratio: actix-web with nothing in it, set as Rolecall sets it, that
-//! answers a path with bytes it has ready. No server made of actix-web can answer them faster.
+//! The baseline for reads: a bare actix-web server with Rolecall's settings that answers each path
+//! with bytes prepared in advance. No actix-web server can answer them faster.
 
 use std::{fs, io::BufRead, io::BufReader, net::SocketAddr, path::Path, process::Stdio};
 
@@ -20,7 +20,7 @@ use crate::{
     read_file,
 };
 
-/// What actix-web writes by itself.
+/// Headers that actix-web adds itself.
 const OWN_HEADERS: [&str; 3] = ["content-length", "date", "connection"];
 
 /// The path of the nth reply.
@@ -28,7 +28,7 @@ pub fn path(of: usize) -> String {
     format!("/{of}")
 }
 
-/// Starts a process that answers with these.
+/// Starts a process that answers with these replies.
 pub fn start(replies: &[Reply], folder: &Path) -> Outcome<(Running, SocketAddr)> {
     let file = folder.join("replies");
     fs::write(&file, postcard::to_stdvec(replies)?)?;
@@ -45,7 +45,7 @@ pub fn start(replies: &[Reply], folder: &Path) -> Outcome<(Running, SocketAddr)>
     Ok((running, address))
 }
 
-/// Is that process.
+/// Runs as that process.
 pub fn serve(replies: &Path) -> Outcome<()> {
     let replies: Vec<Reply> = postcard::from_bytes(&read_file(replies)?)?;
     let replies = replies.iter().map(Ready::of).collect::<Outcome<Vec<_>>>()?;
@@ -68,7 +68,7 @@ pub fn serve(replies: &Path) -> Outcome<()> {
     })
 }
 
-/// A reply with nothing left to do to it.
+/// A reply whose status and headers are parsed in advance.
 #[derive(Clone)]
 struct Ready {
     status: StatusCode,

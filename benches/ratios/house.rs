@@ -1,5 +1,5 @@
-//! A gateway as an operator runs it: a key ring, a database and an API key in a folder, and
-//! `rolecall serve` in a process of its own, with its log written to a file.
+//! A gateway as an operator runs it: a folder with a key ring, a database and an API key, and
+//! `rolecall serve` in its own process, with its log in a file.
 
 use std::{
     fs::File,
@@ -23,8 +23,8 @@ use crate::{
 
 const ROLECALL: &str = env!("CARGO_BIN_EXE_rolecall");
 
-/// Requests are counted as ever, by key and by project; the most that can be set is enough for a
-/// measurement.
+/// Requests are rate-limited per key and per project as usual; these maximum limits are high enough
+/// for a measurement.
 const QUOTAS: [(&str, &str); 2] = [
     ("ROLECALL_SERVER__REQUESTS_PER_MINUTE_PER_KEY", "1000000"),
     (
@@ -33,22 +33,22 @@ const QUOTAS: [(&str, &str); 2] = [
     ),
 ];
 
-/// How long a start or a walk may take at the very most.
+/// Timeout for a start or a walk.
 const NEVER: Duration = Duration::from_secs(120);
 
-/// How often it is looked whether something has come about.
+/// The interval between two polls.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 pub struct House {
     folder: TempDir,
     address: SocketAddr,
-    /// What the provider allows in a minute; 0 is no limit.
+    /// The provider's limit of calls per minute; 0 is no limit.
     rate_limit: u32,
     key: String,
     client: reqwest::Client,
 }
 
-/// An organisation of so many, limited to so many calls a minute.
+/// Starts a simulator with this number of users and groups, and this limit of calls per minute.
 pub async fn organisation(users: usize, groups: usize, rate_limit: u32) -> Outcome<Simulator> {
     let options = Options {
         port: 0,
@@ -62,7 +62,7 @@ pub async fn organisation(users: usize, groups: usize, rate_limit: u32) -> Outco
 
 impl House {
     pub fn new(rate_limit: u32) -> Outcome<Self> {
-        // Whoever is first sets it for the whole process.
+        // Sets the TLS implementation of the process. An error means that it is already set.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let mut house = Self {
@@ -78,7 +78,7 @@ impl House {
         Ok(house)
     }
 
-    /// Makes an API key, with a quota of its own.
+    /// Creates an API key, which has its own rate limit.
     pub fn new_key(&self) -> Outcome<String> {
         let made = self.run(&["keys", "create", "--project", "bench", "--json"])?;
         let made: Value = serde_json::from_str(&made)?;
@@ -111,7 +111,7 @@ impl House {
         command
     }
 
-    /// Runs a command to its end and gives what it printed.
+    /// Runs a command to its end and returns its standard output.
     fn run(&self, arguments: &[&str]) -> Outcome<String> {
         let output = self.command(arguments).output()?;
         if !output.status.success() {
@@ -125,7 +125,7 @@ impl House {
         self.folder.path().join("log")
     }
 
-    /// How many requests the log has told since this was last asked; it forgets them.
+    /// Counts the requests logged since the last call, and empties the log.
     pub fn take_logged(&self) -> Outcome<u64> {
         let log = read_file(&self.log_path())?;
         let lines = log.split(|&byte| byte == b'\n');
@@ -134,7 +134,7 @@ impl House {
             line.windows(target.len()).any(|part| part == target)
         });
         let told = told.count() as u64;
-        // The process appends, so that it goes on at the new end.
+        // The server opened the log in append mode, so it continues at the new end.
         File::options()
             .write(true)
             .open(self.log_path())?
@@ -142,7 +142,7 @@ impl House {
         Ok(told)
     }
 
-    /// Starts `rolecall serve`, on the core of the servers, without waiting for it.
+    /// Starts `rolecall serve` on the servers' core, without waiting for it.
     pub fn start(&self) -> Outcome<Running> {
         let log = File::options()
             .create(true)
@@ -153,7 +153,7 @@ impl House {
         on_core(Core::Servers, || Running::start(&mut command))
     }
 
-    /// Starts it, and waits until it is ready.
+    /// Starts the server, and waits until it is ready.
     pub async fn serve(&self) -> Outcome<Running> {
         let mut running = self.start()?;
         self.until_answered(&mut running, &self.request("/health/ready", ""))
@@ -161,7 +161,7 @@ impl House {
         Ok(running)
     }
 
-    /// Asks again and again until the answer is 200.
+    /// Repeats the request until its status is 200.
     pub async fn until_answered(&self, running: &mut Running, request: &Request) -> Outcome<Reply> {
         let began_at = Instant::now();
         while began_at.elapsed() < NEVER {
@@ -178,7 +178,7 @@ impl House {
         Err("rolecall serve does not answer".into())
     }
 
-    /// A read of an account, ready to be sent.
+    /// Builds a read request for an account.
     pub fn request(&self, path: &str, account: &str) -> Request {
         let bearer = format!("Bearer {}", self.key);
         let headers = [
@@ -188,7 +188,7 @@ impl House {
         Request::get(path, &headers)
     }
 
-    /// Links an account to the simulated organisation, whose first walk then begins.
+    /// Links an account to the simulated organization, which starts its first walk.
     pub async fn link(&self, simulator: &Simulator, owner: &str) -> Outcome<String> {
         let announcement = simulator.announcement();
         let body = json!({
@@ -214,7 +214,7 @@ impl House {
             let reply = request.once(self.address).await?;
             match reply.status {
                 200 => return Ok(()),
-                // Not yet: the read has waited for as long as it may.
+                // No directory yet: the read waited for its maximum time.
                 408 => {}
                 status => {
                     let said = String::from_utf8_lossy(&reply.body);
@@ -236,7 +236,7 @@ impl House {
         }
     }
 
-    /// Walks an account now, every group included.
+    /// Walks an account now, and reads every group again.
     pub async fn walk(&self, account: &str) -> Outcome<Value> {
         let path = format!("/accounts/{account}/walks?full=true&wait=60");
         let url = format!("http://{}{path}", self.address);
@@ -244,7 +244,7 @@ impl House {
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
 
-    /// What the simulator is told or asked for out of band.
+    /// Calls the simulator's control interface.
     pub async fn control(&self, simulator: &Simulator, path: &str) -> Outcome<Value> {
         let url = format!("{}{path}", simulator.announcement().control_url);
         Ok(self.client.get(url).send().await?.json().await?)

@@ -1,7 +1,7 @@
-//! Load: requests that are written beforehand, over connections that are kept, and replies of
-//! which no more is parsed than it takes to know that they are the right ones.
+//! The load generator: requests are prepared in advance, connections are kept alive, and replies
+//! are parsed only as far as needed to check them.
 //!
-//! It must cost less than any server it asks, since it has one core as they have.
+//! It must cost less than any server under test, since it has one core, as the servers do.
 
 use std::{net::SocketAddr, time::Duration, time::Instant};
 
@@ -17,10 +17,10 @@ use crate::{
     process::{Core, Watch, on_core},
 };
 
-/// How many connections ask at the same time.
+/// The number of concurrent connections.
 const CONNECTIONS: usize = 32;
 
-/// A reply, whole.
+/// A complete reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     pub status: u16,
@@ -36,7 +36,7 @@ impl Reply {
     }
 }
 
-/// A request, ready to be written.
+/// A serialized request.
 #[derive(Debug, Clone)]
 pub struct Request(Vec<u8>);
 
@@ -57,13 +57,13 @@ impl Request {
         Self([b"GET ", path.as_bytes(), rest].concat())
     }
 
-    /// Asks once, on a connection of its own.
+    /// Sends the request once, on a new connection.
     pub async fn once(&self, server: SocketAddr) -> Outcome<Reply> {
         Connection::to(server).await?.ask(self).await
     }
 }
 
-/// What one round came to.
+/// The result of one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     pub requests: u64,
@@ -74,7 +74,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// Processor time of the server for a request.
+    /// The server's processor time per request, in microseconds.
     pub fn cpu_micros(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.requests as f64
     }
@@ -84,8 +84,8 @@ impl Round {
     }
 }
 
-/// Asks `server` for as long as `lasting`, and expects `expected` each time: its status and its
-/// length of every reply, all of the first one on each connection.
+/// Sends requests to `server` for the time `lasting`. Every reply must have the status and the
+/// length of `expected`; the first one on each connection must also have its body.
 pub fn run(
     server: SocketAddr,
     watch: Watch,
@@ -100,7 +100,7 @@ pub fn run(
             .build()?;
         runtime.block_on(round(server, watch, request, expected, lasting))
     };
-    // A thread of its own, since the bench's runtime has this one.
+    // Runs in a new thread, since the bench's runtime occupies this one.
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| on_core(Core::Load, asking));
         thread.join().map_err(|_| "the load broke off")?
@@ -136,7 +136,8 @@ async fn round(
             began_at + lasting,
         ));
     }
-    // Never to sleep: a server that must wake its caller would pay for the caller's being here.
+    // Keeps this thread busy: if the load slept, the server would spend processor time on waking
+    // it.
     let awake = tokio::spawn(async {
         loop {
             tokio::task::yield_now().await;
@@ -166,7 +167,7 @@ async fn round(
     })
 }
 
-/// Asks until `end`; how long each reply took, in microseconds.
+/// Sends requests until `end`; returns the time that each reply took, in microseconds.
 async fn keep_asking(
     mut connection: Connection,
     request: Request,
@@ -193,10 +194,10 @@ struct Connection {
     buffer: Vec<u8>,
 }
 
-/// Of a reply that lies in the buffer.
+/// The head of the reply in the buffer.
 struct Head {
     status: u16,
-    /// Where the body begins.
+    /// The length of the head, which is the offset of the body.
     length: usize,
     body_length: usize,
 }
@@ -252,7 +253,7 @@ impl Connection {
 }
 
 impl Head {
-    /// The head at the beginning of `bytes`, once it is there to its end.
+    /// Parses the head at the beginning of `bytes`; None if it is incomplete.
     fn in_(bytes: &[u8]) -> Outcome<Option<Self>> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         let Some(end) = end else {

@@ -1,16 +1,16 @@
-//! `make bench`: how fast Rolecall is and how much it takes, as ratios that hold on any machine.
+//! `make bench`: Rolecall's speed and memory use, as ratios that hold on any machine.
 //!
-//! Absolute figures say more of the machine than of the code. So each is set beside what could be
-//! had at best, measured in the same minute: a read beside a bare actix-web server that has the
-//! very same bytes ready ([`bare`]), a walk beside the fewest calls and the shortest time that its
-//! budget allows. Servers are processes of their own, on one core, with the load on another;
-//! rounds of the two take turns, and medians are compared, so that a machine that is busy with
-//! something else disturbs both alike.
+//! Absolute figures say more about the machine than about the code. Each figure is therefore
+//! compared with an optimum measured in the same minute: a read with a bare actix-web server that
+//! has the same bytes prepared ([`bare`]), a walk with the fewest calls and the shortest time that
+//! its budget allows. Servers run in their own processes on one core, and the load runs on another.
+//! Rounds of the two servers alternate, and medians are compared, so other activity on the machine
+//! affects both alike.
 //!
-//! What is measured is the `rolecall` that cargo built beside this: `rolecall serve` on SQLite, as
-//! an operator runs it, access log and all ([`house`]).
+//! The bench measures the `rolecall` that cargo built with it: `rolecall serve` on SQLite, as an
+//! operator runs it, with the access log ([`house`]).
 //!
-//! It needs Linux: processes are watched through /proc.
+//! It needs Linux, because it reads processes through /proc.
 
 #![expect(
     clippy::disallowed_methods,
@@ -36,42 +36,42 @@ use clap::{Parser, ValueEnum};
 
 use table::Table;
 
-/// The one that `rolecall` has, so that both sides of a ratio have the same.
+/// The allocator of `rolecall`, so that both sides of a ratio use the same one.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Something that kept a figure from being measured, in words.
+/// An error that prevented a measurement.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T> = Result<T, Fault>;
 
 /// Measures Rolecall's speed and memory as ratios, and prints a table
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; everything if nothing is named
+    /// The parts to measure; all if none is named
     parts: Vec<Part>,
-    /// Exit with 1 if a target is missed; otherwise it is only said
+    /// Exit with 1 if a target is missed; without this, a miss is only printed
     #[arg(long, env = "BENCH_STRICT")]
     strict: bool,
-    /// What cargo adds by itself
+    /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
-    /// Be the bare server of the replies in this file
+    /// Run as the bare server with the replies in this file
     #[arg(long, hide = true)]
     bare: Option<PathBuf>,
-    /// Hold the directory in this file, and say what that takes
+    /// Hold the directory in this file, and print the memory that it needs
     #[arg(long, hide = true)]
     hold: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Pages and records that were built before
+    /// Reads of pages and records that are already built
     Reads,
-    /// Provider calls, and the time that they take
+    /// Walks: the number of provider calls, and the time
     Walks,
-    /// A directory of 100,000 users
+    /// Sealing a directory of 100,000 users
     Seal,
-    /// With 1,000 accounts in the store
+    /// A start with 1,000 accounts in the store
     Start,
 }
 
@@ -122,7 +122,7 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     })
 }
 
-/// This very program, to be run in another role.
+/// This program, to run in another role.
 fn own_program() -> Outcome<std::process::Command> {
     Ok(std::process::Command::new(std::env::current_exe()?))
 }

@@ -1,4 +1,4 @@
-//! Processes: on which core they run, what they use, and their end.
+//! Processes: the core that they run on, the resources that they use, and their end.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,15 +14,15 @@ use rustix::{
 
 use crate::{Outcome, read_file};
 
-/// Which of the cores that we may use.
+/// The role of a core, of those that this process may use.
 #[derive(Debug, Clone, Copy)]
 pub enum Core {
     Servers,
     Load,
 }
 
-/// Runs `work` with this thread, and whatever it starts meanwhile, on one core. Where there is
-/// only one core, or none may be chosen, they share what there is.
+/// Runs `work` with this thread, and the processes and threads that it starts, on one core. If only
+/// one core is available, or the affinity cannot be set, servers and load share the cores.
 pub fn on_core<T>(core: Core, work: impl FnOnce() -> T) -> T {
     let Ok(before) = sched_getaffinity(None) else {
         return work();
@@ -47,7 +47,7 @@ pub fn on_core<T>(core: Core, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// A process of ours; killed when dropped.
+/// A child process; killed when dropped.
 pub struct Running(Child);
 
 impl Running {
@@ -65,7 +65,7 @@ impl Running {
         Watch(self.0.id())
     }
 
-    /// Asks it to end, as an init system does, and waits until it has.
+    /// Sends SIGTERM, as an init system does, and waits until the process has ended.
     pub fn terminate(mut self) -> Outcome<()> {
         let id = Pid::from_child(&self.0);
         kill_process(id, Signal::TERM)?;
@@ -79,13 +79,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended already needs neither.
+        // Both fail if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Looks at a process from outside.
+/// Reads the resource use of a process from /proc.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch(u32);
 
@@ -99,11 +99,13 @@ impl Watch {
         Path::new("/proc").join(self.0.to_string())
     }
 
-    /// The processor time that its threads have used. One that has ended is not counted.
+    /// The processor time of the process's running threads; threads that have ended are not
+    /// counted.
     pub fn cpu(self) -> Outcome<Duration> {
         let mut used = Duration::ZERO;
         for thread in std::fs::read_dir(self.folder().join("task"))? {
-            // Nanoseconds on a processor, waiting for one, and how often.
+            // The fields are: nanoseconds on a processor, nanoseconds waiting for one, number of
+            // timeslices.
             let Ok(stat) = read_file(&thread?.path().join("schedstat")) else {
                 continue;
             };
@@ -114,7 +116,7 @@ impl Watch {
         Ok(used)
     }
 
-    /// The memory that is its own, in bytes.
+    /// The anonymous resident memory (`RssAnon`), in bytes.
     pub fn resident(self) -> Outcome<u64> {
         let status = read_file(&self.folder().join("status"))?;
         let kib = String::from_utf8_lossy(&status)
@@ -127,7 +129,7 @@ impl Watch {
     }
 }
 
-/// The processor time that this process has used, exactly.
+/// The exact processor time that this process has used.
 pub fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));

@@ -1,9 +1,9 @@
-//! Reads of what was built before: the key is checked, the account found, the version decided,
-//! the page handed out, the line logged, each time.
+//! Reads of pages and records that are already built. Each request still checks the key, finds the
+//! account, chooses the version, sends the page and logs a line.
 //!
-//! What is compared is the processor time that a server takes for a request, all its threads
-//! together. With a core to itself and never idle, that is the ratio of requests a second; on a
-//! machine that has other things to do it still says what that ratio would be.
+//! The figure compared is a server's processor time for one request, over all its threads. If a
+//! server has a core to itself and is never idle, this equals the ratio of requests per second; on
+//! a busy machine it estimates that ratio.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,19 +18,19 @@ use crate::{
 const USERS: usize = 1_000;
 const GROUPS: usize = 50;
 
-/// Rounds of each server for each case; odd, so that a median is a round.
+/// Rounds of each server for each case; odd, so that the median is one of the rounds.
 const ROUNDS: usize = 15;
 const A_ROUND: Duration = Duration::from_millis(250);
 
-/// Rolecall's p99 may be so many times the bare server's.
+/// The limit for Rolecall's p99, as a multiple of the bare server's.
 const P99: Target = Target::AtMost(2.0);
 
 struct Case {
     name: &'static str,
     request: Request,
     expected: Reply,
-    /// Which case the bare server answers in full where this one gets off with less: what is
-    /// compressed, or known already, stands for a whole page.
+    /// Index of the case whose whole page is the baseline: a compressed page or a 304 is compared
+    /// with the bare server's whole page.
     stands_for: usize,
     target: Option<Target>,
 }
@@ -69,12 +69,12 @@ impl Side {
             .sum()
     }
 
-    /// Microseconds of processor time for a request.
+    /// Processor time per request, in microseconds.
     fn cpu(&self, of: usize) -> f64 {
         self.median(of, Round::cpu_micros)
     }
 
-    /// The part of the time in which it had work and the processor.
+    /// The processor time used, as a fraction of the elapsed time.
     fn busy(&self) -> f64 {
         let rounds = || self.rounds.iter().flatten();
         let cpu: Duration = rounds().map(|round| round.cpu).sum();
@@ -83,7 +83,7 @@ impl Side {
     }
 }
 
-/// The median of `figure` of one side's rounds over the other's, round by round.
+/// The median, over the rounds, of one side's `figure` divided by the other side's.
 fn ratio(ours: &[Round], theirs: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
     median(
         ours.iter()
@@ -113,7 +113,7 @@ pub async fn measure(table: &mut Table) -> Outcome<()> {
     for number in 0..ROUNDS {
         for (of, case) in cases.iter().enumerate() {
             let bare_request = case.request.at(&bare::path(of));
-            // Who goes first takes turns, too.
+            // The first server of a round alternates, too.
             let mut turns = [true, false];
             turns.rotate_left(number % 2);
             for is_bare in turns {
@@ -181,7 +181,7 @@ async fn cases(house: &House, account: &str) -> Outcome<Vec<Case>> {
         ),
         ("one user by id", record.as_str(), None, 200, 5, None),
     ] {
-        // A key for each, since each is asked as often as one key may in all.
+        // Each case has its own key, since a key's rate limit covers all its requests.
         let bearer = format!("Bearer {}", house.new_key()?);
         let mut headers = vec![
             ("authorization", bearer.as_str()),

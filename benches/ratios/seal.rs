@@ -1,5 +1,5 @@
 //! A directory of 100,000 users: the processor time from parsed pages to a sealed directory, and
-//! the memory that it is held in.
+//! the memory that the directory needs.
 
 use std::{collections::BTreeMap, ops::Range, path::Path, process::Stdio, time::Duration};
 
@@ -32,15 +32,16 @@ const GROUPS: usize = 5_000;
 const GROUPS_OF_A_USER: usize = 5;
 const PAGE_SIZE: usize = 100;
 
-/// What is new or other in a later walk, and how many groups it reads again.
+/// A later walk: the numbers of new users, of renamed users, and of groups that are read again.
 const NEW: usize = 200;
 const RENAMED: usize = 200;
 const READ_AGAIN: usize = 300;
 
-/// How many more are held to see what one takes.
+/// The number of further directories that are decoded to measure the memory of one.
 const OTHERS_HELD: usize = 4;
 
-/// How often each is sealed. The least is what counts: the rest was the machine's.
+/// The number of repetitions. The shortest time counts, because other activity on the machine only
+/// adds to it.
 const TRIES: usize = 3;
 
 const CPU_SECONDS: Target = Target::AtMost(0.5);
@@ -90,7 +91,7 @@ pub fn measure(table: &mut Table) -> Outcome<()> {
 
 type Sealed = (Duration, Directory, Evidence);
 
-/// The one that took the least processor time, of some that come to the same.
+/// Repeats a seal, and returns the repetition with the least processor time.
 fn least(sealed: impl Fn() -> Outcome<Sealed>) -> Outcome<Sealed> {
     let mut best = sealed()?;
     for _ in 1..TRIES {
@@ -102,7 +103,7 @@ fn least(sealed: impl Fn() -> Outcome<Sealed>) -> Outcome<Sealed> {
     Ok(best)
 }
 
-/// What a directory takes, in bytes.
+/// The size of a directory, in bytes.
 #[derive(Serialize, Deserialize)]
 struct Held {
     counted: u64,
@@ -110,7 +111,7 @@ struct Held {
     encoded: u64,
 }
 
-/// Lets a process of its own hold it: this one's memory was used for too much else.
+/// Measures in a new process, because this one's memory was already used for other work.
 fn held(directory: &Directory) -> Outcome<Held> {
     let stored = tempfile::NamedTempFile::new()?;
     std::fs::write(stored.path(), directory.encode())?;
@@ -120,10 +121,10 @@ fn held(directory: &Directory) -> Outcome<Held> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Is that process.
+/// Runs as that process.
 pub fn hold(stored: &Path) -> Outcome<()> {
     let encoded = read_file(stored)?;
-    // The first leaves behind what decoding took for a while; those after it do with that.
+    // Decoding the first leaves free memory behind, which the decoding of the others reuses.
     let first = Directory::decode(&encoded)?;
     let before = Watch::own().resident()?;
     let others = (0..OTHERS_HELD)
@@ -139,7 +140,7 @@ pub fn hold(stored: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// From parsed pages to a sealed directory: the processor time of it.
+/// Seals a directory from parsed pages, and measures the processor time.
 fn seal(
     prev: Option<&Directory>,
     evidence: &Evidence,
@@ -184,7 +185,7 @@ fn listing<T: ListItem>(pages: Vec<ListedPage<T>>) -> Outcome<MergedList<T>> {
     }
 }
 
-/// What a walk got from the provider, parsed.
+/// The provider's data for one walk, parsed.
 struct Pages {
     identity: Identity,
     roles: Vec<ObservedRole>,
@@ -271,7 +272,7 @@ fn paged<T: Clone>(records: Vec<T>) -> Vec<ListedPage<T>> {
 
 const ROLE: &str = "licensed_user";
 
-/// Ids of sixteen digits, as Smartsheet has them.
+/// Smartsheet's ids have sixteen digits.
 fn remote_id(i: usize) -> RemoteId {
     RemoteId::from((1_000_000_000_000_000 + i * 7_654_321).to_string().as_str())
 }
@@ -280,7 +281,7 @@ fn moment(i: usize) -> Option<Timestamp> {
     Timestamp::from_second(1_700_000_000 + i as i64 * 61).ok()
 }
 
-/// First names repeat often, last names less, addresses never.
+/// A generated user. First names repeat often, last names less, e-mail addresses never.
 struct Person {
     number: usize,
     first_name: String,

@@ -1,5 +1,5 @@
-//! A start with many accounts in the store: until it says that it is ready, and until the first
-//! page of one of them has come.
+//! A start with many accounts in the store: the time until the server is ready, and until the first
+//! page of an account is served.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 const ACCOUNTS: usize = 1_000;
 const STARTS: usize = 3;
 
-/// How many are linked side by side.
+/// The number of accounts that are linked concurrently.
 const AT_ONCE: usize = 16;
 
 const SECONDS: Target = Target::AtMost(1.0);

@@ -1,6 +1,6 @@
-//! The table that is printed, and what is asked of its figures.
+//! The printed table, and the targets for its figures.
 
-/// What a figure must come to.
+/// The bound that a figure must meet.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     AtLeast(f64),
@@ -23,7 +23,7 @@ impl Target {
     }
 }
 
-/// Prints as it is filled, and counts what was missed.
+/// Prints each line at once, and counts missed targets.
 #[derive(Debug, Default)]
 pub struct Table {
     judged: usize,
@@ -31,17 +31,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// Begins a part of the table.
+    /// Prints the title of a part.
     pub fn part(&mut self, title: &str) {
         println!("\n{title}\n");
     }
 
-    /// A line of its own.
+    /// Prints a line of text.
     pub fn line(&mut self, text: &str) {
         println!("  {text}");
     }
 
-    /// A figure with its target, as a cell: `0.91 ≥ 0.85 ok`.
+    /// Formats a figure with its target as a cell, such as `0.91 ≥ 0.85 ok`, and counts the result.
     pub fn judge(&mut self, figure: f64, target: Target) -> String {
         let (sign, bound) = target.words();
         self.judged += 1;
@@ -54,13 +54,13 @@ impl Table {
         format!("{figure:.3} {sign} {bound} {verdict}")
     }
 
-    /// A line for one figure: what it is, its target, and what it was made from.
+    /// Prints a line for one figure: its name, the figure with its target, and its source.
     pub fn figure(&mut self, what: &str, figure: f64, target: Target, from: &str) {
         let judged = self.judge(figure, target);
         self.line(&format!("{what:<42} {judged:<20} {from}"));
     }
 
-    /// Sums up; whether nothing was missed.
+    /// Prints the number of targets met. Returns whether all were met.
     pub fn conclude(&self) -> bool {
         let Self { judged, missed } = self;
         println!("\n{} of {judged} targets met.", judged - missed);

@@ -1,5 +1,5 @@
-//! Walks: how many calls they make, over the fewest that could read as much, and how long they
-//! take under a limit, over what the budget allows.
+//! Walks: their calls, compared with the fewest that could read the same data, and their time under
+//! a rate limit, compared with the time that the budget allows.
 
 use serde_json::Value;
 
@@ -12,14 +12,14 @@ use crate::{
 const USERS: usize = 10_000;
 const GROUPS: usize = 500;
 
-/// Records on a page of Smartsheet's lists, as the connector asks for them.
+/// The number of records per page that the connector requests.
 const PAGE_SIZE: usize = 100;
 
 const CALLS: Target = Target::AtMost(1.02);
 const TIME: Target = Target::AtMost(1.05);
 
-/// Calls a minute, where there is a limit: such that the walk is longer than its burst, and short
-/// enough to be waited for.
+/// The rate limit in calls per minute: low enough that the walk lasts longer than its burst, high
+/// enough that the bench stays short.
 const RATE_LIMIT: u32 = 1_800;
 
 pub async fn measure(table: &mut Table) -> Outcome<()> {
@@ -30,7 +30,8 @@ pub async fn measure(table: &mut Table) -> Outcome<()> {
     under_a_limit(table).await
 }
 
-/// Who am I, the plan, each page and each group once.
+/// The fewest calls of a walk: one for the current user, one for the plan, one for each page, one
+/// for each group.
 fn fewest_calls(truth: &Value) -> Outcome<u64> {
     let count = |list: &str| -> Outcome<usize> {
         let list = truth[list].as_array().ok_or("a truth without its lists")?;
@@ -62,7 +63,7 @@ async fn without_a_limit(table: &mut Table) -> Outcome<()> {
         &format!("{calls} of {fewest}, in {seconds:.2} s without a limit"),
     );
 
-    // A second one, to have the calls of a walk alone in the simulator's log.
+    // A second walk, whose calls the simulator's log shows without those of linking.
     let seen = calls_seen(&house.control(&simulator, "/log").await?);
     let walk = house.walk(&account).await?;
     let calls = calls_seen(&house.control(&simulator, "/log").await?) - seen;
@@ -97,8 +98,8 @@ async fn under_a_limit(table: &mut Table) -> Outcome<()> {
     if log.as_array().is_some_and(|log| log.iter().any(is_refused)) {
         return Err("the provider refused a call: the budget was overrun".into());
     }
-    // A tenth of the limit at once, and nine tenths of it in every minute after that. The calls of
-    // linking came out of the same budget.
+    // The budget allows a burst of a tenth of the limit, then nine tenths of it per minute. The
+    // calls of linking used the same budget.
     let limit = f64::from(RATE_LIMIT);
     let allowed = (calls as f64 - limit / 10.0) / (limit * 0.9) * 60.0;
     let took = length(walk)?.as_secs_f64();

@@ -1,5 +1,5 @@
-//! The direction table of `docs/ARCHITECTURE.md`, kept: who may use which module, and where a
-//! crate that shapes us may be named.
+//! Enforces the tables of `docs/ARCHITECTURE.md`: the modules that each module may use, and the
+//! modules that may name certain other crates.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use crate::{
     read, root, table,
 };
 
-/// What `docs/ARCHITECTURE.md` allows.
+/// The content of both tables.
 struct Directions {
-    /// Module, and those that it may use beside itself.
+    /// Each module, with the modules that it may use.
     modules: Vec<(String, Vec<String>)>,
-    /// Path of another crate, and the modules that may name it.
+    /// Each path of another crate, with the modules that may name it.
     foreign: Vec<(String, Vec<String>)>,
 }
 
@@ -42,7 +42,7 @@ impl Directions {
         Some(&row.1)
     }
 
-    /// What is wrong with naming this path in this module.
+    /// The fault, if this module may not name this path.
     fn fault(&self, module: &str, named: &Named) -> Option<String> {
         let path = named.segments.join("::");
         let foreign = self.foreign.iter().find(|(prefix, modules)| {
@@ -68,7 +68,7 @@ impl Directions {
     }
 }
 
-/// The words in backticks.
+/// The words in backticks in a table cell.
 fn words(cell: &str) -> Vec<String> {
     cell.split('`')
         .skip(1)

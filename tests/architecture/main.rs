@@ -1,5 +1,6 @@
-//! The house rules that no compiler keeps: who may use whom, and papers that say what the code
-//! does. Each rule is read from the paper that states it, so that neither can change alone.
+//! Rules that the compiler cannot check: the dependencies between modules, and documents that must
+//! match the code. A test reads its rule from the document that states it, so neither can change
+//! alone.
 
 mod directions;
 mod papers;
@@ -10,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The repository.
+/// The root of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -19,7 +20,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every file below `folder`, in order, but for what is built or generated beside the sources.
+/// All files below `folder`, sorted, without build output and generated data.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
@@ -38,7 +39,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The rows of the first table in `text` whose head begins with `head`, cell by cell.
+/// The rows of the first table in `text` with exactly these head cells, as cells.
 fn table(text: &str, head: &[&str]) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         let inner = line.trim().trim_start_matches('|').trim_end_matches('|');

@@ -1,4 +1,4 @@
-//! Papers that say what the code does: they are compared with it.
+//! Compares the documents that describe the code with the code.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{files_below, read, root, table};
 
-/// Every operation of the API document, as `GET /path` and what is said about it.
+/// The operations of the OpenAPI document, by `GET /path`.
 fn operations() -> BTreeMap<String, Value> {
     let document = serde_json::to_value(http::document()).expect("the document is plain data");
     let paths = document["paths"].as_object().expect("paths by template");
@@ -161,7 +161,7 @@ fn every_link_between_our_papers_leads_somewhere() {
                 file.display()
             );
         }
-        // What stands in backticks and begins with one of our folders is a path, too.
+        // Text in backticks that begins with one of these folders is a path, too.
         for name in text.split('`').skip(1).step_by(2) {
             let is_path = ["src/", "tests/", "config/", "docs/", "simulator/"]
                 .iter()
@@ -200,8 +200,8 @@ fn every_reference_in_the_api_document_leads_somewhere() {
     }
 }
 
-/// A path of the machine that this was written on is of no use to anybody else, and tells more
-/// than it should.
+/// A path of the machine that the file was written on is of no use to others, and reveals private
+/// details.
 #[test]
 fn no_file_names_a_path_of_somebody_s_machine() {
     let own = root().to_str().expect("a path in UTF-8").to_owned();

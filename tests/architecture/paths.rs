@@ -1,24 +1,25 @@
-//! Which paths a source names: in `use` trees, in expressions and types, and inside macros.
+//! Finds the paths that a source file names: in `use` trees, in expressions and types, and inside
+//! macros.
 //!
-//! It reads tokens, not syntax: comments and texts are left out, and what is handed to a macro
-//! is read like everything else.
+//! It reads tokens, not syntax: it skips comments and string literals, and reads macro arguments
+//! like other code.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A path that a source names, as far as it is written out: `crate::store::Store` in full, also
-/// where the source says `super::Store`.
+/// A path that a source names, resolved from the crate's root: `crate::store::Store`, even if the
+/// source says `super::Store`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     pub segments: Vec<String>,
     pub line: usize,
-    /// Whether this is a `pub use`, which hands the name on.
+    /// Whether this is a re-export (`pub use`).
     pub is_handed_on: bool,
-    /// Whether it stands in a module called `tests`.
+    /// Whether it is inside a module called `tests`.
     pub is_in_tests: bool,
 }
 
-/// The paths in `source`, which is the module `module` (`["gateway", "walk"]`; empty for the
-/// crate's own root).
+/// The paths in `source`, the file of the module `module` (`["gateway", "walk"]`; empty for the
+/// crate's root).
 pub fn named_in(source: &str, module: &[&str]) -> Vec<Named> {
     let tokens: TokenStream = source.parse().expect("a source is made of Rust's tokens");
     let mut reader = Reader { named: Vec::new() };
@@ -89,7 +90,7 @@ impl Reader {
         }
     }
 
-    /// One tree or a list of them, such as `a::{b, super::c as d}`, after `prefix`.
+    /// Reads one tree or a list of trees, such as `a::{b, super::c as d}`, after `prefix`.
     fn read_use_tree(
         &mut self,
         tokens: &[TokenTree],
@@ -109,7 +110,7 @@ impl Reader {
                     let inner: Vec<_> = group.stream().into_iter().collect();
                     self.read_use_tree(&inner, &path, module, is_handed_on);
                 }
-                // The end, a glob, or `as`.
+                // The path ends here, or a glob or `as` follows.
                 _ => self.note(&path, module, line_of(&tree[start]), is_handed_on),
             }
         }
@@ -125,7 +126,7 @@ impl Reader {
     }
 }
 
-/// The words joined by `::` from `at` on, and the place after them.
+/// The identifiers joined by `::` from `at` on, and the index after them.
 fn path_at(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut segments = Vec::new();
     while let Some(TokenTree::Ident(word)) = tokens.get(at) {
@@ -139,12 +140,13 @@ fn path_at(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     (segments, at)
 }
 
-/// The path from the crate's root, or as it is where it begins with another crate's name.
+/// Resolves a path from the crate's root. A path that begins with another crate's name stays as it
+/// is.
 fn resolved(path: &[String], module: &[String]) -> Vec<String> {
     let own_crate = |rest: &[String]| [&["crate".to_owned()], rest].concat();
     match path[0].as_str() {
         "crate" => path.to_vec(),
-        // How `main.rs` and the tests say it.
+        // `main.rs` and the tests use the crate's name.
         "rolecall" => own_crate(&path[1..]),
         "self" | "super" => {
             let ups = path.iter().filter(|&segment| segment == "super").count();
@@ -158,7 +160,8 @@ fn resolved(path: &[String], module: &[String]) -> Vec<String> {
     }
 }
 
-/// Whether these tokens end with the one dot of a field or method, and not the two of a range.
+/// Whether these tokens end with the single dot of a field or method, and not with the two dots of
+/// a range.
 fn is_field(before: &[TokenTree]) -> bool {
     let dots = before.iter().rev().take_while(|t| is_punct(Some(t), '.'));
     dots.count() == 1
