@@ -64,6 +64,7 @@ impl House {
     pub fn new(rate_limit: u32) -> Outcome<Self> {
         // Sets the TLS implementation of the process. An error means that it is already set.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // Finds a free port for `serve`. The listener is closed when this function returns.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let mut house = Self {
             folder: tempfile::tempdir()?,

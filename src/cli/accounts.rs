@@ -1,8 +1,9 @@
 //! `rolecall accounts`: the operator's commands on the linked accounts of all projects.
 //!
-//! Commands that only read work beside a running server. Commands that link, walk, refresh or
-//! remove change state that a server holds in memory, so they take the claim on the store, as
-//! `serve` does. If a server has the claim, they fail and name the API call to make instead.
+//! Commands that only read work beside a running server. The others (`link`, `walk`, `refresh`,
+//! `token`, `remove --yes`) change state that a server holds in memory, so they take the claim on
+//! the store, as `serve` does. If a server has the claim, they fail and name the API call to make
+//! instead.
 
 use std::{pin::pin, time::Duration};
 
@@ -140,7 +141,7 @@ pub struct LinkArguments {
     /// A label of your choice
     #[arg(long)]
     label: Option<String>,
-    /// E-mail address of the user to impersonate (Smartsheet's Assume-User)
+    /// E-mail address of the user to impersonate at the provider (Assume-User)
     #[arg(long, value_name = "EMAIL")]
     assume_user: Option<String>,
     #[command(flatten)]
@@ -229,8 +230,8 @@ async fn open_as(config: &Config) -> Result<Operator, Failure> {
     Ok(Operator::new(gateway))
 }
 
-/// As [`open`], with the claim on the store, for commands that change state of a running server.
-/// `instead` names the API call to make while a server runs.
+/// As [`open`], and takes the claim on the store, for commands that change a running server's
+/// state. `instead` names the API call to make while a server runs.
 pub(super) async fn open_alone(
     file: &ConfigFile,
     instead: &str,

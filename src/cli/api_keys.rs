@@ -143,7 +143,7 @@ impl FromStr for KeyName {
     }
 }
 
-/// An API key in JSON output.
+/// An API key in JSON output, with its project.
 #[derive(Serialize)]
 struct ApiKeyLine<'a, K> {
     project: &'a ProjectId,

@@ -1,5 +1,5 @@
-//! `rolecall backup`: copies the database while the server runs. The key ring is not in the copy;
-//! keep it in another place.
+//! `rolecall backup`: copies the SQLite database while the server runs; for PostgreSQL it names
+//! `pg_dump`. The key ring is not in the copy; keep it in another place.
 
 use std::path::PathBuf;
 

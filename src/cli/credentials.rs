@@ -131,7 +131,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             passphrase,
             shared,
         } => {
-            // All checks come first: the export marks the credential as moved.
+            // The file and the passphrase come first, since the export marks the credential as
+            // moved.
             let draft = AtomicFile::new(&to)?;
             let passphrase = passphrase.chosen()?;
             let operator = open(&shared.file).await?;
@@ -179,6 +180,7 @@ async fn export(
     let exported = operator.export(&own).await?;
     let sealed = operator.sealed(&exported, passphrase);
     if let Err(error) = draft.write_all(&sealed).and_then(|()| draft.settle()) {
+        // Deletes the file before the token pair is used here again.
         drop(draft);
         if exported.is_moved {
             operator.reclaim(&own).await?;

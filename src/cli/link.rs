@@ -113,6 +113,7 @@ async fn sign_in(
         ));
     }
     let mut visitor = in_time(listener.visitor(&sign_in.state)).await?;
+    // Takes the decision out, since `tell` needs the connection afterwards.
     let decision = std::mem::replace(&mut visitor.decision, Decision::Refused("other"));
     let ended = end(operator, project, &sign_in, decision).await;
     match &ended {
@@ -210,8 +211,8 @@ async fn pasted(state: &SecretString) -> Result<Decision, Failure> {
     }
 }
 
-/// Reads the lines of standard input in a thread of its own. The runtime would wait for a blocked
-/// thread of its own when the process ends.
+/// Reads the lines of standard input in a separate thread. A thread of the runtime that waits for
+/// input would keep the process from ending.
 fn lines() -> mpsc::UnboundedReceiver<io::Result<String>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {

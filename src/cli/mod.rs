@@ -89,7 +89,7 @@ enum Command {
     Check(check::Arguments),
     /// Ask the server on this machine whether it is ready
     Health(health::Arguments),
-    /// Copy the database while the server runs; the key ring is not in the copy
+    /// Copy the SQLite database while the server runs; the key ring is not in the copy
     Backup(backup::Arguments),
     /// Create, rotate and inspect the key ring that seals everything stored
     #[command(subcommand)]
@@ -101,7 +101,7 @@ enum Command {
     Openapi,
 }
 
-/// The settings file.
+/// The configuration file.
 #[derive(Args, Clone)]
 struct ConfigFile {
     /// A TOML file that overrides the defaults; `config/default.toml` lists every key. Without this

@@ -122,6 +122,7 @@ impl Pasted {
             self.begun = whole;
             return PastedStep::Refused(Refused::Unfinished);
         }
+        // A line break can cut a URL inside one of these words.
         let is_word_of_a_url = ["https", "localhost", "code", "state", "error"]
             .iter()
             .any(|word| word.starts_with(line));

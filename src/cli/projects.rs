@@ -166,6 +166,7 @@ async fn delete(
     json: bool,
 ) -> Result<(), Failure> {
     let config = Config::load(file.config.as_deref())?;
+    // `open_with` alone would create or migrate the database.
     must_be_current(&config, &key_ring(&config)?).await?;
     let store = open_with(file, project).await?;
     if !is_meant {

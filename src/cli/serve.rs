@@ -25,6 +25,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let ring = key_ring(&config)?;
     must_be_unexposed(&config, &ring)?;
     let files = raise_file_limit();
+    // 0 derives the limit from the limit of open files.
     if config.server.max_connections == 0 {
         config.server.max_connections = connections_beside(files);
     }
@@ -61,10 +62,10 @@ async fn handle_signals(mut hangup: Signal, gateway: Gateway, has_key_file: bool
     }
 }
 
-/// Open files reserved for the database, calls to providers and the log.
+/// The number of open files reserved for the database, calls to providers and the log.
 const OTHER_FILES: usize = 512;
 
-/// With fewer open files, a few slow clients are enough to exhaust them.
+/// With a lower limit, `serve` logs a warning: a few slow clients can use up all open files.
 const FEW_FILES: usize = 8192;
 
 /// Raises the soft limit of open files to the hard limit, and returns the current one.

@@ -90,6 +90,7 @@ fn read(what: &str, how: &str) -> Result<SecretString, Failure> {
              `… {how}`"
         )));
     }
+    // The full capacity, since a growing vector would leave copies of the secret in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize));
     stdin.take(LONGEST).read_to_end(&mut bytes)?;
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);

@@ -54,6 +54,7 @@ impl Reader {
         let mut at = 0;
         while let Some(token) = tokens.get(at) {
             match token {
+                // `use<'a>` is a list of captured lifetimes, not an import.
                 TokenTree::Ident(word) if word == "use" && !is_punct(tokens.get(at + 1), '<') => {
                     let end = (at..tokens.len())
                         .find(|&end| is_punct(tokens.get(end), ';'))

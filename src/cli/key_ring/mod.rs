@@ -192,14 +192,14 @@ impl Installation {
         })
     }
 
-    /// The file of the ring; None if the ring is in the settings.
+    /// The key ring file; None if the ring is in the setting `keys`.
     fn file(&self) -> Option<&Path> {
         let is_given = !self.config.keys.expose_secret().is_empty();
         (!is_given).then_some(&self.config.keys_file)
     }
 
-    /// Replaces the ring, in its file and in memory, with the result of `change`; None leaves it as
-    /// it is. The file is locked meanwhile.
+    /// Replaces the ring, in its file and in memory, with the result of `change`; None keeps the
+    /// ring. The file is locked meanwhile.
     fn change_file(
         &self,
         change: impl FnOnce(&KeyRing) -> Result<Option<KeyRing>, Failure>,

@@ -27,6 +27,8 @@ pub struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let installation = Installation::open(&arguments.shared.file).await?;
+    // Servers get time to reload the file, since `--activate` requires that all of them have the
+    // key.
     let is_settled = |standing: &RingStanding| match &arguments.activate {
         Some(id) => without(id, standing) == 0 || !installation.ring.current().has(id),
         None => true,
@@ -39,6 +41,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         key = id;
         Ok(changed)
     })?;
+    // The new key becomes active once every serving process has reloaded the file.
     let ask = async || installation.move_over().await;
     let moved = installation
         .settled(ask, |moved| moved.awaited == 0)
