@@ -351,5 +351,6 @@ pub fn no_such_project(project: &ProjectId) -> Failure {
 pub(super) async fn open(file: &ConfigFile) -> Result<Store, Failure> {
     let config = Config::load(file.config.as_deref())?;
     let ring = key_ring(&config)?;
-    Ok(Store::open(&config.store.url, ring, Clock::system()).await?)
+    let store = Store::open(&config.store.url, ring, Clock::system()).await?;
+    Ok(store.with_max_live_keys(config.server.max_keys_per_project))
 }

@@ -46,7 +46,9 @@ pub enum FirstKey {
     Active,
     /// It becomes active once all serving processes have it. `processes` is the number that lack
     /// it.
-    Awaited { processes: usize },
+    Awaited {
+        processes: usize,
+    },
     /// It was active earlier. Another key is active now.
     Former,
     Retired,

@@ -277,3 +277,27 @@ async fn a_key_is_revoked_with_those_that_it_made() {
     }
     running.terminate().await;
 }
+
+#[tokio::test]
+async fn a_command_makes_as_many_keys_as_the_settings_allow() {
+    let bench = furnished().await;
+    bench.write(
+        "few.toml",
+        "[server]\nmax_keys_per_project = 2\n\n[provider]\nloopback_base_urls = true\n",
+    );
+    let make = || {
+        bench.run(&[
+            "keys",
+            "create",
+            "--project",
+            "acme",
+            "--config",
+            "few.toml",
+        ])
+    };
+    make().await.expect(0);
+    make().await.expect(0);
+    let refused = make().await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("2 valid API keys"), "{}", refused.err);
+}
