@@ -1,4 +1,8 @@
 //! A linked account: one customer's connection to one provider.
+//!
+//! An [`Account`] holds no secret; a [`Credential`] does, has no `Serialize` and redacts itself in
+//! `Debug`. [`ServingState::with_credential`] merges the status that walks found with the state of
+//! the credential, so that the two never contradict each other.
 
 use std::fmt;
 
@@ -31,35 +35,33 @@ pub struct Account {
     /// Why the status is not `active`; empty while it is.
     pub status_reasons: Vec<StatusReason>,
     pub endpoint: Endpoint,
-    /// Whose credential this is, as the provider said at the last walk or at linking.
+    /// The owner of the credential, as the provider reported it at linking or at the last walk.
     pub identity: Identity,
-    /// Whom the provider is asked to take the token's owner for, by e-mail address.
+    /// E-mail address of the user to impersonate (Smartsheet's Assume-User).
     pub assume_user: Option<String>,
-    /// None once it is disconnected.
+    /// None once the account is disconnected.
     pub credential: Option<CredentialStatus>,
-    /// The held walk that keeps its directory as it is.
+    /// The held walk that keeps the account's directory unchanged.
     pub held_walk: Option<HeldWalk>,
-    /// What it may serve: all, or what its profile allows.
+    /// The resources that the account may serve: all of them, or those its profile allows.
     pub actions: ActionSet,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
 impl Account {
-    /// The code of the status reason of a credential that the provider no longer takes.
+    /// Status reason code: the provider no longer accepts the credential.
     pub const REAUTH_REQUIRED: &'static str = "reauth_required";
-    /// The code of the status reason of a credential that is good, and was not refreshed when it
-    /// was to be.
+    /// Status reason code: the credential is still valid, but the last refresh failed.
     pub const REFRESH_FAILED: &'static str = "refresh_failed";
-    /// The code of the status reason of an account whose credential was destroyed.
+    /// Status reason code: the credential was destroyed.
     pub const DISCONNECTED: &'static str = "disconnected";
-    /// The code of the status reason of an account whose credential another installation has.
+    /// Status reason code: the credential was exported to another installation.
     pub const MOVED: &'static str = "moved";
-    /// The code of the status reason of an account whose connector profile is disabled.
+    /// Status reason code: the account's connector profile is disabled.
     pub const PROFILE_DISABLED: &'static str = "profile_disabled";
 
-    /// Why nothing may be read or walked with this account, whatever the provider would say; None
-    /// if nothing keeps it from that.
+    /// Why the account may not be read or walked, independent of the provider; None if it may.
     pub fn inactive_reason(&self) -> Option<Inactive> {
         match &self.credential {
             None => Some(Inactive::Disconnected),
@@ -69,8 +71,9 @@ impl Account {
         }
     }
 
-    /// Whether the provider no longer takes this account's credential, as far as this
-    /// installation has it: another may have moved on with it.
+    /// Whether the provider no longer accepts the credential that this installation holds.
+    ///
+    /// True for a moved credential too: the other installation may have rotated it.
     pub fn needs_reauth(&self) -> bool {
         self.status_reasons
             .iter()
@@ -78,7 +81,7 @@ impl Account {
     }
 }
 
-/// The part of an account that says whether it can be served.
+/// The part of an account that decides whether it can be served.
 #[derive(Debug, Clone)]
 pub struct ServingState {
     pub status: AccountStatus,
@@ -87,8 +90,10 @@ pub struct ServingState {
 }
 
 impl ServingState {
-    /// Adds to status and reasons what the credential's own state says, and to the credential what a
-    /// walk found: the two never contradict each other.
+    /// Merges the account's status with the state of its credential.
+    ///
+    /// Status and reasons get the credential's own state. A refusal that a walk found becomes the
+    /// credential's state, unless a newer token pair has replaced the refused one.
     #[must_use]
     pub fn with_credential(mut self, id: AccountId) -> Self {
         let Some(credential) = &mut self.credential else {
@@ -101,7 +106,8 @@ impl ServingState {
             .find(|reason| is_refusal(reason))
             .map(|reason| reason.timestamp);
         match (refused_at, credential.state) {
-            // The pair that was refused has a successor, of which nothing is known but good.
+            // A refresh after the refusal replaced the refused pair, and nothing is wrong with the
+            // new one.
             (Some(refused_at), CredentialState::Healthy)
                 if credential.kind != CredentialKind::AccessToken
                     && credential.fault.is_none()
@@ -112,6 +118,7 @@ impl ServingState {
                     self.status = AccountStatus::Active;
                 }
             }
+            // A walk found the refusal before any refresh did.
             (Some(refused_at), CredentialState::Healthy | CredentialState::Refreshing) => {
                 credential.state = CredentialState::ReauthRequired;
                 credential.since = refused_at;
@@ -199,14 +206,14 @@ pub enum AccountField {
     OriginOwnerId,
 }
 
-/// A page of a list whose pages are counted: at most `limit` records after the first `offset`.
+/// One page of an offset-paged list: at most `limit` records after the first `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetPage {
     pub offset: u64,
     pub limit: u64,
 }
 
-/// A filter of accounts: the field has one of these values.
+/// A filter of accounts: the field equals one of these values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOf {
     pub field: AccountField,
@@ -240,35 +247,35 @@ impl AccountStatus {
     }
 }
 
-/// Why an account serves nothing, though its provider might take its credential.
+/// Why an account serves nothing, whether or not the provider accepts its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inactive {
-    /// Its credential was destroyed.
+    /// The credential was destroyed.
     Disconnected,
-    /// The connector profile that it was linked under is disabled.
+    /// The account's connector profile is disabled.
     ProfileDisabled,
-    /// Another installation has its credential.
+    /// The credential was exported to another installation.
     Moved,
 }
 
-/// How an account's credential is doing, without the credential.
+/// The status of an account's credential, without the credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialStatus {
     pub kind: CredentialKind,
     pub state: CredentialState,
-    /// Since when it is in that state.
+    /// When the credential entered this state.
     pub since: Timestamp,
-    /// When its access token ends by itself; None where it does not.
+    /// When the access token expires; None if it does not.
     pub expires_at: Option<Timestamp>,
-    /// The connector profile whose OAuth app it was issued to; None for a token of the customer's
-    /// own making and for the customer's own app.
+    /// The connector profile whose OAuth app got the credential; None for a personal access token
+    /// and for the customer's own app.
     pub profile: Option<ProfileId>,
     pub is_profile_disabled: bool,
-    /// Why the last refresh brought no new tokens; None if it did.
+    /// Why the last refresh returned no new tokens; None if it did.
     pub fault: Option<RefreshFault>,
 }
 
-/// Why a refresh brought no new tokens.
+/// Why a refresh returned no new tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefreshFault {
     #[serde(rename = "provider_unreachable")]
@@ -286,7 +293,8 @@ pub enum RefreshFault {
 }
 
 impl RefreshFault {
-    /// Where the credential is good still: what happened, and what is to be done.
+    /// The description of the `refresh_failed` reason, for a credential that is still valid: the
+    /// failure and the next step.
     const fn told(self) -> &'static str {
         match self {
             Self::AppRefused => {
@@ -311,34 +319,34 @@ impl RefreshFault {
     }
 }
 
-/// What an account authenticates with.
+/// The kind of credential that an account authenticates with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialKind {
     /// A personal access token.
     AccessToken,
-    /// A pair of OAuth tokens, issued to a connector profile's app.
+    /// An OAuth token pair, issued to a connector profile's app.
     #[serde(rename = "oauth2")]
     OAuth,
-    /// A pair of OAuth tokens, issued to the customer's own app.
+    /// An OAuth token pair, issued to the customer's own app.
     #[serde(rename = "oauth2_own_app")]
     OAuthOwnApp,
 }
 
-/// How a credential stands with its provider.
+/// The state of a credential at its provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialState {
-    /// As far as is known it is good.
+    /// No fault is known.
     Healthy,
-    /// A refresh is under way.
+    /// A refresh is in progress.
     Refreshing,
-    /// Whether the provider still takes the refresh token is not known: a reply was lost, or it
-    /// said no once. It is asked again.
+    /// It is not known whether the provider still accepts the refresh token: the reply was lost, or
+    /// the provider refused it once. The refresh is retried.
     Uncertain,
-    /// The provider no longer takes it: somebody must sign in again.
+    /// The provider no longer accepts the credential: a person must sign in again.
     ReauthRequired,
-    /// It was exported to another installation, which now refreshes it.
+    /// The credential was exported to another installation, which refreshes it from then on.
     Moved,
 }
 
@@ -362,14 +370,14 @@ impl CredentialState {
     }
 }
 
-/// What is to change of an account's description; None leaves it as it is.
+/// A change to an account's description; None leaves a field unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccountChange {
     pub origin_owner_id: Option<String>,
     pub origin_owner_name: Option<String>,
-    /// `Some(None)` takes it away.
+    /// `Some(None)` removes it.
     pub origin_username: Option<Option<String>>,
-    /// `Some(None)` takes it away.
+    /// `Some(None)` removes it.
     pub label: Option<Option<String>>,
 }
 
@@ -378,7 +386,7 @@ impl AccountChange {
         *self == Self::default()
     }
 
-    /// The names of what is to change.
+    /// The names of the changed fields.
     pub fn fields(&self) -> Vec<&'static str> {
         [
             ("origin_owner_id", self.origin_owner_id.is_some()),
@@ -391,7 +399,7 @@ impl AccountChange {
         .collect()
     }
 
-    /// Changes `account`.
+    /// Applies the change to `account`.
     pub fn apply(&self, account: &mut Account) {
         fn set<T: Clone>(field: &mut T, new: &Option<T>) {
             if let Some(new) = new {
@@ -408,14 +416,14 @@ impl AccountChange {
 /// Why an account is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReason {
-    /// A stable word, such as `reauth_required`.
+    /// A stable code, such as `reauth_required`.
     pub code: String,
     pub description: String,
     #[serde(serialize_with = "timestamp::serialize")]
     pub timestamp: Timestamp,
 }
 
-/// Where a provider's API is: one of its regions, or a base URL that the operator allows.
+/// The endpoint of a provider's API: one of its regions, or a base URL that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoint {
@@ -423,7 +431,7 @@ pub enum Endpoint {
     BaseUrl(String),
 }
 
-/// Where a customer's data lives. Tokens of one region are unknown in the others.
+/// The region that stores a customer's data. Tokens of one region are unknown in the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Region {
@@ -452,17 +460,17 @@ impl fmt::Display for Region {
     }
 }
 
-/// What an account authenticates with at its provider. Redacts itself; has no `Serialize`.
+/// The secret that an account authenticates with. Redacts itself in `Debug`; has no `Serialize`.
 #[derive(Debug, Clone)]
 pub enum Credential {
-    /// A personal access token: long-lived, no refresh.
+    /// A personal access token: long-lived, never refreshed.
     AccessToken(SecretString),
     /// An OAuth token pair: short-lived, refreshed.
     OAuth(TokenPair),
 }
 
 impl Credential {
-    /// What calls are made with.
+    /// The token that calls are made with.
     pub const fn access_token(&self) -> &SecretString {
         match self {
             Credential::AccessToken(token) => token,
@@ -470,7 +478,7 @@ impl Credential {
         }
     }
 
-    /// What gets the next access token; None where there is no next one.
+    /// The token that gets the next pair; None if there is none.
     pub const fn refresh_token(&self) -> Option<&SecretString> {
         match self {
             Credential::AccessToken(_) => None,
@@ -478,7 +486,7 @@ impl Credential {
         }
     }
 
-    /// When the access token ends by itself.
+    /// When the access token expires; None if it does not.
     pub const fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Credential::AccessToken(_) => None,
@@ -487,14 +495,14 @@ impl Credential {
     }
 }
 
-/// An access token with the refresh token that gets the next pair (RFC 6749, 1.5). Redacts itself.
+/// An access token with the refresh token that gets the next pair (RFC 6749, 1.5).
 #[derive(Debug, Clone)]
 pub struct TokenPair {
     pub access_token: SecretString,
-    /// None if a sign-in brought none: the account lives as long as the access token does.
+    /// None if the sign-in returned none: the account then works until the access token expires.
     pub refresh_token: Option<SecretString>,
     pub issued_at: Timestamp,
-    /// As the provider said, or as was assumed.
+    /// The time that the provider stated, or an assumed one.
     pub expires_at: Timestamp,
 }
 
@@ -507,7 +515,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// An account that a walk found refused at 10, with a credential in this state since `since`.
+    /// An account whose credential was refused in a walk at second 10, and whose credential has
+    /// been in this state since `since`.
     fn refused(kind: CredentialKind, state: CredentialState, since: i64) -> Account {
         let id = "019ab5c2-7a3e-7000-8000-000000000003";
         let mut account = Account {
@@ -578,7 +587,7 @@ mod tests {
             assert!(account.needs_reauth() && account.status == AccountStatus::Error);
             assert_eq!(account.status_reasons.len(), 1);
         }
-        // A pair that was issued since then is another.
+        // A token pair that was issued after the refusal is a different one.
         let account = refused(OAuth, CredentialState::Healthy, 15);
         assert_eq!(account.credential.unwrap().state, CredentialState::Healthy);
         assert_eq!(account.status, AccountStatus::Active);

@@ -1,4 +1,4 @@
-//! API keys: what a downstream system calls us with.
+//! API keys: the credentials of downstream systems that call Rolecall.
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::id::{KeyId, ProjectId};
 
-/// What a key may be used for.
+/// A permission of an API key.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -74,8 +74,7 @@ impl FromStr for Scope {
 #[error("unknown scope; the scopes are {}", Scope::ALL.map(Scope::as_str).join(", "))]
 pub struct UnknownScope;
 
-/// What a key is for, in the words of whoever made it: 1 to 255 characters, not all of them
-/// spaces, and none a control character.
+/// The label of a key: 1 to 255 characters, not all of them spaces, without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyLabel(String);
 
@@ -104,12 +103,12 @@ impl FromStr for KeyLabel {
 #[error("a label is 1 to 255 characters, not all of them spaces, and without control characters")]
 pub struct InvalidLabel;
 
-/// What a key that is to be made is for.
+/// The attributes of a key to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
     pub label: Option<KeyLabel>,
     pub scopes: Vec<Scope>,
-    /// From when on the key is refused; None is never.
+    /// When the key expires; None is never.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -124,16 +123,16 @@ impl NewKey {
     }
 }
 
-/// What is to be changed of a key; None leaves it as it is.
+/// A change to a key; None leaves a field unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyChange {
-    /// Some(None) takes the label away.
+    /// `Some(None)` removes the label.
     pub label: Option<Option<KeyLabel>>,
-    /// An end; one that the key has already can only be brought forward.
+    /// The new expiry. An existing expiry can only be brought forward.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Whether a key is taken, and if not, why.
+/// Whether a key is accepted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
@@ -152,12 +151,12 @@ impl KeyStatus {
     }
 }
 
-/// An API key as it is stored: never the key itself.
+/// An API key as stored, without the key itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     pub id: KeyId,
     pub project: ProjectId,
-    /// Empty where it has none.
+    /// Empty if the key has no label.
     pub label: String,
     pub scopes: Vec<Scope>,
     /// SHA-256 of the whole key.
@@ -165,7 +164,7 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
-    /// The key that made this one; None: the command line did.
+    /// The key that created this one; None if the command line did.
     pub created_by: Option<KeyId>,
 }
 

@@ -1,7 +1,8 @@
-//! The words of the audit log: who did what to what.
+//! Events of the audit log, and their entries.
 //!
-//! An [`Event`] is what somebody did; an [`AuditEntry`] is that event in its place in a project's log.
-//! Neither holds a secret, a name or an e-mail address: ids, and words from closed lists.
+//! An [`Event`] is one action of one actor on one subject; an [`AuditEntry`] is that event with its
+//! position in a project's log. Neither holds a secret, a name or an e-mail address: only ids and
+//! codes.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,17 +15,17 @@ use super::{
     timestamp,
 };
 
-/// An event where it stands in the log of its project.
+/// An event with its position in the log of its project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     /// From 1, without gaps.
     pub seq: u64,
-    /// By the clock of the process that wrote it: order is by `seq`.
+    /// By the clock of the process that wrote it; `seq` gives the order.
     pub at: Timestamp,
     pub event: Event,
 }
 
-/// Something that was done.
+/// One action of one actor on one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub actor: Actor,
@@ -43,8 +44,8 @@ impl Event {
         }
     }
 
-    /// Adds to the detail. What is no plain word (see [`Detail`]) is noted as `other`: a provider's
-    /// code may be anything, and a log that refused it would stop what it tells of.
+    /// Adds a value to the detail. A value that is not plain (see [`Detail`]) becomes `other`: a
+    /// provider's code may be any text, and refusing it would lose the event.
     #[must_use]
     pub fn with(mut self, name: &'static str, word: impl fmt::Display) -> Self {
         let word = word.to_string();
@@ -58,14 +59,14 @@ impl Event {
     }
 }
 
-/// Which entries are asked for; None is all.
+/// Selects entries; None matches all.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
     pub action: Option<AuditAction>,
     pub subject_id: Option<String>,
 }
 
-/// Who did it. Travels with a request from where it is proven to where something is written.
+/// The actor of an event. A request carries it from authentication to the write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
     ApiKey(KeyId),
@@ -73,7 +74,7 @@ pub enum Actor {
     Operator,
     /// A customer, by the number of the connect session; below 2^53.
     ConnectSession(u64),
-    /// Rolecall by itself.
+    /// Rolecall itself.
     System,
 }
 
@@ -108,7 +109,7 @@ impl Actor {
         }
     }
 
-    /// Which one of its kind, where there are several.
+    /// The id of the actor, for a kind that has several.
     pub fn id(self) -> Option<String> {
         match self {
             Actor::ApiKey(key) => Some(key.to_string()),
@@ -117,7 +118,7 @@ impl Actor {
         }
     }
 
-    /// The actor of this kind and id; None if there can be none such.
+    /// The actor of this kind and id; None if the pair is invalid.
     pub fn of(kind: ActorKind, id: Option<&str>) -> Option<Self> {
         match (kind, id) {
             (ActorKind::ApiKey, Some(id)) => id.parse().ok().map(Actor::ApiKey),
@@ -139,7 +140,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// What was done.
+/// The action of an audit event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum AuditAction {
     #[serde(rename = "account.linked")]
@@ -150,7 +151,7 @@ pub enum AuditAction {
     AccountDisconnected,
     #[serde(rename = "account.purged")]
     AccountPurged,
-    /// The stored credential was opened to call the provider with it.
+    /// The stored credential was decrypted to call the provider.
     #[serde(rename = "credential.used")]
     CredentialUsed,
     #[serde(rename = "credential.replaced")]
@@ -201,8 +202,8 @@ pub enum AuditAction {
     ProjectUpdated,
     #[serde(rename = "project.deleted")]
     ProjectDeleted,
-    /// Its secrets were bound to their destinations, and its keys signed, by the first process of a
-    /// version that does so.
+    /// The project's secrets were bound to their destinations and its API keys were signed, by the
+    /// first process of a version that does so.
     #[serde(rename = "project.upgraded")]
     ProjectUpgraded,
     #[serde(rename = "data_key.rewrapped")]
@@ -301,7 +302,7 @@ impl FromStr for AuditAction {
 #[error("unknown action")]
 pub struct UnknownAuditAction;
 
-/// What it was done to.
+/// The object of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     pub kind: SubjectKind,
@@ -359,24 +360,23 @@ impl From<&ProjectId> for Subject {
     }
 }
 
-/// What else there is to say, in plain words by name: each 1 to 100 of letters, digits and
-/// `_.:,-`, so that neither an e-mail address nor a sentence fits in. Never a secret, and never
-/// what somebody is called.
+/// Additional values of an event, by name. A value is 1 to 100 ASCII letters, digits and `_.:,-`,
+/// so that neither an e-mail address nor a sentence fits. Never a secret or a name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Detail(BTreeMap<String, String>);
 
 impl Detail {
-    /// What stands for a word that is not plain.
+    /// Replaces a value that is not plain.
     const OTHER: &str = "other";
 
-    /// The words, in order of their names.
+    /// The values, ordered by name.
     pub fn words(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 
-    /// The words as they are served: a time among them has the form of all times that are. An entry is
-    /// never rewritten, so it is kept as it was first written.
+    /// The values as the API serves them: a value named `…_at` gets the format of every served
+    /// timestamp. The stored entry keeps its original form, because entries are never rewritten.
     pub fn served(mut self) -> BTreeMap<String, String> {
         for (name, word) in &mut self.0 {
             if name.ends_with("_at")

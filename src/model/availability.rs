@@ -1,21 +1,21 @@
-//! What the store can be used for.
+//! Availability of the store.
 
-/// What the store can be used for.
+/// The operations that the store currently supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Availability {
-    /// It answers and takes writes.
+    /// The store answers and accepts writes.
     Writable,
-    /// It answers, and nothing can be written.
+    /// The store answers but accepts no writes.
     ReadOnly,
-    /// It does not answer.
+    /// The store does not answer.
     Unreachable,
 }
 
 impl Availability {
     pub const ALL: [Self; 3] = [Self::Writable, Self::ReadOnly, Self::Unreachable];
 
-    /// As `GET /health/ready` has it.
+    /// The value in `GET /health/ready`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Writable => "writable",

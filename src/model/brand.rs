@@ -1,21 +1,23 @@
-//! Whose name, logo and colours the hub's pages carry. What is here can be shown: an accent can be
-//! read on the grounds that it stands on, and a logo is a picture that browsers know.
+//! The name, logo and colors of the hub's pages.
+//!
+//! The types hold only valid values: an accent has enough contrast to every background it is used
+//! on, and a logo has an image format that browsers display.
 
 use std::{fmt, str::FromStr};
 
-/// Whom a customer sees when they link an account.
+/// The brand that a customer sees while linking an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brand {
     pub name: BrandName,
     pub logo: Option<Logo>,
-    /// The accent where the page is light.
+    /// The accent of the light scheme.
     pub accent: Accent,
-    /// The accent where the page is dark.
+    /// The accent of the dark scheme.
     pub accent_dark: Accent,
 }
 
-/// What an inviting organisation is called: 1 to 60 characters, not all of them spaces, and none a
-/// control character.
+/// The name of the organization that asks the customer to link: 1 to 60 characters, not all of them
+/// spaces, without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrandName(String);
 
@@ -44,7 +46,7 @@ impl FromStr for BrandName {
 #[error("must be 1 to 60 characters, not all of them spaces, and without control characters")]
 pub struct UnfitName;
 
-/// An opaque sRGB colour.
+/// An opaque sRGB color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Colour {
     red: u8,
@@ -60,13 +62,13 @@ impl Colour {
         Self { red, green, blue }
     }
 
-    /// How well one can be read on the other, from 1 (not at all) to 21 (WCAG 2.2, contrast ratio).
+    /// The contrast ratio of two colors, from 1 (equal) to 21 (black and white) (WCAG 2.2).
     pub fn contrast(self, other: Self) -> f64 {
         let (one, two) = (self.luminance(), other.luminance());
         (one.max(two) + 0.05) / (one.min(two) + 0.05)
     }
 
-    /// WCAG 2.2, relative luminance.
+    /// The relative luminance (WCAG 2.2).
     fn luminance(self) -> f64 {
         let linear = |channel: u8| {
             let share = f64::from(channel) / 255.0;
@@ -79,7 +81,7 @@ impl Colour {
         0.2126 * linear(self.red) + 0.7152 * linear(self.green) + 0.0722 * linear(self.blue)
     }
 
-    /// A seventh of `other` in seven parts: the same colour, a shade on.
+    /// Mixes six parts of this color with one part of `other`.
     #[must_use]
     pub fn toward(self, other: Self) -> Self {
         let mix = |own: u8, other: u8| {
@@ -94,7 +96,7 @@ impl Colour {
     }
 }
 
-/// As CSS has it: `#1f5fa8`.
+/// The CSS form: `#1f5fa8`.
 impl fmt::Display for Colour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:02x}{:02x}{:02x}", self.red, self.green, self.blue)
@@ -115,7 +117,7 @@ impl FromStr for Colour {
     }
 }
 
-/// The two ways in which a page is shown, as the reader's system has it.
+/// The color scheme of a page, as the reader's system prefers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     Light,
@@ -123,7 +125,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// What lies around the content of a page.
+    /// The background around a page's content.
     pub const fn page(self) -> Colour {
         match self {
             Scheme::Light => Colour::rgb(0xf4, 0xf6, 0xf8),
@@ -131,7 +133,7 @@ impl Scheme {
         }
     }
 
-    /// What the content of a page lies on.
+    /// The background of a page's content.
     pub const fn surface(self) -> Colour {
         match self {
             Scheme::Light => Colour::WHITE,
@@ -139,7 +141,7 @@ impl Scheme {
         }
     }
 
-    /// What is written in on an accent.
+    /// The color of text on an accent.
     pub const fn on_accent(self) -> Colour {
         match self {
             Scheme::Light => Colour::WHITE,
@@ -147,7 +149,7 @@ impl Scheme {
         }
     }
 
-    /// Where an accent goes when it is pointed at: away from what is written on it.
+    /// The color that an accent shifts toward on hover: away from the text on it.
     const fn depth(self) -> Colour {
         match self {
             Scheme::Light => Colour::BLACK,
@@ -156,7 +158,7 @@ impl Scheme {
     }
 }
 
-/// The colour of links and of the one button that leads on, legible in its scheme.
+/// The color of links and of a page's primary button, legible in its scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accent {
     colour: Colour,
@@ -164,17 +166,17 @@ pub struct Accent {
 }
 
 impl Accent {
-    /// What text must reach (WCAG 2.2, 1.4.3).
+    /// The minimum contrast of text (WCAG 2.2, 1.4.3).
     pub const LEAST_CONTRAST: f64 = 4.5;
 
     /// # Errors
-    /// What is no colour, and a colour that cannot be read in this scheme.
+    /// Text that is not a color, and a color with too little contrast in this scheme.
     pub fn new(text: &str, scheme: Scheme) -> Result<Self, UnfitAccent> {
         let colour: Colour = text.parse()?;
         for ground in [scheme.page(), scheme.surface(), scheme.on_accent()] {
             let ratio = colour.contrast(ground);
             if ratio < Self::LEAST_CONTRAST {
-                // Cut, not rounded: 4.49 must not be shown as the 4.5 that it misses.
+                // Rounded down: 4.49 must not be reported as the required 4.5.
                 let tenths = (ratio * 10.0).floor() / 10.0;
                 return Err(UnfitAccent::TooFaint { ground, tenths });
             }
@@ -186,7 +188,7 @@ impl Accent {
         self.colour
     }
 
-    /// The accent while it is pointed at.
+    /// The accent on hover.
     pub fn strong(self) -> Colour {
         self.colour.toward(self.scheme.depth())
     }
@@ -203,14 +205,14 @@ pub enum UnfitAccent {
     TooFaint { ground: Colour, tenths: f64 },
 }
 
-/// A picture that stands in place of a name.
+/// An image shown in place of the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logo {
     kind: LogoKind,
     bytes: Vec<u8>,
 }
 
-/// The kinds of picture that a logo may be.
+/// The image formats that a logo may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogoKind {
     Png,
@@ -238,7 +240,7 @@ impl LogoKind {
         }
     }
 
-    /// What the bytes themselves say that they are; the name of a file says nothing.
+    /// Detects the format from the bytes; a file name proves nothing.
     fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
@@ -271,11 +273,11 @@ impl LogoKind {
 }
 
 impl Logo {
-    /// A logo is sent with the first page that a customer opens.
+    /// The maximum size. A logo is sent with the first page that a customer opens.
     pub const MOST_BYTES: usize = 256 * 1024;
 
     /// # Errors
-    /// Bytes that are too many, or no picture of a kind that browsers show.
+    /// Too many bytes, or an image format that browsers do not display.
     pub fn new(bytes: Vec<u8>) -> Result<Self, UnfitLogo> {
         if bytes.len() > Self::MOST_BYTES {
             return Err(UnfitLogo::TooLarge);
@@ -309,7 +311,7 @@ mod tests {
     fn contrast_is_that_of_the_standard() {
         assert!((Colour::BLACK.contrast(Colour::WHITE) - 21.0).abs() < 1e-9);
         assert!((Colour::WHITE.contrast(Colour::WHITE) - 1.0).abs() < 1e-9);
-        // The two greys that every guide names: just enough on white, and just not.
+        // The usual pair of grays: `#767676` just passes on white, `#777777` just fails.
         let on_white = |text: &str| text.parse::<Colour>().unwrap().contrast(Colour::WHITE);
         assert!((on_white("#767676") - 4.54).abs() < 0.01);
         assert!((on_white("#777777") - 4.48).abs() < 0.01);
@@ -348,7 +350,7 @@ mod tests {
                 assert!(accent.strong().contrast(ground) >= Accent::LEAST_CONTRAST);
             }
         }
-        // Enough on white, and not enough on what lies around it.
+        // Enough contrast to white, but not to the page background.
         let fault = Accent::new("#757575", Scheme::Light).unwrap_err();
         assert_eq!(
             fault.to_string(),

@@ -1,18 +1,22 @@
-//! What may be asked of a provider with one access token, in the words that the processes which
-//! share a token's budget speak to their store in: plain types and figures.
+//! Request budgets of access tokens, as replicas share them through the store.
+//!
+//! A provider limits the requests of one token per [`WINDOW`]. A [`Quota`] is that limit. Replicas
+//! that use the same token lease a [`Slice`] of its [`SharedBudget`] at a time and report its usage
+//! in a [`Settlement`]. The rate limiter is `outbound::token_limiter`, the shared ledger is
+//! `store::budgets`.
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-/// What providers count requests over.
+/// The period over which providers count requests.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
-/// How much of the rate comes back with each minute after it was halved, and what is always
-/// left of it, in percent.
+/// Percentage points of the full rate that return with each minute after a halving, and the
+/// percentage that always remains.
 const RECOVERY_PERCENT: u32 = 10;
 const LEAST_PERCENT: u32 = 5;
 
-/// Names the budget of one token at one provider: a digest of a digest of the token. It opens
-/// nothing, and nobody gets from it to the token.
+/// Identifies the budget of one token at one provider: a digest of the token's digest. The token
+/// cannot be derived from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BudgetName([u8; 32]);
 
@@ -32,8 +36,8 @@ impl fmt::Debug for BudgetName {
     }
 }
 
-/// What a provider allows one token: so many requests within any [`WINDOW`]. Nine tenths of them
-/// are spread evenly and one tenth may go at once, which together can never pass it.
+/// A provider's limit for one token: the number of requests within any [`WINDOW`]. Nine tenths are
+/// spread evenly and one tenth is the burst, so together they never exceed the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota(NonZeroU32);
 
@@ -46,12 +50,12 @@ impl Quota {
         self.0.get()
     }
 
-    /// Requests a minute, while `percent` of the full rate is in force.
+    /// Requests a minute at `percent` of the full rate.
     pub fn steady(self, percent: u32) -> NonZeroU32 {
         part(self.full_steady(), percent)
     }
 
-    /// Requests that may go at once, while `percent` of the full rate is in force.
+    /// Requests that may be sent at once, at `percent` of the full rate.
     pub fn burst(self, percent: u32) -> NonZeroU32 {
         part(self.limit() - self.full_steady(), percent)
     }
@@ -70,12 +74,12 @@ fn part(requests: u32, percent: u32) -> NonZeroU32 {
         .unwrap_or(NonZeroU32::MIN)
 }
 
-/// What is left of a rate when the provider has refused a request without saying for how long.
+/// The percentage after the provider refused a request without a `Retry-After`.
 pub fn halved(percent: u32) -> u32 {
     (percent / 2).max(LEAST_PERCENT)
 }
 
-/// What a rate that was cut to `percent` has come back to after `rested`.
+/// The percentage after a rate of `percent` has recovered for `rested`.
 pub fn recovered(percent: u32, rested: Duration) -> u32 {
     let regained = u32::try_from(rested.as_secs() / 60)
         .unwrap_or(u32::MAX)
@@ -83,60 +87,60 @@ pub fn recovered(percent: u32, rested: Duration) -> u32 {
     percent.saturating_add(regained).min(100)
 }
 
-/// A budget that processes share.
+/// A budget that replicas share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedBudget {
     pub name: BudgetName,
     pub quota: Quota,
 }
 
-/// A process asks for a slice of a shared budget.
+/// A replica's request for a slice of a shared budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SliceOrder {
-    /// How many permits at most.
+    /// The maximum number of permits.
     pub most: u32,
-    /// From before it asks until then the process gives permits of the slice out.
+    /// How long the replica uses the slice, counted from before it sends this request.
     pub usable_for: Duration,
-    /// By then a request that was sent has arrived, or never will.
+    /// The time after sending by which a request has arrived, or never will.
     pub longest_call: Duration,
-    /// Whether nobody has used this token before, so that its whole burst is there.
+    /// Whether the token is unused, so that its whole burst is available.
     pub is_newly_linked: bool,
 }
 
-/// What it is given.
+/// The reply to a [`SliceOrder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SliceAnswer {
     Granted(Slice),
-    /// Nothing now; to be asked again after this time.
+    /// No permit is available now; retry after this time.
     Wait(Duration),
 }
 
-/// A part of a token's budget: permits to send so many requests.
+/// A part of a token's budget: permits to send this many requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// Which of its budget's slices this is.
+    /// The slice's number within its budget.
     pub number: u64,
     pub permits: u32,
-    /// Whether this is the one request that goes first after a pause.
+    /// Whether this is the probe: the one request that is sent first after a pause.
     pub is_probe: bool,
 }
 
-/// What became of a slice.
+/// The usage of a slice, reported when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
     pub number: u64,
     pub used: u32,
     pub unused: u32,
-    /// For how long one of its requests may still arrive; nothing if all were answered.
+    /// How long one of its requests may still be in flight; zero if all were answered.
     pub arriving_for: Duration,
-    /// Whether the provider answered a request of it, and did not say to wait.
+    /// Whether the provider answered one of its requests without asking to wait.
     pub is_answered: bool,
 }
 
-/// The provider said to wait.
+/// The provider asked to wait: a rate limit, or an outage with a `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttling {
     pub wait: Duration,
-    /// How long ago the request was sent, if its answer halves the rate.
+    /// How long ago the refused request was sent; None if the rate is not to be halved.
     pub halves_if_sent_ago: Option<Duration>,
 }

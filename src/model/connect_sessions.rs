@@ -1,5 +1,7 @@
-//! A connect session: an invitation for a customer to link an account, short-lived and good for
-//! one link.
+//! A connect session: lets a customer link an account.
+//!
+//! A session is short-lived. It is good for one link, unless it is
+//! [multiple](ConnectSession::is_multiple).
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -11,28 +13,28 @@ use super::{
     id::{AccountId, ProjectId},
 };
 
-/// The largest number of a session. StackOne's clients read a JSON number, which above 2^53 is not
-/// exact.
+/// The largest number of a session. StackOne's clients read it as a JSON number, which is not exact
+/// above 2^53.
 pub const LARGEST_NUMBER: u64 = (1 << 53) - 1;
 
-/// An invitation, without its token.
+/// A connect session, without its token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectSession {
-    /// What the API calls its id.
+    /// The `id` in the API.
     pub number: u64,
     pub project: ProjectId,
-    /// None: the customer chooses among the connectors that there are.
+    /// None: the customer chooses among the available connectors.
     pub provider: Option<String>,
-    /// The connector profile to sign in under; None: the customer chooses how to link.
+    /// The connector profile to sign in with; None: the customer chooses the method.
     pub profile: Option<ProfileId>,
-    /// The account that is to be linked again; None: a new one.
+    /// The account to link again; None: a new one.
     pub account: Option<AccountId>,
     pub kind: AccountKind,
-    /// Whether it may be used for more than one link.
+    /// Whether the session may be used for more than one link.
     pub is_multiple: bool,
     pub origin_owner_id: String,
     pub details: ConnectDetails,
-    /// How often what waits to be saved changed; 0 if nothing does.
+    /// How often the unsaved draft changed; 0 if there is no draft.
     pub draft: u64,
     /// The account that was linked last.
     pub linked_account: Option<AccountId>,
@@ -41,28 +43,28 @@ pub struct ConnectSession {
     pub used_at: Option<Timestamp>,
 }
 
-/// What is said of an invitation in words.
+/// The descriptive fields of a connect session.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ConnectDetails {
     pub origin_owner_name: String,
     pub origin_username: Option<String>,
     pub label: Option<String>,
     pub categories: Option<Vec<String>>,
-    /// As it came; given back, and nothing else done with it.
+    /// Returned unchanged, and otherwise unused.
     pub metadata: Option<Map<String, Value>>,
-    /// Where the customer goes once linked: one of the project's registered URLs.
+    /// The URL that the customer is sent to after linking: one of the project's registered URLs.
     pub return_url: Option<String>,
-    /// The page that opened the hub and is told of the link: one of the project's registered
-    /// origins.
+    /// The origin of the page that opened the hub and gets a message about the link: one of the
+    /// project's registered origins.
     pub opener_origin: Option<String>,
 }
 
 impl ConnectSession {
-    /// Whether it can still be used at `now`.
+    /// Whether the session can be used at `now`.
     pub fn is_open_at(&self, now: Timestamp) -> bool {
         now < self.expires_at && (self.is_multiple || self.used_at.is_none())
     }
 }
 
-/// The token of an invitation: whoever has it may link. Redacts itself.
+/// The token of a connect session. It authorizes its bearer to link. Redacts itself in `Debug`.
 pub type LinkToken = SecretString;

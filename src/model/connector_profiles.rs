@@ -1,5 +1,5 @@
-//! A connector profile: an OAuth app that is registered at a provider, as an integrator uses it to
-//! have customers sign in.
+//! A connector profile: an OAuth app that an integrator registered at a provider, so that customers
+//! can sign in through it.
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ use super::{
 
 pub type ProfileId = Id<ConnectorProfile>;
 
-/// An OAuth app at a provider, without its secret.
+/// An OAuth app at a provider, without its client secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectorProfile {
     pub id: ProfileId,
@@ -26,21 +26,21 @@ pub struct ConnectorProfile {
     pub client_id: String,
     pub proof: ClientProof,
     pub endpoint: Endpoint,
-    /// What the customer is asked to consent to.
+    /// The scopes that the customer is asked to consent to.
     pub scopes: Vec<String>,
-    /// Exactly as it is registered at the provider.
+    /// Exactly as registered at the provider.
     pub redirect_url: String,
     pub actions: ActionSet,
-    /// While it is not, its accounts are inactive and nobody links under it.
+    /// While false, the profile's accounts are inactive and no account can be linked with it.
     pub is_enabled: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// What is to change of a profile; None leaves it as it is.
+/// A change to a profile; None leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ProfileChange {
-    /// `Some(None)` takes it away.
+    /// `Some(None)` removes it.
     pub label: Option<Option<String>>,
     pub client_secret: Option<SecretString>,
     pub proof: Option<ClientProof>,
@@ -51,7 +51,7 @@ pub struct ProfileChange {
 }
 
 impl ProfileChange {
-    /// The names of what changes, but for whether it is enabled.
+    /// The names of the changed fields, except `is_enabled`.
     pub fn fields(&self) -> Vec<&'static str> {
         [
             ("label", self.label.is_some()),
@@ -66,12 +66,12 @@ impl ProfileChange {
         .collect()
     }
 
-    /// Whether the secret changes, or where and how it may be sent.
+    /// Whether the change affects the client secret, or the way or destination it is sent.
     pub fn is_of_secret(&self) -> bool {
         self.client_secret.is_some() || self.proof.is_some() || self.redirect_url.is_some()
     }
 
-    /// Changes `profile`, all but its secret.
+    /// Applies the change to `profile`, except for the client secret.
     pub fn apply(&self, profile: &mut ConnectorProfile) {
         fn set<T: Clone>(field: &mut T, new: &Option<T>) {
             if let Some(new) = new {
@@ -87,19 +87,19 @@ impl ProfileChange {
     }
 }
 
-/// How the app proves itself to the provider's token endpoint.
+/// How the app authenticates at the provider's token endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientProof {
-    /// By its secret (RFC 6749, 2.3.1).
+    /// With its client secret (RFC 6749, 2.3.1).
     #[default]
     ClientSecret,
-    /// By a hash of its secret with the code or the refresh token, where the provider has that
-    /// (Smartsheet): the secret itself is never sent.
+    /// With a hash of the client secret and the code or refresh token, where the provider supports
+    /// it (Smartsheet): the secret itself is never sent.
     Hash,
 }
 
-/// What an OAuth app is and proves itself with. Redacts itself.
+/// An OAuth app with its client secret, which `Debug` redacts.
 #[derive(Debug, Clone)]
 pub struct OAuthApp {
     pub client_id: String,
@@ -142,7 +142,7 @@ impl fmt::Display for ProfileAction {
     }
 }
 
-/// Which resources the accounts of a profile serve: at least one.
+/// The resources that the accounts of a profile serve: at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionSet {
     users: bool,
@@ -157,7 +157,7 @@ impl ActionSet {
         groups: true,
     };
 
-    /// None if there is nothing in it.
+    /// None if `actions` is empty.
     pub fn of(actions: &[ProfileAction]) -> Option<Self> {
         let has = |action| actions.contains(&action);
         (!actions.is_empty()).then(|| Self {
@@ -182,7 +182,7 @@ impl ActionSet {
     }
 }
 
-/// As it is stored: the words, with spaces between.
+/// The stored form: the names, separated by spaces.
 impl fmt::Display for ActionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = self.iter().map(ProfileAction::as_str).collect();

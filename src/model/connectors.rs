@@ -1,6 +1,6 @@
-//! What a connector says of itself, before anybody has linked an account.
+//! The static description of a connector, known before any account is linked.
 
-/// A connector, by the word in `provider` and by its name for people.
+/// A connector: its key in `provider`, its display name and its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectorMeta {
     pub provider: &'static str,
@@ -8,8 +8,8 @@ pub struct ConnectorMeta {
     pub models: Models,
 }
 
-/// The fields of each kind of record that can hold something. A field that this provider never
-/// fills is not among them; one that a token may not see is.
+/// The fields of each kind of record that this provider can fill. A field that only some tokens may
+/// see is included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Models {
     pub users: &'static [&'static str],

@@ -1,24 +1,24 @@
-//! Identifiers. Ours are UUIDv7 (they sort by time of birth); a provider's are text, whatever
-//! they are at the provider, since a JSON number above 2^53 does not survive a JavaScript client.
+//! Identifiers. Rolecall's own are UUIDv7, which sort by time of creation. A provider's id is kept
+//! as text, even a number, because a JSON number above 2^53 does not survive a JavaScript client.
 
 use std::{borrow::Borrow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The id of a `T` of ours: a UUIDv7, shown hyphenated and in lower case.
+/// The id of a `T`: a UUIDv7, printed hyphenated in lowercase.
 pub struct Id<T>(Uuid, PhantomData<fn() -> T>);
 
-/// What an [`Id`] is of, when no record type of the model carries the name.
+/// Type parameter of [`KeyId`].
 pub enum Key {}
 
-/// What a [`ReplicaId`] is the id of.
+/// Type parameter of [`ReplicaId`].
 pub enum Replica {}
 
 pub type AccountId = Id<super::accounts::Account>;
 pub type WalkId = Id<super::walks::Walk>;
 pub type KeyId = Id<Key>;
-/// One run of one process that serves a store.
+/// The id of one run of one process that serves a store.
 pub type ReplicaId = Id<Replica>;
 
 impl<T> Id<T> {
@@ -74,12 +74,13 @@ impl<T> Serialize for Id<T> {
     }
 }
 
-/// Hyphenated, and in either case (RFC 9562, 4); no other form of a UUID is read. What is read is
-/// printed in lower case, so a cache key, a log line and an answer never disagree about whose it is.
+/// Parses the hyphenated form in either case (RFC 9562, 4) and no other. Ids are always printed in
+/// lowercase, so cache keys, log lines and replies agree.
 impl<T> FromStr for Id<T> {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
+        // `try_parse` also accepts braced, URN and unhyphenated forms; the comparison rejects them.
         let uuid = Uuid::try_parse(text).map_err(|_| InvalidId)?;
         let id = Self::from_uuid(uuid);
         if id.to_string().eq_ignore_ascii_case(text) {
@@ -94,7 +95,7 @@ impl<T> FromStr for Id<T> {
 #[error("not an id of ours")]
 pub struct InvalidId;
 
-/// A project's id: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter; chosen by the operator.
+/// A project's id, chosen by the operator: 1 to 63 of `a-z`, `0-9` and `-`, starting with a letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ProjectId(Arc<str>);
 
@@ -127,7 +128,7 @@ impl FromStr for ProjectId {
     }
 }
 
-/// A record's id at its provider, as text. Records of a directory lie in this order (bytewise).
+/// A record's id at its provider, as text. A directory sorts its records by it (bytewise).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RemoteId(Box<str>);

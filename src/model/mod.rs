@@ -1,17 +1,17 @@
-//! The words of Rolecall as plain types: the unified schema that we serve, what a connector
-//! observes at a provider, and the things that a project owns. No I/O, no clock; no policy but the
-//! figures of a budget.
+//! Plain data types: the unified schema that the API serves, the records that a connector reads at
+//! a provider, and the objects of a project. No I/O and no clock.
 //!
 //! * [`schema`]: users, roles and groups as `GET /iam/...` serves them.
-//! * [`observed`]: the same people as one walk saw them, before they are sealed into a directory.
-//! * [`connectors`]: what a connector says of itself; [`connector_profiles`]: an OAuth app at its provider.
-//! * [`brand`]: whose name and colours the hub's pages carry.
-//! * [`availability`]: what the store can be used for.
-//! * [`budgets`]: what may be asked of a provider with one token, as processes share it.
-//! * [`connect_sessions`]: an invitation to link.
-//! * [`accounts`], [`api_keys`], [`walks`], [`id`]: what belongs to a project.
-//! * [`audit_log`]: who did what to what.
-//! * [`timestamp`]: the one form in which times are served.
+//! * [`observed`]: the records of one walk, before they become a directory.
+//! * [`connectors`]: the static description of a connector; [`connector_profiles`]: an OAuth app at
+//!   its provider.
+//! * [`brand`]: the name, logo and colors of the hub's pages.
+//! * [`availability`]: whether the store can be read and written.
+//! * [`budgets`]: the request budget of one token, as replicas share it.
+//! * [`connect_sessions`]: a session in which a customer links an account.
+//! * [`accounts`], [`api_keys`], [`walks`], [`id`]: the objects of a project and their ids.
+//! * [`audit_log`]: the actor, action and subject of an audit event.
+//! * [`timestamp`]: the one format of served timestamps.
 
 pub mod accounts;
 pub mod api_keys;

@@ -1,5 +1,5 @@
-//! What a connector observed at a provider: records already in the unified words, not yet
-//! judged. [`crate::directory`] decides what of it becomes a directory.
+//! Records that a connector read at a provider, already in the unified vocabulary but not yet
+//! checked. [`crate::directory`] decides which of them become part of a directory.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::{
     schema::{GroupWarning, Reason, RoleType, SeatType, UserStatus, Warning},
 };
 
-/// Who a credential belongs to, and what it may see.
+/// The owner of a credential, and the data that it may see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub user: RemoteId,
@@ -17,30 +17,30 @@ pub struct Identity {
     pub name: Option<String>,
     pub organisation: RemoteId,
     pub organisation_name: Option<String>,
-    /// Whether the provider shows this user the fields that only an administrator sees.
+    /// Whether the provider shows this user the fields that are reserved for administrators.
     pub is_admin: bool,
-    /// Where seats are read from, as far as that is readable.
+    /// The plan that seats are read from, if they can be read.
     pub seats: Seats,
 }
 
-/// Whether seats can be seen with a credential.
+/// Whether a credential may see seats.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seats {
-    /// They are read from this plan.
+    /// Seats are read from this plan.
     Readable { plan: RemoteId },
-    /// They are not, for this reason.
+    /// Seats cannot be read, for this reason.
     Hidden(Reason),
 }
 
-/// A provider's word in our words.
+/// A value of the unified schema, with the provider's value that it was mapped from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sourced<T> {
     pub value: T,
-    /// The provider's own word, where it sent one.
+    /// The provider's value, if it sent one.
     pub source: Option<Box<str>>,
 }
 
-/// One user as a list showed it.
+/// One user in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedUser {
     pub remote_id: RemoteId,
@@ -48,20 +48,20 @@ pub struct ObservedUser {
     pub name: Option<Box<str>>,
     pub first_name: Option<Box<str>>,
     pub last_name: Option<Box<str>>,
-    /// None where it may not be seen; `unmapped_value` with a warning where it was missing.
+    /// None if the credential may not see it; `unmapped_value` with a warning if it was missing.
     pub status: Option<Sourced<UserStatus>>,
-    /// Keys of the connector's role catalogue; None where roles may not be seen.
+    /// Keys of the connector's role catalog; None if the credential may not see roles.
     pub roles: Option<Vec<Box<str>>>,
     pub seat: Option<ObservedSeat>,
     pub is_external: Option<bool>,
     /// The provider's id of the profile picture.
     pub avatar: Option<Box<str>>,
     pub last_login_at: Option<Timestamp>,
-    /// Sorted by field, one per field.
+    /// Sorted by field, at most one per field.
     pub warnings: Vec<Warning>,
 }
 
-/// A user's seat as the provider gave it.
+/// A user's seat at the provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSeat {
     pub kind: Sourced<SeatType>,
@@ -69,7 +69,7 @@ pub struct ObservedSeat {
     pub provisional_until: Option<Timestamp>,
 }
 
-/// One group as a list showed it: without its members.
+/// One group in a list, without its members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedGroup {
     pub remote_id: RemoteId,
@@ -78,7 +78,7 @@ pub struct ObservedGroup {
     pub owner: Option<ObservedOwner>,
     pub created_at: Option<Timestamp>,
     pub modified_at: Option<Timestamp>,
-    /// Sorted by field, one per field.
+    /// Sorted by field, at most one per field.
     pub warnings: Vec<GroupWarning>,
 }
 
@@ -88,7 +88,8 @@ pub struct ObservedOwner {
     pub email: Option<Box<str>>,
 }
 
-/// A member in a group's member list: all that a group says about an outsider.
+/// A member in a group's member list. For an external member, this is all that the provider
+/// returns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedMember {
     pub remote_id: RemoteId,
@@ -96,21 +97,21 @@ pub struct ObservedMember {
     pub name: Option<Box<str>>,
     pub first_name: Option<Box<str>>,
     pub last_name: Option<Box<str>>,
-    /// Sorted by field, one per field.
+    /// Sorted by field, at most one per field.
     pub warnings: Vec<Warning>,
 }
 
-/// A role that a connector knows of.
+/// A role in a connector's catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedRole {
-    /// The role's word; [`ObservedUser::roles`] names roles by it.
+    /// The role's key; [`ObservedUser::roles`] refers to roles by it.
     pub remote_id: RemoteId,
     pub name: Box<str>,
     pub description: Option<Box<str>>,
     pub kind: Sourced<RoleType>,
 }
 
-/// A read of the provider that records came from.
+/// The provider request that returned a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A page of the list of users.

@@ -1,8 +1,10 @@
-//! The unified IAM schema, as served. Every key is always present; what is unknown is null, and
-//! a field that this connector does serve but could not see for this record has a [`Warning`].
+//! The unified IAM schema, as the API serves it.
 //!
-//! Types are exact because StackOne's SDK drops a whole page over one wrong type: ids are
-//! strings, moments are RFC 3339 in UTC with `Z`, a word is always an object.
+//! Every key is always present, and an unknown value is null. A [`Warning`] marks a field that the
+//! connector supports but could not read for this record.
+//!
+//! Types are exact, because StackOne's SDK drops a whole page if one type is wrong: ids are
+//! strings, timestamps are RFC 3339 in UTC with `Z`, and an enumerated value is always an object.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,10 +15,10 @@ use super::{
     walks::{HeldWalk, Quarantined},
 };
 
-/// A word of ours beside the word that the provider used.
+/// A value of the unified schema beside the provider's value.
 ///
-/// `value` is `unmapped_value` where the provider's word fits none of ours; `source_value` is
-/// then that word, or null where the provider sent none.
+/// `value` is `unmapped_value` if the provider's value has no equivalent; `source_value` is then
+/// the provider's value, or null if it sent none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EnumValue<T> {
     pub value: T,
@@ -33,7 +35,7 @@ pub enum UserStatus {
     UnmappedValue,
 }
 
-/// How far a role reaches.
+/// The access level of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleType {
@@ -47,7 +49,7 @@ pub enum RoleType {
     UnmappedValue,
 }
 
-/// What a group stands for.
+/// The kind of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupType {
@@ -60,7 +62,7 @@ pub enum GroupType {
     UnmappedValue,
 }
 
-/// The kind of licence that a user occupies.
+/// The kind of license that a user occupies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SeatType {
@@ -71,11 +73,11 @@ pub enum SeatType {
     UnmappedValue,
 }
 
-/// A person, or a guest of the organisation, or an outsider whom one of its groups names. Every
-/// key is there, and null where nothing is known, unless `fields` leaves it out.
+/// A member or guest of the organization, or an external member of one of its groups. Every key is
+/// present, and null if the value is unknown, unless `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct User {
-    /// `usr_` and the remote id: the same on every replica and after linking again.
+    /// `usr_` and the remote id: the same on every replica and after the account is linked again.
     #[schema(required = false)]
     pub id: String,
     /// The provider's id, as text.
@@ -88,12 +90,12 @@ pub struct User {
     pub username: Option<String>,
     pub is_bot_user: Option<bool>,
     pub status: Option<EnumValue<UserStatus>>,
-    /// Null where roles may not be seen, with a warning; `[]` where the user holds none.
-    /// Of each only `id`, `remote_id` and `name`, without `expand=roles`.
+    /// Null, with a warning, if the token may not see roles; `[]` if the user has none. Without
+    /// `expand=roles`, each role has only `id`, `remote_id` and `name`.
     #[schema(value_type = Option<Vec<Role>>)]
     pub roles: Option<Vec<RoleEntry>>,
-    /// Null where groups may not be seen, with a warning; `[]` where the user is in none.
-    /// Of each only `id`, `remote_id` and `name`, without `expand=groups`.
+    /// Null, with a warning, if the token may not see groups; `[]` if the user is in none. Without
+    /// `expand=groups`, each group has only `id`, `remote_id` and `name`.
     #[schema(value_type = Option<Vec<Group>>)]
     pub groups: Option<Vec<GroupEntry>>,
     pub avatar: Option<File>,
@@ -102,7 +104,7 @@ pub struct User {
     pub last_active_at: Option<Timestamp>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub last_login_at: Option<Timestamp>,
-    /// Null unless the provider says so; see `first_seen_at`.
+    /// Null unless the provider states it; see `first_seen_at`.
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Option<Timestamp>,
     /// When Rolecall last saw a field of this user change.
@@ -115,24 +117,24 @@ pub struct User {
     /// When Rolecall first saw this user.
     #[serde(serialize_with = "timestamp::serialize")]
     pub first_seen_at: Option<Timestamp>,
-    /// False for somebody whom the provider confirms by id but has left out of its list in
-    /// three complete walks.
+    /// False for a user whom the provider confirms by id but has left out of its list in three
+    /// complete walks.
     #[schema(required = false)]
     pub listed: bool,
-    /// True for somebody who is missing from the list and not yet proven gone.
+    /// True for a user who is missing from the list and not yet confirmed as deleted.
     #[schema(required = false)]
     pub suspected: bool,
-    /// Why a field is null here. Empty if every field that can be served is.
+    /// Why a field is null here. Empty if every supported field could be read.
     #[schema(required = false)]
     pub warnings: Vec<Warning>,
 }
 
-/// The licence that a user occupies.
+/// The license that a user occupies.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Seat {
     pub value: SeatType,
     pub source_value: Option<String>,
-    /// Since when the user has had this seat.
+    /// When the user got this seat.
     #[serde(serialize_with = "timestamp::serialize")]
     pub since: Option<Timestamp>,
     /// When a provisional seat ends.
@@ -140,14 +142,14 @@ pub struct Seat {
     pub provisional_until: Option<Timestamp>,
 }
 
-/// What a user may do in the organisation. Every key is there, and null where nothing is known,
+/// A user's role in the organization. Every key is present, and null if the value is unknown,
 /// unless `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Role {
     /// `rol_` and the remote id.
     #[schema(required = false)]
     pub id: String,
-    /// The role's word, such as `system_admin`.
+    /// The role's key, such as `system_admin`.
     #[schema(required = false)]
     pub remote_id: String,
     pub name: Option<String>,
@@ -160,11 +162,11 @@ pub struct Role {
     pub created_at: Option<Timestamp>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Option<Timestamp>,
-    /// How many users hold the role; null where roles may not be seen.
+    /// How many users have the role; null if the token may not see roles.
     pub holder_count: Option<u64>,
 }
 
-/// A group of users. Every key but `members` is there, and null where nothing is known, unless
+/// A group of users. Every key but `members` is present, and null if the value is unknown, unless
 /// `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Group {
@@ -178,20 +180,20 @@ pub struct Group {
     pub description: Option<String>,
     #[serde(rename = "type")]
     pub kind: Option<EnumValue<GroupType>>,
-    /// Always empty for a provider whose groups hold no roles.
+    /// Always empty for a provider whose groups have no roles.
     #[schema(value_type = Vec<Role>, required = false)]
     pub roles: Vec<RoleEntry>,
     pub parent_id: Option<String>,
     pub remote_parent_id: Option<String>,
     #[serde(serialize_with = "timestamp::serialize")]
     pub created_at: Option<Timestamp>,
-    /// The later of the provider's own time and when Rolecall last saw a change.
+    /// The later of the provider's own time and the time at which Rolecall last saw a change.
     #[serde(serialize_with = "timestamp::serialize")]
     pub updated_at: Option<Timestamp>,
-    /// Null where the members are not known, with a warning on `members`.
+    /// Null if the members are unknown, with a warning on `members`.
     pub member_count: Option<u64>,
     pub owner: Option<GroupOwner>,
-    /// Only with `expand=members`; null where they are not known, with a warning.
+    /// Only with `expand=members`; null if the members are unknown, with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<GroupMember>>)]
     pub members: Option<Option<Vec<GroupMember>>>,
@@ -201,19 +203,19 @@ pub struct Group {
     /// When Rolecall first saw this group.
     #[serde(serialize_with = "timestamp::serialize")]
     pub first_seen_at: Option<Timestamp>,
-    /// False for a group that the provider confirms by id but has left out of its list in
-    /// three complete walks.
+    /// False for a group that the provider confirms by id but has left out of its list in three
+    /// complete walks.
     #[schema(required = false)]
     pub listed: bool,
-    /// True for a group that is missing from the list and not yet proven gone.
+    /// True for a group that is missing from the list and not yet confirmed as deleted.
     #[schema(required = false)]
     pub suspected: bool,
-    /// Why a field is null here. Empty if every field that can be served is.
+    /// Why a field is null here. Empty if every supported field could be read.
     #[schema(required = false)]
     pub warnings: Vec<GroupWarning>,
 }
 
-/// Who owns a group.
+/// The owner of a group.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct GroupOwner {
     pub id: String,
@@ -230,38 +232,38 @@ pub struct GroupMember {
     pub email: Option<String>,
 }
 
-/// A directory as a whole.
+/// A summary of the directory.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Summary {
     pub counts: RecordCounts,
-    /// As in the header x-directory-version.
+    /// The value of the header x-directory-version.
     pub directory_version: String,
     /// When this version was sealed.
     #[serde(serialize_with = "timestamp::serialize")]
     pub sealed_at: Timestamp,
-    /// When the provider was last found to agree with it.
+    /// When a walk last confirmed this version with the provider.
     #[serde(serialize_with = "timestamp::serialize")]
     pub verified_at: Timestamp,
-    /// Whole seconds since then, as in the header Age.
+    /// Whole seconds since `verified_at`, as in the header Age.
     pub age_seconds: u64,
-    /// Why it may no longer be what the provider would say, as in the header x-directory-stale;
-    /// null where the last attempt to renew it succeeded.
+    /// Why the directory may no longer match the provider, as in the header x-directory-stale; null
+    /// if the last attempt to update it succeeded.
     #[schema(value_type = Option<String>)]
     pub stale: Option<&'static str>,
-    /// The fields that are null for everybody, and why.
+    /// The fields that are null for every user, and why.
     pub warnings: Vec<Warning>,
-    /// How many rows of the provider's lists are left out, because they had no usable id.
+    /// How many rows of the provider's lists were left out, because they had no usable id.
     pub quarantined: Quarantined,
-    /// The held walk that keeps the directory as it is; null if none does.
+    /// The held walk that keeps the directory unchanged; null if there is none.
     pub held_walk: Option<HeldWalk>,
 }
 
-/// How many records the lists have.
+/// How many records each list has.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RecordCounts {
     pub users: u64,
     pub roles: u64,
-    /// Null where groups may not be seen.
+    /// Null if the token may not see groups.
     pub groups: Option<u64>,
 }
 
@@ -273,7 +275,7 @@ pub struct Reference {
     pub name: Option<String>,
 }
 
-/// A role as a user carries it: whole with `expand=roles`, else by reference.
+/// A role of a user: complete with `expand=roles`, otherwise a reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RoleEntry {
@@ -281,7 +283,7 @@ pub enum RoleEntry {
     Reference(Reference),
 }
 
-/// A group as a user carries it: whole with `expand=groups`, else by reference.
+/// A group of a user: complete with `expand=groups`, otherwise a reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum GroupEntry {
@@ -289,7 +291,7 @@ pub enum GroupEntry {
     Reference(Reference),
 }
 
-/// A picture, named but not fetched.
+/// A reference to a picture; Rolecall does not fetch it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct File {
     pub id: Option<String>,
@@ -329,7 +331,7 @@ pub enum UserField {
 }
 
 impl UserField {
-    /// The word of the field, as its key in a user.
+    /// The field's key in a user.
     pub const fn as_str(self) -> &'static str {
         match self {
             UserField::Status => "status",
@@ -367,9 +369,9 @@ pub enum GroupField {
     Description,
     Owner,
     CreatedAt,
-    /// The provider's part of it: `updated_at` is then the time at which Rolecall saw a change.
+    /// The provider's time is null: `updated_at` is then the time at which Rolecall saw a change.
     UpdatedAt,
-    /// With `member_count` and `members_read_at`. Where these are not null, the latest reading
+    /// Applies to `member_count` and `members_read_at` too. If these are not null, the latest read
     /// failed and the members are those of an earlier one.
     Members,
 }
@@ -382,17 +384,17 @@ pub enum GroupField {
 pub enum Reason {
     /// The account's token may not see it.
     NotPermitted,
-    /// It can be had, but was not asked for.
+    /// It is available, but was not requested.
     NotFetched,
-    /// The provider, or this plan of it, has no such thing.
+    /// The provider, or the customer's plan, does not have it.
     NotSupported,
-    /// It was asked for and the answer did not say.
+    /// It was requested, but the reply did not include it.
     Unknown,
     /// The provider sent a value that cannot be read as this field.
     Unreadable,
 }
 
-/// A read of the provider that records came from, without header, body or secret.
+/// The provider request that returned a record, without headers, body or secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProviderRead {
     #[schema(value_type = String, example = "GET")]

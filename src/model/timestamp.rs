@@ -1,17 +1,19 @@
-//! Timestamps as they are stored and served: whole milliseconds, in UTC, with `Z` and always three
-//! digits of a fraction (RFC 3339).
+//! Timestamps as they are stored and served: RFC 3339 in UTC with `Z`, with exactly three fraction
+//! digits (whole milliseconds).
 //!
-//! A timestamp is cut when it is taken in or made, and never rounded. So the value that is stored,
-//! compared and filtered by is the one that is served: a client that passes the newest `updated_at`
-//! back as `filter[updated_after]` does not get that record again, and misses none after it.
+//! A timestamp is truncated when it is received or created, and never rounded. The value that is
+//! stored, compared and filtered is therefore the served one: a client that passes the newest
+//! `updated_at` back as `filter[updated_after]` does not get that record again, and misses no later
+//! one.
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serializer;
 
-/// The last whole millisecond that is not after `timestamp`.
+/// Truncates to the last whole millisecond that is not after `timestamp`.
 pub fn cut(timestamp: Timestamp) -> Timestamp {
+    // Euclidean division rounds down for times before 1970 too.
     let millis = timestamp.as_nanosecond().div_euclid(1_000_000);
     i64::try_from(millis)
         .ok()
@@ -19,7 +21,7 @@ pub fn cut(timestamp: Timestamp) -> Timestamp {
         .unwrap_or(timestamp)
 }
 
-/// `2026-11-22T10:00:00.000Z`.
+/// Formats as `2026-11-22T10:00:00.000Z`.
 pub fn display(timestamp: Timestamp) -> impl fmt::Display {
     DisplayTimestamp(cut(timestamp))
 }
@@ -32,7 +34,7 @@ impl fmt::Display for DisplayTimestamp {
     }
 }
 
-/// A timestamp, or none: what a served field holds.
+/// A served field that is a timestamp or may be one.
 pub trait MaybeTimestamp {
     fn timestamp(&self) -> Option<Timestamp>;
 }
@@ -49,7 +51,7 @@ impl MaybeTimestamp for Option<Timestamp> {
     }
 }
 
-/// For `#[serde(serialize_with = "…")]` on every field that is served.
+/// For `#[serde(serialize_with = "…")]` on every served timestamp.
 ///
 /// # Errors
 /// Those of `serializer`.

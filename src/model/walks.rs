@@ -1,4 +1,7 @@
-//! A walk: one whole read of a provider's directory, and what became of it.
+//! A walk: one complete read of a provider's directory, and its result.
+//!
+//! A walk is sealed (its directory is current), held (a person must decide) or failed. A
+//! [`WalkReason`] states why it was held or failed.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
@@ -19,15 +22,15 @@ pub struct Walk {
     pub state: WalkState,
     /// Why the walk was held or failed; null otherwise.
     pub reason: Option<WalkReason>,
-    /// The version in force after this walk; null if there is none.
+    /// The current directory version after this walk; null if there is none.
     pub directory_version: Option<String>,
-    /// The `total`s of the three lists in the directory in force after this walk.
+    /// The `total`s of the three lists in the current directory after this walk.
     pub counts: Option<WalkCounts>,
     /// How many rows of the provider's lists this walk left out, because they had no usable id.
     #[serde(serialize_with = "in_all")]
     #[schema(value_type = u64)]
     pub quarantined: Quarantined,
-    /// Every request sent to the provider for this walk, retries and look-ups included.
+    /// Every request sent to the provider for this walk, including retries and lookups by id.
     pub upstream_calls: u64,
     #[serde(serialize_with = "timestamp::serialize")]
     pub started_at: Timestamp,
@@ -43,7 +46,7 @@ pub struct WalkCounts {
     pub roles: u64,
 }
 
-/// A list of a provider that a walk reads page by page.
+/// A provider list that a walk reads page by page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListName {
     Users,
@@ -72,16 +75,16 @@ fn in_all<S: Serializer>(rows: &Quarantined, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_u64(rows.users.saturating_add(rows.groups))
 }
 
-/// The held walk that keeps an account's directory as it is until a walk is sealed or a person
+/// The held walk that keeps an account's directory unchanged until a walk is sealed or a person
 /// decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub struct HeldWalk {
     #[schema(value_type = String, format = Uuid)]
     pub id: WalkId,
-    /// How many users and groups it was held for.
+    /// How many users and groups the walk was held for.
     pub suspects: u64,
-    /// When the first of the walks in a row that were held for the same reason, and for some of
-    /// the same users or groups, ended.
+    /// When the first of the consecutive walks ended that were held for the same reason and for
+    /// some of the same users or groups.
     #[serde(serialize_with = "timestamp::serialize")]
     pub since: Timestamp,
 }
@@ -90,9 +93,9 @@ pub struct HeldWalk {
 #[serde(rename_all = "snake_case")]
 pub enum WalkState {
     Running,
-    /// The directory is whole and in force (or nothing had changed).
+    /// The directory is complete and current (or nothing had changed).
     Sealed,
-    /// The walk was whole, but what it says is so unlikely that a person must look.
+    /// The walk was complete, but its result is so unlikely that a person must review it.
     Held,
     Failed,
 }
@@ -100,7 +103,7 @@ pub enum WalkState {
 impl WalkState {
     pub const ALL: [Self; 4] = [Self::Running, Self::Sealed, Self::Held, Self::Failed];
 
-    /// As the API spells it.
+    /// The value in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -115,44 +118,45 @@ impl WalkState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WalkReason {
-    /// Held: more people are gone, disabled or without roles or groups than is likely.
+    /// Held: unusually many users are missing, disabled, or without their roles or groups.
     MassDisappearance,
-    /// Held: it saw less of everybody than the last one that was sealed.
+    /// Held: the token sees fewer fields than it did for the last sealed walk.
     Degraded,
-    /// Failed: a person said no to a held walk.
+    /// Failed: a person discarded a held walk.
     Discarded,
-    /// Failed: two passes did not add up to the provider's own total.
+    /// Failed: two scans of a list together had fewer records than the provider's own total.
     Incomplete,
-    /// Failed: the provider served the same page twice, or pages without end.
+    /// Failed: the provider served the same page twice, or endless pages.
     RepeatedPage,
-    /// Failed: a reply was no readable answer to what was asked.
+    /// Failed: the provider refused a request for another reason, or its reply could not be parsed.
     InvalidReply,
-    /// Failed: more records were unreadable than can be left out.
+    /// Failed: more records were unreadable than may be left out.
     TooManyInvalidRecords,
-    /// Failed: the provider did not answer, or answered with an error of its own.
+    /// Failed: the provider did not answer, or answered with a server error.
     ProviderUnavailable,
-    /// Failed: the provider's rate limit left no room in time.
+    /// Failed: the provider's rate limit left no requests in time.
     ProviderThrottled,
-    /// Failed: the provider no longer takes this credential.
+    /// Failed: the provider no longer accepts this credential, or the account is inactive.
     CredentialRefused,
-    /// Failed: the access token has ended, and whether there will be another is not known yet.
+    /// Failed: the access token has expired, and it is not yet known whether it can be refreshed.
     CredentialUncertain,
-    /// Failed: what is stored of the credential does not open with the key ring, or its row names
-    /// another destination than it was sealed for.
+    /// Failed: the stored credential cannot be decrypted with the key ring, or its row names
+    /// another destination than the one it was sealed for.
     CredentialLocked,
-    /// Failed: the operator no longer lets the account's base URL be called.
+    /// Failed: the operator no longer allows calls to the account's base URL.
     BaseUrlNotAllowed,
     /// Failed: the credential lacks a permission that a walk needs.
     ScopeMissing,
-    /// Failed: the provider no longer lets the token stand for the user that it is to assume.
+    /// Failed: the provider no longer lets the token impersonate the configured user.
     AssumeUserRefused,
-    /// Failed: the credential belongs to another organisation than the account.
+    /// Failed: the credential belongs to another organization than the account.
     OrganisationChanged,
-    /// Failed: the process ended during the walk.
+    /// Failed: the walk was stopped: the process ended, the walk was canceled, or the account was
+    /// unlinked or got another credential.
     Interrupted,
-    /// Failed: the store did not take the result.
+    /// Failed: the store did not answer, or did not accept the result.
     StoreUnavailable,
-    /// Failed by a fault of ours; the log has more.
+    /// Failed: an internal error; the log has details.
     Internal,
 }
 
@@ -179,7 +183,7 @@ impl WalkReason {
         Self::Internal,
     ];
 
-    /// As the API spells it.
+    /// The value in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MassDisappearance => "mass_disappearance",
@@ -205,7 +209,7 @@ impl WalkReason {
     }
 }
 
-/// Somebody, or a group, for whose sake a walk was held.
+/// A user or group that a walk was held for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Suspect {
     pub kind: SuspectKind,
@@ -244,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// The words that the API document lists for a type.
+    /// The values that the OpenAPI document lists for a type.
     fn listed<T: PartialSchema>() -> BTreeSet<String> {
         let RefOr::T(Schema::Object(object)) = T::schema() else {
             panic!("a plain enum has a plain schema");
