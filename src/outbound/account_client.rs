@@ -1,4 +1,7 @@
-//! The way of one call: its turn, the request, the judgement, and perhaps all of it again.
+//! The client of one account: sends a request, classifies the response and retries it.
+//!
+//! Each attempt needs a permit from the token's rate limiter and one from the account's circuit
+//! breaker. A request may be sent several times; requests that must not be are in `non_idempotent`.
 
 use std::{
     fmt,
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::telemetry::CallOutcome;
 
-/// One account's way out. Clones count together.
+/// The client of one account. Clones share one count of requests.
 #[derive(Clone)]
 pub struct AccountClient {
     pub(super) shared: Arc<OutboundState>,
@@ -41,12 +44,12 @@ impl fmt::Debug for AccountClient {
 }
 
 impl AccountClient {
-    /// Every request sent through this caller and its clones, retries included.
+    /// The number of requests sent through this client and its clones, retries included.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// The same caller with another priority, counting on.
+    /// The same client with another priority and the same count.
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self {
@@ -58,8 +61,8 @@ impl AccountClient {
         }
     }
 
-    /// The same caller with another token of the same account, counting on. What was asked with
-    /// the former one counts against that one's budget.
+    /// The same client with another token of the same account and the same count. Earlier requests
+    /// count against the former token's budget.
     #[must_use]
     pub fn with_token(&self, token: TokenKey) -> Self {
         let route = ClientScope {
@@ -74,15 +77,16 @@ impl AccountClient {
         }
     }
 
-    /// Requests a minute that this caller's token may make; None: no limit is known.
+    /// The limit on requests a minute of this client's token; None if there is no known limit.
     pub fn budget_per_minute(&self) -> Option<u32> {
         NonZeroU32::new(self.shared.settings.rate_limit).map(NonZeroU32::get)
     }
 
-    /// Gets a success, or the error that is left when every try has been made. `complaint`
-    /// reads any other answer, as far as the connector knows its codes.
+    /// Sends a GET and returns the successful response, or the error of the last attempt.
     ///
-    /// The future may be dropped at any time; what was under way then counts as sent.
+    /// `complaint` reads the connector's error codes from any other response.
+    ///
+    /// The future may be dropped at any time; a request in flight then counts as sent.
     pub async fn get(
         &self,
         request: ProviderRequest<'_>,
@@ -91,7 +95,8 @@ impl AccountClient {
         self.send(Method::GET, request, complaint).await
     }
 
-    /// Deletes, as [`AccountClient::get`] gets: what is deleted twice is deleted (RFC 9110, 9.2.2).
+    /// Sends a DELETE, with retries like [`AccountClient::get`]: it is idempotent (RFC 9110,
+    /// 9.2.2).
     pub async fn delete(
         &self,
         request: ProviderRequest<'_>,
@@ -152,8 +157,10 @@ impl AccountClient {
         }
     }
 
-    /// Waits until a request may be sent: for the lane's turn, and for the breaker. If that is
-    /// not to be, the error is that of the last try, if there was one.
+    /// Waits for a permit of the rate limiter and of the breaker.
+    ///
+    /// On a refusal, returns the error of the last attempt; before the first attempt, that of the
+    /// refusal.
     async fn admit(&self, tries: &mut Tries<'_>) -> Result<(Permit, BreakerPermit), CallError> {
         let breaker = &self.health.breaker;
         loop {
@@ -179,7 +186,7 @@ impl AccountClient {
                             ));
                         }
                     };
-                    // The queue may have been long: ask again.
+                    // The breaker may have opened while this call was queued.
                     match breaker.enter() {
                         Ok(pass) => return Ok((permit, pass)),
                         Err(refusal) => {
@@ -224,33 +231,33 @@ impl AccountClient {
     }
 }
 
-/// What a request that was sent counts as.
+/// The metric label of a request that was sent.
 fn outcome_of(verdict: &Result<ProviderResponse, FailedAttempt>) -> CallOutcome {
     match verdict.as_ref().map_err(|fault| fault.error.kind) {
         Ok(_) => CallOutcome::Answered,
         Err(CallErrorKind::Unauthorized) => CallOutcome::Unauthorized,
         Err(CallErrorKind::Forbidden) => CallOutcome::Forbidden,
         Err(CallErrorKind::NotFound) => CallOutcome::NotFound,
-        // Whom a token may stand for only its connector tells; here it is a refusal.
+        // Only a connector can tell these two apart; at this layer both are plain refusals.
         Err(
             CallErrorKind::Refused
             | CallErrorKind::AssumeUserRefused
             | CallErrorKind::AssumeUserMissing,
         ) => CallOutcome::Refused,
         Err(CallErrorKind::Throttled) => CallOutcome::Throttled,
-        // What is sent has a budget; it is not asked about afterwards.
+        // `BudgetUnknown` cannot occur here: a request is sent only with a permit.
         Err(CallErrorKind::Unavailable | CallErrorKind::BudgetUnknown) => CallOutcome::Unavailable,
         Err(CallErrorKind::InvalidReply) => CallOutcome::InvalidReply,
     }
 }
 
-/// The tries of one call.
+/// The attempts of one call.
 struct Tries<'a> {
     caller: &'a AccountClient,
     began_at: Duration,
     made: u32,
     last_error: Option<CallError>,
-    /// The opening of the breaker that this call has waited for.
+    /// The breaker opening that this call has waited for.
     waited_out: Option<u64>,
 }
 
@@ -265,7 +272,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// How long this call may still wait; None: as long as it takes.
+    /// How long this call may still wait; None is without limit.
     fn patience(&self) -> Option<Duration> {
         let shared = &self.caller.shared;
         (self.caller.route.priority == Priority::Interactive).then(|| {
@@ -274,13 +281,13 @@ impl<'a> Tries<'a> {
         })
     }
 
-    /// The wait before another try; None if there is to be none.
+    /// The wait before the next attempt; None if there is none.
     fn wait_before_next(&self, fault: &FailedAttempt) -> Option<Duration> {
         let shared = &self.caller.shared;
         let settings = &shared.settings.retries;
         let (most, wait) = match fault.remedy {
             RetryPolicy::None => return None,
-            // The lane waits, for every caller of this token.
+            // The rate limiter pauses every client of this token, so no wait is added here.
             RetryPolicy::WaitOut => (settings.throttled_tries, Duration::ZERO),
             RetryPolicy::TryAgain(trouble) => {
                 let bound = retry::backoff_bound(trouble, self.made + 1);
@@ -291,20 +298,21 @@ impl<'a> Tries<'a> {
         let is_in_time = self
             .patience()
             .is_none_or(|patience| until_then <= patience);
-        // A throttled call is no burden: it waits for as long as it is told to.
+        // A throttled attempt does not use up the retry budget: the pause already limits it.
         let is_affordable =
             || fault.remedy == RetryPolicy::WaitOut || self.caller.health.retries.take();
         (self.made < most && is_in_time && is_affordable()).then_some(wait)
     }
 
-    /// A background call waits for an open breaker to move, and gives up if it opens again: a
-    /// walk should outlive trouble of half a minute. Nobody else waits for that.
+    /// Whether this call waits for the breaker to close. Only a background call does, and only for
+    /// one opening, so that a walk survives an outage of half a minute.
     fn may_wait_out(&mut self, opening: u64) -> bool {
         self.caller.route.priority == Priority::Background
             && *self.waited_out.get_or_insert(opening) == opening
     }
 
-    /// The error of a call that may not be sent (again) now.
+    /// The error of a call that cannot be sent (again) now: that of the last attempt, if there was
+    /// one.
     fn refused(
         &mut self,
         kind: CallErrorKind,

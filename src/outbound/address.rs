@@ -1,9 +1,8 @@
-//! Where a call may go: over TLS and to the public internet, unless the operator said otherwise.
+//! Address policy: calls use TLS and go to public addresses, unless the operator allows others.
 //!
-//! A base URL or a webhook URL is somebody's input, and this process stands inside a network
-//! that has more to offer than its front door shows. So the rule is kept where a name becomes
-//! an address: the resolver hands on public addresses only, and the connection is made to that
-//! very answer. Checking the name beforehand would leave time to change what it stands for.
+//! A base URL is user input, and this process can reach internal addresses. The resolver therefore
+//! returns public addresses only, and the client connects to exactly those. A check before the
+//! resolution would allow DNS rebinding.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -13,16 +12,16 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Which addresses may be called.
+/// The addresses that may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddressPolicy {
     /// `https` and global addresses only.
     Public,
-    /// Whatever the operator's network has, loopback included, also without TLS.
+    /// Any address that this machine can reach, loopback included, with or without TLS.
     Any,
 }
 
-/// Why a call is not made: where it would go.
+/// Why the policy forbids a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ForbiddenAddress {
     #[error("only https is called")]
@@ -34,9 +33,8 @@ pub(super) enum ForbiddenAddress {
 }
 
 impl AddressPolicy {
-    /// Judges what can be told from the URL alone: the scheme, and a host that is an address
-    /// already, which no resolver gets to see. (`url` has by then read `0x7f.1` and its like as
-    /// the address that they are.)
+    /// Checks the URL itself: its scheme, and a host that is an IP address, which no resolver sees.
+    /// `url` has already normalized forms such as `0x7f.1`.
     pub(super) fn check(self, url: &Url) -> Result<(), ForbiddenAddress> {
         let host = url.host().ok_or(ForbiddenAddress::NoHost)?;
         match self {
@@ -51,7 +49,7 @@ impl AddressPolicy {
         }
     }
 
-    /// The resolver that the client connects by.
+    /// The resolver for the HTTP client.
     pub(super) fn resolver(self) -> Arc<impl Resolve> {
         Arc::new(Resolver(self))
     }
@@ -71,7 +69,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0;
         Box::pin(async move {
-            // The port is the URL's; the client puts it in.
+            // The client replaces the port with the URL's.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let admitted: Vec<_> = found.filter(|found| reach.admits(found.ip())).collect();
             if admitted.is_empty() {
@@ -82,8 +80,8 @@ impl Resolve for Resolver {
     }
 }
 
-/// Whether this address is globally reachable, by the IANA registry of special-purpose
-/// addresses (the standard library's own `is_global` is not stable).
+/// Whether the address is globally reachable by the IANA registry of special-purpose addresses (the
+/// standard library's `is_global` is unstable).
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(address.is_private()
@@ -99,8 +97,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a, b, c) == (192, 88, 99))
 }
 
-/// Only 2000::/3 is handed out for global use; of that, the blocks that stand for something
-/// else are left out, above all those that carry an IPv4 address inside (6to4 and Teredo).
+/// Whether the address is globally reachable: in 2000::/3, but not in a special-purpose block, such
+/// as those that embed an IPv4 address (6to4 and Teredo).
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     first & 0xe000 == 0x2000

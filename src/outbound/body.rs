@@ -1,9 +1,9 @@
-//! Reading a reply without trusting it: what it may weigh, how slowly it may come, and how far
-//! it may unfold are bounded while it is read, so that no reply makes the process grow.
+//! Reads a response body within limits on its size, read time and compression ratio, so that no
+//! response exhausts memory.
 //!
-//! The client's own decompression is off: it would hide the compressed length that the ratio is
-//! measured by. Only gzip is asked for; every provider speaks it, and its window is 32 KiB,
-//! where a zstd frame may demand one of 128 MiB before the first byte comes out.
+//! The client's own decompression is off, because it hides the compressed length that the ratio
+//! needs. Only gzip is requested: every provider supports it, and its window is 32 KiB, while a
+//! zstd frame may demand one of 128 MiB before the first byte is decoded.
 
 use std::{
     io::{self, Write},
@@ -17,13 +17,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{CallErrorKind, Caps, Timeouts, exchange::TransportError};
 
-/// How little may come out before the ratio says anything.
+/// The decompressed size below which the compression ratio is not checked.
 const RATIO_COUNTS_FROM: usize = 64 * 1024;
 
-/// How much is fed to the decoder at once: the ratio is judged between two helpings.
+/// The number of bytes fed to the decoder at once; the limits are checked while each is decoded.
 const HELPING: usize = 4 * 1024;
 
-/// Reads the whole body, or says why that is not to be done.
+/// Reads the whole body; fails if it exceeds a limit or is incomplete.
 pub(super) async fn read(
     mut response: reqwest::Response,
     caps: &Caps,
@@ -43,6 +43,7 @@ pub(super) async fn read(
             Err(_) if pace.is_gap_over() => {
                 return Err(TransportError::timeout("the reply stopped coming"));
             }
+            // `slow_for` is over: `count` checks the rate, even without new bytes.
             Err(_) => bytes::Bytes::new(),
         };
         pace.count(chunk.len())?;
@@ -56,7 +57,7 @@ fn refused(detail: &'static str) -> TransportError {
     TransportError::lasting(CallErrorKind::InvalidReply, detail)
 }
 
-/// Whether brackets nest deeper than `most`: asked before a parser recurses into them.
+/// Whether brackets nest deeper than `most`. Checked before a recursive parser runs.
 pub(super) fn is_deeper_than(json: &[u8], most: usize) -> bool {
     let mut depth = 0_usize;
     let mut bytes = json.iter();
@@ -86,7 +87,7 @@ pub(super) fn is_deeper_than(json: &[u8], most: usize) -> bool {
     false
 }
 
-/// Cuts what comes too slowly: a gap, or a trickle.
+/// Fails a body that arrives too slowly: after a gap, or below a minimum rate.
 struct ReadDeadline<'a> {
     timeouts: &'a Timeouts,
     last_byte_at: Instant,
@@ -105,7 +106,7 @@ impl<'a> ReadDeadline<'a> {
         }
     }
 
-    /// How long the next bytes may take before something has to be judged.
+    /// How long to wait for the next bytes before one of the deadlines must be checked.
     fn patience(&self) -> Duration {
         let gap = self
             .timeouts
@@ -129,7 +130,7 @@ impl<'a> ReadDeadline<'a> {
         }
         let stretch = self.stretch_from.elapsed();
         if stretch >= self.timeouts.slow_for {
-            // In milliseconds throughout: bytes a second times milliseconds is a thousandfold.
+            // Bytes per second times milliseconds is 1,000 times the bytes.
             let least = u128::from(self.timeouts.slow_floor_bytes_per_s) * stretch.as_millis();
             if u128::from(self.stretch_bytes) * 1_000 < least {
                 return Err(TransportError::timeout("the reply came too slowly"));
@@ -141,7 +142,7 @@ impl<'a> ReadDeadline<'a> {
     }
 }
 
-/// The body as it unfolds.
+/// Decodes the body by its `Content-Encoding`.
 enum Decoder {
     Plain(Unfolded),
     Gzip(Box<MultiGzDecoder<Unfolded>>),
@@ -195,7 +196,7 @@ impl Decoder {
         }
     }
 
-    /// Why writing failed: a bound, or a packing that does not unpack.
+    /// Why decoding failed: a limit was exceeded, or the gzip data is invalid.
     fn fault(&self) -> TransportError {
         let unfolded = match self {
             Self::Plain(unfolded) => unfolded,
@@ -211,7 +212,7 @@ impl Decoder {
     }
 }
 
-/// What has come out so far, and the bounds on it.
+/// The decoded body so far, with its limits.
 struct Unfolded {
     body: Vec<u8>,
     packed: usize,

@@ -1,8 +1,9 @@
-//! The breaker of one account at one provider: after enough failures it stops calls before
-//! they are made, so that a provider in trouble is left alone and nobody waits for it in vain.
+//! The circuit breaker of one account at one provider. After enough failures it rejects calls
+//! before they are sent, so that a failing provider is spared and callers fail fast.
 //!
-//! Closed, it counts; open, it refuses for a while; then it lets one call through and goes by
-//! how that one ends. What was under way when it opened is too old to count.
+//! Closed, it counts failures. Open, it rejects every call for a while. Then it is half-open
+//! (`Probing`): it admits one call, whose result closes or reopens it. Calls admitted before an
+//! opening do not count after it.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use super::BreakerSettings;
 use crate::clock::Clock;
 
-/// How long it remembers what was.
+/// How long a breaker without recent calls is kept.
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 
 pub(super) struct Breaker {
@@ -27,10 +28,10 @@ pub(super) struct Breaker {
 
 struct BreakerState {
     position: Position,
-    /// How often it has opened. A call that was let through before the last time is not heard.
+    /// The number of openings. A call admitted before the last one is not counted.
     openings: u64,
     failures_in_a_row: u32,
-    /// When calls ended, and whether they failed, within the window.
+    /// When the calls within the window ended, and whether they failed.
     recent: VecDeque<(Duration, bool)>,
 }
 
@@ -44,9 +45,9 @@ enum Position {
 /// The breaker is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IsOpen {
-    /// Until the next try; none while that is under way.
+    /// The time until the next probe; None while a probe is in flight.
     pub(super) wait: Option<Duration>,
-    /// Which opening this is: the same until a try has failed.
+    /// The number of this opening; it stays the same until a probe fails.
     pub(super) opening: u64,
 }
 
@@ -65,14 +66,14 @@ impl Breaker {
         }
     }
 
-    /// Whether a call could go through now.
+    /// Whether a call would be admitted now.
     pub(super) fn check(&self) -> Result<(), IsOpen> {
         self.state()
             .refusal(self.clock.monotonic())
             .map_or(Ok(()), Err)
     }
 
-    /// Lets one call through, or refuses it.
+    /// Admits one call, or rejects it.
     pub(super) fn enter(self: &Arc<Self>) -> Result<BreakerPermit, IsOpen> {
         let mut state = self.state();
         if let Some(refusal) = state.refusal(self.clock.monotonic()) {
@@ -90,7 +91,7 @@ impl Breaker {
         })
     }
 
-    /// Waits until a call may go through, or until a try that is under way has ended.
+    /// Waits until a call may be admitted, or until the probe in flight has ended.
     pub(super) async fn next_move(&self) {
         let moved = self.moved.notified();
         let refusal = self.check();
@@ -101,7 +102,7 @@ impl Breaker {
         }
     }
 
-    /// Whether nothing has been heard of it for so long that it may begin anew.
+    /// Whether the breaker has been unused for so long that it can be dropped.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
         let last_heard_at = match state.position {
@@ -126,6 +127,7 @@ impl Breaker {
                 state.recent.clear();
             }
             Some(CallOutcome::Failed) if pass.is_probe => state.open(now, &self.settings),
+            // The probe has no result, so the next call probes at once.
             None if pass.is_probe => state.position = Position::Open { until: now },
             Some(ending) => {
                 state.count(now, ending == CallOutcome::Failed, &self.settings);
@@ -189,7 +191,7 @@ impl BreakerState {
     }
 }
 
-/// One call that was let through. Dropped without a word, it counts as never made.
+/// An admitted call. One that is dropped without a result is not counted.
 pub(super) struct BreakerPermit {
     breaker: Arc<Breaker>,
     openings: u64,
@@ -262,7 +264,7 @@ mod tests {
             breaker.enter().unwrap().succeeded();
             breaker.enter().unwrap().failed();
         }
-        // Too long ago to count.
+        // Outside the window by now.
         clock.advance(Duration::from_secs(31));
         for _ in 0..10 {
             breaker.check().unwrap();

@@ -1,9 +1,9 @@
-//! What an answer comes to: what was asked for, or a fault and what may be done about it.
+//! Classifies a provider's response: a success, or an error with its retry policy.
 //!
-//! The status decides, and where the connector knows more by the provider's own code, that. A
-//! 4xx is final whatever its code says, with two exceptions: a rate limit, and a 401 or 403 in
-//! which the provider's code says nothing about rights. Proxies and load balancers answer so too;
-//! it is a failure on the way, and is tried again like one.
+//! The status decides, unless the connector knows the provider's error code. A 4xx is final, with
+//! two exceptions: a rate limit, and a 401 or 403 that is no authorization decision. The latter has
+//! no provider code (a proxy or load balancer sent it), or its code reports an outage; it is
+//! handled like an outage.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use super::{
     token_limiter::{Permit, RetryAfter},
 };
 
-/// A provider's reply, read whole.
+/// A provider's response, read completely.
 #[derive(Debug)]
 pub struct ProviderResponse {
     pub(super) status: u16,
@@ -35,7 +35,7 @@ impl ProviderResponse {
         &self.body
     }
 
-    /// The body as what it should be. The error names the place in the body, not what is there.
+    /// Parses the body. The error states the position of the fault in the body, never its content.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CallError> {
         serde_json::from_slice(&self.body).map_err(|error| CallError {
             status: Some(self.status),
@@ -49,44 +49,44 @@ impl ProviderResponse {
     }
 }
 
-/// What a connector can tell about an answer that is not a success.
+/// A connector's reading of an unsuccessful response.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorReply {
     /// The provider's own error code.
     pub code: Option<i64>,
-    /// The provider's reference for its support.
+    /// The provider's reference for its support team.
     pub reference: Option<String>,
     pub nature: Classification,
 }
 
-/// What a provider's error code says about trying again.
+/// What an error code says about the failure, beyond the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Classification {
-    /// Nothing that the status does not say: 502, 503 and 504 pass, 500 does not.
+    /// Nothing beyond the status: 502, 503 and 504 are retried, 500 is not.
     #[default]
     ByStatus,
-    /// Too many requests, even if the status is not 429.
+    /// A rate limit, even if the status is not 429.
     Throttled,
-    /// Gone in seconds.
+    /// An outage of seconds.
     Passing,
-    /// Gone in minutes: maintenance.
+    /// An outage of minutes, such as maintenance.
     PassingSlowly,
-    /// Asking again will not help.
+    /// A failure that a retry does not fix.
     Lasting,
-    /// The provider does not take the credential, whether it says so with a 401 or a 403.
+    /// The provider does not accept the credential, with either a 401 or a 403.
     CredentialRefused,
-    /// The provider takes the credential, but not for this: 401 or 403.
+    /// The provider accepts the credential, but not for this request: 401 or 403.
     NotPermitted,
 }
 
-/// A try that came to nothing.
+/// An attempt that failed.
 pub(super) struct FailedAttempt {
     pub(super) error: CallError,
     pub(super) remedy: RetryPolicy,
-    /// Whether an answer came at all.
+    /// Whether there was a response.
     is_answer: bool,
-    /// When nobody with this token is to call: told by a throttled answer, and by a failed one
-    /// that says when to come back.
+    /// How long every client of this token must wait: set by a rate limit, and by an outage whose
+    /// response has a usable `Retry-After`.
     pub(super) pause: Option<RetryAfter>,
 }
 
@@ -94,11 +94,11 @@ pub(super) struct FailedAttempt {
 pub(super) enum RetryPolicy {
     None,
     TryAgain(Outage),
-    /// To be tried again when the pause is over, which every caller of the token keeps.
+    /// Retry after the pause, which applies to every client of the token.
     WaitOut,
 }
 
-/// Judges what came back: a success, or why not.
+/// Classifies the outcome of one attempt.
 pub(super) fn classify(
     outcome: Result<ProviderResponse, TransportError>,
     complaint: impl Fn(&ProviderResponse) -> ErrorReply,
@@ -168,7 +168,7 @@ impl FailedAttempt {
                 RetryPolicy::TryAgain(Outage::Seconds),
             ),
             (500..=599, _) => (CallErrorKind::Unavailable, RetryPolicy::None),
-            // A redirect among them: none is followed.
+            // Includes redirects, which are never followed.
             _ => (CallErrorKind::InvalidReply, RetryPolicy::None),
         };
         let retry_after_header =
@@ -200,7 +200,7 @@ impl FailedAttempt {
         }
     }
 
-    /// Tells lane and breaker how the request ended.
+    /// Reports the outcome to the rate limiter and the breaker.
     pub(super) fn settle(&self, permit: Permit, pass: BreakerPermit) {
         match self.pause {
             Some(retry_after_header) => permit.throttled(retry_after_header),
@@ -209,12 +209,13 @@ impl FailedAttempt {
         }
         match self.error.kind {
             CallErrorKind::Unavailable | CallErrorKind::InvalidReply => pass.failed(),
+            // A refusal or a rate limit proves that the provider works.
             _ => pass.succeeded(),
         }
     }
 }
 
-/// A provider's reference is a short plain word. Anything else could be anything.
+/// Whether the text looks like a reference; anything else might contain personal data.
 fn is_reference(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text

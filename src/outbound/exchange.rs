@@ -1,4 +1,5 @@
-//! One request and its reply: sent once, read whole, within its times and bounds.
+//! One HTTP exchange: sends a request once and reads the whole response, within the timeouts and
+//! size limits.
 
 use std::error::Error as _;
 
@@ -19,7 +20,7 @@ use super::{
     body, unicode,
 };
 
-/// A request as it goes out, as often as it has to.
+/// A request that can be sent repeatedly.
 pub(super) struct Outgoing {
     method: Method,
     url: Url,
@@ -27,15 +28,15 @@ pub(super) struct Outgoing {
     body: Option<Bytes>,
 }
 
-/// Why there is no answer.
+/// Why an exchange has no usable response.
 pub(super) struct TransportError {
     pub(super) kind: CallErrorKind,
     pub(super) detail: String,
-    /// The status, where the reply came that far.
+    /// The response's status, if it arrived.
     pub(super) status: Option<u16>,
-    /// Whether the same request may get an answer when it is sent again.
+    /// Whether a retry may succeed.
     pub(super) is_passing: bool,
-    /// Whether it is certain that nothing of the request left.
+    /// Whether it is certain that no part of the request was sent.
     pub(super) is_unsent: bool,
 }
 
@@ -64,7 +65,7 @@ impl TransportError {
         Self::passing(CallErrorKind::Unavailable, detail.to_owned())
     }
 
-    /// The body broke off: the connection, or less than was declared.
+    /// The body ended early: the connection broke, or fewer bytes arrived than declared.
     pub(super) fn cut_short(error: &reqwest::Error) -> Self {
         Self::passing(
             CallErrorKind::InvalidReply,
@@ -82,7 +83,7 @@ impl TransportError {
         }
         let detail = format!("no answer: {}", causes(error));
         Self {
-            // There was no connection to send it on.
+            // The connection was never established.
             is_unsent: error.is_connect(),
             ..Self::passing(CallErrorKind::Unavailable, detail)
         }
@@ -90,13 +91,13 @@ impl TransportError {
 }
 
 impl Outgoing {
-    /// None if the token or a header cannot be sent at all.
+    /// None if the token or a header value is not a valid HTTP header value.
     pub(super) fn new(method: Method, request: &ProviderRequest<'_>) -> Option<Self> {
         let mut headers = headers();
         headers.insert(AUTHORIZATION, bearer(request.token)?);
         for (name, value) in request.headers {
             let mut sent = HeaderValue::from_str(value).ok()?;
-            // An e-mail address, it may be.
+            // The value may be an e-mail address.
             sent.set_sensitive(true);
             headers.insert(HeaderName::from_static(name), sent);
         }
@@ -108,7 +109,7 @@ impl Outgoing {
         })
     }
 
-    /// A form.
+    /// A POST with a form body.
     pub(super) fn form(url: Url, form: &str) -> Self {
         let mut headers = headers();
         headers.insert(
@@ -164,7 +165,7 @@ impl Outgoing {
                     "the reply nests deeper than the cap",
                 ))
             }
-            // A refusal is one by its status, whatever became of its words.
+            // The status alone makes it a refusal, even if its body cannot be read.
             Err(_) if !status.is_success() => Ok(Bytes::new()),
             body => body,
         };
@@ -188,7 +189,8 @@ fn headers() -> HeaderMap {
     ])
 }
 
-/// The header value is marked, so that nothing which prints headers prints this one.
+/// The `Authorization` value of a token, marked sensitive so that `Debug` output of headers omits
+/// it.
 fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));
     let mut value = HeaderValue::from_str(&text).ok()?;
@@ -202,7 +204,7 @@ fn chain<'a>(
     std::iter::successors(error.source(), |&error| error.source())
 }
 
-/// What lies beneath an error of the client, whose own words are always the same.
+/// The causes of a client error; the error's own message is always the same.
 fn causes(error: &reqwest::Error) -> String {
     let causes: Vec<_> = chain(error).map(ToString::to_string).collect();
     if causes.is_empty() {

@@ -1,24 +1,25 @@
-//! The only HTTP client, and what every provider call passes: budget, retry, breaker, timeouts,
-//! size limits and waits, in this order and in this one place.
+//! The only HTTP client. Every provider call passes the same address policy, circuit breaker, rate
+//! limiter, timeouts, size limits and retries.
 //!
-//! A connector says what to get and reads what comes; everything that goes wrong in between is
-//! dealt with here once, the same for every provider:
+//! A connector builds the request and parses the response; this module handles every failure in
+//! between, in the same way for every provider:
 //!
-//! * `token_limiter`: what one access token may still ask, and the pauses that its provider wants;
-//! * `quota_lease`: the same, where other processes call with that token, too;
-//! * `account_client`: the way of one call through the others;
-//! * `classification`: what an answer comes to;
-//! * `breaker` and `retry`: when to leave a provider alone, and when to try again;
-//! * `address`: where a call may go at all;
-//! * `exchange` and `body`: one request and its reply, bounded in time and size;
-//! * `non_idempotent`: what must not be sent again.
+//! * `token_limiter`: the rate limiter of one access token, with the pauses that the provider asks
+//!   for;
+//! * `quota_lease`: the same, where other processes use the token too;
+//! * `account_client`: the client of one account, which sends one call through the other parts;
+//! * `classification`: whether a response is a success, and which retry policy applies;
+//! * `breaker` and `retry`: when to stop calling a provider, and when to retry;
+//! * `address`: which addresses may be called;
+//! * `exchange` and `body`: one request and its response, bounded in time and size;
+//! * `non_idempotent`: requests that must not be repeated.
 //!
-//! What passes a [`AccountClient`] may be repeated. What may not (redeeming a code or a refresh token) is
-//! sent by [`Outbound::post_once`]: once, on a connection of its own, with none of the retries.
+//! An [`AccountClient`] may send a request more than once. [`Outbound::post_once`] sends a request
+//! that must not be repeated (redeeming a code or a refresh token): once, on a connection of its
+//! own, without retries.
 //!
-//! What a provider's error codes mean is told by its connector, as a [`ErrorReply`]; what
-//! follows from it is decided here. No reply's text ever leaves as part of an error: it may
-//! hold names and addresses.
+//! The connector maps its provider's error codes to an [`ErrorReply`]; this module decides the
+//! consequences. No error contains text from a response, because that may hold names and addresses.
 
 use std::{
     collections::HashMap,
@@ -65,52 +66,54 @@ use retry::RetryBudget;
 pub use settings::{BreakerSettings, Caps, OutboundSettings, RetrySettings, Timeouts};
 use token_limiter::TokenLimiter;
 
-/// What a provider call came to, when not to an answer.
+/// Why a provider call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind:?}: {detail}")]
 pub struct CallError {
     pub kind: CallErrorKind,
-    /// For the log: never a body, a token, an e-mail address.
+    /// For the log: never a body, a token or an e-mail address.
     pub detail: String,
-    /// The provider's answer, where there was one.
+    /// The status of the provider's response, if there was one.
     pub status: Option<u16>,
     /// The provider's own error code.
     pub code: Option<i64>,
-    /// The provider's reference for its support.
+    /// The provider's reference for its support team.
     pub reference: Option<String>,
-    /// How long the provider, or our own budget, wants us to wait.
+    /// How long to wait, by the provider or by Rolecall's own budget.
     pub retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallErrorKind {
-    /// The provider does not take this credential (401 with the provider's own code).
+    /// The provider does not accept the credential (401 or 403 with the provider's own code).
     Unauthorized,
-    /// The provider takes it, but not for this (403 with the provider's own code).
+    /// The provider accepts the credential, but not for this request (401 or 403 with the
+    /// provider's own code).
     Forbidden,
-    /// The provider takes it, but not in the place of the user that it is to stand for. Only a
-    /// connector can tell.
+    /// The provider accepts the credential, but it may not impersonate the user. Only a connector
+    /// sets this.
     AssumeUserRefused,
-    /// The provider takes it in the place of a user alone, and it stood for none. Only a connector
-    /// can tell.
+    /// The provider accepts the credential only with a user to impersonate, and there was none.
+    /// Only a connector sets this.
     AssumeUserMissing,
-    /// No such thing (404), whatever the provider's code.
+    /// Not found (404), with any provider code.
     NotFound,
-    /// Another refusal of the request itself (4xx).
+    /// The request itself was refused (another 4xx), or the address policy forbids it.
     Refused,
-    /// 429, and the retries that the budget allows are used up.
+    /// A rate limit, after the retries; or the token's budget leaves no request in time.
     Throttled,
-    /// No answer, a 5xx, or a 401 or 403 without the provider's own code, after the retries; or
-    /// the breaker is open.
+    /// No response, a 5xx, or a 401 or 403 that is no authorization decision (see
+    /// `classification`), after the retries; or the breaker is open.
     Unavailable,
-    /// The token's budget is shared, and what is left of it could not be learnt: nothing was sent.
+    /// The token's budget is shared, and the store gave no permit for it: nothing was sent.
     BudgetUnknown,
-    /// An answer that is no answer: not JSON, cut short, too large, too deep, off its shape.
+    /// The response is unusable: not JSON, incomplete, too large, nested too deeply, of another
+    /// shape, or a redirect.
     InvalidReply,
 }
 
 impl CallError {
-    /// An error that no provider's answer stands behind.
+    /// An error without a response from the provider.
     pub fn new(kind: CallErrorKind, detail: impl Into<String>) -> Self {
         Self {
             kind,
@@ -122,21 +125,21 @@ impl CallError {
         }
     }
 
-    /// The provider answered, but not with what was asked for.
+    /// The provider responded, but not with the expected data.
     pub fn invalid_reply(detail: impl Into<String>) -> Self {
         Self::new(CallErrorKind::InvalidReply, detail)
     }
 }
 
-/// Which of two calls goes first when both wait for the same token's budget.
+/// Order of calls that wait for the same token's budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Somebody waits for the answer.
+    /// A person waits for the response.
     Interactive,
     Background,
 }
 
-/// Names an access token without being one.
+/// Identifies an access token without revealing it: its SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenKey([u8; 32]);
 
@@ -145,7 +148,7 @@ impl TokenKey {
         Self(Sha256::digest(token.expose_secret().as_bytes()).into())
     }
 
-    /// What other processes know the token's budget by.
+    /// The name of the token's budget, shared by all processes.
     fn budget_at(self, provider: &str) -> BudgetName {
         let digest = Sha256::new().chain_update(self.0).chain_update(provider);
         BudgetName::new(digest.finalize().into())
@@ -158,65 +161,65 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// On whose behalf calls are made: what they count against.
+/// The account, token and priority of a client: which budget, breaker and retries its calls use.
 #[derive(Debug, Clone)]
 pub struct ClientScope {
     pub provider: &'static str,
-    /// Whose breaker and retries these are: an account's id, or a word for one being linked.
+    /// The key of the breaker and retry budget: an account's id, or a fixed text while linking.
     pub account: String,
     pub token: TokenKey,
     pub priority: Priority,
-    /// Whether the token was just handed to us, so that its whole budget is still there.
+    /// Whether the token was just linked, so that its whole budget is unused.
     pub is_newly_linked: bool,
 }
 
-/// One read of a provider.
+/// One request to a provider.
 #[derive(Debug)]
 pub struct ProviderRequest<'a> {
     pub url: Url,
-    /// The path without its values, for the log: `/users/{id}`.
+    /// The path with placeholders, for the log: `/users/{id}`.
     pub template: &'static str,
     pub token: &'a SecretString,
     pub headers: &'a [(&'static str, &'a str)],
 }
 
-/// The way out: one client, and all lanes and breakers. Clones are the same one.
+/// The HTTP clients, with all rate limiters and breakers. Clones share them.
 #[derive(Clone)]
 pub struct Outbound(Arc<OutboundState>);
 
 struct OutboundState {
     client: Client,
-    /// Keeps no connection: one that was closed behind our back would be found out by sending.
+    /// For requests that must not be repeated. It keeps no idle connection: the server might just
+    /// be closing it, and the request would be lost.
     once_client: Client,
     settings: OutboundSettings,
     clock: Clock,
     metrics: Metrics,
-    /// None if this process is alone with its tokens.
+    /// None if no other process uses the same tokens.
     shares: Option<Arc<dyn SharedQuota>>,
-    /// Chance for the jitter alone: speed and a seed are wanted of it, not secrecy.
+    /// For jitter only, so fast and seeded rather than cryptographic.
     rng: Mutex<fastrand::Rng>,
     began_at: Duration,
     limiters: Mutex<HashMap<(&'static str, TokenKey), Arc<TokenLimiter>>>,
     healths: Mutex<HashMap<(&'static str, String), Arc<ProviderHealth>>>,
 }
 
-/// The client could not be made: TLS or the resolver of this machine is not in order.
+/// The HTTP client could not be created: this machine's TLS or resolver setup is broken.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client could not be set up")]
 pub struct SetUpError(#[source] reqwest::Error);
 
-/// Idle connections to one host: no bound of ours.
+/// No limit on the idle connections per host.
 const KEPT_CONNECTIONS: usize = usize::MAX;
 
-/// How an account's provider has been doing.
+/// The breaker and retry budget of one account.
 struct ProviderHealth {
     breaker: Arc<Breaker>,
     retries: RetryBudget,
 }
 
 impl Outbound {
-    /// `seed` is for the jitter of retries: chance is a value, and comes in. With `shares`, other
-    /// processes may call with the same tokens.
+    /// `seed` seeds the jitter of retries. With `shares`, other processes may use the same tokens.
     pub fn new(
         settings: OutboundSettings,
         clock: Clock,
@@ -237,22 +240,22 @@ impl Outbound {
         })))
     }
 
-    /// The same way out, whose calls are counted there.
+    /// Counts calls in `metrics`.
     ///
     /// # Panics
-    /// If somebody has a clone, or a caller, already.
+    /// If a clone or a client of this `Outbound` already exists.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
         Arc::get_mut(&mut self.0).expect("nobody calls yet").metrics = metrics;
         self
     }
 
-    /// Where its calls are counted.
+    /// The metrics that count this client's calls.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    /// One account's way out, counting its calls from 0.
+    /// A client of one account, with a request count of 0.
     pub fn caller(&self, route: ClientScope) -> AccountClient {
         let shared = &self.0;
         AccountClient {
@@ -264,8 +267,7 @@ impl Outbound {
         }
     }
 
-    /// Drops the lanes and breakers that hold nothing, and gives back what others could use: to
-    /// be called now and then.
+    /// Drops idle rate limiters and breakers and returns expired slices. To be called periodically.
     pub fn forget_idle(&self) {
         self.0
             .limiters
@@ -296,7 +298,7 @@ impl fmt::Debug for Outbound {
     reason = "this is the place where calls to providers are made"
 )]
 fn client(settings: &OutboundSettings, kept_connections: usize) -> reqwest::Result<Client> {
-    // Only the first in a process takes effect; whoever set one before wanted the same.
+    // Only the first call in a process has an effect; a later one fails, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .user_agent(concat!("rolecall/", env!("CARGO_PKG_VERSION")))
@@ -308,7 +310,8 @@ fn client(settings: &OutboundSettings, kept_connections: usize) -> reqwest::Resu
         .referer(false)
         .dns_resolver(settings.reach().resolver())
         .connect_timeout(settings.timeouts.connect)
-        // Well under what load balancers keep, so that a call seldom meets a closing door.
+        // Well below the idle timeout of load balancers, so that a request seldom meets a
+        // connection that is just closing.
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(kept_connections)
         .build()
@@ -365,7 +368,7 @@ impl OutboundState {
         Arc::clone(health)
     }
 
-    /// Anything from nothing up to `bound`.
+    /// A random duration from zero up to `bound`.
     fn jitter(&self, bound: Duration) -> Duration {
         let mut rng = self
             .rng

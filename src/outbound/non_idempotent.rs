@@ -1,9 +1,9 @@
-//! What must not be sent again: a code and a refresh token are good once, and one that was spent
-//! on a reply which never came is spent.
+//! Requests that must not be repeated. An authorization code and a refresh token work once, and the
+//! provider may have spent one even if its response was lost.
 //!
-//! So it passes no retry, no breaker and no lane (the token endpoint counts no access token), has
-//! a minute to be answered, and what came of it is told in three ways: an answer, nothing left, or
-//! nobody knows.
+//! Such a request has no retry, no breaker and no rate limiter (the token endpoint counts no access
+//! token). It has a minute to be answered, and its outcome is one of three: a response, not sent,
+//! or unknown.
 
 use std::time::Duration;
 
@@ -15,35 +15,37 @@ use super::{
     exchange::{Outgoing, TransportError},
 };
 
-/// A shorter wait loses accounts by itself: the provider may have spent the token and be about to
-/// say so.
+/// A shorter timeout would lose accounts: the provider may have spent the token and be about to
+/// respond.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A form to be posted once.
+/// A form to post exactly once.
 #[derive(Debug)]
 pub struct NonIdempotent<'a> {
     pub provider: &'static str,
     pub url: Url,
-    /// The path without its values, for the log.
+    /// The path with placeholders, for the log.
     pub template: &'static str,
-    /// Encoded; never logged.
+    /// URL-encoded; never logged.
     pub form: &'a str,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OnceError {
-    /// Nothing left: it may be sent again.
+    /// Nothing was sent: the request may be repeated.
     #[error("{0}")]
     Unsent(CallError),
-    /// It may have arrived.
+    /// The request may have arrived: the outcome is unknown.
     #[error("{0}")]
     Doubtful(CallError),
 }
 
 impl Outbound {
-    /// Sends a form once and gives whatever is answered, refusals too. To be called in a task
-    /// that nobody's disconnect ends: who drops this does not know what became of it.
+    /// Posts a form once and returns any response, including refusals.
+    ///
+    /// Call it in a task that a client's disconnect does not cancel: if the future is dropped, the
+    /// outcome is unknown.
     pub async fn post_once(&self, once: NonIdempotent<'_>) -> Result<ProviderResponse, OnceError> {
         let shared = &*self.0;
         let settings = &shared.settings;

@@ -1,14 +1,14 @@
-//! A token's budget where several processes call with one token: each takes [slices](Slice) of
-//! it through [`SharedQuota`], sends what they allow, and settles them.
+//! The budget of a token that several processes use. Each process leases [slices](Slice) of it
+//! through [`SharedQuota`], sends the requests that a slice permits, and settles the slice.
 //!
-//! A slice is about a second's worth of requests, for about a second. So a pause that another
-//! process was told of is kept by this one within a second, since no slice is given then; and
-//! with a process that is killed, little is lost until its slices are written off. How much a
-//! slice allows, and for how long it counts, is for the store to say; here it is seen to that no
-//! request is sent without a permit, or with one that is too old.
+//! A slice holds about a second's worth of requests and is valid for about a second. A pause that
+//! one process reports therefore reaches every other within a second, since the store grants no
+//! slice during a pause. A killed process wastes little of the budget until its slices are written
+//! off.
 //!
-//! The time that a slice may be used for runs from before it was asked for, by the clock that
-//! never steps back: so it ends here no later than the store believes.
+//! The store decides the size of a slice and how long it counts. This module guarantees that no
+//! request is sent without a permit or with an expired one. The validity starts before the slice is
+//! requested, by the monotonic clock, so it ends here no later than the store assumes.
 
 use std::{
     fmt,
@@ -24,33 +24,33 @@ use crate::{
     model::budgets::{Settlement, SharedBudget, Slice, SliceAnswer, SliceOrder, Throttling},
 };
 
-/// How long the permits of a slice are given out: with the time that the telling takes, a pause
-/// is kept by everybody within a second.
+/// How long the permits of a slice are used. With the time of the request to the store, every
+/// process obeys a pause within a second.
 const USABLE_FOR: Duration = Duration::from_millis(900);
 
-/// How long to wait before a pause that could not be told is told again.
+/// The wait before a pause is reported again after a failure.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Budgets that processes share. Whatever is asked here is asked by tasks of their own, which
-/// nobody's leaving ends early.
+/// A store of budgets that processes share. Its methods run in spawned tasks, which no caller's
+/// cancellation ends.
 #[async_trait]
 pub trait SharedQuota: Send + Sync {
-    /// Takes a slice, or learns when to ask again.
+    /// Leases a slice, or returns when to ask again.
     async fn take(
         &self,
         budget: &SharedBudget,
         order: &SliceOrder,
     ) -> Result<SliceAnswer, SharedQuotaError>;
 
-    /// Tells what became of a slice. A slice of which nothing is told counts in full, for as long
-    /// as it can matter.
+    /// Reports the usage of a slice. An unsettled slice counts in full until its last request can
+    /// have arrived.
     async fn settle(
         &self,
         budget: &SharedBudget,
         settlement: &Settlement,
     ) -> Result<(), SharedQuotaError>;
 
-    /// Tells that the provider said to wait.
+    /// Reports that the provider asked to wait.
     async fn pause(
         &self,
         budget: &SharedBudget,
@@ -58,7 +58,7 @@ pub trait SharedQuota: Send + Sync {
     ) -> Result<(), SharedQuotaError>;
 }
 
-/// A shared budget could not be asked: nothing may be sent.
+/// The store gave no answer about a shared budget: nothing may be sent.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the token's budget could not be asked for, so nothing was sent: {detail}")]
 pub struct SharedQuotaError {
@@ -75,7 +75,7 @@ impl SharedQuotaError {
     }
 }
 
-/// Where the slices of one lane come from.
+/// The source of one rate limiter's slices.
 #[derive(Clone)]
 pub(super) struct LeaseSource {
     shares: Arc<dyn SharedQuota>,
@@ -85,7 +85,7 @@ pub(super) struct LeaseSource {
 }
 
 impl LeaseSource {
-    /// `longest_call` is how long after it was sent a request may still arrive.
+    /// `longest_call` is how long after sending a request may still arrive.
     pub(super) fn new(
         shares: Arc<dyn SharedQuota>,
         budget: SharedBudget,
@@ -122,7 +122,8 @@ impl LeaseSource {
         });
         let usable_until = asked_at + USABLE_FOR;
         if now > usable_until {
-            // It goes back with this, and the next one may be asked for.
+            // The slice arrived too late. Dropping `in_use` returns it, and the next may be
+            // requested.
             return Ok(SliceOutcome::NotBefore(now));
         }
         Ok(SliceOutcome::Slice(LeasedSlice {
@@ -138,7 +139,7 @@ enum SliceOutcome {
     NotBefore(Duration),
 }
 
-/// A lane's part of a shared budget.
+/// A rate limiter's lease of a shared budget.
 pub(super) struct QuotaLease {
     source: LeaseSource,
     slice: Option<LeasedSlice>,
@@ -146,20 +147,20 @@ pub(super) struct QuotaLease {
     not_before: Duration,
 }
 
-/// A slice of which permits can be had.
+/// The slice in use.
 struct LeasedSlice {
     in_use: Arc<SliceUsage>,
     left: u32,
     usable_until: Duration,
 }
 
-/// What a hand says to whoever wants a permit.
+/// The reply to a request for a permit.
 pub(super) enum LeaseState {
     Permit(SlicePermit),
     In(Duration),
-    /// The next slice is to be asked for, and to be [taken into the hand](Hand::receive).
+    /// The caller must request the next slice and pass the reply to [`QuotaLease::receive`].
     Ask(SliceRequest),
-    /// It has been asked for.
+    /// The next slice has been requested.
     Asked,
 }
 
@@ -197,7 +198,7 @@ impl QuotaLease {
         LeaseState::Ask(SliceRequest(self.source.clone()))
     }
 
-    /// Takes what was asked for; the error is for all who wait for it.
+    /// Stores the requested slice. An error applies to every waiting call.
     pub(super) fn receive(&mut self, answer: SliceReply) -> Result<(), SharedQuotaError> {
         self.is_asking = false;
         match answer.0? {
@@ -207,12 +208,12 @@ impl QuotaLease {
         Ok(())
     }
 
-    /// Gives back what is left in hand.
+    /// Returns the rest of the slice.
     pub(super) fn put_back(&mut self) {
         self.slice = None;
     }
 
-    /// Gives back what may no longer be used.
+    /// Returns the slice if it has expired.
     pub(super) fn put_back_late(&mut self, now: Duration) {
         self.slice.take_if(|in_hand| now > in_hand.usable_until);
     }
@@ -222,10 +223,10 @@ impl QuotaLease {
     }
 }
 
-/// The question for the next slice.
+/// A request for the next slice.
 pub(super) struct SliceRequest(LeaseSource);
 
-/// What came of it.
+/// The reply to a [`SliceRequest`].
 pub(super) struct SliceReply(Result<SliceOutcome, SharedQuotaError>);
 
 impl SliceRequest {
@@ -235,14 +236,13 @@ impl SliceRequest {
 }
 
 impl SliceReply {
-    /// Of a task that ended before there was one.
+    /// The reply of a task that ended early.
     pub(super) fn none() -> Self {
         Self(Err(SharedQuotaError::new("the question was given up")))
     }
 }
 
-/// A slice in use, by a hand and by permits. When the last of them is done with it, it is
-/// settled.
+/// A slice in use, owned by the lease and by its permits. Dropping the last owner settles it.
 struct SliceUsage {
     source: LeaseSource,
     runtime: Handle,
@@ -253,7 +253,7 @@ struct SliceUsage {
 #[derive(Default)]
 struct SliceCounts {
     used: u32,
-    /// When every request that was not answered has arrived.
+    /// The time by which every unanswered request has arrived.
     arriving_until: Duration,
     is_answered: bool,
 }
@@ -282,7 +282,7 @@ impl Drop for SliceUsage {
             }
         };
         self.runtime.spawn(async move {
-            // If this fails the slice is written off in time, by the store itself.
+            // After a failure, the store itself writes the slice off later.
             if let Err(error) = source.shares.settle(&source.budget, &settlement).await {
                 tracing::debug!(%error, "a slice of a budget could not be settled");
             }
@@ -305,15 +305,17 @@ impl SlicePermit {
         self.in_use.tally().is_answered = true;
     }
 
-    /// It may still arrive.
+    /// The request may still arrive.
     pub(super) fn unanswered(self) {
         let arrives_by = self.sent_at + self.in_use.source.order.longest_call;
         let mut tally = self.in_use.tally();
         tally.arriving_until = tally.arriving_until.max(arrives_by);
     }
 
-    /// Tells the others of a pause until then. The slice is not settled before that, so that
-    /// nobody takes a probe's end for the end of the pause.
+    /// Reports a pause until `until` to the store, with retries until it ends.
+    ///
+    /// The permit lives until then, so the slice is not settled before: otherwise the end of a
+    /// probe would be taken for the end of the pause.
     pub(super) fn throttled(self, until: Duration, halves: bool) {
         let runtime = self.in_use.runtime.clone();
         runtime.spawn(async move {

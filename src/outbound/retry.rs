@@ -1,5 +1,5 @@
-//! Whether to try again, and when. This is the only layer that does: an error that leaves
-//! [`super::AccountClient::get`] has had every try that it will get.
+//! Whether to retry, and when. No other layer retries: an error from [`super::AccountClient::get`]
+//! is final.
 
 use std::{
     sync::Mutex,
@@ -11,26 +11,26 @@ use jiff::Timestamp;
 use super::token_limiter::RetryAfter;
 use crate::clock::Clock;
 
-/// The wait before try `number` (from 2) has this for its first bound, which doubles with each
-/// further try, up to the second.
+/// Backoff bounds: the first applies before attempt 2 and doubles with each further attempt, up to
+/// the second.
 const SHORT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
 const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(240));
 
-/// What may be retried in any case, so that a quiet account can be retried at all.
+/// Retries that are always allowed, so that an account with few calls can retry at all.
 const FREE_RETRIES: u32 = 10;
 
-/// How long the calls are counted that retries are a part of.
+/// The period over which calls and retries are counted.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// How long a provider's trouble takes to pass.
+/// The expected duration of an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outage {
     Seconds,
     Minutes,
 }
 
-/// The longest wait before try `number`; the wait itself is anything up to it ("full jitter"),
-/// so that those who failed together do not come back together.
+/// The maximum wait before attempt `number`. The actual wait is random up to it (full jitter), so
+/// that calls that failed together are not retried together.
 pub(super) fn backoff_bound(trouble: Outage, number: u32) -> Duration {
     let (first, most) = match trouble {
         Outage::Seconds => SHORT,
@@ -40,15 +40,15 @@ pub(super) fn backoff_bound(trouble: Outage, number: u32) -> Duration {
     (first * 2_u32.pow(doublings)).min(most)
 }
 
-/// Keeps the retries of one account to a part of its calls: when everything fails, trying
-/// everything again makes it worse.
+/// Limits the retries of one account to a share of its calls: during an outage, retrying everything
+/// makes it worse.
 pub(super) struct RetryBudget {
     clock: Clock,
     percent: u32,
     counts: Mutex<PeriodCounts>,
 }
 
-/// Counted over this period and the one before.
+/// Counts of the current period and the previous one.
 #[derive(Default)]
 struct PeriodCounts {
     period: u64,
@@ -65,12 +65,12 @@ impl RetryBudget {
         }
     }
 
-    /// Counts a call: its first try.
+    /// Counts the first attempt of a call.
     pub(super) fn count_call(&self) {
         self.with_counts(|counts| counts.calls[0] += 1);
     }
 
-    /// Takes one retry, if there is one left.
+    /// Uses one retry, if the budget has one left.
     pub(super) fn take(&self) -> bool {
         self.with_counts(|counts| {
             let calls = u64::from(counts.calls[0]) + u64::from(counts.calls[1]);
@@ -103,9 +103,9 @@ impl RetryBudget {
     }
 }
 
-/// Reads `Retry-After`: seconds, rounded up where some send a fraction, or a date, which is measured
-/// against the provider's own `Date` where it sent one, so that neither clock has to be right. An
-/// empty one is none.
+/// Parses `Retry-After`: seconds, with a fraction rounded up, or an HTTP date. A date is measured
+/// against the provider's own `Date` header if it sent one, so that neither clock has to be right.
+/// An empty value counts as absent.
 pub(super) fn parse_retry_after(
     retry_after: Option<&[u8]>,
     date: Option<&[u8]>,
@@ -133,8 +133,8 @@ pub(super) fn parse_retry_after(
     RetryAfter::After(then.duration_since(now).unwrap_or(Duration::ZERO))
 }
 
-/// Decimal digits, with a fraction or without, in whole seconds that are long enough. Digits that
-/// do not fit are a wait beyond any that is obeyed in full.
+/// Parses decimal digits with an optional fraction, rounded up to whole seconds. A number that
+/// overflows becomes the maximum, which is beyond every obeyed wait.
 fn seconds(text: &str) -> Option<u64> {
     let text = text.strip_prefix('+').unwrap_or(text);
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

@@ -1,4 +1,4 @@
-//! The figures that a call is bound by. Their defaults are the ones that are promised.
+//! The limits of a provider call, with their defaults.
 
 use std::time::Duration;
 
@@ -6,58 +6,58 @@ use super::address::AddressPolicy;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundSettings {
-    /// Requests a minute that a provider takes from one access token; 0: no limit is known.
+    /// Requests a minute that a provider allows one access token; 0 if no limit is known.
     pub rate_limit: u32,
-    /// How long an interactive call waits for its turn, or goes on trying: a person is waiting.
-    /// Background calls wait for as long as it takes.
+    /// How long an interactive call may wait and retry, because a person is waiting. Background
+    /// calls have no limit.
     pub interactive_patience: Duration,
     pub timeouts: Timeouts,
     pub caps: Caps,
     pub retries: RetrySettings,
     pub breaker: BreakerSettings,
-    /// Whether plain http and addresses that are not public may be called.
+    /// Whether plain HTTP and non-public addresses may be called.
     pub allow_private_addresses: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// From sending, connecting included, to the whole head of the reply.
+    /// From sending, including the connection setup, to the end of the response headers.
     pub first_byte: Duration,
-    /// Between two pieces of the body.
+    /// Between two chunks of the body.
     pub read_gap: Duration,
     pub whole: Duration,
-    /// A body that stays under this rate for `slow_for` is cut.
+    /// A body that stays below this rate for `slow_for` is aborted.
     pub slow_floor_bytes_per_s: u32,
     pub slow_for: Duration,
 }
 
-/// What a reply may come to.
+/// The size limits of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caps {
-    /// Of the body, packed and unpacked.
+    /// Of the body, both compressed and decompressed.
     pub body_bytes: usize,
-    /// How deep JSON may nest.
+    /// The maximum nesting depth of JSON.
     pub depth: usize,
-    /// How many times its packed length a body may unpack to.
+    /// The maximum ratio of decompressed to compressed length.
     pub ratio: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySettings {
-    /// Tries of a call in all, the first included.
+    /// Attempts of a call, including the first.
     pub tries: u32,
-    /// The same, where what stands in the way is the provider's rate limit.
+    /// The same for a call that is rate-limited.
     pub throttled_tries: u32,
-    /// Retries of an account, as a part of its calls.
+    /// Retries of an account as a percentage of its calls.
     pub percent_of_calls: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// So many failures in a row open it.
+    /// The number of consecutive failures that opens the breaker.
     pub in_a_row: u32,
-    /// Or half of so many calls within the window.
+    /// The breaker also opens if half of this many recent calls within the window failed.
     pub sample: u32,
     pub window: Duration,
     pub open_for: Duration,

@@ -1,27 +1,26 @@
-//! A lane: what one access token may ask of its provider, and when.
+//! The rate limiter of one access token.
 //!
-//! Providers count requests per access token, so that is what a lane belongs to: two accounts
-//! that were linked with one token share one. Everything that wants to call waits in the lane's
-//! queue, interactive calls before background ones, and only the head of the queue is ever
-//! considered. Three things hold it back:
+//! Providers count requests per access token, so two accounts that were linked with one token share
+//! a limiter. Calls wait in its queue, interactive before background, and only the head of the
+//! queue is considered. Three limits apply:
 //!
 //! * **The rate**: nine tenths of the limit spread evenly, one tenth as burst (GCRA, by
-//!   `governor`), which together can never pass the limit within a minute. A lane behaves as
-//!   if its token had been in full use before this process began: what an earlier process
-//!   sent just before it died is not known, and may not be added to.
-//! * **The window**: the rate speaks of when requests leave, the provider of when they arrive;
-//!   a slow network can push many together. So besides the rate, requests on their way and
-//!   those answered within the last minute may never be more than the limit. Whenever a
-//!   request truly arrived, it was between its leaving and its answer.
-//! * **A pause**: the provider said to wait. Nobody calls until it is over, and then one call
-//!   goes first, to see: the others follow once it was answered.
+//!   `governor`), which together never exceed the limit within a minute. A limiter starts as if its
+//!   token had been in full use before this process began, because the last requests of an earlier
+//!   process are unknown.
+//! * **The window**: the rate applies when requests are sent, but the provider counts them when
+//!   they arrive, and a slow network can deliver many at once. Therefore the requests in flight and
+//!   those answered within the last minute together never exceed the limit. A request arrives
+//!   between its sending and its answer, so this covers every arrival time.
+//! * **A pause**: the provider asked to wait. No call is sent until the pause is over. Then one
+//!   call is sent as a probe, and the others follow once it is answered.
 //!
-//! That is a lane whose process is alone with the token. Where processes share it, the rate, the
-//! window and who goes first after a pause are kept where all of them can see it, and the lane
-//! has a hand that takes slices of what they allow (`quota_lease`); the queue is its own.
+//! This describes a process that is the only user of the token. If processes share it, the store
+//! holds the rate, the window and the probe, and the limiter leases slices of that quota
+//! (`quota_lease`); the queue stays local.
 //!
-//! All time comes from [`Clock::monotonic`]: a step of the machine's date must not cut short
-//! what a provider asked for.
+//! All times come from [`Clock::monotonic`], so that a step of the system clock does not shorten a
+//! wait.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -48,13 +47,13 @@ use crate::{
     model::budgets::{Quota, WINDOW, halved, recovered},
 };
 
-/// The longest wait that is taken at its word.
+/// The longest pause; a longer wait is cut to it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// The shortest: a wait of nothing, after a refusal, is no advice.
+/// The shortest pause: a `Retry-After` of 0 after a refusal is useless.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long to pause where the provider says that it is too much, but not until when.
+/// The pause after a rate limit without a `Retry-After`.
 const UNSAID_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct TokenLimiter {
@@ -63,62 +62,62 @@ pub(super) struct TokenLimiter {
 }
 
 struct LimiterState {
-    /// None where the operator set no limit: pauses are kept even then.
+    /// None if the operator set no limit; pauses apply even then.
     budget: Option<Budget>,
     pause: Option<Pause>,
     queue: BTreeMap<QueueKey, Arc<Notify>>,
     next_place: u64,
-    /// Why those who drew a place before this number are not to go.
+    /// Rejects the queue entries with a number below this one, with this error.
     rejected_before: Option<(u64, SharedQuotaError)>,
-    /// When the rate was last halved. What was sent before that is no news.
+    /// When the rate was last halved. A refusal of an earlier request does not halve it again.
     halved_at: Option<Duration>,
     last_used_at: Duration,
 }
 
-/// A place in the queue: by priority, then by arrival.
+/// The position in the queue: by priority, then by arrival.
 type QueueKey = (Priority, u64);
 
 struct Pause {
     until: Duration,
-    /// Whether the one call that goes first is on its way.
+    /// Whether the probe is in flight.
     is_probed: bool,
 }
 
-/// What whoever waits in the queue is told.
+/// The answer to a queued call.
 enum Admission {
     Go {
         is_probe: bool,
         share: Option<SlicePermit>,
     },
-    /// Not before this much time has passed.
+    /// After this wait, at the earliest.
     In(Duration),
-    /// Not before something changes: the queue, or an answer that comes in.
+    /// After a change of the queue or a response, at the earliest.
     Behind,
-    /// As before, and a slice is to be asked for.
+    /// Like [`Admission::Behind`], and the caller must request a slice.
     Ask(SliceRequest),
     Refused(SharedQuotaError),
 }
 
-/// Why a call has no turn.
+/// Why a call is not admitted.
 #[derive(Debug, Clone)]
 pub(super) enum Rejected {
-    /// It would come after this time, and that is too late.
+    /// The call would have to wait this long, which exceeds its deadline.
     In(Duration),
-    /// Nobody can say when.
+    /// The wait is unknown.
     Unknown(SharedQuotaError),
 }
 
-/// What the provider said about when to come back.
+/// The provider's `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryAfter {
     After(Duration),
-    /// It said something that is no time.
+    /// It is neither a number nor a date.
     Unreadable,
     Unsaid,
 }
 
 impl RetryAfter {
-    /// How long to pause on that word.
+    /// How long to pause.
     pub(super) fn pause(self) -> Duration {
         match self {
             Self::After(wait) => wait.clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
@@ -129,8 +128,8 @@ impl RetryAfter {
 }
 
 impl TokenLimiter {
-    /// A lane for `limit` requests a minute, at most. `rested` is how long its token has
-    /// certainly not been used: None says that it never was.
+    /// A limiter for `limit` requests a minute. `rested` is how long the token has certainly been
+    /// unused; None if it was never used.
     pub(super) fn new(clock: Clock, limit: Option<NonZeroU32>, rested: Option<Duration>) -> Self {
         let budget = limit.map(|limit| {
             let window = Window::new(clock.clone(), Quota::new(limit), rested);
@@ -139,7 +138,7 @@ impl TokenLimiter {
         Self::with(clock, budget)
     }
 
-    /// A lane whose budget other processes have a part in.
+    /// A limiter whose budget is shared with other processes.
     pub(super) fn sharing(clock: Clock, source: LeaseSource) -> Self {
         Self::with(clock, Some(Budget::Shared(QuotaLease::new(source))))
     }
@@ -159,8 +158,8 @@ impl TokenLimiter {
         }
     }
 
-    /// Waits for this call's turn. Fails as soon as it is known that the turn will not come, or
-    /// not within `patience`.
+    /// Waits for a permit to send. Fails as soon as it is known that none will come, or none within
+    /// `patience`.
     pub(super) async fn enter(
         self: &Arc<Self>,
         priority: Priority,
@@ -199,7 +198,7 @@ impl TokenLimiter {
         }
     }
 
-    /// Asks for a slice, in a task of its own: whoever made it necessary may go away.
+    /// Requests a slice in a spawned task: the call that needs it may be canceled.
     fn ask(self: &Arc<Self>, asking: SliceRequest) {
         let asked = PendingSlice {
             limiter: Arc::clone(self),
@@ -208,7 +207,7 @@ impl TokenLimiter {
         tokio::spawn(async move { asked.is(asking.answer().await) });
     }
 
-    /// Gives back what other processes could use by now.
+    /// Returns an expired slice to the store, for other processes.
     pub(super) fn put_back_late(&self) {
         let now = self.clock.monotonic();
         if let Some(Budget::Shared(hand)) = &mut self.state().budget {
@@ -216,7 +215,7 @@ impl TokenLimiter {
         }
     }
 
-    /// Whether the lane holds nothing that a new one would not begin with.
+    /// Whether the limiter has no state that a new one would lack.
     pub(super) fn is_idle(&self) -> bool {
         let now = self.clock.monotonic();
         let state = self.state();
@@ -264,7 +263,7 @@ impl LimiterState {
                 wait => return wait,
             },
             Some(Budget::Shared(hand)) => {
-                // Who goes first after it is not for this process alone to say.
+                // The store chooses the probe, among all processes.
                 self.pause = None;
                 let share = match hand.draw(now) {
                     LeaseState::Permit(share) => Some(share),
@@ -293,7 +292,7 @@ impl LimiterState {
         }
     }
 
-    /// Takes a slice that was asked for. If there is none to be had, nobody who waits can go.
+    /// Stores a requested slice. On an error, every queued call is rejected.
     fn receive(&mut self, answer: SliceReply) {
         let Some(Budget::Shared(hand)) = &mut self.budget else {
             return;
@@ -357,7 +356,7 @@ impl LimiterState {
         if permit.is_probe {
             pause.is_probed = false;
         }
-        // Calls that were under way together are refused together: that halves the rate once.
+        // Calls that were in flight together are refused together: they halve the rate once.
         let is_news = self.halved_at.is_none_or(|then| permit.sent_at > then);
         let resumes_at = pause.until;
         match &mut self.budget {
@@ -371,21 +370,21 @@ impl LimiterState {
     }
 }
 
-/// What holds back a lane besides pauses.
+/// The limits besides pauses.
 enum Budget {
-    /// This process is alone with the token.
+    /// No other process uses the token.
     Own(Window),
     Shared(QuotaLease),
 }
 
-/// The rate and the window of a lane that is alone.
+/// The rate and the window of an unshared token.
 struct Window {
     clock: Clock,
     quota: Quota,
     rate: GovernorRate,
-    /// What part of the full rate `rate` runs at.
+    /// The percentage of the full rate that `rate` has.
     percent: u32,
-    /// What part it ran at when it was last halved, and when it began to come back.
+    /// The percentage after the last halving, and when its recovery starts.
     halved_to: u32,
     recovers_from: Duration,
     in_flight: u32,
@@ -408,11 +407,12 @@ impl Window {
         }
     }
 
-    /// Takes one request from the budget, or says when there is one to take.
+    /// Takes one request from the budget, or returns how long to wait for one.
     fn take(&mut self, now: Duration) -> Admission {
         let percent = self.percent_at(now);
         if percent != self.percent {
             self.percent = percent;
+            // A new rate starts without burst; otherwise each step would grant another one.
             self.rate = rate(&self.clock, self.quota, percent, Some(Duration::ZERO));
         }
         while let Some(&oldest) = self.answered_at.front() {
@@ -435,7 +435,8 @@ impl Window {
                     share: None,
                 }
             }
-            // To the whole millisecond, so that a clock of milliseconds gets there in one go.
+            // Rounded up to the next millisecond, so that a clock of that resolution needs one wait
+            // only.
             Err(not_until) => {
                 Admission::In(not_until.wait_time_from(now) + Duration::from_nanos(999_999))
             }
@@ -452,8 +453,7 @@ impl Window {
     }
 }
 
-/// A limiter for `percent` of what `quota` allows, as it is after a token that was in full use
-/// has rested for a while.
+/// A GCRA limiter for `percent` of `quota`, in the state of a fully used token after `rested`.
 fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> GovernorRate {
     let burst = quota.burst(percent);
     let quota = governor::Quota::per_minute(quota.steady(percent)).allow_burst(burst);
@@ -472,7 +472,7 @@ fn rate(clock: &Clock, quota: Quota, percent: u32, rested: Option<Duration>) -> 
     limiter
 }
 
-/// Our clock as governor wants it.
+/// Adapts [`Clock`] to governor's clock trait.
 #[derive(Debug, Clone)]
 struct LimiterClock(Clock);
 
@@ -484,7 +484,7 @@ impl Ticker for LimiterClock {
     }
 }
 
-/// A place in the queue that is given up when its holder goes on, or goes away.
+/// A queue entry, removed on drop: once the call is admitted, or canceled.
 struct QueueEntry<'a> {
     limiter: &'a TokenLimiter,
     place: QueueKey,
@@ -514,7 +514,7 @@ impl Drop for QueueEntry<'_> {
     }
 }
 
-/// A slice that was asked for. However the task ends, the lane hears of it.
+/// A requested slice. Its drop delivers the reply, so the limiter gets one however the task ends.
 struct PendingSlice {
     limiter: Arc<TokenLimiter>,
     answer: Option<SliceReply>,
@@ -533,13 +533,13 @@ impl Drop for PendingSlice {
     }
 }
 
-/// Leave to send one request. How it ended is told back; one that is dropped untold counts as
-/// sent and never answered.
+/// A permit to send one request. Its holder reports the outcome; a permit that is dropped without
+/// one counts as sent and unanswered.
 pub(super) struct Permit {
     limiter: Arc<TokenLimiter>,
     sent_at: Duration,
     is_probe: bool,
-    /// Of a budget that is shared.
+    /// Set if the budget is shared.
     share: Option<SlicePermit>,
     is_settled: bool,
 }
@@ -553,22 +553,22 @@ enum RequestOutcome {
 }
 
 impl Permit {
-    /// The request was not sent after all.
+    /// The request was not sent.
     pub(super) fn unsent(self) {
         self.settle(RequestOutcome::Unsent);
     }
 
-    /// The provider answered, whatever it said, but not to wait.
+    /// The provider responded, and did not ask to wait.
     pub(super) fn answered(self) {
         self.settle(RequestOutcome::Answered);
     }
 
-    /// No answer came.
+    /// There was no response.
     pub(super) fn unanswered(self) {
         self.settle(RequestOutcome::Unanswered);
     }
 
-    /// The provider said to wait: the whole lane pauses.
+    /// The provider asked to wait: all calls of the limiter pause.
     pub(super) fn throttled(self, retry_after_header: RetryAfter) {
         self.settle(RequestOutcome::ToldToWait(retry_after_header));
     }
@@ -600,8 +600,8 @@ mod tests {
 
     use super::*;
 
-    /// Sends requests, so many at once, that take these milliseconds to arrive and to be
-    /// answered. Returns when they arrived.
+    /// Sends requests with these times, in milliseconds, to the provider and back, `at_once` in
+    /// parallel. Returns when each arrived.
     async fn arrivals(
         limit: u32,
         rested: Option<Duration>,
@@ -641,8 +641,8 @@ mod tests {
             journeys in prop::collection::vec((0..30_000_u64, 0..5_000_u64), 1..150),
         ) {
             let rested = (!is_new).then_some(Duration::ZERO);
-            // Time stands still while there is something to do, and else moves on to the next
-            // wait's end: requests truly overlap, and nothing takes long.
+            // The paused clock advances to the next timer only when no task can run, so requests
+            // overlap and the test is fast.
             let arrived = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .start_paused(true)

@@ -1,18 +1,18 @@
-//! Text in a reply that is not Unicode: replaced by U+FFFD, so that one odd name does not cost
-//! the reply that it is in.
+//! Replaces invalid Unicode in a response by U+FFFD, so that one odd name does not invalidate the
+//! whole response.
 //!
-//! Three kinds come in practice: bytes that are not UTF-8, escapes of half a surrogate pair
-//! (`\ud83d` alone, where a provider cut a name in the middle of an emoji), and a byte order mark
-//! before the text, which RFC 8259 (section 8.1) lets a reader skip.
+//! Three kinds occur in practice: bytes that are not UTF-8, escapes of half a surrogate pair
+//! (`\ud83d` alone, where a provider cut a name inside an emoji), and a byte order mark before the
+//! text, which RFC 8259 (section 8.1) lets a parser ignore.
 
 use bytes::Bytes;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A `\u` escape with its four digits.
+/// The length of a `\u` escape with its four digits.
 const ESCAPE: usize = 6;
 
-/// The same JSON with U+FFFD for whatever in its text is not Unicode.
+/// The same JSON, with U+FFFD in place of invalid Unicode.
 pub(super) fn repaired(mut body: Bytes) -> Bytes {
     if body.starts_with(BYTE_ORDER_MARK) {
         body = body.slice(BYTE_ORDER_MARK.len()..);
@@ -31,7 +31,7 @@ pub(super) fn repaired(mut body: Bytes) -> Bytes {
     bytes.into()
 }
 
-/// Where escapes stand that are half of a surrogate pair without the other half.
+/// The positions of escapes that are an unpaired half of a surrogate pair.
 fn surrogate_halves(json: &[u8]) -> Vec<usize> {
     let mut halves = Vec::new();
     let mut at = 0;
@@ -48,7 +48,7 @@ fn surrogate_halves(json: &[u8]) -> Vec<usize> {
                 at += ESCAPE;
             }
             Some(_) => at += ESCAPE,
-            // Another escape: its second byte may be a backslash itself.
+            // Another escape. Its second byte is skipped, because it may be a backslash.
             None => at += 2,
         }
         at = at.min(json.len());
@@ -60,7 +60,7 @@ fn surrogate_halves(json: &[u8]) -> Vec<usize> {
 fn escaped(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + ESCAPE)?.strip_prefix(br"\u")?;
     let digits = std::str::from_utf8(digits).ok()?;
-    // `from_str_radix` alone would take a sign.
+    // `from_str_radix` alone would accept a sign.
     digits
         .bytes()
         .all(|byte| byte.is_ascii_hexdigit())

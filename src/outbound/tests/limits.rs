@@ -6,7 +6,7 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most requests within any sixty seconds.
+/// The largest number of requests within any sixty seconds.
 pub(super) fn most_in_a_minute(times: &[Duration]) -> usize {
     (0..times.len())
         .map(|first| {
@@ -34,7 +34,7 @@ async fn no_sixty_seconds_hold_more_requests_than_the_limit() {
         let times = provider.times();
         assert!(most_in_a_minute(&times) <= 30, "{concurrent} at once");
         if concurrent == 1 {
-            // And no more time is taken than the rate wants: 27 a minute after a burst of 3.
+            // The rate is fully used: 27 a minute after a burst of 3.
             let most = MINUTE * u32::try_from(times.len()).unwrap() / 27;
             assert!(*times.last().unwrap() <= most);
         }
@@ -43,8 +43,8 @@ async fn no_sixty_seconds_hold_more_requests_than_the_limit() {
 
 #[tokio::test]
 async fn requests_that_were_held_up_do_not_arrive_on_top_of_others() {
-    // Three are on their way for two minutes. What the rate would have given meanwhile is
-    // bounded by the window: whenever those three arrive, they find room.
+    // Three requests are in flight for two minutes. The window reserves room for them, so the
+    // others stay below the limit whenever those three arrive.
     let bell = Arc::new(Notify::new());
     let held = Arc::clone(&bell);
     let provider = ScriptedProvider::start(move |number| {
@@ -91,7 +91,7 @@ async fn the_burst_is_there_for_a_new_token_and_spent_after_a_restart() {
     assert_eq!(spent_at(true, Duration::ZERO).await, Duration::ZERO);
     let spread = spent_at(false, Duration::ZERO).await;
     assert!(spread >= MINUTE * 30 / 270, "{spread:?}");
-    // A process that has run for a while knows that nothing was sent before.
+    // A process that has run for a minute knows that the token was unused.
     assert_eq!(spent_at(false, MINUTE).await, Duration::ZERO);
 }
 
@@ -130,8 +130,8 @@ async fn an_interactive_call_goes_before_those_that_wait() {
     assert_eq!(*done.lock().unwrap(), ["interactive", "first", "second"]);
 }
 
-/// The wait after a throttled answer with these headers, as two callers of the token keep it,
-/// beside the times of one that has a token of its own.
+/// The wait after a throttled response with these headers, as two clients of the token observe it.
+/// A client with another token is not delayed.
 async fn pause_after(headers: &str) -> Duration {
     let provider = ScriptedProvider::scripted(vec![answer(429, headers, "")]).await;
     let outbound = provider.outbound();
@@ -144,7 +144,7 @@ async fn pause_after(headers: &str) -> Duration {
         provider.get(&one).await.unwrap();
     };
     let second = async {
-        // Once the pause is known.
+        // Once the pause has started.
         while one.calls() == 0 || provider.noted().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -240,7 +240,7 @@ async fn throttling_without_a_time_halves_the_rate_and_it_comes_back() {
             .filter(|&&time| time >= from && time < from + MINUTE)
             .count()
     };
-    // Nine tenths of a hundred: 90, of which 50 %, 60 % and so on.
+    // The full steady rate is 90 of 100; 50 %, 60 % and so on of it.
     let counts: Vec<_> = (0..7).map(in_minute).collect();
     for (count, expected) in counts.iter().zip([45, 54, 63, 72, 81, 90, 90]) {
         assert!(count.abs_diff(expected) <= 2, "{counts:?}");
@@ -305,7 +305,7 @@ async fn a_call_that_is_given_up_leaves_no_trace_in_the_queue() {
     }
     let given_up_at = provider.clock.monotonic();
     provider.get(&caller).await.unwrap();
-    // What was under way counts as sent until now.
+    // The canceled request counts as answered when it was canceled, so the next one waits a minute.
     assert!(provider.clock.monotonic() - given_up_at >= MINUTE);
 }
 

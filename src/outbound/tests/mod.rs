@@ -1,6 +1,5 @@
-//! Outbound against a provider of raw sockets, which does on the wire what no well-behaved
-//! server can be made to do. Budget and waits run on a skipping clock: what the provider notes
-//! is the time of that clock.
+//! Tests against a provider of raw sockets, which can violate HTTP in ways that no real server
+//! does. Budgets and waits use a skipping clock, and the provider records its times.
 
 use std::{
     net::SocketAddr,
@@ -23,26 +22,26 @@ mod replies;
 mod retries;
 mod shares;
 
-/// A wait that ends only where something is wrong.
+/// A wait that ends only if the test fails.
 const HANG: Duration = Duration::from_secs(30);
 
-/// What the provider does with one request.
+/// The provider's reaction to one request.
 enum Act {
-    /// Sends these bytes as they are, and closes.
+    /// Sends these bytes and closes the connection.
     Send(Vec<u8>),
-    /// Sends the first bytes, and then nothing more.
+    /// Sends the bytes, and then nothing more.
     Hang(Vec<u8>),
-    /// Sends the first bytes, and then the others for ever.
+    /// Sends the first bytes, and then repeats the second ones without end.
     Forever(Vec<u8>, Vec<u8>),
-    /// Sends a byte of these every ten milliseconds.
+    /// Sends one of these bytes every ten milliseconds.
     Trickle(Vec<u8>),
     /// Resets the connection.
     Reset,
-    /// Holds the answer back until the bell rings.
+    /// Sends the response after a notification.
     Hold(Arc<Notify>, Vec<u8>),
 }
 
-/// An answer in full.
+/// A complete response.
 fn answer(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Act {
     Act::Send(reply(status, headers, body))
 }
@@ -60,14 +59,14 @@ fn good() -> Act {
     answer(200, "", "{}")
 }
 
-/// What the provider noted of one request.
+/// A request that the provider received.
 #[derive(Clone, Debug)]
 struct NotedRequest {
     at: Duration,
     head: String,
 }
 
-/// A provider that acts as it is told, request by request.
+/// A provider that follows a script, request by request.
 struct ScriptedProvider {
     address: SocketAddr,
     clock: Clock,
@@ -106,7 +105,7 @@ impl ScriptedProvider {
         }
     }
 
-    /// Gives these answers one after the other, then good ones.
+    /// Gives these responses in turn, then good ones.
     async fn scripted(script: Vec<Act>) -> Self {
         let script = Mutex::new(script.into_iter());
         Self::start(move |_| script.lock().unwrap().next().unwrap_or_else(good)).await
@@ -156,7 +155,7 @@ impl ScriptedProvider {
         self.noted.lock().unwrap().clone()
     }
 
-    /// When requests came, since the first.
+    /// The arrival times of the requests, relative to the first.
     fn times(&self) -> Vec<Duration> {
         let noted = self.noted();
         noted.iter().map(|note| note.at - noted[0].at).collect()
@@ -184,7 +183,7 @@ async fn request(mut stream: TcpStream) -> (String, TcpStream) {
     (String::from_utf8(head).unwrap(), stream)
 }
 
-/// The peer may leave at any time: that is often the point.
+/// Write errors are ignored: many tests make the client disconnect.
 async fn perform(act: Act, mut stream: TcpStream) {
     match act {
         Act::Send(bytes) => {
@@ -283,7 +282,7 @@ async fn a_token_that_is_no_header_value_is_a_refused_credential() {
     assert_eq!(caller.calls(), 0);
 }
 
-/// Where a test's log lines go.
+/// A writer that captures the log of a test.
 #[derive(Clone, Default)]
 struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
@@ -308,8 +307,8 @@ async fn each_request_is_one_log_line_that_tells_nothing_private() {
         .with_writer(move || writer.clone())
         .finish();
     let _logging = tracing::subscriber::set_default(subscriber);
-    // With a single subscriber, tracing asks that of whichever thread comes by first whether a
-    // line is wanted at all; tests that run beside this one would answer no.
+    // With a single subscriber, tracing caches whether a log line is enabled from the first thread
+    // that reaches it. A parallel test without a subscriber would disable it.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
 
     let body = r#"{"errorCode":4002,"refId":"abc1","message":"ana.ruiz@example.org is slow"}"#;

@@ -1,9 +1,8 @@
-//! Processes that share a token's budget: each [`Process`] here has an [`Outbound`] of its own,
-//! and all of them one store.
+//! Processes that share a token's budget: each [`Process`] has an [`Outbound`] of its own, and all
+//! of them use one store.
 //!
-//! Time stands still while there is something to do, and else moves on to the next wait's end.
-//! The database works on a runtime of its own, which time waits for, and is told the time before
-//! each call.
+//! Time is paused while a task can run, and then skips to the next timer. The database runs on a
+//! runtime of its own, for which time stands still, and its clock is set before each call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +24,7 @@ use crate::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The one database, as far as a process is from it.
+/// The shared database.
 struct Database {
     shares: SharedBudgets,
     clock: Clock,
@@ -34,7 +33,7 @@ struct Database {
 }
 
 impl Database {
-    /// Does `work`, with the database's clock at the present.
+    /// Runs `work` after setting the database's clock to the current time.
     async fn at_work<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -52,7 +51,7 @@ impl Database {
     }
 }
 
-/// Runs `world` in a time that waits for nothing but the database.
+/// Runs `world` on a paused clock that skips every wait except for database work.
 fn run<T, F: Future<Output = T>>(world: impl FnOnce(Arc<Database>) -> F) -> T {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/store.db", folder.path().display());
@@ -84,8 +83,8 @@ fn run<T, F: Future<Output = T>>(world: impl FnOnce(Arc<Database>) -> F) -> T {
     outcome
 }
 
-/// The way from a process to the database: it takes its time, loses answers, and ends with the
-/// process.
+/// A process's connection to the database: it has latency, loses replies, and fails once the
+/// process is killed.
 struct DatabaseLink {
     database: Arc<Database>,
     rng: Mutex<fastrand::Rng>,
@@ -158,14 +157,14 @@ impl SharedQuota for DatabaseLink {
     }
 }
 
-/// What the calls of a process meet.
+/// The load and the network conditions of a process.
 #[derive(Clone, Copy)]
 struct Weather {
     limit: u32,
     workers: usize,
-    /// To the provider, and back.
+    /// The maximum latency to the provider, and back.
     slowest_ms: u64,
-    /// So many calls in a hundred take up to a minute to arrive; half of their callers leave.
+    /// The percentage of calls that take up to a minute to arrive; half of them are canceled.
     stragglers: u64,
     link_slowest_ms: u64,
     link_lost_percent: u64,
@@ -198,14 +197,14 @@ const DAWDLING: Weather = Weather {
     link_lost_percent: 0,
 };
 
-/// A provider that notes what reaches it, and the way there.
+/// A provider that records its requests.
 #[derive(Default)]
 struct NotingProvider {
-    /// When requests left, arrived and were answered.
+    /// When requests were sent, arrived and were answered.
     sent: Mutex<Vec<Duration>>,
     arrived: Mutex<Vec<Duration>>,
     answered: Mutex<Vec<Duration>>,
-    /// What the first request is told that arrives after this time.
+    /// The response to the first request that arrives after this time.
     refusal: Mutex<Option<(Duration, RetryAfter)>>,
     refused: Mutex<Option<Duration>>,
 }
@@ -215,7 +214,7 @@ impl NotingProvider {
         *self.refusal.lock().unwrap() = Some((from, retry_after_header));
     }
 
-    /// What the request that arrives now is told.
+    /// Records the arrival of a request; returns the wait if it is refused.
     fn classify(&self) -> Option<RetryAfter> {
         let now = Clock::system().monotonic();
         self.arrived.lock().unwrap().push(now);
@@ -244,7 +243,7 @@ fn count_within(noted: &[Duration], from: Duration, to: Duration) -> usize {
     noted.iter().filter(|&&at| at >= from && at < to).count()
 }
 
-/// A process that calls with the token.
+/// A process that uses the token.
 struct Process {
     link: Arc<DatabaseLink>,
     limiter: Arc<TokenLimiter>,
@@ -292,7 +291,7 @@ impl Process {
         }
     }
 
-    /// As kill -9 does it: nothing is told to anybody.
+    /// Like `kill -9`: nothing is returned or reported.
     fn kill(self) {
         self.link.is_dead.store(true, Ordering::Relaxed);
         for worker in &self.workers {
@@ -308,7 +307,7 @@ impl Process {
     }
 }
 
-/// Calls, one call after the other.
+/// Sends calls one after the other.
 async fn work(
     limiter: Arc<TokenLimiter>,
     provider: Arc<NotingProvider>,
@@ -339,7 +338,7 @@ async fn work(
             false => MINUTE,
         };
         note(&provider.sent);
-        // What has left arrives, also when its sender is gone.
+        // A request that was sent arrives even if its sender was canceled.
         let (answer, answered) = oneshot::channel();
         let noting = Arc::clone(&provider);
         tokio::spawn(async move {
@@ -365,8 +364,8 @@ async fn work(
     }
 }
 
-/// When requests of three processes arrived in six minutes, while one after the other was killed
-/// and followed by the next.
+/// The arrival times of requests of three processes in six minutes, while the processes are killed
+/// and replaced in turn.
 fn arrivals_among_kills(weather: Weather, seed: u64) -> Vec<Duration> {
     run(|database| async move {
         let provider = Arc::new(NotingProvider::default());
@@ -409,7 +408,8 @@ fn whatever_happens_no_minute_holds_more_than_the_limit() {
     }
 }
 
-/// Two processes at work, of which one is told this after a minute; then so many more.
+/// Runs two processes, one of which is refused with this `Retry-After` after a minute, and then for
+/// this many minutes more.
 fn after_a_refusal(retry_after_header: RetryAfter, minutes: u32) -> Arc<NotingProvider> {
     run(|database| async move {
         let provider = Arc::new(NotingProvider::default());
@@ -509,7 +509,7 @@ fn a_new_token_has_its_burst_once_whoever_takes_it() {
             permits.retain(|&(_, at)| at < Duration::from_millis(500));
             permits.len()
         });
-        // The rate gives two in the meantime.
+        // The rate allows two more in the meantime.
         assert!((burst..=burst + 2).contains(&at_once), "{at_once}");
     }
 }

@@ -1,4 +1,4 @@
-//! Replies that are too large, too deep, too slow, or not all there.
+//! Responses that are too large, too deep, too slow or incomplete.
 
 use flate2::{Compression, write::GzEncoder};
 
@@ -13,7 +13,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 
 const GZIP: &str = "content-encoding: gzip\r\n";
 
-/// What becomes of a provider that always acts so: the error, and how often it was asked.
+/// The error of a call whose provider always reacts like this, and the number of requests.
 async fn outcome(act: fn() -> Act) -> (CallError, u64) {
     outcome_with(act, |_| {}).await
 }
@@ -59,7 +59,7 @@ async fn a_bomb_is_not_unpacked() {
     assert_eq!((error.kind, calls), (CallErrorKind::InvalidReply, 1));
     assert!(error.detail.contains("unfolds"), "{}", error.detail);
 
-    // Within the ratio, but beyond the cap.
+    // Within the ratio, but above the size limit.
     let large = || answer(200, GZIP, gzip(&vec![b' '; 1 << 20]));
     let (error, _) = outcome_with(large, |settings| {
         settings.caps.body_bytes = 1 << 19;
@@ -175,15 +175,15 @@ async fn a_redirect_of_a_read_is_not_followed() {
     assert!(elsewhere.noted().is_empty());
 }
 
-/// A connection that is kept may be closed by the provider just then, and the request on it be lost:
-/// nobody would know whether the token was spent.
+/// The provider may close an idle connection just when a request is sent on it. The request would
+/// be lost, and it would be unknown whether the token was spent.
 #[tokio::test]
 async fn each_token_request_has_a_connection_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(Mutex::new(0));
     let accepted = Arc::clone(&connections);
-    // Answers as many requests on a connection as come, and leaves it open.
+    // Answers any number of requests on a connection and keeps it open.
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();

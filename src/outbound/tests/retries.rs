@@ -1,4 +1,4 @@
-//! What is tried again, and when a provider is left alone.
+//! Which failures are retried, and when the breaker opens.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn smartsheet_like(answer: &ProviderResponse) -> ErrorReply {
     }
 }
 
-/// How many tries an answer gets that always comes, and what is left in the end.
+/// The number of attempts for a provider that always gives this response, and the final error.
 async fn tries(status: u16, code: i64) -> (u64, CallErrorKind) {
     let provider =
         ScriptedProvider::start(move |_| answer(status, "", format!("{{\"errorCode\":{code}}}")))
@@ -49,7 +49,7 @@ async fn each_answer_gets_the_tries_that_it_deserves() {
         (403, 1004, (1, Forbidden)),
         (401, 1004, (1, Forbidden)),
         (403, 9999, (1, Forbidden)),
-        // Trouble of the provider's own is no word about rights.
+        // An outage of the provider is no authorization decision.
         (401, 4000, (1, Unavailable)),
         (403, 4001, (4, Unavailable)),
         (403, 4002, (4, Unavailable)),
@@ -89,7 +89,7 @@ async fn a_401_or_403_without_the_providers_code_is_a_failure_on_the_way() {
                 (CallErrorKind::Unavailable, Some(status), None)
             );
             assert_eq!(caller.calls(), 4);
-            // And the breaker counts them as it counts others.
+            // The breaker counts them as well.
             provider
                 .get_with(&caller, smartsheet_like)
                 .await
@@ -153,7 +153,7 @@ async fn a_provider_that_is_busy_may_say_for_how_long() {
     let provider = ScriptedProvider::scripted(vec![limited]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert_eq!(provider.times()[1], Duration::from_secs(100));
-    // No one is kept waiting for a word that is no time, where the backoff will do.
+    // An unreadable `Retry-After` does not delay a retry beyond the backoff.
     let provider = ScriptedProvider::scripted(vec![busy("soon")]).await;
     provider.get(&provider.caller()).await.unwrap();
     assert!(provider.times()[1] <= Duration::from_millis(500));
@@ -216,7 +216,7 @@ async fn a_provider_in_trouble_is_left_alone_and_probed_once() {
     assert_eq!(error.retry_after, Some(Duration::from_secs(30)));
     assert_eq!(caller.calls(), 5);
 
-    // The probe fails, and again nothing is sent.
+    // The probe fails, and calls are rejected again.
     provider.clock.advance(Duration::from_secs(30));
     provider.get(&caller).await.unwrap_err();
     provider.get(&caller).await.unwrap_err();
@@ -263,7 +263,7 @@ async fn a_background_call_outlives_half_a_minute_of_trouble() {
 
 #[tokio::test]
 async fn retries_are_a_part_of_the_calls() {
-    // Every other request fails, so no breaker opens by failures in a row.
+    // Every other request fails, so that failures in a row do not open the breaker.
     let provider = ScriptedProvider::start(|number| match number % 2 {
         1 => answer(503, "", ""),
         _ => good(),

@@ -1,5 +1,5 @@
-//! What a lane does with the slices of a budget that it shares, from a store that says what the
-//! test wants. What processes do to each other is in `processes`.
+//! How a rate limiter uses the slices of a shared budget, with a scripted store. The interaction of
+//! several processes is tested in `processes`.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -10,7 +10,7 @@ use crate::{
     outbound::token_limiter::{Rejected, RetryAfter},
 };
 
-/// Gives these answers one after the other, and notes what it is told.
+/// A store that gives these answers in turn, and records the settlements.
 #[derive(Default)]
 struct Scripted {
     answers: Mutex<Vec<Result<SliceAnswer, SharedQuotaError>>>,
@@ -144,7 +144,7 @@ async fn without_a_permit_nothing_is_sent_and_everybody_who_waits_is_told() {
     assert_eq!(caller.calls(), 0);
     provider.get(&caller).await.unwrap();
 
-    // Nor does a fault of the others' leave anybody waiting for ever.
+    // An empty script panics in the leasing task; the waiting call fails instead of hanging.
     let caller = Scripted::new(vec![])
         .outbound(provider.clock.clone())
         .caller(route("token"));
@@ -153,7 +153,7 @@ async fn without_a_permit_nothing_is_sent_and_everybody_who_waits_is_told() {
     assert_eq!(provider.noted().len(), 1);
 }
 
-/// Lets spawned tasks do what they can.
+/// Lets spawned tasks make progress.
 async fn settle_down() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -180,13 +180,13 @@ async fn a_slice_is_settled_when_the_last_of_its_calls_has_ended() {
         number: 1,
         used: 2,
         unused: 1,
-        // What was given up may arrive for as long as a call may take from its sending.
+        // The canceled request may arrive until 60 seconds after its sending.
         arriving_for: Duration::from_secs(40),
         is_answered: true,
     };
     assert_eq!(settled(), [expected]);
 
-    // What nobody asks for goes back when its time is over.
+    // An unused slice is returned after it expires.
     enter().await.answered();
     outbound.forget_idle();
     settle_down().await;
