@@ -515,8 +515,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// An account whose credential was refused in a walk at second 10, and whose credential has
-    /// been in this state since `since`.
+    /// An account that a walk found refused at second 10; its credential has been in `state` since
+    /// `since`.
     fn refused(kind: CredentialKind, state: CredentialState, since: i64) -> Account {
         let id = "019ab5c2-7a3e-7000-8000-000000000003";
         let mut account = Account {

@@ -66,7 +66,7 @@ impl ProfileChange {
         .collect()
     }
 
-    /// Whether the change affects the client secret, or the way or destination it is sent.
+    /// Whether the change affects the client secret, its destination or how it is sent.
     pub fn is_of_secret(&self) -> bool {
         self.client_secret.is_some() || self.proof.is_some() || self.redirect_url.is_some()
     }

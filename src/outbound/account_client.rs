@@ -238,7 +238,7 @@ fn outcome_of(verdict: &Result<ProviderResponse, FailedAttempt>) -> CallOutcome 
         Err(CallErrorKind::Unauthorized) => CallOutcome::Unauthorized,
         Err(CallErrorKind::Forbidden) => CallOutcome::Forbidden,
         Err(CallErrorKind::NotFound) => CallOutcome::NotFound,
-        // Only a connector can tell these two apart; at this layer both are plain refusals.
+        // Only a connector reports the two `AssumeUser…` kinds, so they count as refusals here.
         Err(
             CallErrorKind::Refused
             | CallErrorKind::AssumeUserRefused

@@ -165,7 +165,8 @@ impl fmt::Debug for TokenKey {
 #[derive(Debug, Clone)]
 pub struct ClientScope {
     pub provider: &'static str,
-    /// The key of the breaker and retry budget: an account's id, or a fixed text while linking.
+    /// The key of the breaker and retry budget: an account's id, or a label before the account
+    /// exists.
     pub account: String,
     pub token: TokenKey,
     pub priority: Priority,
@@ -278,6 +279,7 @@ impl Outbound {
         fn retain<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Arc<V>>>, is_idle: fn(&V) -> bool) {
             map.lock()
                 .expect("nothing panics while it holds a map")
+                // More than one owner means that a client still uses the entry.
                 .retain(|_, held| Arc::strong_count(held) > 1 || !is_idle(held));
         }
         retain(&self.0.limiters, TokenLimiter::is_idle);

@@ -353,6 +353,7 @@ impl LimiterState {
             is_probed: false,
         });
         pause.until = pause.until.max(until);
+        // The probe was refused, so another one is needed after the pause.
         if permit.is_probe {
             pause.is_probed = false;
         }
@@ -364,6 +365,7 @@ impl LimiterState {
                 self.halved_at = Some(now);
                 window.halve(now, resumes_at);
             }
+            // The rest of the slice must not be used during the pause.
             Some(Budget::Shared(hand)) => hand.put_back(),
             _ => {}
         }
@@ -423,7 +425,9 @@ impl Window {
         }
         if u64::from(self.in_flight) + self.answered_at.len() as u64 >= self.quota.limit().into() {
             return match self.answered_at.front() {
+                // The end of the window still counts, hence the extra millisecond.
                 Some(&oldest) => Admission::In(oldest + WINDOW + Duration::from_millis(1) - now),
+                // All are in flight, so only a response can make room.
                 None => Admission::Behind,
             };
         }
