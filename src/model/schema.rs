@@ -142,8 +142,8 @@ pub struct Seat {
     pub provisional_until: Option<Timestamp>,
 }
 
-/// A user's role in the organization. Every key is present, and null if the value is unknown,
-/// unless `fields` leaves it out.
+/// A role in the organization. Every key is present, and null if the value is unknown, unless
+/// `fields` leaves it out.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Role {
     /// `rol_` and the remote id.

@@ -1,6 +1,6 @@
 //! A walk: one complete read of a provider's directory, and its result.
 //!
-//! A walk is sealed (its directory is current), held (a person must decide) or failed. A
+//! A walk ends sealed (its directory is current), held (a person must decide) or failed. A
 //! [`WalkReason`] states why it was held or failed.
 
 use jiff::Timestamp;
@@ -124,7 +124,8 @@ pub enum WalkReason {
     Degraded,
     /// Failed: a person discarded a held walk.
     Discarded,
-    /// Failed: two scans of a list together had fewer records than the provider's own total.
+    /// Failed: two scans of a list fell short of the provider's own total, or group members were
+    /// not read.
     Incomplete,
     /// Failed: the provider served the same page twice, or endless pages.
     RepeatedPage,
