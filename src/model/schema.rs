@@ -112,7 +112,7 @@ pub struct User {
     pub updated_at: Option<Timestamp>,
     pub unified_custom_fields: Option<std::collections::BTreeMap<String, String>>,
     pub seat: Option<Seat>,
-    /// True for a guest and for a group member who is in no user list.
+    /// True for a guest, and for a group member that no user list contains.
     pub is_external: Option<bool>,
     /// When Rolecall first saw this user.
     #[serde(serialize_with = "timestamp::serialize")]
@@ -121,7 +121,7 @@ pub struct User {
     /// complete walks.
     #[schema(required = false)]
     pub listed: bool,
-    /// True for a user who is missing from the list and not yet confirmed as deleted.
+    /// True for a user that the list lacks and that is not yet confirmed as deleted.
     #[schema(required = false)]
     pub suspected: bool,
     /// Why a field is null here. Empty if every supported field could be read.
@@ -207,7 +207,7 @@ pub struct Group {
     /// complete walks.
     #[schema(required = false)]
     pub listed: bool,
-    /// True for a group that is missing from the list and not yet confirmed as deleted.
+    /// True for a group that the list lacks and that is not yet confirmed as deleted.
     #[schema(required = false)]
     pub suspected: bool,
     /// Why a field is null here. Empty if every supported field could be read.

@@ -54,7 +54,7 @@ impl ProviderResponse {
 pub struct ErrorReply {
     /// The provider's own error code.
     pub code: Option<i64>,
-    /// The provider's reference for its support team.
+    /// A reference to quote to the provider's support team.
     pub reference: Option<String>,
     pub nature: Classification,
 }

@@ -77,7 +77,7 @@ pub struct CallError {
     pub status: Option<u16>,
     /// The provider's own error code.
     pub code: Option<i64>,
-    /// The provider's reference for its support team.
+    /// A reference to quote to the provider's support team.
     pub reference: Option<String>,
     /// How long to wait, by the provider or by Rolecall's own budget.
     pub retry_after: Option<Duration>,

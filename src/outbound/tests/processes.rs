@@ -2,7 +2,7 @@
 //! of them use one store.
 //!
 //! Time is paused while a task can run, and then skips to the next timer. The database runs on a
-//! runtime of its own, for which time stands still, and its clock is set before each call.
+//! runtime of its own. Time does not advance while it works, and its clock is set before each call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
