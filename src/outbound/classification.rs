@@ -59,7 +59,7 @@ pub struct ErrorReply {
     pub nature: Classification,
 }
 
-/// What an error code says about the failure, beyond the status.
+/// The kind of failure that an error code reports, beyond the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Classification {
     /// Nothing beyond the status: 502, 503 and 504 are retried, 500 is not.
