@@ -24,7 +24,7 @@
 //! [`http::caller`] authenticates the API key, counts the request against its
 //! [quota](gateway::auth::rate_limit) and finds the caller's own account. [`http::query`] parses
 //! the parameters strictly. [`gateway::directory`] answers
-//! ([`Gateway::read`](gateway::Gateway::read)): it finds the current version, checks that this
+//! ([`DirectoryReader::read`](crate::gateway::directory::DirectoryReader::read)): it finds the current version, checks that this
 //! version is new enough for the caller and that the caller does not have it already, and sends the
 //! page. A page is built once per version and query. A read of an account without a directory waits
 //! for the account's first walk.
@@ -43,7 +43,7 @@
 //!
 //! # A link
 //!
-//! [`Gateway::link`](gateway::Gateway::link) verifies the token before it stores anything: it reads
+//! [`Linking::link`](crate::gateway::linking::Linking::link) verifies the token before it stores anything: it reads
 //! the token's owner and checks that the token may read users. It then encrypts the credential with
 //! the project's data key, bound to its row, and starts the first walk without waiting for it.
 

@@ -152,7 +152,7 @@ impl Operator {
         })
     }
 
-    /// As [`Gateway::link`], into any project.
+    /// As [`Linking::link`](crate::gateway::linking::Linking::link), into any project.
     ///
     /// # Errors
     /// As there, and `not_found` if there is no such project; the provider is not asked then.
@@ -166,7 +166,7 @@ impl Operator {
         self.account(&account.id.to_string()).await
     }
 
-    /// As [`Gateway::create_profile`], in any project.
+    /// As [`ConnectorProfiles::create_profile`](crate::gateway::connector_profiles::ConnectorProfiles::create_profile), in any project.
     ///
     /// # Errors
     /// As there, and `not_found` if there is no such project.
@@ -229,7 +229,7 @@ impl Operator {
             .await
     }
 
-    /// As [`Gateway::exchange`], for a sign-in that [`Operator::begin_sign_in`] began.
+    /// As [`Authorizations::exchange`](crate::gateway::linking::authorizations::Authorizations::exchange), for a sign-in that [`Operator::begin_sign_in`] began.
     ///
     /// # Errors
     /// As there.

@@ -62,7 +62,7 @@ use auth::{Auth, AuthState, rate_limit::Quotas};
 use background::{Background, BackgroundState};
 pub use budgets::SharedBudgets;
 use connector_profiles::ConnectorProfiles;
-use credentials::refresh::{Credentials, Refreshes};
+use credentials::{Credentials, refresh::Refreshes};
 use directory::{DirectoryReader, DirectoryState};
 use linking::{Linking, authorizations::Authorizations, connect_sessions::ConnectSessions};
 use walks::Walks;

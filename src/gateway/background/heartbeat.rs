@@ -60,7 +60,7 @@ impl Background<'_> {
     }
 
     /// Writes to a store that is this process's alone every so often, which shows whether it takes
-    /// writes. A shared one is written to from [`Gateway::join`] on.
+    /// writes. A shared one is written to from [`Background::join`](crate::gateway::background::Background::join) on.
     pub fn keep_probing_store(self) -> impl Future<Output = ()> + Send + use<> {
         let is_shared = self.gateway.0.store.is_shared();
         let inner = Arc::downgrade(&self.gateway.0);

@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::Credentials;
 use crate::gateway::{Gateway, accounts::token_key, auth::OwnAccount};
 use crate::{
     clock::since,
@@ -148,12 +149,6 @@ impl Default for Refreshes {
             is_recovered: AtomicBool::new(false),
         }
     }
-}
-
-/// Credentials in use: opened for calls, refreshed, transferred and revoked.
-#[derive(Clone, Copy)]
-pub struct Credentials<'a> {
-    pub(in crate::gateway) gateway: &'a Gateway,
 }
 
 impl Credentials<'_> {
@@ -1065,7 +1060,7 @@ impl Credentials<'_> {
         is_revoked
     }
 
-    /// Whether there is anything that [`Gateway::end_refreshes`] waits for.
+    /// Whether there is anything that [`Credentials::end_refreshes`](crate::gateway::credentials::Credentials::end_refreshes) waits for.
     pub(in crate::gateway) fn is_refreshing(self) -> bool {
         self.gateway.0.refreshes.in_flight.available_permits() < MAX_IN_FLIGHT as usize
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::refresh::Credentials;
+use super::Credentials;
 use crate::gateway::{accounts::Revocation, admin::Operator, auth::OwnAccount};
 use crate::{
     error::{Error, Kind, Result},

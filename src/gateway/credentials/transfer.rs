@@ -144,7 +144,7 @@ impl Operator {
     /// and redeemed at once, so that the file is worth nothing from then on.
     ///
     /// # Errors
-    /// `invalid_body` if it does not open; `organisation_mismatch`; as [`crate::gateway::Gateway::link`].
+    /// `invalid_body` if it does not open; `organisation_mismatch`; as [`Linking::link`](crate::gateway::linking::Linking::link).
     pub async fn import(
         &self,
         to: ImportTarget<'_>,

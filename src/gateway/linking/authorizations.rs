@@ -167,12 +167,12 @@ impl Authorizations<'_> {
             .await
     }
 
-    /// Ends a sign-in that [`Gateway::authorization_url`] began: redeems the code, proves what it
+    /// Ends a sign-in that [`Authorizations::authorization_url`](crate::gateway::linking::authorizations::Authorizations::authorization_url) began: redeems the code, proves what it
     /// brought, and links.
     ///
     /// # Errors
     /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
-    /// [`Gateway::link`]. The code is spent then, and the tokens that it brought are revoked.
+    /// [`Linking::link`](crate::gateway::linking::Linking::link). The code is spent then, and the tokens that it brought are revoked.
     pub async fn exchange(
         self,
         caller: &Caller,

@@ -390,7 +390,7 @@ impl ConnectSessions<'_> {
     /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
     ///
     /// # Errors
-    /// As [`Gateway::link`], `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
+    /// As [`Linking::link`](crate::gateway::linking::Linking::link), `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
     /// nothing is kept then.
     pub async fn bring_token(
         self,
@@ -547,7 +547,7 @@ impl ConnectSessions<'_> {
     ///
     /// # Errors
     /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
-    /// [`Gateway::bring_token`].
+    /// [`ConnectSessions::bring_token`](crate::gateway::linking::connect_sessions::ConnectSessions::bring_token).
     pub async fn signed_in(
         self,
         session: &ConnectSession,

@@ -41,7 +41,7 @@ pub struct CheckResult {
 /// Tries a token, and looks at what it may see.
 ///
 /// # Errors
-/// As [`Gateway::link`](crate::gateway::Gateway::link).
+/// As [`Linking::link`](crate::gateway::linking::Linking::link).
 pub async fn examine(
     outbound: &Outbound,
     connectors: Vec<Arc<dyn Connector>>,

@@ -45,7 +45,7 @@ impl Walks<'_> {
     /// Rejects what a held walk saw: the directory in force stays.
     ///
     /// # Errors
-    /// As [`Gateway::release`].
+    /// As [`Walks::release`](crate::gateway::walks::Walks::release).
     pub async fn discard(self, own: &OwnAccount, walk: &str) -> Result<Walk> {
         let walk = self.walk(own, walk).await?;
         let (gateway, own) = (self.gateway.clone(), own.clone());
