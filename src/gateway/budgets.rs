@@ -1,4 +1,4 @@
-//! The budgets of tokens that several processes call with, kept in the store that they share.
+//! The rate budgets of access tokens that several processes share, kept in their common store.
 
 use async_trait::async_trait;
 
@@ -9,7 +9,7 @@ use crate::{
     store::Store,
 };
 
-/// [`SharedQuota`] over a store.
+/// Implements [`SharedQuota`] with a store.
 #[derive(Debug, Clone)]
 pub struct SharedBudgets(Store);
 

@@ -1,4 +1,4 @@
-//! Connector profiles: the OAuth apps that a project's customers sign in under.
+//! Connector profiles: the OAuth apps under which a project's customers sign in.
 
 use secrecy::SecretString;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// A profile to be made.
+/// The input of a new profile.
 #[derive(Debug)]
 pub struct NewProfile {
     pub provider: String,
@@ -22,14 +22,14 @@ pub struct NewProfile {
     pub client_secret: SecretString,
     pub proof: ClientProof,
     pub endpoint: Endpoint,
-    /// None: those that a directory is read with.
+    /// None: the scopes that reading a directory needs.
     pub scopes: Option<Vec<String>>,
-    /// None: the hub's own callback.
+    /// None: the hub's callback URL.
     pub redirect_url: Option<String>,
     pub actions: ActionSet,
 }
 
-/// A profile that was proven to be of the caller's own project.
+/// A profile that was checked to belong to the caller's project.
 #[derive(Debug, Clone)]
 pub struct OwnProfile {
     pub profile: ConnectorProfile,
@@ -43,10 +43,11 @@ pub struct ConnectorProfiles<'a> {
 }
 
 impl ConnectorProfiles<'_> {
-    /// Makes a profile of the caller's project, enabled.
+    /// Creates an enabled profile in the caller's project.
     ///
     /// # Errors
-    /// `invalid_body`, `base_url_not_allowed`.
+    /// `invalid_body`, `base_url_not_allowed`; `public_url_missing` if the profile uses the hub's
+    /// callback URL.
     pub async fn create_profile(
         self,
         caller: &Caller,
@@ -99,7 +100,7 @@ impl ConnectorProfiles<'_> {
         .await
     }
 
-    /// The profiles of the caller's project, the oldest first.
+    /// The profiles of the caller's project, oldest first.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -110,10 +111,10 @@ impl ConnectorProfiles<'_> {
             .await
     }
 
-    /// The profile of the caller's own project with this id.
+    /// The profile with this id in the caller's project.
     ///
     /// # Errors
-    /// `not_found`, the same for an unknown, a malformed and another project's id.
+    /// `not_found`, alike for an unknown id, a malformed id and an id of another project.
     pub async fn own_profile(self, caller: &Caller, id: &str) -> Result<OwnProfile> {
         let profile = self.profile_in(caller.project(), id).await?;
         let by = caller.actor();
@@ -130,8 +131,8 @@ impl ConnectorProfiles<'_> {
         profile.ok_or_else(no_such_profile)
     }
 
-    /// Changes a profile, all of it or nothing. A new secret is used from the next token request
-    /// on; accounts stay linked.
+    /// Changes a profile completely or not at all. A new secret is used from the next token request
+    /// on. Accounts stay linked.
     ///
     /// # Errors
     /// `invalid_body`, `not_found`.
@@ -155,7 +156,8 @@ impl ConnectorProfiles<'_> {
             tracing::info!(profile = %id, enabled = updated.is_enabled, "connector profile changed");
             let accounts = &gateway.0.auth.accounts;
             if !updated.is_enabled || updated.actions != own.profile.actions {
-                // The remembered accounts may be allowed more than they are now.
+                // Remove the profile's cached accounts, which may allow more than the profile
+                // does now. An invalidated entry could still be served while the store is down.
                 accounts.remove_where(|seen| {
                     let credential = seen.account.credential.as_ref();
                     credential.is_some_and(|credential| credential.profile == Some(id))
@@ -167,13 +169,13 @@ impl ConnectorProfiles<'_> {
         .await
     }
 
-    /// The URL that an app for the hub is registered with.
+    /// The redirect URL to register a profile's app with, for sign-ins in the hub.
     pub fn callback_url(self, provider: &str) -> String {
         let base = self.gateway.public_url();
         format!("{base}/connect/oauth2/{provider}/callback")
     }
 
-    /// The URL that a customer's own app is registered with.
+    /// The redirect URL to register a customer's own app with.
     pub fn own_app_callback_url(self, provider: &str) -> String {
         let base = self.gateway.public_url();
         format!("{base}/connect/oauth2/{provider}_iam/callback")
@@ -184,7 +186,7 @@ impl ConnectorProfiles<'_> {
         let connector = self.gateway.connector(&profile.provider)?;
         let mut scopes = profile.scopes.iter();
         if let Some(at) = scopes.position(|scope| !connector.knows_scope(scope)) {
-            // Not said again: it may be a secret that was put in the wrong place.
+            // Do not repeat the scope: it may be a secret in the wrong field.
             let (at, name) = (at + 1, connector.name());
             return invalid(format!("word {at} of `scopes` is none that {name} knows"));
         }
@@ -208,7 +210,8 @@ impl ConnectorProfiles<'_> {
     }
 }
 
-/// An app's redirect URL: over TLS, or to the customer's or operator's own machine.
+/// True for a valid redirect URL of an app: https, or http to localhost or a loopback address.
+/// It has no user, password or fragment, and at most 2,000 bytes.
 pub fn is_redirect_url(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;
@@ -233,7 +236,7 @@ pub(super) fn no_such_profile() -> Error {
 }
 
 /// # Errors
-/// `account_inactive` while a profile is disabled.
+/// `account_inactive` if the profile is disabled.
 pub(super) fn check_enabled(profile: &ConnectorProfile) -> Result<()> {
     if profile.is_enabled {
         return Ok(());

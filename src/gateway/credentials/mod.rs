@@ -1,5 +1,5 @@
-//! Credentials after they were stored: `refresh` before they expire, [`transfer`] to another
-//! installation, [`revocation`] of all at once.
+//! Stored credentials: `refresh` renews OAuth tokens, [`transfer`] moves a credential between
+//! installations, and [`revocation`] revokes credentials and API keys after a breach.
 
 pub(super) mod refresh;
 pub mod revocation;

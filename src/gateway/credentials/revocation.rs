@@ -1,8 +1,9 @@
-//! The day after a breach: every credential revoked at its provider, then destroyed here.
+//! Revocation after a breach: each credential is revoked at its provider, then destroyed here.
 //!
-//! The other way round than an account is disconnected otherwise. There, what may not be used any
-//! more is gone first; here, what somebody else may have is to be made worthless, and as long as
-//! that has not been tried, the means for it are kept.
+//! [`Accounts::disconnect`](crate::gateway::accounts::Accounts::disconnect) has the opposite order:
+//! it destroys the credential first, so that this installation cannot use it any more. After a
+//! breach an attacker may have the credential, and only the provider can invalidate it. The
+//! credential is therefore kept until its revocation was attempted.
 
 use std::sync::Arc;
 
@@ -20,23 +21,26 @@ use crate::{
     store::{HeldElsewhere, StoredCredential},
 };
 
-/// What became of an account's credential.
+/// The result of revoking one account's credential.
 pub struct RevocationResult {
     pub account: Arc<Account>,
-    /// Error where it could not be opened; then it was not destroyed either.
+    /// An error if a step failed, for example because the credential cannot be decrypted. The
+    /// credential is not destroyed then.
     pub outcome: Result<Revocation>,
 }
 
 impl RevocationResult {
-    /// Whether the provider is known not to take it any more.
+    /// True if the provider no longer accepts the credential, or if there was none.
     pub fn is_dead(&self) -> bool {
         matches!(self.outcome, Ok(Revocation::Revoked | Revocation::Nothing))
     }
 }
 
 impl Operator {
-    /// Revokes an account's credential at its provider, whoever made it, and destroys it here. With
-    /// `spares_shared`, not what another account has, too.
+    /// Revokes an account's credential at its provider and destroys it here.
+    ///
+    /// Personal access tokens are revoked too. With `spares_shared`, such a token is only destroyed
+    /// here if another account also has it, or if that cannot be determined.
     pub async fn withdraw(&self, own: &OwnAccount, spares_shared: bool) -> RevocationResult {
         let (gateway, account) = (self.gateway().clone(), Arc::clone(&own.account));
         let by = own.by;
@@ -67,7 +71,7 @@ impl Operator {
         }
     }
 
-    /// Revokes every API key of a project that is not revoked yet, and says how many that were.
+    /// Revokes all API keys of a project that are not revoked yet. Returns how many.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -111,8 +115,8 @@ impl Credentials<'_> {
             }
         }
         let connector = self.gateway.connector(&stored.destination.provider)?;
-        // A session gets itself a new access token where the old one has ended: one that has ended
-        // revokes nothing, and the refresh token that it came with would go on.
+        // The session refreshes an expired access token first. An expired access token revokes
+        // nothing, and the refresh token of its pair would stay valid.
         let session = match self.session(account, Priority::Interactive, false).await {
             Ok((session, _)) => session,
             Err(error) if error.kind() == Kind::CredentialLocked => return Err(error),
@@ -124,7 +128,8 @@ impl Credentials<'_> {
         let is_personal = matches!(stored.credential, Credential::AccessToken(_));
         Ok(match connector.revoke(&session).await {
             Ok(()) => Revocation::Revoked,
-            // It is not taken any more, whoever saw to that.
+            // The provider already rejects this token. For an OAuth pair that would prove nothing:
+            // see `Connector::revoke`.
             Err(error) if is_personal && error.kind == CallErrorKind::Unauthorized => {
                 Revocation::Revoked
             }
@@ -135,8 +140,11 @@ impl Credentials<'_> {
         })
     }
 
-    /// Destroys an account's credential, or all of it, and ends what this process does for it. Gives
-    /// what is left of the account, and what the credential was.
+    /// Destroys an account's credential, or with `purge` the whole account, and ends its walks in
+    /// this process. Returns the account (with `purge` as it was) and the destroyed credential.
+    ///
+    /// # Errors
+    /// `account_not_found`.
     pub(in crate::gateway) async fn destroy(
         self,
         account: &Account,
@@ -151,6 +159,7 @@ impl Credentials<'_> {
             let now = self.gateway.0.clock.now();
             store.disconnect_account(project, id, by, now).await
         };
+        // Also after an error, since the store may have committed the change.
         self.gateway.0.auth.accounts.remove(&(project.clone(), id));
         let left = left?;
         if let Some(live) = self.gateway.accounts().drop_from_memory(project, id) {

@@ -1,5 +1,8 @@
-//! Credentials that move between installations. What the operator's file holds is a
-//! [`CredentialExport`]; how it is sealed is the command line's.
+//! Moving credentials between installations: export, import and reclaim.
+//!
+//! An export file is a [`CredentialExport`], sealed with a passphrase. After the export of a token
+//! pair this installation does not refresh it any more, since a refresh token can be redeemed only
+//! once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,10 +32,10 @@ use crate::{
     store::{CredentialExport, Trigger},
 };
 
-/// How long an import waits for its refresh: as long as one may take.
+/// How long an import waits for its refresh: as long as a refresh can take.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What is said of a credential beside it.
+/// The account's data that an export contains beside the credential.
 #[derive(Serialize, Deserialize)]
 struct CredentialMeta {
     account: String,
@@ -43,31 +46,33 @@ struct CredentialMeta {
     identity: Identity,
 }
 
-/// A credential on its way out.
+/// An exported credential.
 pub struct Exported {
+    /// The encoded [`CredentialExport`], not sealed yet.
     pub parcel: Zeroizing<Vec<u8>>,
-    /// Whether this installation gave it up, as it does with what is good once.
+    /// True if the credential has a refresh token, which this installation no longer redeems.
     pub is_moved: bool,
 }
 
-/// Where an imported credential is to go.
+/// The destination of an imported credential.
 pub enum ImportTarget<'a> {
-    /// A new account of this project.
+    /// A new account in this project.
     Project(&'a ProjectId),
-    /// In the place of what this account has.
+    /// This account, whose credential is replaced.
     Account(&'a OwnAccount),
 }
 
-/// An account with a credential from elsewhere.
+/// An account with an imported credential.
 pub struct Imported {
     pub own: OwnAccount,
-    /// Whether it is known to be good, and this installation's alone.
+    /// False if the credential has a refresh token that was not redeemed successfully yet. The
+    /// export file may still be needed then.
     pub is_settled: bool,
 }
 
 impl Operator {
-    /// Gives an account's credential out. A pair of OAuth tokens is never refreshed here again,
-    /// unless it is [taken back](Operator::reclaim).
+    /// Exports an account's credential. A token pair is not refreshed here any more, unless it is
+    /// [reclaimed](Operator::reclaim).
     ///
     /// # Errors
     /// `refresh_in_progress`, `account_inactive`.
@@ -111,10 +116,11 @@ impl Operator {
         })
     }
 
-    /// Takes a credential back that was exported and never imported.
+    /// Reclaims an exported credential. The operator ensures that nobody has imported it: this
+    /// installation cannot check that.
     ///
     /// # Errors
-    /// `account_inactive` if it was not exported.
+    /// `account_inactive` if the credential was not exported.
     pub async fn reclaim(&self, own: &OwnAccount) -> Result<()> {
         let (project, id) = (&own.account.project, own.account.id);
         let store = &self.gateway().0.store;
@@ -133,18 +139,21 @@ impl Operator {
         .with_hint("`rolecall accounts show ACCOUNT` says how the account is doing."))
     }
 
-    /// Seals a parcel for whoever knows the passphrase.
+    /// Seals an export with a passphrase.
     pub fn sealed(&self, exported: &Exported, passphrase: &SecretString) -> Vec<u8> {
         seal_with_passphrase(passphrase, &exported.parcel, &self.gateway().0.rng)
     }
 
-    /// Links an account by a credential that another installation exported, or gives it to one that
-    /// is there. It is tried as far as that is possible without spending anything; a pair of tokens
-    /// is then stored before it is redeemed, so that nothing that the provider gives is ever lost,
-    /// and redeemed at once, so that the file is worth nothing from then on.
+    /// Links a new account with an exported credential, or replaces an existing account's
+    /// credential by it.
+    ///
+    /// The access token is verified first, unless it has expired. A token pair is stored before its
+    /// refresh token is redeemed, so that no issued token is lost. It is redeemed at once, so that
+    /// the export file becomes unusable.
     ///
     /// # Errors
-    /// `invalid_body` if it does not open; `organisation_mismatch`; as [`Linking::link`](crate::gateway::linking::Linking::link).
+    /// `invalid_body` if the file cannot be decrypted or decoded; `organisation_mismatch`; those of
+    /// [`Linking::link`](crate::gateway::linking::Linking::link).
     pub async fn import(
         &self,
         to: ImportTarget<'_>,
@@ -218,7 +227,8 @@ async fn import(
         None => meta.assume_user,
     };
     let proven = if is_over {
-        // Only redeeming can tell, and what that brings must have its place before.
+        // Only a redemption can verify a pair whose access token has expired. The pair must be
+        // stored before that, so that the new pair can be stored too.
         unproven.belonging_to(meta.identity)
     } else {
         let of = CredentialToCheck {
@@ -261,6 +271,7 @@ async fn import(
     let imported =
         Event::new(by, AuditAction::CredentialImported, account.id).with("from", meta.account);
     gateway.0.store.note(&account.project, imported).await?;
+    // Redeem the refresh token now: that invalidates the copy in the export file.
     let is_settled = !is_rotating
         || gateway
             .credentials()
@@ -282,8 +293,8 @@ fn no_longer_good(refused: Error) -> Error {
     .with_source(refused)
 }
 
-/// The project's own profile of the app that a pair was issued to, if there is one; else the app
-/// goes with the account.
+/// Returns the project's own enabled profile of the app that a pair was issued to. Without one, the
+/// app is stored with the account.
 async fn issuer(
     gateway: &crate::gateway::Gateway,
     project: &ProjectId,

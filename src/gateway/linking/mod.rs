@@ -1,8 +1,13 @@
-//! Linking: what was brought is tried, and only then is anything stored.
+//! Linking: a credential is verified at its provider, and only then stored.
 //!
-//! A token, or a pair of tokens that a sign-in brought, becomes a `VerifiedCredential` credential once the
-//! provider has said whose it is and that it may read users. What follows is the same for all:
-//! a new account, or a new credential for one that is there.
+//! A credential is a personal access token, or the token pair of a sign-in. It becomes a
+//! `VerifiedCredential` once the provider has identified its owner and has let it list users. Then
+//! it is stored with a new account, or replaces the credential of an existing account. One case
+//! skips the check: an import of a token pair whose access token has expired
+//! ([`transfer`](super::credentials::transfer)).
+//!
+//! [`verify`] checks a credential, [`authorizations`] implements sign-ins by OAuth, and
+//! [`connect_sessions`] the steps of the hub.
 
 use std::sync::Arc;
 
@@ -33,17 +38,17 @@ pub mod authorizations;
 pub mod connect_sessions;
 pub mod verify;
 
-/// What is linked, and what that is to whoever has it linked.
+/// The input of linking an account with a personal access token.
 pub struct NewLink {
     pub provider: String,
     pub description: AccountDetails,
     pub endpoint: Endpoint,
     pub token: SecretString,
-    /// Whom the provider is to take the token's owner for, by e-mail address.
+    /// E-mail address of the user to impersonate at the provider.
     pub assume_user: Option<String>,
 }
 
-/// What an account is to whoever has it linked.
+/// An account's details, as its integrator or operator states them.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AccountDetails {
     pub origin_owner_id: String,
@@ -53,28 +58,28 @@ pub struct AccountDetails {
     pub kind: AccountKind,
 }
 
-/// A credential, whose it is, and whose app it was issued to.
+/// A credential that the provider accepts, with its owner and the OAuth app it was issued to.
 #[derive(Clone)]
 pub(super) struct VerifiedCredential {
     pub(super) credential: Credential,
     pub(super) issuer: Issuer,
     pub(super) refresh_at: Option<Timestamp>,
-    /// As the provider says; not before it was asked.
+    /// The credential's owner, as the provider reports it.
     pub(super) identity: Identity,
-    /// The number of the draft that it waited as, if it did.
+    /// The number of the draft that contained it, if any.
     pub(super) draft: Option<u64>,
 }
 
-/// Whose OAuth app a credential was issued to.
+/// The OAuth app that a credential was issued to.
 #[derive(Clone)]
 pub(super) enum Issuer {
-    /// Nobody's: its owner made it.
+    /// No app: the owner created a personal access token.
     Owner,
     Profile(ProfileId),
     OwnApp(OAuthApp),
 }
 
-/// A credential of which the provider has said nothing yet.
+/// A credential that was not checked at the provider yet.
 #[derive(Clone)]
 pub(super) struct UnverifiedCredential {
     pub(super) credential: Credential,
@@ -103,7 +108,7 @@ impl UnverifiedCredential {
 }
 
 impl VerifiedCredential {
-    /// As it is stored.
+    /// The credential in the form that the store takes.
     pub(super) fn grant(&self) -> CredentialRecord<'_> {
         CredentialRecord {
             credential: &self.credential,
@@ -125,7 +130,7 @@ pub struct Linking<'a> {
 }
 
 impl Linking<'_> {
-    /// Tests the token with the provider, stores the account, and has its first walk begin.
+    /// Verifies an access token, stores a new account with it, and starts the account's first walk.
     ///
     /// # Errors
     /// `credential_refused`, `scope_missing`, `assume_user_refused`, `provider_unavailable`,
@@ -173,7 +178,7 @@ impl Linking<'_> {
             .await
     }
 
-    /// Stores an account whose credential was proven, and has its first walk begin.
+    /// Stores a new account with a verified credential, and starts its first walk.
     pub(super) async fn store_account(
         self,
         new: NewAccount,
@@ -212,13 +217,14 @@ impl Linking<'_> {
             false,
             new.by,
         );
-        // As it is read: with what its profile allows. It is linked also where that fails.
+        // Read the account back: the store adds the actions that its profile allows. The account is
+        // linked even if this read fails.
         let stored = store.account(&account.project, account.id).await;
         Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
     }
 
-    /// Stores a credential that was proven in the place of the one that the account has, with what
-    /// is to change beside it.
+    /// Applies a change to an account. A verified credential replaces the account's present one, and
+    /// a walk starts.
     pub(super) async fn replace_credential(
         self,
         account: &Account,
@@ -263,7 +269,7 @@ impl Linking<'_> {
         Ok(Arc::new(updated))
     }
 
-    /// Whose credential this is, as the provider says, if it may read users.
+    /// Verifies that the provider accepts a credential and lets it list users.
     pub(super) async fn verify_credential(
         self,
         connector: &dyn Connector,
@@ -283,7 +289,7 @@ impl Linking<'_> {
         }
     }
 
-    /// The same for an account that is there, whose organisation it must be of.
+    /// Verifies a credential for an existing account. It must belong to the account's organization.
     pub(super) async fn verify_for(
         self,
         account: &Account,
@@ -303,10 +309,11 @@ impl Linking<'_> {
         Ok(proven)
     }
 
-    /// Where the credential of an account may be sent, by what is sealed and not by what lies open.
+    /// The only destination that an account's credential may be sent to, as the credential's seal
+    /// proves it.
     ///
     /// # Errors
-    /// `credential_locked` if the account's row was changed; `account_not_found`.
+    /// `credential_locked` if the account's row names another destination; `account_not_found`.
     pub(super) async fn destination(self, account: &Account) -> Result<Destination> {
         let store = &self.gateway.0.store;
         let proven = store.destination(&account.project, account.id).await?;
@@ -322,7 +329,7 @@ pub(super) struct NewAccount {
     pub(super) description: AccountDetails,
     pub(super) endpoint: Endpoint,
     pub(super) assume_user: Option<String>,
-    /// Who links it; an invitation is used up by that.
+    /// The actor that links it. A connect session is used up by that.
     pub(super) by: Actor,
 }
 
@@ -338,8 +345,8 @@ pub(super) fn same_organisation(account: &Account, identity: &Identity) -> Resul
     ))
 }
 
-/// What a failed try of a credential means to whoever brought it, or (`was_linked`) to whoever
-/// asks for a walk with one that was refused before.
+/// Returns the error for a failed check of a credential. With `was_linked`, the credential is that of
+/// an account which the provider refused before, and a caller requests a walk.
 pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
     let (kind, message) = match error.kind {
         CallErrorKind::Unauthorized if was_linked => (
@@ -366,7 +373,7 @@ pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
             Kind::ProviderThrottled,
             "the provider's rate limit for this token is spent",
         ),
-        // Budgets are in the store.
+        // The store has the shared budgets and did not answer.
         CallErrorKind::BudgetUnknown => return super::auth::ttl_cache::store_down(),
         CallErrorKind::NotFound
         | CallErrorKind::Refused

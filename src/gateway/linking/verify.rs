@@ -1,5 +1,7 @@
-//! A token before it is stored: whose is it, may it read users, and what would stay unseen? The
-//! provider is asked, and nobody else; there need be no store yet.
+//! The check of a credential before it is stored: its owner, whether it may list users, and which
+//! fields it cannot read.
+//!
+//! The check sends requests to the provider only. It needs no store.
 
 use std::sync::Arc;
 
@@ -20,28 +22,28 @@ use crate::{
     outbound::{CallError, CallErrorKind, ClientScope, Outbound, Priority},
 };
 
-/// A token, and where it is said to be good.
+/// An access token to check, and the endpoint to check it at.
 pub struct TokenToCheck {
     pub provider: String,
     pub endpoint: Endpoint,
     pub token: SecretString,
 }
 
-/// What the provider says of a token.
+/// The result of checking a credential.
 pub struct CheckResult {
     pub connector: ConnectorMeta,
-    /// Whose it is.
+    /// The credential's owner.
     pub identity: Identity,
-    /// How many users it can list; None where the provider does not say.
+    /// How many users it can list; None if the provider reports no total.
     pub users: Option<u64>,
-    /// The fields of users that would be null for everybody, and why.
+    /// The fields that would be null for every user, and why.
     pub hidden: Vec<Warning>,
 }
 
-/// Tries a token, and looks at what it may see.
+/// Checks an access token without a store or a gateway.
 ///
 /// # Errors
-/// As [`Linking::link`](crate::gateway::linking::Linking::link).
+/// Those of [`Linking::link`](super::Linking::link).
 pub async fn examine(
     outbound: &Outbound,
     connectors: Vec<Arc<dyn Connector>>,
@@ -69,15 +71,16 @@ pub async fn examine(
         .map_err(|error| link_error(&error, false))
 }
 
-/// What is tried: whose calls these are, where, and in whose place.
+/// The parameters of a check, apart from the credential itself.
 pub(in crate::gateway) struct CredentialToCheck<'a> {
-    /// An account's id, or a word for one that is none yet.
+    /// The id of the account, or a label if there is no account yet.
     pub(in crate::gateway) account: String,
     pub(in crate::gateway) endpoint: &'a Endpoint,
+    /// E-mail address of the user to impersonate.
     pub(in crate::gateway) assume_user: Option<&'a str>,
 }
 
-/// A way to the provider with a token that is not stored.
+/// A session at the provider with a credential that is not stored yet.
 pub(in crate::gateway) struct CredentialCheck<'a> {
     connector: &'a dyn Connector,
     session: Session,
@@ -103,7 +106,7 @@ impl<'a> CredentialCheck<'a> {
         Self { connector, session }
     }
 
-    /// What the provider says of it.
+    /// Runs the whole check.
     pub(in crate::gateway) async fn findings(&self) -> Result<CheckResult, CallError> {
         let (identity, users) = self.accepted().await?;
         let sees_groups = self.sees_groups().await?;
@@ -116,9 +119,10 @@ impl<'a> CredentialCheck<'a> {
         })
     }
 
-    /// Whose token it is and how many users it lists, if it may list them.
+    /// The owner and the number of users. An error if the credential may not list users.
     pub(in crate::gateway) async fn accepted(&self) -> Result<(Identity, Option<u64>), CallError> {
         let identity = self.connector.identify(&self.session).await?;
+        // The first page proves the permission and has the total.
         let page = self.connector.users(&self.session, &identity, 1).await?;
         Ok((identity, page.total))
     }
