@@ -1,12 +1,16 @@
-//! Sign-ins at a provider by OAuth 2.0 (RFC 6749, 4.1, with PKCE, RFC 7636): one engine for the
-//! hub, for integrators with pages of their own, and for the command line.
+//! Sign-ins by the OAuth 2.0 authorization code flow (RFC 6749, 4.1) with PKCE (RFC 7636). The hub,
+//! integrators with their own pages and the command line all use this module.
 //!
-//! A sign-in begins with a `state` of 256 random bits that is good once, for ten minutes, and for
-//! whoever set out with it: the browser that the hub knows by a cookie, or the project. It remembers
-//! which app it is for and what it is to become, so that nothing that comes back says so: the
-//! token endpoint is that of the profile's own region, whoever sent the browser back (mix-up), the
-//! verifier never leaves this house (injection of a code), and the redirect URL is the one that
-//! the app is registered with: to the hub it must also be the one that the browser came back to.
+//! A sign-in begins with a `state` of 256 random bits. It is valid once, for ten minutes, and only
+//! for its owner: the browser that has the hub's cookie, or the project. The store keeps the data
+//! of each sign-in under its `state`, and a callback cannot change them:
+//!
+//! * The token endpoint is that of the profile's own region, whichever server redirected the
+//!   browser. This prevents mix-up attacks.
+//! * The PKCE verifier is sent to the token endpoint only, never to a browser. This prevents the
+//!   injection of a code.
+//! * The redirect URL is the one that the app is registered with. In the hub, the browser must also
+//!   have come back to this URL.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,19 +36,19 @@ use crate::{
     store::{NewAuthorization, ProfileApp, StateError, StateOwner},
 };
 
-/// How long a sign-in may take. Smartsheet's codes live about as long.
+/// How long a `state` is valid. Smartsheet's authorization codes are valid for about as long.
 pub const GOOD_FOR: Duration = Duration::from_secs(600);
 
-/// A sign-in under a connector profile.
+/// The input of a sign-in under a connector profile, outside the hub.
 #[derive(Debug, Clone)]
 pub struct AuthorizationInput {
     pub profile: String,
     pub callback_url: String,
-    /// What it is to become.
+    /// The details of the account to link.
     pub description: AccountDetails,
 }
 
-/// Where a sign-in leads, and what comes back from it.
+/// The authorization URL of a sign-in, and the `state` that its callback has.
 #[derive(Debug, Clone)]
 pub struct AuthorizationUrl {
     pub url: Url,
@@ -52,10 +56,10 @@ pub struct AuthorizationUrl {
     pub expires_at: Timestamp,
 }
 
-/// Whose app a sign-in is for.
+/// The OAuth app of a sign-in.
 pub(in crate::gateway) enum AuthorizationApp<'a> {
     Profile(&'a ConnectorProfile),
-    /// The customer's own, at this endpoint.
+    /// The customer's own app, at this endpoint.
     Own {
         app: &'a OAuthApp,
         endpoint: &'a Endpoint,
@@ -63,16 +67,17 @@ pub(in crate::gateway) enum AuthorizationApp<'a> {
     },
 }
 
-/// Who sets out on a sign-in.
+/// The owner and the purpose of a new sign-in.
 pub(in crate::gateway) struct AuthorizationRequest<'a> {
     pub(in crate::gateway) project: &'a ProjectId,
     pub(in crate::gateway) connect_session: Option<u64>,
+    /// The digest of the browser's cookie; None outside the hub.
     pub(in crate::gateway) browser: Option<[u8; 32]>,
-    /// What the sign-in is to become; None where that is decided later.
+    /// The details of the account to link; None in the hub, where the connect session has them.
     pub(in crate::gateway) description: Option<&'a AccountDetails>,
 }
 
-/// What belongs to a sign-in and is no secret.
+/// The data of a sign-in that is not secret.
 #[derive(Serialize, Deserialize)]
 struct AuthorizationMeta {
     provider: String,
@@ -80,7 +85,7 @@ struct AuthorizationMeta {
     description: Option<AccountDetails>,
 }
 
-/// A sign-in that was begun here, and the app that it is for.
+/// A sign-in whose `state` was accepted and whose code is not redeemed yet.
 pub(in crate::gateway) struct PendingAuthorization {
     project: ProjectId,
     connect_session: Option<u64>,
@@ -90,30 +95,30 @@ pub(in crate::gateway) struct PendingAuthorization {
     meta: AuthorizationMeta,
 }
 
-/// A browser that the provider sent back to a page of ours, with a code.
+/// A callback: the provider redirected a browser to the hub, with an authorization code.
 #[derive(Debug)]
 pub struct AuthorizationCallback {
-    /// The URL that it came back to, without its query.
+    /// The URL of the callback, without its query.
     pub to: String,
-    /// Who says that they sent it (RFC 9207), as few providers do.
+    /// The `iss` parameter (RFC 9207), which few providers send.
     pub issuer: Option<String>,
     pub state: String,
     pub code: SecretString,
 }
 
-/// A sign-in that came back with a pair of tokens, of which the provider has said nothing yet.
+/// A sign-in whose code was redeemed. Its token pair is not verified yet.
 pub(in crate::gateway) struct TokenResponse {
     pub(in crate::gateway) project: ProjectId,
     pub(in crate::gateway) connect_session: Option<u64>,
     pub(in crate::gateway) provider: String,
     pub(in crate::gateway) endpoint: Endpoint,
     pub(in crate::gateway) description: Option<AccountDetails>,
-    /// Whom it was issued to.
+    /// The app that the pair was issued to.
     app: OAuthApp,
     pub(in crate::gateway) unproven: UnverifiedCredential,
 }
 
-/// A digest under which a secret that comes back is looked up.
+/// The SHA-256 digest under which the store keeps a `state`, link token or browser secret.
 pub(in crate::gateway) fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
@@ -125,8 +130,8 @@ pub struct Authorizations<'a> {
 }
 
 impl Authorizations<'_> {
-    /// Begins a sign-in for an integrator with pages of their own. `callback_url` must be the
-    /// profile's registered one.
+    /// Begins a sign-in for an integrator with its own pages. `callback_url` must equal the
+    /// profile's redirect URL.
     ///
     /// # Errors
     /// `not_found`, `account_inactive` while the profile is disabled, `invalid_body`.
@@ -167,12 +172,13 @@ impl Authorizations<'_> {
             .await
     }
 
-    /// Ends a sign-in that [`Authorizations::authorization_url`](crate::gateway::linking::authorizations::Authorizations::authorization_url) began: redeems the code, proves what it
-    /// brought, and links.
+    /// Completes a sign-in that [`Authorizations::authorization_url`] began: redeems the code,
+    /// verifies the token pair, and links an account with it.
     ///
     /// # Errors
-    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
-    /// [`Linking::link`](crate::gateway::linking::Linking::link). The code is spent then, and the tokens that it brought are revoked.
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and those of
+    /// [`Linking::link`](super::Linking::link). If the exchange fails after the `state` was
+    /// accepted, the sign-in is spent, and issued tokens are revoked.
     pub async fn exchange(
         self,
         caller: &Caller,
@@ -217,7 +223,8 @@ impl Authorizations<'_> {
                 }
                 let connector = gateway.connector(&signed_in.provider)?;
                 let token = signed_in.unproven.credential.access_token().clone();
-                // Where the answer to its storing was lost, the account may be there and live on it.
+                // If the store's reply was lost, the account may exist and use these tokens.
+                // Revoke them only if it certainly does not exist.
                 if linked.is_err()
                     && matches!(gateway.0.store.account(&project, id).await, Ok(None))
                 {
@@ -231,7 +238,7 @@ impl Authorizations<'_> {
             .await
     }
 
-    /// Proves what a sign-in brought, and links an account with it.
+    /// Verifies the token pair of a sign-in, and links an account with it.
     async fn link_signed_in(
         self,
         id: AccountId,
@@ -264,7 +271,7 @@ impl Authorizations<'_> {
         self.gateway.linking().store_account(new, &proven).await
     }
 
-    /// Begins a sign-in.
+    /// Begins a sign-in: stores it under a new `state` and returns its authorization URL.
     pub(in crate::gateway) async fn begin_sign_in(
         self,
         app: AuthorizationApp<'_>,
@@ -282,7 +289,8 @@ impl Authorizations<'_> {
             }
             AuthorizationApp::Own { .. } => None,
         };
-        // Where the profile's secret may be sent is where people are sent, too.
+        // The destination that the client secret is sealed for is also where the browser goes. The
+        // profile's row is not sealed and could have been changed.
         let (provider, endpoint, oauth_app) = match (&app, &found) {
             (AuthorizationApp::Profile(_), None) => {
                 return Err(crate::gateway::connector_profiles::no_such_profile());
@@ -354,7 +362,11 @@ impl Authorizations<'_> {
         })
     }
 
-    /// The sign-in of this `state`, which is spent by that.
+    /// Takes the sign-in of this `state`. The `state` is spent by that.
+    ///
+    /// # Errors
+    /// `authorization_invalid`; `account_inactive` if the profile is disabled; `not_found` if it is
+    /// gone; `credential_locked`.
     pub(in crate::gateway) async fn begun(
         self,
         state: [u8; 32],
@@ -385,9 +397,9 @@ impl Authorizations<'_> {
         })
     }
 
-    /// Whether a browser came back to where the sign-in's app is registered, and from where people
-    /// consent for it. Another app or another server may have been given its `state`, and the code
-    /// is then none for this token endpoint (RFC 9700, 4.4).
+    /// Checks that a callback arrived at the app's redirect URL, and that its issuer (if stated) is
+    /// the provider. Otherwise the `state` may have been used with another app or authorization
+    /// server, whose code must not be sent to this token endpoint (RFC 9700, 4.4).
     ///
     /// # Errors
     /// `authorization_invalid`.
@@ -420,7 +432,8 @@ impl Authorizations<'_> {
         refused("another server than the one that this sign-in is for sent it back")
     }
 
-    /// Redeems the code of a sign-in, once. Not to be dropped on the way.
+    /// Redeems the code of a sign-in, once. The future must not be dropped before it completes: the
+    /// issued tokens would be lost.
     pub(in crate::gateway) async fn redeemed(
         self,
         begun: PendingAuthorization,
@@ -435,7 +448,7 @@ impl Authorizations<'_> {
         if issued.access_token.is_none()
             && let Some(token) = issued.refresh_token
         {
-            // What was issued with it cannot be read; it is good for another.
+            // The access token is missing or unreadable. Redeem the refresh token for another one.
             let grant = TokenGrant::RefreshToken(&token);
             issued = self.issued(&meta, &app, grant).await?;
             issued.refresh_token.get_or_insert(token);
@@ -460,7 +473,7 @@ impl Authorizations<'_> {
         })
     }
 
-    /// What the token endpoint issues for a grant. What it issues and cannot be used is revoked.
+    /// Redeems a grant at the token endpoint. Revokes an issued token that cannot be used.
     async fn issued(
         self,
         meta: &AuthorizationMeta,
@@ -492,9 +505,9 @@ impl Authorizations<'_> {
         }
     }
 
-    /// Gives a sign-in the next pair, where the provider does not take the access token that it
-    /// just issued: what was read of it is not what was issued, it may be, and nothing else of it
-    /// could be revoked. Whether there is one.
+    /// Refreshes the pair of a sign-in if the provider refuses the access token that it just
+    /// issued. That token may have been read wrongly from the response, and nothing could be
+    /// revoked with it. Returns whether there is a new pair.
     pub(in crate::gateway) async fn renewed(
         self,
         signed_in: &mut TokenResponse,
@@ -532,8 +545,8 @@ impl Authorizations<'_> {
         app.ok_or_else(crate::gateway::connector_profiles::no_such_profile)
     }
 
-    /// 256 random bits as text that goes into a URL as it is (RFC 7636, 4.1 has 43 of these
-    /// letters as the least of a verifier).
+    /// 256 random bits as URL-safe text. Its 43 characters are the minimum length of a PKCE
+    /// verifier (RFC 7636, 4.1).
     pub(in crate::gateway) fn random_text(self) -> SecretString {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
         let bytes = zeroize::Zeroizing::new(self.gateway.0.rng.bytes::<32>());
@@ -543,7 +556,7 @@ impl Authorizations<'_> {
 
 pub(in crate::gateway) fn state_refused(fault: StateError) -> Error {
     let message = match fault {
-        // Whose it is otherwise, nobody is told.
+        // Do not reveal that the state belongs to someone else.
         StateError::Unknown | StateError::Another => {
             "there is no sign-in of this `state` that was begun here"
         }
@@ -553,15 +566,15 @@ pub(in crate::gateway) fn state_refused(fault: StateError) -> Error {
     Error::new(Kind::AuthorizationInvalid, message).with_source(fault)
 }
 
-/// Whether this refusal of a `state` is only that it came too late, or once more: it is of whoever
-/// brought it.
+/// True if a `state` is refused only because it has expired or was used before. It then belongs to
+/// the caller that presented it.
 pub fn is_late(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     let fault = source.and_then(|source| source.downcast_ref::<StateError>());
     matches!(fault, Some(StateError::Used | StateError::Expired))
 }
 
-/// What the provider's refusal of a code means to whoever brought it.
+/// Returns the error for a code that the token endpoint did not accept.
 fn code_refused(error: &TokenError) -> Error {
     let (kind, message) = match error.kind {
         TokenErrorKind::InvalidGrant => (

@@ -1,14 +1,14 @@
-//! Connect sessions, and what the hub does for whoever was invited by one.
+//! Connect sessions, and the steps of the hub that a link token authorizes.
 //!
-//! An integrator makes a session and hands its link to a customer. Who has the link token may do
-//! what is here, and nothing else of the project: choose how to link, bring a token or sign in,
-//! look at what the provider said of it, and then save. What was brought waits sealed beside the
-//! session (a *draft*) until it is saved, so that no page ever carries it; saving names the draft
-//! that was looked at. A session is used up by the link that it makes.
+//! An integrator creates a session and gives its link to a customer. The link token authorizes
+//! exactly these steps: choose a method, submit a token or sign in, review the result, save. It
+//! gives no other access to the project. A submitted credential is stored sealed beside the session
+//! (a *draft*) until the customer saves it, so that no page ever contains it. Saving names the
+//! draft that was reviewed. Unless a session allows several links, its first link uses it up.
 //!
-//! The hub tells browsers apart by a secret in a cookie. A draft belongs to the browser that proved
-//! it: another one with the same link neither sees, saves nor cancels it. A `state` that comes back
-//! to another browser is refused ([`super::authorizations`]).
+//! The hub identifies a browser by a secret in a cookie. A draft belongs to the browser that
+//! submitted it: another browser with the same link can neither see, save nor cancel it. The hub
+//! refuses a `state` that another browser presents ([`super::authorizations`]).
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -45,26 +45,26 @@ use crate::{
     store::{StateOwner, StoredDraft},
 };
 
-/// How long a session lives if nobody says.
+/// The default lifetime of a session.
 pub const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
 
-/// How long a session may live at the most: a link that is mailed.
+/// The longest lifetime of a session, for a link that is sent by e-mail.
 pub const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
-/// How often in a minute something may be tried with one invitation: a token, or a sign-in. More
-/// than anybody types, and too few for who would have us ask the provider what tokens are worth.
+/// How many attempts with tokens and sign-ins one session allows a minute. This is more than a
+/// person needs, and too few to test stolen tokens through this server.
 pub(in crate::gateway) const TRIES: NonZeroU32 = NonZeroU32::new(30).unwrap();
 
-/// The only connector that there is to choose when nobody names one.
+/// The connector of a session that names none.
 const ONLY_PROVIDER: &str = "smartsheet";
 
-/// An invitation to be made.
+/// The input of a new connect session.
 #[derive(Debug, Clone)]
 pub struct NewConnectSession {
     pub provider: Option<String>,
     /// The connector profile to sign in under.
     pub profile: Option<String>,
-    /// The account to be linked again.
+    /// The account to link again.
     pub account: Option<String>,
     pub kind: AccountKind,
     pub is_multiple: bool,
@@ -73,63 +73,63 @@ pub struct NewConnectSession {
     pub expires_in: Duration,
 }
 
-/// An invitation, with what it is handed on by.
+/// A new connect session and its link token.
 #[derive(Debug, Clone)]
 pub struct CreatedSession {
     pub session: ConnectSession,
     pub token: LinkToken,
 }
 
-/// What a customer may choose from.
+/// The ways to link that a session offers its customer.
 pub struct LinkOptions {
-    /// The name for people of the provider.
+    /// The provider's display name.
     pub provider_name: &'static str,
     pub provider: String,
-    /// OAuth apps of the project, to sign in under.
+    /// The project's OAuth apps that the customer can sign in under.
     pub profiles: Vec<ConnectorProfile>,
-    /// Whether a token may be brought.
+    /// True if the customer may submit a personal access token.
     pub takes_token: bool,
-    /// Whether an app of the customer's own may be.
+    /// True if the customer may use an OAuth app of their own.
     pub takes_own_app: bool,
-    /// Where the account may be.
+    /// The endpoints to choose from.
     pub endpoints: Vec<Endpoint>,
-    /// What an app of the customer's own is registered with.
+    /// The redirect URL to register the customer's own app with.
     pub own_app_callback_url: String,
-    /// The account that is linked again.
+    /// The account to link again, if the session names one.
     pub account: Option<Account>,
 }
 
-/// What waits to be saved, and what the provider said of it.
+/// An unsaved credential, with the provider's data about it.
 #[derive(Debug, Clone)]
 pub struct LinkDraft {
-    /// Which draft this is about; saving names it.
+    /// The number of the draft, which saving names.
     pub draft: u64,
-    /// What was brought.
     pub kind: CredentialKind,
     pub found: VerifiedIdentity,
 }
 
-/// What the provider said of what was brought.
+/// The provider's data about a credential.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VerifiedIdentity {
     pub provider: String,
     pub endpoint: Endpoint,
     pub identity: Identity,
-    /// How many users it lists; None where the provider does not say.
+    /// How many users it can list; None if the provider reports no total.
     pub users: Option<u64>,
-    /// The fields that would be null for everybody, and why.
+    /// The fields that would be null for every user, and why.
     pub hidden: Vec<Warning>,
     refresh_at: Option<Timestamp>,
 }
 
-/// What was linked, and how far its first walk is.
+/// A linked account and the progress of its walk.
 pub struct LinkStatus {
     pub account: Arc<Account>,
     pub progress: Option<WalkProgress>,
-    /// The walk that ended last.
+    /// The last walk that has ended.
     pub last_walk: Option<Walk>,
+    /// True if the account has a sealed directory.
     pub is_sealed: bool,
-    /// The fields that are null for everybody, and why.
+    /// The fields that are null for every user, and why.
     pub hidden: Vec<Warning>,
 }
 
@@ -140,11 +140,11 @@ pub struct ConnectSessions<'a> {
 }
 
 impl ConnectSessions<'_> {
-    /// Makes an invitation of the caller's project.
+    /// Creates a connect session in the caller's project.
     ///
     /// # Errors
-    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`, `public_url_missing`,
-    /// `account_inactive` while the profile is disabled.
+    /// `invalid_body`, `not_found` for an unknown profile, `account_not_found`,
+    /// `public_url_missing`, `account_inactive` if the profile is disabled.
     pub async fn create_connect_session(
         self,
         caller: &Caller,
@@ -215,8 +215,8 @@ impl ConnectSessions<'_> {
         Ok(CreatedSession { session, token })
     }
 
-    /// The details, with where the customer returns to and which page is told: what was named must
-    /// be registered, and what is the only one registered need not be named.
+    /// Checks the return URL and the opener origin: each must be registered for the project. If one
+    /// is missing and the project has only one registered, that one is filled in.
     async fn registered(
         self,
         project: &crate::model::id::ProjectId,
@@ -254,7 +254,7 @@ impl ConnectSessions<'_> {
         Ok(details)
     }
 
-    /// Where a customer goes with a link token.
+    /// The hub's URL for a link token.
     pub fn auth_link_url(self, token: &LinkToken) -> String {
         format!(
             "{}/connect/{}",
@@ -263,11 +263,12 @@ impl ConnectSessions<'_> {
         )
     }
 
-    /// The caller's own invitation with this token, if it can still be used. It is not used up by
-    /// that.
+    /// The session with this token, if it belongs to the caller's project and can still be used.
+    /// This does not use it up.
     ///
     /// # Errors
-    /// `connect_session_invalid`, the same for an unknown, a used, an ended and another project's.
+    /// `connect_session_invalid`, alike for an unknown, a used and an expired session, and for one
+    /// of another project.
     pub async fn authenticate_connect_session(
         self,
         caller: &Caller,
@@ -280,7 +281,7 @@ impl ConnectSessions<'_> {
         Err(session_invalid())
     }
 
-    /// The invitation with this token, if it can still be used.
+    /// The session with this token, if it can still be used.
     ///
     /// # Errors
     /// `connect_session_invalid`.
@@ -292,8 +293,8 @@ impl ConnectSessions<'_> {
         Err(session_invalid())
     }
 
-    /// The invitation with this token, also one that was used, as long as it has not ended: who
-    /// linked by it may look how that goes.
+    /// The session with this token, if it has not expired. A used session is valid here, so that
+    /// the customer can follow the walk of the linked account.
     ///
     /// # Errors
     /// `connect_session_invalid`.
@@ -313,7 +314,7 @@ impl ConnectSessions<'_> {
         Ok(session)
     }
 
-    /// What a customer may choose from.
+    /// The ways to link that a session offers its customer.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -327,6 +328,9 @@ impl ConnectSessions<'_> {
             .await?;
         let account = self.account_again(session).await?;
         let stands_for_another = account.as_ref().is_some_and(stands_for_another);
+        // Offer only profiles whose sign-ins come back to the hub and, for an account that is
+        // linked again, those at its endpoint. An account that assumes a user takes personal access
+        // tokens only.
         let profiles = profiles.into_iter().filter(|profile| {
             profile.is_enabled
                 && !stands_for_another
@@ -357,7 +361,7 @@ impl ConnectSessions<'_> {
         })
     }
 
-    /// The regions, the base URLs that the operator allows, and those that these profiles are of.
+    /// The regions, the base URLs that the operator allows, and the endpoints of these profiles.
     fn endpoints(self, profiles: &[ConnectorProfile]) -> Vec<Endpoint> {
         let bases = self.gateway.0.settings.base_urls.iter().cloned();
         let mut endpoints: Vec<_> = Region::ALL
@@ -373,8 +377,10 @@ impl ConnectSessions<'_> {
         endpoints
     }
 
-    /// The account that is to be linked again, if it is that. Once it is gone, nothing is linked in
-    /// its place.
+    /// The account to link again, if the session names one.
+    ///
+    /// # Errors
+    /// `connect_session_invalid` if that account is gone: no other account is linked in its place.
     async fn account_again(self, session: &ConnectSession) -> Result<Option<Account>> {
         let Some(id) = session.account else {
             return Ok(None);
@@ -387,11 +393,11 @@ impl ConnectSessions<'_> {
         account.map(Some).ok_or_else(session_invalid)
     }
 
-    /// Tries a token at this endpoint and nowhere else, and keeps it until it is saved.
+    /// Verifies a personal access token at this endpoint only, and stores it as a draft.
     ///
     /// # Errors
-    /// As [`Linking::link`](crate::gateway::linking::Linking::link), `organisation_mismatch`, `connect_session_invalid`, `rate_limited`;
-    /// nothing is kept then.
+    /// Those of [`Linking::link`](super::Linking::link), `organisation_mismatch`,
+    /// `connect_session_invalid`, `rate_limited`; nothing is stored then.
     pub async fn bring_token(
         self,
         session: &ConnectSession,
@@ -415,7 +421,7 @@ impl ConnectSessions<'_> {
             .await
     }
 
-    /// Begins a sign-in under one of the offered profiles, for this browser.
+    /// Begins a sign-in of this browser under one of the project's profiles.
     ///
     /// # Errors
     /// `not_found`, `account_inactive` while the profile is disabled, `assume_user_refused`,
@@ -448,8 +454,8 @@ impl ConnectSessions<'_> {
         Ok(sign_in.url)
     }
 
-    /// Begins a sign-in under an app of the customer's own, for this browser. The app's secret is
-    /// kept sealed and never shown again.
+    /// Begins a sign-in of this browser under the customer's own app. The app's secret is stored
+    /// sealed and never shown again.
     ///
     /// # Errors
     /// `base_url_not_allowed`, `invalid_body`, `assume_user_refused`, `rate_limited`.
@@ -464,7 +470,8 @@ impl ConnectSessions<'_> {
         self.check_may_sign_in(session).await?;
         self.gateway.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
-        // The secret goes to this endpoint before anything is known of whom the sign-in brought.
+        // The secret is sent to this endpoint before the provider identifies the user. Check the
+        // endpoint first.
         if let Some(account) = self.account_again(session).await? {
             self.check_place(&account, provider, &endpoint).await?;
         }
@@ -490,7 +497,7 @@ impl ConnectSessions<'_> {
         Ok(sign_in.url)
     }
 
-    /// What people sign in for does not work for an account that stands for another user.
+    /// Refuses a sign-in for an account that assumes a user, which takes a personal access token.
     async fn check_may_sign_in(self, session: &ConnectSession) -> Result<()> {
         let account = self.account_again(session).await?;
         if !account.as_ref().is_some_and(stands_for_another) {
@@ -502,7 +509,10 @@ impl ConnectSessions<'_> {
         ))
     }
 
-    /// Counts a try with this invitation.
+    /// Counts an attempt with this session.
+    ///
+    /// # Errors
+    /// `rate_limited`.
     fn check_tries(self, session: &ConnectSession) -> Result<()> {
         let standing = self.gateway.0.tries.spend(&session.number);
         standing.map_or(Ok(()), |standing| standing.check("invitation"))
@@ -521,13 +531,13 @@ impl ConnectSessions<'_> {
         }
     }
 
-    /// Where this provider is called, without a path of any call.
+    /// The base URL of the provider's API at this endpoint.
     pub fn api_url(self, provider: &str, endpoint: &Endpoint) -> Option<Url> {
         self.gateway.connector(provider).ok()?.api_url(endpoint)
     }
 
-    /// Where this provider's people consent, as an origin: the only host beside ours that a form
-    /// of the hub may lead to.
+    /// The origin of the provider's consent page. Besides this server, it is the only host that a
+    /// form of the hub may lead to.
     pub fn consent_origin(self, provider: &str, endpoint: &Endpoint) -> Option<String> {
         let verifier = SecretString::default();
         let connector = self.gateway.connector(provider).ok()?;
@@ -542,12 +552,12 @@ impl ConnectSessions<'_> {
         Some(url.origin().ascii_serialization())
     }
 
-    /// Ends a sign-in of this session and browser: redeems the code, proves what it brought, and
-    /// keeps that until it is saved. If anything is refused, what it brought is revoked.
+    /// Completes a sign-in of this session and browser: redeems the code, verifies the token pair,
+    /// and stores it as a draft. If that fails, the pair is revoked.
     ///
     /// # Errors
-    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and as
-    /// [`ConnectSessions::bring_token`](crate::gateway::linking::connect_sessions::ConnectSessions::bring_token).
+    /// `authorization_invalid`, `authorization_refused`, `app_refused`, and those of
+    /// [`ConnectSessions::bring_token`].
     pub async fn signed_in(
         self,
         session: &ConnectSession,
@@ -607,8 +617,8 @@ impl ConnectSessions<'_> {
             .await
     }
 
-    /// Ends a sign-in of this browser that the provider sent back without a code. Whether it was
-    /// under an app of the customer's own.
+    /// Ends a sign-in of this browser whose callback has no code. Returns whether it used the
+    /// customer's own app.
     ///
     /// # Errors
     /// `authorization_invalid`.
@@ -625,7 +635,7 @@ impl ConnectSessions<'_> {
         Ok(taken.map_err(state_refused)?.own_app.is_some())
     }
 
-    /// Has the provider say what this is, and keeps it for this browser.
+    /// Verifies a credential and stores it as this browser's draft. Revokes the former draft.
     async fn keep(
         self,
         session: &ConnectSession,
@@ -699,7 +709,10 @@ impl ConnectSessions<'_> {
         })
     }
 
-    /// Whether what was brought for this provider and endpoint may become the account's.
+    /// Checks that a credential for this provider and endpoint may replace the account's.
+    ///
+    /// # Errors
+    /// `organisation_mismatch`.
     async fn check_place(
         self,
         account: &Account,
@@ -716,7 +729,7 @@ impl ConnectSessions<'_> {
         ))
     }
 
-    /// The draft of this browser that waits to be saved.
+    /// This browser's unsaved draft.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -738,12 +751,12 @@ impl ConnectSessions<'_> {
         }))
     }
 
-    /// Saves this browser's draft of this number, which uses the session up, and begins the first
-    /// walk.
+    /// Saves this browser's draft of this number: links an account with it, uses the session up and
+    /// starts a walk.
     ///
     /// # Errors
-    /// `connect_session_invalid` if the session was used or has ended; `invalid_body` if another
-    /// draft waits by now.
+    /// `connect_session_invalid` if the session was used or has expired; `invalid_body` if the
+    /// browser has another draft by now, or none.
     pub async fn save(
         self,
         session: &ConnectSession,
@@ -763,7 +776,8 @@ impl ConnectSessions<'_> {
                     serde_json::from_slice(&waiting.meta).map_err(Error::internal)?;
                 let again = gateway.connect_sessions().account_again(&session).await?;
                 if let Some(account) = &again {
-                    // Once more: which account this is lies open beside the draft.
+                    // Check again: the session names the account in plain text, not sealed with
+                    // the draft, so its row could have been changed.
                     gateway
                         .connect_sessions()
                         .check_place(account, &found.provider, &found.endpoint)
@@ -809,7 +823,7 @@ impl ConnectSessions<'_> {
             .await
     }
 
-    /// Forgets this browser's draft; if it came from a sign-in, it is revoked.
+    /// Deletes this browser's draft. Tokens from a sign-in are revoked.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -821,7 +835,7 @@ impl ConnectSessions<'_> {
                 let now = gateway.0.clock.now();
                 let store = gateway.store_of(&session.project);
                 let put = store.put_draft(&session, browser, None, now).await?;
-                // What was saved meanwhile is the account's.
+                // A draft that was saved meanwhile is not returned here: the account uses it.
                 if let Some((_, Some(former))) = put {
                     gateway
                         .connect_sessions()
@@ -833,8 +847,8 @@ impl ConnectSessions<'_> {
             .await
     }
 
-    /// Forgets what was not saved before its session ended, once what a sign-in brought is revoked:
-    /// a process that dies here, or a provider that does not answer, leaves it to the next time.
+    /// Deletes the unsaved drafts of ended sessions. Tokens from a sign-in are revoked first: if
+    /// this process stops or the provider does not answer, the draft remains for the next run.
     pub(in crate::gateway) async fn drop_ended_drafts(self) -> Result<()> {
         let store = &self.gateway.0.store;
         for ended in store.ended_drafts(self.gateway.0.clock.now()).await? {
@@ -845,8 +859,8 @@ impl ConnectSessions<'_> {
         Ok(())
     }
 
-    /// Revokes what a sign-in brought and nobody will save. What people made themselves is theirs.
-    /// Whether nothing is left to revoke.
+    /// Revokes the token pair of a draft that is not saved. Personal access tokens are not revoked,
+    /// since their owners created them. Returns whether nothing is left that can be revoked.
     async fn revoke_draft(self, project: &ProjectId, draft: &StoredDraft) -> bool {
         let Credential::OAuth(pair) = &draft.credential else {
             return true;
@@ -873,7 +887,8 @@ impl ConnectSessions<'_> {
                     .revoke_waiting(connector, endpoint, (pair, &app))
                     .await
             }
-            // Its profile is gone, and nobody can redeem anything for that app any more.
+            // The profile is gone, and the refresh token cannot be redeemed without its app. Only
+            // the access token is left to revoke with.
             Ok(None) => {
                 let token = pair.access_token.clone();
                 self.gateway
@@ -888,7 +903,8 @@ impl ConnectSessions<'_> {
         }
     }
 
-    /// A profile's app, if it may be used at this endpoint; None if the project has no such profile.
+    /// A profile's app, if its secret may be sent to this endpoint; None if the project has no such
+    /// profile.
     async fn app_of_profile(
         self,
         project: &ProjectId,
@@ -901,7 +917,7 @@ impl ConnectSessions<'_> {
         found.for_endpoint(provider, endpoint).cloned().map(Some)
     }
 
-    /// The account that this browser has linked last by the session, and how far its walk is.
+    /// The account that this browser linked last in the session, and the progress of its walk.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -943,8 +959,8 @@ impl ConnectSessions<'_> {
         }))
     }
 
-    /// What the directory in force lacks, or as long as there is none, what the first will lack if
-    /// groups may be read.
+    /// The hidden fields of the current directory. While there is none, those that the first
+    /// directory will have if the credential may read groups.
     async fn hidden_of(self, account: &Account, is_sealed: bool) -> Result<Vec<Warning>> {
         if is_sealed {
             let live = self.gateway.directory().live(account);
@@ -959,7 +975,7 @@ impl ConnectSessions<'_> {
         Ok(Visibility::of(*is_admin, seats, true).hidden_fields())
     }
 
-    /// A secret that tells one browser from others, for the hub's cookie.
+    /// A new secret for the cookie by which the hub identifies a browser.
     pub fn new_browser(self) -> SecretString {
         self.gateway.authorizations().random_text()
     }
@@ -977,8 +993,8 @@ fn invalid(message: &'static str) -> Error {
     Error::new(Kind::InvalidBody, message)
 }
 
-/// Whether the provider takes the token's owner for somebody else, which Smartsheet does for personal
-/// access tokens alone.
+/// True if the account's token impersonates another user. Smartsheet allows that for personal
+/// access tokens only.
 fn stands_for_another(account: &Account) -> bool {
     account.assume_user.is_some()
 }

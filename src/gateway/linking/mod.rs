@@ -223,8 +223,8 @@ impl Linking<'_> {
         Ok(Arc::new(stored.ok().flatten().unwrap_or(account)))
     }
 
-    /// Applies a change to an account. A verified credential replaces the account's present one, and
-    /// a walk starts.
+    /// Applies a change to an account. A verified credential replaces the present one and starts a
+    /// walk.
     pub(super) async fn replace_credential(
         self,
         account: &Account,
@@ -345,8 +345,8 @@ pub(super) fn same_organisation(account: &Account, identity: &Identity) -> Resul
     ))
 }
 
-/// Returns the error for a failed check of a credential. With `was_linked`, the credential is that of
-/// an account which the provider refused before, and a caller requests a walk.
+/// Returns the error for a failed check of a credential. `was_linked` is true when a caller
+/// requests a walk of a linked account whose credential the provider refused before.
 pub(super) fn link_error(error: &CallError, was_linked: bool) -> Error {
     let (kind, message) = match error.kind {
         CallErrorKind::Unauthorized if was_linked => (
