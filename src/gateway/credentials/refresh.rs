@@ -1,18 +1,18 @@
-//! Refreshing OAuth tokens whose refresh token is good once: ahead of time, when an access token
-//! was refused, and when somebody asks.
+//! Refreshing OAuth tokens whose refresh token can be redeemed only once.
 //!
-//! The rows' part (who may redeem, what an outcome means) is
-//! [`Store::begin_refresh`](crate::store::Store::begin_refresh) and its neighbours. Here is the
-//! order in which things happen, all of it in a task that nobody's disconnect ends:
+//! A token pair is refreshed ahead of its expiry, when the provider refuses the access token, and
+//! on request. The store decides which process may redeem a refresh token, and what a result
+//! changes: see [`Store::begin_refresh`](crate::store::Store::begin_refresh). This module runs the
+//! steps of a refresh, in a task that continues when the client disconnects:
 //!
-//! 1. Take the row. If more than [`SEND_DEADLINE`] has passed since, send nothing and start over:
-//!    others would take it over before an answer must have come.
-//! 2. Send once, with a minute to be answered.
-//! 3. Store what came before anything uses it. What the database does not take at once waits in the
-//!    journal and is tried again for ever.
+//! 1. Take the lease on the credential's row. If that took longer than [`SEND_DEADLINE`], send
+//!    nothing and start over: other processes could take the row over before the response arrives.
+//! 2. Send the token request once, with a timeout of one minute.
+//! 3. Store the new pair before using it. A pair that the database does not accept at once goes to
+//!    the journal, and the database is retried until it accepts the pair.
 //!
-//! In one process, who asks for the refresh of an account that is being refreshed waits for that
-//! one; with another process it is the row that tells.
+//! Requests in one process to refresh the same account share one refresh. A refresh in another
+//! process is visible in the row's state only.
 
 use std::{
     collections::HashMap,
@@ -51,93 +51,98 @@ use crate::{
     telemetry::metrics::RefreshOutcome,
 };
 
-/// After this much of an intent's time nothing is sent any more.
+/// A token request is only sent within this time after the request for its lease.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a caller waits for a refresh before they are told to come back.
+/// How long an API caller waits for a refresh before it gets `refresh_in_progress`.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a walk waits for one: past the take-over of another process's.
+/// How long a walk waits for a refresh: long enough to take over another process's refresh.
 const A_WALK_WAITS: Duration = Duration::from_secs(90);
 
-/// An access token that ends within this is refreshed before it is used.
+/// An access token that expires within this time is refreshed before it is used.
 const NEAR_ITS_END: Duration = Duration::from_secs(60);
 
-/// A pair is not due sooner after its issue than this, however short a life it is said to have.
+/// The shortest time between a pair's issue and its next refresh, whatever lifetime it has.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often it is looked what is due.
+/// How often the store is asked for due credentials.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the database's date was set back.
+/// How often the store checks whether the database's clock was set back.
 const REBASED_EVERY: Duration = Duration::from_secs(60);
 
-/// How often ended invitations are looked for, and how long they are kept.
+/// How often ended connect sessions and sign-ins are cleaned up.
 const SWEPT_EVERY: Duration = Duration::from_secs(600);
+
+/// How long connect sessions and sign-ins are kept after they expired.
 const ENDED_KEPT_FOR: Duration = Duration::from_secs(86_400);
 
-/// How many are refreshed at once.
+/// How many due credentials are refreshed at once.
 const MAX_CONCURRENT: usize = 32;
 
-/// How often it is looked whether another process's refresh has ended.
+/// How often the store is asked whether another process's refresh has ended.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long an access token is taken to live whose provider does not say.
+/// The lifetime of an access token if the response does not state it.
 const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 
-/// After so much of an intent's time nothing else is asked, since others take it over soon; and so
-/// long it is waited for.
+/// After a token request that took this long, the access token is not checked, since other
+/// processes take over the lease soon.
 const ASKED_UNTIL: Duration = Duration::from_secs(40);
+
+/// The timeout of that check.
 const ASKED_FOR: Duration = Duration::from_secs(20);
 
-/// How often it is looked for what has been in doubt for too long.
+/// How often the store is searched for credentials that have been uncertain for too long.
 const DOUBTS_ENDED_EVERY: Duration = Duration::from_secs(15);
 
-/// The waits before another try, by why the last came to nothing: the first, and the longest that
-/// doubling it comes to.
+/// The backoff before the next attempt, by the kind of the last failure: the first wait, and the
+/// maximum that doubling reaches.
 const AFTER_UNSENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 const AFTER_REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
 const BACKOFF_UNCERTAIN: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 
-/// The wait before a credential that could not be read is looked at again.
+/// The wait before the next attempt for a credential that cannot be decrypted.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
 
-/// The waits between tries to store a pair.
+/// The backoff between attempts to store a refresh's result: the first and the longest wait.
 const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
-/// After this a pair that the database has not taken yet goes to the journal as well. The database
-/// may need many seconds to say no, and until then the pair would be in memory alone.
+/// A pair that the database has not accepted after this time goes to the journal as well. The
+/// database may need many seconds to fail, and until then the pair would be in memory only.
 const JOURNALED_AFTER: Duration = Duration::from_millis(250);
 
-/// How long this process waits, when it ends, for what it has in hand: for as long as an answer
-/// may take, and its storing.
+/// The shutdown grace for refreshes in flight: the timeout of a token request, and time to store
+/// the pair.
 const ENDED_WITHIN: Duration = Duration::from_secs(70);
 
-/// As many as any process has in hand.
+/// The number of permits: more than any process has refreshes in flight.
 const MAX_IN_FLIGHT: u32 = 1_000_000;
 
-/// What a refresh came to.
+/// The result of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) enum RefreshResult {
-    /// There is a new pair, of this process's or another's making.
+    /// There is a new pair, from this process or another.
     Renewed,
-    /// There is none, and the credential is in this state.
+    /// There is no new pair. The credential is in this state.
     Not(CredentialState),
-    /// It had not ended when nobody wanted to wait any longer.
+    /// There is no result: the refresh did not end in time, could not be carried out, or may not
+    /// begin during a shutdown.
     Pending,
-    /// There is no refresh token, or it is another installation's.
+    /// The credential has no refresh token, was destroyed, or moved to another installation.
     Never,
 }
 
 type RunningRefresh = HashMap<AccountId, watch::Receiver<Option<RefreshResult>>>;
 
-/// The refreshes that run in this process.
+/// The refreshes in flight in this process.
 pub(in crate::gateway) struct Refreshes {
     by_account: Mutex<RunningRefresh>,
-    /// A permit each from before the row is taken until what came of it is safe. Closed once this
-    /// process ends: from then on none begins.
+    /// One permit for each refresh, from before its row is taken until its result is safe. Closed
+    /// at shutdown: no refresh begins after that.
     in_flight: Semaphore,
-    /// Whether what earlier runs left was seen to.
+    /// True once the refreshes of earlier runs were recovered.
     is_recovered: AtomicBool,
 }
 
@@ -151,9 +156,10 @@ impl Default for Refreshes {
     }
 }
 
+/// Stored credentials: decrypted for calls, refreshed, and revoked.
 impl Credentials<'_> {
-    /// Refreshes what is due, takes over what is overdue, and tries again what is in doubt, until
-    /// it is aborted.
+    /// Refreshes due credentials, takes over overdue refreshes, and retries uncertain ones. Also
+    /// cleans up ended connect sessions. Runs until it is aborted.
     pub async fn keep_refreshing(self) {
         let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
         let (mut swept_at, mut rebased_at, mut doubts_ended_at) = (None, None, None);
@@ -182,7 +188,7 @@ impl Credentials<'_> {
                 swept_at = Some(now);
                 self.forget_ended_sessions().await;
                 let gateway = self.gateway.clone();
-                // A provider that does not answer keeps no refresh waiting.
+                // In a separate task, so that a provider that does not answer delays no refresh.
                 self.gateway.0.runtime.spawn(async move {
                     if let Err(error) = gateway.connect_sessions().drop_ended_drafts().await {
                         tracing::warn!(%error, "what nobody saved could not be dropped");
@@ -208,7 +214,7 @@ impl Credentials<'_> {
                         gateway
                             .credentials()
                             .refresh(&project, account, Trigger::WhenDue);
-                    // Nobody drops the sender before it has sent.
+                    // The sender is not dropped before it has sent.
                     let _ = outcome.wait_for(Option::is_some).await;
                     drop(place);
                 });
@@ -216,7 +222,7 @@ impl Credentials<'_> {
         }
     }
 
-    /// What nobody can tell is not in doubt for ever.
+    /// Makes credentials that have been uncertain for too long usable again.
     async fn end_doubts(self) {
         match self.gateway.0.store.end_doubts().await {
             Ok(0) => {}
@@ -228,7 +234,8 @@ impl Credentials<'_> {
         }
     }
 
-    /// Invitations and sign-ins that ended are told apart from what never was for a day.
+    /// Deletes connect sessions and sign-ins a day after they expired. Until then, an expired
+    /// `state` gets another error than an unknown one.
     async fn forget_ended_sessions(self) {
         let Ok(before) = self.gateway.0.clock.now().saturating_sub(ENDED_KEPT_FOR) else {
             return;
@@ -238,15 +245,16 @@ impl Credentials<'_> {
         }
     }
 
-    /// Refreshes an account's tokens now, whether or not they are due; a refresh token that was
-    /// refused before is tried once more. Gives the account as it is then.
+    /// Refreshes an account's tokens now, whether or not they are due. A refresh token that was
+    /// refused before is tried once more. Returns the account as it is afterwards.
     ///
     /// # Errors
-    /// `nothing_to_refresh`, `account_inactive`, `refresh_in_progress`, `store_unavailable`.
+    /// `nothing_to_refresh`, `account_inactive`, `account_not_found`, `refresh_in_progress`,
+    /// `credential_locked`, `store_unavailable`.
     pub async fn refresh_now(self, own: &OwnAccount) -> Result<Arc<Account>> {
         let account = &own.account;
         crate::gateway::directory::check_callable(account)?;
-        // What is locked is told as such.
+        // Report `credential_locked` here: a refresh that fails on it only gives `Pending`.
         self.stored_credential(account).await?;
         let outcome = self
             .refreshed(account, Trigger::Now { generation: None }, CALLER_TIMEOUT)
@@ -272,12 +280,13 @@ impl Credentials<'_> {
             .ok_or_else(|| Error::new(Kind::AccountNotFound, "there is no such account"))
     }
 
-    /// A way to the provider with the account's stored credential, refreshed if it is near its
-    /// end, and the credential's lineage.
+    /// Opens a session at the provider with the account's stored credential. An access token that
+    /// is about to expire is refreshed first. Also returns the credential's lineage, which changes
+    /// when the account is linked again.
     ///
     /// # Errors
-    /// `account_inactive` if it has none, or the provider no longer takes the one that it has;
-    /// `refresh_in_progress`.
+    /// `account_inactive` if the account has no credential, or the provider no longer accepts its
+    /// refresh token; `refresh_in_progress`.
     pub(in crate::gateway) async fn session(
         self,
         account: &Account,
@@ -310,14 +319,14 @@ impl Credentials<'_> {
         Ok((session, stored.lineage))
     }
 
-    /// The stored credential, with an access token that has not ended.
+    /// The stored credential. An access token that is about to expire is refreshed first.
     async fn usable_credential(
         self,
         account: &Account,
         priority: Priority,
     ) -> Result<StoredCredential> {
         let stored = self.stored_credential(account).await?;
-        // What has no successor is used until the provider refuses it.
+        // Without a refresh token, use the access token until the provider refuses it.
         if stored.credential.refresh_token().is_none() || !self.is_near_its_end(&stored) {
             return Ok(stored);
         }
@@ -332,7 +341,7 @@ impl Credentials<'_> {
             RefreshResult::Not(_) | RefreshResult::Pending | RefreshResult::Never => {
                 let stored = self.stored_credential(account).await?;
                 match self.is_near_its_end(&stored) {
-                    // What is left of it may still do.
+                    // The access token has not expired yet: use it.
                     true if stored.credential.expires_at() > Some(self.gateway.0.clock.now()) => {
                         Ok(stored)
                     }
@@ -367,7 +376,8 @@ impl Credentials<'_> {
             .is_some_and(|end| soon.is_ok_and(|soon| end <= soon))
     }
 
-    /// Refreshes and waits for the outcome, whoever brings it about.
+    /// Refreshes an account's tokens, or joins a refresh in flight. Waits for the result at most
+    /// for `patience`.
     pub(in crate::gateway) async fn refreshed(
         self,
         account: &Account,
@@ -382,7 +392,8 @@ impl Credentials<'_> {
         })
     }
 
-    /// The outcome of a refresh of this account: of the one that runs, or of one that begins.
+    /// Begins a refresh of this account, unless one is in flight here. Returns the channel of its
+    /// result.
     fn refresh(
         self,
         project: &ProjectId,
@@ -399,7 +410,7 @@ impl Credentials<'_> {
         drop(running);
         let (gateway, project) = (self.gateway.clone(), project.clone());
         self.gateway.0.runtime.spawn(async move {
-            // In a task of its own, so that a panic in it is an outcome too.
+            // In a separate task, so that a panic gives a result too.
             let work = gateway.clone();
             let refreshing = tokio::spawn(async move {
                 work.credentials()
@@ -442,7 +453,8 @@ impl Credentials<'_> {
             if let Err(error) = &begun
                 && error.kind() != Kind::StoreUnavailable
             {
-                // What does not open would else be first among the due for ever.
+                // Otherwise a credential that cannot be decrypted would stay first in the list of
+                // due credentials.
                 store
                     .postpone_refresh(project, id, UNREADABLE_AGAIN)
                     .await?;
@@ -459,6 +471,7 @@ impl Credentials<'_> {
                     if passed <= SEND_DEADLINE {
                         break intent;
                     }
+                    // Other processes take the lease over soon: give it back and start over.
                     store
                         .end_refresh(&intent, RefreshFailure::Unsent, Duration::ZERO)
                         .await?;
@@ -536,9 +549,9 @@ impl Credentials<'_> {
         }
     }
 
-    /// What the account goes on with. A refresh token stays good where no other comes (RFC 6749, 6).
-    /// Where there is another and no access token, the former pair's is put in its place as one
-    /// that has ended, so that the new refresh token is redeemed before anything is called.
+    /// The pair that the account has after a refresh. Without a new refresh token, the redeemed one
+    /// stays valid (RFC 6749, 6). With a new refresh token but no access token, the former access
+    /// token is stored as expired, so that the new refresh token is redeemed before the next call.
     fn successor(
         self,
         intent: &RefreshLease,
@@ -560,7 +573,7 @@ impl Credentials<'_> {
         })
     }
 
-    /// A pair that was just issued; None without an access token.
+    /// The pair of a token response that has just arrived; None without an access token.
     pub(in crate::gateway) fn pair_of(self, issued: IssuedTokens) -> Option<TokenPair> {
         let issued_at = self.gateway.0.clock.now();
         Some(TokenPair {
@@ -571,8 +584,8 @@ impl Credentials<'_> {
         })
     }
 
-    /// Whether the provider says that it does not take this pair's access token, which would be
-    /// good for some time yet: it ends with its refresh token.
+    /// Whether the provider refuses this pair's access token before its expiry. Since it is
+    /// invalidated together with its refresh token, the refresh token is then invalid too.
     async fn is_token_refused(
         self,
         account: &Account,
@@ -603,9 +616,9 @@ impl Credentials<'_> {
         }
     }
 
-    /// Stores a pair, however long the database does not take it. It is out of hand once the
-    /// journal has it, which is soon; a gateway that has closed leaves it there (None), since the
-    /// next run needs the journal.
+    /// Stores a pair, and retries until the database accepts it. The permit is released once the
+    /// pair is in the journal, so that the retries do not delay a shutdown. Returns None if the
+    /// gateway has closed by then: the next run stores the pair from the journal.
     async fn store_pair(
         self,
         pending: &PendingPair,
@@ -616,7 +629,7 @@ impl Credentials<'_> {
         let mut is_journaled = false;
         let mut wait = STORED_AGAIN.0;
         loop {
-            // In a task of its own, since nobody may drop it on its way.
+            // In a separate task, so that the commit is not dropped before it completes.
             let mut commit = {
                 let (store, pending) = (store.clone(), pending.clone());
                 let commit = async move { store.commit_pair(&pending).await };
@@ -666,6 +679,7 @@ impl Credentials<'_> {
         }
     }
 
+    /// Stores the failure of a refresh, and returns the credential's state after it.
     async fn not_redeemed(
         self,
         account: &Account,
@@ -674,7 +688,7 @@ impl Credentials<'_> {
         in_flight: SemaphorePermit<'_>,
     ) -> Result<RefreshResult> {
         let (end, bounds) = match error.kind {
-            // A wrong secret of the app's kills no account.
+            // A wrong client secret does not prove that the refresh token is invalid.
             TokenErrorKind::AppRefused | TokenErrorKind::UnknownApp => {
                 (RefreshFailure::AppRefused, AFTER_REFUSED)
             }
@@ -698,8 +712,9 @@ impl Credentials<'_> {
         let again_after = doubled(bounds, intent.attempts);
         let mut wait = STORED_AGAIN.0;
         let mut in_flight = Some(in_flight);
-        // What came of it is worth as much as a pair: without it, others find the row in flight
-        // and replay. But it is not worth keeping a process from its end.
+        // Retry until the store has the failure: otherwise other processes find the row in flight
+        // and redeem the token again. Release the permit after the first attempt, since the retries
+        // must not delay a shutdown.
         let state = loop {
             match self
                 .gateway
@@ -732,7 +747,7 @@ impl Credentials<'_> {
         }
     }
 
-    /// What the row says, where this process did nothing about it.
+    /// The result that the row's state shows, if this process did not refresh the tokens.
     async fn as_it_is(self, account: &Account) -> Result<RefreshResult> {
         let stored = self
             .gateway
@@ -747,7 +762,7 @@ impl Credentials<'_> {
         })
     }
 
-    /// Waits for a refresh that another process makes.
+    /// Waits for another process's refresh, at most for [`A_WALK_WAITS`].
     async fn ended_elsewhere(self, account: &Account) -> Result<RefreshResult> {
         let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
@@ -763,7 +778,7 @@ impl Credentials<'_> {
         }
     }
 
-    /// Redeems a grant, where the operator lets this endpoint be called.
+    /// Redeems a grant, if the operator allows calls to this endpoint.
     pub(in crate::gateway) async fn issue_tokens(
         self,
         connector: &dyn Connector,
@@ -777,7 +792,7 @@ impl Credentials<'_> {
             .await
     }
 
-    /// Revokes a token that is stored nowhere (any more), and with it the pair that it is of.
+    /// Revokes a token that is not stored (any more), and with it the other token of its pair.
     pub(in crate::gateway) async fn revoke_token(
         self,
         connector: &dyn Connector,
@@ -799,8 +814,8 @@ impl Credentials<'_> {
         connector.revoke(&session).await
     }
 
-    /// Revokes a pair that was issued and that nobody keeps, as far as that succeeds. Whether the
-    /// provider takes it no more.
+    /// Tries to revoke a pair that was just issued and is not stored. Returns whether the provider
+    /// no longer accepts it.
     pub(in crate::gateway) async fn revoke_unkept(
         self,
         connector: &dyn Connector,
@@ -812,9 +827,9 @@ impl Credentials<'_> {
         is_gone(revoked)
     }
 
-    /// The same for a pair that has waited, whose access token may have ended meanwhile: that one
-    /// may revoke nothing any more, and the refresh token goes on. So it is redeemed, and what it
-    /// brings is revoked.
+    /// Tries to revoke a pair that was issued some time ago. Returns whether the provider no longer
+    /// accepts it. If the access token has expired, it may revoke nothing, and the refresh token
+    /// would stay valid. In that case the refresh token is redeemed, and the new pair is revoked.
     pub(in crate::gateway) async fn revoke_waiting(
         self,
         connector: &dyn Connector,
@@ -852,13 +867,14 @@ impl Credentials<'_> {
         }
     }
 
-    /// When a pair is refreshed; None if it cannot be.
+    /// When a pair is due to be refreshed; None without a refresh token.
     pub(in crate::gateway) fn refresh_at(self, pair: &TokenPair) -> Option<Timestamp> {
         pair.refresh_token.as_ref().map(|_| self.due(pair))
     }
 
-    /// After 50 to 80 % of its life, so that those that were issued together are not refreshed
-    /// together. A pair that is said to have no life is not due at once, for ever.
+    /// After 50 to 80 % of the pair's lifetime, at random: pairs that were issued together are not
+    /// refreshed together. The minimum keeps a pair with a lifetime of zero from being due at once,
+    /// again and again.
     fn due(self, pair: &TokenPair) -> Timestamp {
         let life = since(pair.expires_at, pair.issued_at);
         let [a, b] = self.gateway.0.rng.bytes::<2>();
@@ -878,7 +894,7 @@ impl Refreshes {
     }
 }
 
-/// A session's next access token is what a refresh brings.
+/// Refreshes the account's tokens when the provider refuses a session's access token.
 struct RenewedByRefresh {
     gateway: Gateway,
     account: Account,
@@ -915,10 +931,10 @@ impl Renewal for RenewedByRefresh {
     }
 }
 
-/// Whose calls those are that revoke what no account has.
+/// The label, in place of an account's id, of calls that revoke tokens of no account.
 const UNKEPT: &str = "unkept";
 
-/// Whether the provider no longer takes a token, after it was told so.
+/// Whether the provider no longer accepts a token, by the result of its revocation.
 fn is_gone(revoked: Result<(), CallError>) -> bool {
     match revoked {
         Ok(()) => true,
@@ -929,7 +945,7 @@ fn is_gone(revoked: Result<(), CallError>) -> bool {
     }
 }
 
-/// A pair of which there is no access token yet.
+/// A pair without a valid access token: the former one, marked as expired.
 fn ended(former: SecretString, now: Timestamp) -> TokenPair {
     TokenPair {
         access_token: former,
@@ -958,15 +974,15 @@ fn later(moment: Timestamp, by: Duration) -> Timestamp {
     moment.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// The wait after so many tries that came to nothing.
+/// The backoff after this many failed attempts.
 fn doubled((first, most): (Duration, Duration), attempts: u64) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(16);
     (first * 2_u32.pow(doublings)).min(most)
 }
 
 impl Credentials<'_> {
-    /// Stores what this node's earlier runs could not, and takes over what they had in flight;
-    /// once, but tried again for as long as the store does not let it.
+    /// Stores the journaled pairs of this node's earlier runs, and takes over their refreshes in
+    /// flight. Does nothing once it has succeeded; until then each call tries again.
     pub(in crate::gateway) async fn recover_refreshes(self) {
         let is_recovered = &self.gateway.0.refreshes.is_recovered;
         if is_recovered.load(Ordering::Relaxed) {
@@ -984,7 +1000,7 @@ impl Credentials<'_> {
                     );
                 }
                 let gateway = self.gateway.clone();
-                // Whoever serves does not wait for a provider.
+                // In a separate task, so that the caller does not wait for a provider.
                 self.gateway.0.runtime.spawn(async move {
                     for pair in recovered.superseded {
                         match gateway.credentials().revoke_journaled(&pair).await {
@@ -1004,14 +1020,14 @@ impl Credentials<'_> {
         }
     }
 
-    /// Revokes a pair that an earlier run left in the journal, of an account that has no use for it
-    /// any more. Whether nothing is left to revoke; if something is, the next start tries again.
+    /// Revokes a pair that an earlier run left in the journal, and that its account no longer uses.
+    /// Returns whether nothing is left that can be revoked. If false, the next start tries again.
     async fn revoke_journaled(self, pair: &PendingPair) -> Result<bool> {
         let store = &self.gateway.0.store;
         let account = store.account(&pair.project, pair.account).await?;
         let (Some(account), Some((opened, destination))) = (account, store.open_pair(pair).await?)
         else {
-            // Nothing tells any more where it was issued, or the key to it was destroyed.
+            // The account, the destination or the data key is gone: the pair cannot be revoked.
             tracing::warn!(
                 account = %pair.account,
                 "a pair of tokens is dropped whose account was purged; it was not revoked"
@@ -1024,8 +1040,8 @@ impl Credentials<'_> {
             .await)
     }
 
-    /// Revokes tokens that were issued and that the account does not keep, and tells so in the audit
-    /// log with the reason. Whether the provider takes them no more.
+    /// Revokes issued tokens that the account does not keep, and writes the result to the audit log
+    /// with the reason. Returns whether the provider no longer accepts them.
     async fn revoke_issued(
         self,
         account: &Account,
@@ -1060,13 +1076,13 @@ impl Credentials<'_> {
         is_revoked
     }
 
-    /// Whether there is anything that [`Credentials::end_refreshes`](crate::gateway::credentials::Credentials::end_refreshes) waits for.
+    /// Whether there are refreshes that [`Credentials::end_refreshes`] waits for.
     pub(in crate::gateway) fn is_refreshing(self) -> bool {
         self.gateway.0.refreshes.in_flight.available_permits() < MAX_IN_FLIGHT as usize
     }
 
-    /// Waits until nothing that was redeemed is in this process alone; from now on no refresh
-    /// begins here.
+    /// Waits until every refresh in flight has its result in the database or the journal, at most
+    /// for [`ENDED_WITHIN`]. No refresh begins here any more.
     pub(in crate::gateway) async fn end_refreshes(self) {
         let in_flight = &self.gateway.0.refreshes.in_flight;
         let all = in_flight.acquire_many(MAX_IN_FLIGHT);
