@@ -1,9 +1,9 @@
 //! Refreshing OAuth tokens whose refresh token can be redeemed only once.
 //!
 //! A token pair is refreshed ahead of its expiry, when the provider refuses the access token, and
-//! on request. The store decides which process may redeem a refresh token, and what a result
-//! changes: see [`Store::begin_refresh`](crate::store::Store::begin_refresh). This module runs the
-//! steps of a refresh, in a task that continues when the client disconnects:
+//! on request. The store decides which process may redeem a refresh token, and how its result
+//! changes the row: see [`Store::begin_refresh`](crate::store::Store::begin_refresh). This module
+//! runs the steps of a refresh, in a task that continues when the client disconnects:
 //!
 //! 1. Take the lease on the credential's row. If that took longer than [`SEND_DEADLINE`], send
 //!    nothing and start over: other processes could take the row over before the response arrives.
@@ -11,8 +11,8 @@
 //! 3. Store the new pair before using it. A pair that the database does not accept at once goes to
 //!    the journal, and the database is retried until it accepts the pair.
 //!
-//! Requests in one process to refresh the same account share one refresh. A refresh in another
-//! process is visible in the row's state only.
+//! Callers in one process that refresh the same account share one refresh. If another process
+//! refreshes the account, callers poll the row's state.
 
 use std::{
     collections::HashMap,
@@ -51,7 +51,7 @@ use crate::{
     telemetry::metrics::RefreshOutcome,
 };
 
-/// A token request is only sent within this time after the request for its lease.
+/// A token request is sent only within this time after its lease was requested.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an API caller waits for a refresh before it gets `refresh_in_progress`.
@@ -246,7 +246,7 @@ impl Credentials<'_> {
     }
 
     /// Refreshes an account's tokens now, whether or not they are due. A refresh token that was
-    /// refused before is tried once more. Returns the account as it is afterwards.
+    /// refused before is tried once more. Returns the updated account.
     ///
     /// # Errors
     /// `nothing_to_refresh`, `account_inactive`, `account_not_found`, `refresh_in_progress`,
@@ -463,6 +463,7 @@ impl Credentials<'_> {
                 BeginRefreshResult::Never => return Ok(RefreshResult::Never),
                 BeginRefreshResult::NotNow => return self.as_it_is(&account).await,
                 BeginRefreshResult::Elsewhere => {
+                    // This process redeems nothing, so its shutdown need not wait.
                     drop(in_flight);
                     return self.ended_elsewhere(&account).await;
                 }
@@ -508,6 +509,7 @@ impl Credentials<'_> {
             Err(mut error) => {
                 let unusable = error.unusable.take();
                 let took = self.gateway.0.clock.monotonic().saturating_sub(began_at);
+                // If the provider refuses the access token too, the refresh token is invalid.
                 let is_refused = intent.is_long_in_doubt()
                     && took < ASKED_UNTIL
                     && self.is_token_refused(account, connector, intent).await;
@@ -535,6 +537,7 @@ impl Credentials<'_> {
                 );
                 Ok(RefreshResult::Renewed)
             }
+            // Do not revoke this pair: that might revoke the account's present pair too.
             CommitPairResult::Behind => self.as_it_is(account).await,
             CommitPairResult::Superseded => {
                 tracing::info!(
@@ -594,6 +597,7 @@ impl Credentials<'_> {
             pair, destination, ..
         }: &RefreshLease,
     ) -> bool {
+        // An expired access token is refused in any case, which proves nothing.
         if pair.expires_at <= self.gateway.0.clock.now() {
             return false;
         }
@@ -913,6 +917,7 @@ impl Renewal for RenewedByRefresh {
             stored.credential.access_token().expose_secret() != refused.expose_secret()
         };
         let stored = current().await?;
+        // The tokens were refreshed since the session got its access token.
         if is_other(&stored) {
             return Some(stored.credential.access_token().clone());
         }

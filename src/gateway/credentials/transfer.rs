@@ -144,8 +144,8 @@ impl Operator {
         seal_with_passphrase(passphrase, &exported.parcel, &self.gateway().0.rng)
     }
 
-    /// Links a new account with an exported credential, or replaces an existing account's
-    /// credential by it.
+    /// Links a new account with an exported credential, or gives it to an existing account in place
+    /// of the present credential.
     ///
     /// The access token is verified first, unless it has expired. A token pair is stored before its
     /// refresh token is redeemed, so that no issued token is lost. It is redeemed at once, so that

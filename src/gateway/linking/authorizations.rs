@@ -362,7 +362,7 @@ impl Authorizations<'_> {
         })
     }
 
-    /// Takes the sign-in of this `state`. The `state` is spent by that.
+    /// Takes the sign-in of this `state`, which cannot be used again.
     ///
     /// # Errors
     /// `authorization_invalid`; `account_inactive` if the profile is disabled; `not_found` if it is
@@ -418,6 +418,7 @@ impl Authorizations<'_> {
         let AuthorizationMeta {
             provider, endpoint, ..
         } = &begun.meta;
+        // The consent page and the API may have different origins: accept both.
         let origin = Url::parse(issuer).map(|url| url.origin().ascii_serialization());
         let api = self.gateway.connect_sessions().api_url(provider, endpoint);
         let own = [

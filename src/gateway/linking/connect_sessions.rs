@@ -539,6 +539,7 @@ impl ConnectSessions<'_> {
     /// The origin of the provider's consent page. Besides this server, it is the only host that a
     /// form of the hub may lead to.
     pub fn consent_origin(self, provider: &str, endpoint: &Endpoint) -> Option<String> {
+        // Only the origin of the URL is used, so its parameters stay empty.
         let verifier = SecretString::default();
         let connector = self.gateway.connector(provider).ok()?;
         let url = connector.authorize_url(&crate::connectors::oauth::AuthorizeRequest {
