@@ -1,5 +1,4 @@
-//! Accounts that are linked: list them, change one, disconnect one. How they come to be is in
-//! [`super::linking`].
+//! Linked accounts: list, update and disconnect them. [`super::linking`] creates them.
 
 use std::sync::Arc;
 
@@ -31,36 +30,38 @@ use crate::{
 /// How an account is disconnected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Disconnect {
-    /// Whether a personal access token is revoked, too. OAuth tokens always are.
+    /// Whether to revoke a personal access token too. OAuth tokens are always revoked.
     pub revoke: bool,
-    /// Whether everything that is stored of the account is destroyed, and not its credential alone.
+    /// Whether to delete all stored data of the account. Otherwise only its credential is
+    /// destroyed.
     pub purge: bool,
 }
 
-/// An account that was disconnected.
+/// A disconnected account.
 pub struct Disconnected {
     pub account: Account,
     pub revocation: Revocation,
 }
 
-/// What became of a token at its provider.
+/// What happened to the account's token at the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Revocation {
-    /// The provider takes it no more.
+    /// The token is no longer valid at the provider.
     Revoked,
-    /// A personal access token, which nobody asked to have revoked; or one that another
-    /// installation has.
+    /// The token was not revoked: it is a personal access token and the request did not ask for
+    /// revocation, or another installation has the credential.
     NotAsked,
-    /// Another account has the same token: it was not revoked.
+    /// The token was not revoked, because another account has the same one.
     Shared,
-    /// Whether an account of another project has the same token cannot be told, since that
-    /// project's data key does not open: it was not revoked.
+    /// The token was not revoked, because an account of another project may have the same one. That
+    /// project's data key cannot be decrypted, so this cannot be checked.
     Unknown,
-    /// The provider refused, or did not answer; or it takes an OAuth access token no more, whose
-    /// grant may go on with another: revoke it there by hand.
+    /// The token may still be valid: the provider refused the revocation or did not answer, or it
+    /// no longer accepts the OAuth access token, whose grant may have a newer one. Revoke it
+    /// manually at the provider.
     Failed,
-    /// There was no credential any more.
+    /// The account had no credential.
     Nothing,
 }
 
@@ -71,9 +72,9 @@ pub struct Accounts<'a> {
 }
 
 impl Accounts<'_> {
-    /// Changes an account's description; with a token, that takes the place of its credential. The
-    /// token is tried first as in linking, and must be of the same organisation; then the account
-    /// is active and a walk begins, which is not waited for. All of it or, on an error, nothing.
+    /// Updates an account. A new token replaces its credential: the token is verified as in linking
+    /// and must belong to the same organization. The account is then active, and a walk begins
+    /// without being waited for. On an error nothing changes.
     ///
     /// # Errors
     /// `account_not_found`, `credential_refused`, `scope_missing`, `organisation_mismatch`,
@@ -106,7 +107,7 @@ impl Accounts<'_> {
             .await
     }
 
-    /// A page of the accounts of the caller's project that pass every filter, oldest first.
+    /// A page of the accounts of the caller's project that match every filter, oldest first.
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
@@ -121,7 +122,7 @@ impl Accounts<'_> {
         store.page_of_accounts(project, filters, page).await
     }
 
-    /// The fields that are null for everybody in this account's directory, and why.
+    /// The user fields that are null for all users of this account, and why.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -149,13 +150,14 @@ impl Accounts<'_> {
         Ok(fields)
     }
 
-    /// Disconnects an account: its credential is destroyed, a walk that is under way ends, and from
-    /// the next request on nothing of it is served. Then its token is revoked at the provider, if
-    /// that is `how`. What it was is returned, or what is left of it.
+    /// Disconnects an account: destroys its credential, ends its running walk, and stops serving
+    /// its directory from the next request on. Afterwards it revokes the token at the provider, if
+    /// `how` requires it. Returns the account as it is afterwards, or, if it was purged, as it was
+    /// before.
     ///
     /// # Errors
-    /// `account_not_found`, `credential_locked`, `store_unavailable`. That the provider did not
-    /// revoke is none: it is told.
+    /// `account_not_found`, `credential_locked`, `store_unavailable`. A failed revocation is not an
+    /// error; [`Disconnected::revocation`] reports it.
     pub async fn disconnect(self, own: &OwnAccount, how: Disconnect) -> Result<Disconnected> {
         let (gateway, account) = (self.gateway.clone(), Arc::clone(&own.account));
         let by = own.by;
@@ -170,7 +172,8 @@ impl Accounts<'_> {
                 }) if how.revoke => store.held_elsewhere(project, id, token).await?,
                 _ => HeldElsewhere::No,
             };
-            // What was destroyed is what a refresh may have brought since.
+            // `destroy` returns the credential that it destroyed. A refresh may have stored it
+            // after the read above.
             let (left, ended) = gateway.credentials().destroy(&account, how.purge, by).await?;
             let revocation = match (ended, held_elsewhere) {
                 (None, _) => Revocation::Nothing,
@@ -202,8 +205,8 @@ impl Accounts<'_> {
         .await
     }
 
-    /// Revokes what an account had, at its provider. What people made by themselves only if it
-    /// was asked for: it may serve them elsewhere.
+    /// Revokes the token of a disconnected account at its provider. A personal access token is
+    /// revoked only on request, because its owner may use it elsewhere.
     async fn revoke(
         self,
         account: &Account,
@@ -213,7 +216,7 @@ impl Accounts<'_> {
         let is_personal = matches!(stored.credential, Credential::AccessToken(_));
         let token = match stored.credential {
             Credential::AccessToken(_) if !is_asked => return Revocation::NotAsked,
-            // Another installation lives on it.
+            // The other installation still uses this grant.
             Credential::OAuth(_) if stored.state == CredentialState::Moved => {
                 return Revocation::NotAsked;
             }
@@ -231,7 +234,7 @@ impl Accounts<'_> {
             .await
         {
             Ok(()) => Revocation::Revoked,
-            // It is not taken any more, whoever saw to that.
+            // A personal access token that the provider rejects is already invalid.
             Err(error) if is_personal && error.kind == CallErrorKind::Unauthorized => {
                 Revocation::Revoked
             }
@@ -242,9 +245,8 @@ impl Accounts<'_> {
         }
     }
 
-    /// Drops what this process knows of an account that `project` has no more, ends a walk of it,
-    /// and gives what lived of it. Another project's account of that id is left alone: that this one has none says
-    /// nothing about it.
+    /// Drops the in-memory state of an account that `project` no longer has, abandons its running
+    /// walk, and returns the state. Leaves an account with the same id in another project alone.
     pub(super) fn drop_from_memory(
         self,
         project: &ProjectId,
@@ -263,11 +265,12 @@ impl Accounts<'_> {
             .write()
             .expect("no holder of this lock panics")
             .remove(&id);
-        // Nothing but this finds it from here on.
+        // The state can no longer be found, so no new walk can start on it.
         if let Some(ticket) = live.as_ref().and_then(|live| live.running()) {
             ticket.abandon();
         }
-        // The caches were built to take these; a full queue only delays the forgetting.
+        // These caches support invalidation closures, so this fails only on a full queue, which
+        // delays the removal.
         let _ = self
             .gateway
             .0
@@ -291,6 +294,8 @@ impl Accounts<'_> {
 }
 
 impl GatewaySettings {
+    /// Checks that the operator allows this endpoint.
+    ///
     /// # Errors
     /// `base_url_not_allowed`.
     pub(super) fn check_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
@@ -312,7 +317,8 @@ pub(super) fn token_key(credential: &Credential) -> TokenKey {
     TokenKey::of(credential.access_token())
 }
 
-/// Whether `base` is plain http to a loopback address, and nothing but an API base.
+/// Whether `base` is plain http to a loopback address, without credentials, query, fragment or
+/// trailing slash.
 fn is_loopback_base(base: &str) -> bool {
     let Ok(url) = url::Url::parse(base) else {
         return false;

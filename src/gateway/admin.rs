@@ -1,5 +1,5 @@
-//! What the operator may do, who stands above projects. The command line alone has a way here:
-//! the table in `docs/ARCHITECTURE.md` keeps http out, whose callers belong to one project each.
+//! Use cases of the operator, across projects. Only the command line calls them: by the table in
+//! `docs/ARCHITECTURE.md` http must not, because each of its callers belongs to one project.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,19 +30,19 @@ use crate::{
     store::{DirectoryHead, HubTargets},
 };
 
-/// A gateway in the operator's hands, beside whoever serves the store.
+/// A gateway for the operator's commands, which may run beside processes that serve the same store.
 pub struct Operator {
     gateway: Gateway,
     has_joined: bool,
 }
 
-/// The directory that is in force, whole.
+/// The current directory of an account, completely loaded.
 pub struct InForce {
     head: Arc<CurrentSnapshot>,
     held: Arc<LoadedDirectory>,
-    /// Since the provider was last found to agree with it.
+    /// Time since a walk last found that the directory matches the provider.
     pub age: Duration,
-    /// Why it may no longer be what the provider would say.
+    /// Why the directory may differ from the provider's data.
     pub stale: Option<StaleReason>,
 }
 
@@ -59,8 +59,8 @@ impl Operator {
         &self.gateway
     }
 
-    /// Begins to serve, as a server does: what walks, or changes what others hold in memory, must
-    /// be one of them. The store was claimed.
+    /// Joins the serving processes, as a server does. A command that runs walks, or changes data
+    /// that other processes cache, needs this. The store must be claimed.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -70,17 +70,17 @@ impl Operator {
         Ok(())
     }
 
-    /// Whether this is one of those that serve, which may have refreshes and walks in hand.
+    /// Whether this process has joined and may have refreshes and walks in flight.
     pub const fn has_joined(&self) -> bool {
         self.has_joined
     }
 
-    /// Whether tokens are being refreshed here.
+    /// Whether this process is refreshing tokens.
     pub fn is_refreshing(&self) -> bool {
         self.gateway.credentials().is_refreshing()
     }
 
-    /// Closes the store. Who only looked at it leaves nothing to tell the others.
+    /// Closes the store. A process that has not joined need not unregister.
     pub async fn close(&self) {
         if self.has_joined {
             self.gateway.background().close().await;
@@ -89,7 +89,7 @@ impl Operator {
         }
     }
 
-    /// The accounts of a project, or of all, project by project, oldest first.
+    /// The accounts of one project or of all projects, project by project, oldest first.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -106,7 +106,7 @@ impl Operator {
         Ok(accounts)
     }
 
-    /// The ids of a project's accounts, also of those that cannot be opened.
+    /// The ids of a project's accounts, including accounts that cannot be decrypted.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -114,7 +114,7 @@ impl Operator {
         self.gateway.0.store.account_ids(project).await
     }
 
-    /// This project, or all of them.
+    /// The given project if it exists, or all projects.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -128,7 +128,7 @@ impl Operator {
         }
     }
 
-    /// The account with this id, whichever project's it is.
+    /// The account with this id, in any project.
     ///
     /// # Errors
     /// `account_not_found`.
@@ -152,10 +152,10 @@ impl Operator {
         })
     }
 
-    /// As [`Linking::link`](crate::gateway::linking::Linking::link), into any project.
+    /// As [`Linking::link`](super::Linking::link), into any project.
     ///
     /// # Errors
-    /// As there, and `not_found` if there is no such project; the provider is not asked then.
+    /// As there, and `not_found` if there is no such project; then the provider is not called.
     pub async fn link(&self, project: &ProjectId, link: NewLink) -> Result<OwnAccount> {
         self.require(project).await?;
         let account = self
@@ -166,7 +166,8 @@ impl Operator {
         self.account(&account.id.to_string()).await
     }
 
-    /// As [`ConnectorProfiles::create_profile`](crate::gateway::connector_profiles::ConnectorProfiles::create_profile), in any project.
+    /// As [`ConnectorProfiles::create_profile`](super::ConnectorProfiles::create_profile), in any
+    /// project.
     ///
     /// # Errors
     /// As there, and `not_found` if there is no such project.
@@ -182,7 +183,7 @@ impl Operator {
             .await
     }
 
-    /// A project's profiles, the oldest first.
+    /// The profiles of a project, oldest first.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -212,11 +213,11 @@ impl Operator {
         Ok(OwnProfile { profile, by })
     }
 
-    /// Begins a sign-in under a profile that comes back to the profile's redirect URL, wherever
-    /// that leads.
+    /// Begins a sign-in that returns to the redirect URL of the profile. The URL may lead to any
+    /// server.
     ///
     /// # Errors
-    /// `account_inactive` while the profile is disabled.
+    /// `account_inactive` if the profile is disabled.
     pub async fn begin_sign_in(
         &self,
         profile: &ConnectorProfile,
@@ -229,7 +230,8 @@ impl Operator {
             .await
     }
 
-    /// As [`Authorizations::exchange`](crate::gateway::linking::authorizations::Authorizations::exchange), for a sign-in that [`Operator::begin_sign_in`] began.
+    /// As [`Authorizations::exchange`](super::Authorizations::exchange), for a sign-in begun with
+    /// [`Operator::begin_sign_in`].
     ///
     /// # Errors
     /// As there.
@@ -247,7 +249,8 @@ impl Operator {
         self.account(&account.id.to_string()).await
     }
 
-    /// Where the hub may send a project's customers, and which pages it may tell of a link.
+    /// The return URLs that the hub may redirect customers to, and the origins of pages that it may
+    /// notify of a link.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -256,11 +259,11 @@ impl Operator {
         self.gateway.0.store.hub_targets(project).await
     }
 
-    /// Registers these in the place of those that were.
+    /// Replaces the registered return URLs and origins.
     ///
     /// # Errors
-    /// `invalid_body` if a browser cannot be sent there safely; `not_found` if there is no such
-    /// project.
+    /// `invalid_body` if a URL or an origin is not safe for a browser; `not_found` if there is no
+    /// such project.
     pub async fn set_hub_targets(&self, project: &ProjectId, targets: &HubTargets) -> Result<()> {
         self.require(project).await?;
         if let Some(bad) = targets.return_urls.iter().find(|url| !is_redirect_url(url)) {
@@ -286,7 +289,7 @@ impl Operator {
             .map(drop)
     }
 
-    /// Which version of an account's directory is in force, without reading it.
+    /// The version of an account's current directory, without its content.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -296,7 +299,7 @@ impl Operator {
         Ok(latest.and_then(|latest| latest.directory))
     }
 
-    /// The walk of an account that began last.
+    /// The most recently started walk of an account.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -304,11 +307,11 @@ impl Operator {
         Ok(self.gateway.walks().list(own, None, 1).await?.pop())
     }
 
-    /// The directory in force, if the API would still answer from it. Nothing is walked, however
-    /// old it is. None before the first seal.
+    /// The current directory, if the API would still serve it. It starts no walk, however old the
+    /// directory is. None before the first sealed walk.
     ///
     /// # Errors
-    /// `account_inactive` where the API would not.
+    /// `account_inactive` if the API would return that error.
     pub async fn served(&self, own: &OwnAccount) -> Result<Option<InForce>> {
         let current = self.current(own).await?;
         let retain_for = self.gateway.0.settings.retain_for;
@@ -320,7 +323,7 @@ impl Operator {
         }
     }
 
-    /// The directory in force, whether or not it is still served.
+    /// The current directory, even if the API no longer serves it.
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
@@ -367,7 +370,7 @@ impl InForce {
         self.head.verified_at
     }
 
-    /// What the walk left out that last found it true.
+    /// How many users and groups the last verifying walk left out.
     pub fn quarantined(&self) -> Quarantined {
         self.head.quarantined
     }
@@ -376,12 +379,12 @@ impl InForce {
         self.held.directory.counts()
     }
 
-    /// The fields that are null for everybody, and why.
+    /// The fields that are null for all users, and why.
     pub fn hidden_fields(&self) -> Vec<Warning> {
         self.head.visibility.hidden_fields()
     }
 
-    /// Every user with roles and groups whole, as with `expand=roles,groups`, one at a time.
+    /// All users one at a time, with complete roles and groups, as with `expand=roles,groups`.
     pub fn users(&self) -> impl Iterator<Item = User> {
         let expand = ExpandSet::parse(Resource::Users, "roles,groups");
         let expand = expand.expect("users expand both");
@@ -389,8 +392,8 @@ impl InForce {
     }
 }
 
-/// Whether this is an origin as browsers compare it, letter for letter (RFC 6454, 6.2), over TLS
-/// or of the own machine.
+/// Whether `text` is an origin exactly as browsers serialize it (RFC 6454, 6.2), with https, or
+/// with http to this machine.
 fn is_origin(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else {
         return false;

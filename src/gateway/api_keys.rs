@@ -1,9 +1,9 @@
-//! API keys: made, looked at, ended.
+//! API keys: create, list, update and revoke them.
 //!
-//! Keys of a project are made by an `admin` key of that project, and `admin` keys by the command
-//! line alone: whoever gets hold of one can be put out for good, since it could not multiply. A key
-//! ends once, and never later than it was to end before: an end that somebody has seen is one
-//! that they may rely on.
+//! An `admin` key creates the other keys of its project; only the command line creates `admin`
+//! keys. A stolen `admin` key can therefore be revoked for good, since it cannot create another
+//! `admin` key. The expiry of a key can only move closer: once someone has seen it, they may rely
+//! on it.
 
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A key that was proven to be of the caller's own project, and who asks for it.
+/// A key that is proven to belong to the caller's project, with the actor of the request.
 #[derive(Debug, Clone)]
 pub struct OwnKey {
     pub key: ApiKey,
@@ -32,8 +32,8 @@ pub struct ApiKeys<'a> {
 }
 
 impl ApiKeys<'_> {
-    /// Makes a key of `project` with any scopes, as the operator may; its text is known to nobody
-    /// else and never again.
+    /// Creates a key of `project` with any scopes, on behalf of the operator. The secret is
+    /// returned only here.
     ///
     /// # Errors
     /// `not_found` if there is no such project.
@@ -61,11 +61,10 @@ impl ApiKeys<'_> {
         Ok((text, key))
     }
 
-    /// Makes a key of the caller's own project.
+    /// Creates a key of the caller's project.
     ///
     /// # Errors
-    /// `admin_not_permitted` if it is to have the scope `admin`; `invalid_body` if it would have
-    /// ended by now.
+    /// `admin_not_permitted` for the scope `admin`; `invalid_body` if `expires_at` is in the past.
     pub async fn issue_key(self, caller: &Caller, new: &NewKey) -> Result<(ApiKeySecret, ApiKey)> {
         if new.scopes.contains(&Scope::Admin) {
             return Err(Error::new(
@@ -80,7 +79,7 @@ impl ApiKeys<'_> {
         Ok(made)
     }
 
-    /// Keys of the caller's own project, the newest first, from the one made before `before` on.
+    /// Keys of the caller's project, newest first, starting after the key `before`.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -96,10 +95,10 @@ impl ApiKeys<'_> {
             .await
     }
 
-    /// The key of the caller's own project with this id, as the store has it now.
+    /// Reads the key of the caller's project with this id from the store.
     ///
     /// # Errors
-    /// `not_found`, the same for an unknown, a malformed and another project's id.
+    /// `not_found`, equally for an unknown id, a malformed id and an id of another project.
     pub async fn own_key(self, caller: &Caller, id: &str) -> Result<OwnKey> {
         let id: KeyId = id.parse().map_err(|_| no_such_key())?;
         let key = self.gateway.store_of(caller.project()).key(id).await?;
@@ -110,10 +109,10 @@ impl ApiKeys<'_> {
         Ok(OwnKey { key, by })
     }
 
-    /// Changes a key, all of it or nothing.
+    /// Updates a key: applies the whole change or nothing.
     ///
     /// # Errors
-    /// `invalid_body` if it is to end later than it does, or would have ended by now.
+    /// `invalid_body` if the new expiry is later than the current one or in the past.
     pub async fn update_key(self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
         self.lies_ahead(change.expires_at)?;
         if change == KeyChange::default() {
@@ -130,7 +129,7 @@ impl ApiKeys<'_> {
                     Ok(Some(updated)) => {
                         keys.replace(&key.id, updated.clone(), gateway.0.clock.monotonic())
                     }
-                    // It may end sooner than what is remembered says.
+                    // The cached key may have a later expiry than the stored one.
                     Ok(None) | Err(_) => keys.remove(&key.id),
                 }
                 let updated = updated?.ok_or_else(no_such_key)?;
@@ -140,8 +139,8 @@ impl ApiKeys<'_> {
             .await
     }
 
-    /// Revokes a key, and those that it made if they are meant, too: on return, this process takes
-    /// none of them any more. Gives the key, and those.
+    /// Revokes a key, and with `with_created` also the keys that it created. Once this returns,
+    /// this process accepts none of them. Returns the key and those other keys.
     ///
     /// # Errors
     /// `store_unavailable`.

@@ -1,5 +1,5 @@
-//! The audit log of a project, for its own keys to look at. What is written to it, and how, is the
-//! store's.
+//! Reads the audit log of a project for the project's own API keys. [`crate::store`] writes the
+//! entries.
 
 use super::{Gateway, auth::Caller};
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// At most `limit` entries of the audit log of the caller's own project, the newest first, from
-    /// the one before `before` on.
+    /// At most `limit` entries of the audit log of the caller's project, newest first, starting
+    /// after the entry `before`.
     ///
     /// # Errors
     /// `store_unavailable`.

@@ -1,5 +1,5 @@
-//! What this process tells of its work in numbers: what was counted as it happened, and how many
-//! accounts there are.
+//! The metrics of this process: counters that were updated as things happened, and gauges that a
+//! scrape reads from the store.
 
 use std::time::Duration;
 
@@ -12,20 +12,22 @@ use crate::{
     telemetry::{Metrics, metrics::CredentialStateLabel},
 };
 
-/// Accounts are not counted anew for so long: whoever asks for numbers has no key.
+/// Minimum time between two counts of the accounts, because the metrics endpoint needs no API key.
 const COUNTED_FOR: Duration = Duration::from_secs(10);
 
-/// How long the numbers of this process wait for those of a database.
+/// How long a scrape waits for the counts from the database.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gateway {
-    /// Where this gateway counts.
+    /// The metrics in which this gateway counts.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
+    /// Checks that the API address may serve metrics.
+    ///
     /// # Errors
-    /// `route_not_found`, where the operator wants no metrics shown beside the API.
+    /// `route_not_found` if it may not: metrics are disabled or have a listener of their own.
     pub fn must_show_metrics(&self) -> Result<()> {
         if !self.0.settings.shows_metrics {
             return Err(Error::new(
@@ -36,10 +38,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// All numbers, in the text format of Prometheus.
+    /// All metrics in the Prometheus text format.
     pub async fn metrics_page(&self) -> String {
         let counting = self.0.runtime.spawn(self.clone().count_accounts());
-        // Without an answer in time they stay what they were.
+        // After a timeout the gauges keep their previous values.
         let _ = tokio::time::timeout(STORE_TIMEOUT, counting).await;
         let availability = self.0.store.availability();
         self.0
@@ -52,7 +54,7 @@ impl Gateway {
     }
 
     async fn count_accounts(self) {
-        // Who asks while they are being counted gets what is known.
+        // While another scrape counts, this one returns the previous values.
         let Ok(mut counted_at) = self.0.accounts_counted_at.try_lock() else {
             return;
         };
@@ -94,7 +96,7 @@ impl Gateway {
     }
 }
 
-/// A credential's state as it is counted.
+/// Converts the state of a credential into the label of the metric.
 const fn state_of(state: CountedState) -> CredentialStateLabel {
     match state {
         CountedState::Of(model::CredentialState::Healthy) => CredentialStateLabel::Healthy,

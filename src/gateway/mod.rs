@@ -1,20 +1,25 @@
-//! The use-cases: read a directory, walk an account, link and unlink it, decide on a held walk.
+//! The use cases of the server: read directories, run walks, link and disconnect accounts, decide
+//! on held walks.
 //!
-//! A [`Gateway`] is the one thing that http, the command line and the tests speak to. It owns no
-//! thread: what must outlive a caller (a walk, a load from the store, a page being built) runs as
-//! a task of its own on the runtime that it was made on, and callers wait for the outcome; a
-//! caller that goes away takes nothing with it.
+//! HTTP handlers, the command line and the tests all call a [`Gateway`]. It starts no threads. Work
+//! that must not stop when its caller disconnects (a walk, a load from the store, a change to an
+//! account) runs as a task on the runtime on which the gateway was created; the caller only waits
+//! for the result.
 //!
-//! * [`auth`]: whose key is this, whose account is that, how often one may ask.
-//! * [`api_keys`], [`accounts`], [`connector_profiles`], `audit_log`: what a project owns.
-//! * [`linking`]: a credential is tried and stored; sign-ins and connect sessions are in it.
-//! * [`credentials`]: refreshed, moved between installations, revoked.
-//! * [`walks`]: one walk, who waits for it, and what becomes of it.
-//! * [`directory`]: a directory, its pages, its freshness.
-//! * [`background`]: loops that nobody asked for. `budgets`: the budgets of tokens that other
-//!   processes call with, too. `metrics`: what this process tells of its work in numbers.
-//! * [`admin`]: what the operator may do, above projects. [`readiness`]: whether requests should be
-//!   sent here.
+//! The use cases are grouped into services. Each is a borrowed view of the gateway:
+//! `gateway.walks()` returns a [`Walks`].
+//!
+//! * [`auth`]: API key authentication, access to accounts, request quotas.
+//! * [`api_keys`], [`accounts`], [`connector_profiles`], `audit_log`: the resources of a project.
+//! * [`linking`]: checks and stores a new credential; contains sign-ins and connect sessions.
+//! * [`credentials`]: token refresh, transfer between installations, revocation.
+//! * [`walks`]: runs and stores walks; release and discard of held walks.
+//! * [`directory`]: serves pages, records and the summary of the current directory.
+//! * [`background`]: loops that run without a request: schedule, heartbeat, key ring.
+//! * `budgets`: rate limits of tokens that several processes use, kept in the store.
+//! * `metrics`: the Prometheus metrics of this process.
+//! * [`admin`]: the operator's use cases, across projects.
+//! * [`readiness`]: whether a load balancer should send requests to this process.
 
 use std::{
     collections::HashMap,
@@ -67,26 +72,28 @@ use directory::{DirectoryReader, DirectoryState};
 use linking::{Linking, authorizations::Authorizations, connect_sessions::ConnectSessions};
 use walks::Walks;
 
-/// How the gateway behaves; see `config/default.toml` for what each means.
+/// Settings of the gateway; `config/default.toml` explains each of them.
 #[derive(Debug, Clone)]
 pub struct GatewaySettings {
     pub walk_every: Duration,
     pub fresh_for: Duration,
     pub read_wait: Duration,
-    /// How long an API key is taken that was proven before, while the store does not answer.
+    /// How long an API key is accepted after the store last confirmed it, while the store does not
+    /// answer.
     pub proof_without_store: Duration,
     pub retain_for: Duration,
     pub keep_superseded: Duration,
     pub parallel_reads: usize,
     pub unlisted_departs_after: Option<u32>,
     pub held_confirmed_after: Duration,
-    /// Requests a minute and token that the provider allows; None is no limit.
+    /// Requests per minute and token that the provider allows; None: no limit.
     pub rate_limit: Option<u32>,
-    /// Requests a minute that an API key may make; None is no limit.
+    /// Requests per minute of one API key; None: no limit.
     pub key_rate_limit: Option<NonZeroU32>,
-    /// Requests a minute that the keys of a project may make together; None is no limit.
+    /// Requests per minute of all keys of a project together; None: no limit.
     pub project_rate_limit: Option<NonZeroU32>,
-    /// Where browsers reach this server, without a trailing slash; None: where it listens.
+    /// Base URL at which browsers reach this server, without a trailing slash; None: the listen
+    /// address.
     pub public_url: Option<String>,
     pub base_urls: Vec<String>,
     pub is_loopback_base_url_allowed: bool,
@@ -121,7 +128,7 @@ impl From<&Config> for GatewaySettings {
     }
 }
 
-/// The use-cases over one store, one way out and one clock. Cheap to clone.
+/// The use cases over one store, one outbound HTTP client and one clock. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -129,30 +136,30 @@ struct Inner {
     store: Store,
     outbound: Outbound,
     metrics: Metrics,
-    /// When the accounts were last counted, held while they are.
+    /// When the accounts were last counted. Locked during a count.
     accounts_counted_at: tokio::sync::Mutex<Option<Duration>>,
     connectors: HashMap<&'static str, Arc<dyn Connector>>,
     clock: Clock,
     rng: Rng,
     settings: GatewaySettings,
-    /// Whether this process is to stop.
+    /// Set to true when this process shall stop.
     stop: tokio::sync::watch::Sender<bool>,
     runtime: Handle,
     listens_at: OnceLock<String>,
     auth: AuthState,
     directory: DirectoryState,
     refreshes: Refreshes,
-    /// Attempts to link, by the numbers of the connect sessions.
+    /// Attempts to link with each connect session, by the number of the session.
     tries: Quotas<u64>,
     background: BackgroundState,
 }
 
 impl Gateway {
-    /// A gateway whose tasks run on the current tokio runtime. What it does is counted where its
-    /// calls of providers are.
+    /// Creates a gateway whose tasks run on the current tokio runtime. It records its metrics in
+    /// those of `outbound`.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     pub fn new(
         store: Store,
         outbound: Outbound,
@@ -236,21 +243,22 @@ impl Gateway {
         &self.0.clock
     }
 
-    /// Where it listens: the address of links and callbacks, unless the settings have another.
+    /// Sets the address on which the server listens. Links and callbacks use it unless `public_url`
+    /// is set.
     pub fn listens_at(&self, address: SocketAddr) {
-        // Once bound, it stays there.
+        // A second call changes nothing: a bound server keeps its address.
         let _ = self.0.listens_at.set(format!("http://{address}"));
     }
 
-    /// Where browsers reach this server, without a trailing slash.
+    /// The base URL at which browsers reach this server, without a trailing slash.
     pub fn public_url(&self) -> &str {
         let configured = self.0.settings.public_url.as_deref();
         let bound = || self.0.listens_at.get().map(String::as_str);
         configured.or_else(bound).unwrap_or("http://127.0.0.1:8080")
     }
 
-    /// Refuses while links would lead to an address that is none: that of a server which listens on
-    /// all of its machine's, and was not told where browsers reach it.
+    /// Fails if links would contain an unspecified address: the server listens on all interfaces
+    /// and `server.public_url` is empty.
     fn must_be_reachable(&self) -> Result<()> {
         let url = url::Url::parse(self.public_url()).map_err(Error::internal)?;
         let is_none = match url.host() {
@@ -267,20 +275,21 @@ impl Gateway {
         Ok(())
     }
 
-    /// A new id of ours.
+    /// Generates a new id.
     pub fn new_id<T>(&self) -> Id<T> {
         self.0.rng.id(self.0.clock.now())
     }
 
-    /// Takes the store for this process: `InUse` if another has it that cannot share it.
+    /// Claims the store for this process.
     ///
     /// # Errors
-    /// `InUse`, and what the file system says.
+    /// `InUse` if another process has claimed a store that cannot be shared; errors of the file
+    /// system.
     pub fn claim(&self) -> Result<(), OpenError> {
         self.0.store.claim()
     }
 
-    /// Takes the journal of token pairs for this process.
+    /// Locks the journal of token pairs for this process.
     ///
     /// # Errors
     /// As [`Store::require_journal`].
@@ -288,7 +297,7 @@ impl Gateway {
         self.0.store.require_journal()
     }
 
-    /// From now on [`Gateway::ready`] says no.
+    /// Begins the shutdown: from now on [`Gateway::ready`] fails.
     pub fn stop(&self) {
         self.0.stop.send_replace(true);
     }
@@ -297,13 +306,13 @@ impl Gateway {
         *self.0.stop.borrow()
     }
 
-    /// Ends when this process is to stop.
+    /// Waits until this process shall stop.
     pub async fn stopped(&self) {
-        // The sender lives as long as the gateway.
+        // The sender exists as long as the gateway, so this wait cannot fail.
         let _ = self.0.stop.subscribe().wait_for(|is_set| *is_set).await;
     }
 
-    /// The name for people of a connector.
+    /// The display name of a connector.
     pub fn provider_name(&self, provider: &str) -> Option<&'static str> {
         self.0
             .connectors
@@ -311,7 +320,7 @@ impl Gateway {
             .map(|connector| connector.name())
     }
 
-    /// Every connector, in order of its key.
+    /// All connectors, sorted by key.
     pub fn connectors(&self) -> Vec<ConnectorMeta> {
         let connectors = self.0.connectors.values();
         let mut all: Vec<_> = connectors.map(|each| meta(each.as_ref())).collect();
@@ -319,7 +328,7 @@ impl Gateway {
         all
     }
 
-    /// The connector of this key.
+    /// The connector with this key.
     ///
     /// # Errors
     /// `not_found`.
@@ -337,12 +346,12 @@ impl Gateway {
         })
     }
 
-    /// The store, for the requests of this project.
+    /// The store, scoped to the requests of this project.
     fn store_of(&self, project: &ProjectId) -> Store {
         self.0.store.for_project(project)
     }
 
-    /// Runs `work` to its end whether or not the caller stays to hear of it.
+    /// Runs `work` to completion even if the caller stops waiting.
     async fn owned<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,

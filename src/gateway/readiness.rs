@@ -1,8 +1,8 @@
-//! Whether requests should be sent to this process.
+//! Readiness: whether requests should be sent to this process.
 //!
-//! Reads go on from memory while the store is away or takes no writes, so neither makes a process
-//! unready: behind a balancer, all replicas would be taken out at once for a fault that they share.
-//! What is wrong is told beside the 200, and by a metric.
+//! Reads continue from memory while the store does not answer or rejects writes, so neither makes a
+//! process unready. Behind a load balancer, all replicas would otherwise be removed at once for a
+//! fault that they share. The 200 response and a metric report the state of the store.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -12,15 +12,15 @@ use crate::{
     model::availability::Availability,
 };
 
-/// How long the store may take to answer before it is taken for unreachable.
+/// The store counts as unreachable if it takes longer than this to answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// What the store can be used for, if requests should be sent here.
+    /// The availability of the store, if requests should be sent to this process.
     ///
     /// # Errors
-    /// `store_unavailable`: the process has not begun to serve, or stops, or neither the store nor
-    /// memory can serve anything.
+    /// `store_unavailable`: the process has not joined yet or is stopping, or the store does not
+    /// answer and memory cannot serve any request.
     pub async fn ready(&self) -> Result<Availability> {
         let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
         if self.is_stopping() || is_set(&self.0.background.has_closed) {
@@ -43,13 +43,13 @@ impl Gateway {
         let store = &self.0.store;
         match tokio::time::timeout(STORE_TIMEOUT, asking).await {
             Ok(Ok(Ok(()))) => store.availability(),
-            // Slow, or busy with others.
+            // The ping was slow, but other queries were answered.
             Err(_) if store.has_answered_recently() => store.availability(),
             Ok(Ok(Err(_)) | Err(_)) | Err(_) => Availability::Unreachable,
         }
     }
 
-    /// Whether some read could be answered without the store.
+    /// Whether any read could be answered without the store.
     fn serves_from_memory(&self) -> bool {
         let has_directory = || {
             let live_accounts = self
