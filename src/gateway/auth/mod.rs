@@ -1,4 +1,5 @@
-//! Whose key is this, and whose account is that: the only two doors to anything of a project.
+//! Authentication: proves an API key and finds the account of a request. Every access to the data
+//! of a project begins with one of these two.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ pub(super) mod ttl_cache;
 use rate_limit::{Quotas, RemainingQuotas};
 use ttl_cache::{StoreSilence, TtlCache};
 
-/// A proven caller: a valid key, and so its project and scopes.
+/// An authenticated caller: a valid API key with its project and scopes.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub key: Arc<ApiKey>,
@@ -35,13 +36,15 @@ impl Caller {
         &self.key.project
     }
 
-    /// As whom the audit log knows them.
+    /// The caller as the audit log names it.
     pub fn actor(&self) -> Actor {
         Actor::ApiKey(self.key.id)
     }
 
+    /// Checks that the key has a scope.
+    ///
     /// # Errors
-    /// `key_scope_missing`, naming the scope.
+    /// `key_scope_missing`, which names the scope.
     pub fn require(&self, scope: Scope) -> Result<()> {
         if self.key.allows(scope) {
             return Ok(());
@@ -53,28 +56,28 @@ impl Caller {
     }
 }
 
-/// An account that was proven to be of the caller's own project.
+/// An account that is proven to belong to the caller's project.
 #[derive(Debug, Clone)]
 pub struct OwnAccount {
     pub account: Arc<Account>,
-    /// What authenticates the cursors of its lists.
+    /// Authenticates the cursors of the account's lists.
     pub(super) mac_key: MacKey,
-    /// How its directory stood when the store was last asked.
+    /// The state of its directory when the store was last read.
     pub(super) latest: Latest,
     pub is_store_down: bool,
-    /// Who asks.
+    /// The actor of the request.
     pub(super) by: Actor,
 }
 
-/// What the store says of an account, asked for together: a version that another process sealed
-/// is found by the same question as a change of the account.
+/// An account as the store has it. The state of the directory is read together with it, so that the
+/// same read finds a version that another process sealed.
 pub(super) struct AccountRecord {
     pub(super) account: Arc<Account>,
     pub(super) mac_key: MacKey,
     pub(super) latest: Latest,
 }
 
-/// API keys and accounts that are cached.
+/// Maximum number of cached API keys, and of cached accounts.
 const CACHE_CAPACITY: u64 = 100_000;
 
 pub(in crate::gateway) struct AuthState {
@@ -104,10 +107,11 @@ pub struct Auth<'a> {
 }
 
 impl Auth<'_> {
-    /// Proves an API key. Unknown, malformed, revoked and expired keys get the same answer.
+    /// Authenticates an API key. Unknown, malformed, revoked and expired keys get the same error.
     ///
     /// # Errors
-    /// `unauthorized`; `store_unavailable` where this key was never seen and the store is down.
+    /// `unauthorized`; `store_unavailable` if the store does not answer and the key is not cached,
+    /// or its cached value is too old.
     pub async fn authenticate(self, text: &str) -> Result<Caller> {
         let refused = || {
             Error::new(
@@ -124,6 +128,7 @@ impl Auth<'_> {
             .auth
             .keys
             .get(id, self.gateway.0.clock.monotonic(), || {
+                // A key that is not cached may be a guess. Such look-ups use fewer connections.
                 let store = if self.gateway.0.auth.keys.contains(&id) {
                     self.gateway.0.store.for_lookups()
                 } else {
@@ -145,7 +150,7 @@ impl Auth<'_> {
         }
     }
 
-    /// Counts a request of this caller.
+    /// Counts a request against the quotas of the key and its project.
     pub fn spend(self, caller: &Caller) -> RemainingQuotas {
         let key = self.gateway.0.auth.quotas.spend(&caller.key.id);
         let project = match key {
@@ -155,10 +160,10 @@ impl Auth<'_> {
         RemainingQuotas { key, project }
     }
 
-    /// The caller's own account with this id.
+    /// The account with this id in the caller's project.
     ///
     /// # Errors
-    /// `account_not_found`, the same for an unknown, a malformed and another project's id.
+    /// `account_not_found`, equally for an unknown id, a malformed id and an id of another project.
     pub async fn own_account(self, caller: &Caller, id: &str) -> Result<OwnAccount> {
         let not_found = || Error::new(Kind::AccountNotFound, "there is no such account");
         let id: AccountId = id.parse().map_err(|_| not_found())?;
@@ -178,13 +183,13 @@ impl Auth<'_> {
             )
             .await?;
         let Some(cached) = cached else {
-            // Another process may have unlinked it.
+            // Another process may have deleted it.
             self.gateway.accounts().drop_from_memory(project, id);
             return Err(not_found());
         };
         let mut latest = cached.value.latest;
         if cached.is_store_down {
-            // What was remembered of the last walk is no news about it.
+            // The cached result of the last walk may be out of date.
             latest.walk = None;
         }
         Ok(OwnAccount {
@@ -198,10 +203,10 @@ impl Auth<'_> {
 }
 
 impl Gateway {
-    /// Makes a project.
+    /// Creates a project.
     ///
     /// # Errors
-    /// `invalid_parameter` if it is there already.
+    /// `invalid_parameter` if it exists already.
     pub async fn create_project(&self, project: &ProjectId) -> Result<()> {
         if self
             .0
@@ -226,6 +231,7 @@ pub(super) async fn load_account(
     let Some((account, mac_key)) = store.account_with_mac_key(project, id).await? else {
         return Ok(None);
     };
+    // Read after the account: None means that it was deleted between the two reads.
     let latest = store.latest(project, id).await?;
     Ok(latest.map(|latest| AccountRecord {
         account: Arc::new(account),

@@ -1,9 +1,9 @@
-//! How many requests a key and a project may make, and how many tries a connect session is good for:
-//! so many at once, and as many again spread over each minute.
+//! Request quotas of an API key, a project and a connect session. A quota allows a burst of `n`
+//! requests and refills at `n` per minute.
 //!
-//! It keeps one project from slowing the others, and is counted by each process for itself: a
-//! count that is shared would put the store on the way of every request. What one has spent is
-//! forgotten once it has it all back, so memory holds those of the last minute.
+//! Quotas keep one project from slowing down the others. Each process counts for itself: a shared
+//! count would need the store for every request. A full quota is forgotten, so memory holds only
+//! the keys of the last minute.
 
 use std::{hash::Hash, num::NonZeroU32, time::Duration};
 
@@ -17,14 +17,14 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// What a quota is for.
+/// The time over which a quota refills completely.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
 type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, QuotaClock, StateInformationMiddleware>;
 
-/// What each has left.
+/// The quotas of all keys `K`.
 pub struct Quotas<K: Hash + Eq + Clone> {
-    /// None: there is no limit.
+    /// None if there is no limit.
     limited: Option<Limited<K>>,
 }
 
@@ -33,14 +33,14 @@ struct Limited<K: Hash + Eq + Clone> {
     limiter: Limiter<K>,
 }
 
-/// What is left of a quota after one request more.
+/// The rest of a quota after a request was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemainingQuota {
     /// Requests in a [`WINDOW`].
     pub quota: NonZeroU32,
-    /// Requests that would be answered now.
+    /// Requests that would be accepted now.
     pub remaining: u32,
-    /// Within which time there is one more.
+    /// The time until one more request is accepted.
     pub more_in: Duration,
     pub(in crate::gateway) is_over: bool,
 }
@@ -58,7 +58,7 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
         Self { limited }
     }
 
-    /// Counts one request of `who`; None where there is no limit.
+    /// Counts one request of `who`. None if there is no limit.
     pub fn spend(&self, who: &K) -> Option<RemainingQuota> {
         let Limited {
             per_minute,
@@ -80,7 +80,7 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
         })
     }
 
-    /// Forgets those that have all of their requests back.
+    /// Forgets quotas that have refilled completely.
     pub fn forget_idle(&self) {
         if let Some(limited) = &self.limited {
             limited.limiter.retain_recent();
@@ -88,8 +88,8 @@ impl<K: Hash + Eq + Clone> Quotas<K> {
     }
 }
 
-/// What a caller has left: of the quota of its key, and of that of its project. A request that the
-/// key's quota refuses costs the project nothing. None where there is no limit.
+/// The rest of the quotas of the caller's key and of its project. A request that the key's quota
+/// rejects does not count against the project. None if there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RemainingQuotas {
     pub key: Option<RemainingQuota>,
@@ -98,7 +98,7 @@ pub struct RemainingQuotas {
 
 impl RemainingQuotas {
     /// # Errors
-    /// `rate_limited`, with the time until there is a request left.
+    /// `rate_limited`, with the time until the next request is accepted.
     pub fn check(&self) -> Result<()> {
         self.key.map_or(Ok(()), |key| key.check("API key"))?;
         self.project
@@ -107,10 +107,10 @@ impl RemainingQuotas {
 }
 
 impl RemainingQuota {
-    /// `whose` is whose quota it is.
+    /// Fails if the quota is used up. `whose` names its owner in the error message.
     ///
     /// # Errors
-    /// `rate_limited`, with the time until there is a request left.
+    /// `rate_limited`, with the time until the next request is accepted.
     pub fn check(&self, whose: &str) -> Result<()> {
         if !self.is_over {
             return Ok(());
@@ -126,7 +126,7 @@ impl RemainingQuota {
     }
 }
 
-/// Our clock as governor wants it.
+/// The gateway's clock as a clock of [`governor`].
 #[derive(Clone)]
 struct QuotaClock(Clock);
 

@@ -1,15 +1,16 @@
-//! A cache of rows that every request needs: API keys and accounts.
+//! A cache of the rows that every request needs: API keys and accounts.
 //!
-//! Every request proves its key and its account, and the hot path does not wait for the database.
-//! So both are cached for less than a second, which bounds how late this process sees a revocation
-//! made elsewhere (another replica, the command line). While a slow look-up is in flight, requests
-//! use the cached value, up to [`MAX_AGE`] after it was last read. Beyond that age they wait for the
-//! look-up. Only while the store does not answer are older values used, and the caller is told.
+//! Every request authenticates its key and its account without waiting for the database. Both are
+//! therefore cached for less than a second, which bounds how late this process notices a revocation
+//! made elsewhere (by another replica or the command line). While a slow look-up is in flight,
+//! requests use the cached value, up to [`MAX_AGE`] after it was last read. Beyond that age they
+//! wait for the look-up. Only while the store does not answer do requests use older values, and
+//! [`Cached::is_store_down`] reports it.
 //!
-//! A change made by this process *invalidates* a value: the store must be asked before the value is
-//! used again, and the value is kept for the time that the store does not answer. A value is
-//! *removed* if it must not be used again whatever the store answers: a revoked key, a disconnected
-//! account. Only these two cancel a look-up in flight: its result is not cached.
+//! A change made by this process *invalidates* a value: the store must be read before the value is
+//! used again, and the value is kept in case the store does not answer. A value is *removed* if it
+//! must not be used again, whatever the store answers: a revoked key, a disconnected account. Only
+//! these two cancel a look-up in flight, so that its result is not cached.
 
 use std::{
     collections::HashMap,
@@ -26,11 +27,11 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::error::{Error, Kind, Result};
 
-/// A value is used without asking the store for this long.
+/// A value is used without reading the store for this long.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
-/// While a look-up refreshes a value, requests use it without waiting for this long: below the
-/// second that G10 promises.
+/// While a look-up refreshes a value of up to this age, requests use the value without waiting. It
+/// is below the second within which a change made elsewhere must take effect.
 const USABLE_FOR: Duration = Duration::from_millis(800);
 
 /// A request that has a usable value waits for a look-up no longer than this.
@@ -39,13 +40,13 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_millis(200);
 /// While the store answers, no request uses a value that was read longer ago than this.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// A look-up without an answer after this long: the store does not answer.
+/// After a look-up has had no answer for this long, the store counts as silent.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After a failed look-up, a value is used without another one for this long.
+/// After a failed look-up, requests use the value without another look-up for this long.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Whether the store leaves look-ups unanswered. Clones are the same.
+/// Whether the store leaves look-ups unanswered. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct StoreSilence(Arc<AtomicBool>);
 
@@ -63,21 +64,21 @@ pub struct TtlCache<K, V>(Arc<CacheInner<K, V>>);
 
 struct CacheInner<K, V> {
     entries: Cache<K, CacheEntry<V>>,
-    /// The look-ups in flight, at most one for each key; one that was canceled is not here.
+    /// The look-ups in flight, at most one for each key. A canceled look-up is not here.
     lookups: Mutex<HashMap<K, Lookup<V>>>,
-    /// Look-ups and changes, in the order in which they began.
+    /// Numbers look-ups and changes in the order in which they began.
     generations: AtomicU64,
     /// Values of an earlier generation are invalidated.
     valid_from: AtomicU64,
     silence: StoreSilence,
-    /// How old a value may be while the store does not answer.
+    /// The maximum age of a value while the store does not answer.
     max_stale: Duration,
 }
 
 struct CacheEntry<V> {
-    /// None: removed by this process and not read since, or no longer in the store.
+    /// None if this process removed it and has not read it since, or if the store no longer has it.
     value: Option<Arc<V>>,
-    /// When the look-up began that found the value, on the monotonic clock.
+    /// When the look-up that found the value began, on the monotonic clock.
     read_at: Duration,
     is_invalidated: bool,
     generation: u64,
@@ -91,10 +92,10 @@ struct Lookup<V> {
     outcome: watch::Receiver<Option<LookupOutcome<V>>>,
 }
 
-/// What a look-up found.
+/// The value that a look-up found; None if the store has none.
 type LookupOutcome<V> = Result<Option<Arc<V>>>;
 
-/// A value, and whether it is used because the store does not answer.
+/// A cached value, and whether it is used because the store does not answer.
 pub struct Cached<V> {
     pub value: Arc<V>,
     pub is_store_down: bool,
@@ -140,7 +141,7 @@ impl<V> CacheEntry<V> {
 }
 
 impl<V> Lookup<V> {
-    /// The result, once it is there.
+    /// Waits for the result.
     async fn outcome(mut self) -> LookupOutcome<V> {
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(None)),
@@ -154,8 +155,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// A cache of at most `capacity` values, none of which is used once it is older than
-    /// `max_stale`. Caches over one store share its `silence`.
+    /// A cache of at most `capacity` values. No value older than `max_stale` is used. Caches over
+    /// one store share its `silence`.
     pub fn new(capacity: u64, max_stale: Duration, silence: StoreSilence) -> Self {
         Self(Arc::new(CacheInner {
             entries: Cache::new(capacity),
@@ -167,11 +168,11 @@ where
         }))
     }
 
-    /// The value of `key`: cached, or found by `read`; None if the store has none. `now` is of the
-    /// monotonic clock.
+    /// The value of `key`: cached, or found by `read`. None if the store has none. `now` is a time
+    /// of the monotonic clock.
     ///
     /// # Errors
-    /// What `read` fails with; `store_unavailable` if the store does not answer and no value is
+    /// The error of `read`; `store_unavailable` if the store does not answer and no value is
     /// cached, or only one that is older than `max_stale`.
     pub async fn get<F>(
         &self,
@@ -200,6 +201,7 @@ where
         if entry.is_younger_than(USABLE_FOR, now) {
             return Ok(Some(found(value)));
         }
+        // Leave time for the wait: at its end the value must still be younger than `MAX_AGE`.
         let is_usable = entry.is_younger_than(MAX_AGE.saturating_sub(LOOKUP_TIMEOUT), now);
         let began_at = lookup.began_at;
         let deadline = if is_usable {
@@ -229,8 +231,8 @@ where
         }
     }
 
-    /// Invalidates every value, because this process has changed something that many of them depend
-    /// on. Look-ups that began before may have missed the change and are canceled.
+    /// Invalidates every value, after this process has changed something that many of them depend
+    /// on. Cancels look-ups in flight, which may have missed the change.
     pub fn invalidate_all(&self) {
         let generation = self.0.next_generation();
         let mut lookups = self.0.lookups();
@@ -238,24 +240,24 @@ where
         lookups.retain(|_, lookup| lookup.generation > generation);
     }
 
-    /// Invalidates the value of `key`, because this process has just changed it.
+    /// Invalidates the value of `key`, after this process has changed it.
     pub fn invalidate(&self, key: &K) {
         let known = self.0.known(key);
         self.change(key, known.map(|(entry, value)| (value, entry.read_at)));
     }
 
-    /// As [`invalidate`](Self::invalidate), where the changed value is known. `now` is of the
+    /// As [`invalidate`](Self::invalidate), with the changed value. `now` is a time of the
     /// monotonic clock.
     pub fn replace(&self, key: &K, value: V, now: Duration) {
         self.change(key, Some((Arc::new(value), now)));
     }
 
-    /// Removes the value of `key`, because it must not be used again.
+    /// Removes the value of `key`, which must not be used again.
     pub fn remove(&self, key: &K) {
         self.change(key, None);
     }
 
-    /// Removes every value for which this is true.
+    /// Removes every value for which `is_gone` is true.
     pub fn remove_where(&self, is_gone: impl Fn(&V) -> bool) {
         for (key, entry) in &self.0.entries {
             if entry.value.is_some_and(|value| is_gone(&value)) {
@@ -323,7 +325,7 @@ where
         }))
     }
 
-    /// Joins the look-up of `key` that is in flight, or begins one. It runs in a task of its own, so
+    /// Joins the look-up of `key` in flight, or begins one. The look-up runs in its own task, so
     /// that its result is cached even if no request waits for it any more.
     fn lookup<F>(self: &Arc<Self>, key: &K, now: Duration, read: impl FnOnce() -> F) -> Lookup<V>
     where
@@ -342,8 +344,8 @@ where
         lookups.insert(key.clone(), lookup.clone());
         drop(lookups);
         let read = read();
-        // Captured by the task: taken off the list even if `read` panics, or the task is dropped before
-        // it ran at all.
+        // The task captures this, and dropping it removes the look-up from the list: also if `read`
+        // panics, or if the task is dropped before it ran.
         let in_flight = InFlight {
             inner: Arc::clone(self),
             key: key.clone(),
@@ -362,7 +364,7 @@ where
         lookup
     }
 
-    /// Caches what a look-up found.
+    /// Caches the result of a look-up.
     fn record(&self, key: &K, generation: u64, now: Duration, outcome: &LookupOutcome<V>) {
         if outcome.is_ok() {
             self.silence.set(false);
@@ -375,7 +377,7 @@ where
                 generation,
                 failed_at: None,
             }),
-            // A key that was never there leaves no trace, or a flood of them would push out the rest.
+            // An unknown key is not cached, or a flood of unknown keys would evict the others.
             Ok(None) => known.map(|known| CacheEntry {
                 value: None,
                 generation,
@@ -396,7 +398,8 @@ where
         self.generations.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Puts an entry of `generation` in the place of the known one, unless that is of a later one.
+    /// Replaces the entry of `key` by one of `generation`, unless the current one is of a later
+    /// generation.
     fn put(
         &self,
         key: &K,
@@ -416,7 +419,7 @@ where
     }
 }
 
-/// A look-up that has not ended.
+/// A look-up in flight. Dropping it removes the look-up from the list.
 struct InFlight<K, V>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -441,7 +444,7 @@ where
     }
 }
 
-/// The error for a store that does not answer while no value is cached.
+/// The error for a store that does not answer while no usable value is cached.
 pub fn store_down() -> Error {
     Error::new(Kind::StoreUnavailable, "the store does not answer")
         .with_retry_after(Duration::from_secs(5))
@@ -472,12 +475,12 @@ mod tests {
         Ok(value)
     }
 
-    /// Has so much of the paused time pass.
+    /// Lets this much of the paused time pass.
     async fn pass(time: Duration) {
         Clock::system().sleep(time).await;
     }
 
-    /// A store that answers after this long.
+    /// A store that answers after this time.
     async fn slow(answers_in: Duration, value: Option<u8>) -> Result<Option<u8>> {
         pass(answers_in).await;
         Ok(value)
@@ -506,7 +509,7 @@ mod tests {
             cache.get(1, at(0), || read(Some(0))).await.unwrap();
             let is_revoked = |now: Duration| now > at(2_000);
             let mut last_use = at(0);
-            // A request every 20 ms, beside each other: the store is asked by some of them.
+            // A request every 20 ms, concurrently. Some of them read the store.
             let mut requests = tokio::task::JoinSet::new();
             for _ in 0..1_000 {
                 pass(at(20)).await;
@@ -544,7 +547,7 @@ mod tests {
             assert_eq!(unwrap(found.await), (7, false));
             pass(at(10)).await;
         }
-        // One at 500 ms, and each next one once the value is 500 ms old again.
+        // The first at 500 ms, and each further one once the value is 500 ms old again.
         let asked = asked.load(Ordering::SeqCst);
         assert!((6..=8).contains(&asked), "{asked}");
     }
@@ -620,7 +623,7 @@ mod tests {
         assert_eq!(unwrap(overtaken.await).0, 7);
         assert_eq!(unwrap(cache.get(1, at(1), || read(Some(8))).await).0, 8);
 
-        // Nor if another look-up has found meanwhile that the value is gone.
+        // The same if another look-up has found meanwhile that the store has no value.
         let overtaken = cache.get(1, at(2000), || {
             let cache = Numbers::clone(&cache);
             async move {
@@ -663,13 +666,13 @@ mod tests {
         let began = Instant::now();
         assert_eq!(unwrap(cache.get(1, at(1_000), silent).await), (7, false));
         assert_eq!(began.elapsed(), LOOKUP_TIMEOUT);
-        // Too old, unless the store does not answer: the look-up began 200 ms ago.
+        // Too old to be used while the store answers. The look-up began 200 ms ago.
         assert_eq!(unwrap(cache.get(1, at(6_000), silent).await), (7, true));
         assert!(began.elapsed() <= STORE_TIMEOUT + at(1));
         let known_silent = Instant::now();
         assert_eq!(unwrap(cache.get(1, at(6_100), silent).await), (7, true));
         assert_eq!(known_silent.elapsed(), Duration::ZERO);
-        // For others the wait is short.
+        // Other keys wait only for a short time.
         assert_eq!(unwrap(cache.get(2, at(6_200), silent).await), (8, true));
         assert!(known_silent.elapsed() <= LOOKUP_TIMEOUT + at(1));
     }
@@ -696,7 +699,7 @@ mod tests {
         assert_eq!((unwrap(first).0, unwrap(second).0), (8, 8));
     }
 
-    /// A worker's runtime ends with its thread, and with it the look-ups that it has just begun.
+    /// The runtime of a worker ends with its thread, and so do look-ups that it has just begun.
     #[test]
     fn a_lookup_whose_runtime_ended_is_not_waited_for() {
         let cache = cache();
@@ -709,7 +712,7 @@ mod tests {
         let worker = runtime();
         worker.block_on(async {
             cache.get(1, at(0), || read(Some(7))).await.unwrap();
-            // Young enough to be answered at once, so that the look-up has not run yet.
+            // Young enough to be returned at once, so that the look-up has not run yet.
             let answered = cache.get(1, at(600), || read(Some(8))).await;
             assert_eq!(unwrap(answered).0, 7);
         });
