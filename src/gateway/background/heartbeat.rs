@@ -1,7 +1,9 @@
-//! This process among those that serve the same store: it says that it lives, takes over from who
-//! does not, and ends its own walks once the store no longer has them for running here.
+//! Heartbeats: keep this replica registered in a shared store, and end the walks of failed
+//! replicas.
 //!
-//! Which directory is in force is learnt with the account itself
+//! A replica also learns from the reply to its heartbeat which of its walks the store still lists
+//! as running, and abandons the others. Another replica's new directory version is noticed
+//! elsewhere: every read of the account finds it
 //! ([ADR 8](../../../docs/adr/0008-replicas-meet-in-the-store.md)).
 
 use std::{
@@ -16,18 +18,19 @@ use super::Background;
 use crate::gateway::{Gateway, Inner, walks::WalkHandle};
 use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
 
-/// How often a replica says that it lives, and so how soon it hears that a walk of its own is no
-/// more: within the second that a disconnect may take to be felt everywhere.
+/// Time between two heartbeats, and so the time after which a replica notices that the store has
+/// ended one of its walks. A disconnect must take effect on all replicas within a second.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(800);
 
-/// How often a process that is alone with its database does so: that shows whether the database
-/// takes writes.
+/// Time between two heartbeats of a process that has the store to itself. They show whether the
+/// database accepts writes.
 const BEAT_EVERY_ALONE: Duration = Duration::from_secs(5);
 
-/// How long one sign is waited for before the next thing is done.
+/// How long the loop waits for one write before it continues.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Silent for so long, a replica ends its walks: well before others may take it for dead.
+/// A replica without a successful heartbeat for this long abandons its walks, well before others
+/// count it as failed.
 const STOP_AFTER: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
@@ -36,8 +39,9 @@ const _: () = assert!(
 );
 
 impl Background<'_> {
-    /// Begins to serve: takes over from processes that ended, whose walks will not end by
-    /// themselves, and from now on tells others that this one lives.
+    /// Joins the serving processes: registers this replica, ends walks that failed processes left
+    /// running, recovers refreshes of earlier runs of this node, and starts the heartbeats of a
+    /// shared store.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -59,8 +63,8 @@ impl Background<'_> {
         Ok(())
     }
 
-    /// Writes to a store that is this process's alone every so often, which shows whether it takes
-    /// writes. A shared one is written to from [`Background::join`](crate::gateway::background::Background::join) on.
+    /// Writes regularly to a store that is not shared, to find out whether it accepts writes. In a
+    /// shared store, [`Background::join`] starts heartbeats instead.
     pub fn keep_probing_store(self) -> impl Future<Output = ()> + Send + use<> {
         let is_shared = self.gateway.0.store.is_shared();
         let inner = Arc::downgrade(&self.gateway.0);
@@ -71,7 +75,7 @@ impl Background<'_> {
         }
     }
 
-    /// Ends the walks that run here, waits for refreshes that are in flight, and closes the store.
+    /// Ends the walks of this process, waits for refreshes in flight, and closes the store.
     pub async fn close(self) {
         let running = self.running_walks();
         for ticket in &running {
@@ -87,7 +91,7 @@ impl Background<'_> {
         let gateway = self.gateway.clone();
         let left = self.gateway.0.runtime.spawn(async move {
             if gateway.0.store.is_shared() {
-                // A sign of life that is on its way would be the last one, and say the contrary.
+                // A heartbeat that arrives after `leave` would register this replica again.
                 let _signing = gateway.0.background.signing.lock().await;
                 gateway
                     .0
@@ -98,8 +102,8 @@ impl Background<'_> {
                     tracing::warn!(%error, "the other processes were not told that this one ends");
                 }
             } else {
-                // The process that serves the file next knows that this one has ended. A write to
-                // a locked file would keep this one from closing it in time.
+                // No write is needed: the next process that serves the file knows that this one has
+                // ended. A write to a locked file could delay the close.
                 gateway
                     .0
                     .background
@@ -108,19 +112,21 @@ impl Background<'_> {
             }
             gateway.0.store.close().await;
         });
-        // A database that no longer answers keeps nobody from stopping.
+        // A database that does not answer must not prevent the shutdown.
         if tokio::time::timeout(STOP_AFTER, left).await.is_err() {
             tracing::warn!("the store could not be closed in time");
         }
     }
 
-    /// One sign of life, and what follows from it.
+    /// Writes one heartbeat, abandons walks that the store no longer lists, and ends stored walks
+    /// that no longer run.
     async fn write_heartbeat(self) -> Result<()> {
         let _signing = self.gateway.0.background.signing.lock().await;
         if self.gateway.0.background.has_closed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // Looked at before the store is asked: what begins in between is not missing there.
+        // Listed before the write, so that a walk that begins in between is not mistaken for one
+        // that the store has ended.
         let begun = self.running_walks().into_iter();
         let begun: Vec<_> = begun.filter(|ticket| ticket.has_begun()).collect();
         let stored = self.gateway.0.store.write_heartbeat().await?;
@@ -129,8 +135,8 @@ impl Background<'_> {
                 ticket.abandon();
             }
         }
-        // Looked at once more: what is stored as running and runs no longer was not told to the
-        // store when it ended.
+        // Listed again after the write, so that a walk that began in between is not an orphan. An
+        // orphan is stored as running but no longer runs: the store did not accept its end.
         let running = self.running_walks();
         let is_orphan = |id: &WalkId| !running.iter().any(|ticket| ticket.id == *id);
         let orphans: Vec<_> = stored.into_iter().filter(is_orphan).collect();
@@ -140,7 +146,7 @@ impl Background<'_> {
         Ok(())
     }
 
-    /// Of walks that were ended for a process that was gone.
+    /// Logs and counts walks that were ended because their process had failed.
     fn tell_of(self, interrupted: u64) {
         if interrupted > 0 {
             self.gateway.0.metrics.walks_interrupted(interrupted);
@@ -186,8 +192,8 @@ async fn keep_beating(inner: Weak<Inner>) {
         if gateway.0.background.has_closed.load(Ordering::Relaxed) {
             return;
         }
-        // A task of its own: a database that does not answer must not keep this from seeing that
-        // it has been silent for too long.
+        // In its own task: a database that does not answer must not keep this loop from noticing
+        // that the heartbeats fail.
         let (asked_at, mut write_heartbeat) = pending.take().unwrap_or_else(|| {
             let gateway = gateway.clone();
             let write_heartbeat =
@@ -196,10 +202,11 @@ async fn keep_beating(inner: Weak<Inner>) {
         });
         match tokio::time::timeout(WRITE_TIMEOUT, &mut write_heartbeat).await {
             Ok(Ok(Ok(()))) => {
+                // The reply may be late, so only the time of the request is certain.
                 heard_at = asked_at;
                 if is_shared {
                     let burial = tokio::spawn(reap_expired(gateway.clone()));
-                    // It may take longer; the next sign does not wait for it.
+                    // The next heartbeat does not wait for this if it takes longer.
                     let _ = tokio::time::timeout(WRITE_TIMEOUT, burial).await;
                 }
             }
@@ -210,7 +217,7 @@ async fn keep_beating(inner: Weak<Inner>) {
                 pending = Some((asked_at, write_heartbeat));
             }
             Err(_) => {
-                // A server that vanished without a word: what is open leads nowhere.
+                // The server may be gone without closing the connections. Open new ones.
                 tracing::warn!("heartbeat not answered; connections are opened anew");
                 gateway.0.store.renew_connections();
                 write_heartbeat.abort();
@@ -218,6 +225,7 @@ async fn keep_beating(inner: Weak<Inner>) {
         }
         let is_silent = clock.monotonic().saturating_sub(heard_at) > STOP_AFTER;
         if is_shared && is_silent {
+            // Others may soon end these walks and start new ones.
             for ticket in gateway.background().running_walks() {
                 ticket.abandon();
             }

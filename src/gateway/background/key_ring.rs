@@ -1,11 +1,11 @@
-//! What changes beside this process and no request would notice in time: the key ring, and projects
-//! that the operator deletes.
+//! Follows changes that are made outside this process and that no request would notice in time: to
+//! the key file, and the deletion of projects.
 //!
-//! * The key file is looked at about once a second. A new ring is taken if the database opens with
-//!   it, and then data keys are wrapped anew, a few at a time, until the active key wraps them all
+//! * The key file is read about once a second. A new ring is used if it opens the database. Data
+//!   keys are then re-wrapped in small batches until the active key wraps all of them
 //!   ([`Store::rewrap`](crate::store::Store::rewrap)).
-//! * What is known of a deleted project is dropped from memory, and its walks end. Its keys and
-//!   accounts are refused as all is that was revoked elsewhere ([`ttl_cache`](super)).
+//! * The in-memory state of a deleted project is dropped, and its walks are abandoned. Its keys and
+//!   accounts are rejected like any that another process revoked (see `auth::ttl_cache`).
 
 use std::{collections::HashSet, error::Error as _, time::Duration};
 
@@ -24,16 +24,16 @@ use crate::{
     store::FirstKey,
 };
 
-/// How often it is looked: within the second that a deletion may take to be felt.
+/// Time between two checks. A deletion must take effect within a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(800);
 
-/// How often it is looked again at what was found in order, and what is still wrong is said again:
-/// another process may have been on its way to wrap with a former key, or a request to bring back
-/// what was dropped.
+/// Time after which a check that found nothing to do is repeated, and a persistent fault is logged
+/// again. Meanwhile another process may have wrapped a key with a former ring key, or a request may
+/// have loaded dropped state again.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 impl Background<'_> {
-    /// Looks, and looks again, until it is aborted.
+    /// Checks the key ring and the projects regularly, until it is aborted.
     pub async fn keep_watch(self) {
         let mut watch = KeyRingReloader {
             told: self.gateway.0.store.ring(),
@@ -56,7 +56,7 @@ impl Background<'_> {
         }
     }
 
-    /// Has all of it looked at now, and what is not as it should be said again.
+    /// Runs all checks now, and logs persistent faults again.
     pub fn reload_now(self) {
         self.gateway.0.background.reload_now.notify_one();
     }
@@ -76,21 +76,22 @@ impl Background<'_> {
     }
 }
 
-/// What one look leaves for the next.
+/// The state that one check leaves for the next.
 struct KeyRingReloader {
     gateway: Gateway,
-    /// The ring that the others were told of.
+    /// The ring that was last published to the other processes.
     told: KeyRing,
-    /// What was said of the ring's first key and the active one, and of data keys that do not open.
+    /// The state of the ring's first key and the id of the active key, as last logged.
+    /// The data keys that could not be decrypted, as last logged.
     first: Option<(FirstKey, String)>,
     locked: Vec<(ProjectId, OpenFault)>,
-    /// When the data keys were last found to be wrapped as they should; None if they are not.
+    /// When all data keys were last found wrapped correctly; None if some are not.
     in_order_at: Option<Timestamp>,
     deleted_projects: u64,
     file: LogOnce,
     store: LogOnce,
     date: LogOnce,
-    /// Of the key file.
+    /// The access rights of the key file.
     mode: LogOnce,
 }
 
@@ -143,7 +144,8 @@ impl KeyRingReloader {
         }
     }
 
-    /// Takes a changed ring, and tells the others.
+    /// Reloads the key file if it has changed, and publishes the ids of the ring's keys to the
+    /// other processes.
     async fn reload(&mut self, now: Timestamp) {
         let store = &self.gateway.0.store;
         let fault = store.reload_ring().await.err();
@@ -162,7 +164,7 @@ impl KeyRingReloader {
             return;
         }
         self.in_order_at = None;
-        // Whoever is not told now is told with the next sign of life, or the next look.
+        // After a failure, the next heartbeat or the next check publishes the ids.
         if store.tell_ring().await.is_ok() {
             let keys = ring.ids().collect::<Vec<_>>().join(" ");
             tracing::info!(keys, "key ring read anew");
@@ -170,7 +172,7 @@ impl KeyRingReloader {
         }
     }
 
-    /// Wraps anew whatever a former key wraps. True if nothing is left that this process could do.
+    /// Re-wraps all data keys that a former key wraps. True if this process has nothing left to do.
     async fn rewrap(&mut self) -> Result<bool> {
         let mut after = None;
         let mut locked = Vec::new();
@@ -249,14 +251,14 @@ impl KeyRingReloader {
     }
 }
 
-/// Something that is wrong, said once and then now and then.
+/// Logs a fault when it appears, and again at intervals while it persists.
 #[derive(Default)]
 struct LogOnce {
     said: Option<(String, Timestamp)>,
 }
 
 impl LogOnce {
-    /// What is to be said, if it is time; None is that nothing is wrong.
+    /// The fault to log now, if any. `None` as argument: there is no fault.
     fn says(&mut self, fault: Option<String>, now: Timestamp) -> Option<&str> {
         let Some(fault) = fault else {
             self.said = None;
@@ -272,7 +274,7 @@ impl LogOnce {
     }
 }
 
-/// An error with what is behind it, which names the key that is missing.
+/// An error with its source, which names the missing key.
 fn in_full(error: &Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),

@@ -1,5 +1,6 @@
-//! Loops that run beside requests: [`schedule`] begins walks that are due, `heartbeat` tells other
-//! replicas that this one is alive, [`key_ring`] follows changes of the key file and of projects.
+//! Loops that run beside requests: [`schedule`] starts walks that are due, `heartbeat` keeps this
+//! replica registered in the store, [`key_ring`] follows changes of the key file and deletions of
+//! projects.
 
 mod heartbeat;
 pub mod key_ring;
@@ -13,13 +14,13 @@ use super::Gateway;
 pub(in crate::gateway) struct BackgroundState {
     pub(in crate::gateway) has_joined: AtomicBool,
     pub(in crate::gateway) has_closed: AtomicBool,
-    /// Held while a heartbeat, or the end of this process, is written to the store.
+    /// Locked while a heartbeat, or the end of this process, is written to the store.
     signing: tokio::sync::Mutex<()>,
-    /// Has the key ring and the projects checked before their time.
+    /// Wakes the check of the key ring and the projects before its interval has passed.
     reload_now: tokio::sync::Notify,
 }
 
-/// Loops of this process: heartbeats, scheduled walks, key ring and housekeeping.
+/// The loops of this process: heartbeats, scheduled walks, key ring.
 #[derive(Clone, Copy)]
 pub struct Background<'a> {
     pub(in crate::gateway) gateway: &'a Gateway,

@@ -1,4 +1,4 @@
-//! Walks that nobody asked for: each account's every so often, a few at a time.
+//! Scheduled walks: starts a walk of each account when its interval has passed, a few at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,20 +9,22 @@ use super::Background;
 use crate::gateway::walks::Attach;
 use crate::{error::Result, model::audit_log::Actor};
 
-/// How often it is looked whose walk is due.
+/// Time between two checks for accounts that are due.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many scheduled walks may run at once.
+/// Maximum number of scheduled walks at once.
 const MAX_CONCURRENT: usize = 16;
 
-/// How long an account that is due is left to the process that found it so.
+/// How long a due account is reserved for the process that claimed it.
 const CLAIM: Duration = Duration::from_secs(30);
 
-/// How long a scheduled walk may hold its place; it goes on after that, beside the next ones.
+/// How long a scheduled walk counts toward [`MAX_CONCURRENT`]. A longer walk continues beside the
+/// next ones.
 const WALK_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Background<'_> {
-    /// Walks every account whose last walk is longer ago than the setting, until it is aborted.
+    /// Walks every account whose last walk began longer ago than `walk.every_seconds`, until it is
+    /// aborted.
     pub async fn keep_walking(self) {
         let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
         loop {
@@ -62,7 +64,7 @@ impl Background<'_> {
             .claim_due(due_before, claim, free)
             .await?
         {
-            // No place free: whoever is due still is at the next look.
+            // No permit is free. The account stays due and is found again by a later check.
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 break;
             };
@@ -74,13 +76,14 @@ impl Background<'_> {
                     continue;
                 }
             };
+            // Disconnected, moved, or its connector profile is disabled.
             if account.inactive_reason().is_some() {
                 continue;
             }
             let live = self.gateway.directory().live(&account);
-            // Whose walk takes longer than the claim is due again, and needs no second place. Nor is
-            // one due that was walked here just now, whatever another process, whose date is wrong,
-            // may have stored.
+            // A walk that outlasts the claim makes its account due again, but it needs no second
+            // walk. Nor does an account that was just walked here: another process with a wrong
+            // clock may have stored a wrong time.
             let now = self.gateway.0.clock.monotonic();
             let was_just_walked = live.last_walk_began_at().is_some_and(|then| {
                 now.saturating_sub(then) < self.gateway.0.settings.walk_every / 2
