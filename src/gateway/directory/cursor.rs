@@ -1,11 +1,11 @@
-//! Cursors: where a walk of pages stands, in a form that a caller can neither read nor make.
+//! Cursors: a position in a list, in a form that clients cannot forge.
 //!
-//! A cursor says which directory version the pages began on and the key of the last record
-//! served. A MAC binds it to project, account, route and filter, so one moved elsewhere does not open.
-//! Its key hangs on the project's data key and not on the key ring
-//! ([ADR 12](../../../docs/adr/0012-the-database-says-which-key-wraps.md)), so no change of the ring
-//! breaks a walk of pages. It is deterministic: the same page has the same `next` on every
-//! replica, which is what lets pages be cached.
+//! A cursor contains the directory version of the first page and the key of the last record served.
+//! A MAC binds it to project, account, list and filter, so it is invalid anywhere else. The MAC key
+//! is derived from the project's data key, not from the key ring
+//! ([ADR 12](../../../docs/adr/0012-the-database-says-which-key-wraps.md)), so no change of the
+//! ring invalidates a cursor. Cursors are deterministic: the same page has the same `next` on every
+//! replica, so pages can be cached ([ADR 4](../../../docs/adr/0004-cursors-are-keys.md)).
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -19,17 +19,17 @@ use crate::{
     model::{accounts::Account, id::RemoteId},
 };
 
-/// The longest cursor that is looked at.
+/// The maximum length of a cursor. A longer text is invalid.
 const LONGEST: usize = 1024;
 
-/// A place in a list: after the record `after`, in `version` for as long as that is held.
+/// A position in a list: after the record `after`, in `version` while that is available.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     pub version: u64,
     pub after: RemoteId,
 }
 
-/// The list that a place is in: a cursor of one is of no use in another.
+/// The list that a cursor belongs to. The cursor is invalid for any other list.
 #[derive(Clone, Copy)]
 pub struct List<'a> {
     pub account: &'a Account,
@@ -38,7 +38,7 @@ pub struct List<'a> {
     pub filter: &'a Filter,
 }
 
-/// What travels: the place and its MAC.
+/// The encoded form: the position and its MAC.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     cursor: Cursor,
@@ -54,10 +54,10 @@ impl Cursor {
         BASE64_URL_SAFE_NO_PAD.encode(encode(&envelope))
     }
 
-    /// Reads a cursor that this installation made for this very list.
+    /// Decodes a cursor that this installation issued for this list.
     ///
     /// # Errors
-    /// `invalid_cursor` for anything else, without saying what is wrong with it.
+    /// `invalid_cursor` for any other text, without the reason.
     pub fn from_text(text: &str, list: List<'_>) -> Result<Self> {
         Self::open(text, list).ok_or_else(not_a_cursor)
     }
@@ -74,7 +74,8 @@ impl Cursor {
         is_genuine.then_some(envelope.cursor)
     }
 
-    /// What the MAC is over. The filter does not travel: a caller sends it with every page.
+    /// The input of the MAC. It includes the filter, which the client sends with every page and the
+    /// cursor does not contain.
     fn in_list(&self, list: List<'_>) -> Vec<u8> {
         encode(&(self, list.filter))
     }
@@ -91,8 +92,9 @@ impl List<'_> {
     }
 }
 
-/// Makes and reads the cursors of a list that is read from the store: API keys, the audit log, walks.
-/// Such a cursor is a place in the list, with a MAC that binds it to project, list and filters.
+/// Encodes and decodes the cursors of lists that are read from the store: API keys, the audit log,
+/// walks, suspects. Such a cursor is a position with a MAC that binds it to project, list and
+/// filters.
 pub struct ListCursors {
     key: MacKey,
     context: String,
@@ -104,10 +106,10 @@ impl ListCursors {
         BASE64_URL_SAFE_NO_PAD.encode(encode(&(place, tag)))
     }
 
-    /// The place in a cursor that this installation made for this very list.
+    /// The position in a cursor that this installation issued for this list.
     ///
     /// # Errors
-    /// `invalid_cursor` for anything else, without saying what is wrong with it.
+    /// `invalid_cursor` for any other text, without the reason.
     pub fn from_text(&self, text: &str) -> Result<String> {
         self.open(text).ok_or_else(not_a_cursor)
     }
@@ -125,7 +127,8 @@ impl ListCursors {
 }
 
 impl DirectoryReader<'_> {
-    /// The cursors of a list of this project. `list` names it, with its account and its filters.
+    /// The cursors of a list of this project. `list` identifies the list with its account and
+    /// filters.
     ///
     /// # Errors
     /// `store_unavailable`, `credential_locked`.
@@ -140,7 +143,7 @@ impl DirectoryReader<'_> {
 }
 
 impl OwnAccount {
-    /// The cursors of a list of this account.
+    /// The cursors of a list of this account. `list` identifies the list.
     pub fn list_cursors(&self, list: &str) -> ListCursors {
         let Account { project, id, .. } = self.account.as_ref();
         ListCursors {

@@ -1,8 +1,13 @@
-//! Reading a directory: from memory, else from the store, else by a walk that all callers share.
+//! Serves the current directory of an account: from memory, otherwise from the store. If there is
+//! none or it is too old, the read waits for a walk that all its callers share.
 //!
-//! A read never shows anything but one sealed version, whole. On the hot path (the version in
-//! force is known, the page was built before) there is no serialisation, no database and no call
-//! to the provider: a look-up of the head and a look-up of the page.
+//! A response shows exactly one sealed version. On the hot path (the current version is known and
+//! the page is cached) a read only looks up the snapshot and the page: no serialization, no
+//! database query, no call to the provider.
+//!
+//! * [`cursor`]: the authenticated `next` cursors of lists.
+//! * `page_cache`: built pages and their ETags.
+//! * `summary`: the summary of a directory.
 
 use std::{
     collections::HashMap,
@@ -47,17 +52,18 @@ pub mod cursor;
 pub(super) mod page_cache;
 mod summary;
 
-/// After a walk that failed, a read waits this long before it has the next one made.
+/// Reads start no walk for this long after the last one ended. This matters after a failed walk:
+/// after a sealed one the directory is fresh.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-/// Which records, and how much of each.
+/// The records to read, and how much of each.
 #[derive(Debug, Clone)]
 pub struct Selection {
     pub resource: Resource,
     pub filter: Filter,
     pub fields: FieldSet,
     pub expand: ExpandSet,
-    /// Whether to tell the reads of the provider that the records came from.
+    /// Whether to include the provider requests that the records came from.
     pub raw: bool,
 }
 
@@ -72,7 +78,7 @@ impl Selection {
     }
 }
 
-/// Which part of the selection.
+/// The part of the selection to read: one page or one record.
 #[derive(Debug, Clone)]
 pub enum Want {
     Page {
@@ -84,21 +90,22 @@ pub enum Want {
     },
 }
 
-/// How old the directory may be.
+/// The maximum age of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxAge {
-    /// Whatever is in force; one older than fresh is refreshed behind the read.
+    /// The current directory. If it is older than `walk.fresh_seconds`, the read starts a walk but
+    /// does not wait for it.
     Any,
-    /// At most this old, else a walk is awaited.
+    /// At most this many seconds old; otherwise the read waits for a walk.
     Seconds(u64),
-    /// Of a walk that begins after the question.
+    /// From a walk that begins after this request.
     New,
 }
 
-/// An answer: what to send, and how good it is.
+/// The response to a read, with the age and staleness of the directory.
 pub struct ReadResponse {
     pub etag: Arc<str>,
-    /// None if the caller has it already.
+    /// None if the client has the current page already, by its ETag.
     pub page: Option<Arc<CachedPage>>,
     pub version: u64,
     pub age: Duration,
@@ -106,15 +113,15 @@ pub struct ReadResponse {
     pub stale: Option<StaleReason>,
 }
 
-/// This part of the memory for pages is for the rows that filters matched: four bytes a record, so that
-/// by default forty lists of a hundred thousand stay.
+/// This fraction (one eighth) of the memory for pages caches the rows that filters matched. A row
+/// takes four bytes, so by default about forty lists of 100,000 records fit.
 const SHARE_OF_MATCHES: u64 = 8;
 
 pub(in crate::gateway) struct DirectoryState {
     pub(in crate::gateway) live_accounts: RwLock<HashMap<AccountId, Arc<LiveAccount>>>,
     pub(in crate::gateway) directories: Cache<(AccountId, u64), Arc<LoadedDirectory>>,
     pub(in crate::gateway) pages: moka::sync::Cache<PageKey, Arc<CachedPage>>,
-    /// The rows that filters matched, so that the pages of one list are looked for once.
+    /// The rows that each filter matched, so that a list is filtered once for all of its pages.
     pub(in crate::gateway) matches: moka::sync::Cache<ListKey, Arc<Matches>>,
 }
 
@@ -152,20 +159,20 @@ impl DirectoryState {
     }
 }
 
-/// Serves the current directory of an account, and starts a walk where it is not fresh enough.
+/// Serves the current directory of an account, and starts a walk if it is not fresh enough.
 #[derive(Clone, Copy)]
 pub struct DirectoryReader<'a> {
     pub(in crate::gateway) gateway: &'a Gateway,
 }
 
 impl DirectoryReader<'_> {
-    /// One page, or one record, of the caller's own account.
+    /// Reads a page or a record of the caller's account.
     ///
-    /// `is_known` tells whether the caller has the answer of an ETag already.
+    /// `is_known` returns whether the client has the response with this ETag already.
     ///
     /// # Errors
     /// `directory_not_ready`, `account_inactive`, `invalid_cursor`, `not_found`,
-    /// `groups_not_permitted`, `field_not_permitted`, and what a failed first walk came to.
+    /// `groups_not_permitted`, `field_not_permitted`, and the error of a failed first walk.
     pub async fn read(
         self,
         own: &OwnAccount,
@@ -209,7 +216,8 @@ impl DirectoryReader<'_> {
                     && cursor.version != head.version
                     && let Some(held) = self.version(account, cursor.version).await?
                 {
-                    // The pages began on this version and it is still held: stay on it.
+                    // The cursor began on this version and it is still available, so the pages stay
+                    // on it.
                     (version, verified_at, sealed_at) =
                         (cursor.version, held.verified_at, held.sealed_at);
                 }
@@ -251,10 +259,10 @@ impl DirectoryReader<'_> {
         })
     }
 
-    /// Waits up to `wait` for an account to have a directory, and counts it.
+    /// Waits up to `wait` until an account has a directory, and returns its record counts.
     ///
     /// # Errors
-    /// `directory_not_ready`, and what a failed first walk came to.
+    /// `directory_not_ready`, and the error of a failed first walk.
     pub async fn await_directory(self, own: &OwnAccount, wait: Duration) -> Result<WalkCounts> {
         let live = self.live(&own.account);
         check_served(&own.account)?;
@@ -268,6 +276,8 @@ impl DirectoryReader<'_> {
             .ok_or_else(|| Error::internal("the version in force is not held"))
     }
 
+    /// Why the directory may be out of date. A reason that applies to the whole account precedes
+    /// the result of the last walk.
     pub(super) fn staleness(self, own: &OwnAccount, head: &CurrentSnapshot) -> Option<StaleReason> {
         let is_not_renewed = || {
             self.is_renewal_due(head)
@@ -284,13 +294,14 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// Whether the next walk should have begun, by the schedule or because of a read.
+    /// Whether the next walk is due, by the schedule or by the age that a read accepts.
     fn is_renewal_due(self, head: &CurrentSnapshot) -> bool {
         let settings = &self.gateway.0.settings;
         since(self.gateway.0.clock.now(), head.verified_at)
             > settings.walk_every.min(settings.fresh_for)
     }
 
+    /// The in-memory state of this account, created on first use.
     pub(super) fn live(self, account: &Account) -> Arc<LiveAccount> {
         let live_accounts = &self.gateway.0.directory.live_accounts;
         if let Some(live) = live_accounts
@@ -310,7 +321,7 @@ impl DirectoryReader<'_> {
         )
     }
 
-    /// The version in force, as good as the caller asked for and as it can be had.
+    /// The current snapshot. Waits for a walk if the request requires a younger one.
     pub(super) async fn head(
         self,
         own: &OwnAccount,
@@ -358,15 +369,16 @@ impl DirectoryReader<'_> {
         Ok(head)
     }
 
-    /// Reads that find a directory old do not start walk after walk of a broken provider.
+    /// Whether a read may start a walk. False shortly after a walk, so that reads of an old
+    /// directory do not call a failing provider again and again.
     fn may_walk_again(self, live: &LiveAccount) -> bool {
         let now = self.gateway.0.clock.monotonic();
         live.last_walk_ended_at()
             .is_none_or(|ended_at| now.saturating_sub(ended_at) >= AFTER_FAILURE)
     }
 
-    /// Waits for the first walk of an account that has no directory yet; for the one after it, if
-    /// that was interrupted because the account's token was replaced.
+    /// Waits for the first walk of an account. If replacing the token interrupted that walk, waits
+    /// for the next one.
     async fn first_head(
         self,
         own: &OwnAccount,
@@ -380,6 +392,8 @@ impl DirectoryReader<'_> {
         let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
         loop {
+            // While the provider keeps failing, report the last failure instead of starting another
+            // walk.
             let failed = slots().last_unless_walking();
             let ticket = match failed {
                 Some(failed) if !self.may_walk_again(live) => failed,
@@ -399,6 +413,7 @@ impl DirectoryReader<'_> {
             }
             match ended {
                 None => return Err(not_ready(&ticket)),
+                // The walk was interrupted and the next one already runs or waits: wait for that.
                 Some(walk)
                     if walk.reason == Some(WalkReason::Interrupted)
                         && slots().last_unless_walking().is_none() => {}
@@ -407,7 +422,7 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// Asks the store how an account's directory stands, and catches up with it.
+    /// Reads the state of an account's directory from the store and applies it.
     pub(super) async fn catch_up_now(self, live: &Arc<LiveAccount>) -> Result<()> {
         match self
             .gateway
@@ -421,8 +436,8 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// Takes note of what the store said: that a version is in force which this process does not
-    /// know yet, that the one it knows was found true again, how the last walk ended.
+    /// Applies a state read from the store: loads a newer version, moves the known version's
+    /// `verified_at` forward, and sets the staleness after the last walk.
     pub(super) async fn catch_up(self, live: &Arc<LiveAccount>, latest: Latest) -> Result<()> {
         if let Some(found) = latest.directory {
             if self.is_plausible(found.verified_at) {
@@ -436,6 +451,7 @@ impl DirectoryReader<'_> {
                 let gateway = self.gateway.clone();
                 let of = Arc::clone(live);
                 let caught_up = self.gateway.owned(async move {
+                    // One load at a time. A task that waited for the lock finds the version loaded.
                     let _one = of.catching_up.lock().await;
                     match is_behind(&of) {
                         true => gateway.directory().load(&of).await,
@@ -443,7 +459,7 @@ impl DirectoryReader<'_> {
                     }
                 });
                 match caught_up.await {
-                    // What is known already is served as long as nothing later can be had.
+                    // The known version is served while a newer one cannot be loaded.
                     Ok(()) => {}
                     Err(error)
                         if error.kind() == Kind::StoreUnavailable && live.head().is_some() =>
@@ -463,7 +479,7 @@ impl DirectoryReader<'_> {
         Ok(())
     }
 
-    /// Puts in force what the store has in force.
+    /// Loads the current version from the store and publishes it in memory.
     async fn load(self, live: &LiveAccount) -> Result<()> {
         let store = &self.gateway.0.store;
         let Some(stored) = store.latest_directory(&live.project, live.account).await? else {
@@ -478,13 +494,15 @@ impl DirectoryReader<'_> {
         Ok(())
     }
 
+    /// False if the stored time is too far in the future.
     fn is_plausible(self, stored: Timestamp) -> bool {
         let now = self.gateway.0.clock.now();
         stored.duration_since(now) <= SignedDuration::try_from(CLOCK_TOLERANCE).unwrap_or_default()
     }
 
-    /// When a directory that is loaded was verified. If that lies in the future, the date was set
-    /// back before this process started and nobody can tell its age: it is due to be renewed.
+    /// When a loaded directory was verified. A time in the future means that the machine's date was
+    /// set back before this process started, and that the age is unknown. The directory then counts
+    /// as due for a walk.
     fn verified_at(self, stored: Timestamp) -> Timestamp {
         if self.is_plausible(stored) {
             return stored;
@@ -494,7 +512,7 @@ impl DirectoryReader<'_> {
             .unwrap_or(now)
     }
 
-    /// A version of an account's directory, if it is still held: in memory or in the store.
+    /// A version of an account's directory, if memory or the store still has it.
     pub(super) async fn version(
         self,
         account: &Account,
@@ -571,7 +589,7 @@ impl DirectoryReader<'_> {
         Ok(page)
     }
 
-    /// What the list's filter leaves: looked for once, while there is room to remember it.
+    /// The rows that the list's filter matches. Cached unless the filter matches all.
     fn matches(self, directory: &Directory, list: &ListKey) -> Arc<Matches> {
         let find = || Arc::new(directory.matches(list.resource, &list.filter));
         if list.filter.is_all() {
@@ -580,7 +598,7 @@ impl DirectoryReader<'_> {
         self.gateway.0.directory.matches.get_with_by_ref(list, find)
     }
 
-    /// `raw` of an answer, with the comma before it; nothing where it was not asked for.
+    /// The member `raw` of a response, with a leading comma; empty if it was not requested.
     fn raw(self, account: &Account, origins: Option<Vec<Origin>>) -> Result<Vec<u8>> {
         let Some(origins) = origins else {
             return Ok(Vec::new());
@@ -671,7 +689,7 @@ fn check_action(account: &Account, resource: Resource) -> Result<()> {
     ))
 }
 
-/// The refusal of a filter on a field that is null for everybody.
+/// The error for a filter on a field that is null for all users.
 fn not_permitted(hidden: Warning) -> Error {
     let why = match hidden.reason {
         Reason::NotPermitted => "the account's token may not see it",
@@ -685,18 +703,22 @@ fn not_permitted(hidden: Warning) -> Error {
     )
 }
 
+/// Checks that data of this account may be served.
+///
 /// # Errors
-/// `account_inactive` for an account of which nothing is served, whatever its provider would say.
+/// `account_inactive` if it is disconnected or its connector profile is disabled.
 pub(super) fn check_served(account: &Account) -> Result<()> {
     match account.inactive_reason() {
-        // What was read before is served for as long as that of a dead credential.
+        // The last directory is served for as long as that of a refused credential.
         None | Some(Inactive::Moved) => Ok(()),
         Some(reason) => Err(not_active(reason)),
     }
 }
 
+/// Checks that the provider may be called for this account.
+///
 /// # Errors
-/// `account_inactive` for an account whose provider is not to be called.
+/// `account_inactive` if it is disconnected or moved, or its connector profile is disabled.
 pub(super) fn check_callable(account: &Account) -> Result<()> {
     match account.inactive_reason() {
         None => Ok(()),
@@ -745,7 +767,7 @@ fn not_ready(ticket: &WalkHandle) -> Error {
     .with_retry_after(Duration::from_secs(wait))
 }
 
-/// What a read says when the walk that it waited for failed and there is nothing older.
+/// The error of a read whose walk failed, while there is no earlier directory.
 fn failure(account: &Account, reason: Option<WalkReason>) -> Error {
     let error = match reason {
         Some(WalkReason::CredentialRefused) => return inactive(account),

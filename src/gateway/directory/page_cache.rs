@@ -1,4 +1,5 @@
-//! A page: built once per directory version and query, then only handed out.
+//! Pages of a directory. A page is built once per directory version and query, and then served from
+//! memory.
 
 use std::{
     fmt,
@@ -13,8 +14,8 @@ use crate::{
     model::id::{AccountId, RemoteId},
 };
 
-/// Which records of which directory. The version is part of it, so a new directory needs no
-/// invalidation.
+/// The records of one version that a filter selects. The key contains the version, so a new
+/// directory needs no invalidation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ListKey {
     pub account: AccountId,
@@ -24,13 +25,13 @@ pub struct ListKey {
 }
 
 impl ListKey {
-    /// Bytes of memory. The texts are the caller's, and so they count.
+    /// Size in memory, in bytes. Includes the filter's strings, whose length the client determines.
     pub fn approximate_size(&self) -> usize {
         size_of::<Self>() + self.filter.text_size()
     }
 }
 
-/// What a page is of.
+/// Identifies a page: the list, the fields and the part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageKey {
     pub list: ListKey,
@@ -52,14 +53,14 @@ pub enum PageScope {
 }
 
 impl PageKey {
-    /// The weak ETag (RFC 9110, 8.8.3): of what the page is of, not of its bytes, so that a 304
-    /// is answered before a page exists.
+    /// The weak ETag (RFC 9110, 8.8.3). It depends on this key, not on the bytes of the page, so a
+    /// 304 can be returned without building the page.
     pub fn etag(&self) -> Arc<str> {
         etag(self.list.version, self)
     }
 }
 
-/// The weak ETag of an answer that follows from `of`, in which the version is.
+/// The weak ETag of a response that `of` determines. `of` must contain the version.
 pub fn etag(version: u64, of: &impl fmt::Debug) -> Arc<str> {
     use fmt::Write;
 
@@ -72,17 +73,18 @@ pub fn etag(version: u64, of: &impl fmt::Debug) -> Arc<str> {
     etag.into()
 }
 
-/// One built answer: its bytes, and their compressed forms once somebody asked for them.
+/// A built response: its bytes, and compressed forms that are created on first use.
 #[derive(Debug)]
 pub struct CachedPage {
-    /// That of its key, which takes longer to make than all else that a built page is asked for.
+    /// The ETag of its key, stored because computing it is the slowest part of serving a cached
+    /// page.
     pub etag: Arc<str>,
     body: Bytes,
     zstd: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
 }
 
-/// How a body travels.
+/// The content coding of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Identity,
@@ -90,7 +92,7 @@ pub enum Coding {
     Zstd,
 }
 
-/// Below this a compressed form saves nothing worth a header.
+/// Smaller bodies are not compressed: the saving is not worth it.
 const WORTH_COMPRESSING: usize = 860;
 
 impl CachedPage {
@@ -103,7 +105,7 @@ impl CachedPage {
         }
     }
 
-    /// The body in the wanted coding, and the coding that it is in.
+    /// The body in the wanted coding, or uncompressed if it is small. Also returns the coding used.
     pub fn body(&self, wanted: Coding) -> (Bytes, Coding) {
         if self.body.len() < WORTH_COMPRESSING {
             return (self.body.clone(), Coding::Identity);
@@ -116,7 +118,7 @@ impl CachedPage {
         (bytes, wanted)
     }
 
-    /// Bytes of memory, counting the compressed forms as if they were there.
+    /// Size in memory, in bytes. Assumes that the compressed forms exist.
     pub fn approximate_size(&self) -> usize {
         self.body.len() + self.body.len() / 2 + 256
     }

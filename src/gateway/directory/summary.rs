@@ -1,4 +1,4 @@
-//! A directory as a whole: how much is in it, how good it is, and what nobody can see in it.
+//! The summary of a directory: record counts, age, staleness and hidden fields.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::{
 };
 
 impl DirectoryReader<'_> {
-    /// The summary of the caller's own account's directory. It waits, and is as fresh, as a
-    /// page would be.
+    /// The summary of the directory of the caller's account. It waits like a page, and is as fresh
+    /// as one.
     ///
     /// # Errors
-    /// `directory_not_ready`, `account_inactive`, and what a failed first walk came to.
+    /// `directory_not_ready`, `account_inactive`, and the error of a failed first walk.
     pub async fn summary(
         self,
         own: &OwnAccount,
@@ -31,7 +31,7 @@ impl DirectoryReader<'_> {
         let head = self.head(own, &self.live(account), max_age).await?;
         let stale = self.staleness(own, &head);
         let age = since(self.gateway.0.clock.now(), head.verified_at);
-        // The age alone makes no other answer: it is told in a header, with a 304 too.
+        // The age does not change the ETag: a header states it, also with a 304.
         let etag = etag(
             head.version,
             &(
