@@ -1,4 +1,4 @@
-//! Why a walk ended early, whoever was to blame: the provider, the store, or what was read.
+//! The reasons why a walk ends early: errors of the provider, of the store, or in the fetched data.
 
 use crate::{
     error::{Error, Kind},
@@ -6,7 +6,7 @@ use crate::{
     outbound::{CallError, CallErrorKind},
 };
 
-/// Why a walk ended early.
+/// The failure that ended a walk early.
 #[derive(Debug)]
 pub(super) struct WalkFailure {
     pub reason: WalkReason,
@@ -35,7 +35,7 @@ impl From<CallError> for WalkFailure {
             }
             CallErrorKind::Throttled => WalkReason::ProviderThrottled,
             CallErrorKind::Unavailable => WalkReason::ProviderUnavailable,
-            // Budgets are in the store.
+            // The store has the shared budgets.
             CallErrorKind::BudgetUnknown => WalkReason::StoreUnavailable,
             CallErrorKind::NotFound | CallErrorKind::Refused | CallErrorKind::InvalidReply => {
                 WalkReason::InvalidReply
@@ -54,7 +54,7 @@ impl From<Error> for WalkFailure {
     fn from(error: Error) -> Self {
         let reason = match error.kind() {
             Kind::StoreUnavailable => WalkReason::StoreUnavailable,
-            // Unlinked while it was walked.
+            // The account was deleted during the walk.
             Kind::AccountNotFound => WalkReason::Interrupted,
             Kind::AccountInactive => WalkReason::CredentialRefused,
             Kind::RefreshInProgress => WalkReason::CredentialUncertain,

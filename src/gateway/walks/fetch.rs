@@ -1,5 +1,5 @@
-//! Reading a provider's lists and records for a walk: pages and look-ups side by side, as many
-//! at once as the settings allow, every one of them past the account's budget.
+//! Fetches a provider's lists and records for a walk: pages and look-ups concurrently, at most
+//! `walk.parallel_reads` at once. The rate limiter of the account's token admits each call.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
@@ -26,15 +26,15 @@ use crate::{
     outbound::{CallError, CallErrorKind},
 };
 
-/// So many rows without a usable id are logged of one walk.
+/// Maximum number of rows without a usable id that are logged for one walk.
 const MOST_ROWS_LOGGED: usize = 20;
 
-/// A call under way, as a connector hands it out.
+/// A call in flight, as a connector returns it.
 type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 
 type Fetched<'a, T> = Call<'a, ListPage<T>>;
 
-/// What a walk reads with.
+/// Fetches data for one walk.
 pub(super) struct Reader<'a> {
     pub connector: &'a dyn Connector,
     pub session: &'a Session,
@@ -45,7 +45,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Whose credential it is.
+    /// The identity of the credential's owner.
     pub async fn identify(&self) -> Result<Identity, WalkFailure> {
         let identity = self.connector.identify(self.session);
         self.ticket
@@ -53,8 +53,8 @@ impl Reader<'_> {
             .await
     }
 
-    /// A list, read once or, where one pass proves nothing, twice. Totals that tell of fewer rows
-    /// than are `plausible` are not believed.
+    /// A complete list, after one scan or, if one is not conclusive, two. Totals below `plausible`
+    /// rows are not trusted.
     pub async fn list<'f, T: ListItem + Send + 'f>(
         &self,
         plausible: u64,
@@ -86,6 +86,8 @@ impl Reader<'_> {
                 self.side_by_side(wanted.into_iter().map(|number| (number, fetch(number))));
             while let Some((number, reply)) = replies.next().await {
                 let mut page = match reply {
+                    // Some providers reject a page after the last one instead of returning an empty
+                    // page.
                     Err(error) if pass.is_past_end(number) && is_no_such_page(&error) => {
                         self.ticket.note(0, self.clock);
                         pass.take_nothing(number);
@@ -105,8 +107,8 @@ impl Reader<'_> {
         Ok(pass)
     }
 
-    /// Logs rows without a usable id, by page and index, so that they can be found at the provider.
-    /// A second pass most likely meets those of the first.
+    /// Logs rows without a usable id by page and index, so that they can be found at the provider.
+    /// A second scan of the same list logs none, because it most likely meets the same rows.
     fn tell_of_quarantined(&self, list: ListName, rows: &BTreeMap<(u64, usize), QuarantinedRow>) {
         if self.ticket.note_quarantined(list, rows.len() as u64) > 0 {
             return;
@@ -129,9 +131,9 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of these groups. A group that cannot be read stops no walk. Where the provider
-    /// has no answer for too many of them, the others are not asked for: a first walk has nothing
-    /// to carry on, and fails; a later one goes on with what it knows of them.
+    /// The members of these groups. One unreadable group does not end the walk. If the provider
+    /// fails for too many of them, the remaining groups are not requested: the first walk of an
+    /// account then fails, and a later one keeps the known members.
     pub async fn groups(
         &self,
         ids: &[RemoteId],
@@ -155,6 +157,7 @@ impl Reader<'_> {
                 break;
             }
         }
+        // Cancels the calls in flight after an early end of the loop.
         drop(reads);
         unread.log(self.ticket.id);
         if is_first_walk && too_many(unread.unanswered, ids.len()) {
@@ -167,8 +170,8 @@ impl Reader<'_> {
         Ok(groups)
     }
 
-    /// Whether these are still there. A look-up that fails proves nothing either way and ends
-    /// no walk; only a credential that is refused does.
+    /// Looks up these users and groups by id. A failed look-up proves nothing and does not end the
+    /// walk. Only a refused credential does.
     pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, WalkFailure> {
         self.ticket
             .expect(lookups.users.len() + lookups.groups.len());
@@ -208,7 +211,8 @@ impl Reader<'_> {
         Ok(answers)
     }
 
-    /// Calls, each with what it is about, so many at a time; outcomes as they come.
+    /// Runs calls concurrently, up to the limit, and yields each outcome with its key as it
+    /// completes.
     fn side_by_side<'f, K: Send + 'f, T: Send + 'f>(
         &self,
         calls: impl Iterator<Item = (K, Call<'f, T>)>,
@@ -230,18 +234,18 @@ impl Reader<'_> {
     }
 }
 
-/// The groups whose members could not be read.
+/// Statistics of the groups whose members could not be read.
 #[derive(Default)]
 struct UnreadGroups {
     groups: usize,
-    /// Those of them for which the provider had no answer at all.
+    /// The groups among them for which the provider did not answer.
     unanswered: usize,
     first: Option<(RemoteId, CallError)>,
 }
 
 impl UnreadGroups {
-    /// Why this group's members are not known; an error that is about more than this group stops
-    /// the walk.
+    /// The reason why this group's members are unknown. An error that concerns more than this group
+    /// ends the walk.
     fn reason(&mut self, id: &RemoteId, error: CallError) -> Result<Reason, WalkFailure> {
         let reason = match error.kind {
             CallErrorKind::Forbidden if error.code.is_some() => Reason::NotPermitted,
@@ -280,7 +284,7 @@ fn unless_refused<T>(answer: Result<T, CallError>) -> Result<Option<T>, WalkFail
     }
 }
 
-/// Whether the provider itself says that there is nothing to be had under this page number.
+/// Whether the provider states that this page does not exist.
 fn is_no_such_page(error: &CallError) -> bool {
     matches!(error.kind, CallErrorKind::Refused | CallErrorKind::NotFound) && error.code.is_some()
 }
@@ -297,14 +301,14 @@ fn listed<T>(page: ListPage<T>, quarantined: Vec<Option<RemoteId>>) -> ListedPag
 }
 
 impl WalkHandle {
-    /// So many more reads than were known of.
+    /// Adds reads to the expected total.
     fn expect(&self, reads: usize) {
         self.meter
             .pages_total
             .fetch_add(reads as u64, Ordering::Relaxed);
     }
 
-    /// So many rows of a list have no usable id. Gives how many were known of before.
+    /// Records the number of rows of a list without a usable id. Returns the previous number.
     fn note_quarantined(&self, list: ListName, rows: u64) -> u64 {
         let known = match list {
             ListName::Users => &self.meter.quarantined_users,
@@ -313,14 +317,14 @@ impl WalkHandle {
         known.swap(rows, Ordering::Relaxed)
     }
 
-    /// How many of so many rows may still be logged.
+    /// How many of these rows may still be logged.
     fn may_log(&self, rows: usize) -> usize {
         let logged = &self.meter.rows_logged;
         let before = logged.fetch_add(rows, Ordering::Relaxed);
         MOST_ROWS_LOGGED.saturating_sub(before)
     }
 
-    /// One read more is done, with so many records.
+    /// Counts one completed read and its records, and updates the estimate of the remaining time.
     fn note(&self, records: usize, clock: &Clock) {
         let done = self.meter.pages.fetch_add(1, Ordering::Relaxed) + 1;
         self.meter

@@ -1,13 +1,16 @@
-//! Walks: who asks for one, who waits for it, and what it leaves behind.
+//! Walks: requests for one, waiting for it, and its effects.
 //!
-//! One walk per account at a time, in whichever process. Whoever asks joins the walk that has not yet called the
-//! provider, else the next one, so that an answer never predates the question; a reader of an
-//! account without a directory joins any walk. The walk itself is a task that nobody's
-//! disconnect ends.
+//! An account has one walk at a time, in one process. A request attaches to the walk that has not
+//! yet called the provider, otherwise to the next one, so that the result is never older than the
+//! request. A read of an account without a directory attaches to any walk. A walk runs in its own
+//! task, which continues when a client disconnects.
 //!
-//! * `run`: the reading, from credential to verdict, with `fetch` for what is read by pages.
-//! * `outcome`: what is stored of a walk, and then changes in memory; `failure`: why one ended early.
-//! * `review`: what a person does with a held walk.
+//! * `run`: the steps of a walk, from the credential to the assessment.
+//! * `fetch`: reads the provider's lists and records.
+//! * `outcome`: stores the outcome of a walk, then updates memory. `failure`: why a walk ended
+//!   early.
+//! * `review`: lists the suspects of a held walk, and releases or discards it.
+//! * `state`: the in-memory state of an account.
 
 use std::{
     sync::{
@@ -46,19 +49,19 @@ pub(super) mod state;
 
 use failure::WalkFailure;
 
-/// A walk that is to end only finishes what it is writing to the store.
+/// How long to wait for an abandoned walk, which only completes its current write to the store.
 const A_WALK_LETS_GO: Duration = Duration::from_secs(10);
 
-/// Which walk an asker is content with.
+/// The walks that a request accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attach {
-    /// Whichever ends next.
+    /// Any walk: the running one, otherwise the next.
     Any,
-    /// One that calls the provider only after the question.
+    /// Only a walk that has not called the provider before the request.
     NotYetCalling,
 }
 
-/// The walk that runs and the one after it.
+/// The running walk, the next one, and the last one that ended.
 #[derive(Default)]
 pub struct WalkQueue {
     running: Option<Arc<WalkHandle>>,
@@ -71,7 +74,7 @@ impl WalkQueue {
         self.running.clone()
     }
 
-    /// The walk that ended last in this process; None while another runs.
+    /// The walk that ended last in this process; None while another one runs.
     pub fn last_unless_walking(&self) -> Option<Arc<WalkHandle>> {
         self.last.clone().filter(|_| self.running.is_none())
     }
@@ -81,39 +84,40 @@ impl WalkQueue {
     }
 }
 
-/// A walk that was asked for: how far it is, and in the end what it came to.
+/// A requested walk: its progress, and finally its outcome.
 pub struct WalkHandle {
     pub id: WalkId,
     asked_at: Timestamp,
-    /// Who asked first.
+    /// The actor of the first request.
     by: Actor,
     is_full: AtomicBool,
-    /// Whether somebody asked for a walk that begins after the question, so that another
-    /// process's will not do.
+    /// Whether some request needs a walk that begins after it, or a full one, so that a walk of
+    /// another process is no substitute.
     is_own: AtomicBool,
-    /// Whether the store has it for running in this process.
+    /// Whether the store lists it as running in this process.
     has_begun: AtomicBool,
-    /// Whether it is to end without having been judged.
+    /// Set to true to end the walk without an assessment.
     is_abandoned: watch::Sender<bool>,
-    /// From now on nobody may join who must not be answered with what was read before.
+    /// Set before the first call of the provider. From then on, a request that needs newer data
+    /// must not attach.
     is_calling: AtomicBool,
     meter: Meter,
     outcome: watch::Sender<Option<Walk>>,
 }
 
-/// How far a walk is.
+/// The progress of a walk.
 #[derive(Default)]
 struct Meter {
     pages: AtomicU64,
-    /// 0 while it is not known.
+    /// 0 while unknown.
     pages_total: AtomicU64,
     records: AtomicU64,
-    /// Milliseconds until the budget will have paid for the rest.
+    /// Estimated milliseconds until the remaining reads are done, at the average speed so far.
     eta_millis: AtomicU64,
     /// Rows without a usable id.
     quarantined_users: AtomicU64,
     quarantined_groups: AtomicU64,
-    /// How many of them were logged, or would have been.
+    /// How many of these rows were logged or exceeded the limit of the log.
     rows_logged: AtomicUsize,
 }
 
@@ -137,12 +141,13 @@ impl WalkHandle {
         self.has_begun.load(Ordering::Relaxed)
     }
 
-    /// Ends the walk, unless it is being written to the store already.
+    /// Ends the walk, unless its outcome is being written to the store.
     pub fn abandon(&self) {
         self.is_abandoned.send_replace(true);
     }
 
-    /// Work, and nothing else, that is dropped as soon as the walk is abandoned.
+    /// Runs `work`, and drops it when the walk is abandoned. `work` must not have other effects
+    /// that need to complete.
     async fn unless_abandoned<T>(
         &self,
         work: impl Future<Output = Result<T, WalkFailure>>,
@@ -195,7 +200,7 @@ impl WalkHandle {
     }
 }
 
-/// What a walk's end says about the directory that stays in force after it.
+/// The staleness of the current directory after a walk has ended so.
 pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<StaleReason> {
     match (state, reason) {
         (WalkState::Sealed | WalkState::Running, _) => None,
@@ -208,18 +213,19 @@ pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<Stale
     }
 }
 
-/// Walks: started, awaited, canceled, listed, and decided on while held.
+/// Starts, awaits, cancels and lists walks, and decides on held ones.
 #[derive(Clone, Copy)]
 pub struct Walks<'a> {
     pub(in crate::gateway) gateway: &'a Gateway,
 }
 
 impl Walks<'_> {
-    /// Asks for a walk of this account, and waits up to `wait` for its end. Without an end by
-    /// then, the walk is returned as it runs.
+    /// Requests a walk of this account and waits up to `wait` for its end. If it has not ended by
+    /// then, returns it as running.
     ///
-    /// A credential that was refused before is tried first: if it is taken again the account is
-    /// active again, else this is `account_inactive`.
+    /// If the provider refused the account's credential before, this tries the credential first. If
+    /// the provider accepts it, the account is active again; otherwise this fails with
+    /// `account_inactive`.
     ///
     /// # Errors
     /// `account_inactive`, `provider_unavailable`, `store_unavailable`.
@@ -234,7 +240,7 @@ impl Walks<'_> {
         Ok(ended.unwrap_or_else(|| ticket.as_running(&own.account)))
     }
 
-    /// One walk of this account.
+    /// The walk of this account with this id.
     ///
     /// # Errors
     /// `walk_not_found`.
@@ -258,7 +264,7 @@ impl Walks<'_> {
             .ok_or_else(not_found)
     }
 
-    /// This account's walks, newest first, after `before`.
+    /// The walks of this account, newest first, starting after `before`.
     ///
     /// # Errors
     /// `store_unavailable`.
@@ -275,14 +281,14 @@ impl Walks<'_> {
             .await
     }
 
-    /// The progress of the walk that runs now, if one does.
+    /// The progress of the running walk, if there is one.
     pub fn walk_progress(self, account: &Account) -> Option<WalkProgress> {
         let live = self.gateway.directory().live(account);
         let slots = live.slots.lock().expect("no holder of this lock panics");
         slots.running.as_ref().map(|ticket| ticket.progress())
     }
 
-    /// The walk that will answer: one that was asked for before, or a new one on behalf of `by`.
+    /// Attaches to a walk that `join` accepts, or requests a new one on behalf of `by`.
     pub(super) fn request_walk(
         self,
         live: &Arc<LiveAccount>,
@@ -308,6 +314,7 @@ impl Walks<'_> {
         let now = self.gateway.0.clock.now();
         let ticket = WalkHandle::new(self.gateway.0.rng.id(now), now, full, by);
         ticket.is_own.store(is_own, Ordering::Relaxed);
+        // `run_walks` starts the next walk when the running one has ended.
         if slots.running.is_some() {
             slots.next = Some(Arc::clone(&ticket));
         } else {
@@ -320,7 +327,7 @@ impl Walks<'_> {
         ticket
     }
 
-    /// The walk of `ticket` once it has ended, or None if that takes longer than `wait`.
+    /// Waits up to `wait` for the outcome of `ticket`. None after a timeout.
     pub(super) async fn await_walk(self, ticket: &WalkHandle, wait: Duration) -> Option<Walk> {
         let mut outcome = ticket.outcome.subscribe();
         let ended = outcome.wait_for(Option::is_some);
@@ -330,8 +337,8 @@ impl Walks<'_> {
         }
     }
 
-    /// Ends the walks of an account that is no more; afterwards none calls the provider: one that
-    /// would begin finds no account.
+    /// Abandons the running walk of a deleted account and waits for its end. Afterwards no walk
+    /// calls the provider: the next one does not find the account.
     pub(super) async fn end_walks(self, live: &LiveAccount) {
         if let Some(ticket) = live.running() {
             ticket.abandon();
@@ -339,12 +346,13 @@ impl Walks<'_> {
         }
     }
 
-    /// Waits until a walk that was abandoned has ended.
+    /// Waits until an abandoned walk has ended.
     pub(super) async fn cancel_walk(self, ticket: &WalkHandle) {
         self.await_walk(ticket, A_WALK_LETS_GO).await;
     }
 
-    /// Tries a credential that was refused before.
+    /// Tries a credential that the provider refused before, and activates the account if it is
+    /// accepted.
     async fn reactivate(self, own: &OwnAccount) -> Result<()> {
         let account = &own.account;
         let tried =
@@ -383,12 +391,12 @@ impl Walks<'_> {
     }
 }
 
-/// Runs the walk in `running`, then the one that was asked for meanwhile, until none is left.
+/// Runs the requested walks one after another until none is left.
 async fn run_walks(gateway: Gateway, live: Arc<LiveAccount>) {
     let mut ticket = live.running();
     while let Some(current) = ticket {
         live.note_walk_began(gateway.0.clock.monotonic());
-        // In a task of its own, so that a panic in it is an outcome and not a walk that never ends.
+        // In its own task, so that a panic becomes the outcome of this walk.
         let walking = tokio::spawn(run::walk(
             gateway.clone(),
             Arc::clone(&live),

@@ -1,4 +1,4 @@
-//! One account as this process knows it: which directory is in force, and who is walking.
+//! The state of one account in this process: its current directory and its walks.
 
 use std::{
     sync::{
@@ -25,25 +25,25 @@ use crate::{
 pub struct LoadedDirectory {
     pub directory: Directory,
     pub sealed_at: Timestamp,
-    /// As far as was known when this was loaded; the head knows better for the version in force.
+    /// As of loading. For the current version, [`CurrentSnapshot`] has a newer value.
     pub verified_at: Timestamp,
 }
 
-/// Which version is in force, and how good it is.
+/// The current version of an account's directory, and its quality.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CurrentSnapshot {
     pub version: u64,
     pub sealed_at: Timestamp,
-    /// The start of the last walk that found the provider as this version says.
+    /// The start of the last walk that found the provider's data equal to this version.
     pub verified_at: Timestamp,
-    /// What that walk left out.
+    /// How many users and groups that walk left out.
     pub quarantined: Quarantined,
     pub stale: Option<StaleReason>,
-    /// What its walk's token could see.
+    /// The fields that the token of its walk could read.
     pub visibility: Visibility,
 }
 
-/// Why the directory in force may no longer be what the provider would say.
+/// Why the current directory may be out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StaleReason {
     WalkFailed,
@@ -54,7 +54,7 @@ pub enum StaleReason {
 }
 
 impl StaleReason {
-    /// As in the header `x-directory-stale`.
+    /// The value of the header `x-directory-stale`.
     pub const fn as_str(self) -> &'static str {
         match self {
             StaleReason::WalkFailed => "walk_failed",
@@ -66,32 +66,32 @@ impl StaleReason {
     }
 }
 
-/// The live state of one account.
+/// The in-memory state of one account.
 pub struct LiveAccount {
     pub project: ProjectId,
     pub account: AccountId,
     head: ArcSwapOption<CurrentSnapshot>,
-    /// Who walks, and who is next. Never held over an await.
+    /// The running walk and the next one. Never locked across an await.
     pub slots: Mutex<WalkQueue>,
-    /// Held while a walk is judged and committed, and while a person decides on a held one, so
-    /// that every judgement is made against the directory that it will replace.
+    /// Locked while a walk is assessed and committed, and while a person decides on a held walk, so
+    /// that each decision is made against the version that it replaces.
     pub judgement: tokio::sync::Mutex<()>,
     last_walk: Mutex<LastWalk>,
     /// When the last walk of this process ended, in milliseconds of the monotonic clock; 0 before
     /// the first.
     last_walk_ended_at: AtomicU64,
-    /// When the last walk of this process began, likewise.
+    /// When the last walk of this process began, in the same unit.
     last_walk_began_at: AtomicU64,
-    /// Held while a version is loaded that another process put in force.
+    /// Locked while a version that another process published is loaded.
     pub catching_up: tokio::sync::Mutex<()>,
 }
 
-/// How the last walk ended.
+/// The results of the last walk.
 #[derive(Default)]
 struct LastWalk {
-    /// Of this process. The store may not have taken it.
+    /// Of this process. The store may not have accepted it.
     own: Option<(WalkId, WalkState)>,
-    /// Of whichever process, as the store said when it was last asked.
+    /// Of any process, as the store last returned it.
     stored: Option<(WalkId, WalkState)>,
 }
 
@@ -120,8 +120,8 @@ impl LiveAccount {
         self.head.load_full()
     }
 
-    /// Puts a version in force, unless a later one is already: what a version is said to be goes
-    /// only forward, whoever says it.
+    /// Makes `head` current, unless a later version already is. For the same version, the later
+    /// `verified_at` remains. So the version and its verification only move forward.
     pub fn advance(&self, head: CurrentSnapshot) {
         self.head.rcu(|known| {
             Some(match known {
@@ -142,7 +142,8 @@ impl LiveAccount {
         });
     }
 
-    /// The version in force was found true at `verified_at`, by a walk that left this much out.
+    /// Records that a walk verified this version at `verified_at` and left out `quarantined` rows.
+    /// Has no effect if another version is current.
     pub fn verify(&self, version: u64, verified_at: Timestamp, quarantined: Quarantined) {
         if let Some(head) = self.head()
             && head.version == version
@@ -156,7 +157,7 @@ impl LiveAccount {
         }
     }
 
-    /// Marks the directory in force, if any.
+    /// Sets the staleness of the current directory, if there is one.
     pub fn set_stale(&self, stale: Option<StaleReason>) {
         self.head.rcu(|head| {
             head.as_ref().map(|head| {
@@ -168,30 +169,30 @@ impl LiveAccount {
         });
     }
 
-    /// When the last walk of this process ended, by the monotonic clock.
+    /// When the last walk of this process ended, on the monotonic clock.
     pub fn last_walk_ended_at(&self) -> Option<Duration> {
         load(&self.last_walk_ended_at)
     }
 
-    /// When the last walk of this process began, by the monotonic clock.
+    /// When the last walk of this process began, on the monotonic clock.
     pub fn last_walk_began_at(&self) -> Option<Duration> {
         load(&self.last_walk_began_at)
     }
 
-    /// A walk of this process begins, at this reading of the monotonic clock.
+    /// Records that a walk of this process begins.
     pub fn note_walk_began(&self, at: Duration) {
         store(&self.last_walk_began_at, at);
     }
 
-    /// A walk of this process ended, at this reading of the monotonic clock.
+    /// Records that a walk of this process ended.
     pub fn note_walk_ended(&self, walk: &Walk, at: Duration) {
         self.last_walk().own = Some((walk.id, walk.state));
         store(&self.last_walk_ended_at, at);
     }
 
-    /// Whether it was not known that the last walk is this one and ended so; from now on it is.
-    /// What the store said before is no news, so that a walk whose end the store did not take is
-    /// not taken for undone.
+    /// Records the result of the last walk as the store returned it. True if it is new: neither the
+    /// store nor this process had it before. A result that the store returned earlier is not new,
+    /// so it does not override a later walk of this process whose end the store did not accept.
     pub fn is_news(&self, walk: WalkId, state: WalkState) -> bool {
         let mut last = self.last_walk();
         let found = Some((walk, state));
