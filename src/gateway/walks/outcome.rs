@@ -1,4 +1,4 @@
-//! How a walk ends: what is stored of it, in one transaction, and only then what changes in memory.
+//! Stores the outcome of a walk in one transaction, and only then updates memory.
 
 use std::sync::Arc;
 
@@ -23,21 +23,22 @@ use crate::{
     store::{AccountState, CommitWalkResult, Hold, NewDirectory, WalkCommit},
 };
 
-/// What a whole walk leaves behind.
+/// The outcome of a walk that was assessed.
 pub(super) struct WalkOutcome {
-    /// What it was judged against.
+    /// The version that it was assessed against.
     pub current: Option<Arc<LoadedDirectory>>,
-    /// Why it was held; None if it was sealed.
+    /// The reason of a held walk; None for a sealed one.
     pub reason: Option<WalkReason>,
+    /// The directory to publish on release, and the encoded suspects; None for a sealed walk.
     pub candidate: Option<(Box<ReleaseCandidate>, Vec<u8>)>,
     pub hold: Option<Hold>,
     pub evidence: Evidence,
-    /// A new version, if anything changed.
+    /// The new version; None if nothing changed or the walk is held.
     pub directory: Option<Directory>,
 }
 
 impl WalkRun<'_> {
-    /// Stores a sealed or held walk and all that comes of it in one transaction; then swaps.
+    /// Stores a sealed or held walk and all its effects in one transaction, then updates memory.
     pub(super) async fn commit(
         &self,
         account: &Account,
@@ -102,12 +103,13 @@ impl WalkRun<'_> {
                 account_state: Some(AccountState {
                     status: AccountStatus::Active,
                     reasons: &degraded,
-                    // What a held walk says of the token is in force once it is released.
+                    // A held walk updates the stored identity only when it is released.
                     identity: (is_sealed && *identity != account.identity).then_some(identity),
                 }),
                 decision: None,
             })
             .await?;
+        // The credential or the current version was replaced during the walk.
         if committed != CommitWalkResult::Whole {
             return Err(WalkReason::Interrupted.into());
         }
@@ -133,9 +135,9 @@ impl WalkRun<'_> {
         Ok(walk)
     }
 
-    /// Stores a walk that failed, as far as the store takes it. What failed with a credential that
-    /// was replaced meanwhile says nothing about the account: the walk was interrupted, and since
-    /// whoever replaced it may have been content with this very walk, another one follows.
+    /// Stores a failed walk, if the store accepts it. If the credential was replaced during the
+    /// walk, its failure does not concern the account: the walk counts as interrupted. Another walk
+    /// then starts, because the request that replaced the credential may have attached to this one.
     pub(super) async fn fail(&self, stop: WalkFailure) -> Walk {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
@@ -154,7 +156,7 @@ impl WalkRun<'_> {
             ..self.as_running()
         };
         let (status, reasons) = match stop.reason {
-            // The credential's own row says so already.
+            // The credential's row already has this state.
             WalkReason::CredentialRefused if !stop.was_refused => (AccountStatus::Active, None),
             reason => self.account_after(reason, now),
         };
@@ -222,7 +224,8 @@ impl WalkRun<'_> {
         metrics.rows_quarantined(ListName::Groups, walk.quarantined.groups);
     }
 
-    /// What a failed walk says about its account; None where it says nothing.
+    /// The status and reasons of the account after a failed walk. None if the walk does not change
+    /// them.
     fn account_after(
         &self,
         reason: WalkReason,
@@ -265,8 +268,8 @@ impl WalkRun<'_> {
 }
 
 impl Walks<'_> {
-    /// Makes `directory` the version in force, as verified at `verified_at` by a walk that left this
-    /// much out.
+    /// Makes `directory` the current version in memory. A walk verified it at `verified_at` and
+    /// left out `quarantined` rows.
     pub(in crate::gateway) async fn publish(
         self,
         live: &LiveAccount,
@@ -287,7 +290,7 @@ impl Walks<'_> {
             verified_at,
             directory,
         };
-        // First the directory, then the head that points at it.
+        // The directory first, so that a reader of the new head finds it.
         self.gateway
             .0
             .directory

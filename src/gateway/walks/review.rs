@@ -1,4 +1,4 @@
-//! What a person does with a held walk: look at it, release it, discard it.
+//! The review of a held walk by a person: list its suspects, release it, discard it.
 
 use super::{OwnAccount, Walks, stale_after};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Walks<'_> {
-    /// For whose sake a walk was held, users first, in order of id.
+    /// The users and groups because of which a walk was held: users first, sorted by id.
     ///
     /// # Errors
     /// `walk_not_found`, `walk_not_held`, `walk_superseded`.
@@ -30,7 +30,7 @@ impl Walks<'_> {
         }
     }
 
-    /// Accepts what a held walk saw: its candidate becomes the directory in force.
+    /// Accepts the data of a held walk: its candidate becomes the current directory.
     ///
     /// # Errors
     /// `walk_not_found`, `walk_not_held`, `walk_superseded`, `store_unavailable`.
@@ -42,10 +42,10 @@ impl Walks<'_> {
             .await
     }
 
-    /// Rejects what a held walk saw: the directory in force stays.
+    /// Rejects the data of a held walk: the current directory stays.
     ///
     /// # Errors
-    /// As [`Walks::release`](crate::gateway::walks::Walks::release).
+    /// As [`Walks::release`].
     pub async fn discard(self, own: &OwnAccount, walk: &str) -> Result<Walk> {
         let walk = self.walk(own, walk).await?;
         let (gateway, own) = (self.gateway.clone(), own.clone());
@@ -57,7 +57,9 @@ impl Walks<'_> {
     async fn release_held(self, own: &OwnAccount, walk: Walk) -> Result<Walk> {
         let account = &own.account;
         let live = self.gateway.directory().live(account);
+        // No walk is assessed meanwhile, so the version below stays the current one.
         let _judgement = live.judgement.lock().await;
+        // Another process may have published a version.
         self.gateway.directory().catch_up_now(&live).await?;
         let held = self
             .gateway

@@ -1,10 +1,11 @@
-//! The walk itself: credential, who-am-I, users, groups, members, judgement, look-ups, seal. What
-//! is then stored, and what changes in memory, is in `outcome`.
+//! Runs one walk: credential, identity, users, groups, members, assessment, look-ups, seal.
+//! `outcome` stores the outcome and updates memory.
 //!
-//! Users are read before groups on purpose. Somebody who joins in between appears for one walk
-//! as a group's outsider and is put right by the next, which always reads the whole user list;
-//! the other way round, somebody who leaves in between would stay an outsider until that group
-//! is read again.
+//! A walk reads users before groups
+//! ([ADR 2](../../../docs/adr/0002-users-are-read-before-groups.md)). A user who joins between the
+//! two reads appears in this walk as an external member of a group. The next walk corrects it,
+//! because it always reads all users. In the opposite order, a user who leaves in between would
+//! remain an external member until that group is read again.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -38,31 +39,31 @@ use crate::{
     store::{BeginWalkResult, Hold},
 };
 
-/// A newly linked token's budget is still whole for this long.
+/// For this long after linking, the rate limit of the account's token counts as unused.
 const NEWLY_LINKED: Duration = Duration::from_secs(60);
 
-/// Of the budget of one freshness interval, this part pays for reading unchanged groups again,
-/// and as much for look-ups.
+/// Reading unchanged groups again may use one part in this many of the rate limit over
+/// `walk.fresh_seconds`, and look-ups the same.
 const PART_OF_BUDGET: u64 = 5;
 
-/// How often it is looked whether a walk of another process has ended.
+/// Time between two checks whether a walk of another process has ended.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// So many unchanged groups are read again however small the budget.
+/// Minimum number of unchanged groups that a walk may read again, however low the rate limit.
 const LEAST_GROUPS: u64 = 25;
 
-/// One walk on its way.
+/// A running walk.
 pub(super) struct WalkRun<'a> {
     pub gateway: &'a Gateway,
     pub live: &'a Arc<LiveAccount>,
     pub ticket: &'a WalkHandle,
     pub started_at: Timestamp,
     pub caller: Option<AccountClient>,
-    /// Of the credential that it reads with, once that is known.
+    /// The number of the credential that the walk reads with, once it is known.
     pub lineage: Option<u64>,
 }
 
-/// Walks, commits, and tells what came of it.
+/// Runs a walk, commits it, and logs the outcome.
 pub(super) async fn walk(
     gateway: Gateway,
     live: Arc<LiveAccount>,
@@ -84,7 +85,7 @@ pub(super) async fn walk(
     walk
 }
 
-/// What is left to say after a walk's task has ended without an answer of its own.
+/// Stores and logs the failure of a walk whose task panicked or was canceled.
 pub(super) async fn after_panic(
     gateway: &Gateway,
     live: &Arc<LiveAccount>,
@@ -133,7 +134,7 @@ impl WalkRun<'_> {
         self.caller = Some(session.caller());
         self.lineage = Some(lineage);
         {
-            // From here on nobody joins who asks for what is true after their question.
+            // From here on, a request that needs newer data must not attach to this walk.
             let _slots = self
                 .live
                 .slots
@@ -152,9 +153,10 @@ impl WalkRun<'_> {
         };
 
         let _judgement = self.live.judgement.lock().await;
-        // A person may have released a held walk through another process meanwhile.
+        // Another process may have published a version meanwhile, such as a released walk.
         self.gateway.directory().catch_up_now(self.live).await?;
         let now = inner.store.credential(project, id).await?;
+        // The credential was replaced during the walk.
         if now.is_none_or(|now| now.lineage != lineage) {
             return Err(WalkReason::Interrupted.into());
         }
@@ -162,8 +164,8 @@ impl WalkRun<'_> {
             .await
     }
 
-    /// Begins, once no other walk of this account runs anywhere. Where that took the end of
-    /// another process's, and nobody asked for more than any walk, that one is the answer.
+    /// Starts once no other walk of this account runs in any process. If it had to wait for a walk
+    /// of another process and no request needs a walk of its own, returns that walk.
     async fn begin(&mut self) -> Result<Option<Walk>, WalkFailure> {
         let store = &self.gateway.0.store;
         loop {
@@ -188,7 +190,7 @@ impl WalkRun<'_> {
         }
     }
 
-    /// A walk that another process runs, once it has ended; None if it is gone.
+    /// Waits for a walk of another process to end. None if the walk no longer exists.
     async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, WalkFailure> {
         let Inner { store, clock, .. } = &*self.gateway.0;
         loop {
@@ -204,9 +206,10 @@ impl WalkRun<'_> {
         }
     }
 
-    /// True if whoever waits for this walk may be answered by another; then nobody joins it who
-    /// may not.
+    /// True if another process's walk is good enough for all requests that are attached. After
+    /// that, no request may attach that needs a walk of its own.
     fn is_content_with_any(&self) -> bool {
+        // Locked, so that no request attaches between the check and the change.
         let _slots = self
             .live
             .slots
@@ -219,7 +222,7 @@ impl WalkRun<'_> {
         true
     }
 
-    /// Everything that is read before anything is judged.
+    /// Fetches everything from the provider that the assessment needs.
     async fn read(
         &self,
         account: &Account,
@@ -230,7 +233,7 @@ impl WalkRun<'_> {
         let started_at = clock.now();
         let reader = self.reader(connector, session);
         let identity = reader.identify().await?;
-        // Nobody of another organisation is read, nor served as the first that there is.
+        // Data of another organization must not be read or served for this account.
         if identity.organisation != account.identity.organisation {
             return Err(WalkReason::OrganisationChanged.into());
         }
@@ -246,6 +249,7 @@ impl WalkRun<'_> {
         let groups = reader.list(groups, |number| connector.groups(session, number));
         let groups = match self.ticket.unless_abandoned(groups).await {
             Ok(groups) => Some(groups),
+            // The token may not read groups: the directory is built without them.
             Err(stop) if stop.reason == WalkReason::ScopeMissing => None,
             Err(stop) => return Err(stop),
         };
@@ -275,6 +279,8 @@ impl WalkRun<'_> {
         })
     }
 
+    /// Assesses the fetched data against the current version, looks up missing records by id, and
+    /// commits the outcome.
     async fn judge(
         &self,
         account: &Account,
@@ -345,8 +351,8 @@ impl WalkRun<'_> {
         self.commit(account, &identity, end, started_at).await
     }
 
-    /// A credential that was refused in the middle of a walk is dead only if it is refused when
-    /// the provider is asked who it is.
+    /// Checks a refusal in the middle of a walk. The credential counts as refused only if the
+    /// provider also refuses to identify it; otherwise the provider counts as unavailable.
     async fn refusal_confirmed(
         &self,
         stop: WalkFailure,
@@ -365,9 +371,9 @@ impl WalkRun<'_> {
         }
     }
 
-    /// Where there is a refresh token, an access token that is refused says little: it ended, and
-    /// the next one has not come yet. Whether it comes is for the credential's own row to say,
-    /// unless one that came during this walk was refused too.
+    /// Classifies a refused access token that has a refresh token. The token may only have expired,
+    /// so the state of the credential's row decides. An access token that was issued during this
+    /// walk and refused counts as refused.
     async fn with_refresh_token(&self, stop: WalkFailure) -> WalkFailure {
         let store = &self.gateway.0.store;
         let stored = store.credential(&self.live.project, self.live.account);
@@ -413,6 +419,7 @@ impl WalkRun<'_> {
         }
     }
 
+    /// The current version; None before the first sealed walk.
     pub(super) async fn current(&self) -> Result<Option<Arc<LoadedDirectory>>, WalkFailure> {
         let Some(head) = self.live.head() else {
             return Ok(None);
@@ -441,7 +448,8 @@ impl WalkRun<'_> {
         }
     }
 
-    /// How many calls a fifth of the budget of one freshness interval pays for; None: no limit.
+    /// The number of calls that [`PART_OF_BUDGET`] of the rate limit allows within
+    /// `walk.fresh_seconds`; None if there is no limit.
     fn part_of_budget(&self) -> Option<u64> {
         let settings = &self.gateway.0.settings;
         let per_minute = u64::from(settings.rate_limit?);
