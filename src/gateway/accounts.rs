@@ -73,8 +73,8 @@ pub struct Accounts<'a> {
 
 impl Accounts<'_> {
     /// Updates an account. A new token replaces its credential: the token is verified as in linking
-    /// and must belong to the same organization. The account is then active, and a walk begins
-    /// without being waited for. On an error nothing changes.
+    /// and must belong to the same organization. The account is then active, and a walk starts
+    /// in the background. On an error nothing changes.
     ///
     /// # Errors
     /// `account_not_found`, `credential_refused`, `scope_missing`, `organisation_mismatch`,

@@ -142,14 +142,14 @@ struct Inner {
     clock: Clock,
     rng: Rng,
     settings: GatewaySettings,
-    /// Set to true when this process shall stop.
+    /// Becomes true when this process must stop.
     stop: tokio::sync::watch::Sender<bool>,
     runtime: Handle,
     listens_at: OnceLock<String>,
     auth: AuthState,
     directory: DirectoryState,
     refreshes: Refreshes,
-    /// Attempts to link with each connect session, by the number of the session.
+    /// Quotas of attempts to link, by the number of the connect session.
     tries: Quotas<u64>,
     background: BackgroundState,
 }
@@ -306,7 +306,7 @@ impl Gateway {
         *self.0.stop.borrow()
     }
 
-    /// Waits until this process shall stop.
+    /// Waits until this process must stop.
     pub async fn stopped(&self) {
         // The sender exists as long as the gateway, so this wait cannot fail.
         let _ = self.0.stop.subscribe().wait_for(|is_set| *is_set).await;

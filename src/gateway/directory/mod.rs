@@ -294,7 +294,8 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// Whether the next walk is due, by the schedule or by the age that a read accepts.
+    /// Whether the next walk is due, by the schedule or because the directory is older than
+    /// `walk.fresh_seconds`.
     fn is_renewal_due(self, head: &CurrentSnapshot) -> bool {
         let settings = &self.gateway.0.settings;
         since(self.gateway.0.clock.now(), head.verified_at)

@@ -146,8 +146,7 @@ impl WalkHandle {
         self.is_abandoned.send_replace(true);
     }
 
-    /// Runs `work`, and drops it when the walk is abandoned. `work` must not have other effects
-    /// that need to complete.
+    /// Runs `work`, and drops it unfinished when the walk is abandoned.
     async fn unless_abandoned<T>(
         &self,
         work: impl Future<Output = Result<T, WalkFailure>>,
@@ -200,7 +199,7 @@ impl WalkHandle {
     }
 }
 
-/// The staleness of the current directory after a walk has ended so.
+/// The staleness of the current directory after a walk with this result.
 pub fn stale_after(state: WalkState, reason: Option<WalkReason>) -> Option<StaleReason> {
     match (state, reason) {
         (WalkState::Sealed | WalkState::Running, _) => None,
@@ -412,6 +411,7 @@ async fn run_walks(gateway: Gateway, live: Arc<LiveAccount>) {
         slots.last = Some(Arc::clone(&current));
         ticket = slots.running.clone();
         drop(slots);
+        // Sent after the queue is updated, because a caller that wakes up reads the queue.
         current.outcome.send_replace(Some(walk));
     }
 }

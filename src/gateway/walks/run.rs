@@ -42,8 +42,8 @@ use crate::{
 /// For this long after linking, the rate limit of the account's token counts as unused.
 const NEWLY_LINKED: Duration = Duration::from_secs(60);
 
-/// Reading unchanged groups again may use one part in this many of the rate limit over
-/// `walk.fresh_seconds`, and look-ups the same.
+/// Reading unchanged groups again may use this fraction (a fifth) of the calls that the rate limit
+/// allows within `walk.fresh_seconds`. Look-ups may use as many.
 const PART_OF_BUDGET: u64 = 5;
 
 /// Time between two checks whether a walk of another process has ended.
@@ -448,8 +448,8 @@ impl WalkRun<'_> {
         }
     }
 
-    /// The number of calls that [`PART_OF_BUDGET`] of the rate limit allows within
-    /// `walk.fresh_seconds`; None if there is no limit.
+    /// A fifth of the calls that the rate limit allows within `walk.fresh_seconds`; None if there is
+    /// no limit.
     fn part_of_budget(&self) -> Option<u64> {
         let settings = &self.gateway.0.settings;
         let per_minute = u64::from(settings.rate_limit?);

@@ -215,5 +215,6 @@ fn load(moment: &AtomicU64) -> Option<Duration> {
 
 fn store(moment: &AtomicU64, at: Duration) {
     let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    // 0 means that there was none.
     moment.store(millis.max(1), Ordering::Relaxed);
 }
