@@ -7,7 +7,7 @@ pub mod transfer;
 
 use super::Gateway;
 
-/// Credentials in use: opened for calls, refreshed, transferred and revoked.
+/// Stored credentials: decrypted for calls, refreshed, transferred and revoked.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     pub(in crate::gateway) gateway: &'a Gateway,

@@ -156,7 +156,6 @@ impl Default for Refreshes {
     }
 }
 
-/// Stored credentials: decrypted for calls, refreshed, and revoked.
 impl Credentials<'_> {
     /// Refreshes due credentials, takes over overdue refreshes, and retries uncertain ones. Also
     /// cleans up ended connect sessions. Runs until it is aborted.
