@@ -902,7 +902,7 @@ mod tests {
             "walk.parallel_reads",
             "hub.name must be 1 to 60 characters",
             "hub.logo_file cannot be read: no/such/logo.png",
-            "hub.accent must be a colour such as #1f5fa8",
+            "hub.accent must be a color such as #1f5fa8",
             "hub.accent_dark must be read on #10151b",
         ] {
             assert!(faults.contains(part), "{part}: {faults}");

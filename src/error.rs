@@ -69,7 +69,7 @@ pub enum Kind {
     CredentialRefused,
     CredentialLocked,
     ScopeMissing,
-    OrganisationMismatch,
+    OrganizationMismatch,
     NothingToRefresh,
     TooManyKeys,
     RefreshInProgress,
@@ -115,7 +115,7 @@ impl Kind {
         Kind::CredentialRefused,
         Kind::CredentialLocked,
         Kind::ScopeMissing,
-        Kind::OrganisationMismatch,
+        Kind::OrganizationMismatch,
         Kind::NothingToRefresh,
         Kind::TooManyKeys,
         Kind::RefreshInProgress,
@@ -228,9 +228,9 @@ impl Kind {
                 "scope_missing",
                 "Use a token that may read users (Smartsheet: READ_USERS).",
             ),
-            Kind::OrganisationMismatch => (
+            Kind::OrganizationMismatch => (
                 "organisation_mismatch",
-                "Use a token of the organisation that the account was linked to, or link a new account for the other one.",
+                "Use a token of the organization that the account was linked to, or link a new account for the other one.",
             ),
             Kind::TooManyKeys => (
                 "too_many_keys",
@@ -274,7 +274,7 @@ impl Kind {
             ),
             Kind::AssumeUserRefused => (
                 "assume_user_refused",
-                "Name a user of the organisation who is no system admin, and link with a system admin's personal access token.",
+                "Name a user of the organization who is no system admin, and link with a system admin's personal access token.",
             ),
             Kind::RateLimited => (
                 "rate_limited",

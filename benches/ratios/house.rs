@@ -49,7 +49,7 @@ pub struct House {
 }
 
 /// Starts a simulator with this number of users and groups, and this limit of calls per minute.
-pub async fn organisation(users: usize, groups: usize, rate_limit: u32) -> Outcome<Simulator> {
+pub async fn organization(users: usize, groups: usize, rate_limit: u32) -> Outcome<Simulator> {
     let options = Options {
         port: 0,
         users,

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     Outcome, bare,
-    house::{House, organisation},
+    house::{House, organization},
     load::{self, Reply, Request, Round},
     process::Watch,
     table::{Table, Target},
@@ -99,7 +99,7 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
 }
 
 pub async fn measure(table: &mut Table) -> Outcome<()> {
-    let simulator = organisation(USERS, GROUPS, 0).await?;
+    let simulator = organization(USERS, GROUPS, 0).await?;
     let house = House::new(0)?;
     let serving = house.serve().await?;
     let account = house.link(&simulator, "reads").await?;

@@ -229,8 +229,8 @@ impl Pages {
                 user: remote_id(0),
                 email: Some("admin@example.org".to_owned()),
                 name: None,
-                organisation: RemoteId::from("organisation"),
-                organisation_name: None,
+                organization: RemoteId::from("organization"),
+                organization_name: None,
                 is_admin: true,
                 seats: Seats::Readable {
                     plan: RemoteId::from("plan"),

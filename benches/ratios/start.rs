@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     Outcome,
-    house::{House, organisation},
+    house::{House, organization},
     table::{Table, Target},
 };
 
@@ -21,7 +21,7 @@ const SECONDS: Target = Target::AtMost(1.0);
 
 pub async fn measure(table: &mut Table) -> Outcome<()> {
     table.part(&format!("A start with {ACCOUNTS} accounts in the store"));
-    let simulator = organisation(25, 2, 0).await?;
+    let simulator = organization(25, 2, 0).await?;
     let house = House::new(0)?;
     let serving = house.serve().await?;
     let accounts: Vec<_> = stream::iter(0..ACCOUNTS)

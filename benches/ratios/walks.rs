@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     Outcome,
-    house::{House, organisation, text},
+    house::{House, organization, text},
     table::{Table, Target},
 };
 
@@ -43,7 +43,7 @@ fn fewest_calls(truth: &Value) -> Outcome<u64> {
 }
 
 async fn without_a_limit(table: &mut Table) -> Outcome<()> {
-    let simulator = organisation(USERS, GROUPS, 0).await?;
+    let simulator = organization(USERS, GROUPS, 0).await?;
     let house = House::new(0)?;
     let serving = house.serve().await?;
     let account = house.link(&simulator, "walks").await?;
@@ -83,7 +83,7 @@ async fn without_a_limit(table: &mut Table) -> Outcome<()> {
 }
 
 async fn under_a_limit(table: &mut Table) -> Outcome<()> {
-    let simulator = organisation(USERS, GROUPS, RATE_LIMIT).await?;
+    let simulator = organization(USERS, GROUPS, RATE_LIMIT).await?;
     let house = House::new(RATE_LIMIT)?;
     let serving = house.serve().await?;
     let account = house.link(&simulator, "walks").await?;

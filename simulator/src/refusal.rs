@@ -125,9 +125,9 @@ pub const ACCEPT_UNSUPPORTED: Code = code(
     1052,
     "The value in the Accept header is not supported.",
 );
-pub const RESOURCE_VIEWER_NEEDS_LICENCE: Code =
+pub const RESOURCE_VIEWER_NEEDS_LICENSE: Code =
     code(403, 1097, "Only licensed users may be resource viewers.");
-pub const GROUP_ADMIN_NEEDS_LICENCE: Code =
+pub const GROUP_ADMIN_NEEDS_LICENSE: Code =
     code(403, 1102, "Only licensed users may be group admins.");
 pub const GROUP_NAME_TAKEN: Code = code(
     400,

@@ -327,7 +327,7 @@ async fn list(
 
 async fn show(operator: &Operator, id: &str, is_json: bool) -> Result<(), Failure> {
     let own = operator.account(id).await?;
-    let standing = AccountState::of(operator, &own).await?;
+    let standing = AccountReport::of(operator, &own).await?;
     if is_json {
         return json_line(&standing.out(&own.account, operator));
     }
@@ -375,9 +375,9 @@ pub(super) async fn tell_of_link(
     if is_json {
         json_line(&ListedAccount::of(account, None, operator))?;
     } else {
-        let organisation = organisation(account);
+        let organization = organization(account);
         say(format!(
-            "Linked the account {} to {organisation}.",
+            "Linked the account {} to {organization}.",
             account.id
         ))?;
     }
@@ -465,7 +465,7 @@ async fn replace_token(
     }
     say(format!(
         "The account {id} of {} has this token now.",
-        organisation(&account)
+        organization(&account)
     ))
 }
 
@@ -516,7 +516,7 @@ async fn tell_what_would_be_removed(operator: &Operator, id: &str) -> Result<(),
         "nothing was removed. With --yes the account {id} of {} ({}), its credential, \
          directories and walks are destroyed",
         printable(&account.origin_owner_id),
-        organisation(account)
+        organization(account)
     )))
 }
 
@@ -553,7 +553,7 @@ impl<'a> ListedAccount<'a> {
 }
 
 /// The current state of an account.
-struct AccountState {
+struct AccountReport {
     directory: Option<InForce>,
     /// The fields that are null for every user, with the reasons.
     hidden: Vec<Warning>,
@@ -583,7 +583,7 @@ struct DirectoryOut {
     quarantined: Quarantined,
 }
 
-impl AccountState {
+impl AccountReport {
     async fn of(operator: &Operator, own: &OwnAccount) -> Result<Self, Failure> {
         Ok(Self {
             directory: operator.current(own).await?,
@@ -639,7 +639,7 @@ impl AccountState {
         }
         let owner = (&account.origin_owner_id, &account.origin_owner_name);
         row("owner", format!("{} ({})", owner.0, owner.1));
-        row("organisation", organisation(account));
+        row("organization", organization(account));
         let person = identity.name.as_deref().or(identity.email.as_deref());
         let standing = if identity.is_admin {
             ", an administrator"
@@ -687,13 +687,13 @@ impl AccountState {
     }
 }
 
-fn organisation(account: &Account) -> String {
+fn organization(account: &Account) -> String {
     let identity = &account.identity;
-    let organisation = match &identity.organisation_name {
-        Some(name) => format!("{name} ({})", identity.organisation),
-        None => identity.organisation.to_string(),
+    let organization = match &identity.organization_name {
+        Some(name) => format!("{name} ({})", identity.organization),
+        None => identity.organization.to_string(),
     };
-    printable(&organisation).into_owned()
+    printable(&organization).into_owned()
 }
 
 fn counted(counts: WalkCounts) -> String {

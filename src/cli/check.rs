@@ -267,12 +267,12 @@ fn in_words(findings: &CheckResult, at: &AtProvider) -> String {
     } else {
         "no administrator"
     };
-    let id = &identity.organisation;
-    let organisation = match &identity.organisation_name {
+    let id = &identity.organization;
+    let organization = match &identity.organization_name {
         Some(name) => format!("{name} ({id})"),
         None => id.to_string(),
     };
-    let organisation = printable(&organisation);
+    let organization = printable(&organization);
     let place = match at.endpoint() {
         Endpoint::Region(region) => format!("in region {region}"),
         Endpoint::BaseUrl(base) => format!("at {base}"),
@@ -281,7 +281,7 @@ fn in_words(findings: &CheckResult, at: &AtProvider) -> String {
         .users
         .map(|users| format!("; it lists {users} users"));
     format!(
-        "of {person}, {standing} of {organisation}, {} {place}{}",
+        "of {person}, {standing} of {organization}, {} {place}{}",
         findings.connector.name,
         users.unwrap_or_default()
     )
@@ -315,7 +315,7 @@ fn print(
                     "remote_id": identity.user, "name": identity.name, "email": identity.email,
                 },
                 "organization": {
-                    "remote_id": identity.organisation, "name": identity.organisation_name,
+                    "remote_id": identity.organization, "name": identity.organization_name,
                 },
                 "is_admin": identity.is_admin,
                 "users": findings.users,

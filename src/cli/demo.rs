@@ -81,7 +81,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    const fn organisation(&self) -> DemoOrganization {
+    const fn organization(&self) -> DemoOrganization {
         DemoOrganization {
             users: self.users,
             groups: self.groups,
@@ -158,7 +158,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = config(&arguments, known.as_ref(), directory)?;
     let _guard = telemetry::start(&config.log);
     let ring = ring(directory)?;
-    let asked_for = arguments.organisation();
+    let asked_for = arguments.organization();
     if let Some(known) = known.as_ref().filter(|known| known.world != asked_for) {
         return Err(Failure::Other(format!(
             "the demo in {} was made with {}; start it with these, or take another --data-dir",
@@ -464,13 +464,13 @@ fn introduce(ready: &Ready<'_>) -> Result<(), Failure> {
 Rolecall serves {base_url}, the simulator {}.
 Project `demo`, API key {api_key}
 
-Read the directory (as a system admin; {} is the same organisation as a plain member sees it):
+Read the directory (as a system admin; {} is the same organization as a plain member sees it):
 
   curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/users?page_size=3'
   curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/groups?expand=members'
   curl -H 'Authorization: Bearer {api_key}' -H 'x-account-id: {account}' '{base_url}/iam/roles'
 
-Change the organisation, walk again, and look:
+Change the organization, walk again, and look:
 
   curl -d '[{{\"op\":\"add_user\",\"email\":\"new.hire@example.org\"}}]' -H 'content-type: application/json' {}/mutate
   curl -X POST -H 'Authorization: Bearer {api_key}' '{base_url}/accounts/{account}/walks?wait=30'
@@ -480,7 +480,7 @@ with an app of your own (the link can be used for 30 days):
 
   {}
 
-Pages for people: {base_url}/swagger-ui/ (authorise with the key). Ctrl-C ends it all.",
+Pages for people: {base_url}/swagger-ui/ (authorize with the key). Ctrl-C ends it all.",
         simulator.api_base,
         ready.accounts[1].id,
         simulator.control_url,

@@ -118,8 +118,8 @@ async fn sign_in(
     let ended = end(operator, project, &sign_in, decision).await;
     match &ended {
         Ok(own) => {
-            let organisation = &own.account.identity.organisation_name;
-            let of = organisation.as_deref().unwrap_or("your organisation");
+            let organization = &own.account.identity.organization_name;
+            let of = organization.as_deref().unwrap_or("your organization");
             let told = format!("The account of {of} is linked. You can close this window.");
             visitor.tell(true, "Done", &told).await;
         }

@@ -34,7 +34,7 @@ pub(crate) async fn keeps_the_contract(
     let users = users_are_listed_once_each(connector, session, truth).await;
     for user in &users {
         nulls_are_explained(user);
-        roles_are_of_the_catalogue(connector, user);
+        roles_are_of_the_catalog(connector, user);
     }
     groups_are_listed_once_each(connector, session, truth).await;
     groups_hold_their_members(connector, session, truth).await;
@@ -163,11 +163,11 @@ pub(crate) fn nulls_are_explained(user: &ObservedUser) {
     }
 }
 
-fn roles_are_of_the_catalogue(connector: &dyn Connector, user: &ObservedUser) {
-    let catalogue = connector.roles();
+fn roles_are_of_the_catalog(connector: &dyn Connector, user: &ObservedUser) {
+    let catalog = connector.roles();
     for role in user.roles.iter().flatten() {
         assert!(
-            catalogue
+            catalog
                 .iter()
                 .any(|known| known.remote_id.as_str() == &**role)
         );

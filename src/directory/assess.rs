@@ -127,8 +127,8 @@ impl Assessment<'_> {
             prev, reading, now, ..
         } = &*self;
         let now = *now;
-        if prev.is_some_and(|prev| *prev.organisation() != reading.identity.organisation) {
-            return Err(WalkReason::OrganisationChanged);
+        if prev.is_some_and(|prev| *prev.organization() != reading.identity.organization) {
+            return Err(WalkReason::OrganizationChanged);
         }
         let users = absent(*prev, Resource::Users, &reading.users);
         let groups = reading

@@ -35,7 +35,7 @@ pub struct Directory {
 pub(super) struct Columns {
     pub(super) version: u64,
     pub(super) sealed_at: Millis,
-    pub(super) organisation: RemoteId,
+    pub(super) organization: RemoteId,
     pub(super) visibility: Visibility,
     text: String,
     pub(super) profiles: Vec<SharedFields>,
@@ -248,7 +248,7 @@ impl Directory {
         let columns = Columns {
             version,
             sealed_at,
-            organisation: world.organisation.clone(),
+            organization: world.organization.clone(),
             visibility: world.visibility,
             text: arena.finish(),
             profiles,
@@ -320,8 +320,8 @@ impl Directory {
     }
 
     /// The provider's organization.
-    pub const fn organisation(&self) -> &RemoteId {
-        &self.columns.organisation
+    pub const fn organization(&self) -> &RemoteId {
+        &self.columns.organization
     }
 
     pub const fn visibility(&self) -> Visibility {

@@ -37,7 +37,7 @@ pub(super) struct Decisions {
 }
 
 pub(super) struct SnapshotBuilder<'a> {
-    pub(super) organisation: RemoteId,
+    pub(super) organization: RemoteId,
     pub(super) visibility: Visibility,
     /// In order of remote id.
     pub(super) roles: Vec<ObservedRole>,
@@ -108,7 +108,7 @@ impl<'a> SnapshotBuilder<'a> {
         let mut user_pages = PagesOf::new(Some(&reading.users));
         let mut group_pages = PagesOf::new(reading.groups.as_ref());
         let mut world = SnapshotBuilder {
-            organisation: reading.identity.organisation.clone(),
+            organization: reading.identity.organization.clone(),
             visibility,
             roles,
             users: users

@@ -31,8 +31,8 @@ pub(super) fn identity() -> Identity {
         user: id("u0"),
         email: Some("admin@example.org".to_owned()),
         name: None,
-        organisation: id("org"),
-        organisation_name: None,
+        organization: id("org"),
+        organization_name: None,
         is_admin: true,
         seats: Seats::Readable { plan: id("plan") },
     }

@@ -320,8 +320,8 @@ impl AccountOut {
             region,
             base_url,
             organization: Organization {
-                remote_id: account.identity.organisation.to_string(),
-                name: account.identity.organisation_name.clone(),
+                remote_id: account.identity.organization.to_string(),
+                name: account.identity.organization_name.clone(),
             },
             is_admin: account.identity.is_admin,
             assume_user: account.assume_user.clone(),

@@ -48,7 +48,7 @@ pub const fn status(kind: Kind) -> u16 {
         Kind::AccountInactive => 412,
         Kind::CredentialRefused
         | Kind::ScopeMissing
-        | Kind::OrganisationMismatch
+        | Kind::OrganizationMismatch
         | Kind::AuthorizationRefused
         | Kind::AppRefused
         | Kind::AssumeUserRefused => 422,

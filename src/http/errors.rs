@@ -233,7 +233,7 @@ impl IntoResponses for UpdateErrors {
                 Kind::InvalidBody,
                 Kind::CredentialRefused,
                 Kind::ScopeMissing,
-                Kind::OrganisationMismatch,
+                Kind::OrganizationMismatch,
                 Kind::AssumeUserRefused,
                 Kind::ProviderThrottled,
                 Kind::ProviderUnavailable,

@@ -48,15 +48,15 @@ pub struct UnfitName;
 
 /// An opaque sRGB color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Colour {
+pub struct Color {
     red: u8,
     green: u8,
     blue: u8,
 }
 
-impl Colour {
-    pub const WHITE: Colour = Colour::rgb(0xff, 0xff, 0xff);
-    pub const BLACK: Colour = Colour::rgb(0, 0, 0);
+impl Color {
+    pub const WHITE: Color = Color::rgb(0xff, 0xff, 0xff);
+    pub const BLACK: Color = Color::rgb(0, 0, 0);
 
     pub const fn rgb(red: u8, green: u8, blue: u8) -> Self {
         Self { red, green, blue }
@@ -97,19 +97,19 @@ impl Colour {
 }
 
 /// The CSS form: `#1f5fa8`.
-impl fmt::Display for Colour {
+impl fmt::Display for Color {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:02x}{:02x}{:02x}", self.red, self.green, self.blue)
     }
 }
 
-impl FromStr for Colour {
+impl FromStr for Color {
     type Err = UnfitAccent;
 
     fn from_str(text: &str) -> Result<Self, UnfitAccent> {
         let digits = text.strip_prefix('#').unwrap_or_default();
         if digits.len() != 6 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(UnfitAccent::NoColour);
+            return Err(UnfitAccent::NoColor);
         }
         let all = u32::from_str_radix(digits, 16).expect("six hexadecimal digits are a number");
         let [_, red, green, blue] = all.to_be_bytes();
@@ -126,34 +126,34 @@ pub enum Scheme {
 
 impl Scheme {
     /// The background around a page's content.
-    pub const fn page(self) -> Colour {
+    pub const fn page(self) -> Color {
         match self {
-            Scheme::Light => Colour::rgb(0xf4, 0xf6, 0xf8),
-            Scheme::Dark => Colour::rgb(0x10, 0x15, 0x1b),
+            Scheme::Light => Color::rgb(0xf4, 0xf6, 0xf8),
+            Scheme::Dark => Color::rgb(0x10, 0x15, 0x1b),
         }
     }
 
     /// The background of a page's content.
-    pub const fn surface(self) -> Colour {
+    pub const fn surface(self) -> Color {
         match self {
-            Scheme::Light => Colour::WHITE,
-            Scheme::Dark => Colour::rgb(0x19, 0x20, 0x28),
+            Scheme::Light => Color::WHITE,
+            Scheme::Dark => Color::rgb(0x19, 0x20, 0x28),
         }
     }
 
     /// The color of text on an accent.
-    pub const fn on_accent(self) -> Colour {
+    pub const fn on_accent(self) -> Color {
         match self {
-            Scheme::Light => Colour::WHITE,
-            Scheme::Dark => Colour::rgb(0x10, 0x15, 0x1b),
+            Scheme::Light => Color::WHITE,
+            Scheme::Dark => Color::rgb(0x10, 0x15, 0x1b),
         }
     }
 
     /// The color that an accent shifts toward on hover: away from the text on it.
-    const fn depth(self) -> Colour {
+    const fn depth(self) -> Color {
         match self {
-            Scheme::Light => Colour::BLACK,
-            Scheme::Dark => Colour::WHITE,
+            Scheme::Light => Color::BLACK,
+            Scheme::Dark => Color::WHITE,
         }
     }
 }
@@ -161,7 +161,7 @@ impl Scheme {
 /// The color of links and of a page's primary button, legible in its scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accent {
-    colour: Colour,
+    color: Color,
     scheme: Scheme,
 }
 
@@ -172,37 +172,37 @@ impl Accent {
     /// # Errors
     /// Text that is not a color, and a color with too little contrast in this scheme.
     pub fn new(text: &str, scheme: Scheme) -> Result<Self, UnfitAccent> {
-        let colour: Colour = text.parse()?;
+        let color: Color = text.parse()?;
         for ground in [scheme.page(), scheme.surface(), scheme.on_accent()] {
-            let ratio = colour.contrast(ground);
+            let ratio = color.contrast(ground);
             if ratio < Self::LEAST_CONTRAST {
                 // Rounded down: 4.49 must not be reported as the required 4.5.
                 let tenths = (ratio * 10.0).floor() / 10.0;
                 return Err(UnfitAccent::TooFaint { ground, tenths });
             }
         }
-        Ok(Self { colour, scheme })
+        Ok(Self { color, scheme })
     }
 
-    pub const fn colour(self) -> Colour {
-        self.colour
+    pub const fn color(self) -> Color {
+        self.color
     }
 
     /// The accent on hover.
-    pub fn strong(self) -> Colour {
-        self.colour.toward(self.scheme.depth())
+    pub fn strong(self) -> Color {
+        self.color.toward(self.scheme.depth())
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum UnfitAccent {
-    #[error("must be a colour such as #1f5fa8")]
-    NoColour,
+    #[error("must be a color such as #1f5fa8")]
+    NoColor,
     #[error(
         "must be read on {ground}, which takes a contrast of {} to 1; it has {tenths:.1}",
         Accent::LEAST_CONTRAST
     )]
-    TooFaint { ground: Colour, tenths: f64 },
+    TooFaint { ground: Color, tenths: f64 },
 }
 
 /// An image shown in place of the name.
@@ -309,17 +309,17 @@ mod tests {
 
     #[test]
     fn contrast_is_that_of_the_standard() {
-        assert!((Colour::BLACK.contrast(Colour::WHITE) - 21.0).abs() < 1e-9);
-        assert!((Colour::WHITE.contrast(Colour::WHITE) - 1.0).abs() < 1e-9);
+        assert!((Color::BLACK.contrast(Color::WHITE) - 21.0).abs() < 1e-9);
+        assert!((Color::WHITE.contrast(Color::WHITE) - 1.0).abs() < 1e-9);
         // The usual pair of grays: `#767676` just passes on white, `#777777` just fails.
-        let on_white = |text: &str| text.parse::<Colour>().unwrap().contrast(Colour::WHITE);
+        let on_white = |text: &str| text.parse::<Color>().unwrap().contrast(Color::WHITE);
         assert!((on_white("#767676") - 4.54).abs() < 0.01);
         assert!((on_white("#777777") - 4.48).abs() < 0.01);
     }
 
     #[test]
-    fn a_colour_is_six_hexadecimal_digits() {
-        assert_eq!("#1F5fa8".parse::<Colour>().unwrap().to_string(), "#1f5fa8");
+    fn a_color_is_six_hexadecimal_digits() {
+        assert_eq!("#1F5fa8".parse::<Color>().unwrap().to_string(), "#1f5fa8");
         for bad in [
             "",
             "#",
@@ -333,7 +333,7 @@ mod tests {
             "blue",
             "#000;}*{x:y",
         ] {
-            assert_eq!(bad.parse::<Colour>(), Err(UnfitAccent::NoColour), "{bad:?}");
+            assert_eq!(bad.parse::<Color>(), Err(UnfitAccent::NoColor), "{bad:?}");
         }
     }
 
@@ -346,7 +346,7 @@ mod tests {
         ] {
             let accent = Accent::new(text, scheme).unwrap();
             for ground in [scheme.page(), scheme.surface(), scheme.on_accent()] {
-                assert!(accent.colour().contrast(ground) >= Accent::LEAST_CONTRAST);
+                assert!(accent.color().contrast(ground) >= Accent::LEAST_CONTRAST);
                 assert!(accent.strong().contrast(ground) >= Accent::LEAST_CONTRAST);
             }
         }

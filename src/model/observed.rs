@@ -15,8 +15,10 @@ pub struct Identity {
     pub user: RemoteId,
     pub email: Option<String>,
     pub name: Option<String>,
-    pub organisation: RemoteId,
-    pub organisation_name: Option<String>,
+    #[serde(rename = "organisation")]
+    pub organization: RemoteId,
+    #[serde(rename = "organisation_name")]
+    pub organization_name: Option<String>,
     /// Whether the provider shows this user the fields that are reserved for administrators.
     pub is_admin: bool,
     /// The plan that seats are read from, if they can be read.

@@ -151,7 +151,7 @@ pub enum WalkReason {
     /// Failed: the provider no longer lets the token impersonate the configured user.
     AssumeUserRefused,
     /// Failed: the credential belongs to another organization than the account.
-    OrganisationChanged,
+    OrganizationChanged,
     /// Failed: the walk was stopped: the process ended, the walk was canceled, or the account was
     /// unlinked or got another credential.
     Interrupted,
@@ -178,7 +178,7 @@ impl WalkReason {
         Self::BaseUrlNotAllowed,
         Self::ScopeMissing,
         Self::AssumeUserRefused,
-        Self::OrganisationChanged,
+        Self::OrganizationChanged,
         Self::Interrupted,
         Self::StoreUnavailable,
         Self::Internal,
@@ -202,7 +202,7 @@ impl WalkReason {
             Self::BaseUrlNotAllowed => "base_url_not_allowed",
             Self::ScopeMissing => "scope_missing",
             Self::AssumeUserRefused => "assume_user_refused",
-            Self::OrganisationChanged => "organisation_changed",
+            Self::OrganizationChanged => "organisation_changed",
             Self::Interrupted => "interrupted",
             Self::StoreUnavailable => "store_unavailable",
             Self::Internal => "internal",

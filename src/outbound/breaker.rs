@@ -114,23 +114,23 @@ impl Breaker {
         last_heard_at.is_none_or(|at| now.saturating_sub(at) > FORGET_AFTER)
     }
 
-    fn settle(&self, pass: &BreakerPermit, ending: Option<CallOutcome>) {
+    fn settle(&self, pass: &BreakerPermit, ending: Option<BreakerOutcome>) {
         let now = self.clock.monotonic();
         let mut state = self.state();
         if pass.openings != state.openings {
             return;
         }
         match ending {
-            Some(CallOutcome::Succeeded) if pass.is_probe => {
+            Some(BreakerOutcome::Succeeded) if pass.is_probe => {
                 state.position = Position::Closed;
                 state.failures_in_a_row = 0;
                 state.recent.clear();
             }
-            Some(CallOutcome::Failed) if pass.is_probe => state.open(now, &self.settings),
+            Some(BreakerOutcome::Failed) if pass.is_probe => state.open(now, &self.settings),
             // The probe has no result, so the next call probes at once.
             None if pass.is_probe => state.position = Position::Open { until: now },
             Some(ending) => {
-                state.count(now, ending == CallOutcome::Failed, &self.settings);
+                state.count(now, ending == BreakerOutcome::Failed, &self.settings);
                 return;
             }
             None => return,
@@ -200,21 +200,21 @@ pub(super) struct BreakerPermit {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CallOutcome {
+enum BreakerOutcome {
     Succeeded,
     Failed,
 }
 
 impl BreakerPermit {
     pub(super) fn succeeded(self) {
-        self.settle(CallOutcome::Succeeded);
+        self.settle(BreakerOutcome::Succeeded);
     }
 
     pub(super) fn failed(self) {
-        self.settle(CallOutcome::Failed);
+        self.settle(BreakerOutcome::Failed);
     }
 
-    fn settle(mut self, ending: CallOutcome) {
+    fn settle(mut self, ending: BreakerOutcome) {
         self.is_settled = true;
         self.breaker.settle(&self, Some(ending));
     }

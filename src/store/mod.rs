@@ -107,7 +107,7 @@ pub use refresh::{
 pub use replicas::DEAD_AFTER;
 pub use transfer::CredentialExport;
 pub use walks::{
-    BeginWalkResult, CommitWalkResult, HeldWalk, Hold, NewDirectory, Retention, WalkCommit,
+    BeginWalkResult, CommitWalkResult, Hold, NewDirectory, ReleasableWalk, Retention, WalkCommit,
 };
 
 /// Default limit of valid API keys per project.

@@ -99,7 +99,7 @@ pub struct NewDirectory<'a> {
 
 /// A held walk that can still be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldWalk {
+pub struct ReleasableWalk {
     pub candidate: Vec<u8>,
     pub suspects: Vec<u8>,
 }
@@ -314,7 +314,7 @@ impl Store {
         project: &ProjectId,
         account: AccountId,
         walk: WalkId,
-    ) -> Result<Option<HeldWalk>> {
+    ) -> Result<Option<ReleasableWalk>> {
         let name = walk.to_string();
         let Some(candidate) = self
             .blob(project, account, SealedColumn::Candidate, &name)
@@ -323,7 +323,7 @@ impl Store {
             return Ok(None);
         };
         let suspects = self.suspects(project, account, walk).await?;
-        Ok(Some(HeldWalk {
+        Ok(Some(ReleasableWalk {
             candidate,
             suspects: suspects.unwrap_or_default(),
         }))

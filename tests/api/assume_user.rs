@@ -1,4 +1,4 @@
-//! Accounts whose token stands for another user of the organisation (Smartsheet's `Assume-User`).
+//! Accounts whose token stands for another user of the organization (Smartsheet's `Assume-User`).
 
 use reqwest::Method;
 use rolecall::model::api_keys::Scope;

@@ -190,7 +190,7 @@ async fn updated_after_leaves_what_changed_later_and_not_at_the_moment() {
         assert_eq!(left(&world, &account, "users", &filter).await, changed);
         let groups = left(&world, &account, "groups", &filter).await;
         assert_eq!(groups, [group["id"].to_string()]);
-        // The catalogue of roles has no times.
+        // The catalog of roles has no times.
         let roles = left(
             &world,
             &account,

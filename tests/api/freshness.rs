@@ -117,7 +117,7 @@ async fn a_record_that_is_not_there_is_not_known_by_any_etag() {
 async fn each_query_has_an_etag_of_its_own() {
     let world = World::new().await;
     let account = world.link_admin().await;
-    let same_organisation = world.link_admin().await;
+    let same_organization = world.link_admin().await;
     let mut etags = BTreeSet::new();
     for path in [
         "/iam/users",
@@ -131,7 +131,7 @@ async fn each_query_has_an_etag_of_its_own() {
         "/iam/roles/system_admin",
         "/iam/roles/group_admin",
     ] {
-        for account in [&account, &same_organisation] {
+        for account in [&account, &same_organization] {
             let reply = world.read(account, path).await;
             assert!(etags.insert(etag(&reply).to_owned()), "{path}");
         }

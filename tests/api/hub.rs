@@ -93,7 +93,7 @@ async fn an_app_of_the_customer_s_own_links_an_account() {
 }
 
 #[tokio::test]
-async fn an_account_is_linked_again_with_one_of_its_organisation() {
+async fn an_account_is_linked_again_with_one_of_its_organization() {
     let world = World::new().await;
     world.hub_profile().await;
     let account = world.link_admin().await;
@@ -130,14 +130,14 @@ async fn who_says_no_is_told_that_nothing_was_saved() {
     browser.bring(&world, &world.admin_token()).await.leads();
     let page = browser.get("/connect/review").await;
     let token = page.input("form_token");
-    let cancelled = browser
+    let canceled = browser
         .post(
             "/connect/review",
             &[("form_token", &token), ("decision", "cancel")],
         )
         .await;
-    let next = cancelled.leads().to_owned();
-    browser.get(&next).await.says(200, "You cancelled");
+    let next = canceled.leads().to_owned();
+    browser.get(&next).await.says(200, "You canceled");
     assert_eq!(browser.get("/connect/review").await.leads(), "/connect");
     assert!(world.accounts().await.is_empty());
 }

@@ -228,7 +228,7 @@ async fn members_of_a_group_are_shown_on_demand_and_their_number_always() {
 }
 
 #[tokio::test]
-async fn me_tells_whose_token_it_is_and_in_which_organisation() {
+async fn me_tells_whose_token_it_is_and_in_which_organization() {
     let world = World::new().await;
     let tokens = world.simulator.announcement().tokens.clone();
     for (token, is_admin) in [(&tokens.system_admin, true), (&tokens.member, false)] {

@@ -55,7 +55,7 @@ fn id<'a>(
         ("walk", _) => project.held_walk.as_str(),
         ("record", "users") => project.user.as_str(),
         ("record", "groups") => project.group.as_str(),
-        // The catalogue of roles is the provider's, and no project's.
+        // The catalog of roles is the provider's, and no project's.
         ("record", _) => "rol_system_admin",
         // Nor are the connectors.
         ("provider", _) => "smartsheet",
@@ -128,7 +128,7 @@ impl Project {
     }
 }
 
-/// Two projects on one gateway, each with an organisation of its own at the provider.
+/// Two projects on one gateway, each with an organization of its own at the provider.
 async fn two_projects() -> (World, [World; 2], Project, Project) {
     let world = World::new().await;
     let providers = [
@@ -175,7 +175,7 @@ fn told(reply: &Reply) -> (u16, Value) {
 }
 
 /// Whether what this parameter names is the same for every project: a role of the provider's
-/// catalogue, a connector.
+/// catalog, a connector.
 fn is_everybodys(parameter: &str, resource: &str) -> bool {
     parameter == "provider" || parameter == "record" && resource == "roles"
 }

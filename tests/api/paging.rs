@@ -197,7 +197,7 @@ async fn a_cursor_that_is_not_of_this_list_is_refused() {
             .await
             .expect(200),
     );
-    // Another project, and in it an account of the same organisation.
+    // Another project, and in it an account of the same organization.
     let key = world.project("two", &Scope::ALL).await;
     let bearer = format!("Bearer {key}");
     let auth = ("authorization", bearer.as_str());

@@ -352,6 +352,6 @@ async fn a_draft_becomes_no_credential_of_another_destination() {
         .save(&session, &browser, review.draft)
         .await;
     let refused = refused.unwrap_err();
-    assert_eq!(refused.kind(), Kind::OrganisationMismatch);
+    assert_eq!(refused.kind(), Kind::OrganizationMismatch);
     assert_eq!(world.walk(&other).await["state"], "sealed");
 }

@@ -20,7 +20,7 @@ enum Persona {
     SystemAdmin,
     GroupAdmin,
     Member,
-    /// A member of an organisation that shows its groups to administrators alone.
+    /// A member of an organization that shows its groups to administrators alone.
     MemberWithoutGroups,
 }
 
@@ -179,7 +179,7 @@ fn large() -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn every_persona_sees_the_truth_of_a_large_organisation() {
+async fn every_persona_sees_the_truth_of_a_large_organization() {
     let (users, groups) = large();
     for persona in [
         Persona::SystemAdmin,

@@ -184,7 +184,7 @@ fn the_checker_catches_what_is_planted() {
         ("store", "use moka::sync::Cache;"),
         ("outbound", "use crate::config::Config;"),
         ("cli", "use actix_web::web;"),
-        ("http", "use crate::gateway::{Gateway, operator::Operator};"),
+        ("http", "use crate::gateway::{Gateway, admin::Operator};"),
         ("app", "use smartsheet_simulator::Simulator;"),
         ("main", "fn main() { rolecall::gateway::f() }"),
     ];

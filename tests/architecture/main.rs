@@ -3,6 +3,7 @@
 //! alone.
 
 mod directions;
+mod language;
 mod papers;
 mod paths;
 

@@ -339,7 +339,7 @@ async fn a_database_that_refuses_the_login_is_told_with_its_reason() {
     }
 }
 
-/// The provider says what people and organisations are called, and a terminal must not obey it.
+/// The provider says what people and organizations are called, and a terminal must not obey it.
 #[tokio::test]
 async fn what_the_provider_says_neither_steers_a_terminal_nor_adds_a_line() {
     const HOSTILE: &str = "Eve\u{1b}]0;owned\u{7}\u{9b}2J\r\nstore  ok\u{202e}";

@@ -176,7 +176,7 @@ async function connectSessions() {
     same(`${field} of an invitation`, made[field], wanted[field]);
   }
   check("an invitation's id is a number", Number.isSafeInteger(made.id), made.id);
-  check("an invitation's organisation is a number to this SDK", Number.isSafeInteger(made.organizationId), made);
+  check("an invitation's organization is a number to this SDK", Number.isSafeInteger(made.organizationId), made);
   check('an invitation was made just now', Math.abs(Date.now() - made.createdAt) < 60_000, made.createdAt);
   check('an invitation has a link', made.authLinkUrl.startsWith(`${demo.base_url}/connect/`), made.authLinkUrl);
   // The link is gone from the address at once: a cookie has it from there on.
@@ -206,7 +206,7 @@ async function connectSessions() {
   await refused('an invitation by a wrong key', 'UnauthorizedResponse', 401, () =>
     client('rk_nobody').connectSessions.createConnectSession(wanted));
 
-  // From 4.34.0 on the SDK takes the organisation as a text.
+  // From 4.34.0 on the SDK takes the organization as a text.
   const later = await fetch(`${demo.base_url}/connect_sessions/authenticate`, {
     method: 'POST',
     headers: {
@@ -216,7 +216,7 @@ async function connectSessions() {
     },
     body: JSON.stringify({ token }),
   });
-  same('a later SDK is told the organisation as a text', typeof (await later.json()).organization_id, 'string');
+  same('a later SDK is told the organization as a text', typeof (await later.json()).organization_id, 'string');
 }
 
 async function refusals() {

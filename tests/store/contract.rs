@@ -14,8 +14,8 @@ use rolecall::{
     },
     store::{
         AccountState, AccountUpdate, BeginWalkResult, CommitWalkResult, CountedState,
-        CredentialRecord, HeldWalk, Hold, Latest, NewCredential, NewDirectory, Retention, Verified,
-        WalkCommit,
+        CredentialRecord, Hold, Latest, NewCredential, NewDirectory, ReleasableWalk, Retention,
+        Verified, WalkCommit,
     },
 };
 use secrecy::SecretString;
@@ -1159,7 +1159,7 @@ async fn a_held_walk_can_be_released(world: World) {
     let held = |walk| store.held(&own, account.id, walk);
     let suspects = b"suspects".to_vec();
     for (walk, candidate) in [(&first, &b"first"[..]), (&second, b"second")] {
-        let expected = HeldWalk {
+        let expected = ReleasableWalk {
             candidate: candidate.to_vec(),
             suspects: suspects.clone(),
         };

@@ -55,8 +55,8 @@ pub fn identity(name: &str) -> Identity {
         user: RemoteId::from("user-1"),
         email: Some(EMAIL.into()),
         name: Some(name.into()),
-        organisation: RemoteId::from("org-1"),
-        organisation_name: Some("Canary Organisation".into()),
+        organization: RemoteId::from("org-1"),
+        organization_name: Some("Canary Organization".into()),
         is_admin: true,
         seats: Seats::Hidden(Reason::NotPermitted),
     }

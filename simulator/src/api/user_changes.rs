@@ -132,10 +132,10 @@ pub fn update(state: &mut State, ask: &Ask<'_>, id: Id) -> Answer {
     let group_admin = change.group_admin.unwrap_or(person.group_admin);
     let resource_viewer = change.resource_viewer.unwrap_or(person.resource_viewer);
     if group_admin && !licensed {
-        return Err(refusal::GROUP_ADMIN_NEEDS_LICENCE.into());
+        return Err(refusal::GROUP_ADMIN_NEEDS_LICENSE.into());
     }
     if resource_viewer && !licensed {
-        return Err(refusal::RESOURCE_VIEWER_NEEDS_LICENCE.into());
+        return Err(refusal::RESOURCE_VIEWER_NEEDS_LICENSE.into());
     }
     let now = state.now();
     state.world.people.change(id, |person| {

@@ -137,7 +137,7 @@ async fn apps_are_registered_listed_and_forgotten_by_a_reset() {
     assert_eq!(again, second, "after a reset all comes as at the start");
     for bad in [
         json!({"redirect_url": "callback"}),
-        json!({"redirect_url": CUSTOMER, "colour": "red"}),
+        json!({"redirect_url": CUSTOMER, "color": "red"}),
         json!({"name": "Nowhere"}),
     ] {
         assert_eq!(
@@ -517,7 +517,7 @@ async fn a_grant_that_cannot_be_meant_is_not_minted() {
         (json!({"login": ANA, "scopes": ["READ_MINDS"]}), 400),
         (json!({"login": ANA, "expires_in_s": -1}), 400),
         (json!({"login": ANA, "expires_in_s": i64::MAX}), 400),
-        (json!({"login": ANA, "colour": "red"}), 400),
+        (json!({"login": ANA, "color": "red"}), 400),
     ] {
         let mut op = op;
         op["op"] = "mint_oauth".into();

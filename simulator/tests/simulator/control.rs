@@ -180,7 +180,7 @@ async fn what_cannot_be_done_is_said_for_each_and_what_cannot_be_meant_refuses_a
     for bad in [
         json!([{"op": "add_group", "name": "Not"}, {"op": "explode"}]),
         json!([{"op": "add_group", "name": "Not"}, {"op": "add_user", "email": "x"}]),
-        json!([{"op": "add_group", "name": "Not"}, {"op": "update_user", "id": 1, "colour": "red"}]),
+        json!([{"op": "add_group", "name": "Not"}, {"op": "update_user", "id": 1, "color": "red"}]),
         json!([{"op": "add_group", "name": ""}]),
         json!({"op": "add_group", "name": "Not"}),
     ] {

@@ -383,15 +383,15 @@ pub(super) fn identity(me: wire::WireUser, seats: Seats) -> Result<Identity, Str
     let (Slot::Given(user), Slot::Given(account)) = (me.id, me.account) else {
         return Err("the user lacks an id or an account".to_owned());
     };
-    let Slot::Given(organisation) = account.id else {
+    let Slot::Given(organization) = account.id else {
         return Err("the account lacks an id".to_owned());
     };
     Ok(Identity {
         user: remote_id(user),
         email: me.email.given().map(String::from),
         name: me.name.given().map(String::from),
-        organisation: remote_id(organisation),
-        organisation_name: account.name.given().map(String::from),
+        organization: remote_id(organization),
+        organization_name: account.name.given().map(String::from),
         is_admin,
         seats,
     })

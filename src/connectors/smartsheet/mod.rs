@@ -130,7 +130,7 @@ impl Connector for Smartsheet {
     }
 
     fn roles(&self) -> Vec<ObservedRole> {
-        roles::catalogue()
+        roles::catalog()
     }
 
     fn api_url(&self, endpoint: &Endpoint) -> Option<Url> {

@@ -18,7 +18,7 @@ pub(super) struct CatalogRole {
 pub(super) const SYSTEM_ADMIN: CatalogRole = CatalogRole {
     key: "system_admin",
     name: "System Admin",
-    description: "Manages users, settings and security of the organisation.",
+    description: "Manages users, settings and security of the organization.",
     kind: RoleType::Admin,
     source: "admin",
 };
@@ -39,7 +39,7 @@ pub(super) const LICENSED_USER: CatalogRole = CatalogRole {
 pub(super) const RESOURCE_VIEWER: CatalogRole = CatalogRole {
     key: "resource_viewer",
     name: "Resource Viewer",
-    description: "Sees the resource views of the organisation.",
+    description: "Sees the resource views of the organization.",
     kind: RoleType::Viewer,
     source: "resourceViewer",
 };
@@ -60,7 +60,7 @@ pub(super) const SEAT_PROVISIONAL_MEMBER: CatalogRole = CatalogRole {
 pub(super) const SEAT_GUEST: CatalogRole = CatalogRole {
     key: "seat_guest",
     name: "Guest",
-    description: "Works with the organisation from outside of it.",
+    description: "Works with the organization from outside of it.",
     kind: RoleType::Guest,
     source: "GUEST",
 };
@@ -73,7 +73,7 @@ pub(super) const SEAT_CONTRIBUTOR: CatalogRole = CatalogRole {
 };
 
 /// All roles, as unified records.
-pub(super) fn catalogue() -> Vec<ObservedRole> {
+pub(super) fn catalog() -> Vec<ObservedRole> {
     [
         SYSTEM_ADMIN,
         GROUP_ADMIN,

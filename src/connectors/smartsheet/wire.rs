@@ -134,20 +134,23 @@ pub(super) fn object<T: DeserializeOwned>(value: &str) -> Option<T> {
 /// The same object with each name once. A name with several values gets `[]`, which every field
 /// type refuses.
 fn with_unique_names(object: &str) -> serde_json::Result<String> {
-    struct Members<'a>(Vec<(String, &'a str)>);
+    struct NamedFields<'a>(Vec<(String, &'a str)>);
 
-    impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    impl<'de: 'a, 'a> Deserialize<'de> for NamedFields<'a> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             struct EachOnce<'a>(PhantomData<&'a str>);
 
             impl<'de: 'a, 'a> Visitor<'de> for EachOnce<'a> {
-                type Value = Members<'a>;
+                type Value = NamedFields<'a>;
 
                 fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                     f.write_str("an object")
                 }
 
-                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
+                fn visit_map<A: MapAccess<'de>>(
+                    self,
+                    mut map: A,
+                ) -> Result<NamedFields<'a>, A::Error> {
                     let mut members: Vec<(String, &'a str)> = Vec::new();
                     while let Some((name, value)) = map.next_entry::<String, &'a RawValue>()? {
                         match members.iter_mut().find(|(known, _)| *known == name) {
@@ -156,7 +159,7 @@ fn with_unique_names(object: &str) -> serde_json::Result<String> {
                             None => members.push((name, value.get())),
                         }
                     }
-                    Ok(Members(members))
+                    Ok(NamedFields(members))
                 }
             }
 
@@ -164,7 +167,7 @@ fn with_unique_names(object: &str) -> serde_json::Result<String> {
         }
     }
 
-    let Members(members) = serde_json::from_str(object)?;
+    let NamedFields(members) = serde_json::from_str(object)?;
     let members = members
         .into_iter()
         .map(|(name, value)| Ok(format!("{}:{value}", serde_json::to_string(&name)?)));

@@ -73,7 +73,7 @@ pub(super) struct Team {
 
 /// The records that existed throughout a walk, and those that existed at some time in it.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
+pub(super) struct Attendance {
     pub(super) users_throughout: BTreeSet<String>,
     pub(super) groups_throughout: BTreeSet<String>,
     /// Pairs of group and member, external or not.
@@ -93,7 +93,7 @@ pub(super) struct Provider {
     pub(super) churn_per_mille: usize,
     clock: i64,
     next_name: u32,
-    pub(super) span: Presence,
+    pub(super) span: Attendance,
 }
 
 impl Provider {
@@ -107,7 +107,7 @@ impl Provider {
             churn_per_mille: 0,
             clock: 0,
             next_name: 0,
-            span: Presence::default(),
+            span: Attendance::default(),
         };
         for _ in 0..people {
             new.add_person();
@@ -232,11 +232,11 @@ impl Provider {
 
     /// Starts a walk: records the current state as the first that the walk may report.
     pub(super) fn begin(&mut self) {
-        self.span = Presence {
+        self.span = Attendance {
             users_throughout: self.people.keys().cloned().collect(),
             groups_throughout: self.teams.keys().cloned().collect(),
             memberships_throughout: self.memberships(),
-            ..Presence::default()
+            ..Attendance::default()
         };
         self.look();
     }

@@ -963,13 +963,13 @@ fn releasing_a_held_walk_takes_it_at_its_word() {
 }
 
 #[test]
-fn a_token_of_another_organisation_fails_the_walk() {
+fn a_token_of_another_organization_fails_the_walk() {
     let mut account = WalkedAccount::new(reading(&["u0"], &[], 0));
     let mut other = reading(&["u0"], &[], 60);
-    other.identity.organisation = id("another");
+    other.identity.organization = id("another");
     assert_eq!(
         account.walk(other, Answers::default()),
-        RuleOutcome::Failed(WalkReason::OrganisationChanged)
+        RuleOutcome::Failed(WalkReason::OrganizationChanged)
     );
 }
 

@@ -15,7 +15,7 @@ use crate::gateway::{
     admin::Operator,
     auth::OwnAccount,
     linking::{
-        AccountDetails, Issuer, NewAccount, UnverifiedCredential, same_organisation,
+        AccountDetails, Issuer, NewAccount, UnverifiedCredential, same_organization,
         verify::CredentialToCheck,
     },
 };
@@ -201,11 +201,11 @@ async fn import(
         let proven = gateway.linking().destination(account).await?;
         if proven.provider != meta.provider || proven.endpoint != meta.endpoint {
             return Err(Error::new(
-                Kind::OrganisationMismatch,
+                Kind::OrganizationMismatch,
                 "this credential is of another provider or region than the account",
             ));
         }
-        same_organisation(account, &meta.identity)?;
+        same_organization(account, &meta.identity)?;
     }
     let now = gateway.0.clock.now();
     let is_rotating = parcel.credential.refresh_token().is_some();
@@ -248,7 +248,7 @@ async fn import(
     let by = Actor::Operator;
     let account = match existing {
         Some(account) => {
-            same_organisation(&account, &proven.identity)?;
+            same_organization(&account, &proven.identity)?;
             let change = AccountChange::default();
             gateway
                 .linking()

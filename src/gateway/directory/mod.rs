@@ -778,10 +778,10 @@ fn failure(account: &Account, reason: Option<WalkReason>) -> Error {
                 "the account's token may no longer read users",
             );
         }
-        Some(WalkReason::OrganisationChanged) => {
+        Some(WalkReason::OrganizationChanged) => {
             return Error::new(
                 Kind::AccountInactive,
-                "the account's token belongs to another organisation than before",
+                "the account's token belongs to another organization than before",
             );
         }
         Some(WalkReason::ProviderThrottled) => Error::new(

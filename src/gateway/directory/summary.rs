@@ -76,8 +76,8 @@ impl DirectoryReader<'_> {
 
 fn record(data: &Summary) -> Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct SummaryRecord<'a> {
+    struct SummaryBody<'a> {
         data: &'a Summary,
     }
-    serde_json::to_vec(&SummaryRecord { data }).map_err(Error::internal)
+    serde_json::to_vec(&SummaryBody { data }).map_err(Error::internal)
 }

@@ -23,7 +23,7 @@ use super::{
         AuthorizationApp, AuthorizationCallback, AuthorizationRequest, TokenResponse, digest,
         state_refused,
     },
-    link_error, same_organisation,
+    link_error, same_organization,
     verify::{CheckResult, CredentialCheck, CredentialToCheck},
 };
 use crate::gateway::{Gateway, auth::Caller, connector_profiles::check_enabled};
@@ -674,7 +674,7 @@ impl ConnectSessions<'_> {
             .await
             .map_err(|error| link_error(&error, false))?;
         if let Some(account) = &again {
-            same_organisation(account, &identity)?;
+            same_organization(account, &identity)?;
         }
         let found = VerifiedIdentity {
             provider,
@@ -725,7 +725,7 @@ impl ConnectSessions<'_> {
             return Ok(());
         }
         Err(Error::new(
-            Kind::OrganisationMismatch,
+            Kind::OrganizationMismatch,
             "the account that is to be linked again is in another region",
         ))
     }
@@ -783,7 +783,7 @@ impl ConnectSessions<'_> {
                         .connect_sessions()
                         .check_place(account, &found.provider, &found.endpoint)
                         .await?;
-                    same_organisation(account, &found.identity)?;
+                    same_organization(account, &found.identity)?;
                 }
                 let proven = VerifiedCredential {
                     issuer: match (waiting.own_app, waiting.profile) {

@@ -305,7 +305,7 @@ impl Linking<'_> {
         let proven = self
             .verify_credential(connector.as_ref(), of, unproven)
             .await?;
-        same_organisation(account, &proven.identity)?;
+        same_organization(account, &proven.identity)?;
         Ok(proven)
     }
 
@@ -335,13 +335,13 @@ pub(super) struct NewAccount {
 
 /// # Errors
 /// `organisation_mismatch`.
-pub(super) fn same_organisation(account: &Account, identity: &Identity) -> Result<()> {
-    if identity.organisation == account.identity.organisation {
+pub(super) fn same_organization(account: &Account, identity: &Identity) -> Result<()> {
+    if identity.organization == account.identity.organization {
         return Ok(());
     }
     Err(Error::new(
-        Kind::OrganisationMismatch,
-        "this token is of another organisation than the account",
+        Kind::OrganizationMismatch,
+        "this token is of another organization than the account",
     ))
 }
 

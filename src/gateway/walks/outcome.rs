@@ -252,9 +252,9 @@ impl WalkRun<'_> {
                 "scope_missing",
                 "The account's token may no longer read users. Replace it with one that may.",
             ),
-            WalkReason::OrganisationChanged => (
+            WalkReason::OrganizationChanged => (
                 "organisation_changed",
-                "The account's token belongs to another organisation than before. Link a new account for it.",
+                "The account's token belongs to another organization than before. Link a new account for it.",
             ),
             _ => return (AccountStatus::Active, None),
         };

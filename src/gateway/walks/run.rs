@@ -234,8 +234,8 @@ impl WalkRun<'_> {
         let reader = self.reader(connector, session);
         let identity = reader.identify().await?;
         // Data of another organization must not be read or served for this account.
-        if identity.organisation != account.identity.organisation {
-            return Err(WalkReason::OrganisationChanged.into());
+        if identity.organization != account.identity.organization {
+            return Err(WalkReason::OrganizationChanged.into());
         }
         let (users, groups) = {
             let current = self.current().await?;

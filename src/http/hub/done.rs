@@ -10,7 +10,7 @@ use super::{field_access::FieldAccess, page::HubPage, region::RegionChoice, them
 pub struct Done<'a> {
     pub theme: &'a Theme,
     /// The organization's name, or else a text with its id.
-    pub organisation: &'a str,
+    pub organization: &'a str,
     /// The owner of the credential that reads the directory.
     pub person: &'a str,
     pub place: &'a RegionChoice,

@@ -15,7 +15,7 @@ pub enum Problem<'a> {
     /// The customer refused consent at Smartsheet.
     ConsentDenied,
     /// The `state` was used or has expired, or the provider refused the code.
-    AuthorisationExpired,
+    AuthorizationExpired,
     /// The callback does not belong to a sign-in of this browser.
     OtherBrowser,
     AppSecretWrong(AppOwner),
@@ -36,7 +36,7 @@ pub enum Problem<'a> {
     /// Too many attempts with this connect session in one minute.
     TooManyTries,
     /// An account is linked again with a credential of another organization or region.
-    OrganisationMismatch {
+    OrganizationMismatch {
         linked: Option<&'a str>,
     },
     /// The form failed a check: where it was sent from, media type, size, or CSRF token.
@@ -139,7 +139,7 @@ impl Problem<'_> {
                 ],
                 Some(TRY_AGAIN),
             ),
-            Problem::AuthorisationExpired => tell(
+            Problem::AuthorizationExpired => tell(
                 "That took too long",
                 "Smartsheet’s permission is good for a few minutes only, and it has run out. \
                  Nothing was saved.",
@@ -212,7 +212,7 @@ impl Problem<'_> {
             ),
             Problem::RightsMissing => tell(
                 "This account may not list people",
-                "Smartsheet knows it, but does not let it read who is in your organisation. \
+                "Smartsheet knows it, but does not let it read who is in your organization. \
                  Nothing was saved.",
                 &[
                     "Connect with the account of a System Admin.",
@@ -275,19 +275,19 @@ impl Problem<'_> {
                 ],
                 Some(TRY_AGAIN),
             ),
-            Problem::OrganisationMismatch { linked } => tell(
-                "This is another organisation",
+            Problem::OrganizationMismatch { linked } => tell(
+                "This is another organization",
                 &match linked {
                     Some(linked) => format!(
                         "This invitation renews the connection of {linked}, and the account that \
                          you used belongs elsewhere. Nothing was changed."
                     ),
                     None => "This invitation renews a connection, and the account that you used \
-                             belongs to another organisation. Nothing was changed."
+                             belongs to another organization. Nothing was changed."
                         .to_owned(),
                 },
                 &[
-                    "Use an account of the organisation that was connected before.",
+                    "Use an account of the organization that was connected before.",
                     &format!("To connect the other one, ask {name} for an invitation of its own."),
                 ],
                 Some(CHOOSE),
@@ -328,7 +328,7 @@ impl Problem<'_> {
             | Problem::OtherBrowser
             | Problem::ForeignForm
             | Problem::ProfileDisabled => StatusCode::FORBIDDEN,
-            Problem::AuthorisationExpired => StatusCode::BAD_REQUEST,
+            Problem::AuthorizationExpired => StatusCode::BAD_REQUEST,
             Problem::AppSecretWrong(AppOwner::Profile)
             | Problem::RedirectUrlWrong(AppOwner::Profile, _)
             | Problem::ClientIdUnknown(AppOwner::Profile)
@@ -340,7 +340,7 @@ impl Problem<'_> {
             | Problem::TokenRefused
             | Problem::RightsMissing
             | Problem::StandsForAnother
-            | Problem::OrganisationMismatch { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            | Problem::OrganizationMismatch { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::ProviderThrottled { .. } | Problem::TooManyTries => {
                 StatusCode::TOO_MANY_REQUESTS
             }

@@ -29,7 +29,7 @@ const FIELDS: [(UserField, &str); 6] = [
     (UserField::LastLoginAt, "When each person last signed in"),
     (
         UserField::IsExternal,
-        "Who is from outside your organisation",
+        "Who is from outside your organization",
     ),
 ];
 

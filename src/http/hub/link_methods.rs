@@ -15,7 +15,7 @@ use super::{
 use crate::{error::Kind, model::accounts::Endpoint};
 
 /// The first page, with the notice that the customer canceled.
-pub const CANCELLED: &str = "/connect?cancelled";
+pub const CANCELED: &str = "/connect?canceled";
 
 /// The longest token, app secret and client id in bytes. The API has the same limits.
 const LONGEST_SECRET: usize = 4096;
@@ -30,7 +30,7 @@ pub async fn start_page(context: HubContext) -> Result<HttpResponse, Refusal> {
         return Ok(see_other("/connect/progress"));
     }
     let choice = context.choice(&session).await?;
-    let is_cancelled = context.request.query_string() == "cancelled";
+    let is_canceled = context.request.query_string() == "canceled";
     let left = session
         .session
         .expires_at
@@ -40,7 +40,7 @@ pub async fn start_page(context: HubContext) -> Result<HttpResponse, Refusal> {
         form_token: &session.form_token,
         customer: &session.session.details.origin_owner_name,
         again: choice.again(),
-        notice: is_cancelled.then_some(Notice::Cancelled),
+        notice: is_canceled.then_some(Notice::Canceled),
         methods: choice.methods(),
         seconds_left: left.as_secs().unsigned_abs(),
     })
@@ -50,13 +50,13 @@ impl Choice {
     fn again(&self) -> Option<Again<'_>> {
         let account = self.offer.account.as_ref()?;
         Some(Again {
-            organisation: account.identity.organisation_name.as_deref(),
+            organization: account.identity.organization_name.as_deref(),
         })
     }
 
     /// The context for an error page.
     pub fn around(&self) -> ErrorContext {
-        let again = self.again().and_then(|again| again.organisation);
+        let again = self.again().and_then(|again| again.organization);
         ErrorContext {
             linked: again.map(str::to_owned),
             ..ErrorContext::default()

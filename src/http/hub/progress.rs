@@ -12,7 +12,7 @@ use crate::error::WalkProgress;
 pub struct ProgressPage<'a> {
     pub theme: &'a Theme,
     /// The organization's name, as in [`Done`](super::done::Done).
-    pub organisation: &'a str,
+    pub organization: &'a str,
     pub walk: FirstWalk,
 }
 

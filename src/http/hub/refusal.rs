@@ -76,9 +76,9 @@ impl Refusal {
 fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
     match error.kind() {
         Kind::ConnectSessionInvalid => Problem::InvitationUnknown,
-        Kind::AuthorizationInvalid if is_late(error) => Problem::AuthorisationExpired,
+        Kind::AuthorizationInvalid if is_late(error) => Problem::AuthorizationExpired,
         Kind::AuthorizationInvalid => Problem::OtherBrowser,
-        Kind::AuthorizationRefused => Problem::AuthorisationExpired,
+        Kind::AuthorizationRefused => Problem::AuthorizationExpired,
         Kind::AppRefused => match error.provider().and_then(|provider| provider.code) {
             Some(1067) => Problem::ClientIdUnknown(around.app),
             Some(1073) => Problem::RedirectUrlWrong(around.app, &around.redirect_url),
@@ -95,7 +95,7 @@ fn problem<'a>(error: &Error, around: &'a ErrorContext) -> Problem<'a> {
             Problem::RightsMissing
         }
         Kind::AssumeUserRefused => Problem::StandsForAnother,
-        Kind::OrganisationMismatch => Problem::OrganisationMismatch {
+        Kind::OrganizationMismatch => Problem::OrganizationMismatch {
             linked: around.linked.as_deref(),
         },
         Kind::AccountInactive | Kind::NotFound => Problem::ProfileDisabled,

@@ -8,10 +8,10 @@ use super::{
     done::{DirectoryCounts, Done},
     error_page::Problem,
     field_access::FieldAccess,
-    link_methods::CANCELLED,
+    link_methods::CANCELED,
     progress::{FirstWalk, ProgressOut, ProgressPage},
     refusal::Refusal,
-    review::{Method, ReviewPage, organisation, person},
+    review::{Method, ReviewPage, organization, person},
 };
 use crate::{
     error::Kind,
@@ -67,7 +67,7 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
             .connect_sessions()
             .cancel(&session.session, browser)
             .await?;
-        return Ok(see_other(CANCELLED));
+        return Ok(see_other(CANCELED));
     }
     let draft = form.text("draft").parse().unwrap_or_default();
     match context
@@ -125,7 +125,7 @@ pub async fn progress_page(context: HubContext) -> Result<HttpResponse, Refusal>
     }
     session.show(&ProgressPage {
         theme: &context.theme,
-        organisation: &organisation(&linked.account.identity),
+        organization: &organization(&linked.account.identity),
         walk,
     })
 }
@@ -149,7 +149,7 @@ pub async fn done_page(context: HubContext) -> Result<HttpResponse, Refusal> {
     let return_url = details.return_url.as_deref();
     session.show(&Done {
         theme: &context.theme,
-        organisation: &organisation(&account.identity),
+        organization: &organization(&account.identity),
         person: &person(&account.identity),
         place: &context.place(&account.provider, &account.endpoint)?,
         directory: counted(&linked),

@@ -45,8 +45,8 @@ impl ReviewPage<'_> {
         person(self.identity)
     }
 
-    fn organisation(&self) -> String {
-        organisation(self.identity)
+    fn organization(&self) -> String {
+        organization(self.identity)
     }
 
     fn people(&self) -> String {
@@ -78,10 +78,10 @@ pub(super) fn person(identity: &Identity) -> String {
 }
 
 /// The organization's name, or else its id.
-pub(super) fn organisation(identity: &Identity) -> String {
-    match &identity.organisation_name {
+pub(super) fn organization(identity: &Identity) -> String {
+    match &identity.organization_name {
         Some(name) => name.clone(),
-        None => format!("Smartsheet organisation {}", identity.organisation),
+        None => format!("Smartsheet organization {}", identity.organization),
     }
 }
 

@@ -23,14 +23,14 @@ pub struct Start<'a> {
 /// The account that is linked again with a new credential.
 pub struct Again<'a> {
     /// Name of its organization at the provider, if it has one.
-    pub organisation: Option<&'a str>,
+    pub organization: Option<&'a str>,
 }
 
 /// The result of the previous step, shown above the link methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
     /// The customer did not save the draft on the review page.
-    Cancelled,
+    Canceled,
 }
 
 /// The link methods that the connect session offers.

@@ -4,7 +4,7 @@
 use actix_web::web::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::model::brand::{Accent, Brand, Colour, Scheme};
+use crate::model::brand::{Accent, Brand, Color, Scheme};
 
 const SHEET: &str = include_str!("assets/hub.css");
 const SCRIPT: &str = include_str!("assets/hub.js");
@@ -45,7 +45,7 @@ impl Asset {
 pub struct Theme {
     name: String,
     sheet: Asset,
-    colours: Asset,
+    colors: Asset,
     script: Asset,
     logo: Option<Asset>,
 }
@@ -57,7 +57,7 @@ impl Theme {
         Self {
             name: brand.name.as_str().to_owned(),
             sheet: Asset::new("hub", "css", CSS, Bytes::from_static(SHEET.as_bytes())),
-            colours: Asset::new("brand", "css", CSS, colours(brand).into()),
+            colors: Asset::new("brand", "css", CSS, colors(brand).into()),
             script: Asset::new("hub", "js", JS, Bytes::from_static(SCRIPT.as_bytes())),
             logo: brand.logo.as_ref().map(|logo| {
                 let kind = logo.kind();
@@ -76,8 +76,8 @@ impl Theme {
         self.sheet.path()
     }
 
-    pub fn colours(&self) -> &str {
-        self.colours.path()
+    pub fn colors(&self) -> &str {
+        self.colors.path()
     }
 
     pub fn script(&self) -> &str {
@@ -89,7 +89,7 @@ impl Theme {
     }
 
     pub fn assets(&self) -> impl Iterator<Item = &Asset> {
-        [&self.sheet, &self.colours, &self.script]
+        [&self.sheet, &self.colors, &self.script]
             .into_iter()
             .chain(&self.logo)
     }
@@ -102,22 +102,22 @@ impl Theme {
 }
 
 /// The CSS variables that `hub.css` uses for its colors, for the light and the dark scheme.
-fn colours(brand: &Brand) -> String {
+fn colors(brand: &Brand) -> String {
     let light = scheme(Scheme::Light, brand.accent);
     let dark = scheme(Scheme::Dark, brand.accent_dark);
     format!(":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n")
 }
 
 fn scheme(scheme: Scheme, accent: Accent) -> String {
-    let named: [(&str, Colour); 5] = [
+    let named: [(&str, Color); 5] = [
         ("page", scheme.page()),
         ("surface", scheme.surface()),
-        ("accent", accent.colour()),
+        ("accent", accent.color()),
         ("accent-strong", accent.strong()),
         ("on-accent", scheme.on_accent()),
     ];
     named
-        .map(|(name, colour)| format!("--{name}: {colour};"))
+        .map(|(name, color)| format!("--{name}: {color};"))
         .join(" ")
 }
 
@@ -135,7 +135,7 @@ mod tests {
     fn an_asset_is_found_by_its_name_and_renamed_by_its_content() {
         let (one, other) = (theme("\"#1f5fa8\""), theme("\"#7a1f5c\""));
         assert_eq!(one.sheet(), other.sheet());
-        assert_ne!(one.colours(), other.colours());
+        assert_ne!(one.colors(), other.colors());
         for asset in one.assets() {
             let name = asset.path().strip_prefix(Asset::FOLDER).unwrap();
             assert_eq!(one.asset(name).unwrap().bytes, asset.bytes);
@@ -146,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_given_for_both_schemes_and_used() {
+    fn colors_are_given_for_both_schemes_and_used() {
         let theme = theme("\"#7A1F5C\"");
-        let sheet = String::from_utf8(theme.colours.bytes.to_vec()).unwrap();
+        let sheet = String::from_utf8(theme.colors.bytes.to_vec()).unwrap();
         let (light, dark) = sheet.split_once("@media").unwrap();
         assert!(light.contains("--accent: #7a1f5c;") && light.contains("--page: #f4f6f8;"));
         assert!(dark.contains("--accent: #8ab8f0;") && dark.contains("--page: #10151b;"));

@@ -87,8 +87,8 @@ pub async fn get_me(
         scopes: None,
         is_admin: identity.is_admin,
         organization: Organization {
-            remote_id: identity.organisation.to_string(),
-            name: identity.organisation_name.clone(),
+            remote_id: identity.organization.to_string(),
+            name: identity.organization_name.clone(),
         },
         unavailable_fields: gateway.accounts().unavailable_fields(&account).await?,
         last_accessed_at: account.updated_at,

@@ -9,7 +9,7 @@
 //! | mix-up, `iss`, token host | [`sign_in`] `a_code_goes_to_the_server_of_its_sign_in_alone`, `what_another_server_sends_back_is_not_redeemed` |
 //! | one redirect URL | [`sign_in`] `every_sign_in_has_a_challenge_of_its_own`; [`crate::hub`] `an_app_that_is_set_up_wrongly_is_told_by_what_is_wrong` |
 //! | redirects, bombs and lies of the token endpoint | [`tokens`] |
-//! | tokens of another organisation | [`tokens`] `a_token_of_another_organisation_takes_nobody_s_place` |
+//! | tokens of another organization | [`tokens`] `a_token_of_another_organization_takes_nobody_s_place` |
 //! | open redirect after linking; `postMessage` to a stranger | [`pages`] `a_customer_returns_to_what_is_registered_letter_for_letter`; hub's own `only_a_registered_opener_is_told`; `tests/hub` in a browser |
 //! | link token replayed, opened twice at once | [`crate::hub`] `an_invitation_that_two_open_at_once_makes_one_link`; [`pages`] `a_link_token_is_used_up_by_a_link_alone` |
 //! | link token leaked | [`crate::hub`] `every_answer_says_what_it_may_do_and_nobody_keeps_it`; [`crate::secrets`] |

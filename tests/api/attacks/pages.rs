@@ -202,7 +202,7 @@ async fn a_link_token_is_used_up_by_a_link_alone() {
     }
 }
 
-/// Names of customers, apps, people and organisations are whatever somebody else chose.
+/// Names of customers, apps, people and organizations are whatever somebody else chose.
 #[tokio::test]
 async fn what_others_call_something_is_only_ever_text() {
     let world = World::new().await;
@@ -247,7 +247,7 @@ async fn what_others_call_something_is_only_ever_text() {
     shown.push(browser.await_sealed().await);
     assert!(shown.last().unwrap().text().contains("owned()"));
 
-    // Linked again, by somebody of an organisation of another such name.
+    // Linked again, by somebody of an organization of another such name.
     let account = world.accounts().await[0]["id"].clone();
     let again = world.invite(&json!({ "account_id": account })).await;
     let mut browser = Browser::open(&world, &again).await;

@@ -1,4 +1,4 @@
-//! An authorisation server that wishes us ill: it answers the token endpoint with whatever it is
+//! An authorization server that wishes us ill: it answers the token endpoint with whatever it is
 //! told to, and to everything else what an honest provider behind it says.
 
 use std::{
@@ -157,7 +157,7 @@ impl Hostile {
         self.0.gate.lock().await
     }
 
-    /// From now on its tokens are of the organisation of that world.
+    /// From now on its tokens are of the organization of that world.
     pub fn stands_before(&self, world: &World) {
         let mut behind = self.0.behind.lock().unwrap();
         behind.api_base = world.simulator.announcement().api_base.clone();

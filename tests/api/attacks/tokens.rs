@@ -318,7 +318,7 @@ async fn an_absurd_life_of_a_token_is_cut() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_organisation_takes_nobody_s_place() {
+async fn a_token_of_another_organization_takes_nobody_s_place() {
     let bait = Bait::new().await;
     let (world, hostile) = (&bait.world, &bait.hostile);
     let other = World::with(Plan {
@@ -338,7 +338,7 @@ async fn a_token_of_another_organisation_takes_nobody_s_place() {
     let mut browser = Browser::open(world, &link).await;
     hostile.stands_before(&other);
     let page = bait.comes_back(&mut browser).await;
-    page.says(422, "another organisation");
+    page.says(422, "another organization");
     assert_eq!(browser.get("/connect/review").await.leads(), "/connect");
     assert_eq!(bait.account(id).await["credential"], linked["credential"]);
     // What it brought is revoked.

@@ -19,8 +19,8 @@ fn identity(is_admin: bool, seats: Seats) -> Identity {
         user: "1".into(),
         email: None,
         name: None,
-        organisation: "2".into(),
-        organisation_name: None,
+        organization: "2".into(),
+        organization_name: None,
         is_admin,
         seats,
     }
@@ -537,8 +537,8 @@ fn a_member_without_an_id_spoils_the_group_and_an_odd_field_does_not() {
 }
 
 #[test]
-fn the_catalogue_is_that_of_the_contract() {
-    let catalogue: Vec<_> = crate::connectors::smartsheet::roles::catalogue()
+fn the_catalog_is_that_of_the_contract() {
+    let catalog: Vec<_> = crate::connectors::smartsheet::roles::catalog()
         .into_iter()
         .map(|role| {
             (
@@ -563,7 +563,7 @@ fn the_catalogue_is_that_of_the_contract() {
         ("seat_contributor", RoleType::Viewer, "CONTRIBUTOR"),
     ]
     .map(|(key, kind, source)| (key.to_owned(), kind, source.into()));
-    assert_eq!(catalogue, expected);
+    assert_eq!(catalog, expected);
 }
 
 /// Arbitrary JSON in which known fields are likely.

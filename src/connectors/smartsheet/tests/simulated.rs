@@ -210,7 +210,7 @@ async fn who_the_token_is_and_what_it_sees() {
         1,
         "a member's plans are not asked for"
     );
-    assert_eq!(member.organisation, admin.organisation);
+    assert_eq!(member.organization, admin.organization);
     assert_ne!(member.user, admin.user);
 }
 

@@ -46,7 +46,7 @@ impl ShownPage {
 pub struct Names {
     pub brand: &'static str,
     pub customer: &'static str,
-    pub organisation: &'static str,
+    pub organization: &'static str,
     pub person: &'static str,
     pub email: &'static str,
     pub label: &'static str,
@@ -56,7 +56,7 @@ pub struct Names {
 pub const ORDINARY: Names = Names {
     brand: "Northwind People",
     customer: "Example Ltd",
-    organisation: "Example Ltd",
+    organization: "Example Ltd",
     person: "Ana Ruiz",
     email: "ana.ruiz@example.org",
     label: "Second app",
@@ -194,9 +194,9 @@ impl GalleryData<'_> {
         Self::show(shown, "start-several", &several);
         let again = Start {
             again: Some(Again {
-                organisation: Some(names.organisation),
+                organization: Some(names.organization),
             }),
-            notice: Some(Notice::Cancelled),
+            notice: Some(Notice::Canceled),
             ..start(Methods {
                 sign_in: vec![sign_in("p1", &places[1])],
                 own_app: false,
@@ -288,8 +288,8 @@ impl GalleryData<'_> {
             user: "3058104730912644".into(),
             email: Some(names.email.to_owned()),
             name: Some(names.person.to_owned()),
-            organisation: "7731904426510212".into(),
-            organisation_name: Some(names.organisation.to_owned()),
+            organization: "7731904426510212".into(),
+            organization_name: Some(names.organization.to_owned()),
             is_admin,
             seats: if is_admin {
                 Seats::Readable {
@@ -332,7 +332,7 @@ impl GalleryData<'_> {
         let nameless = Identity {
             email: None,
             name: None,
-            organisation_name: None,
+            organization_name: None,
             seats: Seats::Hidden(Reason::NotSupported),
             ..admin.clone()
         };
@@ -366,13 +366,13 @@ impl GalleryData<'_> {
             ("progress-failed", FirstWalk::Failed),
             ("progress-sealed", FirstWalk::Sealed),
         ] {
-            let organisation = names.organisation;
+            let organization = names.organization;
             Self::show(
                 shown,
                 name,
                 &ProgressPage {
                     theme,
-                    organisation,
+                    organization,
                     walk,
                 },
             );
@@ -391,7 +391,7 @@ impl GalleryData<'_> {
         let partly = Self::sight(&Self::identity(names, false), true);
         let done = Done {
             theme,
-            organisation: names.organisation,
+            organization: names.organization,
             person: names.person,
             place: &places[1],
             directory: Some(DirectoryCounts {
@@ -438,7 +438,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::InvitationUnknown,
         Problem::InvitationUsed,
         Problem::ConsentDenied,
-        Problem::AuthorisationExpired,
+        Problem::AuthorizationExpired,
         Problem::OtherBrowser,
         Problem::AppSecretWrong(AppOwner::Own),
         Problem::AppSecretWrong(AppOwner::Profile),
@@ -453,8 +453,8 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::Unavailable,
         Problem::ProviderThrottled { seconds: 180 },
         Problem::TooManyTries,
-        Problem::OrganisationMismatch {
-            linked: Some(names.organisation),
+        Problem::OrganizationMismatch {
+            linked: Some(names.organization),
         },
         Problem::ForeignForm,
         Problem::ProfileDisabled,
@@ -464,7 +464,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::InvitationUnknown => "invitation-unknown",
         Problem::InvitationUsed => "invitation-used",
         Problem::ConsentDenied => "consent-denied",
-        Problem::AuthorisationExpired => "authorisation-expired",
+        Problem::AuthorizationExpired => "authorization-expired",
         Problem::OtherBrowser => "other-browser",
         Problem::AppSecretWrong(AppOwner::Own) => "app-secret",
         Problem::AppSecretWrong(AppOwner::Profile) => "profile-secret",
@@ -479,7 +479,7 @@ fn problems<'a>(names: &'a Names) -> Vec<(&'static str, Problem<'a>)> {
         Problem::Unavailable => "unavailable",
         Problem::ProviderThrottled { .. } => "throttled",
         Problem::TooManyTries => "tries",
-        Problem::OrganisationMismatch { .. } => "organisation",
+        Problem::OrganizationMismatch { .. } => "organization",
         Problem::ForeignForm => "foreign-form",
         Problem::ProfileDisabled => "profile-disabled",
         Problem::Internal => "internal",

@@ -15,7 +15,7 @@ use markup::Element;
 const HOSTILE: Names = Names {
     brand: "<script>brand()</script>",
     customer: "\"><img src=x onerror=customer()>",
-    organisation: "</title><script>organisation()</script>",
+    organization: "</title><script>organization()</script>",
     person: "' onmouseover='person()",
     email: "<svg/onload=email()>@example.org",
     label: "\" autofocus onfocus=\"label()",
@@ -221,7 +221,7 @@ fn a_name_is_only_ever_text() {
     for name in [
         HOSTILE.brand,
         HOSTILE.customer,
-        HOSTILE.organisation,
+        HOSTILE.organization,
         HOSTILE.person,
         HOSTILE.email,
         HOSTILE.label,
