@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Pause before the second and last try to claim a store or journal that is in use.
-const ANOTHER_LOOK: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A gateway that is ready to run.
 pub struct App {
@@ -163,7 +163,7 @@ impl App {
         let gateway = gateway(config, ring, clock.clone(), rng).await?;
         if let Err(OpenError::InUse { .. }) = gateway.claim() {
             // A command that only tests whether the store is in use claims it for a moment.
-            clock.sleep(ANOTHER_LOOK).await;
+            clock.sleep(RETRY_PAUSE).await;
             gateway.claim()?;
         }
         if config.store.journal_required {
@@ -281,7 +281,7 @@ impl App {
 async fn take_journal(gateway: &Gateway, clock: &Clock) -> Result<(), JournalFault> {
     match gateway.require_journal() {
         Err(JournalFault::InUse { .. }) => {
-            clock.sleep(ANOTHER_LOOK).await;
+            clock.sleep(RETRY_PAUSE).await;
             gateway.require_journal()
         }
         taken => taken,

@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// How long closing may take before the command explains the delay.
-const NOTICEABLE: Duration = Duration::from_secs(1);
+const CLOSE_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -163,7 +163,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             let is_json = arguments.shared.json;
             let file = arguments.shared.file.clone();
             let (project, wanted) = checked(arguments)?;
-            let (operator, _log) = open_alone(&file, "POST /accounts").await?;
+            let (operator, _log) = open_exclusive(&file, "POST /accounts").await?;
             closing(&operator, link(&operator, &project, wanted, is_json)).await
         }
         Command::Walk {
@@ -172,12 +172,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             shared,
         } => {
             let call = format!("POST /accounts/{account}/walks");
-            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            let (operator, _log) = open_exclusive(&shared.file, &call).await?;
             closing(&operator, walk(&operator, &account, full, shared.json)).await
         }
         Command::Refresh { account, shared } => {
             let call = format!("POST /accounts/{account}/refresh");
-            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            let (operator, _log) = open_exclusive(&shared.file, &call).await?;
             closing(&operator, refresh(&operator, &account, shared.json)).await
         }
         Command::Token {
@@ -185,7 +185,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         } => {
             let token = read_token()?;
             let call = format!("PATCH /accounts/{account}");
-            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            let (operator, _log) = open_exclusive(&shared.file, &call).await?;
             closing(
                 &operator,
                 replace_token(&operator, &account, token, shared.json),
@@ -208,7 +208,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             shared,
         } => {
             let call = format!("DELETE /accounts/{account}");
-            let (operator, _log) = open_alone(&shared.file, &call).await?;
+            let (operator, _log) = open_exclusive(&shared.file, &call).await?;
             closing(&operator, remove(&operator, &account, revoke, shared.json)).await
         }
         Command::Export(arguments) => export::run(arguments).await,
@@ -232,7 +232,7 @@ async fn open_as(config: &Config) -> Result<Operator, Failure> {
 
 /// As [`open`], and takes the claim on the store, for commands that change a running server's
 /// state. `instead` names the API call to make while a server runs.
-pub(super) async fn open_alone(
+pub(super) async fn open_exclusive(
     file: &ConfigFile,
     instead: &str,
 ) -> Result<(Operator, impl Sized + use<>), Failure> {
@@ -274,7 +274,7 @@ pub(super) async fn closing<T>(
         work.await
     };
     let mut close = pin!(operator.close());
-    if timeout(NOTICEABLE, &mut close).await.is_err() {
+    if timeout(CLOSE_NOTICE_DELAY, &mut close).await.is_err() {
         if operator.is_refreshing() {
             note("a refresh is being finished: its tokens are lost if this is killed now");
         }

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    accounts::{AccountArguments, closing, open, open_alone, tell_of_link},
+    accounts::{AccountArguments, closing, open, open_exclusive, tell_of_link},
     api_keys::project_id,
     file::AtomicFile,
     note,
@@ -159,7 +159,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
                 .map_err(cannot)?;
             let passphrase = passphrase.known()?;
             let instead = "no call does; stop it for the time of the import";
-            let (operator, _log) = open_alone(&shared.file, instead).await?;
+            let (operator, _log) = open_exclusive(&shared.file, instead).await?;
             let importing = async {
                 let into = Into { project, account };
                 import(&operator, &into, &sealed, &passphrase, shared.json).await

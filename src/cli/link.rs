@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     Failure,
-    accounts::{AccountArguments, closing, open_alone, tell_of_link},
+    accounts::{AccountArguments, closing, open_exclusive, tell_of_link},
     api_keys::project_id,
     loopback::{Decision, Listener},
     note,
@@ -29,7 +29,7 @@ use crate::{
         auth::OwnAccount,
         linking::{
             AccountDetails,
-            authorizations::{AuthorizationUrl, GOOD_FOR},
+            authorizations::{AuthorizationUrl, STATE_LIFETIME},
         },
     },
     http::accounts::text,
@@ -79,7 +79,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         label: label.map(|label| checked("--label", label)).transpose()?,
         kind: AccountKind::Production,
     };
-    let (operator, _log) = open_alone(&arguments.shared.file, INSTEAD).await?;
+    let (operator, _log) = open_exclusive(&arguments.shared.file, INSTEAD).await?;
     let linking = async {
         let own = sign_in(&operator, &project, &arguments, description).await?;
         tell_of_link(&operator, &own, arguments.shared.json).await
@@ -112,7 +112,7 @@ async fn sign_in(
             "no browser was opened ({error}); open the address yourself"
         ));
     }
-    let mut visitor = in_time(listener.visitor(&sign_in.state)).await?;
+    let mut visitor = in_time(listener.connection(&sign_in.state)).await?;
     // Takes the decision out, since `tell` needs the connection afterwards.
     let decision = std::mem::replace(&mut visitor.decision, Decision::Refused("other"));
     let ended = end(operator, project, &sign_in, decision).await;
@@ -142,9 +142,9 @@ fn show_address(sign_in: &AuthorizationUrl) {
 /// Limits the wait for the authorization response.
 ///
 /// # Errors
-/// If the sign-in takes longer than [`GOOD_FOR`].
+/// If the sign-in takes longer than [`STATE_LIFETIME`].
 async fn in_time<T>(back: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(GOOD_FOR, back).await.unwrap_or_else(|_| {
+    timeout(STATE_LIFETIME, back).await.unwrap_or_else(|_| {
         Err(Failure::other(
             "nobody came back from the sign-in within ten minutes; begin again",
         ))

@@ -152,7 +152,7 @@ impl Listener {
     }
 
     /// Waits for the redirect with this `state`. Other requests get an error, and the wait goes on.
-    pub async fn visitor(&self, state: &SecretString) -> Result<Connection, Failure> {
+    pub async fn connection(&self, state: &SecretString) -> Result<Connection, Failure> {
         let mut greeted = JoinSet::new();
         loop {
             tokio::select! {
@@ -162,9 +162,9 @@ impl Listener {
                         greeted.spawn(greet(stream?, url, state));
                     }
                 }
-                Some(visitor) = greeted.join_next() => {
-                    if let Some(visitor) = visitor.map_err(Failure::other)? {
-                        return Ok(visitor);
+                Some(connection) = greeted.join_next() => {
+                    if let Some(connection) = connection.map_err(Failure::other)? {
+                        return Ok(connection);
                     }
                 }
             }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     ConfigFile, Failure,
-    accounts::{closing, open, open_alone, revoked},
+    accounts::{closing, open, open_exclusive, revoked},
     api_keys::project_id,
     output::{json_line, table},
     say,
@@ -99,7 +99,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         return closing(&operator, tell_what_would_be(&operator, project)).await;
     }
     let instead = "no call does all of it; stop it first";
-    let (operator, _log) = open_alone(&arguments.file, instead).await?;
+    let (operator, _log) = open_exclusive(&arguments.file, instead).await?;
     closing(&operator, revoke_all(&operator, project, arguments.json)).await
 }
 

@@ -90,12 +90,12 @@ impl Session {
         url: Url,
         template: &'static str,
         headers: &[(&'static str, &str)],
-        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
+        error_reply: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
     ) -> Result<ProviderResponse, CallError> {
         let access = self.access.load_full();
         let headers = self.headers(headers);
         let request = |access| request(&url, template, access, &headers);
-        let refused = match access.caller.get(request(&access), &complaint).await {
+        let refused = match access.caller.get(request(&access), &error_reply).await {
             Err(error) if error.kind == CallErrorKind::Unauthorized => error,
             answer => return answer,
         };
@@ -103,7 +103,7 @@ impl Session {
         let Some(access) = self.renew(&access).await else {
             return Err(refused);
         };
-        access.caller.get(request(&access), &complaint).await
+        access.caller.get(request(&access), &error_reply).await
     }
 
     /// Never repeated with a new token: a token that is refused here has nothing left to delete.
@@ -112,12 +112,12 @@ impl Session {
         url: Url,
         template: &'static str,
         headers: &[(&'static str, &str)],
-        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
+        error_reply: impl Fn(&ProviderResponse) -> ErrorReply + Send + Sync,
     ) -> Result<ProviderResponse, CallError> {
         let access = self.access.load_full();
         let headers = self.headers(headers);
         let request = request(&url, template, &access, &headers);
-        access.caller.delete(request, &complaint).await
+        access.caller.delete(request, &error_reply).await
     }
 
     fn headers<'a>(&'a self, own: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {

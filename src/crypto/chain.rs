@@ -73,11 +73,11 @@ impl DataKey {
 
     /// Converts the data key of a deleted project: keeps the chain key, under a new id, and drops
     /// the rest. The result verifies the project's audit log and decrypts none of its fields.
-    pub fn left_for_its_log(&self, rng: &Rng) -> Self {
+    pub fn to_audit_key(&self, rng: &Rng) -> Self {
         Self::of_bytes(self.chain_key().0, rng)
     }
 
-    /// The chain key of a data key that [`left_for_its_log`](Self::left_for_its_log) returned.
+    /// The chain key of a data key that [`to_audit_key`](Self::to_audit_key) returned.
     pub fn as_chain_key(&self) -> ChainKey {
         ChainKey(Zeroizing::new(*self.bytes()))
     }

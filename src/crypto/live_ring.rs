@@ -36,7 +36,7 @@ impl LiveRing {
 
     /// Reads the ring from a key file, and remembers the path for reloads.
     pub fn read_file(path: &Path) -> Result<Self, KeyRingError> {
-        let ring = read_for_good(path)?;
+        let ring = read_durable(path)?;
         Ok(Self::new(ring, Some(path.to_owned())))
     }
 
@@ -70,7 +70,7 @@ impl LiveRing {
         if KeyRing::read_file(file)? == self.current() {
             return Ok(None);
         }
-        let found = read_for_good(file)?;
+        let found = read_durable(file)?;
         Ok((found != self.current()).then_some(found))
     }
 
@@ -88,7 +88,7 @@ impl fmt::Debug for LiveRing {
 
 /// Reads a key file and syncs it to disk before anything is sealed with a new key from it. Its
 /// writer may not have synced it, and data sealed with a lost key is lost.
-fn read_for_good(path: &Path) -> Result<KeyRing, KeyRingError> {
+fn read_durable(path: &Path) -> Result<KeyRing, KeyRingError> {
     // Resolve symbolic links, so that the target's folder is synced.
     let path = fs::canonicalize(path)?;
     let file = fs::File::open(&path)?;

@@ -313,7 +313,7 @@ impl Assessment<'_> {
                 SuspectKind::User => &self.evidence.users,
                 SuspectKind::Group => &self.evidence.groups,
             };
-            let found_at = absences.found_of_late_at(id.as_str(), now);
+            let found_at = absences.recently_found_at(id.as_str(), now);
             // A group that was missing before is read with the other groups, before the walk is
             // judged. A look-up could find it empty when it is too late to hold the walk.
             let is_planned = kind == SuspectKind::Group && absences.is_known(id.as_str());
@@ -346,7 +346,7 @@ pub fn plausible_rows(prev: Option<&Directory>, of: Resource) -> u64 {
         return u64::MAX;
     };
     let listed = (0..prev.len(of))
-        .filter(|place| of != Resource::Users || !prev.user(*place).profile.is_outsider)
+        .filter(|place| of != Resource::Users || !prev.user(*place).profile.is_external_member)
         .count();
     listed.saturating_sub(limit(prev.len(of))) as u64
 }
@@ -406,7 +406,9 @@ fn absent<T: ListItem>(
         .collect();
     if let Some(prev) = prev {
         let former = (0..prev.len(resource))
-            .filter(|place| resource != Resource::Users || !prev.user(*place).profile.is_outsider)
+            .filter(|place| {
+                resource != Resource::Users || !prev.user(*place).profile.is_external_member
+            })
             .map(|place| prev.id_at(resource, place))
             .filter(|id| !listing.shows(id));
         absent.extend(former.map(RemoteId::from));

@@ -290,11 +290,11 @@ impl Directory {
     /// as `updated_at`, because no reader could see the change earlier.
     pub(super) fn with_version(mut self, version: u64, now: Millis) -> Self {
         let columns = &mut self.columns;
-        let laid_down_at = std::mem::replace(&mut columns.sealed_at, now);
+        let built_at = std::mem::replace(&mut columns.sealed_at, now);
         columns.version = version;
         let users = columns.users.iter_mut().map(|row| &mut row.updated_at);
         let groups = columns.groups.iter_mut().map(|row| &mut row.updated_at);
-        for updated_at in users.chain(groups).filter(|at| **at == laid_down_at) {
+        for updated_at in users.chain(groups).filter(|at| **at == built_at) {
             *updated_at = now;
         }
         self
@@ -512,7 +512,7 @@ impl Columns {
         let text = &self.text;
         let spans = |spans: &[TextSpan]| spans.iter().all(|span| span.is_sound(text));
         let moments = |moments: &[Millis]| moments.iter().all(|moment| moment.is_sound());
-        let users_lie_well = self.users.iter().all(|row| {
+        let are_users_valid = self.users.iter().all(|row| {
             row.id.text(text).is_some()
                 && spans(&[row.email_local, row.email_domain, row.name])
                 && spans(&[row.first_name, row.last_name, row.avatar])
@@ -527,7 +527,7 @@ impl Columns {
                 && moments(&[row.created_at, row.modified_at, row.members_read_at])
                 && moments(&[row.first_seen_at, row.updated_at])
         });
-        users_lie_well
+        are_users_valid
             && groups_lie_well
             && self.sealed_at.timestamp().is_some()
             && self.users.len() < u32::MAX as usize

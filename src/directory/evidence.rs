@@ -104,7 +104,7 @@ impl Absences {
     /// The time of the last look-up that found the record, if at least three walks found it and the
     /// last one less than 24 hours ago. Then the record is not `suspected` if this walk cannot look
     /// it up again.
-    pub(super) fn found_of_late_at(&self, id: &str, now: Millis) -> Option<Millis> {
+    pub(super) fn recently_found_at(&self, id: &str, now: Millis) -> Option<Millis> {
         self.missing
             .get(id)
             .filter(|missing| {

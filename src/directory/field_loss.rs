@@ -67,7 +67,7 @@ pub(super) fn field_losses(
         };
         let (before, now) = (prev.user(place), &after.users[now].view);
         // A member list has other fields than the list of users, so the two cannot be compared.
-        if before.profile.is_outsider != now.profile.is_outsider {
+        if before.profile.is_external_member != now.profile.is_external_member {
             continue;
         }
         for (tally, has) in users.iter_mut().zip(USER_FIELDS) {

@@ -74,7 +74,7 @@ impl<T> ListedPage<T> {
         (self.records.len() + self.quarantined.len()) as u64
     }
 
-    fn told_size(&self) -> Option<u64> {
+    fn stated_size(&self) -> Option<u64> {
         self.page_size.filter(|size| *size > 0)
     }
 }
@@ -85,7 +85,7 @@ pub struct ListScan<T> {
     /// The requested page size.
     asked_size: u64,
     /// The page size that the responses state; the smallest, if they differ.
-    told_size: Option<u64>,
+    stated_size: Option<u64>,
     /// Whether responses state different page sizes. Pages may then overlap or leave rows out.
     has_mixed_sizes: bool,
     /// The number of rows on the first page.
@@ -97,9 +97,9 @@ pub struct ListScan<T> {
     /// The last page according to the newest response; None while it is unknown.
     last_page: Option<u64>,
     has_moved: bool,
-    doubted_below: u64,
+    min_trusted_rows: u64,
     /// Whether records were found after the end that the totals state.
-    has_read_on: bool,
+    continued_past_total: bool,
 }
 
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl<T: ListItem> ListScan<T> {
     pub fn new(page_size: u64) -> Self {
         Self {
             asked_size: page_size.max(1),
-            told_size: None,
+            stated_size: None,
             has_mixed_sizes: false,
             first_rows: 0,
             taken: BTreeMap::new(),
@@ -134,16 +134,16 @@ impl<T: ListItem> ListScan<T> {
             quarantined: Vec::new(),
             last_page: None,
             has_moved: false,
-            doubted_below: 0,
-            has_read_on: false,
+            min_trusted_rows: 0,
+            continued_past_total: false,
         }
     }
 
     /// Does not trust the total while the scan has fewer than `rows` rows: if the last page is
     /// full, one more page is requested. Some providers state the rows of the page as the total.
     #[must_use]
-    pub fn doubting_totals_below(mut self, rows: u64) -> Self {
-        self.doubted_below = rows;
+    pub fn distrust_totals_below(mut self, rows: u64) -> Self {
+        self.min_trusted_rows = rows;
         self
     }
 
@@ -164,7 +164,7 @@ impl<T: ListItem> ListScan<T> {
     /// The page after `last`, if it must be requested too.
     fn past_end(&self, last: u64) -> Option<u64> {
         let last = last.max(1);
-        let is_doubted = self.has_read_on || self.rows() < self.doubted_below;
+        let is_doubted = self.continued_past_total || self.rows() < self.min_trusted_rows;
         let is_full = self.taken.get(&last).is_some_and(|page| page.is_full);
         (is_doubted && is_full && !self.taken.contains_key(&(last + 1))).then_some(last + 1)
     }
@@ -248,7 +248,7 @@ impl<T: ListItem> ListScan<T> {
         }
         let first_total = self.taken.values().next().map(|page| page.total);
         self.has_moved |= first_total != Some(page.total) || is_known.contains(&true);
-        self.has_read_on = true;
+        self.continued_past_total = true;
         self.last_page = Some(asked);
         let taken = TakenPage {
             ids,
@@ -273,7 +273,7 @@ impl<T: ListItem> ListScan<T> {
     /// requested; if no response states the page size, a page is full that has as many rows as the
     /// first.
     fn is_full(&self, asked: u64, page: &ListedPage<T>) -> bool {
-        let size = match page.told_size() {
+        let size = match page.stated_size() {
             Some(size) => size.min(self.asked_size),
             None if asked == 1 => 1,
             None => self.first_rows.clamp(1, self.asked_size),
@@ -289,7 +289,7 @@ impl<T: ListItem> ListScan<T> {
     ) -> Result<Option<u64>, WalkReason> {
         let rows = page.rows();
         let Some(total) = page.total else {
-            let size = page.told_size().unwrap_or(self.asked_size);
+            let size = page.stated_size().unwrap_or(self.asked_size);
             return match self.last_page {
                 // An earlier response gave the last page.
                 Some(last) => Ok(Some(last)),
@@ -301,15 +301,15 @@ impl<T: ListItem> ListScan<T> {
         let told_pages = page.total_pages.filter(|pages| *pages > 0 || total == 0);
         // A last page may state its own number of rows as the page size.
         let is_end = asked > 1 && self.last_page.is_some_and(|last| asked >= last);
-        if let Some(size) = page.told_size()
+        if let Some(size) = page.stated_size()
             && !is_end
         {
-            let former = *self.told_size.get_or_insert(size);
+            let former = *self.stated_size.get_or_insert(size);
             self.has_mixed_sizes |= former != size;
-            self.told_size = Some(former.min(size));
+            self.stated_size = Some(former.min(size));
         }
         self.has_moved |= self.has_mixed_sizes;
-        let size = match self.told_size {
+        let size = match self.stated_size {
             Some(size) => size,
             None if told_pages.is_none() && (1..total).contains(&self.first_rows) => {
                 self.first_rows.min(self.asked_size)
@@ -684,7 +684,7 @@ mod tests {
                 total_pages: pages,
                 ..listed_page(&all, 25, asked)
             };
-            let mut pass = ListScan::new(100).doubting_totals_below(u64::MAX);
+            let mut pass = ListScan::new(100).distrust_totals_below(u64::MAX);
             pass.take(1, page(1)).unwrap();
             let wanted = pass.wanted();
             assert_eq!(wanted, (2..=48).collect::<Vec<_>>(), "{size:?} {pages:?}");
@@ -750,7 +750,7 @@ mod tests {
         total: impl Fn(&ListedPage<ObservedUser>) -> Option<u64>,
         past_end: impl Fn(u64) -> Option<ListedPage<ObservedUser>>,
     ) -> (MergedList<ObservedUser>, Vec<u64>) {
-        let mut pass = ListScan::new(SIZE as u64).doubting_totals_below(u64::MAX);
+        let mut pass = ListScan::new(SIZE as u64).distrust_totals_below(u64::MAX);
         let mut asked_for = Vec::new();
         while let Some(asked) = pass.wanted().first().copied() {
             asked_for.push(asked);

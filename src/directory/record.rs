@@ -108,7 +108,7 @@ pub(super) struct SharedFields {
     pub(super) warnings: Vec<Warning>,
     /// Known only from member lists of groups. Such a user is in no list of users, and so never
     /// missing from it.
-    pub(super) is_outsider: bool,
+    pub(super) is_external_member: bool,
     pub(super) listed: bool,
     pub(super) suspected: bool,
 }
@@ -175,7 +175,7 @@ impl<'a> UserView<'a> {
                 seat: seat.map(|seat| seat.kind.clone()),
                 is_external: user.is_external,
                 warnings: user.warnings.clone(),
-                is_outsider: false,
+                is_external_member: false,
                 listed: true,
                 suspected: false,
             }),
@@ -194,7 +194,7 @@ impl<'a> UserView<'a> {
             seat_since: Millis::NONE,
             seat_until: Millis::NONE,
             last_login_at: Millis::NONE,
-            profile: Cow::Owned(outsider_profile(sees, &member.warnings)),
+            profile: Cow::Owned(external_profile(sees, &member.warnings)),
         }
     }
 
@@ -211,8 +211,8 @@ impl<'a> UserView<'a> {
             return self;
         }
         let profile = self.profile.to_mut();
-        if profile.is_outsider {
-            *profile = outsider_profile(sees, &profile.warnings);
+        if profile.is_external_member {
+            *profile = external_profile(sees, &profile.warnings);
             return self;
         }
         let mut hidden = Vec::new();
@@ -253,7 +253,7 @@ impl<'a> UserView<'a> {
     }
 
     /// Sets `listed` and `suspected`.
-    pub(super) fn with_standing(mut self, standing: Certainty) -> Self {
+    pub(super) fn with_certainty(mut self, standing: Certainty) -> Self {
         let profile = &self.profile;
         if (profile.listed, profile.suspected) != (standing.listed, standing.suspected) {
             let profile = self.profile.to_mut();
@@ -294,7 +294,7 @@ fn set_warning(warnings: &mut Vec<Warning>, field: UserField, reason: Option<Rea
 }
 
 /// The fields that a member list contains.
-const TOLD_BY_GROUPS: [UserField; 4] = [
+const MEMBER_FIELDS: [UserField; 4] = [
     UserField::PrimaryEmailAddress,
     UserField::Name,
     UserField::FirstName,
@@ -304,7 +304,7 @@ const TOLD_BY_GROUPS: [UserField; 4] = [
 /// The shared fields of an external member. Name and address come from the member list, with its
 /// warnings in `told`. All other fields are null with a reason, except the roles: where roles are
 /// visible, an external member has none.
-pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFields {
+pub(super) fn external_profile(sees: Visibility, told: &[Warning]) -> SharedFields {
     let unseen = if sees.roles {
         Reason::Unknown
     } else {
@@ -321,7 +321,7 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFiel
     if !sees.roles {
         warnings.push(warning(UserField::Roles, Reason::NotPermitted));
     }
-    let is_told = |warning: &&Warning| TOLD_BY_GROUPS.contains(&warning.field);
+    let is_told = |warning: &&Warning| MEMBER_FIELDS.contains(&warning.field);
     warnings.extend(told.iter().filter(is_told));
     warnings.sort_unstable();
     SharedFields {
@@ -330,7 +330,7 @@ pub(super) fn outsider_profile(sees: Visibility, told: &[Warning]) -> SharedFiel
         seat: None,
         is_external: Some(true),
         warnings,
-        is_outsider: true,
+        is_external_member: true,
         listed: true,
         suspected: false,
     }
@@ -423,7 +423,7 @@ impl<'a> GroupView<'a> {
         self
     }
 
-    pub(super) fn with_standing(mut self, standing: Certainty) -> Self {
+    pub(super) fn with_certainty(mut self, standing: Certainty) -> Self {
         self.listed = standing.listed;
         self.suspected = standing.suspected;
         self

@@ -217,8 +217,8 @@ impl<T: ListItem> AbsenceCheck<'_, T> {
         if was_seen && word == LookupResult::Found {
             return Some(Certainty::SEEN);
         }
-        let is_found =
-            word == LookupResult::Found || self.absences.found_of_late_at(text, self.now).is_some();
+        let is_found = word == LookupResult::Found
+            || self.absences.recently_found_at(text, self.now).is_some();
         // A row without a readable id may belong to this record, so its absence from the list is
         // not certain.
         let is_absent = self.listing.nameless() == 0;

@@ -20,7 +20,7 @@ use crate::model::{
 use super::{
     Directory, Evidence, FetchedDirectory, GroupRead, ListItem, MemberList, MergedList, Resource,
     Visibility,
-    record::{Certainty, GroupView, Millis, UserView, outsider_profile},
+    record::{Certainty, GroupView, Millis, UserView, external_profile},
     text::size,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct SnapshotBuilder<'a> {
     /// Whether users, groups, memberships, roles or visibility differ from the previous directory.
     /// A later `members_read_at` or another page of the provider's list does not count.
     pub(super) is_changed: bool,
-    /// For each user of the previous directory, the row in this one, or `NOWHERE`.
+    /// For each user of the previous directory, the row in this one, or `NO_ROW`.
     place_now: Vec<u32>,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Sources<'a> {
 }
 
 /// Marks a missing row.
-const NOWHERE: u32 = u32::MAX;
+const NO_ROW: u32 = u32::MAX;
 
 impl<'a> SnapshotBuilder<'a> {
     /// Builds a snapshot; None if a new group is listed and its members were not requested.
@@ -144,7 +144,7 @@ impl<'a> SnapshotBuilder<'a> {
     /// Takes `first_seen_at` from the previous directory, and `updated_at` for records that did not
     /// change. A user who joins or leaves a group has changed; a member of a renamed group has not.
     fn date_from(&mut self, prev: &Directory) {
-        let mut place_now = vec![NOWHERE; prev.len(Resource::Users)];
+        let mut place_now = vec![NO_ROW; prev.len(Resource::Users)];
         let mut former_place = vec![None; self.users.len()];
         // Both lists are sorted by id, so one pass finds the users that are in both.
         let mut former = 0;
@@ -157,11 +157,11 @@ impl<'a> SnapshotBuilder<'a> {
                 former_place[place] = Some(former);
             }
         }
-        self.is_changed |= place_now.contains(&NOWHERE);
+        self.is_changed |= place_now.contains(&NO_ROW);
 
         let mut has_moved = vec![false; self.users.len()];
         let mut move_all = |places: &mut dyn Iterator<Item = u32>| {
-            for place in places.filter(|place| *place != NOWHERE) {
+            for place in places.filter(|place| *place != NO_ROW) {
                 has_moved[place as usize] = true;
             }
         };
@@ -225,7 +225,7 @@ impl<'a> SnapshotBuilder<'a> {
     pub(super) fn place_now(&self, former: usize) -> Option<usize> {
         let place = self.place_now.get(former).copied();
         place
-            .filter(|place| *place != NOWHERE)
+            .filter(|place| *place != NO_ROW)
             .map(|place| place as usize)
     }
 
@@ -347,7 +347,7 @@ fn group_views<'a>(
                 (carried()?, unread)
             }
         };
-        let group = group.with_standing(standing).with_members_unread(unread);
+        let group = group.with_certainty(standing).with_members_unread(unread);
         views.push((group, members));
     }
     views.sort_unstable_by(|(a, _), (b, _)| a.id.cmp(b.id));
@@ -380,9 +380,9 @@ fn present_users<'a>(
             .flatten();
         users.push(match disputed {
             Some(former) => former
-                .with_standing(Certainty::DISPUTED)
+                .with_certainty(Certainty::DISPUTED)
                 .with_warning(UserField::Listed, None),
-            None => UserView::listed(user).with_standing(standing),
+            None => UserView::listed(user).with_certainty(standing),
         });
     }
     let kept = (0..prev.map_or(0, |prev| prev.len(Resource::Users)))
@@ -397,7 +397,7 @@ fn present_users<'a>(
                 *decisions.users.get(user.id)?
             };
             let unlistable = decisions.unlistable.contains(user.id);
-            let user = user.with_standing(standing).within(visibility);
+            let user = user.with_certainty(standing).within(visibility);
             Some(user.with_warning(
                 UserField::Listed,
                 unlistable.then_some(Reason::NotPermitted),
@@ -433,7 +433,7 @@ fn all_users<'a>(
             .is_some_and(|departed_at| departed_at >= read_at)
             || prev
                 .and_then(|prev| Some(prev.user(prev.find(Resource::Users, id)?)))
-                .is_some_and(|former| !former.profile.is_outsider)
+                .is_some_and(|former| !former.profile.is_external_member)
     };
     let insiders = size(present.len());
     let mut users = present;
@@ -466,20 +466,20 @@ fn all_users<'a>(
     }
     if let Some(prev) = prev {
         // Most users are in many groups, so each is looked up once.
-        let mut found = vec![NOWHERE; prev.len(Resource::Users)];
+        let mut found = vec![NO_ROW; prev.len(Resource::Users)];
         for (places_of, (_, members)) in lists.iter_mut().zip(groups) {
             let MemberSource::Carried(group) = members else {
                 continue;
             };
             for user in prev.members(*group) {
                 let user = *user as usize;
-                if found[user] == NOWHERE {
+                if found[user] == NO_ROW {
                     let former = prev.user(user);
                     found[user] = match places.get(former.id) {
                         Some(place) => *place,
-                        None if former.profile.is_outsider => {
+                        None if former.profile.is_external_member => {
                             let id = former.id;
-                            let profile = outsider_profile(visibility, &former.profile.warnings);
+                            let profile = external_profile(visibility, &former.profile.warnings);
                             users.push(UserView {
                                 profile: Cow::Owned(profile),
                                 ..former
@@ -496,15 +496,15 @@ fn all_users<'a>(
         // that they left, so the previous ones are kept.
         if !visibility.groups {
             for former in (0..prev.len(Resource::Users)).map(|place| prev.user(place)) {
-                if former.profile.is_outsider && !places.contains_key(former.id) {
-                    let profile = outsider_profile(visibility, &former.profile.warnings);
+                if former.profile.is_external_member && !places.contains_key(former.id) {
+                    let profile = external_profile(visibility, &former.profile.warnings);
                     let former = UserView {
                         profile: Cow::Owned(profile),
                         ..former
                     };
                     users.push(
                         former
-                            .with_standing(Certainty::UNLISTABLE)
+                            .with_certainty(Certainty::UNLISTABLE)
                             .with_warning(UserField::Listed, Some(Reason::NotPermitted)),
                     );
                 }

@@ -266,8 +266,8 @@ impl Accounts<'_> {
             .expect("no holder of this lock panics")
             .remove(&id);
         // The state can no longer be found, so no new walk can start on it.
-        if let Some(ticket) = live.as_ref().and_then(|live| live.running()) {
-            ticket.abandon();
+        if let Some(handle) = live.as_ref().and_then(|live| live.running()) {
+            handle.abandon();
         }
         // These caches support invalidation closures, so this fails only on a full queue, which
         // delays the removal.

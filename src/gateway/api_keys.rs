@@ -72,7 +72,7 @@ impl ApiKeys<'_> {
                 "no API key can be given the scope admin through the API",
             ));
         }
-        self.lies_ahead(new.expires_at)?;
+        self.require_future(new.expires_at)?;
         let by = caller.actor();
         let made = self.make_key(caller.project(), new, by).await?;
         tracing::info!(key = %made.1.id, %by, "API key made");
@@ -114,7 +114,7 @@ impl ApiKeys<'_> {
     /// # Errors
     /// `invalid_body` if the new expiry is later than the current one or in the past.
     pub async fn update_key(self, own: &OwnKey, change: KeyChange) -> Result<ApiKey> {
-        self.lies_ahead(change.expires_at)?;
+        self.require_future(change.expires_at)?;
         if change == KeyChange::default() {
             return Ok(own.key.clone());
         }
@@ -177,7 +177,7 @@ impl ApiKeys<'_> {
             .await
     }
 
-    fn lies_ahead(self, expires_at: Option<Timestamp>) -> Result<()> {
+    fn require_future(self, expires_at: Option<Timestamp>) -> Result<()> {
         if expires_at.is_none_or(|end| end > self.gateway.0.clock.date()) {
             return Ok(());
         }

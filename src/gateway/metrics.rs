@@ -28,7 +28,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `route_not_found` if it may not: metrics are disabled or have a listener of their own.
-    pub fn must_show_metrics(&self) -> Result<()> {
+    pub fn require_metrics_enabled(&self) -> Result<()> {
         if !self.0.settings.shows_metrics {
             return Err(Error::new(
                 Kind::RouteNotFound,

@@ -150,7 +150,7 @@ struct Inner {
     directory: DirectoryState,
     refreshes: Refreshes,
     /// Quotas of attempts to link, by the number of the connect session.
-    tries: Quotas<u64>,
+    link_attempts: Quotas<u64>,
     background: BackgroundState,
 }
 
@@ -168,7 +168,10 @@ impl Gateway {
         rng: Rng,
         settings: GatewaySettings,
     ) -> Self {
-        let tries = Quotas::new(Some(linking::connect_sessions::TRIES), clock.clone());
+        let link_attempts = Quotas::new(
+            Some(linking::connect_sessions::ATTEMPTS_PER_MINUTE),
+            clock.clone(),
+        );
         for connector in &connectors {
             outbound.metrics().provider(connector.key());
         }
@@ -187,7 +190,7 @@ impl Gateway {
             auth: AuthState::new(&settings, &clock),
             directory: DirectoryState::new(&settings),
             refreshes: Refreshes::default(),
-            tries,
+            link_attempts,
             background: BackgroundState::default(),
             clock,
             rng,

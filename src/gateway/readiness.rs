@@ -38,7 +38,7 @@ impl Gateway {
     }
 
     async fn store_state(&self) -> Availability {
-        let store = self.0.store.for_unproven();
+        let store = self.0.store.for_unauthenticated();
         let asking = self.0.runtime.spawn(async move { store.ping().await });
         let store = &self.0.store;
         match tokio::time::timeout(STORE_TIMEOUT, asking).await {

@@ -34,7 +34,7 @@ const LARGEST: usize = 1024 * 1024;
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a client may still take to send a body once this process is stopping.
-const WITHIN_A_STOP: Duration = Duration::from_secs(2);
+const SHUTDOWN_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Kind::InvalidBody, message)
@@ -113,18 +113,18 @@ pub async fn whole(
         .app_data::<Data<Gateway>>()
         .expect("the app was built with a gateway");
     let reading = pin!(all(request, payload, largest));
-    match select(reading, pin!(too_late(gateway))).await {
+    match select(reading, pin!(deadline(gateway))).await {
         Either::Left((body, _)) => body,
         Either::Right(_) => Err(BodyError::TooSlow),
     }
 }
 
 /// Completes when the time for a body is over.
-async fn too_late(gateway: &Gateway) {
+async fn deadline(gateway: &Gateway) {
     let clock = gateway.clock();
     let stopped = pin!(async {
         gateway.stopped().await;
-        clock.sleep(WITHIN_A_STOP).await;
+        clock.sleep(SHUTDOWN_READ_TIMEOUT).await;
     });
     select(pin!(clock.sleep(WITHIN)), stopped).await;
 }

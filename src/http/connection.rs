@@ -28,7 +28,7 @@ use crate::clock::Clock;
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a client may go without reading any of a response.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -139,7 +139,7 @@ impl LimitedStream {
         }
         let timer = self
             .write_timer
-            .get_or_insert_with(|| self.activity.timer(TAKE_WITHIN));
+            .get_or_insert_with(|| self.activity.timer(WRITE_TIMEOUT));
         ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

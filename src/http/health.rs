@@ -88,7 +88,7 @@ pub async fn ready(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
 )]
 #[get("/metrics")]
 pub async fn metrics(gateway: Data<Gateway>) -> Result<HttpResponse, ApiError> {
-    gateway.must_show_metrics()?;
+    gateway.require_metrics_enabled()?;
     Ok(metrics_page(&gateway).await)
 }
 

@@ -84,15 +84,15 @@ impl AccountClient {
 
     /// Sends a GET and returns the successful response, or the error of the last attempt.
     ///
-    /// `complaint` reads the connector's error codes from any other response.
+    /// `error_reply` reads the connector's error codes from any other response.
     ///
     /// The future may be dropped at any time; a request in flight then counts as sent.
     pub async fn get(
         &self,
         request: ProviderRequest<'_>,
-        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+        error_reply: impl Fn(&ProviderResponse) -> ErrorReply + Send,
     ) -> Result<ProviderResponse, CallError> {
-        self.send(Method::GET, request, complaint).await
+        self.send(Method::GET, request, error_reply).await
     }
 
     /// Sends a DELETE, with retries like [`AccountClient::get`]: it is idempotent (RFC 9110,
@@ -100,16 +100,16 @@ impl AccountClient {
     pub async fn delete(
         &self,
         request: ProviderRequest<'_>,
-        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+        error_reply: impl Fn(&ProviderResponse) -> ErrorReply + Send,
     ) -> Result<ProviderResponse, CallError> {
-        self.send(Method::DELETE, request, complaint).await
+        self.send(Method::DELETE, request, error_reply).await
     }
 
     async fn send(
         &self,
         method: Method,
         request: ProviderRequest<'_>,
-        complaint: impl Fn(&ProviderResponse) -> ErrorReply + Send,
+        error_reply: impl Fn(&ProviderResponse) -> ErrorReply + Send,
     ) -> Result<ProviderResponse, CallError> {
         let shared = &*self.shared;
         shared
@@ -135,7 +135,7 @@ impl AccountClient {
                     &shared.settings.timeouts,
                 )
                 .await;
-            let verdict = classification::classify(outcome, &complaint, shared.clock.date());
+            let verdict = classification::classify(outcome, &error_reply, shared.clock.date());
             self.log(&request, &verdict, sent_at.elapsed(), tries.made);
             shared
                 .metrics
@@ -285,7 +285,7 @@ impl<'a> Tries<'a> {
     fn wait_before_next(&self, fault: &FailedAttempt) -> Option<Duration> {
         let shared = &self.caller.shared;
         let settings = &shared.settings.retries;
-        let (most, wait) = match fault.remedy {
+        let (most, wait) = match fault.retry_policy {
             RetryPolicy::None => return None,
             // The rate limiter pauses every client of this token, so no wait is added here.
             RetryPolicy::WaitOut => (settings.throttled_tries, Duration::ZERO),
@@ -300,7 +300,7 @@ impl<'a> Tries<'a> {
             .is_none_or(|patience| until_then <= patience);
         // A throttled attempt does not use up the retry budget: the pause already limits it.
         let is_affordable =
-            || fault.remedy == RetryPolicy::WaitOut || self.caller.health.retries.take();
+            || fault.retry_policy == RetryPolicy::WaitOut || self.caller.health.retries.take();
         (self.made < most && is_in_time && is_affordable()).then_some(wait)
     }
 

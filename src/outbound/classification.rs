@@ -82,7 +82,7 @@ pub enum Classification {
 /// An attempt that failed.
 pub(super) struct FailedAttempt {
     pub(super) error: CallError,
-    pub(super) remedy: RetryPolicy,
+    pub(super) retry_policy: RetryPolicy,
     /// Whether there was a response.
     is_answer: bool,
     /// How long every client of this token must wait: set by a rate limit, and by an outage whose
@@ -101,27 +101,27 @@ pub(super) enum RetryPolicy {
 /// Classifies the outcome of one attempt.
 pub(super) fn classify(
     outcome: Result<ProviderResponse, TransportError>,
-    complaint: impl Fn(&ProviderResponse) -> ErrorReply,
+    error_reply: impl Fn(&ProviderResponse) -> ErrorReply,
     now: Timestamp,
 ) -> Result<ProviderResponse, FailedAttempt> {
     match outcome {
         Ok(answer) if (200..=299).contains(&answer.status) => Ok(answer),
         Ok(answer) => {
-            let complaint = complaint(&answer);
-            Err(FailedAttempt::refusal(&answer, complaint, now))
+            let error_reply = error_reply(&answer);
+            Err(FailedAttempt::refusal(&answer, error_reply, now))
         }
-        Err(broken) => Err(FailedAttempt::broken(broken)),
+        Err(transport_error) => Err(FailedAttempt::transport_error(transport_error)),
     }
 }
 
 impl FailedAttempt {
-    fn broken(broken: TransportError) -> Self {
+    fn transport_error(transport_error: TransportError) -> Self {
         Self {
             error: CallError {
-                status: broken.status,
-                ..CallError::new(broken.kind, broken.detail)
+                status: transport_error.status,
+                ..CallError::new(transport_error.kind, transport_error.detail)
             },
-            remedy: if broken.is_passing {
+            retry_policy: if transport_error.is_passing {
                 RetryPolicy::TryAgain(Outage::Seconds)
             } else {
                 RetryPolicy::None
@@ -131,10 +131,10 @@ impl FailedAttempt {
         }
     }
 
-    fn refusal(answer: &ProviderResponse, complaint: ErrorReply, now: Timestamp) -> Self {
+    fn refusal(answer: &ProviderResponse, error_reply: ErrorReply, now: Timestamp) -> Self {
         let status = answer.status;
-        let is_throttled = status == 429 || complaint.nature == Classification::Throttled;
-        let (kind, remedy) = match (status, complaint.nature) {
+        let is_throttled = status == 429 || error_reply.nature == Classification::Throttled;
+        let (kind, retry_policy) = match (status, error_reply.nature) {
             _ if is_throttled => (CallErrorKind::Throttled, RetryPolicy::WaitOut),
             (401 | 403, Classification::PassingSlowly) => (
                 CallErrorKind::Unavailable,
@@ -142,7 +142,7 @@ impl FailedAttempt {
             ),
             (401 | 403, Classification::Lasting) => (CallErrorKind::Unavailable, RetryPolicy::None),
             (401 | 403, nature)
-                if nature == Classification::Passing || complaint.code.is_none() =>
+                if nature == Classification::Passing || error_reply.code.is_none() =>
             {
                 (
                     CallErrorKind::Unavailable,
@@ -178,7 +178,7 @@ impl FailedAttempt {
             RetryAfter::After(_) if kind == CallErrorKind::Unavailable => Some(retry_after_header),
             _ => None,
         };
-        let detail = match complaint.code {
+        let detail = match error_reply.code {
             Some(code) => format!("the provider answered {status} with code {code}"),
             None if matches!(status, 401 | 403) => {
                 format!("{status} without a code of the provider: a proxy's, it may be")
@@ -190,11 +190,11 @@ impl FailedAttempt {
                 kind,
                 detail,
                 status: Some(status),
-                code: complaint.code,
-                reference: complaint.reference.filter(|text| is_reference(text)),
+                code: error_reply.code,
+                reference: error_reply.reference.filter(|text| is_reference(text)),
                 retry_after: pause.map(RetryAfter::pause),
             },
-            remedy,
+            retry_policy,
             is_answer: true,
             pause,
         }

@@ -169,9 +169,9 @@ impl Outgoing {
             Err(_) if !status.is_success() => Ok(Bytes::new()),
             body => body,
         };
-        let body = body.map_err(|broken| TransportError {
+        let body = body.map_err(|transport_error| TransportError {
             status: Some(status.as_u16()),
-            ..broken
+            ..transport_error
         })?;
         Ok(ProviderResponse {
             status: status.as_u16(),

@@ -275,7 +275,7 @@ impl Outbound {
             .lock()
             .expect("nothing panics while it holds a map")
             .values()
-            .for_each(|limiter| limiter.put_back_late());
+            .for_each(|limiter| limiter.release_expired());
         fn retain<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Arc<V>>>, is_idle: fn(&V) -> bool) {
             map.lock()
                 .expect("nothing panics while it holds a map")

@@ -17,7 +17,7 @@ use super::{
 
 /// A shorter timeout would lose accounts: the provider may have spent the token and be about to
 /// respond.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A form to post exactly once.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ impl Outbound {
             return Err(OnceError::Unsent(error));
         }
         let timeouts = Timeouts {
-            first_byte: ANSWERED_WITHIN,
-            whole: ANSWERED_WITHIN,
+            first_byte: RESPONSE_TIMEOUT,
+            whole: RESPONSE_TIMEOUT,
             ..settings.timeouts.clone()
         };
         let sent_at = Instant::now();
@@ -64,7 +64,10 @@ impl Outbound {
             .await;
         let (status, fault) = match &outcome {
             Ok(answer) => (Some(answer.status()), None),
-            Err(broken) => (broken.status, Some(broken.detail.as_str())),
+            Err(transport_error) => (
+                transport_error.status,
+                Some(transport_error.detail.as_str()),
+            ),
         };
         tracing::info!(
             provider = once.provider,
@@ -74,14 +77,14 @@ impl Outbound {
             fault,
             "token request"
         );
-        outcome.map_err(|broken| {
+        outcome.map_err(|transport_error| {
             let TransportError {
                 kind,
                 detail,
                 status,
                 is_unsent,
                 ..
-            } = broken;
+            } = transport_error;
             let error = CallError {
                 status,
                 ..CallError::new(kind, detail)

@@ -29,7 +29,7 @@ use crate::{
 const USABLE_FOR: Duration = Duration::from_millis(900);
 
 /// The wait before a pause is reported again after a failure.
-const TELL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const REPORT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A store of budgets that processes share. Its methods run in spawned tasks, which no caller's
 /// cancellation ends.
@@ -175,7 +175,7 @@ impl QuotaLease {
     }
 
     pub(super) fn draw(&mut self, now: Duration) -> LeaseState {
-        self.put_back_late(now);
+        self.release_expired(now);
         if let Some(in_hand) = &mut self.slice {
             in_hand.left -= 1;
             in_hand.in_use.tally().used += 1;
@@ -209,12 +209,12 @@ impl QuotaLease {
     }
 
     /// Returns the rest of the slice.
-    pub(super) fn put_back(&mut self) {
+    pub(super) fn release(&mut self) {
         self.slice = None;
     }
 
     /// Returns the slice if it has expired.
-    pub(super) fn put_back_late(&mut self, now: Duration) {
+    pub(super) fn release_expired(&mut self, now: Duration) {
         self.slice.take_if(|in_hand| now > in_hand.usable_until);
     }
 
@@ -336,7 +336,7 @@ impl SlicePermit {
                     Err(_) if now >= until => break,
                     Err(error) => {
                         tracing::debug!(%error, "a pause could not be told");
-                        clock.sleep(TELL_AGAIN_AFTER).await;
+                        clock.sleep(REPORT_RETRY_INTERVAL).await;
                     }
                 }
             }

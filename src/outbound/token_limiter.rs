@@ -54,7 +54,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause after a rate limit without a `Retry-After`.
-const UNSAID_PAUSE: Duration = Duration::from_secs(60);
+const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct TokenLimiter {
     clock: Clock,
@@ -122,7 +122,7 @@ impl RetryAfter {
         match self {
             Self::After(wait) => wait.clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
             Self::Unreadable => LONGEST_PAUSE,
-            Self::Unsaid => UNSAID_PAUSE,
+            Self::Unsaid => DEFAULT_PAUSE,
         }
     }
 }
@@ -186,13 +186,13 @@ impl TokenLimiter {
                 Admission::Refused(error) => return Err(Rejected::Unknown(error)),
                 Admission::In(wait) => tokio::select! {
                     biased;
-                    () = ticket.bell.notified() => {}
+                    () = ticket.waker.notified() => {}
                     () = self.clock.sleep(wait) => {}
                 },
-                Admission::Behind => ticket.bell.notified().await,
+                Admission::Behind => ticket.waker.notified().await,
                 Admission::Ask(asking) => {
                     self.ask(asking);
-                    ticket.bell.notified().await;
+                    ticket.waker.notified().await;
                 }
             }
         }
@@ -208,10 +208,10 @@ impl TokenLimiter {
     }
 
     /// Returns an expired slice to the store, for other processes.
-    pub(super) fn put_back_late(&self) {
+    pub(super) fn release_expired(&self) {
         let now = self.clock.monotonic();
         if let Some(Budget::Shared(hand)) = &mut self.state().budget {
-            hand.put_back_late(now);
+            hand.release_expired(now);
         }
     }
 
@@ -298,17 +298,17 @@ impl LimiterState {
             return;
         };
         match hand.receive(answer) {
-            Ok(()) => self.ring_head(),
+            Ok(()) => self.wake_head(),
             Err(error) => {
                 self.rejected_before = Some((self.next_place, error));
-                self.queue.values().for_each(|bell| bell.notify_one());
+                self.queue.values().for_each(|waker| waker.notify_one());
             }
         }
     }
 
-    fn ring_head(&self) {
-        if let Some(bell) = self.queue.values().next() {
-            bell.notify_one();
+    fn wake_head(&self) {
+        if let Some(waker) = self.queue.values().next() {
+            waker.notify_one();
         }
     }
 
@@ -343,7 +343,7 @@ impl LimiterState {
                 }
             }
         }
-        self.ring_head();
+        self.wake_head();
     }
 
     fn pause(&mut self, permit: &Permit, retry_after_header: RetryAfter, now: Duration) {
@@ -366,7 +366,7 @@ impl LimiterState {
                 window.halve(now, resumes_at);
             }
             // The rest of the slice must not be used during the pause.
-            Some(Budget::Shared(hand)) => hand.put_back(),
+            Some(Budget::Shared(hand)) => hand.release(),
             _ => {}
         }
     }
@@ -492,7 +492,7 @@ impl Ticker for LimiterClock {
 struct QueueEntry<'a> {
     limiter: &'a TokenLimiter,
     place: QueueKey,
-    bell: Arc<Notify>,
+    waker: Arc<Notify>,
 }
 
 impl<'a> QueueEntry<'a> {
@@ -500,12 +500,12 @@ impl<'a> QueueEntry<'a> {
         let mut state = limiter.state();
         let place = (priority, state.next_place);
         state.next_place += 1;
-        let bell = Arc::new(Notify::new());
-        state.queue.insert(place, Arc::clone(&bell));
+        let waker = Arc::new(Notify::new());
+        state.queue.insert(place, Arc::clone(&waker));
         Self {
             limiter,
             place,
-            bell,
+            waker,
         }
     }
 }
@@ -514,7 +514,7 @@ impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
         let mut state = self.limiter.state();
         state.queue.remove(&self.place);
-        state.ring_head();
+        state.wake_head();
     }
 }
 

@@ -127,7 +127,7 @@ impl Store {
         by: Actor,
     ) -> Result<()> {
         let sealer = self
-            .vault_of_session(&session.project, session.number)
+            .sealer_for_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
         let details = sealer.seal(
@@ -183,7 +183,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let project = parse_project(&row.1)?;
         let sealer = self
-            .vault_of_session(&project, decode_count(row.0)?)
+            .sealer_for_session(&project, decode_count(row.0)?)
             .await?;
         sealer
             .map(|sealer| decode_session(&sealer, row))
@@ -204,7 +204,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<(u64, Option<StoredDraft>)>> {
         let sealer = self
-            .vault_of_session(&session.project, session.number)
+            .sealer_for_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
         let sealed = draft.map(|draft| encode_draft(&sealer, draft));
@@ -280,7 +280,7 @@ impl Store {
             return Ok(None);
         };
         let sealer = self
-            .vault_of_session(&session.project, session.number)
+            .sealer_for_session(&session.project, session.number)
             .await?
             .ok_or_else(no_such_project)?;
         Ok(Some((
@@ -324,7 +324,7 @@ impl Store {
         let mut ended = Vec::new();
         for (project, session, number, sealed) in rows {
             let (project, session) = (parse_project(&project)?, decode_count(session)?);
-            let opened = match self.vault_of_session(&project, session).await {
+            let opened = match self.sealer_for_session(&project, session).await {
                 Ok(Some(sealer)) => decode_draft(&sealer, &sealed),
                 Ok(None) => continue,
                 Err(error) => Err(error),
@@ -364,7 +364,7 @@ impl Store {
     ) -> Result<()> {
         let id = self.rng.uuid(now).to_string();
         let sealer = self
-            .vault_named(new.project, id.clone())
+            .sealer_for(new.project, id.clone())
             .await?
             .ok_or_else(no_such_project)?;
         let app = new.own_app.map(encode_app);
@@ -463,7 +463,7 @@ impl Store {
         tx.commit().await?;
         let project = parse_project(&project)?;
         let sealer = self
-            .vault_named(&project, id)
+            .sealer_for(&project, id)
             .await?
             .ok_or_else(no_such_project)?;
         let bound = authorization_digest(profile.as_deref(), session, browser.as_deref());
@@ -499,16 +499,16 @@ impl Store {
         tx.commit().await
     }
 
-    async fn vault_of_session<'a>(
+    async fn sealer_for_session<'a>(
         &'a self,
         project: &'a ProjectId,
         number: u64,
     ) -> Result<Option<FieldSealer<'a>>> {
-        self.vault_named(project, format!("connect_session/{number}"))
+        self.sealer_for(project, format!("connect_session/{number}"))
             .await
     }
 
-    async fn vault_named<'a>(
+    async fn sealer_for<'a>(
         &'a self,
         project: &'a ProjectId,
         account: String,

@@ -56,7 +56,7 @@ impl Store {
             .data_key(&profile.project)
             .await?
             .ok_or_else(no_such_project)?;
-        let sealer = self.vault_of_profile(key, &profile.project, profile.id);
+        let sealer = self.sealer_for_profile(key, &profile.project, profile.id);
         let sealed = sealed_secret(&sealer, profile, secret);
         let mut tx = self.db.begin().await?;
         if !tx.hold_project(&profile.project).await? {
@@ -137,7 +137,7 @@ impl Store {
         let Some(key) = self.data_key(project).await? else {
             return Ok(None);
         };
-        let sealer = self.vault_of_profile(key, project, id);
+        let sealer = self.sealer_for_profile(key, project, id);
         let mut tx = self.db.begin().await?;
         // Locks the row: other changes of the profile wait until this transaction ends.
         tx.execute(
@@ -256,7 +256,7 @@ impl Store {
             proof,
             redirect_url: &redirect_url,
         };
-        let sealer = self.vault_of_profile(key.clone(), project, id);
+        let sealer = self.sealer_for_profile(key.clone(), project, id);
         let secret = sealer.open_for(bound.digest(), SealedColumn::ClientSecret, "", &sealed)?;
         let secret = std::str::from_utf8(&secret).map_err(|_| Error::internal("not a text"))?;
         Ok(Some(ProfileApp {
@@ -271,7 +271,7 @@ impl Store {
         }))
     }
 
-    fn vault_of_profile<'a>(
+    fn sealer_for_profile<'a>(
         &'a self,
         key: DataKey,
         project: &'a ProjectId,

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::{
     OpenError, Store,
     db::{Arg, ArgType, Tx},
-    replicas::DEAD_AFTER,
+    replicas::HEARTBEAT_TIMEOUT,
 };
 use crate::error::{Error, Result};
 
@@ -34,7 +34,7 @@ const TABLES: [&str; 15] = [
 ];
 
 /// Tables that matter only to the processes that serve a database, while they serve it.
-const LEFT_BEHIND: [&str; 4] = [
+const SKIPPED_TABLES: [&str; 4] = [
     "_sqlx_migrations",
     "replicas",
     "token_budgets",
@@ -91,8 +91,8 @@ impl Store {
         let mut from = self.db.begin().await?;
         let mut to = target.db.begin().await?;
         from.freeze().await?;
-        from.lift_time_outs().await?;
-        to.lift_time_outs().await?;
+        from.disable_timeouts().await?;
+        to.disable_timeouts().await?;
         if self.is_served(&mut from).await? {
             return Err(CopyError::Served("source"));
         }
@@ -105,7 +105,7 @@ impl Store {
         }
         // Replaces the target's known answers by the source's, which prove the same keys.
         to.execute("delete from key_checks", []).await?;
-        know_every_table(&mut from).await?;
+        check_tables(&mut from).await?;
 
         let mut copied = Vec::new();
         for table in TABLES {
@@ -135,7 +135,9 @@ impl Store {
             return Ok(false);
         }
         let now = tx.now(&self.clock).await?;
-        let alive_after = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+        let alive_after = now
+            .saturating_sub(HEARTBEAT_TIMEOUT)
+            .map_err(Error::internal)?;
         let alive: Option<(String,)> = tx
             .fetch_one(
                 "select id from replicas where seen_at >= $1 limit 1",
@@ -147,7 +149,7 @@ impl Store {
 }
 
 /// Fails if a table is in neither list, since its rows would be lost without an error.
-async fn know_every_table(tx: &mut Tx) -> Result<()> {
+async fn check_tables(tx: &mut Tx) -> Result<()> {
     let sql = match tx.is_sqlite() {
         true => "select name from sqlite_master where type = 'table'",
         false => {
@@ -157,7 +159,7 @@ async fn know_every_table(tx: &mut Tx) -> Result<()> {
     };
     let tables: Vec<(String,)> = tx.fetch(sql, []).await?;
     for (table,) in &tables {
-        if !TABLES.contains(&table.as_str()) && !LEFT_BEHIND.contains(&table.as_str()) {
+        if !TABLES.contains(&table.as_str()) && !SKIPPED_TABLES.contains(&table.as_str()) {
             return Err(Error::internal(format!(
                 "`{table}` is neither copied nor left behind"
             )));

@@ -261,7 +261,7 @@ impl Db {
     /// that the pool does not see. For the same reason, no timeout and no `select!` may ever wrap
     /// the inside of this.
     pub(super) async fn begin(&self) -> Result<Tx> {
-        let place = self.workloads.to_write(&self.workload).await?;
+        let place = self.workloads.acquire_write(&self.workload).await?;
         let mut keeps_statements = true;
         let begun = match self.pools.clone() {
             // IMMEDIATE, because SQLite refuses a deferred transaction that reads first and then
@@ -280,7 +280,7 @@ impl Db {
         .await
         .map_err(Error::internal)?;
         Ok(Tx {
-            inner: heard(&self.condition, begun, StatementKind::ToBegin)?,
+            inner: record_outcome(&self.condition, begun, StatementKind::ToBegin)?,
             condition: self.condition.clone(),
             keeps_statements,
             has_written: false,
@@ -298,7 +298,7 @@ impl Db {
     }
 
     async fn fetch_all<T: DbRow>(&self, sql: Sql, args: Vec<Arg>) -> Result<Vec<T>> {
-        let _place = self.workloads.to_read(&self.workload).await?;
+        let _place = self.workloads.acquire_read(&self.workload).await?;
         let found = match self.pools.clone() {
             Backend::Sqlite(pools) => {
                 let pool = if self.workload.is_lookup() {
@@ -321,7 +321,7 @@ impl Db {
                     .map_err(Error::internal)?
             }
         };
-        heard(&self.condition, found, StatementKind::ToRead)
+        record_outcome(&self.condition, found, StatementKind::ToRead)
     }
 
     /// As [`fetch`](Self::fetch), for a statement that was built from our own names.
@@ -383,7 +383,7 @@ impl Tx {
                 .fetch_all(&mut **tx)
                 .await
         }, &mut self.inner);
-        heard(&self.condition, found, StatementKind::InTransaction)
+        record_outcome(&self.condition, found, StatementKind::InTransaction)
     }
 
     pub(super) async fn fetch_one<T: DbRow, const N: usize>(
@@ -409,7 +409,7 @@ impl Tx {
                 .await
                 .map(|done| done.rows_affected())
         }, &mut self.inner);
-        let changed = heard(&self.condition, done, StatementKind::InTransaction)?;
+        let changed = record_outcome(&self.condition, done, StatementKind::InTransaction)?;
         self.has_written |= changed > 0;
         Ok(changed)
     }
@@ -494,7 +494,7 @@ impl Tx {
     }
 
     /// Removes the statement and idle timeouts, for a transaction that may take long.
-    pub(super) async fn lift_time_outs(&mut self) -> Result<()> {
+    pub(super) async fn disable_timeouts(&mut self) -> Result<()> {
         match &self.inner {
             Backend::Sqlite(_) => Ok(()),
             Backend::Postgres(_) => {
@@ -513,7 +513,7 @@ impl Tx {
         mut with: impl AsyncFnMut(Vec<Arg>) -> Result<()>,
     ) -> Result<()> {
         let (persistent, condition) = (self.keeps_statements, self.condition.clone());
-        let fault = |error| unheard(&condition, error, StatementKind::InTransaction);
+        let fault = |error| record_error(&condition, error, StatementKind::InTransaction);
         each_backend!(tx => {
             let query = sqlx::query(AssertSqlSafe(sql)).persistent(persistent);
             let mut rows = query.fetch(&mut **tx);
@@ -541,7 +541,7 @@ impl Tx {
                 .await
                 .map(drop)
         }, &mut self.inner);
-        heard(&self.condition, done, StatementKind::InTransaction)
+        record_outcome(&self.condition, done, StatementKind::InTransaction)
     }
 
     /// The time that all processes of one database share: PostgreSQL's clock, or for a SQLite file
@@ -563,7 +563,7 @@ impl Tx {
     /// Commits. On return, the writes survive a power cut.
     pub(super) async fn commit(self) -> Result<()> {
         let committed = each_backend!(tx => tx.commit().await, self.inner);
-        heard(&self.condition, committed, StatementKind::InTransaction)?;
+        record_outcome(&self.condition, committed, StatementKind::InTransaction)?;
         if self.has_written {
             self.condition.wrote();
         }
@@ -756,7 +756,7 @@ enum StatementKind {
 }
 
 /// Records an outcome in the condition of the database, and converts it for the caller.
-fn heard<T>(
+fn record_outcome<T>(
     condition: &Condition,
     outcome: Result<T, sqlx::Error>,
     asked: StatementKind,
@@ -766,13 +766,13 @@ fn heard<T>(
             condition.answered();
             Ok(done)
         }
-        Err(error) => Err(unheard(condition, error, asked)),
+        Err(error) => Err(record_error(condition, error, asked)),
     }
 }
 
 /// Records the error of a statement and converts it. A fault that may pass by itself becomes
 /// `StoreUnavailable`, any other fault becomes `Internal`.
-fn unheard(condition: &Condition, error: sqlx::Error, asked: StatementKind) -> Error {
+fn record_error(condition: &Condition, error: sqlx::Error, asked: StatementKind) -> Error {
     let fault = match fault_of(&error, asked) {
         // The pool timed out, but other statements are answered: the queue is full.
         StatementFault::Unreachable
@@ -783,7 +783,7 @@ fn unheard(condition: &Condition, error: sqlx::Error, asked: StatementKind) -> E
         fault => fault,
     };
     condition.failed(fault, &error);
-    if leads_elsewhere(&error) {
+    if is_stale_server(&error) {
         condition.renew_connections();
     }
     let message = match fault {
@@ -819,9 +819,9 @@ fn fault_of(error: &sqlx::Error, asked: StatementKind) -> StatementFault {
 
 /// True if the other open connections probably lead to the same database, which has stopped or is
 /// no longer the primary.
-fn leads_elsewhere(error: &sqlx::Error) -> bool {
+fn is_stale_server(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_))
-        || SqlState::of(error).is_some_and(SqlState::leads_elsewhere)
+        || SqlState::of(error).is_some_and(SqlState::is_stale_server)
 }
 
 /// True if a stored value has another type than we write. SQLite accepts any type in any column.
@@ -922,7 +922,7 @@ impl<'a> SqlState<'a> {
     }
 
     /// True if the server is no longer the primary, or is stopping.
-    fn leads_elsewhere(self) -> bool {
+    fn is_stale_server(self) -> bool {
         const STOPS: [&str; 3] = ["57P01", "57P02", "57P03"];
         self.code == Self::READ_ONLY || STOPS.contains(&self.code) || self.code.starts_with("08")
     }
@@ -974,7 +974,7 @@ mod tests {
 
     #[test]
     fn each_error_code_says_what_the_database_can_be_used_for() {
-        for (state, fault, leads_elsewhere) in [
+        for (state, fault, is_stale_server) in [
             ("25006", StatementFault::ReadOnly, true),
             ("53100", StatementFault::ReadOnly, false),
             ("58030", StatementFault::ReadOnly, false),
@@ -1009,7 +1009,7 @@ mod tests {
                 is_fatal: false,
             };
             assert_eq!(open.fault(), fault, "{state}");
-            assert_eq!(open.leads_elsewhere(), leads_elsewhere, "{state}");
+            assert_eq!(open.is_stale_server(), is_stale_server, "{state}");
             // A refused connection is never the fault of a statement.
             let refused = SqlState {
                 code: state,
@@ -1064,7 +1064,7 @@ mod tests {
             sqlx::Error::Io(std::io::ErrorKind::StorageFull.into()),
         ] {
             let condition = Condition::new(Clock::system());
-            let error = unheard(&condition, error, StatementKind::ToRead);
+            let error = record_error(&condition, error, StatementKind::ToRead);
             assert_eq!(error.kind(), Kind::StoreUnavailable);
         }
         for error in [
@@ -1072,7 +1072,7 @@ mod tests {
             sqlx::Error::ColumnNotFound("a".into()),
         ] {
             let condition = Condition::new(Clock::system());
-            let error = unheard(&condition, error, StatementKind::ToRead);
+            let error = record_error(&condition, error, StatementKind::ToRead);
             assert_eq!(error.kind(), Kind::Internal);
             assert_eq!(error.retry_after(), None);
         }

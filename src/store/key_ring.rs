@@ -22,7 +22,7 @@ use super::{
     decode_count, locked,
     open::{KeyChecks, known_answer, prove_keys},
     parse_project,
-    replicas::DEAD_AFTER,
+    replicas::HEARTBEAT_TIMEOUT,
 };
 use crate::{
     crypto::{DataKey, Exposure, KeyRing, KeyRingError, OpenFault},
@@ -425,7 +425,8 @@ impl Store {
         let alive_after = match &self.file {
             None => {
                 let now = tx.now(&self.clock).await?;
-                now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?
+                now.saturating_sub(HEARTBEAT_TIMEOUT)
+                    .map_err(Error::internal)?
             }
             Some(file) if !file.is_served_by_another().map_err(Error::internal)? => {
                 return Ok(Vec::new());

@@ -101,10 +101,10 @@ pub use journal::PendingPair;
 pub use key_ring::{FirstKey, ReloadError, Retirement, Rewrapped, RingStanding};
 pub use projects::{DeletedProject, HubTargets};
 pub use refresh::{
-    ASKED_AGAIN_AFTER, BeginRefreshResult, CommitPairResult, DOUBT_LASTS, Recovered,
-    RefreshFailure, RefreshLease, TAKEN_OVER_AFTER, Trigger,
+    BeginRefreshResult, CommitPairResult, MAX_UNCERTAIN, REFRESH_LEASE_TIMEOUT, Recovered,
+    RefreshFailure, RefreshLease, SECOND_REFUSAL_AFTER, Trigger,
 };
-pub use replicas::DEAD_AFTER;
+pub use replicas::HEARTBEAT_TIMEOUT;
 pub use transfer::CredentialExport;
 pub use walks::{
     BeginWalkResult, CommitWalkResult, Hold, NewDirectory, ReleasableWalk, Retention, WalkCommit,
@@ -194,7 +194,7 @@ impl Store {
     /// The same store for unauthenticated callers and health checks. They read through a part of
     /// the look-up connections, and write one at a time.
     #[must_use]
-    pub fn for_unproven(&self) -> Self {
+    pub fn for_unauthenticated(&self) -> Self {
         self.with_db(self.db.for_workload(Workload::Unproven))
     }
 

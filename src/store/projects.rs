@@ -202,7 +202,7 @@ impl Store {
             .execute("delete from accounts where project = $1", [project.into()])
             .await?;
         // Keep only the key that verifies the audit log.
-        let left = key.left_for_its_log(&self.rng);
+        let left = key.to_audit_key(&self.rng);
         let wrapped = left
             .wrap(&active.ring, &active.active, project.as_str(), &self.rng)
             .expect("the ring has the active key");

@@ -19,8 +19,8 @@
 //!
 //! The state `uncertain` ends with a new pair or with a second refusal. A second refusal does not
 //! end it while the process that may have redeemed the token is still running, up to
-//! [`LONG_IN_DOUBT`]. Otherwise the row becomes `idle` again after [`DOUBT_LASTS`]
-//! ([`Store::end_doubts`]), since nothing proves that the token is invalid. Such a row keeps the
+//! [`LONG_IN_DOUBT`]. Otherwise the row becomes `idle` again after [`MAX_UNCERTAIN`]
+//! ([`Store::expire_uncertain`]), since nothing proves that the token is invalid. Such a row keeps the
 //! fault `reply_lost` ([`Doubt::Given`]) and is still retried. Another lost response does not make
 //! it `uncertain` again; only a refusal does.
 //!
@@ -40,7 +40,7 @@ use super::{
     destinations::Destination,
     journal::PendingPair,
     no_such_account, parse_id, parse_project, plausible_until,
-    replicas::DEAD_AFTER,
+    replicas::HEARTBEAT_TIMEOUT,
     secrets::{decode_credential, encode_credential},
 };
 use crate::{
@@ -55,14 +55,14 @@ use crate::{
 };
 
 /// Other processes take over a refresh in flight that has no result after this time.
-pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(75);
+pub const REFRESH_LEASE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long after a first refusal (`invalid_grant`) the refresh token is tried again. Only two
 /// refusals together prove that it is invalid.
-pub const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(90);
+pub const SECOND_REFUSAL_AFTER: Duration = Duration::from_secs(90);
 
 /// How long a credential is uncertain at most. Then it counts as usable again.
-pub const DOUBT_LASTS: Duration = Duration::from_secs(12 * 60);
+pub const MAX_UNCERTAIN: Duration = Duration::from_secs(12 * 60);
 
 /// After a credential has been uncertain for this long, its access token counts too: if the
 /// provider refuses it, the refresh token is invalid. A process that may hold a new pair no longer
@@ -129,7 +129,7 @@ enum Doubt {
     Open,
     /// It may have been redeemed, and this has been unknown for [`LONG_IN_DOUBT`].
     Long,
-    /// The credential was uncertain for [`DOUBT_LASTS`] and then became `idle` again.
+    /// The credential was uncertain for [`MAX_UNCERTAIN`] and then became `idle` again.
     Given,
     /// The credential needs reauthorization. This attempt was requested anyway.
     Dead,
@@ -253,7 +253,7 @@ impl Store {
                 "update credentials set due_at = $1
                  where state in ('in_flight', 'uncertain') and due_at > $2",
                 [
-                    after(ASKED_AGAIN_AFTER)?.into(),
+                    after(SECOND_REFUSAL_AFTER)?.into(),
                     after(LONGEST_WAIT + super::CLOCK_TOLERANCE)?.into(),
                 ],
             )
@@ -362,7 +362,7 @@ impl Store {
         );
         let id = self.rng.uuid(now).to_string();
         let deadline = now
-            .saturating_add(TAKEN_OVER_AFTER)
+            .saturating_add(REFRESH_LEASE_TIMEOUT)
             .map_err(Error::internal)?;
         // Another process's refresh is overdue. It may have redeemed the refresh token, so the
         // credential becomes uncertain.
@@ -516,10 +516,12 @@ impl Store {
             (_, Doubt::Dead) => ("reauth", first_no, None),
             (RefreshFailure::TokenRefused, _) => ("reauth", first_no.or(Some(now)), None),
             (RefreshFailure::InvalidGrant, doubt) => match first_no {
-                None => ("uncertain", Some(now), after(now, ASKED_AGAIN_AFTER)?),
-                Some(first) if crate::clock::since(now, first) < ASKED_AGAIN_AFTER => {
-                    ("uncertain", Some(first), after(first, ASKED_AGAIN_AFTER)?)
-                }
+                None => ("uncertain", Some(now), after(now, SECOND_REFUSAL_AFTER)?),
+                Some(first) if crate::clock::since(now, first) < SECOND_REFUSAL_AFTER => (
+                    "uncertain",
+                    Some(first),
+                    after(first, SECOND_REFUSAL_AFTER)?,
+                ),
                 // The process that may have redeemed the token has failed, or has had so long to
                 // store a new pair that it has none.
                 Some(first)
@@ -528,7 +530,7 @@ impl Store {
                 {
                     ("reauth", Some(first), None)
                 }
-                Some(first) => ("uncertain", Some(first), after(now, ASKED_AGAIN_AFTER)?),
+                Some(first) => ("uncertain", Some(first), after(now, SECOND_REFUSAL_AFTER)?),
             },
             (_, Doubt::Open | Doubt::Long) => {
                 let soon = again_after.min(IN_DOUBT_ASKED_WITHIN);
@@ -595,10 +597,10 @@ impl Store {
         shown(state, is_doubtful).map(Some)
     }
 
-    /// Ends the uncertainty of credentials that have been uncertain for [`DOUBT_LASTS`] without a
+    /// Ends the uncertainty of credentials that have been uncertain for [`MAX_UNCERTAIN`] without a
     /// proof that they are invalid: they become `idle` and are refreshed as usual. Returns how
     /// many.
-    pub async fn end_doubts(&self) -> Result<u64> {
+    pub async fn expire_uncertain(&self) -> Result<u64> {
         // This runs often and seldom finds anything, so query first, without a write transaction.
         let projects: Vec<(String,)> = self
             .db
@@ -622,7 +624,7 @@ impl Store {
     async fn end_doubts_of(&self, project: &ProjectId) -> Result<u64> {
         let mut tx = self.db.begin().await?;
         let now = tx.now(&self.clock).await?;
-        let begun_by = now.saturating_sub(DOUBT_LASTS).map_err(Error::internal)?;
+        let begun_by = now.saturating_sub(MAX_UNCERTAIN).map_err(Error::internal)?;
         // Skip a refresh in flight that is not overdue: its result is still to come. Keep the fault
         // `app_refused`: it is a response, and tells more than `reply_lost`.
         let ended: Vec<(String,)> = tx
@@ -761,7 +763,9 @@ impl Store {
         let Some(replica) = replica else {
             return Ok(false);
         };
-        let alive_after = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+        let alive_after = now
+            .saturating_sub(HEARTBEAT_TIMEOUT)
+            .map_err(Error::internal)?;
         let row: Option<(String,)> = tx
             .fetch_one(
                 "select id from replicas where id = $1 and seen_at >= $2 and id <> $3",

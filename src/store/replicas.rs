@@ -1,7 +1,7 @@
 //! The processes that serve one database, and recovery after the failure of one.
 //!
 //! A replica is one run of one process. It writes a heartbeat regularly, in the database's time.
-//! When the last heartbeat is older than [`DEAD_AFTER`], the next replica that notices marks its
+//! When the last heartbeat is older than [`HEARTBEAT_TIMEOUT`], the next replica that notices marks its
 //! walks as failed. A replica that was only slow finds that others ended its walks, and can commit
 //! none of them ([`CommitWalkResult::Overtaken`](super::CommitWalkResult::Overtaken)).
 //!
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A replica without a heartbeat for this long counts as failed.
-pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// True if several processes may serve the database.
@@ -86,7 +86,7 @@ impl Store {
         Ok(claimed.is_some_and(|journal| self.journal.set(journal).is_ok()))
     }
 
-    /// Writes a heartbeat. In a shared store it is due well within [`DEAD_AFTER`]. Returns the
+    /// Writes a heartbeat. In a shared store it is due well within [`HEARTBEAT_TIMEOUT`]. Returns the
     /// running walks of this replica. It touches no row of another replica, so it does not wait for
     /// their locks.
     pub async fn write_heartbeat(&self) -> Result<Vec<WalkId>> {
@@ -116,25 +116,29 @@ impl Store {
         tx.wait_for_locks_briefly().await?;
         let now = tx.now(&self.clock).await?;
         if self.is_shared() {
-            let dead_before = now.saturating_sub(DEAD_AFTER).map_err(Error::internal)?;
+            let dead_before = now
+                .saturating_sub(HEARTBEAT_TIMEOUT)
+                .map_err(Error::internal)?;
             tx.execute(
                 "delete from replicas where seen_at < $1 and id <> $2",
                 [dead_before.into(), self.replica.into()],
             )
             .await?;
-            self.reap_signs_ahead(&mut tx, now).await?;
+            self.reap_future_heartbeats(&mut tx, now).await?;
         }
-        let interrupted = self.end_walks_of_the_dead(&mut tx).await?;
+        let interrupted = self.fail_orphaned_walks(&mut tx).await?;
         tx.commit().await?;
         Ok(interrupted)
     }
 
     /// Deletes failed replicas whose last heartbeat is in the future, because the database's clock
     /// was set back since. A running replica soon writes another heartbeat. So a row is deleted
-    /// only after it has stayed the same for [`DEAD_AFTER`], measured by this process's monotonic
+    /// only after it has stayed the same for [`HEARTBEAT_TIMEOUT`], measured by this process's monotonic
     /// clock.
-    async fn reap_signs_ahead(&self, tx: &mut Tx, now: Timestamp) -> Result<()> {
-        let ahead = now.saturating_add(DEAD_AFTER).map_err(Error::internal)?;
+    async fn reap_future_heartbeats(&self, tx: &mut Tx, now: Timestamp) -> Result<()> {
+        let ahead = now
+            .saturating_add(HEARTBEAT_TIMEOUT)
+            .map_err(Error::internal)?;
         let signs: Vec<(String, i64)> = tx
             .fetch(
                 "select id, seen_at from replicas where seen_at > $1 and id <> $2",
@@ -152,7 +156,7 @@ impl Store {
             for (id, seen_at) in signs {
                 known.entry(id).or_insert((seen_at, monotonic));
             }
-            let is_dead = |since: Duration| monotonic.saturating_sub(since) > DEAD_AFTER;
+            let is_dead = |since: Duration| monotonic.saturating_sub(since) > HEARTBEAT_TIMEOUT;
             let dead = known.iter().filter(|(_, (_, since))| is_dead(*since));
             dead.map(|(id, _)| id.clone()).collect()
         };
@@ -178,11 +182,11 @@ impl Store {
         let mut tx = self.db.begin().await?;
         tx.execute("delete from replicas where id = $1", [self.replica.into()])
             .await?;
-        self.end_walks_of_the_dead(&mut tx).await?;
+        self.fail_orphaned_walks(&mut tx).await?;
         tx.commit().await
     }
 
-    async fn end_walks_of_the_dead(&self, tx: &mut Tx) -> Result<u64> {
+    async fn fail_orphaned_walks(&self, tx: &mut Tx) -> Result<u64> {
         tx.execute(
             "update walks set state = $1, reason = $2, ended_at = $3
              where state = 'running' and replica not in (select id from replicas)",

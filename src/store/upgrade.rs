@@ -56,7 +56,7 @@ impl Store {
             return Err(OpenError::InUse { path });
         }
         let mut tx = self.db.begin().await?;
-        tx.lift_time_outs().await?;
+        tx.disable_timeouts().await?;
         tx.lock_ring().await?;
         let ring = self.ring.current();
         let checks: KeyChecks = tx

@@ -23,7 +23,7 @@ pub(super) const LOOKUP_CONNECTIONS: u32 = 4;
 /// How many of these connections unauthenticated callers may use at a time.
 const UNPROVEN_LOOKUPS: usize = 2;
 /// How long a statement waits for its permit.
-const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The kind of work that a statement belongs to.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +79,7 @@ impl Workloads {
     }
 
     /// Waits for a permit to read.
-    pub(super) async fn to_read(&self, workload: &Workload) -> Result<StatementPermit> {
+    pub(super) async fn acquire_read(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
             Workload::Project(lines) => wait(&lines.reads).await,
@@ -88,7 +88,7 @@ impl Workloads {
     }
 
     /// Waits for a permit to begin a write transaction.
-    pub(super) async fn to_write(&self, workload: &Workload) -> Result<StatementPermit> {
+    pub(super) async fn acquire_write(&self, workload: &Workload) -> Result<StatementPermit> {
         match workload {
             Workload::General | Workload::Lookup => Ok(None),
             Workload::Project(lines) => wait(&lines.writes).await,
@@ -114,13 +114,13 @@ impl Workload {
 }
 
 async fn wait(line: &Arc<Semaphore>) -> Result<StatementPermit> {
-    match tokio::time::timeout(LINE_TIMEOUT, Arc::clone(line).acquire_owned()).await {
+    match tokio::time::timeout(PERMIT_TIMEOUT, Arc::clone(line).acquire_owned()).await {
         Ok(place) => place.map(Some).map_err(Error::internal),
         Err(_) => Err(Error::new(
             Kind::StoreUnavailable,
             "too many requests wait for the store; send fewer at a time",
         )
-        .with_retry_after(LINE_TIMEOUT)),
+        .with_retry_after(PERMIT_TIMEOUT)),
     }
 }
 
@@ -133,22 +133,22 @@ mod tests {
         let workloads = Workloads::new(2, 1);
         let [noisy, quiet] =
             ["noisy", "quiet"].map(|id| workloads.of_project(&id.parse::<ProjectId>().unwrap()));
-        let first = workloads.to_read(&noisy).await.unwrap();
-        let _second = workloads.to_read(&noisy).await.unwrap();
-        let error = workloads.to_read(&noisy).await.unwrap_err();
+        let first = workloads.acquire_read(&noisy).await.unwrap();
+        let _second = workloads.acquire_read(&noisy).await.unwrap();
+        let error = workloads.acquire_read(&noisy).await.unwrap_err();
         assert_eq!(error.kind(), Kind::StoreUnavailable);
         for workload in [&quiet, &Workload::General, &Workload::Lookup] {
-            workloads.to_read(workload).await.unwrap();
+            workloads.acquire_read(workload).await.unwrap();
         }
         drop(first);
-        workloads.to_read(&noisy).await.unwrap();
+        workloads.acquire_read(&noisy).await.unwrap();
         // Reads do not use up the permits for writes.
-        let _writes = workloads.to_write(&noisy).await.unwrap();
-        assert!(workloads.to_write(&noisy).await.is_err());
-        workloads.to_write(&quiet).await.unwrap();
+        let _writes = workloads.acquire_write(&noisy).await.unwrap();
+        assert!(workloads.acquire_write(&noisy).await.is_err());
+        workloads.acquire_write(&quiet).await.unwrap();
         // The same project in another request.
         let again = workloads.of_project(&"noisy".parse().unwrap());
-        assert!(workloads.to_write(&again).await.is_err());
+        assert!(workloads.acquire_write(&again).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,10 +156,10 @@ mod tests {
         let workloads = Workloads::new(2, 1);
         let mut places = Vec::new();
         for _ in 0..UNPROVEN_LOOKUPS {
-            places.push(workloads.to_read(&Workload::Unproven).await.unwrap());
+            places.push(workloads.acquire_read(&Workload::Unproven).await.unwrap());
         }
-        assert!(workloads.to_read(&Workload::Unproven).await.is_err());
+        assert!(workloads.acquire_read(&Workload::Unproven).await.is_err());
         assert!(places.len() < LOOKUP_CONNECTIONS as usize);
-        workloads.to_read(&Workload::Lookup).await.unwrap();
+        workloads.acquire_read(&Workload::Lookup).await.unwrap();
     }
 }

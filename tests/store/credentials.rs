@@ -16,9 +16,9 @@ use rolecall::{
         id::ProjectId,
     },
     store::{
-        ASKED_AGAIN_AFTER, AccountUpdate, BeginRefreshResult, CommitPairResult, CredentialRecord,
-        DOUBT_LASTS, IssuedTo, NewAuthorization, NewCredential, RefreshFailure, RefreshLease,
-        StateError, StateOwner, Store, StoredDraft, TAKEN_OVER_AFTER, Trigger,
+        AccountUpdate, BeginRefreshResult, CommitPairResult, CredentialRecord, IssuedTo,
+        MAX_UNCERTAIN, NewAuthorization, NewCredential, REFRESH_LEASE_TIMEOUT, RefreshFailure,
+        RefreshLease, SECOND_REFUSAL_AFTER, StateError, StateOwner, Store, StoredDraft, Trigger,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -368,17 +368,17 @@ pub async fn a_doubt_is_given_up_in_the_end(world: World) {
     let store = &world.store;
     let ends = async |end| ends(&world, &account, end).await;
     assert_eq!(ends(RefreshFailure::Doubtful).await, Uncertain);
-    assert_eq!(store.end_doubts().await.unwrap(), 0);
+    assert_eq!(store.expire_uncertain().await.unwrap(), 0);
     assert_eq!(state(&world, &account).await, Uncertain);
 
     // Also while a try is overdue that nobody will tell of, but not one that goes on.
-    world.in_doubt_for(&account, DOUBT_LASTS).await;
+    world.in_doubt_for(&account, MAX_UNCERTAIN).await;
     let open = begin(store, &account, NOW).await;
     assert!(open.is_long_in_doubt());
     assert_eq!(state(&world, &account).await, Uncertain);
-    assert_eq!(store.end_doubts().await.unwrap(), 0);
+    assert_eq!(store.expire_uncertain().await.unwrap(), 0);
     world.overdue(&account).await;
-    assert_eq!(store.end_doubts().await.unwrap(), 1);
+    assert_eq!(store.expire_uncertain().await.unwrap(), 1);
     assert_eq!(state(&world, &account).await, Healthy);
     let late = store.end_refresh(&open, RefreshFailure::InvalidGrant, AGAIN);
     assert_eq!(late.await.unwrap(), None);
@@ -402,12 +402,12 @@ pub async fn a_doubt_is_given_up_in_the_end(world: World) {
         assert_eq!(ends(end).await, Healthy, "{end:?}");
     }
     assert_eq!(ends(RefreshFailure::InvalidGrant).await, Uncertain);
-    world.in_doubt_for(&account, DOUBT_LASTS).await;
-    assert_eq!(store.end_doubts().await.unwrap(), 1);
+    world.in_doubt_for(&account, MAX_UNCERTAIN).await;
+    assert_eq!(store.expire_uncertain().await.unwrap(), 1);
     assert_eq!(ends(RefreshFailure::InvalidGrant).await, Uncertain);
     world.refused_long_ago(&account).await;
     assert_eq!(ends(RefreshFailure::InvalidGrant).await, ReauthRequired);
-    assert_eq!(store.end_doubts().await.unwrap(), 0);
+    assert_eq!(store.expire_uncertain().await.unwrap(), 0);
 
     // Nor is what is dead any less so for a lost reply.
     for end in [
@@ -460,7 +460,7 @@ pub async fn a_long_doubt_ends_with_another_sign(world: World) {
         Uncertain
     );
     world
-        .in_doubt_for(&account, DOUBT_LASTS - Duration::from_secs(60))
+        .in_doubt_for(&account, MAX_UNCERTAIN - Duration::from_secs(60))
         .await;
     assert_eq!(
         ends(&world, &account, RefreshFailure::InvalidGrant).await,
@@ -474,7 +474,7 @@ pub async fn a_long_doubt_ends_with_another_sign(world: World) {
         .store
         .end_refresh(&intent, RefreshFailure::Doubtful, AGAIN);
     told.await.unwrap();
-    world.in_doubt_for(&account, DOUBT_LASTS).await;
+    world.in_doubt_for(&account, MAX_UNCERTAIN).await;
     assert_eq!(
         ends(&world, &account, RefreshFailure::TokenRefused).await,
         ReauthRequired
@@ -886,7 +886,7 @@ pub async fn a_sign_in_comes_back_once(world: World) {
 impl World {
     /// As if the time of whoever redeems had passed.
     async fn overdue(&self, account: &Account) {
-        let past = self.clock.now() - TAKEN_OVER_AFTER - TAKEN_OVER_AFTER;
+        let past = self.clock.now() - REFRESH_LEASE_TIMEOUT - REFRESH_LEASE_TIMEOUT;
         self.set(account, "due_at", past).await;
     }
 
@@ -910,7 +910,7 @@ impl World {
 
     /// As if the provider's first no were long ago.
     async fn refused_long_ago(&self, account: &Account) {
-        let past = self.clock.now() - ASKED_AGAIN_AFTER - ASKED_AGAIN_AFTER;
+        let past = self.clock.now() - SECOND_REFUSAL_AFTER - SECOND_REFUSAL_AFTER;
         self.set(account, "refused_at", past).await;
     }
 

@@ -434,7 +434,7 @@ async fn a_project_that_asks_too_much_waits_alone() {
         let neighbor = world.store.for_project(&quiet);
         neighbor.accounts(&quiet).await.unwrap();
         world.store.for_lookups().key(no_key).await.unwrap();
-        world.store.for_unproven().ping().await.unwrap();
+        world.store.for_unauthenticated().ping().await.unwrap();
         world.store.projects().await.unwrap();
     }
     assert!(asked.load(Ordering::SeqCst) < BURST);

@@ -42,7 +42,7 @@ pub(super) async fn get(
 ) -> Result<ProviderResponse, CallError> {
     let url = url(&session.endpoint, path.segments, query).ok_or_else(uncallable)?;
     session
-        .get(url, path.template, &HEADERS, complaint)
+        .get(url, path.template, &HEADERS, error_reply)
         .await
         .map_err(|error| match error.code {
             // Sent with 401, 400 or 403. None of these codes means that the token itself is
@@ -65,7 +65,7 @@ pub(super) async fn delete(
 ) -> Result<ProviderResponse, CallError> {
     let url = url(&session.endpoint, path.segments, &[]).ok_or_else(uncallable)?;
     session
-        .delete(url, path.template, &HEADERS, complaint)
+        .delete(url, path.template, &HEADERS, error_reply)
         .await
 }
 
@@ -100,7 +100,7 @@ pub(super) fn url(endpoint: &Endpoint, segments: &[&str], query: &[(&str, &str)]
 }
 
 /// Classifies a reply by Smartsheet's error code; the status decides about all other codes.
-fn complaint(answer: &ProviderResponse) -> ErrorReply {
+fn error_reply(answer: &ProviderResponse) -> ErrorReply {
     let body = wire::WireError::read(answer.body());
     ErrorReply {
         nature: match body.error_code {

@@ -138,8 +138,10 @@ impl Said {
                 said.memberships.insert((group, id.clone()));
             }
             let name = user.name.unwrap_or_default().to_owned();
-            said.users
-                .insert(id, (user.profile.is_outsider, user.is_disabled(), name));
+            said.users.insert(
+                id,
+                (user.profile.is_external_member, user.is_disabled(), name),
+            );
         }
         for place in 0..directory.len(Resource::Groups) {
             said.groups.insert(directory.group(place).id.to_owned());
@@ -258,9 +260,9 @@ impl SealedAccount {
         let limit = (before.users.len() / 10).clamp(5, 50);
         let has_been_held = self.holds_in_a_row >= 2;
         for (who, (was_outsider, ..)) in &before.users {
-            if let Some((is_outsider, ..)) = after.users.get(who) {
+            if let Some((is_external_member, ..)) = after.users.get(who) {
                 assert!(
-                    *was_outsider || !is_outsider,
+                    *was_outsider || !is_external_member,
                     "{who} departed, and is back through a list from before"
                 );
             }
@@ -367,7 +369,9 @@ impl SealedAccount {
         let said_users: BTreeMap<String, (bool, bool)> = said
             .users
             .iter()
-            .map(|(who, (is_outsider, is_disabled, _))| (who.clone(), (*is_outsider, *is_disabled)))
+            .map(|(who, (is_external_member, is_disabled, _))| {
+                (who.clone(), (*is_external_member, *is_disabled))
+            })
             .collect();
         assert_eq!(said_users, users);
         assert_eq!(said.memberships, provider.memberships());
@@ -416,9 +420,9 @@ proptest! {
             prop_assert!(walk < 3 || outcome != HistoryOutcome::Held);
         }
         let said = Said::by(account.directory.as_ref().unwrap());
-        for (who, (is_outsider, ..)) in &said.users {
+        for (who, (is_external_member, ..)) in &said.users {
             prop_assert!(
-                *is_outsider || account.provider.people.contains_key(who),
+                *is_external_member || account.provider.people.contains_key(who),
                 "{} left, and is still reported after three clean walks", who
             );
         }

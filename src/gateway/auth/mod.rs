@@ -132,7 +132,7 @@ impl Auth<'_> {
                 let store = if self.gateway.0.auth.keys.contains(&id) {
                     self.gateway.0.store.for_lookups()
                 } else {
-                    self.gateway.0.store.for_unproven()
+                    self.gateway.0.store.for_unauthenticated()
                 };
                 async move { store.key(id).await }
             })

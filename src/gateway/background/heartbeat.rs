@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::Background;
 use crate::gateway::{Gateway, Inner, walks::WalkHandle};
-use crate::{error::Result, model::id::WalkId, store::DEAD_AFTER};
+use crate::{error::Result, model::id::WalkId, store::HEARTBEAT_TIMEOUT};
 
 /// Time between two heartbeats, and so the time after which a replica notices that the store has
 /// ended one of its walks. A disconnect must take effect on all replicas within a second.
@@ -24,7 +24,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(800);
 
 /// Time between two heartbeats of a process that has the store to itself. They show whether the
 /// database accepts writes.
-const BEAT_EVERY_ALONE: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the loop waits for one write before it continues.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const STOP_AFTER: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
     (STOP_AFTER.as_millis() + WRITE_TIMEOUT.as_millis() + HEARTBEAT_INTERVAL.as_millis())
-        < DEAD_AFTER.as_millis()
+        < HEARTBEAT_TIMEOUT.as_millis()
 );
 
 impl Background<'_> {
@@ -58,7 +58,7 @@ impl Background<'_> {
             self.gateway
                 .0
                 .runtime
-                .spawn(keep_beating(Arc::downgrade(&self.gateway.0)));
+                .spawn(run_heartbeats(Arc::downgrade(&self.gateway.0)));
         }
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Background<'_> {
         let inner = Arc::downgrade(&self.gateway.0);
         async move {
             if !is_shared {
-                keep_beating(inner).await;
+                run_heartbeats(inner).await;
             }
         }
     }
@@ -78,13 +78,13 @@ impl Background<'_> {
     /// Ends the walks of this process, waits for refreshes in flight, and closes the store.
     pub async fn close(self) {
         let running = self.running_walks();
-        for ticket in &running {
-            ticket.abandon();
+        for handle in &running {
+            handle.abandon();
         }
         join_all(
             running
                 .iter()
-                .map(|ticket| self.gateway.walks().cancel_walk(ticket)),
+                .map(|handle| self.gateway.walks().cancel_walk(handle)),
         )
         .await;
         self.gateway.credentials().end_refreshes().await;
@@ -92,7 +92,7 @@ impl Background<'_> {
         let left = self.gateway.0.runtime.spawn(async move {
             if gateway.0.store.is_shared() {
                 // A heartbeat that arrives after `leave` would register this replica again.
-                let _signing = gateway.0.background.signing.lock().await;
+                let _signing = gateway.0.background.write_lock.lock().await;
                 gateway
                     .0
                     .background
@@ -121,24 +121,24 @@ impl Background<'_> {
     /// Writes one heartbeat, abandons walks that the store no longer lists, and ends stored walks
     /// that no longer run.
     async fn write_heartbeat(self) -> Result<()> {
-        let _signing = self.gateway.0.background.signing.lock().await;
+        let _signing = self.gateway.0.background.write_lock.lock().await;
         if self.gateway.0.background.has_closed.load(Ordering::Relaxed) {
             return Ok(());
         }
         // Listed before the write, so that a walk that begins in between is not mistaken for one
         // that the store has ended.
         let begun = self.running_walks().into_iter();
-        let begun: Vec<_> = begun.filter(|ticket| ticket.has_begun()).collect();
+        let begun: Vec<_> = begun.filter(|handle| handle.has_begun()).collect();
         let stored = self.gateway.0.store.write_heartbeat().await?;
-        for ticket in begun {
-            if !stored.contains(&ticket.id) {
-                ticket.abandon();
+        for handle in begun {
+            if !stored.contains(&handle.id) {
+                handle.abandon();
             }
         }
         // Listed again after the write, so that a walk that began in between is not an orphan. An
         // orphan is stored as running but no longer runs: the store did not accept its end.
         let running = self.running_walks();
-        let is_orphan = |id: &WalkId| !running.iter().any(|ticket| ticket.id == *id);
+        let is_orphan = |id: &WalkId| !running.iter().any(|handle| handle.id == *id);
         let orphans: Vec<_> = stored.into_iter().filter(is_orphan).collect();
         if !orphans.is_empty() {
             self.gateway.0.store.end_orphans(&orphans).await?;
@@ -172,7 +172,7 @@ impl Background<'_> {
     }
 }
 
-async fn keep_beating(inner: Weak<Inner>) {
+async fn run_heartbeats(inner: Weak<Inner>) {
     let Some(gateway) = inner.upgrade() else {
         return;
     };
@@ -181,9 +181,9 @@ async fn keep_beating(inner: Weak<Inner>) {
     drop(gateway);
     let every = match is_shared {
         true => HEARTBEAT_INTERVAL,
-        false => BEAT_EVERY_ALONE,
+        false => PROBE_INTERVAL,
     };
-    let mut heard_at = clock.monotonic();
+    let mut last_success_at = clock.monotonic();
     let mut pending: Option<(Duration, JoinHandle<Result<()>>)> = None;
     loop {
         clock.sleep(every).await;
@@ -203,11 +203,11 @@ async fn keep_beating(inner: Weak<Inner>) {
         match tokio::time::timeout(WRITE_TIMEOUT, &mut write_heartbeat).await {
             Ok(Ok(Ok(()))) => {
                 // The reply may be late, so only the time of the request is certain.
-                heard_at = asked_at;
+                last_success_at = asked_at;
                 if is_shared {
-                    let burial = tokio::spawn(reap_expired(gateway.clone()));
+                    let reaping = tokio::spawn(reap_expired(gateway.clone()));
                     // The next heartbeat does not wait for this if it takes longer.
-                    let _ = tokio::time::timeout(WRITE_TIMEOUT, burial).await;
+                    let _ = tokio::time::timeout(WRITE_TIMEOUT, reaping).await;
                 }
             }
             Ok(Ok(Err(error))) => tracing::warn!(%error, "heartbeat failed"),
@@ -223,11 +223,11 @@ async fn keep_beating(inner: Weak<Inner>) {
                 write_heartbeat.abort();
             }
         }
-        let is_silent = clock.monotonic().saturating_sub(heard_at) > STOP_AFTER;
+        let is_silent = clock.monotonic().saturating_sub(last_success_at) > STOP_AFTER;
         if is_shared && is_silent {
             // Others may soon end these walks and start new ones.
-            for ticket in gateway.background().running_walks() {
-                ticket.abandon();
+            for handle in gateway.background().running_walks() {
+                handle.abandon();
             }
         }
     }

@@ -51,7 +51,7 @@ impl Background<'_> {
             watch.look().await;
             tokio::select! {
                 () = watch.gateway.0.clock.sleep(POLL_INTERVAL) => {}
-                () = watch.gateway.0.background.reload_now.notified() => watch.forget_what_was_said(),
+                () = watch.gateway.0.background.reload_now.notified() => watch.reset_logs(),
             }
         }
     }
@@ -96,7 +96,7 @@ struct KeyRingReloader {
 }
 
 impl KeyRingReloader {
-    fn forget_what_was_said(&mut self) {
+    fn reset_logs(&mut self) {
         self.first = None;
         self.locked.clear();
         self.in_order_at = None;

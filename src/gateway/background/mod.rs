@@ -15,7 +15,7 @@ pub(in crate::gateway) struct BackgroundState {
     pub(in crate::gateway) has_joined: AtomicBool,
     pub(in crate::gateway) has_closed: AtomicBool,
     /// Locked while a heartbeat, or the end of this process, is written to the store.
-    signing: tokio::sync::Mutex<()>,
+    write_lock: tokio::sync::Mutex<()>,
     /// Wakes the check of the key ring and the projects before its interval has passed.
     reload_now: tokio::sync::Notify,
 }

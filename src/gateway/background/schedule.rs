@@ -36,7 +36,7 @@ impl Background<'_> {
             self.gateway.0.outbound.forget_idle();
             self.gateway.0.auth.quotas.forget_idle();
             self.gateway.0.auth.project_quotas.forget_idle();
-            self.gateway.0.tries.forget_idle();
+            self.gateway.0.link_attempts.forget_idle();
             self.gateway.0.metrics.add_up();
             if let Err(error) = self.walk_the_due(&places).await {
                 tracing::warn!(%error, "the accounts that are due could not be listed");
@@ -91,13 +91,13 @@ impl Background<'_> {
             if live.running().is_some() || was_just_walked {
                 continue;
             }
-            let ticket =
+            let handle =
                 self.gateway
                     .walks()
                     .request_walk(&live, Attach::Any, false, Actor::System);
             let gateway = self.gateway.clone();
             self.gateway.0.runtime.spawn(async move {
-                gateway.walks().await_walk(&ticket, WALK_TIMEOUT).await;
+                gateway.walks().await_walk(&handle, WALK_TIMEOUT).await;
                 drop(place);
             });
         }

@@ -58,10 +58,10 @@ const SEND_DEADLINE: Duration = Duration::from_secs(10);
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a walk waits for a refresh: long enough to take over another process's refresh.
-const A_WALK_WAITS: Duration = Duration::from_secs(90);
+const WALK_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// An access token that expires within this time is refreshed before it is used.
-const NEAR_ITS_END: Duration = Duration::from_secs(60);
+const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
 /// The shortest time between a pair's issue and its next refresh, whatever lifetime it has.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
@@ -89,10 +89,10 @@ const ASSUMED_LIFE: Duration = Duration::from_secs(3600);
 
 /// After a token request that took this long, the access token is not checked, since other
 /// processes take over the lease soon.
-const ASKED_UNTIL: Duration = Duration::from_secs(40);
+const TOKEN_CHECK_DEADLINE: Duration = Duration::from_secs(40);
 
 /// The timeout of that check.
-const ASKED_FOR: Duration = Duration::from_secs(20);
+const TOKEN_CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often the store is searched for credentials that have been uncertain for too long.
 const DOUBTS_ENDED_EVERY: Duration = Duration::from_secs(15);
@@ -107,7 +107,7 @@ const BACKOFF_UNCERTAIN: (Duration, Duration) = (Duration::from_secs(3), Duratio
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
 
 /// The backoff between attempts to store a refresh's result: the first and the longest wait.
-const STORED_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// A pair that the database has not accepted after this time goes to the journal as well. The
 /// database may need many seconds to fail, and until then the pair would be in memory only.
@@ -115,7 +115,7 @@ const JOURNALED_AFTER: Duration = Duration::from_millis(250);
 
 /// The shutdown grace for refreshes in flight: the timeout of a token request, and time to store
 /// the pair.
-const ENDED_WITHIN: Duration = Duration::from_secs(70);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(70);
 
 /// The number of permits: more than any process has refreshes in flight.
 const MAX_IN_FLIGHT: u32 = 1_000_000;
@@ -181,7 +181,7 @@ impl Credentials<'_> {
             }
             if is_due(doubts_ended_at, DOUBTS_ENDED_EVERY) {
                 doubts_ended_at = Some(now);
-                self.end_doubts().await;
+                self.expire_uncertain().await;
             }
             if is_due(swept_at, SWEPT_EVERY) {
                 swept_at = Some(now);
@@ -222,8 +222,8 @@ impl Credentials<'_> {
     }
 
     /// Makes credentials that have been uncertain for too long usable again.
-    async fn end_doubts(self) {
-        match self.gateway.0.store.end_doubts().await {
+    async fn expire_uncertain(self) {
+        match self.gateway.0.store.expire_uncertain().await {
             Ok(0) => {}
             Ok(ended) => tracing::warn!(
                 ended,
@@ -326,7 +326,7 @@ impl Credentials<'_> {
     ) -> Result<StoredCredential> {
         let stored = self.stored_credential(account).await?;
         // Without a refresh token, use the access token until the provider refuses it.
-        if stored.credential.refresh_token().is_none() || !self.is_near_its_end(&stored) {
+        if stored.credential.refresh_token().is_none() || !self.expires_soon(&stored) {
             return Ok(stored);
         }
         let wanted = Trigger::Now {
@@ -339,7 +339,7 @@ impl Credentials<'_> {
             RefreshResult::Renewed => self.stored_credential(account).await,
             RefreshResult::Not(_) | RefreshResult::Pending | RefreshResult::Never => {
                 let stored = self.stored_credential(account).await?;
-                match self.is_near_its_end(&stored) {
+                match self.expires_soon(&stored) {
                     // The access token has not expired yet: use it.
                     true if stored.credential.expires_at() > Some(self.gateway.0.clock.now()) => {
                         Ok(stored)
@@ -367,8 +367,8 @@ impl Credentials<'_> {
         })
     }
 
-    fn is_near_its_end(self, stored: &StoredCredential) -> bool {
-        let soon = self.gateway.0.clock.now().saturating_add(NEAR_ITS_END);
+    fn expires_soon(self, stored: &StoredCredential) -> bool {
+        let soon = self.gateway.0.clock.now().saturating_add(EXPIRY_MARGIN);
         stored
             .credential
             .expires_at()
@@ -460,11 +460,11 @@ impl Credentials<'_> {
             }
             match begun? {
                 BeginRefreshResult::Never => return Ok(RefreshResult::Never),
-                BeginRefreshResult::NotNow => return self.as_it_is(&account).await,
+                BeginRefreshResult::NotNow => return self.current_result(&account).await,
                 BeginRefreshResult::Elsewhere => {
                     // This process redeems nothing, so its shutdown need not wait.
                     drop(in_flight);
-                    return self.ended_elsewhere(&account).await;
+                    return self.wait_for_other_process(&account).await;
                 }
                 BeginRefreshResult::Here(intent) => {
                     let passed = self.gateway.0.clock.monotonic().saturating_sub(began_at);
@@ -510,10 +510,10 @@ impl Credentials<'_> {
                 let took = self.gateway.0.clock.monotonic().saturating_sub(began_at);
                 // If the provider refuses the access token too, the refresh token is invalid.
                 let is_refused = intent.is_long_in_doubt()
-                    && took < ASKED_UNTIL
+                    && took < TOKEN_CHECK_DEADLINE
                     && self.is_token_refused(account, connector, intent).await;
                 let outcome = self
-                    .not_redeemed(account, intent, (&error, is_refused), in_flight)
+                    .store_failure(account, intent, (&error, is_refused), in_flight)
                     .await;
                 if let Some(token) = unusable {
                     self.revoke_issued(account, &intent.destination, token, "unusable")
@@ -537,7 +537,7 @@ impl Credentials<'_> {
                 Ok(RefreshResult::Renewed)
             }
             // Do not revoke this pair: that might revoke the account's present pair too.
-            CommitPairResult::Behind => self.as_it_is(account).await,
+            CommitPairResult::Behind => self.current_result(account).await,
             CommitPairResult::Superseded => {
                 tracing::info!(
                     account = %account.id,
@@ -546,7 +546,7 @@ impl Credentials<'_> {
                 let destination = &intent.destination;
                 self.revoke_issued(account, destination, pair.access_token, "superseded")
                     .await;
-                self.as_it_is(account).await
+                self.current_result(account).await
             }
         }
     }
@@ -610,7 +610,7 @@ impl Credentials<'_> {
         let caller = self.gateway.0.outbound.caller(route);
         let endpoint = destination.endpoint.clone();
         let session = Session::new(endpoint, pair.access_token.clone(), caller);
-        let asked = tokio::time::timeout(ASKED_FOR, connector.identify(&session));
+        let asked = tokio::time::timeout(TOKEN_CHECK_TIMEOUT, connector.identify(&session));
         match asked.await {
             Ok(Err(error)) => {
                 error.kind == CallErrorKind::Unauthorized && !connector.is_expired(&error)
@@ -630,7 +630,7 @@ impl Credentials<'_> {
         let store = &self.gateway.0.store;
         let mut in_flight = Some(in_flight);
         let mut is_journaled = false;
-        let mut wait = STORED_AGAIN.0;
+        let mut wait = STORE_BACKOFF.0;
         loop {
             // In a separate task, so that the commit is not dropped before it completes.
             let mut commit = {
@@ -678,12 +678,12 @@ impl Credentials<'_> {
                 return None;
             }
             self.gateway.0.clock.sleep(wait).await;
-            wait = (wait * 2).min(STORED_AGAIN.1);
+            wait = (wait * 2).min(STORE_BACKOFF.1);
         }
     }
 
     /// Stores the failure of a refresh, and returns the credential's state after it.
-    async fn not_redeemed(
+    async fn store_failure(
         self,
         account: &Account,
         intent: &RefreshLease,
@@ -713,7 +713,7 @@ impl Credentials<'_> {
             }
         });
         let again_after = doubled(bounds, intent.attempts);
-        let mut wait = STORED_AGAIN.0;
+        let mut wait = STORE_BACKOFF.0;
         let mut in_flight = Some(in_flight);
         // Retry until the store has the failure: otherwise other processes find the row in flight
         // and redeem the token again. Release the permit after the first attempt, since the retries
@@ -730,7 +730,7 @@ impl Credentials<'_> {
                 Err(failure) if failure.kind() == Kind::StoreUnavailable => {
                     in_flight.take();
                     self.gateway.0.clock.sleep(wait).await;
-                    wait = (wait * 2).min(STORED_AGAIN.1);
+                    wait = (wait * 2).min(STORE_BACKOFF.1);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -746,12 +746,12 @@ impl Credentials<'_> {
         );
         match state {
             Some(state) => Ok(RefreshResult::Not(state)),
-            None => self.as_it_is(account).await,
+            None => self.current_result(account).await,
         }
     }
 
     /// The result that the row's state shows, if this process did not refresh the tokens.
-    async fn as_it_is(self, account: &Account) -> Result<RefreshResult> {
+    async fn current_result(self, account: &Account) -> Result<RefreshResult> {
         let stored = self
             .gateway
             .0
@@ -765,14 +765,14 @@ impl Credentials<'_> {
         })
     }
 
-    /// Waits for another process's refresh, at most for [`A_WALK_WAITS`].
-    async fn ended_elsewhere(self, account: &Account) -> Result<RefreshResult> {
+    /// Waits for another process's refresh, at most for [`WALK_TIMEOUT`].
+    async fn wait_for_other_process(self, account: &Account) -> Result<RefreshResult> {
         let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
         loop {
-            match self.as_it_is(account).await? {
+            match self.current_result(account).await? {
                 RefreshResult::Not(CredentialState::Refreshing | CredentialState::Uncertain)
-                    if clock.monotonic().saturating_sub(began_at) < A_WALK_WAITS =>
+                    if clock.monotonic().saturating_sub(began_at) < WALK_TIMEOUT =>
                 {
                     clock.sleep(RECHECK_INTERVAL).await;
                 }
@@ -819,7 +819,7 @@ impl Credentials<'_> {
 
     /// Tries to revoke a pair that was just issued and is not stored. Returns whether the provider
     /// no longer accepts it.
-    pub(in crate::gateway) async fn revoke_unkept(
+    pub(in crate::gateway) async fn revoke_unstored(
         self,
         connector: &dyn Connector,
         endpoint: &Endpoint,
@@ -833,7 +833,7 @@ impl Credentials<'_> {
     /// Tries to revoke a pair that was issued some time ago. Returns whether the provider no longer
     /// accepts it. If the access token has expired, it may revoke nothing, and the refresh token
     /// would stay valid. In that case the refresh token is redeemed, and the new pair is revoked.
-    pub(in crate::gateway) async fn revoke_waiting(
+    pub(in crate::gateway) async fn revoke_draft_pair(
         self,
         connector: &dyn Connector,
         endpoint: &Endpoint,
@@ -865,7 +865,7 @@ impl Credentials<'_> {
             },
         };
         match token {
-            Some(token) => self.revoke_unkept(connector, endpoint, token).await,
+            Some(token) => self.revoke_unstored(connector, endpoint, token).await,
             None => false,
         }
     }
@@ -962,7 +962,7 @@ fn ended(former: SecretString, now: Timestamp) -> TokenPair {
 const fn patience(priority: Priority) -> Duration {
     match priority {
         Priority::Interactive => CALLER_TIMEOUT,
-        Priority::Background => A_WALK_WAITS,
+        Priority::Background => WALK_TIMEOUT,
     }
 }
 
@@ -1056,7 +1056,7 @@ impl Credentials<'_> {
         let endpoint = &destination.endpoint;
         let is_revoked = match self.gateway.connector(&destination.provider) {
             Ok(connector) => {
-                self.revoke_unkept(connector.as_ref(), endpoint, token)
+                self.revoke_unstored(connector.as_ref(), endpoint, token)
                     .await
             }
             Err(_) => false,
@@ -1086,11 +1086,11 @@ impl Credentials<'_> {
     }
 
     /// Waits until every refresh in flight has its result in the database or the journal, at most
-    /// for [`ENDED_WITHIN`]. No refresh begins here any more.
+    /// for [`SHUTDOWN_GRACE`]. No refresh begins here any more.
     pub(in crate::gateway) async fn end_refreshes(self) {
         let in_flight = &self.gateway.0.refreshes.in_flight;
         let all = in_flight.acquire_many(MAX_IN_FLIGHT);
-        if tokio::time::timeout(ENDED_WITHIN, all).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
             tracing::error!("a refresh did not end in time");
         }
         in_flight.close();

@@ -350,15 +350,15 @@ impl DirectoryReader<'_> {
             MaxAge::New => true,
         };
         if must_wait {
-            let ticket = self.gateway.walks().request_walk(
+            let handle = self.gateway.walks().request_walk(
                 live,
-                walks::Attach::NotYetCalling,
+                walks::Attach::BeforeFirstCall,
                 false,
                 own.by,
             );
             self.gateway
                 .walks()
-                .await_walk(&ticket, self.gateway.0.settings.read_wait)
+                .await_walk(&handle, self.gateway.0.settings.read_wait)
                 .await;
             return Ok(live.head().unwrap_or(head));
         }
@@ -389,14 +389,14 @@ impl DirectoryReader<'_> {
         if own.account.needs_reauth() {
             return Err(inactive(&own.account));
         }
-        let slots = || live.slots.lock().expect("no holder of this lock panics");
+        let queue = || live.queue.lock().expect("no holder of this lock panics");
         let clock = &self.gateway.0.clock;
         let began_at = clock.monotonic();
         loop {
             // While the provider keeps failing, report the last failure instead of starting another
             // walk.
-            let failed = slots().last_unless_walking();
-            let ticket = match failed {
+            let failed = queue().last_unless_walking();
+            let handle = match failed {
                 Some(failed) if !self.may_walk_again(live) => failed,
                 _ => self
                     .gateway
@@ -407,17 +407,17 @@ impl DirectoryReader<'_> {
             let ended = self
                 .gateway
                 .walks()
-                .await_walk(&ticket, wait.saturating_sub(waited))
+                .await_walk(&handle, wait.saturating_sub(waited))
                 .await;
             if let Some(head) = live.head() {
                 return Ok(head);
             }
             match ended {
-                None => return Err(not_ready(&ticket)),
+                None => return Err(not_ready(&handle)),
                 // The walk was interrupted and the next one already runs or waits: wait for that.
                 Some(walk)
                     if walk.reason == Some(WalkReason::Interrupted)
-                        && slots().last_unless_walking().is_none() => {}
+                        && queue().last_unless_walking().is_none() => {}
                 Some(walk) => return Err(failure(&own.account, walk.reason)),
             }
         }
@@ -757,8 +757,8 @@ pub(super) fn inactive(account: &Account) -> Error {
     )
 }
 
-fn not_ready(ticket: &WalkHandle) -> Error {
-    let progress = ticket.progress();
+fn not_ready(handle: &WalkHandle) -> Error {
+    let progress = handle.progress();
     let wait = progress.eta_seconds.unwrap_or(5).clamp(1, 60);
     Error::new(
         Kind::DirectoryNotReady,

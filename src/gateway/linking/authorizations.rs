@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// How long a `state` is valid. Smartsheet's authorization codes are valid for about as long.
-pub const GOOD_FOR: Duration = Duration::from_secs(600);
+pub const STATE_LIFETIME: Duration = Duration::from_secs(600);
 
 /// The input of a sign-in under a connector profile, outside the hub.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ impl Authorizations<'_> {
                 {
                     gateway
                         .credentials()
-                        .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                        .revoke_unstored(connector.as_ref(), &signed_in.endpoint, token)
                         .await;
                 }
                 linked
@@ -310,7 +310,9 @@ impl Authorizations<'_> {
         self.gateway.0.settings.check_endpoint(endpoint)?;
         let connector = self.gateway.connector(provider)?;
         let now = self.gateway.0.clock.now();
-        let expires_at = now.saturating_add(GOOD_FOR).map_err(Error::internal)?;
+        let expires_at = now
+            .saturating_add(STATE_LIFETIME)
+            .map_err(Error::internal)?;
         let state = self.random_text();
         let verifier = self.random_text();
         let default_scopes: Vec<_> = connector
@@ -372,7 +374,7 @@ impl Authorizations<'_> {
         state: [u8; 32],
         bringer: StateOwner<'_>,
     ) -> Result<PendingAuthorization> {
-        let store = self.gateway.0.store.for_unproven();
+        let store = self.gateway.0.store.for_unauthenticated();
         let now = self.gateway.0.clock.now();
         let taken = store.take_authorization(state, bringer, now).await?;
         let taken = taken.map_err(state_refused)?;
@@ -403,7 +405,7 @@ impl Authorizations<'_> {
     ///
     /// # Errors
     /// `authorization_invalid`.
-    pub(in crate::gateway) fn check_way_back(
+    pub(in crate::gateway) fn verify_redirect(
         self,
         begun: &PendingAuthorization,
         back: &AuthorizationCallback,
@@ -498,7 +500,7 @@ impl Authorizations<'_> {
                 if let Some(token) = error.unusable.take() {
                     self.gateway
                         .credentials()
-                        .revoke_unkept(connector.as_ref(), &meta.endpoint, token)
+                        .revoke_unstored(connector.as_ref(), &meta.endpoint, token)
                         .await;
                 }
                 Err(code_refused(&error))

@@ -53,7 +53,7 @@ pub const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// How many attempts with tokens and sign-ins one session allows a minute. This is more than a
 /// person needs, and too few to test stolen tokens through this server.
-pub(in crate::gateway) const TRIES: NonZeroU32 = NonZeroU32::new(30).unwrap();
+pub(in crate::gateway) const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
 
 /// The connector of a session that names none.
 const ONLY_PROVIDER: &str = "smartsheet";
@@ -304,7 +304,7 @@ impl ConnectSessions<'_> {
             .gateway
             .0
             .store
-            .for_unproven()
+            .for_unauthenticated()
             .connect_session(digest)
             .await?;
         let session = session
@@ -407,7 +407,7 @@ impl ConnectSessions<'_> {
     ) -> Result<LinkDraft> {
         let (gateway, session) = (self.gateway.clone(), session.clone());
         let browser = digest(browser.expose_secret());
-        self.check_tries(&session)?;
+        self.check_attempts(&session)?;
         self.gateway
             .owned(async move {
                 gateway.0.settings.check_endpoint(&endpoint)?;
@@ -432,7 +432,7 @@ impl ConnectSessions<'_> {
         browser: &SecretString,
         profile: &str,
     ) -> Result<Url> {
-        self.check_tries(session)?;
+        self.check_attempts(session)?;
         let profile = self
             .gateway
             .connector_profiles()
@@ -466,7 +466,7 @@ impl ConnectSessions<'_> {
         endpoint: Endpoint,
         (client_id, client_secret): (String, SecretString),
     ) -> Result<Url> {
-        self.check_tries(session)?;
+        self.check_attempts(session)?;
         self.check_may_sign_in(session).await?;
         self.gateway.0.settings.check_endpoint(&endpoint)?;
         let provider = session.provider.as_deref().unwrap_or(ONLY_PROVIDER);
@@ -513,8 +513,8 @@ impl ConnectSessions<'_> {
     ///
     /// # Errors
     /// `rate_limited`.
-    fn check_tries(self, session: &ConnectSession) -> Result<()> {
-        let standing = self.gateway.0.tries.spend(&session.number);
+    fn check_attempts(self, session: &ConnectSession) -> Result<()> {
+        let standing = self.gateway.0.link_attempts.spend(&session.number);
         standing.map_or(Ok(()), |standing| standing.check("invitation"))
     }
 
@@ -574,7 +574,7 @@ impl ConnectSessions<'_> {
                     .authorizations()
                     .begun(digest(&back.state), bringer)
                     .await?;
-                gateway.authorizations().check_way_back(&begun, &back)?;
+                gateway.authorizations().verify_redirect(&begun, &back)?;
                 let mut signed_in = gateway.authorizations().redeemed(begun, back.code).await?;
                 let keep = async |signed_in: &TokenResponse| {
                     if signed_in.connect_session != Some(session.number) {
@@ -610,7 +610,7 @@ impl ConnectSessions<'_> {
                     let token = signed_in.unproven.credential.access_token().clone();
                     gateway
                         .credentials()
-                        .revoke_unkept(connector.as_ref(), &signed_in.endpoint, token)
+                        .revoke_unstored(connector.as_ref(), &signed_in.endpoint, token)
                         .await;
                 }
                 kept
@@ -630,7 +630,7 @@ impl ConnectSessions<'_> {
             .gateway
             .0
             .store
-            .for_unproven()
+            .for_unauthenticated()
             .take_authorization(digest(state), bringer, now)
             .await?;
         Ok(taken.map_err(state_refused)?.own_app.is_some())
@@ -885,7 +885,7 @@ impl ConnectSessions<'_> {
             Ok(Some(app)) => {
                 self.gateway
                     .credentials()
-                    .revoke_waiting(connector, endpoint, (pair, &app))
+                    .revoke_draft_pair(connector, endpoint, (pair, &app))
                     .await
             }
             // The profile is gone, and the refresh token cannot be redeemed without its app. Only
@@ -894,7 +894,7 @@ impl ConnectSessions<'_> {
                 let token = pair.access_token.clone();
                 self.gateway
                     .credentials()
-                    .revoke_unkept(connector, endpoint, token)
+                    .revoke_unstored(connector, endpoint, token)
                     .await
             }
             Err(error) => {

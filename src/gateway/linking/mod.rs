@@ -261,7 +261,7 @@ impl Linking<'_> {
             tracing::info!(account = %account.id, "credential replaced");
             self.gateway.walks().request_walk(
                 &self.gateway.directory().live(&updated),
-                Attach::NotYetCalling,
+                Attach::BeforeFirstCall,
                 false,
                 by,
             );

@@ -39,7 +39,7 @@ pub(super) struct Reader<'a> {
     pub connector: &'a dyn Connector,
     pub session: &'a Session,
     pub account: AccountId,
-    pub ticket: &'a WalkHandle,
+    pub handle: &'a WalkHandle,
     pub clock: &'a Clock,
     pub parallel: usize,
 }
@@ -48,7 +48,7 @@ impl Reader<'_> {
     /// The identity of the credential's owner.
     pub async fn identify(&self) -> Result<Identity, WalkFailure> {
         let identity = self.connector.identify(self.session);
-        self.ticket
+        self.handle
             .unless_abandoned(async { Ok(identity.await?) })
             .await
     }
@@ -64,7 +64,7 @@ impl Reader<'_> {
         if listing.needs_second_pass() {
             listing = listing.join(self.pass(plausible, &fetch).await?)?;
         }
-        self.ticket.note_quarantined(T::LIST, listing.quarantined());
+        self.handle.note_quarantined(T::LIST, listing.quarantined());
         Ok(listing)
     }
 
@@ -74,14 +74,14 @@ impl Reader<'_> {
         fetch: &impl Fn(u64) -> Fetched<'f, T>,
     ) -> Result<ListScan<T>, WalkFailure> {
         let page_size = self.connector.page_size();
-        let mut pass = ListScan::new(page_size).doubting_totals_below(plausible);
+        let mut pass = ListScan::new(page_size).distrust_totals_below(plausible);
         let mut quarantined = BTreeMap::new();
         loop {
             let wanted = pass.wanted();
             if wanted.is_empty() {
                 break;
             }
-            self.ticket.expect(wanted.len());
+            self.handle.expect(wanted.len());
             let mut replies =
                 self.side_by_side(wanted.into_iter().map(|number| (number, fetch(number))));
             while let Some((number, reply)) = replies.next().await {
@@ -89,13 +89,13 @@ impl Reader<'_> {
                     // Some providers reject a page after the last one instead of returning an empty
                     // page.
                     Err(error) if pass.is_past_end(number) && is_no_such_page(&error) => {
-                        self.ticket.note(0, self.clock);
+                        self.handle.note(0, self.clock);
                         pass.take_nothing(number);
                         continue;
                     }
                     reply => reply?,
                 };
-                self.ticket.note(page.records.len(), self.clock);
+                self.handle.note(page.records.len(), self.clock);
                 let rows = std::mem::take(&mut page.quarantined);
                 let ids = rows.iter().map(|(_, row)| row.remote_id.clone()).collect();
                 let rows = rows.into_iter().map(|(row, why)| ((number, row), why));
@@ -110,13 +110,13 @@ impl Reader<'_> {
     /// Logs rows without a usable id by page and index, so that they can be found at the provider.
     /// A second scan of the same list logs none, because it most likely meets the same rows.
     fn tell_of_quarantined(&self, list: ListName, rows: &BTreeMap<(u64, usize), QuarantinedRow>) {
-        if self.ticket.note_quarantined(list, rows.len() as u64) > 0 {
+        if self.handle.note_quarantined(list, rows.len() as u64) > 0 {
             return;
         }
-        let (account, walk) = (self.account, self.ticket.id);
+        let (account, walk) = (self.account, self.handle.id);
         let list = list.as_str();
         let mut logged = 0;
-        for ((page, row), quarantined) in rows.iter().take(self.ticket.may_log(rows.len())) {
+        for ((page, row), quarantined) in rows.iter().take(self.handle.may_log(rows.len())) {
             let id = quarantined.remote_id.as_ref().map(RemoteId::as_str);
             let fault = quarantined.fault.as_str();
             logged += 1;
@@ -139,7 +139,7 @@ impl Reader<'_> {
         ids: &[RemoteId],
         is_first_walk: bool,
     ) -> Result<BTreeMap<RemoteId, GroupRead>, WalkFailure> {
-        self.ticket.expect(ids.len());
+        self.handle.expect(ids.len());
         let mut reads = self.side_by_side(
             ids.iter()
                 .map(|id| (id, self.connector.group(self.session, id))),
@@ -151,7 +151,7 @@ impl Reader<'_> {
                 Ok(read) => self.group_read(read),
                 Err(error) => GroupRead::Unread(unread.reason(id, error)?),
             };
-            self.ticket.note(1, self.clock);
+            self.handle.note(1, self.clock);
             groups.insert(id.clone(), read);
             if too_many(unread.unanswered, ids.len()) {
                 break;
@@ -159,7 +159,7 @@ impl Reader<'_> {
         }
         // Cancels the calls in flight after an early end of the loop.
         drop(reads);
-        unread.log(self.ticket.id);
+        unread.log(self.handle.id);
         if is_first_walk && too_many(unread.unanswered, ids.len()) {
             return Err(WalkReason::ProviderUnavailable.into());
         }
@@ -173,7 +173,7 @@ impl Reader<'_> {
     /// Looks up these users and groups by id. A failed look-up proves nothing and does not end the
     /// walk. Only a refused credential does.
     pub async fn look_up(&self, lookups: &Lookups) -> Result<Answers, WalkFailure> {
-        self.ticket
+        self.handle
             .expect(lookups.users.len() + lookups.groups.len());
         let mut answers = Answers::default();
         let mut users = self.side_by_side(
@@ -183,7 +183,7 @@ impl Reader<'_> {
                 .map(|id| (id, self.connector.user(self.session, id))),
         );
         while let Some((id, answer)) = users.next().await {
-            self.ticket.note(0, self.clock);
+            self.handle.note(0, self.clock);
             if let Some(presence) = unless_refused(answer)? {
                 let answer = match presence {
                     Presence::Found(user) => UserAnswer::Found(Box::new(user)),
@@ -199,7 +199,7 @@ impl Reader<'_> {
                 .map(|id| (id, self.connector.group(self.session, id))),
         );
         while let Some((id, answer)) = groups.next().await {
-            self.ticket.note(0, self.clock);
+            self.handle.note(0, self.clock);
             if let Some(presence) = unless_refused(answer)? {
                 let answer = match presence {
                     Presence::Found(_) => GroupAnswer::Found,

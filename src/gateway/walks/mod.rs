@@ -50,7 +50,7 @@ pub(super) mod state;
 use failure::WalkFailure;
 
 /// How long to wait for an abandoned walk, which only completes its current write to the store.
-const A_WALK_LETS_GO: Duration = Duration::from_secs(10);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The walks that a request accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum Attach {
     /// Any walk: the running one, otherwise the next.
     Any,
     /// Only a walk that has not called the provider before the request.
-    NotYetCalling,
+    BeforeFirstCall,
 }
 
 /// The running walk, the next one, and the last one that ended.
@@ -234,9 +234,9 @@ impl Walks<'_> {
             self.reactivate(own).await?;
         }
         let live = self.gateway.directory().live(&own.account);
-        let ticket = self.request_walk(&live, Attach::NotYetCalling, full, own.by);
-        let ended = self.await_walk(&ticket, wait).await;
-        Ok(ended.unwrap_or_else(|| ticket.as_running(&own.account)))
+        let handle = self.request_walk(&live, Attach::BeforeFirstCall, full, own.by);
+        let ended = self.await_walk(&handle, wait).await;
+        Ok(ended.unwrap_or_else(|| handle.as_running(&own.account)))
     }
 
     /// The walk of this account with this id.
@@ -256,10 +256,10 @@ impl Walks<'_> {
             return Ok(stored);
         }
         let live = self.gateway.directory().live(account);
-        let slots = live.slots.lock().expect("no holder of this lock panics");
-        let queued = slots.open().find(|ticket| ticket.id == id);
+        let queue = live.queue.lock().expect("no holder of this lock panics");
+        let queued = queue.open().find(|handle| handle.id == id);
         queued
-            .map(|ticket| ticket.as_running(account))
+            .map(|handle| handle.as_running(account))
             .ok_or_else(not_found)
     }
 
@@ -283,8 +283,8 @@ impl Walks<'_> {
     /// The progress of the running walk, if there is one.
     pub fn walk_progress(self, account: &Account) -> Option<WalkProgress> {
         let live = self.gateway.directory().live(account);
-        let slots = live.slots.lock().expect("no holder of this lock panics");
-        slots.running.as_ref().map(|ticket| ticket.progress())
+        let queue = live.queue.lock().expect("no holder of this lock panics");
+        queue.running.as_ref().map(|handle| handle.progress())
     }
 
     /// Attaches to a walk that `join` accepts, or requests a new one on behalf of `by`.
@@ -295,8 +295,8 @@ impl Walks<'_> {
         full: bool,
         by: Actor,
     ) -> Arc<WalkHandle> {
-        let mut slots = live.slots.lock().expect("no holder of this lock panics");
-        let joinable = match (&slots.running, &slots.next) {
+        let mut queue = live.queue.lock().expect("no holder of this lock panics");
+        let joinable = match (&queue.running, &queue.next) {
             (Some(running), _)
                 if join == Attach::Any || !running.is_calling.load(Ordering::Relaxed) =>
             {
@@ -304,31 +304,31 @@ impl Walks<'_> {
             }
             (_, next) => next.clone(),
         };
-        let is_own = join == Attach::NotYetCalling || full;
-        if let Some(ticket) = joinable {
-            ticket.is_full.fetch_or(full, Ordering::Relaxed);
-            ticket.is_own.fetch_or(is_own, Ordering::Relaxed);
-            return ticket;
+        let is_own = join == Attach::BeforeFirstCall || full;
+        if let Some(handle) = joinable {
+            handle.is_full.fetch_or(full, Ordering::Relaxed);
+            handle.is_own.fetch_or(is_own, Ordering::Relaxed);
+            return handle;
         }
         let now = self.gateway.0.clock.now();
-        let ticket = WalkHandle::new(self.gateway.0.rng.id(now), now, full, by);
-        ticket.is_own.store(is_own, Ordering::Relaxed);
+        let handle = WalkHandle::new(self.gateway.0.rng.id(now), now, full, by);
+        handle.is_own.store(is_own, Ordering::Relaxed);
         // `run_walks` starts the next walk when the running one has ended.
-        if slots.running.is_some() {
-            slots.next = Some(Arc::clone(&ticket));
+        if queue.running.is_some() {
+            queue.next = Some(Arc::clone(&handle));
         } else {
-            slots.running = Some(Arc::clone(&ticket));
+            queue.running = Some(Arc::clone(&handle));
             self.gateway
                 .0
                 .runtime
                 .spawn(run_walks(self.gateway.clone(), Arc::clone(live)));
         }
-        ticket
+        handle
     }
 
-    /// Waits up to `wait` for the outcome of `ticket`. None after a timeout.
-    pub(super) async fn await_walk(self, ticket: &WalkHandle, wait: Duration) -> Option<Walk> {
-        let mut outcome = ticket.outcome.subscribe();
+    /// Waits up to `wait` for the outcome of `handle`. None after a timeout.
+    pub(super) async fn await_walk(self, handle: &WalkHandle, wait: Duration) -> Option<Walk> {
+        let mut outcome = handle.outcome.subscribe();
         let ended = outcome.wait_for(Option::is_some);
         match tokio::time::timeout(wait, ended).await {
             Ok(Ok(walk)) => walk.clone(),
@@ -339,15 +339,15 @@ impl Walks<'_> {
     /// Abandons the running walk of a deleted account and waits for its end. Afterwards no walk
     /// calls the provider: the next one does not find the account.
     pub(super) async fn end_walks(self, live: &LiveAccount) {
-        if let Some(ticket) = live.running() {
-            ticket.abandon();
-            self.cancel_walk(&ticket).await;
+        if let Some(handle) = live.running() {
+            handle.abandon();
+            self.cancel_walk(&handle).await;
         }
     }
 
     /// Waits until an abandoned walk has ended.
-    pub(super) async fn cancel_walk(self, ticket: &WalkHandle) {
-        self.await_walk(ticket, A_WALK_LETS_GO).await;
+    pub(super) async fn cancel_walk(self, handle: &WalkHandle) {
+        self.await_walk(handle, CANCEL_TIMEOUT).await;
     }
 
     /// Tries a credential that the provider refused before, and activates the account if it is
@@ -392,8 +392,8 @@ impl Walks<'_> {
 
 /// Runs the requested walks one after another until none is left.
 async fn run_walks(gateway: Gateway, live: Arc<LiveAccount>) {
-    let mut ticket = live.running();
-    while let Some(current) = ticket {
+    let mut handle = live.running();
+    while let Some(current) = handle {
         live.note_walk_began(gateway.0.clock.monotonic());
         // In its own task, so that a panic becomes the outcome of this walk.
         let walking = tokio::spawn(run::walk(
@@ -406,11 +406,11 @@ async fn run_walks(gateway: Gateway, live: Arc<LiveAccount>) {
             Err(failure) => run::after_panic(&gateway, &live, &current, &failure).await,
         };
         live.note_walk_ended(&walk, gateway.0.clock.monotonic());
-        let mut slots = live.slots.lock().expect("no holder of this lock panics");
-        slots.running = slots.next.take();
-        slots.last = Some(Arc::clone(&current));
-        ticket = slots.running.clone();
-        drop(slots);
+        let mut queue = live.queue.lock().expect("no holder of this lock panics");
+        queue.running = queue.next.take();
+        queue.last = Some(Arc::clone(&current));
+        handle = queue.running.clone();
+        drop(queue);
         // Sent after the queue is updated, because a caller that wakes up reads the queue.
         current.outcome.send_replace(Some(walk));
     }

@@ -142,7 +142,7 @@ impl WalkRun<'_> {
         let inner = &self.gateway.0;
         let now = inner.clock.now();
         if let Some(source) = &stop.source {
-            tracing::warn!(account = %self.live.account, walk = %self.ticket.id, error = %source, "walk failed");
+            tracing::warn!(account = %self.live.account, walk = %self.handle.id, error = %source, "walk failed");
         }
         let current = self.current().await.ok().flatten();
         let mut walk = Walk {
@@ -197,9 +197,9 @@ impl WalkRun<'_> {
             walk = interrupted;
             self.gateway.walks().request_walk(
                 self.live,
-                Attach::NotYetCalling,
+                Attach::BeforeFirstCall,
                 false,
-                self.ticket.by,
+                self.handle.by,
             );
         }
         if let Err(error) = committed

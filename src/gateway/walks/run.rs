@@ -56,7 +56,7 @@ const LEAST_GROUPS: u64 = 25;
 pub(super) struct WalkRun<'a> {
     pub gateway: &'a Gateway,
     pub live: &'a Arc<LiveAccount>,
-    pub ticket: &'a WalkHandle,
+    pub handle: &'a WalkHandle,
     pub started_at: Timestamp,
     pub caller: Option<AccountClient>,
     /// The number of the credential that the walk reads with, once it is known.
@@ -67,12 +67,12 @@ pub(super) struct WalkRun<'a> {
 pub(super) async fn walk(
     gateway: Gateway,
     live: Arc<LiveAccount>,
-    ticket: Arc<WalkHandle>,
+    handle: Arc<WalkHandle>,
 ) -> Walk {
     let mut walker = WalkRun {
         gateway: &gateway,
         live: &live,
-        ticket: &ticket,
+        handle: &handle,
         started_at: gateway.0.clock.now(),
         caller: None,
         lineage: None,
@@ -89,14 +89,14 @@ pub(super) async fn walk(
 pub(super) async fn after_panic(
     gateway: &Gateway,
     live: &Arc<LiveAccount>,
-    ticket: &WalkHandle,
+    handle: &WalkHandle,
     failure: &tokio::task::JoinError,
 ) -> Walk {
     let walker = WalkRun {
         gateway,
         live,
-        ticket,
-        started_at: ticket.asked_at,
+        handle,
+        started_at: handle.asked_at,
         caller: None,
         lineage: None,
     };
@@ -137,10 +137,10 @@ impl WalkRun<'_> {
             // From here on, a request that needs newer data must not attach to this walk.
             let _slots = self
                 .live
-                .slots
+                .queue
                 .lock()
                 .expect("no holder of this lock panics");
-            self.ticket.is_calling.store(true, Ordering::Relaxed);
+            self.handle.is_calling.store(true, Ordering::Relaxed);
         }
         let started_at = inner.clock.now();
         let reading = match self.read(&account, connector.as_ref(), &session).await {
@@ -170,16 +170,18 @@ impl WalkRun<'_> {
         let store = &self.gateway.0.store;
         loop {
             let walk = self.as_running();
-            let begun = store.begin_walk(&self.live.project, &walk, self.ticket.by);
+            let begun = store.begin_walk(&self.live.project, &walk, self.handle.by);
             let other = match begun.await? {
                 BeginWalkResult::Elsewhere(other) => other,
                 BeginWalkResult::Here { started_at } => {
                     self.started_at = started_at;
-                    self.ticket.has_begun.store(true, Ordering::Relaxed);
+                    self.handle.has_begun.store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
             };
-            let ended = self.ticket.unless_abandoned(self.ended_elsewhere(other));
+            let ended = self
+                .handle
+                .unless_abandoned(self.wait_for_other_process(other));
             if let Some(walk) = ended.await?
                 && walk.reason != Some(WalkReason::Interrupted)
                 && self.is_content_with_any()
@@ -191,7 +193,7 @@ impl WalkRun<'_> {
     }
 
     /// Waits for a walk of another process to end. None if the walk no longer exists.
-    async fn ended_elsewhere(&self, walk: WalkId) -> Result<Option<Walk>, WalkFailure> {
+    async fn wait_for_other_process(&self, walk: WalkId) -> Result<Option<Walk>, WalkFailure> {
         let Inner { store, clock, .. } = &*self.gateway.0;
         loop {
             match store
@@ -212,13 +214,13 @@ impl WalkRun<'_> {
         // Locked, so that no request attaches between the check and the change.
         let _slots = self
             .live
-            .slots
+            .queue
             .lock()
             .expect("no holder of this lock panics");
-        if self.ticket.is_own.load(Ordering::Relaxed) {
+        if self.handle.is_own.load(Ordering::Relaxed) {
             return false;
         }
-        self.ticket.is_calling.store(true, Ordering::Relaxed);
+        self.handle.is_calling.store(true, Ordering::Relaxed);
         true
     }
 
@@ -245,9 +247,9 @@ impl WalkRun<'_> {
                 .into()
         };
         let users = reader.list(users, |number| connector.users(session, &identity, number));
-        let users = self.ticket.unless_abandoned(users).await?;
+        let users = self.handle.unless_abandoned(users).await?;
         let groups = reader.list(groups, |number| connector.groups(session, number));
-        let groups = match self.ticket.unless_abandoned(groups).await {
+        let groups = match self.handle.unless_abandoned(groups).await {
             Ok(groups) => Some(groups),
             // The token may not read groups: the directory is built without them.
             Err(stop) if stop.reason == WalkReason::ScopeMissing => None,
@@ -263,10 +265,10 @@ impl WalkRun<'_> {
                     &self.evidence().await?,
                     self.part_of_budget()
                         .map(|part| part.max(LEAST_GROUPS) as usize),
-                    self.ticket.is_full.load(Ordering::Relaxed),
+                    self.handle.is_full.load(Ordering::Relaxed),
                 );
                 let reads = reader.groups(&due, current.is_none());
-                self.ticket.unless_abandoned(reads).await?
+                self.handle.unless_abandoned(reads).await?
             }
         };
         Ok(FetchedDirectory {
@@ -310,7 +312,7 @@ impl WalkRun<'_> {
         let lookups = assessment.lookups(cap);
         let reader = self.reader(connector, session);
         let answers = reader.look_up(&lookups);
-        let answers = self.ticket.unless_abandoned(answers).await?;
+        let answers = self.handle.unless_abandoned(answers).await?;
         let version = prev.map_or(0, Directory::version) + 1;
         let now = inner.clock.now();
         let sealed = |evidence, directory| WalkOutcome {
@@ -395,13 +397,13 @@ impl WalkRun<'_> {
 
     pub(super) fn as_running(&self) -> Walk {
         Walk {
-            id: self.ticket.id,
+            id: self.handle.id,
             account: self.live.account,
             state: WalkState::Running,
             reason: None,
             directory_version: None,
             counts: None,
-            quarantined: self.ticket.quarantined(),
+            quarantined: self.handle.quarantined(),
             upstream_calls: self.caller.as_ref().map_or(0, AccountClient::calls),
             started_at: self.started_at,
             ended_at: None,
@@ -413,7 +415,7 @@ impl WalkRun<'_> {
             connector,
             session,
             account: self.live.account,
-            ticket: self.ticket,
+            handle: self.handle,
             clock: &self.gateway.0.clock,
             parallel: self.gateway.0.settings.parallel_reads,
         }

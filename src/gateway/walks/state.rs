@@ -72,7 +72,7 @@ pub struct LiveAccount {
     pub account: AccountId,
     head: ArcSwapOption<CurrentSnapshot>,
     /// The running walk and the next one. Never locked across an await.
-    pub slots: Mutex<WalkQueue>,
+    pub queue: Mutex<WalkQueue>,
     /// Locked while a walk is assessed and committed, and while a person decides on a held walk, so
     /// that each decision is made against the version that it replaces.
     pub judgement: tokio::sync::Mutex<()>,
@@ -101,7 +101,7 @@ impl LiveAccount {
             project: account.project.clone(),
             account: account.id,
             head: ArcSwapOption::empty(),
-            slots: Mutex::default(),
+            queue: Mutex::default(),
             judgement: tokio::sync::Mutex::default(),
             last_walk: Mutex::default(),
             last_walk_ended_at: AtomicU64::new(0),
@@ -112,8 +112,8 @@ impl LiveAccount {
 
     /// The walk that runs in this process.
     pub fn running(&self) -> Option<Arc<WalkHandle>> {
-        let slots = self.slots.lock().expect("no holder of this lock panics");
-        slots.running()
+        let queue = self.queue.lock().expect("no holder of this lock panics");
+        queue.running()
     }
 
     pub fn head(&self) -> Option<Arc<CurrentSnapshot>> {

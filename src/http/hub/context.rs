@@ -90,7 +90,7 @@ impl HubContext {
     }
 
     /// This browser's connect session, even a used one, as long as it has not expired.
-    pub async fn holder(&self) -> Result<HubSession, Refusal> {
+    pub async fn session_even_if_used(&self) -> Result<HubSession, Refusal> {
         let kept = self.kept().ok_or(Problem::InvitationUnknown)?;
         let session = self
             .gateway
@@ -106,7 +106,7 @@ impl HubContext {
 
     /// This browser's connect session, if it can still be used.
     pub async fn session(&self) -> Result<HubSession, Refusal> {
-        let session = self.holder().await?;
+        let session = self.session_even_if_used().await?;
         self.check_open(&session.session)?;
         Ok(session)
     }

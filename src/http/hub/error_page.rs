@@ -91,7 +91,7 @@ struct ErrorPage {
 
 impl Problem<'_> {
     /// `name` is the brand's name.
-    fn telling(&self, name: &str) -> ErrorPage {
+    fn text(&self, name: &str) -> ErrorPage {
         let tell = |title, what: &str, advice: &[&str], way| ErrorPage {
             title,
             what: what.to_owned(),
@@ -355,7 +355,7 @@ pub struct ProblemPage<'a> {
     theme: &'a Theme,
     /// The request id. The customer gives it when asking for help.
     reference: &'a str,
-    telling: ErrorPage,
+    text: ErrorPage,
     status: StatusCode,
 }
 
@@ -364,7 +364,7 @@ impl<'a> ProblemPage<'a> {
         Self {
             theme,
             reference,
-            telling: problem.telling(theme.name()),
+            text: problem.text(theme.name()),
             status: problem.status(),
         }
     }

@@ -24,7 +24,7 @@ const LONGEST_CLIENT_ID: usize = 255;
 /// `GET /connect`
 #[get("")]
 pub async fn start_page(context: HubContext) -> Result<HttpResponse, Refusal> {
-    let session = context.holder().await?;
+    let session = context.session_even_if_used().await?;
     if session.session.linked_account.is_some() && context.check_open(&session.session).is_err() {
         // The session is used up: show the progress of the account that it linked.
         return Ok(see_other("/connect/progress"));

@@ -88,7 +88,7 @@ pub async fn decide(context: HubContext, payload: Payload) -> Result<HttpRespons
 
 /// This browser's connect session and the account that the browser linked with it.
 async fn linked(context: &HubContext) -> Result<(HubSession, LinkStatus), Refusal> {
-    let session = context.holder().await?;
+    let session = context.session_even_if_used().await?;
     let (connect_session, browser) = (&session.session, &session.kept.browser);
     if let Some(linked) = context
         .gateway

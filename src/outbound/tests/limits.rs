@@ -45,8 +45,8 @@ async fn no_sixty_seconds_hold_more_requests_than_the_limit() {
 async fn requests_that_were_held_up_do_not_arrive_on_top_of_others() {
     // Three requests are in flight for two minutes. The window reserves room for them, so the
     // others stay below the limit whenever those three arrive.
-    let bell = Arc::new(Notify::new());
-    let held = Arc::clone(&bell);
+    let waker = Arc::new(Notify::new());
+    let held = Arc::clone(&waker);
     let provider = ScriptedProvider::start(move |number| {
         if number <= 3 {
             Act::Hold(Arc::clone(&held), reply(200, "", "{}"))
@@ -62,7 +62,7 @@ async fn requests_that_were_held_up_do_not_arrive_on_top_of_others() {
         for _ in 0..30 {
             provider.get(&caller).await.unwrap();
         }
-        bell.notify_waiters();
+        waker.notify_waiters();
     };
     let (_, ()) = tokio::join!(slow, fast);
     let fast = &provider.times()[3..];
@@ -186,8 +186,8 @@ async fn a_wait_is_obeyed_by_every_caller_of_the_token() {
 
 #[tokio::test]
 async fn after_a_wait_one_call_goes_first_and_the_others_follow_its_answer() {
-    let bell = Arc::new(Notify::new());
-    let held = Arc::clone(&bell);
+    let waker = Arc::new(Notify::new());
+    let held = Arc::clone(&waker);
     let provider = ScriptedProvider::start(move |number| match number {
         1 => answer(429, "retry-after: soon\r\n", ""),
         2 => Act::Hold(Arc::clone(&held), reply(429, "retry-after: 5\r\n", "")),
@@ -211,7 +211,7 @@ async fn after_a_wait_one_call_goes_first_and_the_others_follow_its_answer() {
             tokio::task::yield_now().await;
         }
         assert_eq!(provider.noted().len(), 2, "one goes first");
-        bell.notify_one();
+        waker.notify_one();
     };
     let (answers, ()) = tokio::join!(calls, watch);
     for answer in answers {

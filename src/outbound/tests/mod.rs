@@ -135,7 +135,7 @@ impl ScriptedProvider {
     async fn get_with(
         &self,
         caller: &AccountClient,
-        complaint: fn(&ProviderResponse) -> ErrorReply,
+        error_reply: fn(&ProviderResponse) -> ErrorReply,
     ) -> Result<ProviderResponse, CallError> {
         let request = ProviderRequest {
             url: format!("http://{}/2.0/users?page=1", self.address)
@@ -148,7 +148,7 @@ impl ScriptedProvider {
                 "APPLICATION,Rolecall,Rolecall",
             )],
         };
-        caller.get(request, complaint).await
+        caller.get(request, error_reply).await
     }
 
     fn noted(&self) -> Vec<NotedRequest> {
@@ -208,8 +208,8 @@ async fn perform(act: Act, mut stream: TcpStream) {
             }
         }
         Act::Reset => stream.set_zero_linger().unwrap(),
-        Act::Hold(bell, bytes) => {
-            bell.notified().await;
+        Act::Hold(waker, bytes) => {
+            waker.notified().await;
             let _ = stream.write_all(&bytes).await;
         }
     }
@@ -313,13 +313,13 @@ async fn each_request_is_one_log_line_that_tells_nothing_private() {
 
     let body = r#"{"errorCode":4002,"refId":"abc1","message":"ana.ruiz@example.org is slow"}"#;
     let provider = ScriptedProvider::scripted(vec![answer(500, "", body)]).await;
-    let complaint = |_: &ProviderResponse| ErrorReply {
+    let error_reply = |_: &ProviderResponse| ErrorReply {
         code: Some(4002),
         reference: Some("abc1".to_owned()),
         nature: Classification::Passing,
     };
     provider
-        .get_with(&provider.caller(), complaint)
+        .get_with(&provider.caller(), error_reply)
         .await
         .unwrap();
 

@@ -139,11 +139,11 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<AuditEntry>> {
         let rows = match self.audit_rows(project, filter, before, limit).await {
-            Err(error) if is_unreadable(&error) => return Err(spoilt(error)),
+            Err(error) if is_unreadable(&error) => return Err(damaged_entry(error)),
             rows => rows?,
         };
         let entries: Result<Vec<_>> = rows.into_iter().map(decode_entry).collect();
-        entries.map_err(spoilt)
+        entries.map_err(damaged_entry)
     }
 
     /// Uses one statement per index: a condition that may be absent would prevent the use of any
@@ -365,7 +365,7 @@ fn no_end() -> Error {
 
 /// The error for a reader of the log. The reader has done nothing wrong, and may know that an entry
 /// is damaged.
-fn spoilt(source: Error) -> Error {
+fn damaged_entry(source: Error) -> Error {
     let message = "an entry of the audit log is not as it was written";
     Error::new(Kind::Internal, message)
         .with_hint("`rolecall audit verify` says which; the operator can run it at any time.")
