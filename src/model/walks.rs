@@ -151,6 +151,7 @@ pub enum WalkReason {
     /// Failed: the provider no longer lets the token impersonate the configured user.
     AssumeUserRefused,
     /// Failed: the credential belongs to another organization than the account.
+    #[serde(rename = "organisation_changed")]
     OrganizationChanged,
     /// Failed: the walk was stopped: the process ended, the walk was canceled, or the account was
     /// unlinked or got another credential.

@@ -6,7 +6,7 @@
 //!
 //! * `token_limiter`: the rate limiter of one access token, with the pauses that the provider asks
 //!   for;
-//! * `quota_lease`: the same, where other processes use the token too;
+//! * `quota_lease`: leases parts of a rate limit that processes share from the store;
 //! * `account_client`: the client of one account, which sends one call through the other parts;
 //! * `classification`: whether a response is a success, and which retry policy applies;
 //! * `breaker` and `retry`: when to stop calling a provider, and when to retry;
@@ -247,7 +247,7 @@ impl Outbound {
     /// If a clone or a client of this `Outbound` already exists.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
-        Arc::get_mut(&mut self.0).expect("nobody calls yet").metrics = metrics;
+        Arc::get_mut(&mut self.0).expect("no clone exists").metrics = metrics;
         self
     }
 

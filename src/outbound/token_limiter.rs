@@ -234,7 +234,7 @@ impl TokenLimiter {
     fn state(&self) -> MutexGuard<'_, LimiterState> {
         self.state
             .lock()
-            .expect("nothing panics while it holds a lane")
+            .expect("nothing panics while it holds a limiter")
     }
 }
 

@@ -33,8 +33,7 @@ pub struct WalkCommit<'a> {
     /// The number of the credential that the walk read with. The commit succeeds only while the
     /// account has that credential. None if the result does not depend on a credential.
     pub lineage: Option<u64>,
-    /// The finished walk. Its row may be running in this process, may be held, or may not exist
-    /// yet.
+    /// The finished walk. The store may have it as running or held, or not at all.
     pub walk: &'a Walk,
     /// The version of the current directory that the walk was judged against; 0 for none. The
     /// commit succeeds only while that version is current. None if nothing was judged.
@@ -85,7 +84,7 @@ pub enum BeginWalkResult {
     /// The walk runs in this process. `started_at` is read after the account is locked, so any wait
     /// for the lock is over by then.
     Here { started_at: Timestamp },
-    /// Another process is already running this walk of the same account.
+    /// Another process runs a walk of this account: the one with this id.
     Elsewhere(WalkId),
 }
 
@@ -244,7 +243,7 @@ impl Store {
         }
         match commit.hold {
             Some(hold) => hold_back(&mut tx, project, walk, hold).await?,
-            None => cancel_walk(&mut tx, project, walk, commit.supersedes_held).await?,
+            None => clear_held_walk(&mut tx, project, walk, commit.supersedes_held).await?,
         }
         if walk.state != WalkState::Held {
             drop_candidate_of(&mut tx, project, walk).await?;
@@ -609,7 +608,12 @@ async fn hold_back(tx: &mut Tx, project: &ProjectId, walk: &Walk, hold: Hold) ->
 }
 
 /// Clears the account's held walk if it is this one. A sealed walk clears it in any case.
-async fn cancel_walk(tx: &mut Tx, project: &ProjectId, walk: &Walk, is_sealed: bool) -> Result<()> {
+async fn clear_held_walk(
+    tx: &mut Tx,
+    project: &ProjectId,
+    walk: &Walk,
+    is_sealed: bool,
+) -> Result<()> {
     tx.execute(
         "update accounts set held_walk = null
          where project = $1 and id = $2 and held_walk is not null

@@ -1,5 +1,5 @@
-//! Authentication: proves an API key and finds the account of a request. Every access to the data
-//! of a project begins with one of these two.
+//! Authentication: [`Auth::authenticate`] proves an API key, and [`Auth::own_account`] finds the account
+//! of a request. Every access to the data of a project begins with one of them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -75,7 +75,7 @@ impl HubContext {
         let theme: Option<&Data<Theme>> = request.app_data();
         Self {
             gateway: gateway.expect("the app was built with a gateway").clone(),
-            theme: theme.expect("the app was built with a look").clone(),
+            theme: theme.expect("the app was built with a theme").clone(),
             request: request.clone(),
         }
     }
